@@ -1,0 +1,72 @@
+"""Rules for names that the Hub and git will meet: repo ids, branches and tags, paths inside a repo.
+
+The embedded Hub and the client side use the same functions, so that what one refuses the other refuses too.
+Sources: ``git check-ref-format(1)`` for refs; huggingface_hub's ``validate_repo_id`` for repo ids.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_REPO_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
+_REF_FORBIDDEN = re.compile(r"[\x00-\x20\x7f ~^:?*\[\\]|\.\.|@\{|//")
+_BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
+_WINDOWS_DEVICE = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
+
+
+def repo_id_problem(repo_id: str) -> str | None:
+    """Why ``repo_id`` is not a ``namespace/name``, or None when it is one."""
+    parts = repo_id.split("/")
+    if len(parts) != 2:
+        return "a repo id has the form namespace/name"
+    for part in parts:
+        if not _REPO_PART.fullmatch(part) or "--" in part or ".." in part:
+            return "letters, digits, '-', '_' and '.' only, not '--' or '..', and no '-' or '.' at an end"
+        if len(part) > 96:
+            return "a name has at most 96 characters"
+    return "a repo name does not end with '.git'" if parts[1].endswith(".git") else None
+
+
+def ref_problem(name: str) -> str | None:
+    """Why ``name`` cannot be a branch or a tag, or None when it can (``git check-ref-format --branch``)."""
+    if not name:
+        return "the name is empty"
+    if len(name.encode()) > 200:
+        return "the name is longer than 200 bytes"
+    if found := _REF_FORBIDDEN.search(name):
+        shown = "a space" if found[0] == " " else repr(found[0])
+        return f"{shown} is not allowed in a branch name"
+    if name.startswith(("-", "/", ".")) or name.endswith(("/", ".", ".lock")) or name in {"@", "HEAD"}:
+        return "a branch name does not start with '-', '/' or '.', nor end with '/', '.' or '.lock'"
+    if any(part.startswith(".") or part.endswith(".lock") for part in name.split("/")):
+        return "no part of a branch name starts with '.' or ends with '.lock'"
+    if name.startswith("refs/"):
+        return "a branch name does not start with 'refs/'"
+    return None
+
+
+def path_problem(path: str) -> str | None:
+    """Why ``path`` cannot be a file's path in a repo, or None when it can."""
+    if not path:
+        return "the path is empty"
+    if len(path.encode("utf-8", "surrogatepass")) > 1024:
+        return "the path is longer than 1,024 bytes"
+    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in path):
+        return "the path holds a control character"
+    if any(char in _BIDI for char in path):
+        return "the path holds a character that changes the direction of writing"
+    if "\\" in path:
+        return "the path holds a backslash"
+    if unicodedata.normalize("NFC", path) != path:
+        return "the path is not in Unicode normal form C"
+    for part in path.split("/"):
+        if part in {"", ".", ".."}:
+            return "a part of the path is empty, '.' or '..'"
+        if part.lower() == ".git":
+            return "a part of the path is '.git'"
+        if len(part.encode()) > 255:
+            return "a part of the path is longer than 255 bytes"
+        if _WINDOWS_DEVICE.fullmatch(part):
+            return f"{part!r} is a device name on Windows"
+    return None
