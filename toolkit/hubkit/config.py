@@ -35,9 +35,7 @@ def _branch(value: str) -> str:
     if problem := ref_problem(value):
         raise ValueError(f"{value!r} cannot be a branch: {problem}")
     if value == STAGING or value.startswith(f"{STAGING}/"):
-        raise ValueError(
-            f"{value!r} cannot be a variant's branch: '{STAGING}/' is where releases are prepared"
-        )
+        raise ValueError(f"{value!r} cannot be a variant's branch: '{STAGING}/' is where releases are prepared")
     return value
 
 
@@ -79,18 +77,14 @@ class Source(Model):
     repo: RepoId
     revision: str = "main"
     split: str = "train"
-    mapping: str | None = Field(
-        None, description="name of a mapping in hubkit.data; found by the columns when absent"
-    )
+    mapping: str | None = Field(None, description="name of a mapping in hubkit.data; found by the columns when absent")
     rows: int | None = Field(None, gt=0, description="a seeded sample of this many rows; all when absent")
 
 
 class Training(Model):
     """One training stage: the stage's code (``uses``), its data, its adapter and the trainer's own arguments."""
 
-    uses: str | None = Field(
-        None, description="name in the entry-point group hubkit.stages; the key when absent"
-    )
+    uses: str | None = Field(None, description="name in the entry-point group hubkit.stages; the key when absent")
     data: str = Field(description="a key of `data`")
     continues: str | None = Field(None, description="the stage whose adapter goes on being trained")
     quantization: Literal["nf4", "none"] = "nf4"
@@ -138,9 +132,7 @@ class StopRate(Model):
         if isinstance(self.at_least, str):
             found = re.fullmatch(r"base\s*-\s*(0?\.\d+|0)", self.at_least.strip())
             if not found:
-                raise ValueError(
-                    f"at_least: {self.at_least!r} is neither a share such as 0.95 nor 'base - 0.02'"
-                )
+                raise ValueError(f"at_least: {self.at_least!r} is neither a share such as 0.95 nor 'base - 0.02'")
             return base_rate - float(found[1])
         if not 0 <= self.at_least <= 1:
             raise ValueError(f"at_least: {self.at_least} is not a share between 0 and 1")
@@ -263,14 +255,10 @@ _Loader.yaml_implicit_resolvers = {
     for _RETIRED in ({"tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"},)
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF")
-)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(
-        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.(?:inf|nan)"
-    ),
+    re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.(?:inf|nan)"),
     list("-+0123456789."),
 )
 
@@ -286,9 +274,7 @@ def parse_yaml(text: str, name: str) -> tuple[Any, Lines]:
         raise UsageError(f"{name} is larger than a recipe can be ({_MAX_BYTES:,} bytes).")
     try:
         if sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _Loader)) > _MAX_ALIASES:
-            raise UsageError(
-                f"{name} has more than {_MAX_ALIASES} YAML aliases.", hint="Write the values out."
-            )
+            raise UsageError(f"{name} has more than {_MAX_ALIASES} YAML aliases.", hint="Write the values out.")
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
@@ -302,9 +288,7 @@ def parse_yaml(text: str, name: str) -> tuple[Any, Lines]:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
         problem = getattr(error, "problem", None) or "nested too deeply or not readable"
-        raise UsageError(
-            f"{where}: not valid YAML: {problem}.", hint="Mend that line and run again."
-        ) from error
+        raise UsageError(f"{where}: not valid YAML: {problem}.", hint="Mend that line and run again.") from error
 
 
 def _collect(node: yaml.Node, path: tuple[str, ...], lines: Lines, name: str) -> None:
@@ -313,14 +297,10 @@ def _collect(node: yaml.Node, path: tuple[str, ...], lines: Lines, name: str) ->
         seen: set[str] = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode) or (
-                key.tag != "tag:yaml.org,2002:str" and key.value != "<<"
-            ):
+            if not isinstance(key, yaml.ScalarNode) or (key.tag != "tag:yaml.org,2002:str" and key.value != "<<"):
                 raise UsageError(f"{name}:{line}: a key must be a word.", hint="Put it in quotes.")
             if key.value in seen:
-                raise UsageError(
-                    f"{name}:{line}: the key {key.value!r} stands twice.", hint="Keep one of them."
-                )
+                raise UsageError(f"{name}:{line}: the key {key.value!r} stands twice.", hint="Keep one of them.")
             seen.add(key.value)
             lines[(*path, key.value)] = line
             _collect(value, (*path, key.value), lines, name)
@@ -358,9 +338,7 @@ def parse_recipe(text: str, name: str = RECIPE_FILE) -> Recipe:
         recipe, mistakes = None, [_sentence(item) for item in error.errors()]
     if recipe is None or mistakes:
         said = sorted((_line_of(path, lines), ".".join(path), sentence) for path, sentence in mistakes)
-        listed = [
-            f"{name}:{line}: {where + ': ' if where else ''}{sentence}" for line, where, sentence in said
-        ]
+        listed = [f"{name}:{line}: {where + ': ' if where else ''}{sentence}" for line, where, sentence in said]
         count = "one mistake" if len(listed) == 1 else f"{len(listed)} mistakes"
         raise UsageError(
             f"{name} has {count}:\n" + "\n".join(f"  {item}" for item in listed),

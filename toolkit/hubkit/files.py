@@ -156,9 +156,7 @@ class Manifest:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Manifest:
         """The manifest that :meth:`to_json` wrote."""
-        return cls(
-            {item["path"]: Digests(item["size"], item["sha256"], item["git"]) for item in value["files"]}
-        )
+        return cls({item["path"]: Digests(item["size"], item["sha256"], item["git"]) for item in value["files"]})
 
     def to_json(self) -> dict[str, Any]:
         """``{"files": [{"path", "size", "sha256", "git"}]}``, sorted by path."""

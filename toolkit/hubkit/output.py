@@ -1,7 +1,7 @@
 """The only module that prints. Data goes to stdout, talk and progress to stderr, and no token gets through.
 
-Three modes: *human* (rich tables, a live view of the steps on a terminal, plain lines elsewhere), *json* (one JSON
-document on stdout) and *quiet* (errors only). ``NO_COLOR``, ``CI`` and non-terminals are respected.
+Three modes: *human* (rich tables, a live view of the steps on a terminal, plain lines elsewhere), *json* (one
+JSON document on stdout) and *quiet* (errors only). ``NO_COLOR``, ``CI`` and non-terminals are respected.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class StepView:
             seconds = time.monotonic() - line.began if running else line.seconds
             mark: RenderableType = Spinner("dots") if running else Text.from_markup(marks[line.state])
             figure = line.figure if line.share is None or not running else f"{line.share:4.0%}  {line.figure}"
-            took = "" if line.state == "waiting" else ("kept" if line.state == "reused" else duration(seconds))
+            took = {"waiting": "", "reused": "kept"}.get(line.state, duration(seconds))
             style = {"waiting": "dim", "reused": "dim", "running": "bold"}.get(line.state, "")
             table.add_row(mark, Text(name, style), Text(took, "dim", justify="right"), Text(figure))
         return Group(table)
@@ -191,7 +191,7 @@ class Output:
             self.talk.print(Text.assemble(("Note: ", "yellow"), text))
 
     def error(self, error: HubkitError) -> None:
-        """Say what went wrong and what to do, on stderr in every mode; as JSON on stdout too when asked for."""
+        """Say on stderr what went wrong and what to do, in every mode; in JSON mode on stdout too."""
         if self.mode == "json":
             said = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
             self._write(json.dumps(said, ensure_ascii=False))

@@ -131,12 +131,12 @@ class Context:
     @property
     def out(self) -> Path:
         """The empty folder in which the stage makes its files."""
-        return self.run.work / self.step / "out"
+        return self.run.work / folder_name(self.step) / "out"
 
     @property
     def scratch(self) -> Path:
         """A folder for checkpoints: it survives a kill, and is removed when the step is done or its key changes."""
-        return self.run.work / self.step / "scratch"
+        return self.run.work / folder_name(self.step) / "scratch"
 
     @property
     def training(self) -> Training:
@@ -162,9 +162,7 @@ class Context:
     def each(self, name: str) -> dict[str, Artifact]:
         """The artifacts of the step ``name`` by variant (or stage), in the recipe's order."""
         known = [*self.recipe.variants, *self.recipe.stages]
-        return {
-            which: self.inputs[f"{name}[{which}]"] for which in known if f"{name}[{which}]" in self.inputs
-        }
+        return {which: self.inputs[f"{name}[{which}]"] for which in known if f"{name}[{which}]" in self.inputs}
 
     def artifact(self, **summary: Any) -> Artifact:
         """Close ``out``: move it to its place and write its manifest, last. ``summary`` is shown to people."""
@@ -186,6 +184,11 @@ class Stage(Protocol):
     def run(self, ctx: Context) -> Artifact:
         """Make ``ctx.out`` and return ``ctx.artifact(...)``."""
         ...
+
+
+def folder_name(step: str) -> str:
+    """``step`` as one folder's name: a branch may hold '/', never '~'."""
+    return step.replace("/", "~")
 
 
 @dataclass(frozen=True)
@@ -264,16 +267,21 @@ class Run:
         return found
 
     def find(self, step: str) -> Artifact | None:
-        """The finished artifact of ``step``, whatever its key; None when there is none."""
-        folder = self.artifacts / step
+        """The finished artifact of ``step``, whatever its key; None when there is none or a file of it is gone."""
+        folder = self.artifacts / folder_name(step)
         if not (folder / MANIFEST).is_file():
             return None
         kept = read_json(folder / MANIFEST)
-        return Artifact(folder, kept["key"], Manifest.from_json(kept), kept["summary"], kept["seconds"])
+        manifest = Manifest.from_json(kept)
+        whole = all(
+            (folder / name).is_file() and (folder / name).stat().st_size == item.size
+            for name, item in manifest.files.items()
+        )
+        return Artifact(folder, kept["key"], manifest, kept["summary"], kept["seconds"]) if whole else None
 
     def begin(self, step: str, key: str) -> None:
         """Make an empty ``out``; keep ``scratch`` only when it belongs to the same key."""
-        folder = self.work / step
+        folder = self.work / folder_name(step)
         known = folder / "key"
         if not known.exists() or known.read_text() != key:
             shutil.rmtree(folder, ignore_errors=True)
@@ -288,7 +296,7 @@ class Run:
         for name in manifest.files:
             with (ctx.out / name).open("rb") as file:
                 os.fsync(file.fileno())
-        folder = self.artifacts / ctx.step
+        folder = self.artifacts / folder_name(ctx.step)
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -305,7 +313,7 @@ class Run:
             write_json(folder / MANIFEST, kept)
         except OSError as error:
             raise os_error(error, folder, manifest.size) from error
-        shutil.rmtree(self.work / ctx.step, ignore_errors=True)
+        shutil.rmtree(self.work / folder_name(ctx.step), ignore_errors=True)
         return Artifact(folder, ctx.key, manifest, json.loads(json.dumps(summary)), seconds)
 
 

@@ -1,0 +1,50 @@
+"""Everything that can fail without GPU time, before any GPU time is spent."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from hubkit.errors import BY_EXIT_CODE, HubkitError, RefusedError
+from hubkit.pipeline import Desk, Job
+from hubkit.run import Finding
+
+_LEAST_FREE = 200 * 1000 * 1000
+
+
+def disk(folder: Path, needed: int = _LEAST_FREE) -> Iterable[Finding]:
+    """Whether ``folder``'s disk has ``needed`` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        yield Finding(
+            "error",
+            f"The disk of {folder} has {free / 1e6:,.0f} MB free; the run needs {needed / 1e6:,.0f} MB.",
+            "Free space there, or set HUBKIT_HOME to a folder on another disk.",
+            exit_code=1,
+        )
+
+
+def gather(desk: Desk, jobs: Iterable[Job], check: Callable[[Job], list[Finding]]) -> list[Finding]:
+    """All findings for ``jobs``, without repetitions. ``check`` asks a job's stage (in a worker)."""
+    found = list(disk(desk.run.path))
+    for job in jobs:
+        for finding in check(job):
+            if finding not in found:
+                found.append(finding)
+    return found
+
+
+def refuse(findings: Iterable[Finding]) -> None:
+    """Raise when there is an error among ``findings``: one error that says all of them, exit code of the first."""
+    errors = [finding for finding in findings if finding.level == "error"]
+    if not errors:
+        return
+    kind = BY_EXIT_CODE.get(errors[0].exit_code, RefusedError)
+    if len(errors) == 1:
+        raise kind(errors[0].message, hint=errors[0].hint)
+    listed = [f"  {item.message}{' ' + item.hint if item.hint else ''}" for item in errors]
+    error: HubkitError = kind(
+        f"{len(errors)} things stand in the way:\n" + "\n".join(listed), hint="Nothing was trained or published."
+    )
+    raise error

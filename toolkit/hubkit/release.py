@@ -1,0 +1,169 @@
+"""Run a release: what is finished is kept, the rest is done in order, and the outcome is read from what was made."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hubkit import __version__, preflight
+from hubkit.config import Recipe
+from hubkit.errors import HubkitError
+from hubkit.files import write_atomic
+from hubkit.output import Output, StepView
+from hubkit.pipeline import Desk, Job, expand
+from hubkit.run import Artifact, Run, Target, open_run
+from hubkit.worker import Worker
+
+
+@dataclass(frozen=True)
+class VariantOutcome:
+    """One line of the table at the end. Rates and averages are shares; None: not measured."""
+
+    variant: str
+    branch: str
+    commit: str
+    stop_rates: Mapping[str, float]
+    passed: bool
+    average: float | None
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a release came to."""
+
+    repo: str
+    run: str
+    already: bool
+    base_stop_rate: float
+    base_average: float | None
+    variants: tuple[VariantOutcome, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as plain values."""
+        return asdict(self)
+
+
+def release(
+    recipe: Recipe,
+    folder: Path,
+    target: Target,
+    home: Path,
+    output: Output,
+    *,
+    fresh: bool = False,
+    only: str | None = None,
+) -> Outcome:
+    """Bring ``recipe`` (its files stand in ``folder``) to ``target``. A finished one does nothing.
+
+    Raises HubkitError: RefusedError by a check or a gate (nothing was promoted), ConflictError when a branch moved
+    or another process has the run, RemoteError when the Hub cannot be reached.
+    """
+    run = open_run(home, recipe, target.endpoint, fresh=fresh)
+    desk = Desk(recipe, folder, target, run, expand(recipe, only=only))
+    with run.lock():
+        write_atomic(run.path / "recipe.json", recipe.model_dump_json(indent=2) + "\n")
+        if last := desk.released():
+            return outcome(desk, last, already=True)
+        run.log("begin", hubkit=__version__, python=platform.python_version(), endpoint=target.endpoint)
+        try:
+            _run_jobs(desk, output, only)
+        except BaseException as error:
+            run.log("stopped", error=type(error).__name__, exit_code=getattr(error, "exit_code", None))
+            raise
+        run.log("released")
+        return outcome(desk, desk.finished[desk.jobs[-1].id], already=False)
+
+
+def _run_jobs(desk: Desk, output: Output, only: str | None) -> None:
+    names = ("preflight", *(job.id for job in desk.jobs))
+    with output.steps(names) as view, Worker(desk, only) as shared:
+        view.start("preflight")
+        findings = preflight.gather(desk, desk.jobs, shared.check)
+        for finding in findings:
+            if finding.level == "warning":
+                output.warn(finding.message)
+        preflight.refuse(findings)
+        view.done("preflight", f"{len(desk.jobs)} steps checked", 0.0)
+        for job in desk.jobs:
+            artifact, _ = desk.kept(job)
+            if artifact is not None and (changed := desk.holds(job, artifact)) is not None:
+                desk.run.log("stale", step=job.id, why=changed)
+                artifact = None
+            if artifact is not None:
+                view.done(job.id, figure(artifact), artifact.seconds, reused=True)
+            elif job.step.alone:
+                shared.close()
+                with Worker(desk, only) as own:
+                    artifact = _run_job(desk, job, own, view)
+            else:
+                artifact = _run_job(desk, job, shared, view)
+            desk.finished[job.id] = artifact
+
+
+def _run_job(desk: Desk, job: Job, worker: Worker, view: StepView) -> Artifact:
+    view.start(job.id)
+    desk.run.log("start", step=job.id, key=desk.context(job).key)
+    try:
+        worker.run(job, lambda words, share: view.progress(job.id, words, share))
+    except BaseException:
+        view.failed(job.id)
+        raise
+    artifact = desk.run.find(job.id)
+    if artifact is None:
+        raise HubkitError(f"The stage {job.stage!r} ended without an artifact.", hint="Its run() must return one.")
+    desk.run.log("done", step=job.id, seconds=artifact.seconds)
+    view.done(job.id, figure(artifact), artifact.seconds)
+    return artifact
+
+
+def figure(artifact: Artifact) -> str:
+    """The summary of ``artifact`` in a few words, for its step's line."""
+    said = artifact.summary.get("figure")
+    if said is not None:
+        return str(said)
+    return "  ".join(
+        f"{name} {value}" for name, value in artifact.summary.items() if not isinstance(value, dict | list)
+    )
+
+
+def outcome(desk: Desk, last: Artifact, *, already: bool) -> Outcome:
+    """Read the outcome from the artifacts of a finished release."""
+    released = last.json("release.json")
+    gates = desk.finished["gate"].json("gates.json")["variants"]
+    lines = []
+    for variant, moved in released["variants"].items():
+        forms = desk.finished[f"stopping[{variant}]"].json("stopping.json")["forms"]
+        lines.append(
+            VariantOutcome(
+                variant=variant,
+                branch=variant,
+                commit=moved["commit"],
+                stop_rates={
+                    form: figures["rate"] for form, figures in forms.items() if figures.get("rate") is not None
+                },
+                passed=gates[variant]["passed"],
+                average=_average(desk.finished[f"evaluate[{variant}]"]),
+                bytes=desk.finished[f"publish[{variant}]"].json("published.json")["bytes"],
+            )
+        )
+    base = desk.finished["base-stopping"].json("stopping.json")["forms"]["base"]["rate"]
+    return Outcome(desk.recipe.repo, desk.run.name, already, base, _average(desk.finished["base-scores"]), tuple(lines))
+
+
+def _average(artifact: Artifact) -> float | None:
+    average = artifact.summary.get("average")
+    return float(average) if average is not None else None
+
+
+def finished_desk(recipe: Recipe, folder: Path, target: Target, run: Run) -> Desk:
+    """A desk with all that ``run`` has finished and that still counts, for `plan` and `runs show`."""
+    desk = Desk(recipe, folder, target, run, expand(recipe))
+    for job in desk.jobs:
+        artifact, _ = desk.kept(job)
+        if artifact is not None:
+            desk.finished[job.id] = artifact
+    return desk

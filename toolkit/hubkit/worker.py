@@ -1,0 +1,210 @@
+"""The process in which stages run, and the parent's end of it.
+
+A worker takes jobs as JSON lines on its standard input and answers with events on its standard output; what the
+libraries print goes to the job's log. It lives for several jobs, so that torch is imported once, but a training
+job has one of its own (memory comes back). When the parent dies, however it dies, the worker reads the end of its
+input and ends its whole process group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from hubkit.config import Recipe
+from hubkit.errors import BY_EXIT_CODE, HubkitError
+from hubkit.files import os_error
+from hubkit.output import RedactingStream, hide
+from hubkit.pipeline import Desk, Job, expand, find_stage
+from hubkit.run import Finding, Report, Run, Target
+
+_OTHERS_HUB = (
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "HF_ENDPOINT",
+    "HUGGINGFACE_CO_STAGING",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_DATASETS_CACHE",
+    "HF_TOKEN_PATH",
+)
+"""Variables of the user's that would send a worker to another Hub, or another Hub's token to this one."""
+
+
+@dataclass
+class Worker:
+    """The parent's end. Use it as a context manager: leaving it ends the process and all its children."""
+
+    desk: Desk
+    only: str | None = None
+    _process: subprocess.Popen[str] | None = field(default=None, repr=False)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, job: Job, report: Report) -> None:
+        """Run ``job`` to its end. Raises what the stage raised, as a HubkitError."""
+        self._call("run", job, report)
+
+    def check(self, job: Job) -> list[Finding]:
+        """The findings of the ``check`` of ``job``'s stage."""
+        answer = self._call("check", job, lambda figure, share: None)
+        return [Finding(**item) for item in answer["findings"]]
+
+    def close(self) -> None:
+        """End the process group; what was finished is on disk already."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                with contextlib.suppress(OSError):
+                    pipe.close() if pipe else None
+            self._process = None
+
+    def _start(self) -> subprocess.Popen[str]:
+        environment = {name: value for name, value in os.environ.items() if name not in _OTHERS_HUB}
+        environment |= self.desk.target.environment()
+        environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "hubkit.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            text=True,
+            start_new_session=True,
+        )
+
+    def _call(self, what: str, job: Job, report: Report) -> dict[str, Any]:
+        if self._process is None:
+            self._process = self._start()
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        log = self.desk.run.logs / f"{job.id.replace('/', '~')}.log"
+        request = {
+            "what": what,
+            "job": job.id,
+            "only": self.only,
+            "run": str(self.desk.run.path),
+            "folder": str(self.desk.folder),
+            "endpoint": self.desk.target.endpoint,
+            "home": str(self.desk.target.home),
+            "embedded": self.desk.target.embedded,
+            "log": str(log),
+        }
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            for line in process.stdout:
+                event = json.loads(line)
+                if event["event"] == "progress":
+                    report(event["figure"], event["share"])
+                elif event["event"] == "error":
+                    raise BY_EXIT_CODE.get(event["exit_code"], HubkitError)(event["message"], hint=event["hint"])
+                else:
+                    return dict(event)
+        except BrokenPipeError:
+            pass
+        code = process.wait()
+        self.close()
+        ended = f"by signal {-code}" if code < 0 else f"with status {code}"
+        more = " Signal 9 often means that the machine ran out of memory." if code == -signal.SIGKILL else ""
+        raise HubkitError(
+            f"The process of {job.id} was ended {ended}.{more}",
+            hint=f"Its log is {log}. Run the same command again: what was finished is kept.",
+        )
+
+
+def main() -> None:
+    """The child: answer requests until standard input ends."""
+    hide(os.environ.get("HF_TOKEN"))
+    events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    stream = RedactingStream(Path(os.devnull).open("w"))  # noqa: SIM115  it lives as long as the process
+    sys.stdout = sys.stderr = stream
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+
+    def send(**event: Any) -> None:
+        events.write(json.dumps(event, default=str) + "\n")
+
+    while True:
+        request = json.loads(requests.get())
+        log = _open_log(Path(request["log"]))
+        stream.target = log
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            send(event="done", **_answer(request, lambda f, s=None: send(event="progress", figure=f, share=s)))
+        except BaseException as error:
+            traceback.print_exc()
+            said = _said(error, request)
+            send(event="error", message=said.message, hint=said.hint, exit_code=said.exit_code)
+        log.flush()
+
+
+def _listen(requests: queue.SimpleQueue[str]) -> None:
+    for line in sys.stdin:
+        requests.put(line)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _open_log(path: Path) -> TextIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a", encoding="utf-8", buffering=1)
+
+
+def _answer(request: dict[str, Any], report: Callable[..., None]) -> dict[str, Any]:
+    run = Run(Path(request["run"]))
+    recipe = Recipe.model_validate_json((run.path / "recipe.json").read_text(encoding="utf-8"))
+    target = Target(
+        request["endpoint"], Path(request["home"]), os.environ.get("HF_TOKEN"), embedded=request["embedded"]
+    )
+    desk = Desk(recipe, Path(request["folder"]), target, run, expand(recipe, only=request["only"]))
+    for job in desk.jobs:
+        if job.id == request["job"]:
+            break
+        if found := run.find(job.id):
+            desk.finished[job.id] = found
+    ctx = replace(desk.context(job), report=report)
+    stage = find_stage(job.stage)
+    if request["what"] == "check":
+        return {"findings": [vars(finding) for finding in stage.check(ctx)]}
+    run.begin(job.id, ctx.key)
+    stage.run(ctx)
+    return {}
+
+
+def _said(error: BaseException, request: dict[str, Any]) -> HubkitError:
+    """``error`` as a sentence for the person; the traceback is in the log."""
+    if isinstance(error, HubkitError):
+        return error
+    if isinstance(error, OSError) and error.errno is not None and error.filename:
+        return os_error(error, Path(str(error.filename)))
+    if isinstance(error, OSError) and error.errno is not None:
+        return os_error(error, Path(request["run"]))
+    words = " ".join(str(error).split())
+    more = " Try a smaller per_device_train_batch_size." if "out of memory" in words.lower() else ""
+    return HubkitError(
+        f"{request['job']} failed: {type(error).__name__}: {words[:300]}{more}",
+        hint=f"The log is {request['log']}. Mend the cause and run the same command: what was finished is kept.",
+    )
+
+
+if __name__ == "__main__":
+    main()
