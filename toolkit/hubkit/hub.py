@@ -1,0 +1,304 @@
+"""What hubkit asks of a Hub, besides loading models and data: one connection, a method for each question.
+
+    hub = connect(target)
+    hub.head("me/model", "main")    # commit, or None when there is no such branch
+
+Every call is bounded in time and says in one sentence what went wrong (:mod:`hubkit.wire`). Reads are made
+again when that is safe; nothing that writes is: whoever writes looks at the Hub before trying again
+(:mod:`hubkit.publishing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from hubkit.diff import Entry
+from hubkit.errors import RefusedError, RemoteError, UsageError
+from hubkit.run import Target
+from hubkit.wire import install, retried, translated
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+T = TypeVar("T")
+RepoType = Literal["model", "dataset", "space"]
+Visibility = Literal["public", "private"]
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who a token speaks for.
+
+    ``role`` is the token's: read, write or fineGrained; None when the Hub does not say.
+    """
+
+    name: str
+    organizations: tuple[str, ...]
+    role: str | None
+    scopes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Of a fine-grained token: (user, organization or repo, rights)."""
+
+
+@dataclass(frozen=True)
+class Refs:
+    """Branches and tags of a repo with the commit that each names."""
+
+    branches: dict[str, str]
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit of a branch: id, title and time (ISO 8601, UTC)."""
+
+    id: str
+    title: str
+    date: str
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A connection to one Hub with the token that was issued for it. Made by :func:`connect`."""
+
+    target: Target
+    api: HfApi
+
+    @property
+    def endpoint(self) -> str:
+        """The Hub's address, without a slash at its end."""
+        return self.target.endpoint
+
+    def ask(self, call: Callable[[], T], *, repo: str | None = None, revision: str | None = None) -> T:
+        """The answer to a question that changes nothing on the Hub; asked again when the Hub is busy."""
+        with translated(self.endpoint, repo, revision):
+            return retried(call)
+
+    def tell(self, call: Callable[[], T], *, repo: str | None = None, revision: str | None = None) -> T:
+        """The answer to a request that writes: made once."""
+        with translated(self.endpoint, repo, revision):
+            return call()
+
+    # --- who and what is there
+
+    def whoami(self) -> Account | None:
+        """Whose token this is; None without a token. RefusedError when the Hub does not accept it."""
+        if not self.target.token:
+            return None
+        said: dict[str, Any] = self.ask(lambda: self.api.whoami())
+        token = (said.get("auth") or {}).get("accessToken") or {}
+        scoped = (token.get("fineGrained") or {}).get("scoped") or []
+        scopes = tuple(
+            (str((item.get("entity") or {}).get("name", "")), tuple(item.get("permissions") or ())) for item in scoped
+        )
+        organizations = tuple(item["name"] for item in said.get("orgs") or ())
+        return Account(said["name"], organizations, token.get("role"), scopes)
+
+    def repo_exists(self, repo: str, repo_type: RepoType = "model") -> bool:
+        """Whether the repo is there for this token."""
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+        def look() -> bool:
+            try:
+                self.api.repo_info(repo, repo_type=repo_type)
+            except GatedRepoError:
+                return True
+            except RepositoryNotFoundError:
+                return False
+            return True
+
+        return self.ask(look, repo=repo)
+
+    def visibility(self, repo: str, repo_type: RepoType = "model") -> Visibility:
+        """Who can see the repo, as the Hub says."""
+        info = self.ask(lambda: self.api.repo_info(repo, repo_type=repo_type), repo=repo)
+        return "private" if info.private else "public"
+
+    def resolve(self, repo: str, revision: str, repo_type: RepoType = "model") -> str:
+        """The commit that ``revision`` (branch, tag or commit) names; UsageError when there is none."""
+        info = self.ask(
+            lambda: self.api.repo_info(repo, revision=revision, repo_type=repo_type),
+            repo=repo,
+            revision=revision,
+        )
+        if not info.sha:
+            raise RemoteError(f"{self.endpoint} did not say which commit {revision!r} of {repo} is.")
+        return str(info.sha)
+
+    def refs(self, repo: str, repo_type: RepoType = "model") -> Refs:
+        """The repo's branches and tags. UsageError when there is no such repo."""
+        found = self.ask(lambda: self.api.list_repo_refs(repo, repo_type=repo_type), repo=repo)
+        return Refs(
+            {ref.name: ref.target_commit for ref in found.branches},
+            {ref.name: ref.target_commit for ref in found.tags},
+        )
+
+    def head(self, repo: str, branch: str, repo_type: RepoType = "model") -> str | None:
+        """The commit at the end of ``branch``; None when the repo has no such branch."""
+        return self.refs(repo, repo_type).branches.get(branch)
+
+    def history(self, repo: str, revision: str, repo_type: RepoType = "model") -> list[Commit]:
+        """The commits that lead to ``revision``, newest first."""
+        found = self.ask(
+            lambda: self.api.list_repo_commits(repo, revision=revision, repo_type=repo_type),
+            repo=repo,
+            revision=revision,
+        )
+        return [Commit(item.commit_id, item.title, item.created_at.strftime("%Y-%m-%dT%H:%M:%SZ")) for item in found]
+
+    def tree(self, repo: str, revision: str, repo_type: RepoType = "model") -> dict[str, Entry]:
+        """Every file at ``revision`` with its size and digest: sha256 for LFS, git blob id for the others."""
+        from huggingface_hub.hf_api import RepoFile
+
+        def read() -> dict[str, Entry]:
+            listed = self.api.list_repo_tree(repo, recursive=True, revision=revision, repo_type=repo_type)
+            return {
+                item.path: Entry(item.lfs.size, sha256=item.lfs.sha256)
+                if item.lfs
+                else Entry(item.size, git=item.blob_id)
+                for item in listed
+                if isinstance(item, RepoFile)
+            }
+
+        return self.ask(read, repo=repo, revision=revision)
+
+    def read_file(self, repo: str, path: str, revision: str, repo_type: RepoType = "model") -> bytes | None:
+        """The content of one small file at ``revision``, kept in no cache; None when it is not there."""
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub.utils import get_session, hf_raise_for_status  # type: ignore[attr-defined]
+
+        url = hf_hub_url(repo, path, repo_type=repo_type, revision=revision, endpoint=self.endpoint)
+
+        def read() -> bytes | None:
+            headers = {"authorization": f"Bearer {self.target.token}"} if self.target.token else {}
+            answer = get_session().get(url, headers=headers)
+            try:
+                hf_raise_for_status(answer)
+            except EntryNotFoundError:
+                return None
+            return bytes(answer.content)
+
+        return self.ask(read, repo=repo, revision=revision)
+
+    # --- rights
+
+    def writing_problem(self, repo: str, repo_type: RepoType = "model") -> str | None:
+        """Why this token cannot write to ``repo`` (or make it); None when nothing speaks against it."""
+        account = self.whoami()
+        if account is None:
+            return f"there is no token for {self.endpoint}"
+        if account.role == "read":
+            return f"the token of {account.name} can only read"
+        if self.repo_exists(repo, repo_type):
+            return self._writing_problem_there(repo, repo_type, account)
+        namespace = repo.split("/")[0]
+        if namespace != account.name and namespace not in account.organizations:
+            return f"{account.name} is not a member of {namespace}"
+        if account.role == "fineGrained" and not _may_write(account, {namespace, repo}):
+            return f"the fine-grained token of {account.name} has no right to write in {namespace}"
+        return None
+
+    def _writing_problem_there(self, repo: str, repo_type: RepoType, account: Account) -> str | None:
+        from huggingface_hub.errors import HfHubHTTPError
+
+        def check() -> str | None:
+            try:
+                self.api.auth_check(repo, repo_type=repo_type, write=True)
+            except HfHubHTTPError as error:
+                if error.response.status_code in {401, 403}:
+                    return f"the token of {account.name} has no right to write to {repo}"
+                if error.response.status_code != 404:  # a Hub that does not know the question
+                    raise
+            return None
+
+        return self.ask(check, repo=repo)
+
+    # --- writes
+
+    def ensure_repo(self, repo: str, visibility: Visibility, repo_type: RepoType = "model") -> bool:
+        """Make the repo when it is not there, then read back who can see it; True when it was made.
+
+        RefusedError when the Hub shows it otherwise than ``visibility``: nothing has been uploaded by then.
+        """
+        made = not self.repo_exists(repo, repo_type)
+        if made:
+            self.tell(
+                lambda: self.api.create_repo(repo, private=visibility == "private", repo_type=repo_type, exist_ok=True),
+                repo=repo,
+            )
+        found = self.visibility(repo, repo_type)
+        if found != visibility:
+            raise RefusedError(
+                f"{repo} is {found} on {self.endpoint}, and the recipe says {visibility}.",
+                hint=f"Change the repo's visibility there, or write `visibility: {found}` in the recipe.",
+            )
+        return made
+
+    def create_branch(self, repo: str, branch: str, commit: str, repo_type: RepoType = "model") -> str:
+        """Make ``branch`` at ``commit``; returns its head, another commit when somebody was faster."""
+        self.tell(
+            lambda: self.api.create_branch(repo, branch=branch, revision=commit, repo_type=repo_type, exist_ok=True),
+            repo=repo,
+            revision=commit,
+        )
+        head = self.head(repo, branch, repo_type)
+        if head is None:
+            raise RemoteError(f"{repo} has no branch {branch!r} after it was made.", hint="Run the command again.")
+        return head
+
+    def delete_branch(self, repo: str, branch: str, repo_type: RepoType = "model") -> bool:
+        """Remove ``branch``; False when it was not there."""
+        if self.head(repo, branch, repo_type) is None:
+            return False
+        self.tell(lambda: self.api.delete_branch(repo, branch=branch, repo_type=repo_type), repo=repo)
+        return True
+
+    def create_tag(
+        self, repo: str, tag: str, revision: str, message: str | None = None, repo_type: RepoType = "model"
+    ) -> None:
+        """Name ``revision`` by ``tag``. UsageError when the tag already names another commit."""
+        commit = self.resolve(repo, revision, repo_type)
+        known = self.refs(repo, repo_type).tags.get(tag)
+        if known == commit:
+            return
+        if known is not None:
+            raise UsageError(
+                f"{repo} already has a tag {tag!r}, at {known[:12]}.", hint="Choose another name for the tag."
+            )
+        self.tell(
+            lambda: self.api.create_tag(repo, tag=tag, tag_message=message, revision=commit, repo_type=repo_type),
+            repo=repo,
+            revision=revision,
+        )
+
+
+def _may_write(account: Account, names: set[str]) -> bool:
+    rights = {right for name, held in account.scopes if name in names for right in held}
+    return bool(rights & {"repo.write", "repo.content.write"})
+
+
+def connect(target: Target) -> Hub:
+    """A connection to ``target``'s Hub. Nothing is sent yet.
+
+    The token is bound to the endpoint; without one nothing is sent in its place, whatever the user's own login
+    is. On the embedded Hub, which stores files by LFS, uploads by Xet are switched off in this process.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    from hubkit import __version__
+
+    if target.embedded:
+        constants.HF_HUB_DISABLE_XET = True
+    disable_progress_bars()
+    with translated(target.endpoint):
+        install(target.endpoint, target.token)
+    api = HfApi(
+        endpoint=target.endpoint,
+        token=target.token or False,
+        library_name="hubkit",
+        library_version=__version__,
+    )
+    return Hub(target, api)
