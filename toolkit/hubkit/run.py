@@ -40,7 +40,7 @@ from hubkit.files import (
 
 
 def hubkit_home() -> Path:
-    """Where hubkit keeps runs and the embedded Hub: ``HUBKIT_HOME``, else the nearest ``.hubkit`` upwards, else here."""
+    """Where runs and the embedded Hub are kept: ``HUBKIT_HOME``, else the nearest ``.hubkit`` upwards, else here."""
     if named := os.environ.get("HUBKIT_HOME"):
         return Path(named).expanduser().absolute()
     here = Path.cwd()

@@ -1,0 +1,81 @@
+"""The command line: parse, call, render. ``main`` is the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from hubkit.cli.common import LazyGroup, output_of
+from hubkit.errors import HubkitError, InterruptedRun
+from hubkit.files import os_error
+from hubkit.output import redact
+from hubkit.run import hubkit_home
+
+COMMANDS = {
+    "init": "hubkit.cli.recipe:init",
+    "plan": "hubkit.cli.recipe:plan",
+    "release": "hubkit.cli.release:release",
+    "runs": "hubkit.cli.runs:runs",
+    "check": "hubkit.cli.check:check",
+    "card": "hubkit.cli.card:card",
+    "revisions": "hubkit.cli.revisions:revisions",
+    "hub": "hubkit.cli.hub:hub",
+    "doctor": "hubkit.cli.doctor:doctor",
+}
+
+
+@click.group(cls=LazyGroup, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="hubkit")
+def cli() -> None:
+    """From one recipe file to a measured, gated release of a fine-tuned chat model on the Hugging Face Hub.
+
+    \b
+    hubkit release tiny           rehearse a whole release on the embedded Hub
+    hubkit init my-model          write a recipe of your own
+    hubkit plan                   what would run, and why
+    """
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code (see hubkit.errors)."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)
+    except (Exception, KeyboardInterrupt) as error:
+        said = _said(error)
+        output_of().error(said)
+        sys.exit(2 if isinstance(error, click.ClickException) else said.exit_code)
+
+
+def _said(error: BaseException) -> HubkitError:
+    """``error`` as a sentence and what to do next; an unexpected one leaves its traceback in a file."""
+    if isinstance(error, HubkitError):
+        return error
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return InterruptedRun("Interrupted.", hint="Run the same command again: it goes on where it stopped.")
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        return HubkitError(
+            error.format_message(), hint=f"See `{context.command_path if context else 'hubkit'} --help`."
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        return os_error(error, Path(str(error.filename or hubkit_home())))
+    report = Path(tempfile.gettempdir()) / "hubkit-traceback.log"
+    report.write_text(redact("".join(traceback.format_exception(error))), encoding="utf-8")
+    return HubkitError(
+        f"Unexpected {type(error).__name__}: {error}.", hint=f"This is a bug of hubkit; please report {report}."
+    )

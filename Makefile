@@ -1,0 +1,41 @@
+# Everything a fresh machine needs: `make release` and `make test` set up .venv by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RECIPE ?= tiny
+
+export HUBKIT_HOME ?= $(CURDIR)/.hubkit
+
+.PHONY: release test lint soak bench clean install
+
+release: $(STAMP)  ## train, measure, gate and publish the tiny release on the embedded Hub
+	$(BIN)/hubkit release $(RECIPE)
+
+test: $(STAMP) lint  ## lint and the whole suite (under 25 minutes on 2 cores)
+	$(BIN)/pytest -m "not soak"
+
+lint: $(STAMP)  ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+soak: $(STAMP)  ## long fault and endurance runs, and the upstream conformance suite
+	$(BIN)/pytest -m soak --timeout 3600
+
+bench: $(STAMP)  ## time and memory of the tiny release; writes docs/bench.md
+	$(BIN)/python tests/benchmarks/release.py
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): about two minutes the first time (PyTorch and its friends, 2.3 GB on disk)."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=26"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev
+	@touch $@
+
+clean:  ## remove what was built and run, but not .venv
+	-test -x $(BIN)/hubkit && $(BIN)/hubkit hub stop
+	rm -rf .hubkit .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -1,0 +1,152 @@
+"""What all commands share: the output options, lazy loading, finding the recipe and the Hub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import click
+
+from hubkit.config import RECIPE_FILE, Recipe, load_recipe
+from hubkit.errors import UsageError
+from hubkit.output import Output, hide
+from hubkit.run import Target, hubkit_home
+
+HUGGINGFACE = "https://huggingface.co"
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_current = Output()
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called, so that `hubkit --help` is quick."""
+
+    def __init__(self, *args: Any, commands_at: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.commands_at = commands_at
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands, in the order in which a person meets them."""
+        return list(self.commands_at)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command ``cmd_name``."""
+        if cmd_name not in self.commands_at:
+            return None
+        module, _, name = self.commands_at[cmd_name].partition(":")
+        command = getattr(import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+def output_of() -> Output:
+    """The output of the command that runs."""
+    return _current
+
+
+def speaks(command: _Command) -> _Command:
+    """Give a command ``--json`` and ``-q``; they take effect before its body runs."""
+
+    def mode(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+        def set_mode(ctx: click.Context, option: click.Parameter, given: bool) -> None:
+            global _current
+            if given:
+                _current = Output("json" if name == "json" else "quiet")
+
+        return set_mode
+
+    for flags, name, words in (
+        (("-q", "--quiet"), "quiet", "Say nothing but errors."),
+        (("--json",), "json", "Print JSON on standard output."),
+    ):
+        command = click.option(
+            *flags, is_flag=True, expose_value=False, is_eager=True, callback=mode(name), help=words
+        )(command)
+    return command
+
+
+def hub_option(command: _Command) -> _Command:
+    """Give a command ``--hub``."""
+    words = "The Hub: 'embedded', 'huggingface' or a URL."
+    return click.option("--hub", "hub_name", metavar="HUB", help=words)(command)
+
+
+def confirm_option(command: _Command) -> _Command:
+    """Give a command ``-y``."""
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(command)
+
+
+def find_recipe(name: str | None) -> tuple[Recipe, Path]:
+    """The recipe called ``name`` (a file, or a built-in one; None: ``./hubkit.yaml``) and the folder of its files."""
+    if name is None:
+        path = Path(RECIPE_FILE).absolute()
+    elif (built_in := built_in_recipes().get(name)) is not None and not Path(name).exists():
+        path = built_in
+    else:
+        path = Path(name).absolute()
+        if path.is_dir():
+            path /= RECIPE_FILE
+        elif not path.exists() and "/" not in name and not name.endswith((".yaml", ".yml")):
+            known = ", ".join(sorted(built_in_recipes()))
+            raise UsageError(f"There is no recipe {name!r}: no such file, and the built-in ones are {known}.")
+    return load_recipe(path), path.parent
+
+
+def built_in_recipes() -> dict[str, Path]:
+    """The recipes that installed distributions offer (entry-point group ``hubkit.recipes``), by name."""
+    return {point.name: Path(point.load().RECIPE) for point in entry_points(group="hubkit.recipes")}
+
+
+def find_target(hub_name: str | None, recipe: Recipe | None = None, *, start: bool = True) -> Target:
+    """The Hub that is meant: ``--hub``, else the recipe's, else ``HF_ENDPOINT``, else the embedded one.
+
+    The embedded Hub is started when it does not run and ``start`` is set. A token is attached only when it was
+    issued for that endpoint: the embedded Hub's own, the user's for huggingface.co, and ``HF_TOKEN`` for another URL
+    only when ``HF_ENDPOINT`` names the same one.
+    """
+    home = hubkit_home()
+    paired = os.environ.get("HF_ENDPOINT", "").rstrip("/")
+    name = (hub_name or (recipe.hub if recipe else None) or paired or "embedded").rstrip("/")
+    if name == "embedded":
+        return _embedded(home, start=start)
+    endpoint = HUGGINGFACE if name == "huggingface" else name
+    address = urlsplit(endpoint)
+    if address.scheme not in {"http", "https"} or not address.netloc or "@" in address.netloc:
+        raise UsageError(f"{name!r} is no Hub.", hint="Write --hub embedded, --hub huggingface or --hub URL.")
+    if endpoint == HUGGINGFACE:
+        from huggingface_hub import constants, get_token
+
+        token = get_token()
+        hide(token)
+        return Target(endpoint, Path(constants.HF_HOME), token)
+    from hubkit.server import process
+
+    running = process.status(home / "hub")
+    if running is not None and running.url == endpoint:
+        return _embedded(home, start=False)
+    token = os.environ.get("HF_TOKEN") if paired == endpoint else None
+    hide(token)
+    return Target(endpoint, home / "hf" / address.netloc.replace(":", "_"), token)
+
+
+def _embedded(home: Path, *, start: bool) -> Target:
+    from hubkit.server import process
+
+    running = process.start(home / "hub") if start else process.status(home / "hub")
+    if running is None:
+        raise UsageError("The embedded Hub does not run.", hint="Start it with `hubkit hub start`.")
+    hide(running.token)
+    return Target(running.url, home / "hf" / "embedded", running.token, embedded=True)
+
+
+def ask(question: str, *, yes: bool) -> None:
+    """Go on only when the person agrees; without a terminal ``-y`` must be given. UsageError otherwise."""
+    if yes:
+        return
+    if not os.isatty(0):
+        raise UsageError(f"{question} Nobody is there to ask.", hint="Give -y to agree.")
+    click.confirm(question, abort=True, err=True)

@@ -1,0 +1,69 @@
+"""`hubkit hub`: the embedded Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.text import Text
+
+from hubkit.cli.common import output_of, speaks
+from hubkit.run import hubkit_home
+
+
+@click.group()
+def hub() -> None:
+    """Start, stop and look at the embedded Hub: a real server on this machine for the real clients."""
+
+
+@hub.command()
+@click.option("--port", type=click.IntRange(1, 65535), help="The port; else the last one, 8750 or any free one.")
+@speaks
+def start(port: int | None) -> None:
+    """Start the embedded Hub in a process of its own; when it runs already, say where.
+
+    \b
+    hubkit hub start --port 8750
+    """
+    from hubkit.server import process
+
+    running = process.start(_data(), port=port)
+    output_of().result({"url": running.url, "pid": running.pid, "data": str(_data())}, Text(running.url))
+
+
+@hub.command()
+@speaks
+def status() -> None:
+    """Say whether the embedded Hub runs, and where. Exit code 0 either way.
+
+    \b
+    hubkit hub status --json
+    """
+    from hubkit.server import process
+
+    running = process.status(_data())
+    if running is None:
+        shown = Text("The embedded Hub does not run. Start it with `hubkit hub start`.")
+        output_of().result({"running": False, "url": None, "data": str(_data())}, shown)
+        return
+    value = {"running": True, "url": running.url, "pid": running.pid, "data": str(_data())}
+    output_of().result(value, Text(f"{running.url}  (process {running.pid}, data in {_data()})"))
+
+
+@hub.command()
+@speaks
+def stop() -> None:
+    """Stop the embedded Hub. Its repos stay.
+
+    \b
+    hubkit hub stop
+    """
+    from hubkit.server import process
+
+    stopped = process.stop(_data())
+    output_of().say("Stopped." if stopped else "It did not run.")
+    output_of().result({"stopped": stopped})
+
+
+def _data() -> Path:
+    return hubkit_home() / "hub"

@@ -1,0 +1,132 @@
+"""`hubkit init` and `hubkit plan`: write a recipe, and see what it would do."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+from rich.console import RenderableType
+from rich.text import Text
+
+from hubkit.cli.common import built_in_recipes, find_recipe, find_target, hub_option, output_of, speaks
+from hubkit.config import RECIPE_FILE, Recipe, recipe_schema
+from hubkit.errors import UsageError
+from hubkit.files import write_atomic, write_json
+from hubkit.names import repo_id_problem
+from hubkit.output import duration, megabytes, table
+from hubkit.pipeline import Desk, Job
+from hubkit.release import finished_desk
+from hubkit.run import Run, Target, find_runs, hubkit_home
+
+_SCHEMA = "hubkit.schema.json"
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--from", "source", default="tiny", show_default=True, metavar="RECIPE", help="The recipe to start from.")
+@speaks
+def init(name: str | None, source: str) -> None:
+    """Write hubkit.yaml here, from a built-in recipe in which every key is explained.
+
+    NAME is the repo of your release, such as me/my-model.
+
+    \b
+    hubkit init me/my-model
+    hubkit init me/my-model --from dpopenhermes-7b
+    """
+    known = built_in_recipes()
+    if source not in known:
+        raise UsageError(f"There is no built-in recipe {source!r}.", hint=f"There are: {', '.join(sorted(known))}.")
+    if name is not None and (problem := repo_id_problem(name)):
+        raise UsageError(f"{name!r} is not a repo id: {problem}.", hint="Write it as namespace/name.")
+    target = Path(RECIPE_FILE)
+    if target.exists():
+        raise UsageError(f"{target} is here already; nothing was written.", hint="Remove it first, or edit it.")
+    text = known[source].read_text(encoding="utf-8")
+    if name is not None:
+        lines = [f"repo: {name}" if line.startswith("repo:") else line for line in text.splitlines()]
+        text = "\n".join(lines) + "\n"
+    for beside in sorted(known[source].parent.iterdir()):
+        if beside.is_dir() and beside.name in text and not beside.name.startswith("_"):
+            shutil.copytree(beside, beside.name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    write_json(Path(_SCHEMA), recipe_schema())
+    write_atomic(target, f"# yaml-language-server: $schema={_SCHEMA}\n{text}")
+    output = output_of()
+    output.say(f"Wrote {target}. Edit it, then see what it would do with `hubkit plan`.")
+    output.result({"recipe": str(target.absolute()), "schema": str(Path(_SCHEMA).absolute())})
+
+
+@click.command()
+@click.argument("recipe", required=False)
+@hub_option
+@speaks
+def plan(recipe: str | None, hub_name: str | None) -> None:
+    """Show every step of RECIPE, and why each would run or be kept. Writes nothing, trains nothing.
+
+    \b
+    hubkit plan tiny
+    hubkit plan dpopenhermes-7b            works offline
+    """
+    found, folder = find_recipe(recipe)
+    output = output_of()
+    desk = _desk(found, folder, hub_name)
+    rows, listed = [], []
+    for job in desk.jobs:
+        artifact = desk.finished.get(job.id)
+        _, why = desk.kept(job)
+        size = artifact.manifest.size if artifact else None
+        listed.append(
+            {
+                "step": job.id,
+                "stage": job.stage,
+                "does": _does(job, found),
+                "kept": artifact is not None,
+                "why": why,
+                "bytes": size,
+                "seconds": artifact.seconds if artifact else None,
+            }
+        )
+        kept = f"kept ({megabytes(size)}, {duration(artifact.seconds)})" if artifact and size is not None else why
+        rows.append((job.id, "keep" if artifact else "run", _does(job, found), kept))
+    branches = [
+        {"branch": name, "stage": variant.stage, "gate": variant.gate, "title": variant.title}
+        for name, variant in ((name, found.variants[name]) for name in found.publishing_order())
+    ]
+    where = f"{found.repo} ({found.visibility}, {found.licence}) on {hub_name or found.hub}"
+    order = ", then ".join(f"{item['branch']} (adapter of stage {item['stage']})" for item in branches)
+    shown: list[RenderableType] = [
+        Text(where, "bold"),
+        Text(f"Base {found.base.repo}; branches move in this order: {order}.\n"),
+        table(("step", "", "what it does", "why"), rows),
+    ]
+    if found.space is not None:
+        shown.append(Text(f"\nThe recipe names a Space ({found.space.repo}); this version does not deploy it."))
+    output.result({"repo": found.repo, "hub": hub_name or found.hub, "branches": branches, "steps": listed}, *shown)
+
+
+def _does(job: Job, recipe: Recipe) -> str:
+    if job.stage_name is None:
+        return job.step.says
+    stage = recipe.stages[job.stage_name]
+    after = f", going on with {stage.continues}'s adapter" if stage.continues else ""
+    sources = " + ".join(
+        source.repo + (f" ({source.rows:,} rows)" if source.rows else "") for source in recipe.data[stage.data]
+    )
+    quantized = "" if stage.quantization == "none" else f", {stage.quantization.upper()} base"
+    return f"{job.stage.upper()} on {sources}{after}{quantized}"
+
+
+def _desk(recipe: Recipe, folder: Path, hub_name: str | None) -> Desk:
+    """The desk as the last run of this recipe left it; an empty one when there is none. Starts no Hub."""
+    home = hubkit_home()
+    name = hub_name or recipe.hub
+    if name == "embedded":
+        target = Target("", home / "hf" / "embedded", embedded=True)
+        hub = "embedded"
+    else:
+        target = find_target(hub_name, recipe, start=False)
+        hub = target.endpoint
+    same = [run for run in find_runs(home) if (run.about()["repo"], run.about()["hub"]) == (recipe.repo, hub)]
+    run = same[-1] if same else Run(home / "runs" / "(none)")
+    return finished_desk(recipe, folder, target, run)

@@ -1,0 +1,70 @@
+"""`hubkit release`: the whole of it, in one command."""
+
+from __future__ import annotations
+
+import click
+from rich.console import RenderableType
+from rich.text import Text
+
+from hubkit.cli.common import find_recipe, find_target, hub_option, output_of, speaks
+from hubkit.errors import UsageError
+from hubkit.output import megabytes, percent, table
+from hubkit.release import Outcome
+from hubkit.release import release as run_release
+from hubkit.run import hubkit_home
+
+
+@click.command()
+@click.argument("recipe", required=False)
+@click.option("--fresh", is_flag=True, help="Begin a new run instead of going on with the last one.")
+@click.option("--only", metavar="VARIANT", help="Publish this variant alone.")
+@hub_option
+@speaks
+def release(recipe: str | None, fresh: bool, only: str | None, hub_name: str | None) -> None:
+    """Train, measure, gate and publish what RECIPE says.
+
+    A plain re-run goes on where the last one stopped; a finished one does nothing.
+
+    \b
+    hubkit release tiny                    on the embedded Hub, which it starts
+    hubkit release                         ./hubkit.yaml, on the Hub that it names
+    """
+    found, folder = find_recipe(recipe)
+    if only is not None and only not in found.variants:
+        raise UsageError(f"There is no variant {only!r}; the recipe has {', '.join(found.variants)}.")
+    target = find_target(hub_name, found)
+    output = output_of()
+    done = run_release(found, folder, target, hubkit_home(), output, fresh=fresh, only=only)
+    output.result({**done.to_json(), "hub": target.endpoint}, *_shown(done, target.endpoint))
+
+
+def _shown(done: Outcome, endpoint: str) -> list[RenderableType]:
+    shown: list[RenderableType] = []
+    if done.already:
+        commits = ", ".join(f"{line.branch} at {line.commit[:12]}" for line in done.variants)
+        shown += [Text(f"{done.repo} is already released: {commits}"), Text()]
+    rows = [
+        (
+            line.variant,
+            line.branch,
+            line.commit[:12],
+            *(_rate(line.stop_rates.get(form)) for form in ("merged", "adapter")),
+            "passed" if line.passed else "erratum",
+            _rate(line.average),
+            megabytes(line.bytes),
+        )
+        for line in done.variants
+    ]
+    heads = ("variant", "branch", "commit", "stops (merged)#", "stops (adapter)#", "gate", "benchmarks#", "size#")
+    shown.append(table(heads, rows))
+    shown.append(
+        Text(
+            f"\nThe base stops in {percent(done.base_stop_rate)} of its answers, and scores {_rate(done.base_average)}."
+        )
+    )
+    shown.append(Text(f"{endpoint}/{done.repo}"))
+    return shown
+
+
+def _rate(share: float | None) -> str:
+    return "not measured" if share is None else percent(share)
