@@ -75,12 +75,14 @@ def find(tokenizer: Any) -> TurnEnd:
     )
 
 
-def find_in_text(rendered: str, added: Mapping[str, int], encode: Callable[[str], Sequence[int]]) -> TurnEnd:
+def find_in_text(
+    rendered: str, added: Mapping[str, int], encode: Callable[[str], Sequence[int]] | None = None
+) -> TurnEnd:
     """The turn end in ``rendered``, which is ``PROBE`` as a template rendered it.
 
-    ``added`` maps the tokenizer's added tokens (special or not) to their ids; ``encode`` gives the ids of a
-    text without adding any. Raises RefusedError when no such token follows the answer, or when the one that
-    follows opens another turn.
+    ``added`` maps the tokenizer's added tokens (special or not) to their ids; ``encode`` gives the ids of a text
+    without adding any (without ``encode``, the ids after the turn end stay unknown). Raises RefusedError when no
+    such token follows the answer, or when the one that follows opens another turn.
     """
     _, found, after = rendered.rpartition(SENTINEL)
     if not found:
@@ -88,9 +90,7 @@ def find_in_text(rendered: str, added: Mapping[str, int], encode: Callable[[str]
             "The chat template does not show the assistant's answer as it was given.",
             hint="A template must write the content of every message unchanged.",
         )
-    places = [
-        (place, -len(token), token) for token in added if token.strip() and (place := after.find(token)) >= 0
-    ]
+    places = [(place, -len(token), token) for token in added if token.strip() and (place := after.find(token)) >= 0]
     if not places:
         shown = f"only {after!r} follows" if after else "nothing follows"
         raise RefusedError(
@@ -106,6 +106,8 @@ def find_in_text(rendered: str, added: Mapping[str, int], encode: Callable[[str]
             f"but it opens another turn ({(token + following)[:40]!r}).",
             hint=_CLOSE_IT,
         )
+    if encode is None:
+        return TurnEnd(token, added[token])
     ids = list(encode(after[place:]))
     if added[token] not in ids:
         raise RefusedError(
@@ -171,9 +173,7 @@ class StopRate:
             "high": high,
             "mean_tokens": self.mean_tokens,
             "dtype": self.dtype,
-            "examples": [
-                {"prompt": item.prompt, "answer": item.answer, "stopped": item.stopped} for item in chosen
-            ],
+            "examples": [{"prompt": item.prompt, "answer": item.answer, "stopped": item.stopped} for item in chosen],
         }
 
 
@@ -197,8 +197,7 @@ def measure(
     import torch
 
     texts = [
-        tokenizer.apply_chat_template(row["messages"], tokenize=False, add_generation_prompt=True)
-        for row in prompts
+        tokenizer.apply_chat_template(row["messages"], tokenize=False, add_generation_prompt=True) for row in prompts
     ]
     ids = [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
     order = sorted(range(len(ids)), key=lambda index: len(ids[index]), reverse=True)
