@@ -175,7 +175,7 @@ class Recipe(Model):
     seed: int = 0
     base: Base
     chat: Chat = Chat()
-    data: Mapping[str, Annotated[tuple[Source, ...], Field(strict=False, min_length=1)]]
+    data: Mapping[str, Annotated[tuple[Source, ...], Field(strict=False)]]
     stages: Mapping[str, Training] = Field(min_length=1)
     variants: Mapping[Branch, Variant] = Field(min_length=1)
     evaluate: Evaluate
@@ -206,6 +206,9 @@ class Recipe(Model):
 
 def _crossed(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     """Mistakes that only show when two parts are seen together: (path of keys, sentence)."""
+    for name, sources in recipe.data.items():
+        if not sources:
+            yield ("data", name), "this set has no source; name at least one repo"
     for name, stage in recipe.stages.items():
         if stage.data not in recipe.data:
             yield (
@@ -250,9 +253,9 @@ class _Loader(yaml.SafeLoader):
     """YAML as people write recipes: ``5e-5`` is a number, ``on`` and ``yes`` stay words, no key twice."""
 
 
+_RETIRED = {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in _RETIRED]
-    for _RETIRED in ({"tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"},)
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
