@@ -9,13 +9,14 @@ datasets make.
 from __future__ import annotations
 
 import os
-import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from hubkit.errors import ConflictError, HubkitError, RefusedError, RemoteError, UsageError
+from hubkit.output import hide, redact
 
 if TYPE_CHECKING:
     import httpx2
@@ -61,6 +62,7 @@ def install(endpoint: str, token: str | None) -> None:
         known = _tokens.setdefault(_origin(endpoint), set())
         if token:
             known.add(token)
+            hide(token)
         if not _installed:
             set_client_factory(_new_client)
             _installed = True
@@ -119,15 +121,6 @@ def _bind_token(request: httpx2.Request) -> None:
             del request.headers["authorization"]
 
 
-def without_tokens(text: str) -> str:
-    """``text`` with every known token and everything shaped like one blotted out."""
-    with _lock:
-        known = sorted((token for tokens in _tokens.values() for token in tokens), key=len, reverse=True)
-    for token in known:
-        text = text.replace(token, "hf_***")
-    return re.sub(r"\b(hf|api_org)_[A-Za-z0-9]{16,}\b", "hf_***", text)
-
-
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """``error`` and what caused it, outermost first."""
     seen: set[int] = set()
@@ -155,12 +148,12 @@ def explain(
                 f"{endpoint} was not asked: HF_HUB_OFFLINE is set.", hint="Unset it and run the same command."
             )
         if isinstance(cause, hub_errors.HFValidationError):
-            return UsageError(f"{without_tokens(str(cause))}")
+            return UsageError(f"{redact(str(cause))}")
         if isinstance(cause, httpx2.TimeoutException):
             return TimedOut(f"{endpoint} did not answer in time.", hint="Run the same command again.")
         if isinstance(cause, httpx2.TransportError):
             return RemoteError(
-                f"{endpoint} cannot be reached: {without_tokens(str(cause)) or type(cause).__name__}.",
+                f"{endpoint} cannot be reached: {redact(str(cause)) or type(cause).__name__}.",
                 hint="Check the address and the network, then run the same command again.",
             )
         if isinstance(cause, httpx2.InvalidURL):
@@ -217,6 +210,8 @@ def _explain_answer(error: Any, endpoint: str, repo: str | None, revision: str |
             f"{endpoint} answered {status}{' (too many requests)' if status == 429 else ''}.{said}",
             hint="Run the same command again in a while; what was finished is kept.",
         )
+    if status in {400, 413, 422}:
+        return RefusedError(f"{endpoint} refuses this for {named} (status {status}).{said}")
     return HubkitError(f"{endpoint} answered {status} for {named}.{said}")
 
 
@@ -226,7 +221,7 @@ def _repo_in(error: Any) -> str | None:
 
 def _server_words(error: Any) -> str:
     """The server's own words, on one line, cut short, without tokens."""
-    words = " ".join(without_tokens(str(error.server_message or "")).split()).rstrip(".")
+    words = " ".join(redact(str(error.server_message or "")).split()).rstrip(".")
     return words if len(words) <= 300 else words[:297] + "..."
 
 
@@ -283,8 +278,6 @@ def pause_before_retry(error: BaseException, attempt: int) -> float | None:
 
 def retried(call: Callable[[], T]) -> T:
     """``call()``, made again when that is worth while. Only for what changes nothing on the Hub."""
-    import time
-
     attempt = 1
     while True:
         try:

@@ -1,0 +1,238 @@
+"""Change a branch so that it holds the old tree or the new one, whole, and everybody knows which.
+
+Every change is one commit with the head that was read before as its parent. Whatever the Hub answers, or does not,
+the outcome is read from the branch: its head and its tree, never the text of a message.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubkit.bundle import MANIFEST_PATH, Bundle, Provenance
+from hubkit.diff import Tree, TreeDiff, compare, short_list, tree_of
+from hubkit.errors import ConflictError, HubkitError, RemoteError
+from hubkit.files import Digests, Manifest, digests
+from hubkit.hub import Hub
+from hubkit.wire import pause_before_retry, retried, translated
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd
+
+Note = Callable[[str], None]
+"""Told the name of each point that was passed (the journal of a run)."""
+Satisfied = Callable[[Tree], bool]
+"""Whether a branch's tree is what was to be reached."""
+
+
+def _no_note(point: str) -> None:
+    """Note nothing."""
+
+
+def moved(repo: str, branch: str, before: str | None, now: str | None, *, since: str = "meanwhile") -> ConflictError:
+    """The error of a branch that somebody else moved."""
+    if now is None:
+        return ConflictError(
+            f"The branch {branch!r} of {repo} was removed {since}.", hint="Run the same command again."
+        )
+    was = f"from {before[:12]} " if before else ""
+    return ConflictError(
+        f"The branch {branch!r} of {repo} moved {was}to {now[:12]} {since}; nothing was written over it.",
+        hint=f"See what is there (`hubkit revisions list {repo}`), then run the same command again.",
+    )
+
+
+def commit(
+    hub: Hub, repo: str, branch: str, head: str, operations: Sequence[Any], satisfied: Satisfied, title: str
+) -> str:
+    """Bring ``branch`` from ``head`` to a tree that is ``satisfied``, in one commit, and return that commit.
+
+    An answer that was lost is no failure: when the branch already holds what was wanted, its head is returned and
+    nothing is sent twice. Raises ConflictError when somebody else moved the branch, or when it does not hold what was
+    sent; RemoteError when the Hub cannot be reached or gave up.
+    """
+    attempt = 1
+    while True:
+        failure: HubkitError | None = None
+        try:
+            hub.tell(
+                lambda: hub.api.create_commit(
+                    repo, operations, commit_message=title, revision=branch, parent_commit=head
+                ),
+                repo=repo,
+                revision=branch,
+            )
+        except HubkitError as error:
+            failure = error
+        now = _head_after(hub, repo, branch, failure)
+        if now is not None and now != head and satisfied(hub.tree(repo, now)):
+            return now
+        if now != head:
+            raise moved(repo, branch, head, now) from failure
+        if failure is None:
+            raise ConflictError(f"{repo} took the commit to {branch!r} and did not make it.", hint="Run it again.")
+        wait = pause_before_retry(failure, attempt)
+        if wait is None:
+            raise failure
+        time.sleep(wait)
+        attempt += 1
+
+
+def _head_after(hub: Hub, repo: str, branch: str, failure: HubkitError | None) -> str | None:
+    """The branch's head; the first failure is the one to tell when the Hub cannot be asked any more."""
+    try:
+        return hub.head(repo, branch)
+    except RemoteError:
+        if failure is not None:
+            raise failure from None
+        raise
+
+
+def initial_commit(hub: Hub, repo: str) -> str:
+    """The commit that the Hub made together with the repo: where a branch begins that shares nothing with main."""
+    history = hub.history(repo, "main")
+    if not history:
+        raise ConflictError(f"{repo} has no commit on its main branch.", hint="Remove the repo and run again.")
+    return history[-1].id
+
+
+def additions(bundle: Bundle, paths: Sequence[str]) -> list[CommitOperationAdd]:
+    """Operations that add ``paths``. The client is given the known digests, so that it reads large files once."""
+    from huggingface_hub import CommitOperationAdd
+
+    found = []
+    for path in paths:
+        known = bundle.manifest.files[path]
+        operation = CommitOperationAdd(path, bundle.files[path])
+        if operation.upload_info.size != known.size:
+            raise ConflictError(f"{bundle.files[path]} changed after it was made.", hint="Run with --fresh.")
+        operation.upload_info.sha256 = bytes.fromhex(known.sha256)
+        found.append(operation)
+    return found
+
+
+def stage(hub: Hub, repo: str, branch: str, bundle: Bundle, *, title: str, note: Note = _no_note) -> str:
+    """Make ``branch`` hold exactly ``bundle`` and return its commit; nothing is written when it does already.
+
+    A new branch begins at the repo's first commit, so that no file of main leaks into it.
+    """
+    from huggingface_hub import CommitOperationDelete
+
+    wanted = tree_of(bundle.manifest)
+    head = hub.head(repo, branch) or hub.create_branch(repo, branch, initial_commit(hub, repo))
+    difference = compare(hub.tree(repo, head), wanted)
+    if not difference:
+        return head
+    note("staging-branch")
+    added = additions(bundle, [change.path for change in difference.changes if change.after])
+    with translated(hub.endpoint, repo, branch):
+        # Files go up before the commit and are kept by digest: sending them again costs a question, not their bytes.
+        retried(lambda: hub.api.preupload_lfs_files(repo, added, revision=branch, free_memory=False))
+    note("staging-uploaded")
+    removed = [CommitOperationDelete(change.path) for change in difference.removed]
+    done = commit(hub, repo, branch, head, [*added, *removed], lambda tree: not compare(tree, wanted), title)
+    note("staging-committed")
+    return done
+
+
+def differences(hub: Hub, repo: str, revision: str, manifest: Manifest) -> TreeDiff:
+    """How the tree that the Hub shows at ``revision`` differs from ``manifest``."""
+    return compare(tree_of(manifest), hub.tree(repo, revision))
+
+
+def verify(hub: Hub, repo: str, revision: str, manifest: Manifest) -> None:
+    """ConflictError, naming the files, unless the Hub shows at ``revision`` every path, size and digest promised."""
+    found = differences(hub, repo, revision, manifest)
+    if found:
+        raise ConflictError(
+            f"{repo} at {revision[:12]} does not hold what was sent: "
+            + short_list([change.sentence for change in found.changes])
+            + ".",
+            hint="Nothing was promoted. Run the same command again; if it stays so, the Hub has changed the files.",
+        )
+
+
+def verify_bytes(hub: Hub, repo: str, revision: str, manifest: Manifest, cache: Path) -> Path:
+    """Download every file of ``revision`` to ``cache`` and hash it; returns the folder with the files.
+
+    A Hub lists the digests that it was told. Only this shows that it still holds the bytes. ConflictError names the
+    files that came back otherwise.
+    """
+    with translated(hub.endpoint, repo, revision):
+        folder = Path(hub.api.snapshot_download(repo, revision=revision, cache_dir=cache))
+    wrong = []
+    for path, promised in sorted(manifest.files.items()):
+        local = folder / path
+        if not local.is_file():
+            wrong.append(f"{path} is missing")
+        elif not _same(digests(local.resolve()), promised):
+            wrong.append(f"{path} has other content")
+    if wrong:
+        raise ConflictError(
+            f"{repo} at {revision[:12]} gives back other bytes than were sent: {short_list(wrong)}.",
+            hint="Nothing was promoted. The Hub's store is damaged, or something changes files on the way.",
+        )
+    return folder
+
+
+def _same(found: Digests, promised: Digests) -> bool:
+    return (found.size, found.sha256) == (promised.size, promised.sha256)
+
+
+@dataclass(frozen=True)
+class Move:
+    """What moving a branch came to. ``previous`` is None when the branch was new; ``written`` False: it stood so.
+
+    ``foreign`` are files of other people on the branch; they were kept.
+    """
+
+    commit: str
+    previous: str | None
+    written: bool
+    removed: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+
+
+def holds_release(tree: Tree, wanted: Tree, gone: frozenset[str] = frozenset()) -> bool:
+    """Whether ``tree`` has all the files of ``wanted`` as they should be, and none of ``gone``."""
+    return not compare(wanted, {path: tree[path] for path in wanted if path in tree}) and not gone & tree.keys()
+
+
+def move(
+    hub: Hub, repo: str, branch: str, source: str, manifest: Manifest, *, title: str, note: Note = _no_note
+) -> Move:
+    """Make ``branch`` hold the release that stands at the commit ``source``; ``manifest`` is its file list.
+
+    A branch that is not there is made at ``source``. On one that is, the files are copied on the server in one commit:
+    files of the release that the branch held before and that are gone are removed, and files of other people are
+    kept. Nothing is written when it holds the release already. ConflictError when the branch moves meanwhile.
+    """
+    from huggingface_hub import CommitOperationCopy, CommitOperationDelete
+
+    wanted = tree_of(manifest)
+    head = hub.head(repo, branch)
+    if head is None:
+        made = hub.create_branch(repo, branch, source)
+        note(f"branch-made:{branch}")
+        if made == source:
+            return Move(made, None, True)
+        head = made  # somebody made it at the same moment: go on as with any branch that is there
+    tree = hub.tree(repo, head)
+    before = Provenance.parse(hub.read_file(repo, MANIFEST_PATH, head) if MANIFEST_PATH in tree else None)
+    ours = before.paths if before else frozenset()
+    gone = frozenset(path for path in ours if path not in wanted and path in tree)
+    foreign = tuple(sorted(tree.keys() - wanted.keys() - ours))
+    if holds_release(tree, wanted, gone):
+        return Move(head, head, False, foreign=foreign)
+    change = compare(tree, wanted)
+    operations = [
+        *(CommitOperationCopy(item.path, item.path, source) for item in change.changes if item.after),
+        *(CommitOperationDelete(path) for path in sorted(gone)),
+    ]
+    note(f"branch-begun:{branch}")
+    done = commit(hub, repo, branch, head, operations, lambda found: holds_release(found, wanted, gone), title)
+    note(f"branch-moved:{branch}")
+    return Move(done, head, True, tuple(sorted(gone)), foreign)
