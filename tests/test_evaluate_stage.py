@@ -1,0 +1,165 @@
+"""The stage `evaluate` on a random model and a task file of the recipe's own, without a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hubkit.config import parse_recipe
+from hubkit.evals.results import read_results
+from hubkit.files import Manifest, write_json
+from hubkit.run import Artifact, Context, Run, Target
+from hubkit_stages import evaluate
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+RECIPE = """
+repo: me/tiny
+visibility: private
+licence: apache-2.0
+base: {repo: me/base}
+data: {preferences: [{repo: me/pairs}]}
+stages: {dpo: {data: preferences}}
+variants: {main: {stage: dpo}}
+evaluate: {suites: [colours], include: tasks, apply_chat_template: true, batch_size: 4, limit: 6}
+gates: {stop_rate: {prompts_from: preferences}}
+card: {title: Tiny, summary: A test.}
+"""
+COLOURS = ["red", "green", "blue", "black"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Mistral of one layer with a byte-level tokenizer and no template of its own."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("model")
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bpe = Tokenizer(models.BPE(vocab={letter: place for place, letter in enumerate(letters)}, merges=[]))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|pad|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    MistralForCausalLM(
+        MistralConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=256,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    ).save_pretrained(folder)
+    return folder
+
+
+def _kept(folder: Path) -> Artifact:
+    return Artifact(folder, "key", Manifest.of(folder), {}, 0.0)
+
+
+@pytest.fixture
+def context(tmp_path: Path, model: Path) -> Context:
+    """What the runner would give this step: a base, merged weights, the recipe and its task files."""
+    tasks = tmp_path / "recipe" / "tasks"
+    tasks.mkdir(parents=True)
+    rows = [{"q": f"Name colour {place}.", "c": COLOURS, "a": place % 4} for place in range(10)]
+    (tasks / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tasks / "colours.yaml").write_text(
+        "task: colours\ndataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\ntest_split: test\n"
+        "output_type: multiple_choice\ndoc_to_text: '{{q}}'\ndoc_to_choice: '{{c}}'\ndoc_to_target: a\n"
+        "metric_list:\n- {metric: acc, aggregation: mean, higher_is_better: true}\n"
+        "- {metric: acc_norm, aggregation: mean, higher_is_better: true}\nmetadata: {version: 1.0}\n"
+    )
+    base, merge = tmp_path / "base", tmp_path / "merge"
+    # The base's repo is a folder here: the stage hands it to from_pretrained as it would hand a repo id.
+    write_json(base / "base.json", {"repo": str(model), "commit": "main", "dtype": "float32"})
+    (base / "chat_template.jinja").write_text(CHATML)
+    merge.mkdir()
+    (merge / "model").mkdir()
+    for path in model.iterdir():
+        (merge / "model" / path.name).write_bytes(path.read_bytes())
+    write_json(merge / "merge.json", {"dtype": "float32"})
+    run = Run(tmp_path / "run")
+    step = "evaluate[main]"
+    run.begin(step, "key")
+    return Context(
+        step=step,
+        recipe=parse_recipe(RECIPE),
+        recipe_folder=tmp_path / "recipe",
+        settings={},
+        inputs={"base": _kept(base), "merge[main]": _kept(merge)},
+        target=Target("http://localhost:9", tmp_path / "home"),
+        run=run,
+        key="key",
+        variant_name="main",
+    )
+
+
+def test_merged_weights_are_measured_on_own_tasks_from_any_folder(
+    context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said: list[tuple[str, float | None]] = []
+    monkeypatch.chdir(tmp_path)
+    assert [finding.level for finding in evaluate.check(context)] == ["note"]
+    made = evaluate.run(replace(context, report=lambda text, share: said.append((text, share))))
+    results = read_results(made.path / "results.json")
+    task = results.suites["colours"].tasks["colours"]
+    assert task is not None and (task.n, task.available, task.version, task.n_shot) == (6, 10, "1.0", 0)
+    assert list(task.metrics) == ["acc", "acc_norm"] and task.dataset.path is None
+    assert made.summary["average"] == results.average.value == task.metrics["acc_norm"].value
+    assert results.rehearsal and results.settings.apply_chat_template and results.subject.form == "merged"
+    raw = (made.path / "raw.json").read_text()
+    assert json.loads(raw)["results"]["colours"]["acc,none"] == task.metrics["acc"].value
+    assert str(tmp_path) not in raw and "samples" not in json.loads(raw)
+    assert said[-1] == ("24 of 24 requests", 1.0)
+    assert sorted(path.name for path in made.path.iterdir()) == ["manifest.json", "raw.json", "results.json"]
+
+
+def test_the_base_gets_the_releases_template_and_no_space_before_the_answer(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    seen: list[tuple[str, str]] = []
+    whole = HFLM.loglikelihood
+
+    def watched(self: HFLM, requests: Sequence[object], **options: object) -> object:
+        seen.extend(request.args for request in requests)  # type: ignore[attr-defined]
+        return whole(self, requests, **options)
+
+    monkeypatch.setattr(HFLM, "loglikelihood", watched)
+    base = replace(context, step="base-scores", variant_name=None, inputs={"base": context.inputs["base"]})
+    base.run.begin("base-scores", "key")
+    made = evaluate.run(base)
+    assert read_results(made.path / "results.json").subject.form == "base"
+    prompt, answer = seen[0]
+    assert prompt == "<|im_start|>user\nName colour 0.<|im_end|>\n<|im_start|>assistant\n"
+    assert answer in COLOURS
+
+
+def test_the_check_names_what_is_wrong_without_a_model(context: Context) -> None:
+    recipe = context.recipe
+    unknown = recipe.model_copy(
+        update={"evaluate": recipe.evaluate.model_copy(update={"suites": ("colors",), "limit": None})}
+    )
+    (finding,) = evaluate.check(replace(context, recipe=unknown))
+    assert (finding.level, finding.exit_code) == ("error", 2)
+    assert "'colors'" in finding.message and finding.hint == "Did you mean 'colours'?"
+    gone = recipe.model_copy(
+        update={"evaluate": recipe.evaluate.model_copy(update={"include": "nowhere", "limit": None})}
+    )
+    (finding,) = evaluate.check(replace(context, recipe=gone))
+    assert "no folder of task files" in finding.message

@@ -1,0 +1,122 @@
+"""Averages by named rules. A rule says which metric of each task counts, and is printed beside its number.
+
+The classic rules are those by which the published tables of the OpenHermes family come out right; an average over
+fewer tasks than the suite has is no average of the suite, so it is missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from hubkit.evals.results import Metric, SuiteResult, TaskResult
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a suite's average is made.
+
+    ``metrics`` are looked for in this order, the first that a task has counts. A task that has none of them counts with
+    its first metric under ``or_first``, not at all under ``or_skip``, and is missing else. ``note`` says what the
+    average must not be compared with.
+    """
+
+    text: str
+    metrics: tuple[str, ...]
+    or_first: bool = False
+    or_skip: bool = False
+    note: str | None = None
+
+
+RULES: Mapping[str, Rule] = {
+    "acc_norm else acc": Rule(
+        "unweighted mean over the tasks of acc_norm, or of acc where a task has no acc_norm",
+        ("acc_norm", "acc"),
+    ),
+    "multiple_choice_grade": Rule(
+        "unweighted mean over the tasks of multiple_choice_grade", ("multiple_choice_grade",)
+    ),
+    "mc2": Rule("mc2", ("mc2",), or_skip=True),
+    "acc": Rule(
+        "unweighted mean over the tasks of acc",
+        ("acc",),
+        note="not comparable with averages of multiple_choice_grade, which older cards give for this suite",
+    ),
+    "own": Rule(
+        "unweighted mean over the tasks of acc_norm, else acc, else the task's first metric",
+        ("acc_norm", "acc"),
+        or_first=True,
+    ),
+}
+OVERALL = "mean of the suites' averages"
+
+
+class Average(BaseModel):
+    """A mean with the rule that made it.
+
+    ``stderr`` treats the parts as independent. ``value`` is None when a part is missing; ``missing`` names them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    value: float | None
+    stderr: float | None = None
+    text: str
+    note: str | None = None
+    missing: tuple[str, ...] = ()
+
+    def agrees(self, other: Average) -> bool:
+        """Whether both say the same, floats up to rounding."""
+        return (self.text, self.missing) == (other.text, other.missing) and all(
+            (a is None) == (b is None) and math.isclose(a or 0.0, b or 0.0, rel_tol=1e-9, abs_tol=1e-12)
+            for a, b in ((self.value, other.value), (self.stderr, other.stderr))
+        )
+
+
+def counted(rule: str, task: TaskResult) -> str | None:
+    """The name of the metric of ``task`` that counts under ``rule``; None when it has none."""
+    named = RULES[rule]
+    for name in named.metrics:
+        if name in task.metrics:
+            return name
+    return next(iter(task.metrics), None) if named.or_first else None
+
+
+def average_of_tasks(rule: str, tasks: Mapping[str, TaskResult | None]) -> Average:
+    """The average of a suite's ``tasks``. KeyError for a rule that does not exist."""
+    named = RULES[rule]
+    found: dict[str, Metric] = {}
+    for name, task in tasks.items():
+        metric = counted(rule, task) if task else None
+        if task and metric:
+            found[name] = task.metrics[metric]
+    missing = tuple(
+        name for name, task in tasks.items() if name not in found and not (named.or_skip and task is not None and found)
+    )
+    value, stderr = _mean([(item.value, item.stderr) for item in found.values()] if not missing else [])
+    return Average(value=value, stderr=stderr, text=named.text, note=named.note, missing=missing)
+
+
+def average_of_suites(suites: Mapping[str, SuiteResult]) -> Average:
+    """The mean of the suites' averages."""
+    missing = tuple(name for name, suite in suites.items() if suite.average.value is None)
+    parts = [
+        (suite.average.value, suite.average.stderr) for suite in suites.values() if suite.average.value is not None
+    ]
+    value, stderr = _mean(parts if not missing else [])
+    return Average(value=value, stderr=stderr, text=OVERALL, missing=missing)
+
+
+def _mean(parts: list[tuple[float, float | None]]) -> tuple[float | None, float | None]:
+    if not parts:
+        return None, None
+    value = math.fsum(item for item, _ in parts) / len(parts)
+    errors = [error for _, error in parts if error is not None]
+    if len(errors) < len(parts):
+        return value, None
+    return value, math.sqrt(math.fsum(error * error for error in errors)) / len(parts)
