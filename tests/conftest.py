@@ -1,11 +1,23 @@
-"""Fixtures that several test files share."""
+"""Shared by all tests: no Xet, no real token, fixtures that several test files use, and a fresh embedded Hub."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+# huggingface_hub reads these when it is imported, so they are set before any test module is.
+os.environ.update(HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hubkit-tests-")
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
+for _name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_CO_STAGING", "HF_HUB_OFFLINE"):
+    os.environ.pop(_name, None)
 
 CHAT = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
@@ -62,3 +74,14 @@ def make_model() -> Callable[..., Any]:
         return MistralForCausalLM(MistralConfig(**{**shape, **settings})).eval()
 
     return make
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Any]:
+    """Start a fresh embedded Hub in its own process, with scripted faults allowed: a ``process.Running``."""
+    from hubkit.server import process
+
+    data = tmp_path / "hub"
+    running = process.start(data, faults=True)
+    yield running
+    process.stop(data)

@@ -1,0 +1,57 @@
+"""The fixtures that huggingface_hub's tests ask for, written anew: their conftest is not in the distribution."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from huggingface_hub import HfApi, RepoUrl, constants
+
+from . import testing_constants
+from .testing_utils import repo_name
+
+RepoFactory = Callable[..., RepoUrl]
+
+
+@pytest.fixture(scope="session")
+def api() -> HfApi:
+    return HfApi(endpoint=testing_constants.ENDPOINT_STAGING, token=testing_constants.TOKEN)
+
+
+@pytest.fixture(autouse=True)
+def private_folders(tmp_path_factory: Any, monkeypatch: Any) -> None:
+    """Every test has its own cache, token file and assets."""
+    home = tmp_path_factory.mktemp("home")
+    for name, value in {
+        "HF_HOME": home,
+        "HF_HUB_CACHE": home / "hub",
+        "HF_XET_CACHE": home / "xet",
+        "HF_ASSETS_CACHE": home / "assets",
+        "HF_TOKEN_PATH": home / "token",
+        "HF_STORED_TOKENS_PATH": home / "stored_tokens",
+    }.items():
+        monkeypatch.setattr(constants, name, str(value))
+
+
+@pytest.fixture
+def repo_factory(api: HfApi) -> Iterator[RepoFactory]:
+    """Make repos that are gone after the test."""
+    made: list[tuple[RepoUrl, Any]] = []
+
+    def make(repo_type: str = "model", *, repo_id: str | None = None, token: Any = None, **more: Any) -> RepoUrl:
+        if repo_type == "space":
+            more.setdefault("space_sdk", "gradio")
+        url = api.create_repo(repo_id or repo_name(prefix=repo_type), repo_type=repo_type, token=token, **more)
+        made.append((url, token))
+        return url
+
+    yield make
+    for url, token in made:
+        api.delete_repo(url.repo_id, repo_type=url.repo_type, token=token, missing_ok=True)
+
+
+@pytest.fixture(autouse=True)
+def no_agent_variables(monkeypatch: Any) -> None:
+    """The user agent must not depend on who runs the tests."""
+    for name in [key for key in os.environ if key.startswith(("AI_AGENT", "AGENT"))]:
+        monkeypatch.delenv(name)

@@ -1,0 +1,111 @@
+"""The server process: ``python -m hubkit.server --data FOLDER [--port N]``. It writes to its log and prints nothing."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import logging
+import logging.handlers
+import os
+import socket
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from hubkit.errors import HubkitError
+from hubkit.files import read_json, write_json
+from hubkit.server.database import now
+from hubkit.server.folder import Folder, claim
+from hubkit.server.process import DEFAULT_PORT, EXIT_FOLDER_IN_USE, EXIT_PORT_IN_USE
+
+
+def bind(host: str, ports: Iterable[int]) -> socket.socket | None:
+    """A socket on the first of ``ports`` that is free; None when none is."""
+    for port in ports:
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+        except OSError as error:
+            sock.close()
+            if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
+                raise
+            continue
+        sock.set_inheritable(False)
+        return sock
+    return None
+
+
+def wanted_ports(folder: Folder, port: int | None) -> list[int]:
+    """The port that was asked for, or: the last one, the usual one, any."""
+    if port is not None:
+        return [port]
+    try:
+        last = [int(read_json(folder.state)["port"])] if folder.state.exists() else []
+    except (HubkitError, KeyError, TypeError, ValueError):
+        last = []
+    return [*last, DEFAULT_PORT, 0]
+
+
+def log_to(path: Path) -> None:
+    """Send everything that is logged to one file, rotated at 10 MB."""
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=10_000_000, backupCount=3, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def main() -> int:
+    """Serve a data folder until SIGTERM. 0, or the code that says why it could not."""
+    parser = argparse.ArgumentParser(prog="python -m hubkit.server")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--faults", action="store_true")
+    options = parser.parse_args()
+    os.umask(0o077)
+    folder = Folder(options.data.resolve())
+    folder.create()
+    log_to(folder.log)
+    try:
+        lock = claim(folder)
+    except HubkitError as error:
+        logging.error("%s", error)
+        return EXIT_FOLDER_IN_USE
+    sock = bind(options.host, wanted_ports(folder, options.port))
+    if sock is None:
+        logging.error("port %s is in use", options.port)
+        return EXIT_PORT_IN_USE
+    try:
+        serve(folder, sock, options.host, faults=options.faults)
+    finally:
+        lock.release()
+    return 0
+
+
+def serve(folder: Folder, sock: socket.socket, host: str, *, faults: bool) -> None:
+    """Open the folder, tidy it, say where it is served, and serve it."""
+    import uvicorn
+
+    from hubkit.server.app import Hub, build
+
+    hub = Hub(folder.root)
+    folder.sweep(hub.store.uids())
+    port = sock.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    state = {"pid": os.getpid(), "port": port, "url": f"http://{shown}:{port}", "started": now()}
+    config = uvicorn.Config(
+        build(hub, faults=faults), log_config=None, access_log=False, server_header=False, proxy_headers=False,
+        lifespan="off", ws="none", timeout_keep_alive=30, timeout_graceful_shutdown=5, backlog=256,
+    )  # fmt: skip
+    write_json(folder.state, state)
+    logging.info("serving %s", json.dumps(state))
+    try:
+        uvicorn.Server(config).run(sockets=[sock])
+    finally:
+        hub.close()
+        logging.info("stopped")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

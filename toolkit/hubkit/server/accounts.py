@@ -1,0 +1,217 @@
+"""Users, organisations and tokens, and who may do what.
+
+A token is kept as its sha256 only; the owner's alone is also kept in a file (mode 0600) for the command line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import sqlite3
+import uuid
+from dataclasses import dataclass
+from typing import Literal
+
+from hubkit.errors import UsageError
+from hubkit.files import write_atomic
+from hubkit.names import repo_id_problem
+from hubkit.server.database import Database, now
+from hubkit.server.folder import Folder
+
+OWNER = "hubkit"
+RESERVED = frozenset(
+    "api datasets spaces models kernels lfs hubkit static settings oauth login join docs new".split()
+)
+TokenRole = Literal["read", "write"]
+MemberRole = Literal["admin", "write", "read"]
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user or an organisation. ``admin`` users may write everywhere."""
+
+    id: str
+    kind: str
+    name: str
+    fullname: str
+    admin: bool
+    private_repos: bool
+    created: str
+
+    @classmethod
+    def of(cls, row: sqlite3.Row) -> Account:
+        """An account from its row."""
+        return cls(
+            row["id"], row["kind"], row["name"], row["fullname"],
+            bool(row["admin"]), bool(row["private_repos"]), row["created"],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who sent a request: an account, through one of its tokens."""
+
+    account: Account
+    role: TokenRole
+    label: str
+    created: str
+
+    @property
+    def name(self) -> str:
+        """The account's name."""
+        return self.account.name
+
+
+class Accounts:
+    """The accounts of one data folder."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def find(self, name: str) -> Account | None:
+        """The account called ``name``, whatever the case of its letters."""
+        row = self._db.row("SELECT * FROM accounts WHERE key = ?", name.lower())
+        return Account.of(row) if row else None
+
+    def all(self) -> list[Account]:
+        """Every account, by name."""
+        return [Account.of(row) for row in self._db.rows("SELECT * FROM accounts ORDER BY key")]
+
+    def add_user(self, name: str, *, fullname: str | None = None, admin: bool = False) -> Account:
+        """A new user; UsageError when the name is taken or cannot be one."""
+        return self._add("user", name, fullname, admin=admin)
+
+    def add_org(
+        self, name: str, *, fullname: str | None = None, private_repos: bool = False,
+        members: dict[str, MemberRole] | None = None,
+    ) -> Account:  # fmt: skip
+        """A new organisation with ``members`` (user name to role); ``private_repos``: private unless said otherwise."""
+        with self._db.transaction():
+            org = self._add("org", name, fullname, private_repos=private_repos)
+            for user, role in (members or {}).items():
+                self.set_member(name, user, role)
+            return org
+
+    def _add(
+        self, kind: str, name: str, fullname: str | None, *, admin: bool = False, private_repos: bool = False
+    ) -> Account:
+        if name.lower() in RESERVED and name != OWNER:
+            raise UsageError(f"{name!r} is a word that the Hub's addresses use.", hint="Choose another name.")
+        if problem := repo_id_problem(f"{name}/x"):
+            raise UsageError(f"{name!r} cannot be an account's name: {problem}.")
+        with self._db.transaction():
+            if self.find(name):
+                raise UsageError(f"There is an account called {name} already.", hint="Choose another name.")
+            self._db.run(
+                "INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                uuid.uuid4().hex[:24], kind, name, name.lower(), fullname or name, admin, private_repos, now(),
+            )  # fmt: skip
+            return self._need(name, kind)
+
+    def _need(self, name: str, kind: str | None = None) -> Account:
+        account = self.find(name)
+        if account is None or (kind and account.kind != kind):
+            what = {"user": "user", "org": "organisation", None: "account"}[kind]
+            raise UsageError(f"There is no {what} called {name!r}.", hint="hubkit hub user list")
+        return account
+
+    def set_member(self, org: str, user: str, role: MemberRole) -> None:
+        """Give ``user`` the ``role`` in ``org``."""
+        if role not in {"admin", "write", "read"}:
+            raise UsageError(f"{role!r} is not a role: admin, write or read.")
+        self._db.run(
+            "INSERT INTO members VALUES (?, ?, ?) ON CONFLICT (org, user) DO UPDATE SET role = excluded.role",
+            self._need(org, "org").id, self._need(user, "user").id, role,
+        )  # fmt: skip
+
+    def orgs_of(self, account: Account) -> list[tuple[Account, str]]:
+        """The organisations of a user, with the role there."""
+        rows = self._db.rows(
+            "SELECT accounts.*, members.role AS role FROM members JOIN accounts ON accounts.id = members.org "
+            "WHERE members.user = ? ORDER BY accounts.key",
+            account.id,
+        )
+        return [(Account.of(row), row["role"]) for row in rows]
+
+    def add_token(self, name: str, *, role: TokenRole = "write", label: str = "token", value: str | None = None) -> str:
+        """A new token of user ``name``; it is shown this once. ``value`` sets it instead of drawing one."""
+        if role not in {"read", "write"}:
+            raise UsageError(f"{role!r} is not a role of a token: read or write.")
+        token = value or "hf_" + secrets.token_hex(17)
+        account = self._need(name, "user")
+        self._db.run("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?)", _digest(token), account.id, label, role, now())
+        return token
+
+    def tokens(self, name: str) -> list[dict[str, str]]:
+        """The tokens of a user: ``label``, ``role``, ``created`` and ``id`` (to revoke it); never the token."""
+        rows = self._db.rows("SELECT * FROM tokens WHERE account = ? ORDER BY created", self._need(name, "user").id)
+        return [{"id": r["digest"][:12], "label": r["label"], "role": r["role"], "created": r["created"]} for r in rows]
+
+    def revoke_token(self, name: str, token_id: str) -> bool:
+        """Forget a token by the ``id`` that :meth:`tokens` shows; False when there is none."""
+        if len(token_id) != 12 or not token_id.isalnum():
+            return False
+        account = self._need(name, "user")
+        return self._db.run("DELETE FROM tokens WHERE account = ? AND digest LIKE ? || '%'", account.id, token_id) > 0
+
+    def identify(self, token: str) -> Actor | None:
+        """Whose token this is, or None."""
+        digest = _digest(token)
+        row = self._db.row(
+            "SELECT accounts.*, tokens.digest, tokens.label, tokens.role AS token_role, tokens.created AS token_created "
+            "FROM tokens JOIN accounts ON accounts.id = tokens.account WHERE tokens.digest = ?",
+            digest,
+        )
+        if row is None or not hmac.compare_digest(row["digest"], digest):
+            return None
+        return Actor(Account.of(row), row["token_role"], row["label"], row["token_created"])
+
+    def role_in(self, actor: Actor | None, namespace: str) -> str | None:
+        """``admin``, ``write``, ``read`` or None: what the actor's account is in a namespace."""
+        if actor is None:
+            return None
+        if actor.account.admin or actor.name.lower() == namespace.lower():
+            return "admin"
+        row = self._db.row(
+            "SELECT role FROM members JOIN accounts ON accounts.id = members.org "
+            "WHERE accounts.key = ? AND members.user = ?",
+            namespace.lower(), actor.account.id,
+        )  # fmt: skip
+        return str(row["role"]) if row else None
+
+    def may_write(self, actor: Actor | None, namespace: str) -> bool:
+        """Whether the actor may change repos of ``namespace``; a read token never may."""
+        return actor is not None and actor.role == "write" and self.role_in(actor, namespace) in {"admin", "write"}
+
+    def ensure_namespace(self, name: str, owner: Actor) -> Account:
+        """The account behind ``name``; a new organisation of ``owner`` when there is none."""
+        with self._db.transaction():
+            return self.find(name) or self.add_org(name, members={owner.name: "admin"})
+
+    def ensure_owner(self, folder: Folder) -> str:
+        """The owner's token; the account and the token are made when they are missing."""
+        with self._db.transaction():
+            if self.find(OWNER) is None:
+                self.add_user(OWNER, fullname="hubkit", admin=True)
+            if folder.owner_token.exists():
+                token = folder.owner_token.read_text(encoding="utf-8").strip()
+                if self.identify(token):
+                    return token
+            token = self.add_token(OWNER, label="owner")
+            write_atomic(folder.owner_token, token + "\n", mode=0o600)
+            return token
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def open_accounts(data: str | os.PathLike[str]) -> Accounts:
+    """The accounts of a data folder, whether or not a server serves it."""
+    from pathlib import Path
+
+    folder = Folder(Path(data))
+    folder.create()
+    return Accounts(Database(folder.database))

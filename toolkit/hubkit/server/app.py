@@ -1,0 +1,222 @@
+"""The Hub put together: what it holds, its route table, and the edge that every request passes."""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hubkit.errors import UsageError
+from hubkit.server.accounts import Accounts, Actor
+from hubkit.server.database import Database
+from hubkit.server.discussions import Discussions
+from hubkit.server.faults import Faults
+from hubkit.server.folder import Folder
+from hubkit.server.git import Change
+from hubkit.server.http import Call, Refusal, Spec, decoded, parsed, read_all, read_to_disk
+from hubkit.server.objects import Objects
+from hubkit.server.routes import admin, discussions, identity, lfs, refs, repos, resolve, tree, upload
+from hubkit.server.store import Repo, Store
+
+log = logging.getLogger("hubkit.server")
+_LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
+_TRACE = re.compile(r"[A-Za-z0-9._=;:-]{1,128}")
+_MODULES = (admin, identity, repos, refs, tree, upload, lfs, resolve, discussions)
+
+
+class _Kind(Convertor[str]):
+    """``models``, ``datasets`` or ``spaces`` in an address (``kernels`` gets a clear refusal)."""
+
+    regex = "models|datasets|spaces|kernels"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("kind", _Kind())
+
+
+class Hub:
+    """Everything that one data folder holds."""
+
+    def __init__(self, data: Path) -> None:
+        self.folder = Folder(data)
+        self.folder.create()
+        self.database = Database(self.folder.database)
+        self.accounts = Accounts(self.database)
+        self.objects = Objects(self.folder, self.database)
+        self.store = Store(self.folder, self.database, self.accounts, self.objects)
+        self.discussions = Discussions(self.database)
+        self.faults: Faults | None = None
+        self.accounts.ensure_owner(self.folder)
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.database.close()
+
+    def claim_object(self, repo: Repo, oid: str, actor: Actor | None) -> int | None:
+        """The size of an object that ``repo`` has, or gets now because the actor can read it elsewhere; else None."""
+        if self.objects.has(repo.uid, oid):
+            return self.objects.size(oid)
+        for uid in self.objects.holders(oid):
+            other = self.store.by_uid(uid)
+            if other and self.store.open_to(other, actor):
+                return self.objects.give(repo.uid, oid)
+        return None
+
+    def copy_files(self, source: Repo, target: Repo, author: str) -> None:
+        """One commit on the target's ``main`` that makes its files those of the source's ``main``."""
+        git, other = self.store.git(source), self.store.git(target)
+        head, ours = git.target("refs/heads/main"), other.target("refs/heads/main")
+        if head is None or ours is None:
+            return
+        changes = []
+        for entry in git.walk(head) or ():
+            if entry.folder:
+                continue
+            if entry.pointer and self.objects.has(source.uid, entry.pointer.oid):
+                self.objects.give(target.uid, entry.pointer.oid)
+            changes.append(Change(entry.path, other.write_blob(git.blob(entry.oid))))
+        commit = other.write_commit(other.write_tree(None, changes), [ours], f"Duplicate from {source.id}", author)
+        other.move("refs/heads/main", commit, ours)
+
+
+def _authenticate(hub: Hub, request: Request) -> Actor | None:
+    """The sender. A token that is not known is refused everywhere, even where none is needed."""
+    header = request.headers.get("authorization")
+    if not header:
+        return None
+    scheme, _, rest = header.partition(" ")
+    token = rest.strip()
+    if scheme.lower() == "basic":
+        token = _basic_password(token)
+    elif scheme.lower() != "bearer":
+        token = ""
+    actor = hub.accounts.identify(token) if token else None
+    if actor is None:
+        raise Refusal(401, "Invalid credentials in Authorization header")
+    return actor
+
+
+def _basic_password(value: str) -> str:
+    import base64
+    import binascii
+
+    try:
+        return base64.b64decode(value, validate=True).decode("utf-8").partition(":")[2]
+    except (binascii.Error, ValueError):
+        return ""
+
+
+async def _read(spec: Spec, call: Call) -> None:
+    """Read the body as the route wants it."""
+    request = call.request
+    if spec.body == "file":
+        call.spooled = await read_to_disk(request, call.hub.folder.spool, spec.limit)
+        return
+    content = await read_all(request, spec.limit)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if spec.body == "form" and kind == "application/x-www-form-urlencoded":
+        try:
+            pairs = parse_qs(content.decode("ascii"), keep_blank_values=True, max_num_fields=20_000, errors="strict")
+        except ValueError as error:
+            raise Refusal(400, f"The form cannot be read: {error}.") from None
+        call.form = FormData([(key, value) for key, values in pairs.items() for value in values])
+    elif content:
+        call.value = parsed(content)
+
+
+def _route(hub: Hub, spec: Spec) -> Route:
+    """A Starlette route that reads, authenticates, and runs the handler in a thread."""
+
+    async def serve(request: Request) -> Response:
+        call = None
+        try:
+            params = decoded(request.path_params) | dict(spec.fixed)
+            actor = await run_in_threadpool(_authenticate, hub, request)
+            call = Call(hub, request, params, actor)
+            if spec.before:
+                await run_in_threadpool(spec.before, call)
+            if spec.body != "none":
+                if actor is None and not spec.anonymous:
+                    raise Refusal(401, "Invalid username or password.", headers={"Connection": "close"})
+                await _read(spec, call)
+            return await run_in_threadpool(spec.handler, call)
+        except Refusal as refusal:
+            return refusal.response()
+        except UsageError as error:
+            return admin.usage_refusal(error).response()
+        except Exception:
+            log.exception("%s %s failed", request.method, request.scope["path"])
+            return Refusal(500, "Internal Error - We're working hard to fix this as soon as possible!").response()
+        finally:
+            if call and call.spooled:
+                call.spooled.path.unlink(missing_ok=True)
+
+    return Route(spec.path, serve, methods=[spec.method])
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    """No such address. Below ``/api/models/`` and the like a client wants to hear of a missing repo."""
+    code = "RepoNotFound" if re.match(r"/(api/(models|datasets|spaces)/|[^/]+/[^/]+/resolve/)", request.url.path) else None
+    return Refusal(404, "Sorry, we can't find the page you are looking for.", code).response()
+
+
+async def _wrong_method(request: Request, error: Exception) -> Response:
+    return Refusal(405, "This address does not take that method.").response()
+
+
+class Edge:
+    """Checks the Host header (so that no web page can reach the Hub by another name), keeps percent escapes.
+
+    Routes match the address as it was sent: ``refs%2Fpr%2F1`` is one path parameter.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {key: value for key, value in scope["headers"]}
+        if not _LOOPBACK.fullmatch(headers.get(b"host", b"").decode("latin-1")):
+            refusal = Refusal(421, "This Hub answers to 127.0.0.1 and localhost only.", headers={"Connection": "close"})
+            await refusal.response()(scope, receive, send)
+            return
+        sent = headers.get(b"x-amzn-trace-id", headers.get(b"x-request-id", b"")).decode("latin-1")
+        trace = sent if _TRACE.fullmatch(sent) else uuid.uuid4().hex
+
+        async def traced(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", trace.encode())]
+            await send(message)
+
+        raw = scope["raw_path"].decode("latin-1")
+        await self._app(scope | {"path": raw}, receive, traced)
+
+
+def build(hub: Hub, *, faults: bool = False) -> ASGIApp:
+    """The ASGI application that serves ``hub``; with ``faults`` it can be told to fail."""
+    routes = [_route(hub, spec) for module in _MODULES for spec in module.SPECS]
+    inner = Starlette(routes=routes, exception_handlers={404: _unknown, 405: _wrong_method})
+    inner.router.redirect_slashes = False
+    edge = Edge(inner)
+    if faults:
+        hub.faults = Faults(edge)
+        return hub.faults
+    return edge

@@ -1,0 +1,133 @@
+"""The data folder: where everything lies, who may use it, and what a killed server left behind."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from hubkit.errors import ConflictError
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Paths below one data folder. One server serves one folder."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """Accounts, repos, discussions: all that is not file content."""
+        return self.root / "hub.sqlite"
+
+    @property
+    def git(self) -> Path:
+        """Bare git repos, one folder per repo, named by its internal id."""
+        return self.root / "git"
+
+    @property
+    def lfs(self) -> Path:
+        """Large objects, ``ab/cd/<sha256>``."""
+        return self.root / "lfs"
+
+    @property
+    def spool(self) -> Path:
+        """Bodies that are still arriving. Emptied at each start."""
+        return self.root / "tmp"
+
+    @property
+    def log(self) -> Path:
+        """The server's log."""
+        return self.root / "log" / "hub.log"
+
+    @property
+    def state(self) -> Path:
+        """JSON of the serving process: pid, port, url, started."""
+        return self.root / "server.json"
+
+    @property
+    def owner_token(self) -> Path:
+        """The owner's token, readable by its owner alone."""
+        return self.root / "owner.token"
+
+    @property
+    def serving_lock(self) -> Path:
+        """Held by the server as long as it lives."""
+        return self.root / "serving.lock"
+
+    @property
+    def starting_lock(self) -> Path:
+        """Held by a starter, so that two starters get one server."""
+        return self.root / "starting.lock"
+
+    def create(self) -> None:
+        """Make the folders that are missing; they are closed to other users of the machine."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o700)
+        for path in (self.git, self.lfs, self.spool, self.log.parent):
+            path.mkdir(exist_ok=True)
+
+    def sweep(self, known: set[str]) -> None:
+        """Remove what a killed server left: spooled bodies, half-made repos, stale git locks.
+
+        ``known`` holds the internal ids of the repos that exist. Call it with the serving lock held only.
+        """
+        for leftover in self.spool.iterdir():
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        for repo in self.git.iterdir():
+            if repo.name.removesuffix(".git") not in known:
+                shutil.rmtree(repo)
+                continue
+            for pattern in ("*.lock", "refs/**/*.lock", "objects/tmp_*", "objects/*/tmp_*", "objects/pack/*tmp*"):
+                for stale in repo.glob(pattern):
+                    stale.unlink()
+
+
+class Lock:
+    """An advisory lock on a file that ends with the process that holds it."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def take(self, *, wait: bool) -> bool:
+        """Take the lock; without ``wait``, False when another process holds it."""
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Give the lock back."""
+        os.close(self._handle)
+
+    def __enter__(self) -> Lock:
+        self.take(wait=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def held(path: Path) -> bool:
+    """Whether some process holds the lock on ``path``."""
+    if not path.exists():
+        return False
+    lock = Lock(path)
+    try:
+        return not lock.take(wait=False)
+    finally:
+        lock.release()
+
+
+def claim(folder: Folder) -> Lock:
+    """The serving lock of ``folder``; ConflictError when another server holds it."""
+    lock = Lock(folder.serving_lock)
+    if not lock.take(wait=False):
+        lock.release()
+        raise ConflictError(f"Another embedded Hub serves {folder.root}.", hint="Stop it: hubkit hub stop")
+    return lock

@@ -1,0 +1,129 @@
+"""What a Hub tells about a repo: its files, its card's metadata, its tags."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hubkit.server import metadata
+from hubkit.server.database import stamp
+from hubkit.server.git import Entry, Git, moment
+from hubkit.server.store import Repo
+
+_SUMMARY = (
+    "_id author cardData createdAt disabled downloads gated id lastModified library_name likes modelId pipeline_tag "
+    "private sdk sha tags"
+).split()
+
+
+def file_item(entry: Entry) -> dict[str, Any]:
+    """A file or folder as the tree and paths-info calls show it. ``size`` of a large file is its real size."""
+    item: dict[str, Any] = {
+        "type": "directory" if entry.folder else "file", "oid": entry.oid, "size": entry.size, "path": entry.path,
+    }  # fmt: skip
+    if entry.pointer:
+        item["lfs"] = {"oid": entry.pointer.oid, "size": entry.pointer.size, "pointerSize": entry.pointer_size}
+    return item
+
+
+def sibling(entry: Entry, blobs: bool) -> dict[str, Any]:
+    """A file as the repo's info shows it; ``blobs`` adds size and digests."""
+    item: dict[str, Any] = {"rfilename": entry.path}
+    if blobs:
+        item |= {"size": entry.size, "blobId": entry.oid}
+        if entry.pointer:
+            item["lfs"] = {"sha256": entry.pointer.oid, "size": entry.pointer.size, "pointerSize": entry.pointer_size}
+    return item
+
+
+@lru_cache(maxsize=512)
+def _card(path: Path, blob: str) -> dict[str, Any]:
+    try:
+        return metadata.read(Git(path).blob(blob).decode("utf-8", "replace"))
+    except metadata.BadMetadata:
+        return {}
+
+
+@lru_cache(maxsize=512)
+def _config(path: Path, blob: str) -> dict[str, Any]:
+    try:
+        value = json.loads(Git(path).blob(blob))
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def card_of(git: Git, path: Path, commit: str) -> dict[str, Any]:
+    """The README's metadata at a commit; empty when there is none or it cannot be read."""
+    entry = git.entry(commit, "README.md")
+    return _card(path, entry.oid) if entry and not entry.folder and not entry.pointer else {}
+
+
+def config_of(git: Git, path: Path, commit: str) -> dict[str, Any]:
+    """``config.json`` at a commit; empty when there is none."""
+    entry = git.entry(commit, "config.json")
+    return _config(path, entry.oid) if entry and not entry.folder and entry.size < 2**20 else {}
+
+
+def tags_of(card: dict[str, Any], repo: Repo, names: list[str], config: dict[str, Any]) -> list[str]:
+    """Tags as the Hub derives them: from files, from the card, then ``region``."""
+    tags: list[str] = []
+    if repo.type == "model":
+        tags += [library] if (library := _library(card, names)) else []
+        tags += ["safetensors"] if any(name.endswith(".safetensors") for name in names) else []
+        tags += [str(config["model_type"])] if isinstance(config.get("model_type"), str) else []
+        tags += [str(card["pipeline_tag"])] if card.get("pipeline_tag") else []
+    for key, prefix in (
+        ("tags", ""), ("language", "" if repo.type == "model" else "language:"), ("datasets", "dataset:"),
+        ("base_model", "base_model:"), ("license", "license:"), ("task_categories", "task_categories:"),
+        ("size_categories", "size_categories:"), ("sdk", ""),
+    ):  # fmt: skip
+        value = card.get(key)
+        tags += [f"{prefix}{item}" for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
+    return [*dict.fromkeys([*tags, "region:us"])]
+
+
+def _library(card: dict[str, Any], names: list[str]) -> str | None:
+    given = card.get("library_name")
+    if isinstance(given, str):
+        return given
+    if "config.json" in names:
+        return "transformers"
+    return "peft" if "adapter_config.json" in names else None
+
+
+def repo_info(repo: Repo, git: Git, path: Path, commit: str | None, *, blobs: bool = False) -> dict[str, Any]:
+    """Everything the Hub tells about a repo at a commit; ``None``: a repo without one."""
+    entries = [entry for entry in (git.walk(commit) or []) if not entry.folder] if commit else []
+    names = [entry.path for entry in entries]
+    card = card_of(git, path, commit) if commit else {}
+    config = config_of(git, path, commit) if commit and repo.type == "model" else {}
+    head = moment(git.commit(commit)) if commit else None
+    value: dict[str, Any] = {
+        "_id": repo.uid[:24], "id": repo.id, "author": repo.namespace, "sha": commit, "private": repo.private,
+        "gated": repo.gated or False, "disabled": False, "createdAt": repo.created,
+        "lastModified": stamp(head) if head else repo.created, "likes": 0, "downloads": 0,
+        "tags": tags_of(card, repo, names, config), "cardData": card or None,
+        "siblings": [sibling(entry, blobs) for entry in entries], "usedStorage": sum(entry.size for entry in entries),
+    }  # fmt: skip
+    if repo.type == "model":
+        value |= {"modelId": repo.id, "library_name": _library(card, names), "pipeline_tag": card.get("pipeline_tag")}
+        if config:
+            value["config"] = {key: config[key] for key in ("architectures", "model_type") if key in config}
+        if isinstance(card.get("model-index"), list):
+            value["model-index"] = card["model-index"]
+    if repo.type == "space":
+        value["sdk"] = card.get("sdk") or repo.sdk
+    return value
+
+
+def summary(value: dict[str, Any]) -> dict[str, Any]:
+    """What lists show of a repo."""
+    return {key: value[key] for key in _SUMMARY if key in value}
+
+
+def expanded(value: dict[str, Any], wanted: list[str]) -> dict[str, Any]:
+    """Only what ``expand`` asks for, and the id."""
+    return {"_id": value["_id"], "id": value["id"]} | {key: value[key] for key in wanted if key in value}

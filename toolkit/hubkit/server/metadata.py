@@ -1,0 +1,168 @@
+"""The YAML block at the head of a README: read safely, checked as the Hub checks it."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import date, datetime
+from typing import Any
+
+import yaml
+
+_BLOCK = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)(?:\r?\n)?---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_SIZE_LIMIT = 200_000
+_NODE_LIMIT = 20_000
+_DEPTH_LIMIT = 50
+
+LICENCES = tuple(
+    "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m "
+    "afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5 "
+    "cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 "
+    "cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0 "
+    "cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 "
+    "lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl "
+    "openmdw-1.0 openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license fair-noncommercial-research-license "
+    "llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma unknown other".split()
+)
+_SPACE_SDKS = ("gradio", "docker", "static", "streamlit")
+_COLOURS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
+
+
+class BadMetadata(ValueError):
+    """The block is not YAML that a Hub would accept."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader that refuses a key given twice."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    seen: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        try:
+            twice = key in seen
+        except TypeError:
+            raise BadMetadata("a key is not a plain value") from None
+        if twice:
+            raise BadMetadata(f"duplicated mapping key ({key_node.start_mark.line + 1}:{key_node.start_mark.column + 1})")
+        seen[key] = loader.construct_object(value_node, deep=deep)  # type: ignore[no-untyped-call]
+    return seen
+
+
+def _construct(loader: _Loader, node: yaml.MappingNode) -> Any:
+    data: dict[Any, Any] = {}
+    yield data
+    data.update(_mapping(loader, node, deep=True))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _construct)
+
+
+def _plain(value: Any, budget: list[int], depth: int = 0) -> Any:
+    """``value`` as JSON can carry it; a bomb of aliases or nesting runs out of budget and is refused."""
+    budget[0] -= 1
+    if budget[0] < 0 or depth > _DEPTH_LIMIT:
+        raise BadMetadata("the metadata is too large or too deeply nested")
+    if isinstance(value, dict):
+        return {str(key): _plain(item, budget, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item, budget, depth + 1) for item in value]
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        raise BadMetadata("the metadata holds binary data")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def front_matter(text: str) -> str | None:
+    """The YAML text between the two ``---`` lines at the head, or None."""
+    found = _BLOCK.match(text[: _SIZE_LIMIT + 1000])
+    return found[1] if found else None
+
+
+def read(text: str) -> dict[str, Any]:
+    """The metadata of a README; empty when it has none. Raises BadMetadata."""
+    block = front_matter(text)
+    if block is None:
+        return {}
+    if len(block) > _SIZE_LIMIT:
+        raise BadMetadata("the metadata is too large or too deeply nested")
+    try:
+        value = yaml.load(block, Loader=_Loader)  # noqa: S506 (a subclass of SafeLoader)
+    except RecursionError:
+        raise BadMetadata("the metadata is too large or too deeply nested") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise BadMetadata(str(error).splitlines()[0] if not isinstance(error, yaml.MarkedYAMLError) else _where(error)) from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BadMetadata("the metadata must be a mapping of keys to values")
+    plain = _plain(value, [_NODE_LIMIT])
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _where(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    return f"{error.problem or error.context}" + (f" ({mark.line + 1}:{mark.column + 1})" if mark else "")
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def check(text: str, kind: str) -> tuple[list[str], list[str]]:
+    """Errors and warnings for the README of a repo of type ``kind``, as the Hub words them."""
+    try:
+        data = read(text)
+    except BadMetadata as error:
+        return [f"YAML metadata error: {error}"], []
+    if not data:
+        return [], ["empty or missing yaml metadata in repo card"]
+    errors, warnings = [], []
+    choices = {"license": LICENCES}
+    if kind == "space":
+        choices |= {"sdk": _SPACE_SDKS, "colorFrom": _COLOURS, "colorTo": _COLOURS}
+    for key, allowed in choices.items():
+        given = data.get(key)
+        if given is not None and (not _listed(given) or any(item not in allowed for item in _listed(given))):
+            errors.append(f'"{key}" must be one of [{", ".join(allowed)}]')
+    for key in ("tags", "datasets", "base_model", "language", "metrics"):
+        given = data.get(key)
+        if given is not None and not isinstance(given, str | list):
+            errors.append(f'"{key}" must be an array')
+    for key in ("library_name", "pipeline_tag", "license_name", "title", "emoji"):
+        if data.get(key) is not None and not isinstance(data[key], str):
+            errors.append(f'"{key}" must be a string')
+    index = data.get("model-index")
+    if index is not None:
+        errors += _index_errors(index)
+    return errors, warnings
+
+
+def _index_errors(index: Any) -> list[str]:
+    if not isinstance(index, list):
+        return ['"model-index" must be an array']
+    errors = []
+    for at, model in enumerate(index):
+        where = f"model-index[{at}]"
+        if not isinstance(model, dict) or not isinstance(model.get("name"), str):
+            errors.append(f'"{where}.name" is required')
+            continue
+        results = model.get("results")
+        if not isinstance(results, list):
+            errors.append(f'"{where}.results" must be an array')
+            continue
+        for number, result in enumerate(results):
+            place = f"{where}.results[{number}]"
+            if not isinstance(result, dict):
+                errors.append(f'"{place}" must be of type object')
+                continue
+            for key, kind in (("task", dict), ("dataset", dict), ("metrics", list)):
+                if not isinstance(result.get(key), kind):
+                    errors.append(f'"{place}.{key}" is required')
+    return errors

@@ -1,0 +1,166 @@
+"""Start, find and stop the embedded Hub's process. Whether it lives is decided by asking it, not by its pid."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hubkit.errors import ConflictError, HubkitError, RemoteError, UsageError
+from hubkit.files import read_json
+from hubkit.server.folder import Folder, Lock, held
+
+DEFAULT_PORT = 8750
+EXIT_FOLDER_IN_USE = 97
+EXIT_PORT_IN_USE = 98
+# What a server needs of its starter's environment. Tokens and Hub settings are not in it.
+_ENVIRONMENT = (
+    "PATH HOME USER LANG LC_ALL LC_CTYPE TZ TMPDIR VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE "
+    "COVERAGE_PROCESS_START LD_LIBRARY_PATH SYSTEMROOT"
+).split()
+_children: list[subprocess.Popen[bytes]] = []
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answered: where it is, which folder it serves, and the owner's token."""
+
+    url: str
+    pid: int
+    data: Path
+    token: str = field(repr=False)
+    faults: bool = False
+
+
+def start(
+    data: Path, *, host: str = "127.0.0.1", port: int | None = None, timeout: float = 20.0, faults: bool = False
+) -> Running:
+    """The server of ``data``: the one that runs, or a new one in its own session.
+
+    ``port`` None takes the last one, else 8750, else any free one. ``faults`` lets tests script faults.
+    Raises UsageError when ``port`` is taken by another program, RemoteError when the server does not come up
+    within ``timeout`` seconds.
+    """
+    if host not in {"127.0.0.1", "localhost", "::1"}:
+        raise UsageError(f"The embedded Hub listens on loopback only, not on {host}.", hint="Leave the host out.")
+    folder = Folder(Path(data).resolve())
+    folder.create()
+    with Lock(folder.starting_lock):
+        if found := status(folder.root):
+            if port is not None and not found.url.endswith(f":{port}"):
+                raise UsageError(f"This Hub already runs at {found.url}.", hint="Stop it first: hubkit hub stop")
+            return found
+        return _launch(folder, host, port, timeout, faults)
+
+
+def _launch(folder: Folder, host: str, port: int | None, timeout: float, faults: bool) -> Running:
+    command = [sys.executable, "-m", "hubkit.server", "--data", str(folder.root), "--host", host]
+    command += ["--port", str(port)] if port is not None else []
+    command += ["--faults"] if faults else []
+    environment = {key: os.environ[key] for key in _ENVIRONMENT if key in os.environ}
+    with folder.log.with_name("process.log").open("wb") as output:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            cwd=folder.root, env=environment,
+        )  # fmt: skip
+    _children.append(child)
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if found := status(folder.root):
+            return found
+        try:
+            code = child.wait(0.05)
+        except subprocess.TimeoutExpired:
+            continue
+        raise _failure(folder, code, port)
+    child.kill()
+    child.wait()
+    raise RemoteError(f"The embedded Hub did not answer within {timeout:g} s.", hint=f"Its log is {folder.log}.")
+
+
+def _failure(folder: Folder, code: int, port: int | None) -> HubkitError:
+    if code == EXIT_PORT_IN_USE:
+        return UsageError(f"Port {port} is in use by another program.", hint="Choose another one with --port.")
+    if code == EXIT_FOLDER_IN_USE:
+        return ConflictError(
+            f"Another server holds {folder.root} but does not answer.", hint="End it with hubkit hub stop, then try again."
+        )
+    tail = folder.log.with_name("process.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+    said = f": {tail[0]}" if tail else ""
+    return RemoteError(f"The embedded Hub ended with code {code}{said}.", hint=f"Its log is {folder.log}.")
+
+
+def status(data: Path) -> Running | None:
+    """The server of ``data`` when it answers, else None."""
+    folder = Folder(Path(data).resolve())
+    try:
+        url = str(read_json(folder.state)["url"])
+        token = folder.owner_token.read_text(encoding="utf-8").strip()
+        # A proxy of the environment has no business between this machine and itself.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{url}/api/hubkit/status", timeout=3) as answer:
+            said = json.load(answer)
+        if said["folder"] == _folder_id(folder):
+            return Running(url, int(said["pid"]), folder.root, token, bool(said.get("faults")))
+    except (OSError, HubkitError, ValueError, KeyError, TypeError, urllib.error.URLError):
+        pass
+    return None
+
+
+def _folder_id(folder: Folder) -> str:
+    import sqlite3
+
+    connection = sqlite3.connect(f"{folder.database.as_uri()}?mode=ro", uri=True, timeout=5)
+    try:
+        row = connection.execute("SELECT value FROM meta WHERE key = 'folder'").fetchone()
+    except sqlite3.Error as error:
+        raise ConflictError(f"{folder.database} cannot be read: {error}.") from error
+    finally:
+        connection.close()
+    if row is None:
+        raise ConflictError(f"{folder.database} is not a Hub's.")
+    return str(row[0])
+
+
+def stop(data: Path, timeout: float = 10.0) -> bool:
+    """End the server of ``data``, by force after ``timeout`` seconds. False when none ran."""
+    folder = Folder(Path(data).resolve())
+    if not held(folder.serving_lock):
+        return False
+    found = status(folder.root)
+    pid = found.pid if found else _recorded_pid(folder)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+        if _until(lambda: not held(folder.serving_lock), timeout):
+            for child in _children:
+                child.poll()
+            return True
+    raise RemoteError(f"The embedded Hub (process {pid}) does not end.", hint="End it by hand.")
+
+
+def _recorded_pid(folder: Folder) -> int:
+    """The pid in the state file, of a server that holds the folder but does not answer."""
+    try:
+        return int(read_json(folder.state)["pid"])
+    except (OSError, HubkitError, KeyError, TypeError, ValueError) as error:
+        raise ConflictError(f"{folder.root} is held by a process that left no name.") from error
+
+
+def _until(condition: Callable[[], bool], timeout: float) -> bool:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

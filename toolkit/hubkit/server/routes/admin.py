@@ -1,0 +1,118 @@
+"""What is this Hub's own: its status, its accounts, its scripted faults."""
+
+from __future__ import annotations
+
+import os
+
+from starlette.responses import JSONResponse, Response
+
+from hubkit import __version__
+from hubkit.errors import UsageError
+from hubkit.server.faults import Fault
+from hubkit.server.http import Call, Refusal, Spec
+from hubkit.server.routes.common import need_user
+
+
+def status(call: Call) -> Response:
+    """Which data folder is served, by which process and version."""
+    return JSONResponse(
+        {"folder": call.hub.database.meta("folder"), "version": __version__, "pid": os.getpid(), "faults": bool(call.hub.faults)}
+    )
+
+
+def _need_owner(call: Call) -> None:
+    need_user(call)
+    assert call.actor is not None
+    if not call.actor.account.admin or call.actor.role != "write":
+        raise Refusal(403, "Only the owner of this Hub may do this.")
+
+
+def accounts(call: Call) -> Response:
+    """Every account, with its tokens' labels."""
+    _need_owner(call)
+    found = call.hub.accounts.all()
+    return JSONResponse(
+        [
+            {"name": item.name, "kind": item.kind, "fullname": item.fullname, "admin": item.admin, "created": item.created}
+            | ({"tokens": call.hub.accounts.tokens(item.name)} if item.kind == "user" else {})
+            for item in found
+        ]
+    )
+
+
+def add_user(call: Call) -> Response:
+    """``{name, fullname?}``: a new user."""
+    _need_owner(call)
+    user = call.hub.accounts.add_user(call.text("name"), fullname=call.text("fullname", "") or None)
+    return JSONResponse({"name": user.name, "id": user.id})
+
+
+def add_org(call: Call) -> Response:
+    """``{name, fullname?, private?, members?: {user: role}}``: a new organisation."""
+    _need_owner(call)
+    members = call.fields().get("members") or {}
+    if not isinstance(members, dict):
+        raise Refusal(400, "'members' must map user names to roles.")
+    org = call.hub.accounts.add_org(
+        call.text("name"), fullname=call.text("fullname", "") or None,
+        private_repos=call.fields().get("private") is True, members=members,
+    )  # fmt: skip
+    return JSONResponse({"name": org.name, "id": org.id})
+
+
+def add_token(call: Call) -> Response:
+    """``{user, role?, label?, value?}``: a new token, shown this once."""
+    _need_owner(call)
+    role = call.text("role", "write")
+    if role not in {"read", "write"}:
+        raise Refusal(400, "'role' must be 'read' or 'write'.")
+    token = call.hub.accounts.add_token(
+        call.text("user"), role=role, label=call.text("label", "token"), value=call.text("value", "") or None  # type: ignore[arg-type]
+    )
+    return JSONResponse({"token": token, "role": role})
+
+
+def revoke_token(call: Call) -> Response:
+    """Forget a token by the id that the list of accounts shows."""
+    _need_owner(call)
+    if not call.hub.accounts.revoke_token(call.params["user"], call.params["token"]):
+        raise Refusal(404, "There is no such token.")
+    return JSONResponse({})
+
+
+def set_faults(call: Call) -> Response:
+    """A list of faults replaces the script."""
+    _need_owner(call)
+    if not isinstance(call.value, list):
+        raise Refusal(400, "The body must be a list of faults.")
+    _faults(call).set([Fault.of(item) for item in call.value])
+    return JSONResponse({})
+
+
+def show_faults(call: Call) -> Response:
+    """The script, its counts, and the requests since it was set."""
+    _need_owner(call)
+    return JSONResponse(_faults(call).shown())
+
+
+def _faults(call: Call):  # type: ignore[no-untyped-def]
+    if call.hub.faults is None:
+        raise Refusal(404, "This Hub was started without --faults.")
+    return call.hub.faults
+
+
+def usage_refusal(error: UsageError) -> Refusal:
+    """400 with the sentence of a usage error."""
+    return Refusal(400, str(error))
+
+
+SPECS = [
+    Spec("GET", "/api/hubkit/status", status),
+    Spec("GET", "/api/hubkit/accounts", accounts),
+    Spec("POST", "/api/hubkit/users", add_user, "json"),
+    Spec("POST", "/api/hubkit/orgs", add_org, "json"),
+    Spec("POST", "/api/hubkit/tokens", add_token, "json"),
+    Spec("DELETE", "/api/hubkit/tokens/{user}/{token}", revoke_token),
+    Spec("GET", "/api/hubkit/faults", show_faults),
+    Spec("PUT", "/api/hubkit/faults", set_faults, "json"),
+]
