@@ -24,7 +24,8 @@ from hubkit.server import process
 from hubkit.server.accounts import open_accounts
 
 HERE = Path(__file__).parent
-_MARKERS = "api transfer inference xet no_xet production deprecated git_lfs vcr usefixtures".split()
+_MARKERS = ["api", "transfer", "inference", "xet", "no_xet", "production", "deprecated", "git_lfs", "vcr"]
+_MARKERS += ["usefixtures"]
 
 
 def upstream(work: Path) -> Path:
@@ -32,7 +33,17 @@ def upstream(work: Path) -> Path:
     version = importlib.metadata.version("huggingface_hub")
     folder = work / f"huggingface_hub-{version}"
     if not folder.is_dir():
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "--no-build-isolation"]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--no-deps",
+            "--no-binary",
+            ":all:",
+            "--no-build-isolation",
+        ]
         subprocess.run([*pip, "-d", str(work), f"huggingface_hub=={version}"], check=True)
         with tarfile.open(next(work.glob("huggingface_hub-*.tar.gz"))) as archive:
             archive.extractall(work, filter="data")
@@ -81,10 +92,26 @@ def main() -> int:
         running = process.start(data)
         try:
             environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
-            environment |= {"HF_ENDPOINT": running.url, "HF_HOME": str(Path(temporary) / "home"), "PYTHONPATH": str(folder)}
+            environment |= {
+                "HF_ENDPOINT": running.url,
+                "HF_HOME": str(Path(temporary) / "home"),
+                "PYTHONPATH": str(folder),
+            }
             environment |= {} if options.xet else {"HF_HUB_DISABLE_XET": "1"}
             ids = [] if any(item.startswith("tests/") for item in rest) else [f"@{HERE / 'core.txt'}"]
-            command = [sys.executable, "-m", "pytest", "-c", "local.ini", "--rootdir", ".", "--timeout", "120", *ids, *rest]
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-c",
+                "local.ini",
+                "--rootdir",
+                ".",
+                "--timeout",
+                "120",
+                *ids,
+                *rest,
+            ]
             return subprocess.run(command, cwd=folder, env=environment).returncode
         finally:
             process.stop(data)

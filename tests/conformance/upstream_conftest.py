@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
+from unittest import mock
 
 import pytest
 from huggingface_hub import HfApi, RepoUrl, constants
@@ -55,3 +57,37 @@ def no_agent_variables(monkeypatch: Any) -> None:
     """The user agent must not depend on who runs the tests."""
     for name in [key for key in os.environ if key.startswith(("AI_AGENT", "AGENT"))]:
         monkeypatch.delenv(name)
+
+
+class _Patch:
+    """``mocker.patch`` and its forms; everything is undone after the test."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        return self._stack.enter_context(mock.patch(*args, **more))
+
+    def object(self, *args: Any, **more: Any) -> Any:
+        return self._stack.enter_context(mock.patch.object(*args, **more))
+
+    def dict(self, *args: Any, **more: Any) -> Any:
+        return self._stack.enter_context(mock.patch.dict(*args, **more))
+
+
+class _Mocker:
+    """What the tests use of pytest-mock's fixture."""
+
+    Mock, MagicMock, ANY, call = mock.Mock, mock.MagicMock, mock.ANY, mock.call
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.patch = _Patch(stack)
+
+    def spy(self, owner: Any, name: str) -> Any:
+        return self.patch.object(owner, name, side_effect=getattr(owner, name), autospec=True)
+
+
+@pytest.fixture
+def mocker() -> Iterator[_Mocker]:
+    with ExitStack() as stack:
+        yield _Mocker(stack)

@@ -21,9 +21,10 @@ from hubkit.server.database import Database, now
 from hubkit.server.folder import Folder
 
 OWNER = "hubkit"
-RESERVED = frozenset(
-    "api datasets spaces models kernels lfs hubkit static settings oauth login join docs new".split()
-)
+_RESERVED = """
+api datasets spaces models kernels lfs hubkit static settings oauth login join docs new
+"""
+RESERVED = frozenset(_RESERVED.split())
 TokenRole = Literal["read", "write"]
 MemberRole = Literal["admin", "write", "read"]
 
@@ -141,7 +142,9 @@ class Accounts:
             raise UsageError(f"{role!r} is not a role of a token: read or write.")
         token = value or "hf_" + secrets.token_hex(17)
         account = self._need(name, "user")
-        self._db.run("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?)", _digest(token), account.id, label, role, now())
+        self._db.run(
+            "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?)", _digest(token), account.id, label, role, now()
+        )
         return token
 
     def tokens(self, name: str) -> list[dict[str, str]]:
@@ -160,7 +163,8 @@ class Accounts:
         """Whose token this is, or None."""
         digest = _digest(token)
         row = self._db.row(
-            "SELECT accounts.*, tokens.digest, tokens.label, tokens.role AS token_role, tokens.created AS token_created "
+            "SELECT accounts.*, tokens.digest, tokens.label, tokens.role AS token_role, "
+            "tokens.created AS token_created "
             "FROM tokens JOIN accounts ON accounts.id = tokens.account WHERE tokens.digest = ?",
             digest,
         )

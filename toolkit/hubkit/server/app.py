@@ -172,7 +172,8 @@ def _route(hub: Hub, spec: Spec) -> Route:
 
 async def _unknown(request: Request, error: Exception) -> Response:
     """No such address. Below ``/api/models/`` and the like a client wants to hear of a missing repo."""
-    code = "RepoNotFound" if re.match(r"/(api/(models|datasets|spaces)/|[^/]+/[^/]+/resolve/)", request.url.path) else None
+    about_repo = re.match(r"/(api/(models|datasets|spaces|kernels)/|([^/]+/){1,3}resolve/)", request.scope["path"])
+    code = "RepoNotFound" if about_repo else None
     return Refusal(404, "Sorry, we can't find the page you are looking for.", code).response()
 
 
@@ -190,10 +191,11 @@ class Edge:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = {key: value for key, value in scope["headers"]}
+        headers = dict(scope["headers"])
         if not _LOOPBACK.fullmatch(headers.get(b"host", b"").decode("latin-1")):
             refusal = Refusal(421, "This Hub answers to 127.0.0.1 and localhost only.", headers={"Connection": "close"})
             await refusal.response()(scope, receive, send)
@@ -207,7 +209,7 @@ class Edge:
             await send(message)
 
         raw = scope["raw_path"].decode("latin-1")
-        await self._app(scope | {"path": raw}, receive, traced)
+        await self._app({**scope, "path": raw}, receive, traced)
 
 
 def build(hub: Hub, *, faults: bool = False) -> ASGIApp:

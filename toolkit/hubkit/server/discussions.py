@@ -19,7 +19,15 @@ class Discussions:
         self._db = database
 
     def open(
-        self, repo: Repo, title: str, text: str, author: str, *, pull: bool, base: str | None = None, status: str = "open"
+        self,
+        repo: Repo,
+        title: str,
+        text: str,
+        author: str,
+        *,
+        pull: bool,
+        base: str | None = None,
+        status: str = "open",
     ) -> int:
         """A new discussion (``pull``: a pull request against the ref ``base``); its number."""
         with self._db.transaction():
@@ -68,17 +76,24 @@ class Discussions:
         rows = self._db.rows("SELECT * FROM events WHERE repo = ? AND num = ? ORDER BY position", repo.uid, number)
         return [_event(row) for row in rows]
 
-    def change(self, repo: Repo, number: int, *, title: str | None = None, status: str | None = None, merged: str | None = None) -> None:
+    def change(
+        self, repo: Repo, number: int, *, title: str | None = None, status: str | None = None, merged: str | None = None
+    ) -> None:
         """Set title, status or the commit of the merge."""
         for column, value in (("title", title), ("status", status), ("merged", merged)):
             if value is not None:
                 self._db.run(f"UPDATE discussions SET {column} = ? WHERE repo = ? AND num = ?", value, repo.uid, number)
 
-    def edit_comment(self, repo: Repo, number: int, identity: str, *, text: str | None = None, hide: bool = False) -> dict[str, Any] | None:
+    def edit_comment(
+        self, repo: Repo, number: int, identity: str, *, text: str | None = None, hide: bool = False
+    ) -> dict[str, Any] | None:
         """Change or hide a comment; the event, or None when there is none of that id."""
         with self._db.transaction():
             row = self._db.row(
-                "SELECT * FROM events WHERE id = ? AND repo = ? AND num = ? AND type = 'comment'", identity, repo.uid, number
+                "SELECT * FROM events WHERE id = ? AND repo = ? AND num = ? AND type = 'comment'",
+                identity,
+                repo.uid,
+                number,
             )
             if row is None:
                 return None
@@ -88,7 +103,10 @@ class Discussions:
                 data |= {"edited": True, "latest": fresh["latest"], "history": [*data["history"], data["latest"]]}
             if hide:
                 data |= {"hidden": True, "hiddenBy": row["author"]}
-                data["latest"] = data["latest"] | {"raw": "This comment has been hidden", "html": "This comment has been hidden"}
+                data["latest"] = data["latest"] | {
+                    "raw": "This comment has been hidden",
+                    "html": "This comment has been hidden",
+                }
             self._db.run("UPDATE events SET data = ? WHERE id = ?", json.dumps(data), identity)
             changed = self._db.row("SELECT * FROM events WHERE id = ?", identity)
         return _event(changed) if changed else None
@@ -101,8 +119,8 @@ def _comment(text: str, author: str) -> dict[str, Any]:
 
 def _event(row: sqlite3.Row) -> dict[str, Any]:
     return {
-        "id": row["id"], "type": row["type"], "createdAt": row["created"], "author": {"name": row["author"], "type": "user"},
-        "data": json.loads(row["data"]),
+        "id": row["id"], "type": row["type"], "createdAt": row["created"],
+        "author": {"name": row["author"], "type": "user"}, "data": json.loads(row["data"]),
     }  # fmt: skip
 
 

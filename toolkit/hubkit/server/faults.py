@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hubkit.server.http import Refusal
 
-ACTIONS = frozenset("status drop-before drop-after drop-upload truncate hang".split())
+ACTIONS = frozenset(["status", "drop-before", "drop-after", "drop-upload", "truncate", "hang"])
 
 
 @dataclass

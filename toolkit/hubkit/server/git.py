@@ -146,7 +146,7 @@ class Git:
     def is_large(self, commit: str, path: str) -> bool:
         """Whether ``.gitattributes`` of the commit sends ``path`` to git-lfs."""
         flags = AttrCheck.INDEX_ONLY | AttrCheck.NO_SYSTEM | AttrCheck.INCLUDE_COMMIT
-        return self.repo.get_attr(path, "filter", flags, commit) == "lfs"
+        return bool(self.repo.get_attr(path, "filter", flags, commit) == "lfs")
 
     # History --------------------------------------------------------------------------------------------
 

@@ -12,10 +12,11 @@ from hubkit.server.database import stamp
 from hubkit.server.git import Entry, Git, moment
 from hubkit.server.store import Repo
 
-_SUMMARY = (
-    "_id author cardData createdAt disabled downloads gated id lastModified library_name likes modelId pipeline_tag "
-    "private sdk sha tags"
-).split()
+_SUMMARY_KEYS = """
+_id author cardData createdAt disabled downloads gated id lastModified library_name likes modelId pipeline_tag
+private sdk sha tags
+"""
+_SUMMARY = frozenset(_SUMMARY_KEYS.split())
 
 
 def file_item(entry: Entry) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def repo_info(repo: Repo, git: Git, path: Path, commit: str | None, *, blobs: bo
 
 def summary(value: dict[str, Any]) -> dict[str, Any]:
     """What lists show of a repo."""
-    return {key: value[key] for key in _SUMMARY if key in value}
+    return {key: item for key, item in value.items() if key in _SUMMARY}
 
 
 def expanded(value: dict[str, Any], wanted: list[str]) -> dict[str, Any]:

@@ -14,16 +14,18 @@ _SIZE_LIMIT = 200_000
 _NODE_LIMIT = 20_000
 _DEPTH_LIMIT = 50
 
-LICENCES = tuple(
-    "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m "
-    "afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5 "
-    "cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 "
-    "cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0 "
-    "cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 "
-    "lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl "
-    "openmdw-1.0 openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license fair-noncommercial-research-license "
-    "llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma unknown other".split()
-)
+_LICENCES = """
+apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0
+bigcode-openrail-m afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc
+cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0
+cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0
+cdla-sharing-1.0 cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1
+eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c
+ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl openmdw-1.0 openrail++ osl-3.0 postgresql ofl-1.1 ncsa
+unlicense zlib pddl lgpl-lr deepfloyd-if-license fair-noncommercial-research-license llama2 llama3 llama3.1
+llama3.2 llama3.3 llama4 grok2-community gemma unknown other
+"""
+LICENCES = tuple(_LICENCES.split())
 _SPACE_SDKS = ("gradio", "docker", "static", "streamlit")
 _COLOURS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
 
@@ -40,14 +42,16 @@ def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dic
     loader.flatten_mapping(node)
     seen: dict[Any, Any] = {}
     for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node, deep=True)
         try:
             twice = key in seen
         except TypeError:
             raise BadMetadata("a key is not a plain value") from None
         if twice:
-            raise BadMetadata(f"duplicated mapping key ({key_node.start_mark.line + 1}:{key_node.start_mark.column + 1})")
-        seen[key] = loader.construct_object(value_node, deep=deep)  # type: ignore[no-untyped-call]
+            raise BadMetadata(
+                f"duplicated mapping key ({key_node.start_mark.line + 1}:{key_node.start_mark.column + 1})"
+            )
+        seen[key] = loader.construct_object(value_node, deep=deep)
     return seen
 
 
@@ -92,11 +96,13 @@ def read(text: str) -> dict[str, Any]:
     if len(block) > _SIZE_LIMIT:
         raise BadMetadata("the metadata is too large or too deeply nested")
     try:
-        value = yaml.load(block, Loader=_Loader)  # noqa: S506 (a subclass of SafeLoader)
+        value = yaml.load(block, Loader=_Loader)
     except RecursionError:
         raise BadMetadata("the metadata is too large or too deeply nested") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise BadMetadata(str(error).splitlines()[0] if not isinstance(error, yaml.MarkedYAMLError) else _where(error)) from None
+        raise BadMetadata(
+            str(error).splitlines()[0] if not isinstance(error, yaml.MarkedYAMLError) else _where(error)
+        ) from None
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -112,7 +118,13 @@ def _where(error: yaml.MarkedYAMLError) -> str:
 
 
 def _listed(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+    return (
+        [value]
+        if isinstance(value, str)
+        else [item for item in value if isinstance(item, str)]
+        if isinstance(value, list)
+        else []
+    )
 
 
 def check(text: str, kind: str) -> tuple[list[str], list[str]]:
@@ -123,7 +135,7 @@ def check(text: str, kind: str) -> tuple[list[str], list[str]]:
         return [f"YAML metadata error: {error}"], []
     if not data:
         return [], ["empty or missing yaml metadata in repo card"]
-    errors, warnings = [], []
+    errors: list[str] = []
     choices = {"license": LICENCES}
     if kind == "space":
         choices |= {"sdk": _SPACE_SDKS, "colorFrom": _COLOURS, "colorTo": _COLOURS}
@@ -141,7 +153,7 @@ def check(text: str, kind: str) -> tuple[list[str], list[str]]:
     index = data.get("model-index")
     if index is not None:
         errors += _index_errors(index)
-    return errors, warnings
+    return errors, []
 
 
 def _index_errors(index: Any) -> list[str]:

@@ -131,4 +131,3 @@ class Objects:
 
     def _signature(self, action: str, repo: str, oid: str, size: int, expires: int) -> str:
         return hmac.new(self._secret, f"{action} {repo} {oid} {size} {expires}".encode(), "sha256").hexdigest()
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -22,10 +23,11 @@ DEFAULT_PORT = 8750
 EXIT_FOLDER_IN_USE = 97
 EXIT_PORT_IN_USE = 98
 # What a server needs of its starter's environment. Tokens and Hub settings are not in it.
-_ENVIRONMENT = (
-    "PATH HOME USER LANG LC_ALL LC_CTYPE TZ TMPDIR VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE "
-    "COVERAGE_PROCESS_START LD_LIBRARY_PATH SYSTEMROOT"
-).split()
+_ENVIRONMENT_NAMES = """
+PATH HOME USER LANG LC_ALL LC_CTYPE TZ TMPDIR VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
+COVERAGE_PROCESS_START LD_LIBRARY_PATH SYSTEMROOT
+"""
+_ENVIRONMENT = _ENVIRONMENT_NAMES.split()
 _children: list[subprocess.Popen[bytes]] = []
 
 
@@ -91,7 +93,8 @@ def _failure(folder: Folder, code: int, port: int | None) -> HubkitError:
         return UsageError(f"Port {port} is in use by another program.", hint="Choose another one with --port.")
     if code == EXIT_FOLDER_IN_USE:
         return ConflictError(
-            f"Another server holds {folder.root} but does not answer.", hint="End it with hubkit hub stop, then try again."
+            f"Another server holds {folder.root} but does not answer.",
+            hint="End it with hubkit hub stop, then try again.",
         )
     tail = folder.log.with_name("process.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
     said = f": {tail[0]}" if tail else ""
@@ -138,10 +141,8 @@ def stop(data: Path, timeout: float = 10.0) -> bool:
     found = status(folder.root)
     pid = found.pid if found else _recorded_pid(folder)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            pass
         if _until(lambda: not held(folder.serving_lock), timeout):
             for child in _children:
                 child.poll()

@@ -5,6 +5,7 @@ A repo's folder is named by an id that never changes, so that renaming is one ro
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import threading
@@ -100,7 +101,8 @@ class Store:
         """A repo by type and id, by an earlier id when it was moved; the case of letters does not matter."""
         key = repo_id.lower()
         row = self._db.row("SELECT * FROM repos WHERE type = ? AND key = ?", kind, key) or self._db.row(
-            "SELECT repos.* FROM aliases JOIN repos ON repos.uid = aliases.repo WHERE aliases.type = ? AND aliases.key = ?",
+            "SELECT repos.* FROM aliases JOIN repos ON repos.uid = aliases.repo "
+            "WHERE aliases.type = ? AND aliases.key = ?",
             kind, key,
         )  # fmt: skip
         return Repo.of(row) if row else None
@@ -133,8 +135,10 @@ class Store:
             raise TakenError(repo.id)
         unborn = self._folder.git / f"{uid}.new"
         git = Git.create(unborn)
-        attributes = git.write_blob(default_attributes(kind))
-        tree = git.write_tree(None, [Change(".gitattributes", attributes)])
+        first = [Change(".gitattributes", git.write_blob(default_attributes(kind)))]
+        if kind == "space":
+            first.append(Change("README.md", git.write_blob(default_space_card(name, sdk or "static"))))
+        tree = git.write_tree(None, first)
         git.move("refs/heads/main", git.write_commit(tree, [], "initial commit", actor.name), None)
         unborn.replace(self.path(repo))
         try:
@@ -192,6 +196,14 @@ def default_attributes(kind: str) -> bytes:
     names = _LARGE.split() + (_LARGE_MEDIA.split() if kind == "dataset" else [])
     patterns = [f"*.{name}" for name in names] + ["*.tar.*", "*tfevents*", "saved_model/**/*"]
     return "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in sorted(patterns)).encode()
+
+
+def default_space_card(name: str, sdk: str) -> bytes:
+    """The README of a new Space: a Space cannot be built without one."""
+    start = {"gradio": "app_file: app.py\n", "streamlit": "app_file: app.py\n"}.get(sdk, "")
+    title = json.dumps(name.replace("-", " ").replace("_", " ").title())
+    head = f"---\ntitle: {title}\nemoji: 🚀\ncolorFrom: blue\ncolorTo: green\nsdk: {sdk}\n{start}pinned: false\n---\n"
+    return head.encode()
 
 
 pygit2.settings.enable_fsync_gitdir(True)

@@ -8,7 +8,8 @@ from starlette.responses import JSONResponse, Response
 
 from hubkit import __version__
 from hubkit.errors import UsageError
-from hubkit.server.faults import Fault
+from hubkit.server.accounts import TokenRole
+from hubkit.server.faults import Fault, Faults
 from hubkit.server.http import Call, Refusal, Spec
 from hubkit.server.routes.common import need_user
 
@@ -16,7 +17,12 @@ from hubkit.server.routes.common import need_user
 def status(call: Call) -> Response:
     """Which data folder is served, by which process and version."""
     return JSONResponse(
-        {"folder": call.hub.database.meta("folder"), "version": __version__, "pid": os.getpid(), "faults": bool(call.hub.faults)}
+        {
+            "folder": call.hub.database.meta("folder"),
+            "version": __version__,
+            "pid": os.getpid(),
+            "faults": bool(call.hub.faults),
+        }
     )
 
 
@@ -33,7 +39,13 @@ def accounts(call: Call) -> Response:
     found = call.hub.accounts.all()
     return JSONResponse(
         [
-            {"name": item.name, "kind": item.kind, "fullname": item.fullname, "admin": item.admin, "created": item.created}
+            {
+                "name": item.name,
+                "kind": item.kind,
+                "fullname": item.fullname,
+                "admin": item.admin,
+                "created": item.created,
+            }
             | ({"tokens": call.hub.accounts.tokens(item.name)} if item.kind == "user" else {})
             for item in found
         ]
@@ -63,11 +75,14 @@ def add_org(call: Call) -> Response:
 def add_token(call: Call) -> Response:
     """``{user, role?, label?, value?}``: a new token, shown this once."""
     _need_owner(call)
-    role = call.text("role", "write")
-    if role not in {"read", "write"}:
+    role: TokenRole = "read" if call.text("role", "write") == "read" else "write"
+    if call.text("role", "write") != role:
         raise Refusal(400, "'role' must be 'read' or 'write'.")
     token = call.hub.accounts.add_token(
-        call.text("user"), role=role, label=call.text("label", "token"), value=call.text("value", "") or None  # type: ignore[arg-type]
+        call.text("user"),
+        role=role,
+        label=call.text("label", "token"),
+        value=call.text("value", "") or None,
     )
     return JSONResponse({"token": token, "role": role})
 
@@ -95,7 +110,7 @@ def show_faults(call: Call) -> Response:
     return JSONResponse(_faults(call).shown())
 
 
-def _faults(call: Call):  # type: ignore[no-untyped-def]
+def _faults(call: Call) -> Faults:
     if call.hub.faults is None:
         raise Refusal(404, "This Hub was started without --faults.")
     return call.hub.faults

@@ -64,7 +64,13 @@ def overview(call: Call) -> Response:
     if account is None or account.kind != call.params["which"].removesuffix("s").replace("organization", "org"):
         raise Refusal(404, "This user or organization does not exist.")
     return JSONResponse(
-        {"_id": account.id, "user": account.name, "name": account.name, "fullname": account.fullname, "type": account.kind}
+        {
+            "_id": account.id,
+            "user": account.name,
+            "name": account.name,
+            "fullname": account.fullname,
+            "type": account.kind,
+        }
     )
 
 

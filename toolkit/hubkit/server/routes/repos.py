@@ -76,7 +76,12 @@ def create(call: Call) -> Response:
         raise Refusal(400, "A Space needs an 'sdk': gradio, docker or static.")
     try:
         repo = call.hub.store.create(
-            kind, namespace, name, actor=call.actor, private=_visibility(call.fields()), sdk=sdk if kind == "space" else None
+            kind,
+            namespace,
+            name,
+            actor=call.actor,
+            private=_visibility(call.fields()),
+            sdk=sdk if kind == "space" else None,
         )
     except TakenError:
         taken = call.hub.store.find(kind, f"{namespace}/{name}")
@@ -154,7 +159,9 @@ def listing(call: Call) -> Response:
     tags = set(call.query.getlist("filter"))
     values = [_value(call, repo) for repo in repos]
     values = [value for value in values if tags <= set(value["tags"])]
-    order = {"lastModified": "lastModified", "last_modified": "lastModified"}.get(call.query.get("sort", ""), "createdAt")
+    order = {"lastModified": "lastModified", "last_modified": "lastModified"}.get(
+        call.query.get("sort", ""), "createdAt"
+    )
     values.sort(key=lambda value: (value[order], value["id"]), reverse=call.query.get("direction") != "1")
     start, count = whole(call.query.get("cursor"), 0), call.limit(100, 1000)
     page = values[start : start + count]
@@ -187,7 +194,9 @@ def duplicate(call: Call) -> Response:
     except TakenError:
         taken = store.find(repo.type, f"{namespace}/{name}")
         shown = f"{call.base}/{taken.web}" if taken else call.base
-        raise Refusal(409, f"A {repo.type} repository called {namespace}/{name} already exists", body={"url": shown}) from None
+        raise Refusal(
+            409, f"A {repo.type} repository called {namespace}/{name} already exists", body={"url": shown}
+        ) from None
     call.hub.copy_files(repo, copy, call.actor.name)
     return JSONResponse({"url": f"{call.base}/{copy.web}"})
 

@@ -16,9 +16,10 @@ from hubkit.server.routes.common import find_repo, need_commit, need_files, web
 
 _BLOCK = 2**20
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
-_TEXT = (
-    ".md .txt .json .jsonl .yaml .yml .py .csv .tsv .jinja .toml .cfg .ini .sh .gitattributes .gitignore .html .js .css .xml"
-).split()
+_TEXT = re.compile(
+    r".*\.(md|txt|json|jsonl|yaml|yml|py|csv|tsv|jinja|toml|cfg|ini|sh|gitattributes|gitignore|html|js|css|xml)",
+    re.IGNORECASE,
+)
 _IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp"}
 
 
@@ -52,8 +53,9 @@ def _large(call: Call, entry: Entry, uid: str, headers: dict[str, str]) -> Respo
 
 def _media(path: str) -> str:
     """Nothing that a browser would run: text is plain text."""
-    ending = Path(path).suffix.lower() or Path(path).name.lower()
-    return "text/plain; charset=utf-8" if ending in _TEXT else _IMAGES.get(ending, "application/octet-stream")
+    if _TEXT.fullmatch(path.rsplit("/", 1)[-1]):
+        return "text/plain; charset=utf-8"
+    return _IMAGES.get(Path(path).suffix.lower(), "application/octet-stream")
 
 
 def _disposition(path: str) -> str:
@@ -80,8 +82,8 @@ def wanted_range(header: str | None, size: int) -> tuple[int, int] | None:
 def _prepare(call: Call, size: int, headers: dict[str, str]) -> tuple[int, int, int]:
     """Status, start and end of what is to be sent; completes ``headers``."""
     headers |= {
-        "Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox",
-        "Date": formatdate(usegmt=True),
+        "Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff", "Date": formatdate(usegmt=True),
+        "Content-Security-Policy": "default-src 'none'; sandbox",
     }  # fmt: skip
     if call.request.headers.get("if-none-match") == headers["ETag"]:
         return 304, 0, 0

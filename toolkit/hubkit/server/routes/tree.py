@@ -32,7 +32,7 @@ def tree(call: Call) -> Response:
     expand = call.flag("expand")
     entries = git.walk(commit, call.params.get("path", "").strip("/"), recursive=call.flag("recursive"))
     if entries is None:
-        raise _no_entry(call, commit, f"{call.params.get('path')} does not exist on \"{call.params['rev']}\"")
+        raise _no_entry(call, commit, f'{call.params.get("path")} does not exist on "{call.params["rev"]}"')
     count = call.limit(_PAGE_EXPANDED if expand else _PAGE, _PAGE)
     found = list(islice(entries, start, start + count + 1))
     headers = {"X-Repo-Commit": commit}
@@ -91,16 +91,17 @@ def lfs_files(call: Call) -> Response:
     repo = find_repo(call)
     need_files(call, repo)
     git = call.hub.store.git(repo)
-    names: dict[str, tuple[str, str]] = {}
+    names: dict[str, tuple[str, str | None]] = {}
     for ref, commit in git.refs():
         for entry in git.walk(commit) or ():
             if entry.pointer:
                 names.setdefault(entry.pointer.oid, (entry.path, ref))
     items = []
     for item in call.hub.objects.listed(repo.uid):
-        name, ref = names.get(str(item["oid"]), ("", None))
+        name, ref = names.get(str(item["oid"])) or ("", None)
         value = {
-            "fileOid": item["oid"], "oid": item["oid"], "filename": name, "size": item["size"], "pushedAt": item["pushed"],
+            "fileOid": item["oid"], "oid": item["oid"], "filename": name, "size": item["size"],
+            "pushedAt": item["pushed"],
         }  # fmt: skip
         items.append(value | ({"ref": ref} if ref else {}))
     return JSONResponse(items)

@@ -193,7 +193,12 @@ def commit(call: Call) -> Response:
         except FileNotFoundError as error:
             raise Refusal(404, f"A file with this name doesn't exist: {error}", "EntryNotFound") from None
         oid = git.write_commit(tree, [base], submission.message, call.actor.name)
-        answer = {"success": True, "commitOid": oid, "commitUrl": f"{call.base}/{repo.web}/commit/{oid}", "hookOutput": ""}
+        answer = {
+            "success": True,
+            "commitOid": oid,
+            "commitUrl": f"{call.base}/{repo.web}/commit/{oid}",
+            "hookOutput": "",
+        }
         if proposed:
             title, _, text = submission.message.partition("\n\n")
             number = hub.discussions.open(repo, title, text, call.actor.name, pull=True, base=ref, status="open")
