@@ -53,38 +53,15 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "LICENSE", 
 """What may be published of a training's ``adapter/`` folder."""
 NEEDED = ("config.json", "tokenizer_config.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors")
 
-_LFS_GLOBS = [
-    "*.7z",
-    "*.arrow",
-    "*.bin",
-    "*.ckpt",
-    "*.gguf",
-    "*.gz",
-    "*.h5",
-    "*.joblib",
-    "*.model",
-    "*.msgpack",
-    "*.npy",
-    "*.npz",
-    "*.onnx",
-    "*.parquet",
-    "*.pb",
-    "*.pickle",
-    "*.pkl",
-    "*.pt",
-    "*.pth",
-    "*.safetensors",
-    "*.tar",
-    "*.tflite",
-    "*.tgz",
-    "*.wasm",
-    "*.xz",
-    "*.zip",
-    "*.zst",
-    "*tfevents*",
-]
-_LFS_SIZE = 10 * 1000 * 1000
-"""Bytes from which the Hub wants any file in LFS; those that no glob matches get a line of their own."""
+# fmt: off
+_LFS_GLOBS = (
+    "*.7z", "*.arrow", "*.bin", "*.ckpt", "*.gguf", "*.gz", "*.h5", "*.joblib", "*.model", "*.msgpack", "*.npy",
+    "*.npz", "*.onnx", "*.parquet", "*.pb", "*.pickle", "*.pkl", "*.pt", "*.pth", "*.safetensors", "*.tar",
+    "*.tflite", "*.tgz", "*.wasm", "*.xz", "*.zip", "*.zst", "*tfevents*",
+)
+# fmt: on
+_LFS_SIZE = 10 * 2**20
+"""Bytes above which the Hub wants any file in LFS; those that no glob matches get a line of their own."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +147,7 @@ def git_attributes(manifest: Manifest) -> str:
     """
     lines = [*_LFS_GLOBS]
     for path, item in sorted(manifest.files.items()):
-        if item.size >= _LFS_SIZE and not any(_matches(path, glob) for glob in _LFS_GLOBS):
+        if item.size > _LFS_SIZE and not any(_matches(path, glob) for glob in _LFS_GLOBS):
             lines.append(re.sub(r"\s", "[[:space:]]", path))
     return "".join(f"{line} filter=lfs diff=lfs merge=lfs -text\n" for line in lines)
 

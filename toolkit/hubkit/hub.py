@@ -163,6 +163,17 @@ class Hub:
 
         return self.ask(read, repo=repo, revision=revision)
 
+    def tree_if_there(self, repo: str, revision: str, repo_type: RepoType = "model") -> dict[str, Entry] | None:
+        """The tree of :meth:`tree`; None when the repo has no such revision."""
+        from huggingface_hub.errors import RevisionNotFoundError
+
+        try:
+            return self.tree(repo, revision, repo_type)
+        except UsageError as error:
+            if isinstance(error.__cause__, RevisionNotFoundError):
+                return None
+            raise
+
     def read_file(self, repo: str, path: str, revision: str, repo_type: RepoType = "model") -> bytes | None:
         """The content of one small file at ``revision``, kept in no cache; None when it is not there."""
         from huggingface_hub import hf_hub_url

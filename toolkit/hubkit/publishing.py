@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hubkit.bundle import MANIFEST_PATH, Bundle, Provenance
 from hubkit.diff import Tree, TreeDiff, compare, short_list, tree_of
@@ -22,13 +22,19 @@ from hubkit.wire import pause_before_retry, retried, translated
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
 
-Note = Callable[[str], None]
-"""Told the name of each point that was passed (the journal of a run)."""
+
+class Note(Protocol):
+    """Told each point that was passed, with facts about it: the journal of a run."""
+
+    def __call__(self, point: str, **facts: str) -> None:
+        """``point`` was passed."""
+
+
 Satisfied = Callable[[Tree], bool]
 """Whether a branch's tree is what was to be reached."""
 
 
-def _no_note(point: str) -> None:
+def _no_note(point: str, **facts: str) -> None:
     """Note nothing."""
 
 
@@ -126,15 +132,15 @@ def stage(hub: Hub, repo: str, branch: str, bundle: Bundle, *, title: str, note:
     difference = compare(hub.tree(repo, head), wanted)
     if not difference:
         return head
-    note("staging-branch")
+    note("staging-begun", branch=branch, commit=head)
     added = additions(bundle, [change.path for change in difference.changes if change.after])
     with translated(hub.endpoint, repo, branch):
         # Files go up before the commit and are kept by digest: sending them again costs a question, not their bytes.
         retried(lambda: hub.api.preupload_lfs_files(repo, added, revision=branch, free_memory=False))
-    note("staging-uploaded")
+    note("staging-uploaded", branch=branch)
     removed = [CommitOperationDelete(change.path) for change in difference.removed]
     done = commit(hub, repo, branch, head, [*added, *removed], lambda tree: not compare(tree, wanted), title)
-    note("staging-committed")
+    note("staging-committed", branch=branch, commit=done)
     return done
 
 
@@ -216,7 +222,7 @@ def move(
     head = hub.head(repo, branch)
     if head is None:
         made = hub.create_branch(repo, branch, source)
-        note(f"branch-made:{branch}")
+        note(f"branch-moved[{branch}]", branch=branch, commit=made, source=source)
         if made == source:
             return Move(made, None, True)
         head = made  # somebody made it at the same moment: go on as with any branch that is there
@@ -226,13 +232,14 @@ def move(
     gone = frozenset(path for path in ours if path not in wanted and path in tree)
     foreign = tuple(sorted(tree.keys() - wanted.keys() - ours))
     if holds_release(tree, wanted, gone):
+        note(f"branch-moved[{branch}]", branch=branch, commit=head, source=source)
         return Move(head, head, False, foreign=foreign)
     change = compare(tree, wanted)
     operations = [
         *(CommitOperationCopy(item.path, item.path, source) for item in change.changes if item.after),
         *(CommitOperationDelete(path) for path in sorted(gone)),
     ]
-    note(f"branch-begun:{branch}")
+    note(f"branch-begun[{branch}]", branch=branch, commit=head, source=source)
     done = commit(hub, repo, branch, head, operations, lambda found: holds_release(found, wanted, gone), title)
-    note(f"branch-moved:{branch}")
+    note(f"branch-moved[{branch}]", branch=branch, commit=done, source=source)
     return Move(done, head, True, tuple(sorted(gone)), foreign)

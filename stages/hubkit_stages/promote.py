@@ -1,0 +1,150 @@
+"""Move every branch to its verified commit, ``main`` last: a reader sees the old release or the new one, never a mix.
+
+A branch that is not there yet is made at the staged commit. On one that is, the files are copied on the server in one
+commit whose parent is the head that was read before, so that two releases at once cannot mix. When the step is
+interrupted, the next run goes on with the branches that are left. The staging branches are removed at the end, when
+every branch has been read back; a later run finds the commits by their ids in the artifacts.
+
+Makes: ``release.json`` {repo, variants: {V: {commit, previous, staging_commit, tree, written, removed, foreign}}}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from hubkit import publishing
+from hubkit.diff import tree_of
+from hubkit.errors import ConflictError
+from hubkit.files import Manifest, write_json
+from hubkit.hub import Hub, connect
+from hubkit.run import Artifact, Context, Finding
+
+VERSION = 1
+SHAPED_BY: tuple[str, ...] = ()
+
+
+def check(ctx: Context) -> Iterable[Finding]:
+    """Nothing of its own: the rights are those that publishing to the staging branch needs."""
+    return ()
+
+
+def run(ctx: Context) -> Artifact:
+    """Promote all the variants. ConflictError when a branch was moved by somebody else; nothing is written over it."""
+    hub, repo = connect(ctx.target), str(ctx.settings["repo"])
+    staged = ctx.each("publish")
+    manifests = {name: _manifest(artifact) for name, artifact in staged.items()}
+    commits = {name: str(artifact.json("published.json")["commit"]) for name, artifact in staged.items()}
+    for name, commit in commits.items():
+        publishing.verify(hub, repo, commit, manifests[name])
+    for name in staged:
+        _refuse_if_moved(ctx, hub, repo, name, manifests[name])
+
+    def note(point: str, **facts: str) -> None:
+        ctx.run.log(point, step=ctx.step, repo=repo, **facts)
+
+    order = [name for name in ctx.recipe.publishing_order() if name in staged]
+    done: dict[str, dict[str, Any]] = {}
+    for index, name in enumerate(order):
+        ctx.report(f"moving {name}", index / len(order))
+        move = publishing.move(
+            hub,
+            repo,
+            name,
+            commits[name],
+            manifests[name],
+            title=f"Release {name} (staged as {commits[name][:12]})",
+            note=note,
+        )
+        done[name] = {
+            "commit": move.commit,
+            "previous": move.previous,
+            "staging_commit": commits[name],
+            "tree": manifests[name].digest,
+            "written": move.written,
+            "removed": list(move.removed),
+            "foreign": list(move.foreign),
+        }
+    _read_back(hub, repo, done, manifests)
+    note("all-promoted")
+    _sweep(hub, repo, staged)
+    write_json(ctx.out / "release.json", {"repo": repo, "variants": done})
+    shown = ", ".join(f"{name} at {said['commit'][:12]}" for name, said in done.items())
+    return ctx.artifact(figure=shown, variants={name: said["commit"] for name, said in done.items()})
+
+
+def _manifest(artifact: Artifact) -> Manifest:
+    return Manifest.from_json(artifact.json("bundle.json"))
+
+
+def _refuse_if_moved(ctx: Context, hub: Hub, repo: str, branch: str, manifest: Manifest) -> None:
+    """ConflictError when the branch is not where this run left it, nor where it is about to go.
+
+    Where it was left is in the journal. A commit whose answer, or whose line in the journal, was lost is known by its
+    tree.
+    """
+    heads: set[str] = set()
+    sources: set[str] = set()
+    last = ""
+    for line in ctx.run.journal():
+        if line.get("repo") != repo:
+            continue
+        if line["event"] == f"branch-moved[{branch}]":
+            heads, sources, last = {line["commit"]}, {line["source"]}, line["commit"]
+        elif line["event"] == f"branch-begun[{branch}]":
+            heads.add(line["commit"])
+            sources.add(line["source"])
+    head = hub.head(repo, branch)
+    if not last or head is None or head in heads:
+        return
+    tree = hub.tree(repo, head)
+    if publishing.holds_release(tree, tree_of(manifest)):
+        return
+    for source in sources:
+        held = hub.tree_if_there(repo, source)
+        if held is not None and publishing.holds_release(tree, held):
+            return
+    moved = publishing.moved(repo, branch, last, head, since="since this run published it")
+    raise ConflictError(
+        moved.message,
+        hint=f"Look at it (`hubkit revisions list {repo}`). `hubkit release --fresh` publishes a new run over it.",
+    )
+
+
+def _read_back(hub: Hub, repo: str, done: dict[str, dict[str, Any]], manifests: dict[str, Manifest]) -> None:
+    """ConflictError unless every branch still stands where it was put."""
+    heads = hub.refs(repo).branches
+    for name, said in done.items():
+        head = heads.get(name)
+        if head == said["commit"]:
+            continue
+        if head is None or not publishing.holds_release(hub.tree(repo, head), tree_of(manifests[name])):
+            raise publishing.moved(repo, name, said["commit"], head, since="after it was released")
+
+
+def _sweep(hub: Hub, repo: str, staged: dict[str, Artifact]) -> None:
+    """Remove the staging branches, but for one that another release has moved on."""
+    heads = hub.refs(repo).branches
+    for artifact in staged.values():
+        said = artifact.json("published.json")
+        if heads.get(said["branch"]) == said["commit"]:
+            hub.delete_branch(repo, said["branch"])
+
+
+def holds(ctx: Context, artifact: Artifact) -> str | None:
+    """None while every branch still holds what was released."""
+    hub, said = connect(ctx.target), artifact.json("release.json")
+    repo = said["repo"]
+    if not hub.repo_exists(repo):
+        return f"{repo} is not there any more"
+    heads = hub.refs(repo).branches
+    staged = ctx.each("publish")
+    for name, moved in said["variants"].items():
+        head = heads.get(name)
+        if head is None:
+            return f"the branch {name!r} of {repo} is not there any more"
+        if head != moved["commit"] and not publishing.holds_release(
+            hub.tree(repo, head), tree_of(_manifest(staged[name]))
+        ):
+            return f"the branch {name!r} of {repo} moved from {moved['commit'][:12]} to {head[:12]}"
+    return None
