@@ -26,7 +26,7 @@ def test_our_chatml_renders_as_transformers_renders_it(make_tokenizer):
 @pytest.mark.parametrize(
     "template",
     [
-        "{{ bos_token }}{% for m in messages %}\n  {% if loop.last %}{% break %}{% endif %}\n{{ m | tojson }}{% endfor %}",
+        "{{ bos_token }}{% for m in messages %}\n  {% if loop.last %}{% break %}{% endif %}\n{{ m | tojson }}{% endfor %}",  # noqa: E501
         "{% for m in messages %}{% generation %}{{ m['content'] }}{% endgeneration %}\n{% endfor %}",
         "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{{ ns.n }}{% endfor %}",
     ],
