@@ -82,6 +82,6 @@ def hub(tmp_path: Path) -> Iterator[Any]:
     from hubkit.server import process
 
     data = tmp_path / "hub"
-    running = process.start(data, faults=True)
+    running = process.start(data, port=0, faults=True)
     yield running
     process.stop(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,8 +127,11 @@ def held(path: Path) -> bool:
 
 def claim(folder: Folder) -> Lock:
     """The serving lock of ``folder``; ConflictError when another server holds it."""
-    lock = Lock(folder.serving_lock)
-    if not lock.take(wait=False):
-        lock.release()
-        raise ConflictError(f"Another embedded Hub serves {folder.root}.", hint="Stop it: hubkit hub stop")
+    lock, deadline = Lock(folder.serving_lock), time.monotonic() + 1.0
+    # Whoever asks `held` has the lock for a moment, so one refusal is no answer yet.
+    while not lock.take(wait=False):
+        if time.monotonic() > deadline:
+            lock.release()
+            raise ConflictError(f"Another embedded Hub serves {folder.root}.", hint="Stop it: hubkit hub stop")
+        time.sleep(0.02)
     return lock

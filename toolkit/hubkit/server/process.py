@@ -47,7 +47,7 @@ def start(
 ) -> Running:
     """The server of ``data``: the one that runs, or a new one in its own session.
 
-    ``port`` None takes the last one, else 8750, else any free one. ``faults`` lets tests script faults.
+    ``port`` None takes the last one, else 8750, else any free one; 0 takes any free one. ``faults`` lets tests script faults.
     Raises UsageError when ``port`` is taken by another program, RemoteError when the server does not come up
     within ``timeout`` seconds.
     """
@@ -57,7 +57,7 @@ def start(
     folder.create()
     with Lock(folder.starting_lock):
         if found := status(folder.root):
-            if port is not None and not found.url.endswith(f":{port}"):
+            if port and not found.url.endswith(f":{port}"):
                 raise UsageError(f"This Hub already runs at {found.url}.", hint="Stop it first: hubkit hub stop")
             return found
         return _launch(folder, host, port, timeout, faults)

@@ -91,14 +91,14 @@ def lfs_files(call: Call) -> Response:
     repo = find_repo(call)
     need_files(call, repo)
     git = call.hub.store.git(repo)
-    names: dict[str, tuple[str, str | None]] = {}
+    names: dict[str, tuple[str, str]] = {}
     for ref, commit in git.refs():
         for entry in git.walk(commit) or ():
             if entry.pointer:
                 names.setdefault(entry.pointer.oid, (entry.path, ref))
     items = []
     for item in call.hub.objects.listed(repo.uid):
-        name, ref = names.get(str(item["oid"])) or ("", None)
+        name, ref = names.get(str(item["oid"]), ("", ""))
         value = {
             "fileOid": item["oid"], "oid": item["oid"], "filename": name, "size": item["size"],
             "pushedAt": item["pushed"],
