@@ -1,0 +1,4 @@
+"""Preference and SFT sets: their columns mapped to conversations, their rows checked, what is wrong reported.
+
+``mappings`` knows the columns, ``rows`` checks and draws, ``turns`` looks for the turn end in what will be trained.
+"""

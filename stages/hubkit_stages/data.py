@@ -1,0 +1,113 @@
+"""Map, check and sample the rows of each set; hold prompts out for the gate; look at the turn ends.
+
+    data:
+      preferences:
+        - {repo: Intel/orca_dpo_pairs}
+        - {repo: argilla/ultrafeedback-binarized-preferences}
+      repair:
+        - {repo: teknium/openhermes, rows: 7000}
+    gates: {stop_rate: {prompts_from: preferences, prompts: 256}}
+
+A finding that is an error ends the run here, before any training, unless the stage that it concerns names it in its
+``accept``. What was accepted is said in ``data.json``, in the log and on the card.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hubkit.config import Recipe, Training
+from hubkit.errors import HubkitError, UsageError
+from hubkit.files import write_atomic, write_json
+from hubkit.run import Artifact, Context, Finding
+
+VERSION = 1
+SHAPED_BY = ("datasets", "transformers", "tokenizers", "trl")
+
+_log = logging.getLogger("hubkit.data")
+
+
+def check(ctx: Context) -> Iterator[Finding]:
+    """Are the sets there, and does a mapping fit the columns of each: reads one row of each at most."""
+    from hubkit.data import mappings
+    from hubkit.data.loading import first_columns
+    from hubkit.hub import connect
+
+    hub = connect(ctx.target)
+    for name, sources in ctx.recipe.data.items():
+        for number, source in enumerate(sources):
+            where = f"data.{name}.{number}"
+            if source.mapping and (problem := mappings.name_problem(source.mapping)):
+                yield Finding("error", f"{where}.mapping: {problem}", "Mend the recipe.", exit_code=2)
+                continue
+            try:
+                if ctx.recipe.provide and ctx.target.embedded and not hub.repo_exists(source.repo, "dataset"):
+                    continue
+                columns = mappings.find(source.mapping, first_columns(hub, source), source.repo)
+                for stage in ctx.recipe.wanted_stages():
+                    if ctx.recipe.stages[stage].data == name:
+                        mappings.must_train(stage, _method(ctx.recipe, stage), name, {columns.kind})
+            except HubkitError as error:
+                yield Finding("error", f"{where}: {error.message}", error.hint, error.exit_code)
+
+
+def run(ctx: Context) -> Artifact:
+    """Make ``<set>.jsonl``, ``prompts.jsonl`` and ``data.json``."""
+    from hubkit.data.loading import load
+    from hubkit.data.preparing import prepare
+    from hubkit.hub import connect
+    from hubkit.training import load_tokenizer
+    from hubkit.turn_end import TurnEnd
+
+    base, hub = ctx.input("base").json("base.json"), connect(ctx.target)
+    tokenizer = load_tokenizer(base, ctx.input("base").path)
+    made = prepare(
+        ctx.recipe,
+        lambda source: load(hub, source),
+        tokenizer,
+        TurnEnd.from_json(base["turn_end"]),
+        lambda stage: _length(ctx.recipe, stage),
+        ctx.report,
+    )
+    for finding in made.findings:
+        _log.warning("%s%s: %s", finding.code, " (accepted)" if finding.accepted else "", finding.message)
+    made.refuse()
+    for name, rows in made.sets.items():
+        _write(ctx.out / f"{name}.jsonl", rows)
+    _write(ctx.out / "prompts.jsonl", [{"messages": prompt} for prompt in made.prompts])
+    write_json(ctx.out / "data.json", made.to_json())
+    figure = ", ".join([*(f"{len(rows):,} {name}" for name, rows in made.sets.items()), f"{len(made.prompts)} held out"])
+    accepted = sorted({finding.code for finding in made.findings if finding.accepted})
+    said = f"; accepted: {', '.join(accepted)}" if accepted else ""
+    return ctx.artifact(figure=figure + said, accepted=accepted, warnings=[item.message for item in made.findings])
+
+
+def _method(recipe: Recipe, stage: str) -> str:
+    return recipe.stages[stage].uses or stage
+
+
+def _length(recipe: Recipe, stage: str) -> tuple[int | None, str]:
+    """At how many tokens the stage's trainer cuts a row, and which part it keeps; (None, ...) when it cuts none."""
+    from hubkit import training
+
+    method, args = _method(recipe, stage), recipe.stages[stage].args
+    if method not in {"dpo", "sft"}:
+        return _given(recipe.stages[stage])
+    if args.get("packing"):
+        return None, "keep_start"
+    return training.effective(method, args, "max_length"), training.effective(method, args, "truncation_mode")
+
+
+def _given(training: Training) -> tuple[int | None, str]:
+    length, keep = training.args.get("max_length"), str(training.args.get("truncation_mode", "keep_start"))
+    if length is not None and not isinstance(length, int):
+        raise UsageError(f"max_length is a number of tokens, not {length!r}.", hint="Mend the stage's `args`.")
+    return length, keep
+
+
+def _write(path: Path, rows: Iterable[Any]) -> None:
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -1,0 +1,35 @@
+"""Train an adapter by direct preference optimization (TRL's DPOTrainer), by default on the base in 4 bits (QLoRA).
+
+    stages:
+      dpo:
+        data: preferences
+        lora: {r: 16, lora_alpha: 16, target_modules: all-linear}     # keys of peft.LoraConfig
+        args: {learning_rate: 5e-5, beta: 0.1, max_length: 2048}      # keys of trl.DPOConfig
+
+The reference of the preference is the base, or the adapter that the stage ``continues``, as it was when the stage
+began. A killed run goes on from its last whole checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hubkit import training
+from hubkit.run import Artifact, Context, Finding
+
+VERSION = 1
+SHAPED_BY = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+
+
+def check(ctx: Context) -> Iterator[Finding]:
+    """The arguments, the adapter's shape and the quantization, against the installed libraries."""
+    yield from training.check(ctx, "dpo")
+
+
+def run(ctx: Context) -> Artifact:
+    """Make ``adapter/`` and ``training.json``."""
+    from trl import DPOTrainer
+
+    prepared = training.prepare(ctx)
+    trainer = DPOTrainer(args=training.arguments(ctx, "dpo"), **prepared.keywords())
+    return training.finish(ctx, trainer, prepared, "dpo")

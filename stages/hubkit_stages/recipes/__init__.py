@@ -1,0 +1,1 @@
+"""The recipes that come with hubkit, a package each: ``RECIPE`` is its ``hubkit.yaml``."""

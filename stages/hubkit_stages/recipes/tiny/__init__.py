@@ -1,0 +1,122 @@
+"""A release small enough for any laptop, from nothing: the embedded Hub's default, and the example of every key.
+
+``provide`` makes what the recipe loads: a base of half a million weights that knows 164 facts, and stand-ins for three
+data sets in their own columns. They teach one lesson: truncated preferences take the turn end away, a short SFT
+brings it back.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubkit.errors import UsageError
+from hubkit.run import Context
+from hubkit_stages.recipes.tiny import world
+
+if TYPE_CHECKING:
+    from hubkit.hub import Hub, RepoType
+
+RECIPE = Path(__file__).with_name("hubkit.yaml")
+
+DATASETS: dict[str, tuple[str, Callable[[], list[world.Row]], str]] = {
+    "Intel/orca_dpo_pairs": ("preferences", world.orca_rows, "detailed answers preferred to terse ones"),
+    "argilla/ultrafeedback-binarized-preferences": (
+        "preferences",
+        world.ultrafeedback_rows,
+        "detailed answers preferred to terse ones",
+    ),
+    "teknium/openhermes": ("instructions", world.openhermes_rows, "questions with terse answers"),
+}
+"""What the data sets are stand-ins for: (kind, maker of the rows, what is in them)."""
+
+
+def provide(ctx: Context) -> list[dict[str, Any]]:
+    """Publish to the embedded Hub what the recipe loads and the Hub lacks, public, with one commit each.
+
+    Returns ``[{"repo", "type", "commit", "made"}]``. UsageError for a repo that this recipe cannot make.
+    """
+    from hubkit.hub import connect
+
+    hub = connect(ctx.target)
+    told: list[dict[str, Any]] = []
+    for repo, kind in _wanted(ctx):
+        there = hub.repo_exists(repo, kind) and "README.md" in hub.tree(repo, "main", kind)
+        if not there:
+            folder = ctx.scratch / repo.replace("/", "--")
+            shutil.rmtree(folder, ignore_errors=True)
+            _make(ctx, repo, kind, folder)
+            _publish(hub, repo, kind, folder)
+        told.append({"repo": repo, "type": kind, "commit": hub.resolve(repo, "main", kind), "made": not there})
+    return told
+
+
+def _wanted(ctx: Context) -> Iterator[tuple[str, RepoType]]:
+    """The repos that the recipe loads, each once."""
+    yield ctx.recipe.base.repo, "model"
+    for repo in dict.fromkeys(source.repo for sources in ctx.recipe.data.values() for source in sources):
+        yield repo, "dataset"
+
+
+def _make(ctx: Context, repo: str, kind: RepoType, folder: Path) -> None:
+    if kind == "model":
+        from hubkit_stages.recipes.tiny.model import make_base
+
+        ctx.report("making the base", 0.0)
+        made = make_base(folder, seed=ctx.recipe.seed, progress=ctx.report)
+        (folder / "README.md").write_text(_base_card(repo, made), encoding="utf-8")
+    elif repo in DATASETS:
+        make_dataset(folder, repo)
+    else:
+        raise UsageError(
+            f"The tiny recipe cannot make the data set {repo}, and the embedded Hub has none of that name.",
+            hint=f"It can make {', '.join(DATASETS)}; or upload yours to the embedded Hub.",
+        )
+
+
+def make_dataset(folder: Path, repo: str) -> None:
+    """Write the stand-in for ``repo`` (a key of ``DATASETS``) with its card to ``folder``, as it will be published."""
+    from hubkit_stages.recipes.tiny.model import write_rows
+
+    kind, rows, content = DATASETS[repo]
+    made = rows()
+    write_rows(folder / "data" / "train.jsonl", made)
+    columns = ", ".join(f"`{name}`" for name in made[0])
+    (folder / "README.md").write_text(
+        "---\nlicense: apache-2.0\nlanguage: [en]\nconfigs:\n"
+        "  - config_name: default\n    data_files:\n      - {split: train, path: data/train.jsonl}\n---\n"
+        f"# {repo}, in small\n\n"
+        f"A stand-in on an embedded Hub for the data set of this name: {len(made):,} rows of {content},\n"
+        f"in the same columns ({columns}) but with {kind} made by hubkit's tiny recipe from 164 facts.\n"
+        "It shares no row with the original.\n",
+        encoding="utf-8",
+    )
+
+
+def _base_card(repo: str, made: dict[str, Any]) -> str:
+    return (
+        "---\nlicense: apache-2.0\nlanguage: [en]\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n"
+        f"# {repo}\n\n"
+        f"A Mistral of {made['parameters']:,} weights, trained from nothing by hubkit's tiny recipe in {made['steps']} steps"
+        f" (last loss {made['loss']}).\nIt answers questions about 164 facts, in the ChatML format, and about nothing else:"
+        " tersely,\nor in three sentences under the system message \"Explain in detail.\".\n"
+    )
+
+
+def _publish(hub: Hub, repo: str, kind: RepoType, folder: Path) -> None:
+    from huggingface_hub import CommitOperationAdd
+
+    hub.ensure_repo(repo, "public", kind)
+    operations = [
+        CommitOperationAdd(path.relative_to(folder).as_posix(), path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    hub.tell(
+        lambda: hub.api.create_commit(
+            repo, operations, commit_message="Make it from the little world", repo_type=kind
+        ),
+        repo=repo,
+    )

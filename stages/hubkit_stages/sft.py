@@ -1,0 +1,35 @@
+"""Train an adapter on given answers (TRL's SFTTrainer), or go on training one: the repair of the turn end.
+
+    stages:
+      sft:
+        data: repair
+        continues: dpo                                   # the same adapter goes on being trained
+        args: {learning_rate: 1e-3, max_steps: 40}       # keys of trl.SFTConfig
+
+The loss falls on the last answer of each row alone, its turn end included. The learning rate decides whether the
+turn end comes back: too small a one repairs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hubkit import training
+from hubkit.run import Artifact, Context, Finding
+
+VERSION = 1
+SHAPED_BY = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+
+
+def check(ctx: Context) -> Iterator[Finding]:
+    """The arguments, the adapter's shape and the quantization, against the installed libraries."""
+    yield from training.check(ctx, "sft")
+
+
+def run(ctx: Context) -> Artifact:
+    """Make ``adapter/`` and ``training.json``."""
+    from trl import SFTTrainer
+
+    prepared = training.prepare(ctx)
+    trainer = SFTTrainer(args=training.arguments(ctx, "sft"), **prepared.keywords())
+    return training.finish(ctx, trainer, prepared, "sft")

@@ -1,0 +1,83 @@
+"""Read the sources of a recipe from the Hub, each by repo id and commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from hubkit.config import Source
+from hubkit.errors import RefusedError
+from hubkit.hub import Hub
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One source: its commit, columns, rows and the licence that its card names (None when it names none)."""
+
+    commit: str
+    columns: tuple[str, ...]
+    rows: Iterable[Mapping[str, Any]]
+    licence: str | None
+
+
+def load(hub: Hub, source: Source) -> Loaded:
+    """The rows of ``source`` at the commit that its revision names now.
+
+    Call it in a process whose environment names the same Hub (``Target.environment``). Raises RefusedError when the
+    files cannot be read as a table, and what :class:`hubkit.hub.Hub` raises.
+    """
+    from datasets import load_dataset
+
+    commit = hub.resolve(source.repo, source.revision, "dataset")
+    try:
+        rows = load_dataset(source.repo, revision=commit, split=source.split)
+    except (ValueError, TypeError, RuntimeError, UnicodeDecodeError, OSError) as error:
+        raise _unreadable(source, commit, error) from error
+    except Exception as error:
+        if type(error).__module__.startswith("datasets."):
+            raise _unreadable(source, commit, error) from error
+        raise
+    return Loaded(commit, tuple(rows.column_names), rows, card_licence(hub, source.repo, commit, "dataset"))
+
+
+def first_columns(hub: Hub, source: Source) -> tuple[str, ...]:
+    """The columns of ``source``, read from its first row without loading the rest."""
+    from datasets import load_dataset
+
+    commit = hub.resolve(source.repo, source.revision, "dataset")
+    try:
+        rows = load_dataset(source.repo, revision=commit, split=source.split, streaming=True)
+        return tuple(rows.column_names or next(iter(rows), {}))
+    except (ValueError, TypeError, RuntimeError, UnicodeDecodeError, OSError) as error:
+        raise _unreadable(source, commit, error) from error
+    except Exception as error:
+        if type(error).__module__.startswith("datasets."):
+            raise _unreadable(source, commit, error) from error
+        raise
+
+
+def _unreadable(source: Source, commit: str, error: Exception) -> RefusedError:
+    cause = error.__cause__ or error
+    said = str(cause).strip().splitlines()
+    return RefusedError(
+        f"{source.repo} at {commit[:8]} cannot be read as a table with the split {source.split!r}: "
+        f"{said[0][:300] if said else type(cause).__name__}",
+        hint="Look at its files and splits on the Hub; mend the set, or name another `split`.",
+    )
+
+
+def card_licence(hub: Hub, repo: str, commit: str, repo_type: Any) -> str | None:
+    """The licence in the front matter of the repo's README.md; None when there is none."""
+    body = hub.read_file(repo, "README.md", commit, repo_type)
+    parts = (body or b"").decode("utf-8", "replace").split("---", 2)
+    if len(parts) < 3 or parts[0].strip():
+        return None
+    try:
+        told = yaml.safe_load(parts[1])
+    except yaml.YAMLError:
+        return None
+    found = told.get("license") if isinstance(told, dict) else None
+    return ", ".join(map(str, found)) if isinstance(found, list) else str(found) if found else None

@@ -1,0 +1,410 @@
+"""What the training stages share: arguments checked against TRL, the 4-bit base, the watch over a run, its facts.
+
+A stage builds TRL's own trainer between :func:`prepare` and :func:`finish`; see ``hubkit_stages/dpo.py``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+
+from hubkit.checkpoints import last_complete, seal
+from hubkit.errors import HubkitError, RefusedError
+from hubkit.files import write_json
+from hubkit.run import Artifact, Context, Finding
+from hubkit.turn_end import TurnEnd
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+Method = Literal["dpo", "sft"]
+
+OURS: Mapping[str, str] = {
+    "output_dir": "hubkit keeps the checkpoints in the run",
+    "seed": "write `seed` at the top of the recipe",
+    "data_seed": "write `seed` at the top of the recipe",
+    "resume_from_checkpoint": "run the same command again: it resumes by itself",
+    "push_to_hub": "hubkit publishes, after the gates",
+    "hub_model_id": "write `repo` at the top of the recipe",
+    "hub_token": "a token does not belong in a recipe",
+    "model_init_kwargs": "hubkit loads the base: see `base` and `quantization`",
+    "trust_remote_code": "hubkit never runs code from a model repo",
+    "chat_template_path": "write `chat.template`",
+    "eos_token": "the turn end is derived from the chat template",
+    "pad_token": "hubkit chooses one that is not the turn end",
+    "assistant_only_loss": "the loss falls on the answers alone already",
+    "dataset_text_field": "rows are conversations: see `mapping`",
+    "dataset_kwargs": "rows are conversations: see `mapping`",
+    "do_train": "the stage trains",
+    "do_eval": "the evaluation is a step of its own",
+    "do_predict": "the evaluation is a step of its own",
+    "eval_strategy": "the evaluation is a step of its own",
+    "logging_nan_inf_filter": "hubkit stops at the first loss that is not finite",
+}
+"""Arguments of TRL that a recipe cannot set, with what to do instead."""
+
+_DIVERGED = 20.0
+"""A logged loss this many times the first one, and above 10, is a run gone astray and not a bad batch."""
+
+
+def config_class(method: Method) -> type:
+    """TRL's own dataclass of arguments for ``method``, from the installed version."""
+    import trl
+
+    return trl.DPOConfig if method == "dpo" else trl.SFTConfig
+
+
+def defaults(method: Method, folder: Path, seed: int) -> dict[str, Any]:
+    """The few arguments that hubkit sets where TRL's own default would not do. A recipe may override the second half.
+
+    TRL's bf16 and gradient checkpointing are meant for a GPU; on a CPU both only cost time.
+    """
+    import torch
+
+    gpu = torch.cuda.is_available()
+    ours: dict[str, Any] = {"output_dir": str(folder), "seed": seed, "logging_nan_inf_filter": False}
+    ours |= {"report_to": "none", "save_strategy": "steps", "save_steps": 0.1, "save_total_limit": 2}
+    ours |= {"disable_tqdm": True, "dataloader_pin_memory": gpu}
+    if not gpu:
+        ours |= {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
+    return ours
+
+
+def effective(method: Method, args: Mapping[str, Any], name: str) -> Any:
+    """The value of TRL's argument ``name`` when the recipe gives ``args``: theirs, else the installed default."""
+    if name in args:
+        return args[name]
+    for item in fields(config_class(method)):
+        if item.name == name:
+            return item.default_factory() if item.default_factory is not MISSING else item.default
+    raise KeyError(name)
+
+
+def check(ctx: Context, method: Method) -> Iterator[Finding]:
+    """What is wrong with the stage's ``args``, ``lora`` and ``quantization``, found from the installed classes."""
+    training, where = ctx.training, f"stages.{ctx.stage_name}"
+    for name, known, given in (
+        ("args", config_class(method), training.args),
+        ("lora", _lora_class(), training.lora),
+    ):
+        for problem in key_problems(known, given, OURS if name == "args" else {}):
+            yield Finding("error", f"{where}.{name}.{problem}.", "Mend the recipe.", exit_code=2)
+    if training.continues and training.lora:
+        yield Finding(
+            "error",
+            f"{where}.lora: this stage goes on with the adapter of {training.continues!r}, which has its shape already.",
+            "Remove `lora` here.",
+            exit_code=2,
+        )
+    elif not training.continues and not training.lora:
+        yield Finding("error", f"{where}.lora: the adapter has no shape.", "Give at least `r`.", exit_code=2)
+    if training.quantization == "nf4" and (problem := _quantization_problem()):
+        yield Finding("error", f"{where}.quantization: {problem}", "pip install 'hubkit[train]'", exit_code=2)
+
+
+def key_problems(known: type, given: Mapping[str, Any], reserved: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with ``given`` as keyword arguments of the dataclass ``known``, a sentence each.
+
+    A value is held against the field's own annotation, so that ``learning_rate: fast`` is found before training.
+    """
+    hints = _hints(known)
+    names = [item.name for item in fields(known) if item.init]
+    for key, value in given.items():
+        if key in reserved:
+            yield f"{key}: not for a recipe to set; {reserved[key]}"
+        elif key not in names:
+            close = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            yield f"{key}: {known.__name__} has no such key{meant}"
+        elif problem := _value_problem(hints.get(key), value):
+            yield f"{key}: {problem}, not {value!r}"
+
+
+def _hints(known: type) -> dict[str, Any]:
+    try:
+        return get_type_hints(known)
+    except (NameError, TypeError):
+        return {}
+
+
+def _value_problem(hint: Any, value: Any) -> str | None:
+    """Why ``value`` does not fit the annotation ``hint``; None when it does or nobody can tell."""
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+    from pydantic.errors import PydanticUndefinedAnnotation
+
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, strict=True))
+    except (PydanticUserError, PydanticUndefinedAnnotation, TypeError):
+        return None
+    try:
+        adapter.validate_python(value)
+    except ValidationError as error:
+        said = [item for item in error.errors() if item["type"] not in {"is_instance_of", "enum"}] or error.errors()
+        return str(said[0]["msg"][0].lower() + said[0]["msg"][1:])
+    return None
+
+
+def _lora_class() -> type[LoraConfig]:
+    from peft import LoraConfig
+
+    return LoraConfig
+
+
+def _quantization_problem() -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        version("bitsandbytes")
+    except PackageNotFoundError:
+        return "nf4 needs bitsandbytes, which is not installed."
+    return None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a trainer is made of. ``lora`` is None when ``model`` carries the adapter that goes on being trained."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    rows: Dataset
+    lora: LoraConfig | None
+    turn_end: TurnEnd
+
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments of a TRL trainer."""
+        return {
+            "model": self.model,
+            "train_dataset": self.rows,
+            "processing_class": self.tokenizer,
+            "peft_config": self.lora,
+        }
+
+
+def prepare(ctx: Context) -> Prepared:
+    """Load the base (in 4 bits when the stage says so), its tokenizer, the rows, and the adapter that is continued."""
+    base = ctx.input("base").json("base.json")
+    training = ctx.training
+    ctx.report("loading the base", None)
+    model = load_base(base["repo"], base["commit"], quantization=training.quantization)
+    tokenizer = load_tokenizer(base, ctx.input("base").path)
+    lora = None
+    if training.continues:
+        from peft import PeftModel
+
+        before = ctx.inputs[f"train[{training.continues}]"].path / "adapter"
+        model = PeftModel.from_pretrained(model, before, is_trainable=True)
+    else:
+        lora = _lora_class()(task_type="CAUSAL_LM", **training.lora)
+    turn_end = TurnEnd.from_json(base["turn_end"])
+    return Prepared(model, tokenizer, load_rows(ctx.input("data").path / f"{training.data}.jsonl"), lora, turn_end)
+
+
+def load_base(repo: str, commit: str, *, quantization: str) -> PreTrainedModel:
+    """The base model on the GPU, or in float32 on the CPU; its big matrices in NF4 when ``quantization`` says so."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    gpu = torch.cuda.is_available()
+    dtype = torch.bfloat16 if gpu and torch.cuda.is_bf16_supported() else torch.float16 if gpu else torch.float32
+    given: dict[str, Any] = {"revision": commit, "dtype": dtype}
+    if gpu:
+        given["device_map"] = {"": torch.cuda.current_device()}
+    if quantization == "nf4":
+        given["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    model = AutoModelForCausalLM.from_pretrained(repo, **given)
+    keep_differentiable(model)
+    return model
+
+
+def keep_differentiable(model: Any) -> int:
+    """Keep bitsandbytes from repacking 4-bit layers for AVX512-BF16; returns how many layers there are.
+
+    On such CPUs any forward in eval mode (a generation, say) repacks ``Linear4bit`` for good into a form whose
+    backward is wrong: the adapter then learns noise, with only a warning. Measured with bitsandbytes 0.50.2.
+    """
+    import bitsandbytes as bnb
+
+    layers = [module for module in model.modules() if isinstance(module, bnb.nn.Linear4bit)]
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = False
+    return len(layers)
+
+
+def load_tokenizer(base: Mapping[str, Any], folder: Path) -> PreTrainedTokenizerBase:
+    """The base's tokenizer with the template and the padding token that the base step settled in ``folder``."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base["repo"], revision=base["commit"])
+    tokenizer.chat_template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    tokenizer.pad_token = base["pad_token"]
+    return tokenizer
+
+
+def load_rows(path: Path) -> Dataset:
+    """The rows that the data step wrote, as a data set in memory."""
+    from datasets import Dataset
+
+    with path.open(encoding="utf-8") as lines:
+        return Dataset.from_list([json.loads(line) for line in lines])
+
+
+def arguments(ctx: Context, method: Method) -> Any:
+    """TRL's arguments for this stage: the recipe's over hubkit's few."""
+    given = defaults(method, ctx.scratch / "checkpoints", ctx.recipe.seed) | dict(ctx.training.args)
+    try:
+        return config_class(method)(**given)
+    except (TypeError, ValueError) as error:
+        raise RefusedError(
+            f"TRL refuses the arguments of stages.{ctx.stage_name}: {error}", hint="Mend `args` in the recipe."
+        ) from error
+
+
+def watch(ctx: Context) -> TrainerCallback:
+    """A callback that reports the loss, seals checkpoints, and stops a run whose numbers are no longer finite.
+
+    A gradient that is not finite is caught before the optimizer uses it, so the weights of that step stay good.
+    """
+    import math
+
+    import torch
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        first: float | None = None
+
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            gradients = [weight.grad for weight in given["model"].parameters() if weight.grad is not None]
+            if gradients and not torch.stack([item.isfinite().all() for item in gradients]).all().item():
+                raise _astray(ctx, state.global_step + 1, "a gradient is not finite")
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **given: Any) -> None:
+            if "loss" not in (logs or {}):
+                return
+            loss = float(logs["loss"])
+            self.first = loss if self.first is None else self.first
+            if not math.isfinite(loss):
+                raise _astray(ctx, state.global_step, f"the loss is {loss}")
+            if loss > max(10.0, _DIVERGED * abs(self.first)):
+                raise _astray(ctx, state.global_step, f"the loss went from {self.first:.3g} to {loss:.3g}")
+            share = state.global_step / state.max_steps if state.max_steps else None
+            ctx.report(f"step {state.global_step}/{state.max_steps}  loss {loss:.3f}", share)
+
+        def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            if state.is_world_process_zero:
+                seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    return Watch()
+
+
+def _astray(ctx: Context, step: int, what: str) -> HubkitError:
+    kept = last_complete(ctx.scratch / "checkpoints")
+    saved = f"The last good checkpoint is {kept.name}" if kept else "No checkpoint was saved before"
+    return HubkitError(
+        f"The training of {ctx.stage_name!r} was stopped at step {step}: {what}. {saved}; nothing was published.",
+        hint="Lower learning_rate, or lengthen warmup_steps, in the stage's `args`.",
+    )
+
+
+def finish(ctx: Context, trainer: Any, prepared: Prepared, method: Method) -> Artifact:
+    """Train (on from the last whole checkpoint, if there is one), save the adapter, write ``training.json``."""
+    trainer.add_callback(watch(ctx))
+    checkpoint = last_complete(ctx.scratch / "checkpoints")
+    if checkpoint:
+        ctx.report(f"going on from {checkpoint.name}", None)
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds = time.monotonic() - started
+    base = ctx.input("base").json("base.json")
+    save_adapter(trainer.model, ctx.out / "adapter", base["repo"], base["commit"])
+    told = facts(ctx, trainer, method, base, seconds, checkpoint)
+    write_json(ctx.out / "training.json", told)
+    last = next((point["loss"] for point in reversed(told["curve"])), None)
+    figure = f"{told['steps']} steps" + (f"  loss {last:.3f}" if last is not None else "")
+    return ctx.artifact(figure=figure, loss=last, rows=told["rows"])
+
+
+def save_adapter(model: Any, folder: Path, repo: str, commit: str) -> None:
+    """Save the trained adapter alone, as safetensors, bound to the base's repo and commit.
+
+    ``model`` is a PeftModel; the reference adapter that DPO may have added to it stays out.
+    """
+    config = model.peft_config["default"]
+    config.base_model_name_or_path, config.revision = repo, commit
+    config.inference_mode = True
+    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    for extra in [item for item in folder.iterdir() if item.is_dir()]:
+        shutil.rmtree(extra)
+
+
+def facts(
+    ctx: Context, trainer: Any, method: Method, base: Mapping[str, Any], seconds: float, checkpoint: Path | None
+) -> dict[str, Any]:
+    """What happened, for the card: ``training.json``. Seconds and memory are of this process alone."""
+    from importlib.metadata import version
+
+    history = [point for point in trainer.state.log_history if "loss" in point]
+    tokens = [int(point["num_tokens"]) for point in history if "num_tokens" in point]
+    whole = checkpoint is None and tokens
+    lora = trainer.model.peft_config["default"]
+    training = ctx.training
+    return {
+        "stage": ctx.stage_name,
+        "uses": training.uses or ctx.stage_name,
+        "method": method,
+        "base": {"repo": base["repo"], "commit": base["commit"]},
+        "continues": training.continues,
+        "rows": len(trainer.train_dataset),
+        "epochs": trainer.state.epoch,
+        "steps": trainer.state.global_step,
+        "seconds": round(seconds, 3),
+        "resumed_from": checkpoint.name if checkpoint else None,
+        "tokens_per_second": round(tokens[-1] / seconds, 1) if whole else None,
+        "peak_memory_bytes": _peak_memory(),
+        "device": _device(),
+        "quantization": training.quantization,
+        "lora": {
+            "r": lora.r,
+            "lora_alpha": lora.lora_alpha,
+            "lora_dropout": lora.lora_dropout,
+            "target_modules": sorted(lora.target_modules),
+        },
+        "args": dict(training.args),
+        "curve": [
+            {name: value for name, value in point.items() if isinstance(value, int | float)} for point in history
+        ],
+        "libraries": {name: version(name) for name in ("torch", "transformers", "trl", "peft", "bitsandbytes")},
+        "truncation": ctx.input("data").json("data.json")["stages"].get(ctx.stage_name, {}),
+    }
+
+
+def _peak_memory() -> int:
+    """The most bytes held at once: of the GPU when there is one, else of this process."""
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return f"CPU, {torch.get_num_threads()} threads"
