@@ -18,13 +18,13 @@ from typing import Any
 
 from hubkit.errors import HubkitError, RefusedError, UsageError
 from hubkit.files import Digests, os_error
-from hubkit.merging.adapter import WEIGHTS, Adapter, LowRank, Whole, fit, read_adapter, torch_dtype
-from hubkit.merging.companions import PATTERNS, read_settings, write_companions
+from hubkit.merging.adapter import WEIGHTS, Adapter, LowRank, Whole, fit, read_adapter, torch_dtype, unmergeable
+from hubkit.merging.companions import fetch_base, model_config, read_settings, write_companions
 from hubkit.merging.shards import Planned, ShardWriter, plan, write_index
 from hubkit.tensors import DTYPE_BITS, DTYPE_NAMES, Tensor, read_weights
 from hubkit.turn_end import TurnEnd
 
-__all__ = ["PATTERNS", "SHARD_BYTES", "MergeReport", "merge", "read_adapter"]
+__all__ = ["SHARD_BYTES", "MergeReport", "fetch_base", "merge", "model_config", "read_adapter", "unmergeable"]
 
 SHARD_BYTES = 5_000_000_000
 """The most bytes of a shard: small enough for every store and for a retry."""

@@ -122,28 +122,25 @@ def read_adapter(folder: Path) -> Adapter:
         raise RefusedError(f"There is no readable {CONFIG} in {folder.name}: {error}.") from error
     if not (folder / WEIGHTS).is_file():
         raise RefusedError(f"There is no {WEIGHTS} in {folder.name}.", hint="Adapters are read from safetensors only.")
-    _refuse_unknown(settings)
-    header = read_header(folder / WEIGHTS)
-    return Adapter(folder, settings, header, _changes(settings, header))
-
-
-def _refuse_unknown(settings: Mapping[str, Any]) -> None:
-    said = None
-    if settings.get("peft_type") != "LORA":
-        said = f"it is a {settings.get('peft_type')} adapter, not LoRA"
-    elif settings.get("bias", "none") != "none":
-        said = f"it trained biases (bias: {settings['bias']})"
-    elif settings.get("init_lora_weights", True) not in {True, False, "gaussian", "eva", "orthogonal"}:
-        said = f"init_lora_weights: {settings['init_lora_weights']} changes the base's own weights"
-    else:
-        unknown = sorted(key for key, value in settings.items() if value and key not in _TELLS_NOTHING | _UNDERSTOOD)
-        if unknown:
-            said = f"it uses {unknown[0]}"
-    if said:
+    if said := unmergeable(settings):
         raise RefusedError(
             f"This adapter cannot be merged here: {said}.",
             hint="Merge it with PEFT's merge_and_unload, or train it without that.",
         )
+    header = read_header(folder / WEIGHTS)
+    return Adapter(folder, settings, header, _changes(settings, header))
+
+
+def unmergeable(settings: Mapping[str, Any]) -> str | None:
+    """Why an adapter with these ``settings`` (of adapter_config.json) cannot be merged here; None when it can."""
+    if settings.get("peft_type") != "LORA":
+        return f"it is a {settings.get('peft_type')} adapter, not LoRA"
+    if settings.get("bias", "none") != "none":
+        return f"it trains biases (bias: {settings['bias']})"
+    if settings.get("init_lora_weights", True) not in {True, False, "gaussian", "eva", "orthogonal"}:
+        return f"init_lora_weights: {settings['init_lora_weights']} changes the base's own weights"
+    unknown = sorted(key for key, value in settings.items() if value and key not in _TELLS_NOTHING | _UNDERSTOOD)
+    return f"it uses {unknown[0]}" if unknown else None
 
 
 def _changes(settings: Mapping[str, Any], header: Header) -> dict[str, Change]:

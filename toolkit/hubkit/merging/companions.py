@@ -11,7 +11,9 @@ from typing import Any
 from hubkit.chat import eos_ids
 from hubkit.errors import RefusedError
 from hubkit.files import write_atomic, write_json
+from hubkit.run import Target
 from hubkit.turn_end import TurnEnd
+from hubkit.wire import translated
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -26,7 +28,7 @@ TOKENIZER_FILES = (
     "vocab.txt",
 )
 TEMPLATE = "chat_template.jinja"
-PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*config.json", TEMPLATE, *TOKENIZER_FILES)
+PATTERNS = ("model*.safetensors", "model.safetensors.index.json", "*config.json", TEMPLATE, *TOKENIZER_FILES)
 """What of a base model's repo is needed to merge into it."""
 _SAMPLING = {
     "temperature": 1.0,
@@ -39,6 +41,23 @@ _SAMPLING = {
     "eta_cutoff": 0.0,
 }
 """Settings that only sampling uses, with the value at which they do nothing (transformers' GenerationConfig)."""
+
+
+def fetch_base(target: Target, repo: str, commit: str) -> Path:
+    """The files of ``repo`` at ``commit`` that a merge needs, in the cache of ``target``'s Hub; their folder."""
+    from huggingface_hub import snapshot_download
+
+    with translated(target.endpoint, repo, commit):
+        return Path(
+            snapshot_download(
+                repo,
+                revision=commit,
+                allow_patterns=list(PATTERNS),
+                endpoint=target.endpoint,
+                token=target.token or False,
+                cache_dir=target.home / "hub",
+            )
+        )
 
 
 def read_settings(folder: Path, name: str) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""Merge a variant's adapter into the base, and make of it the root files of the variant's branch.
+
+    base: {repo: teknium/OpenHermes-2.5-Mistral-7B, dtype: bfloat16}      # dtype: of the merged weights
+
+Makes: ``model/`` (weights, configs, tokenizer, chat template) and ``merge.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from hubkit import merging
+from hubkit.errors import HubkitError, RefusedError
+from hubkit.files import write_json
+from hubkit.run import Artifact, Context, Finding
+from hubkit.turn_end import TurnEnd
+
+VERSION = 1
+SHAPED_BY = ("torch",)
+
+
+def check(ctx: Context) -> Iterator[Finding]:
+    """Whether the adapters of the recipe can be merged, and whether the base's files allow it."""
+    from hubkit.hub import connect
+
+    for name in ctx.recipe.chain(ctx.variant.stage):
+        lora = ctx.recipe.stages[name].lora
+        if said := merging.unmergeable({"peft_type": "LORA", **lora}):
+            yield Finding(
+                "error",
+                f"stages.{name}.lora: such an adapter cannot be merged: {said}.",
+                "Train it without that.",
+                exit_code=2,
+            )
+    base, hub = ctx.recipe.base, connect(ctx.target)
+    try:
+        if ctx.recipe.provide and ctx.target.embedded and not hub.repo_exists(base.repo):
+            return
+        config = hub.read_file(base.repo, "config.json", hub.resolve(base.repo, base.revision))
+        merging.model_config(json.loads(config or b"{}"), base.dtype, None)
+    except HubkitError as error:
+        yield Finding("error", f"base: {error.message}", error.hint, error.exit_code)
+    except ValueError as error:
+        yield Finding("error", f"base: config.json of {base.repo} is not valid JSON: {error}.")
+
+
+def run(ctx: Context) -> Artifact:
+    """Make ``model/`` and ``merge.json``."""
+    base, adapter = ctx.input("base"), ctx.input("train").path / "adapter"
+    known = base.json("base.json")
+    settings = merging.read_adapter(adapter).settings
+    if (settings.get("base_model_name_or_path"), settings.get("revision")) != (known["repo"], known["commit"]):
+        raise RefusedError(
+            f"The adapter was trained on {settings.get('base_model_name_or_path')} at {settings.get('revision')}, "
+            f"not on {known['repo']} at {known['commit']}.",
+            hint="Train it again: run with --fresh.",
+        )
+    ctx.report(f"fetching {known['repo']}", None)
+    report = merging.merge(
+        merging.fetch_base(ctx.target, known["repo"], known["commit"]),
+        adapter,
+        ctx.out / "model",
+        dtype=ctx.recipe.base.dtype,
+        chat_template=(base.path / "chat_template.jinja").read_text(encoding="utf-8"),
+        turn_end=TurnEnd.from_json(known["turn_end"]),
+        report=ctx.report,
+    )
+    write_json(ctx.out / "merge.json", report.to_json())
+    figure = f"{report.changed} of {report.tensors} tensors changed, {report.bytes / 1e6:,.1f} MB in {report.dtype}"
+    return ctx.artifact(figure=figure, changed=report.changed, bytes=report.bytes)
