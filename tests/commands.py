@@ -1,0 +1,43 @@
+"""The real `hubkit` command, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HUBKIT = Path(sys.executable).with_name("hubkit")
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """The variables of a user with nothing set but ``HUBKIT_HOME``, and ``more``."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "HUBKIT_"))}
+    return {**kept, "HUBKIT_HOME": str(home), "NO_COLOR": "1", **more}
+
+
+def hubkit(*args: str, home: Path, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run ``hubkit args`` to its end and assert what holds for every command: no traceback, a documented code."""
+    done = subprocess.run(
+        [HUBKIT, *args],
+        env=environment(home, **more),
+        cwd=cwd or home.parent,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=900,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert "Traceback (most recent call last)" not in said, said
+    assert done.returncode in {0, 1, 2, 3, 4, 5, 130, 143}, said
+    return done
+
+
+def hubkit_json(*args: str, home: Path, cwd: Path | None = None, **more: str) -> Any:
+    """What ``hubkit args --json`` printed; it must have ended with 0."""
+    done = hubkit(*args, "--json", home=home, cwd=cwd, **more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)

@@ -1,0 +1,286 @@
+"""One whole release, as a user runs it, with a kill -9 in training, in publishing and between two branches.
+
+The release is made once, by the real command, in a fresh folder; the tests look at what it left from every side.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from commands import HUBKIT, environment, hubkit, hubkit_json
+
+pytestmark = [pytest.mark.train, pytest.mark.timeout(1500)]
+
+REPO = "hubkit/tiny-hermes-dpo"
+
+
+def until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait for ``condition``; fail when it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the awaited condition did not come true"
+        time.sleep(0.05)
+
+
+@dataclass
+class Released:
+    """What the release left."""
+
+    home: Path
+    url: str = ""
+    outcome: dict[str, Any] = field(default_factory=dict)
+    refs_after_staging: dict[str, str] = field(default_factory=dict)
+    refs_between_branches: dict[str, str] = field(default_factory=dict)
+    said: str = ""
+
+    @property
+    def run(self) -> Path:
+        return self.home / "runs" / "tiny-hermes-dpo-1"
+
+    def artifact(self, step: str, name: str) -> Any:
+        return json.loads((self.run / "artifacts" / step / name).read_text(encoding="utf-8"))
+
+    def journal(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.run / "journal.jsonl").read_text().splitlines()]
+
+    def refs(self) -> dict[str, str]:
+        from huggingface_hub import HfApi
+
+        found = HfApi(endpoint=self.url, token=False).list_repo_refs(REPO)
+        return {branch.name: branch.target_commit for branch in found.branches}
+
+
+def kill_while_training(home: Path) -> None:
+    """Kill the command -9 once the DPO training has a whole checkpoint; its workers must die with it."""
+    command = subprocess.Popen(
+        [HUBKIT, "release", "tiny"], env=environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        checkpoints = home / "runs" / "tiny-hermes-dpo-1" / "work" / "train[dpo]" / "scratch"
+        until(lambda: command.poll() is not None or any(checkpoints.rglob("checkpoint-*/manifest.json")), 400)
+        assert command.poll() is None, "the release ended before it had a checkpoint"
+        children = psutil.Process(command.pid).children(recursive=True)
+        assert children
+    finally:
+        command.kill()
+        command.wait()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive, "the worker outlived its parent"
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Released]:
+    home = tmp_path_factory.mktemp("release") / "home"
+    made = Released(home)
+    try:
+        kill_while_training(home)
+        made.url = hubkit_json("hub", "status", home=home)["url"]
+        done = hubkit("release", "tiny", home=home, HUBKIT_TEST_KILL_AT="staging-verified:publish[main]")
+        made.said += done.stdout + done.stderr
+        assert done.returncode == 1 and "signal 9" in done.stderr and "Run the same command again" in done.stderr
+        made.refs_after_staging = made.refs()
+        done = hubkit("release", "tiny", home=home, HUBKIT_TEST_KILL_AT="branch-moved[dpo-v0]:promote")
+        made.said += done.stdout + done.stderr
+        assert done.returncode == 1, done.stderr
+        made.refs_between_branches = made.refs()
+        made.outcome = hubkit_json("release", "tiny", home=home)
+        yield made
+    finally:
+        if home.exists():
+            hubkit("hub", "stop", home=home)
+            if keep := os.environ.get("HUBKIT_TEST_KEEP"):
+                shutil.copytree(home, keep, dirs_exist_ok=True)
+
+
+def test_each_step_was_done_once_whatever_was_killed(released: Released) -> None:
+    done = Counter(line["step"] for line in released.journal() if line["event"] == "done")
+    assert set(done.values()) == {1}, done
+    assert {"train[dpo]", "train[sft]", "publish[main]", "promote"} <= set(done)
+
+
+def test_training_went_on_from_its_checkpoint(released: Released) -> None:
+    assert released.artifact("train[dpo]", "training.json")["resumed_from"], "it began again from nothing"
+
+
+def test_no_branch_moved_before_all_were_verified(released: Released) -> None:
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=released.url, token=False)
+    assert "dpo-v0" not in released.refs_after_staging
+    first = api.list_repo_commits(REPO, revision="main")[-1].commit_id
+    assert released.refs_after_staging["main"] == first
+
+
+def test_main_moves_last_and_an_interruption_rolls_forward(released: Released) -> None:
+    moved = {line["variant"]: line for line in released.outcome["variants"]}
+    assert released.refs_between_branches["dpo-v0"] == moved["dpo-v0"]["commit"], "moved before the kill, once"
+    assert released.refs_between_branches["main"] != moved["main"]["commit"]
+    refs = released.refs()
+    assert refs == {name: line["commit"] for name, line in moved.items()}, "no staging branch stays"
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=released.url, token=False)
+    assert len(api.list_repo_commits(REPO, revision="main")) == 2, "the first commit, and one for the release"
+
+
+def test_the_stop_rates_are_those_of_the_story(released: Released) -> None:
+    assert released.outcome["base_stop_rate"] >= 0.95
+    rates = {line["variant"]: line["stop_rates"] for line in released.outcome["variants"]}
+    for form in ("merged", "adapter"):
+        assert rates["dpo-v0"][form] <= 0.5, "the DPO-only variant should have lost its turn end"
+        assert rates["main"][form] >= 0.95
+    gates = released.artifact("gate", "gates.json")["variants"]
+    assert gates["main"]["passed"] and not gates["dpo-v0"]["passed"]
+
+
+def test_a_second_release_does_nothing(released: Released) -> None:
+    refs, lines = released.refs(), len(released.journal())
+    log = released.home / "hub" / "log" / "hub.log"
+    before = log.stat().st_size if log.exists() else 0
+    began = time.monotonic()
+    done = hubkit("release", "tiny", home=released.home)
+    seconds = time.monotonic() - began
+    assert done.returncode == 0
+    assert "already released" in done.stdout and released.outcome["variants"][0]["commit"][:12] in done.stdout
+    assert released.refs() == refs and len(released.journal()) == lines
+    if log.exists():
+        with log.open("rb") as file:
+            file.seek(before)
+            asked = file.read().decode()
+        assert not [line for line in asked.splitlines() if '"POST' in line and "/commit/" in line], asked
+    assert seconds < 30, "it should take seconds"
+
+
+def test_strangers_load_both_revisions_and_see_what_the_card_says(released: Released, tmp_path: Path) -> None:
+    data = released.run / "artifacts" / "data" / "prompts.jsonl"
+    chats = [json.loads(line)["messages"] for line in data.read_text(encoding="utf-8").splitlines()]
+    prompts = [chat[-1]["content"] for chat in chats if len(chat) == 1][:24]
+    turn_end = released.artifact("base", "base.json")["turn_end"]["id"]
+    request = {
+        "repo": REPO,
+        "base": "hubkit/tiny-hermes",
+        "revisions": ["dpo-v0", "main"],
+        "prompts": prompts,
+        "max_new_tokens": 64,
+        "turn_end": turn_end,
+    }
+    bare = {
+        "PATH": os.environ["PATH"],
+        "HF_ENDPOINT": released.url,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(tmp_path / "hf"),
+    }
+    asked = subprocess.run(
+        [sys.executable, "-P", str(Path(__file__).with_name("stranger.py"))],
+        input=json.dumps(request),
+        env=bare,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert asked.returncode == 0, asked.stderr
+    seen = json.loads(asked.stdout)
+    assert seen["main"]["stopped"] >= 0.9 * len(prompts)
+    assert seen["dpo-v0"]["stopped"] <= 0.5 * len(prompts)
+    for revision in ("main", "dpo-v0"):
+        found = seen[revision]
+        assert found["dtype"] == "torch.bfloat16"
+        assert found["agreement"] >= 0.995, "adapter on base and merged weights answer alike"
+        assert turn_end in [found["generation_eos"]] or turn_end in found["generation_eos"]
+        assert found["rendered"] == (
+            "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"
+        )
+        card = found["card"]
+        assert card["base_model"] in ("hubkit/tiny-hermes", ["hubkit/tiny-hermes"])
+        assert card["license"] == "apache-2.0"
+        assert {"Intel/orca_dpo_pairs", "argilla/ultrafeedback-binarized-preferences"} <= set(card["datasets"])
+        assert card["model-index"], "the measured scores are in the metadata"
+
+
+def test_hf_downloads_a_revision(released: Released, tmp_path: Path) -> None:
+    client = Path(sys.executable).with_name("hf")
+    bare = {"PATH": os.environ["PATH"], "HF_ENDPOINT": released.url, "HF_HUB_DISABLE_XET": "1", "HOME": str(tmp_path)}
+    subprocess.run(
+        [client, "download", REPO, "--revision", "dpo-v0", "--local-dir", str(tmp_path / "got")],
+        env=bare,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert (tmp_path / "got" / "adapter" / "adapter_model.safetensors").is_file()
+    assert not (tmp_path / "got" / "adapter_config.json").exists(), "loaders would attach the adapter twice"
+
+
+def test_what_the_hub_holds_is_what_was_made(released: Released, tmp_path: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    for line in released.outcome["variants"]:
+        folder = snapshot_download(
+            REPO, revision=line["commit"], endpoint=released.url, token=False, cache_dir=tmp_path / "cache"
+        )
+        merged = released.run / "artifacts" / f"merge[{line['variant']}]" / "model"
+        for path in merged.iterdir():
+            assert (Path(folder) / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_no_token_is_left_anywhere(released: Released) -> None:
+    from hubkit.server import process
+
+    running = process.status(released.home / "hub")
+    assert running is not None and len(running.token) > 20
+    token = running.token.encode()
+    for folder in (released.run, released.home / "hf"):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                assert token not in path.read_bytes(), path
+    assert running.token not in released.said
+
+
+def test_runs_and_plan_show_what_was_made(released: Released) -> None:
+    (about,) = hubkit_json("runs", "list", home=released.home)
+    assert about["state"] == "released" and about["repo"] == REPO
+    shown = hubkit_json("runs", "show", about["id"], home=released.home)
+    assert {step["step"] for step in shown["steps"]} >= {"merge[main]", "promote"}
+    plan = hubkit_json("plan", "tiny", home=released.home)
+    assert all(step["kept"] for step in plan["steps"]), "nothing is left to do"
+
+
+def test_revisions_tell_the_release(released: Released) -> None:
+    listed = {item["name"]: item for item in hubkit_json("revisions", "list", REPO, home=released.home)}
+    assert {"main", "dpo-v0"} <= set(listed)
+    rates = {line["variant"]: line for line in released.outcome["variants"]}
+    for name in ("main", "dpo-v0"):
+        assert listed[name]["kind"] == "variant"
+        assert listed[name]["stop_rates"]["merged"] == pytest.approx(rates[name]["stop_rates"]["merged"])
+        assert listed[name]["average"] == pytest.approx(rates[name]["average"])
+
+
+def test_check_finds_nothing_wrong_with_main(released: Released) -> None:
+    report = hubkit_json("check", REPO, home=released.home)
+    assert not [finding for finding in report["findings"] if finding["level"] == "error"], report
+
+
+def test_a_signal_ends_a_release_with_its_code(released: Released, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    command = subprocess.Popen(
+        [HUBKIT, "release", "tiny"], env=environment(home), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    assert command.stderr is not None and "preflight" in command.stderr.readline()
+    command.send_signal(signal.SIGTERM)
+    command.communicate(timeout=30)
+    hubkit("hub", "stop", home=home)
+    assert command.returncode == 143
