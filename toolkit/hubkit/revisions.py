@@ -55,7 +55,7 @@ def _kind(name: str, is_tag: bool, facts: dict[str, Any]) -> Literal["variant", 
         return "tag"
     if name.startswith(f"{STAGING}/"):
         return "staging"
-    return "variant" if facts["variant"] is not None else "branch"
+    return "variant" if facts["variant"] == name else "branch"
 
 
 def _facts(hub: Hub, repo: str, commit: str, repo_type: RepoType) -> dict[str, Any]:
