@@ -12,7 +12,10 @@ JSONL = "\n".join(json.dumps({"chosen": f"yes {n}", "rejected": f"no {n}"}) for 
 
 def test_load_dataset_reads_jsonl_at_a_revision_and_parquet_in_lfs(api: HfApi, script: Callable[..., str]) -> None:
     api.create_repo("argilla/pairs", repo_type="dataset")
-    files = [CommitOperationAdd("data/train.jsonl", JSONL), CommitOperationAdd("README.md", b"---\nlicense: mit\n---\n")]
+    files = [
+        CommitOperationAdd("data/train.jsonl", JSONL),
+        CommitOperationAdd("README.md", b"---\nlicense: mit\n---\n"),
+    ]
     first = api.create_commit("argilla/pairs", files, repo_type="dataset", commit_message="Add")
     shorter = [CommitOperationAdd("data/train.jsonl", JSONL[: JSONL.index(b"\n")])]
     api.create_commit("argilla/pairs", shorter, repo_type="dataset", commit_message="Shorten")

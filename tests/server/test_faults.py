@@ -30,7 +30,9 @@ def commits(api: HfApi) -> int:
 
 
 def test_the_nth_request_gets_the_status(api: HfApi, raw: httpx.Client) -> None:
-    script(raw, {"route": "POST .*/commit/", "action": "status", "nth": 2, "status": 429, "headers": {"Retry-After": "2"}})
+    script(
+        raw, {"route": "POST .*/commit/", "action": "status", "nth": 2, "status": 429, "headers": {"Retry-After": "2"}}
+    )
     push(api)
     with pytest.raises(HfHubHTTPError) as refused:
         push(api, b"y")
@@ -42,9 +44,11 @@ def test_the_nth_request_gets_the_status(api: HfApi, raw: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(("action", "made"), [("drop-before", 1), ("drop-after", 2)])
-def test_a_dropped_connection_before_and_after_the_commit(api: HfApi, raw: httpx.Client, action: str, made: int) -> None:
+def test_a_dropped_connection_before_and_after_the_commit(
+    api: HfApi, raw: httpx.Client, action: str, made: int
+) -> None:
     script(raw, {"route": "POST .*/commit/", "action": action})
-    with pytest.raises(Exception, match="(?i)disconnected|reset|closed"):
+    with pytest.raises(Exception, match=r"(?i)disconnected|reset|closed"):
         push(api)
     assert commits(api) == made
 
@@ -82,5 +86,11 @@ def test_an_upload_cut_in_the_middle_stores_nothing(api: HfApi, raw: httpx.Clien
 
 
 def test_a_wrong_script_is_refused(raw: httpx.Client) -> None:
-    for fault in ({"route": "x", "action": "explode"}, {"route": "(", "action": "hang"}, {"action": "hang"}, 5, {"rote": "x"}):
+    for fault in (
+        {"route": "x", "action": "explode"},
+        {"route": "(", "action": "hang"},
+        {"action": "hang"},
+        5,
+        {"rote": "x"},
+    ):
         assert raw.put("/api/hubkit/faults", json=[fault]).status_code == 400

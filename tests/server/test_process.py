@@ -29,6 +29,10 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.005)
 
 
+def adds(contents: list[bytes]) -> list[CommitOperationAdd]:
+    return [CommitOperationAdd(f"d{number}/f.txt", content) for number, content in enumerate(contents)]
+
+
 def client(running: Running) -> HfApi:
     return HfApi(endpoint=running.url, token=running.token)
 
@@ -95,12 +99,12 @@ def test_killed_during_a_commit_it_serves_the_old_or_the_new_state(hub: Running,
     api.create_repo("me/model")
     git = next((hub.data / "git").iterdir())
     start = api.model_info("me/model").sha
-    operations = [CommitOperationAdd(f"d{n}/f.txt", os.urandom(20)) for n in range(60)]
+    contents = [os.urandom(20) for _ in range(60)]
     done: list[str] = []
 
     def push() -> None:
         try:
-            done.append(api.create_commit("me/model", operations, commit_message="x").oid)
+            done.append(api.create_commit("me/model", adds(contents), commit_message="x").oid)
         except Exception as error:
             done.append(type(error).__name__)
 
@@ -122,7 +126,7 @@ def test_killed_during_a_commit_it_serves_the_old_or_the_new_state(hub: Running,
     assert (now == start and files == [".gitattributes"]) or len(files) == 61
     if done and len(done[0]) == 40:
         assert now == done[0]
-    assert api.create_commit("me/model", operations, commit_message="again").oid == api.model_info("me/model").sha
+    assert api.create_commit("me/model", adds(contents), commit_message="again").oid == api.model_info("me/model").sha
     assert len(api.list_repo_files("me/model")) == 61
     fsck = subprocess.run(["git", "-C", git, "fsck", "--strict", "--connectivity-only"], capture_output=True, text=True)
     assert fsck.returncode == 0, fsck.stderr
@@ -138,7 +142,9 @@ def test_killed_during_a_transfer_it_keeps_nothing_of_it(hub: Running) -> None:
     batch = httpx.post(url, json=body, headers={"Authorization": f"Bearer {hub.token}"}).json()
     href = httpx.URL(batch["objects"][0]["actions"]["upload"]["href"])
     with socket.create_connection((href.host, href.port or 80)) as line:
-        head = f"PUT {href.raw_path.decode()} HTTP/1.1\r\nHost: {href.netloc.decode()}\r\nContent-Length: 4000000\r\n\r\n"
+        head = (
+            f"PUT {href.raw_path.decode()} HTTP/1.1\r\nHost: {href.netloc.decode()}\r\nContent-Length: 4000000\r\n\r\n"
+        )
         line.sendall(head.encode() + b"x" * 2_000_000)
         until(lambda: any(spool.iterdir()))
         os.kill(hub.pid, signal.SIGKILL)

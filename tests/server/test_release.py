@@ -119,7 +119,9 @@ def test_branches_and_tags(api: HfApi, repo: str) -> None:
 
 
 def test_delete_and_copy_on_the_server(api: HfApi, repo: str) -> None:
-    api.create_commit(repo, [add("a/w.bin", b"\0" * 5000), add("a/t.txt", b"t"), add("k.txt", b"k")], commit_message="1")
+    api.create_commit(
+        repo, [add("a/w.bin", b"\0" * 5000), add("a/t.txt", b"t"), add("k.txt", b"k")], commit_message="1"
+    )
     operations = [CommitOperationCopy("a/w.bin", "c/w.bin"), CommitOperationDelete("a/"), add("k.txt/inner", b"x")]
     api.create_commit(repo, operations, commit_message="2")
     assert api.list_repo_files(repo) == [".gitattributes", "c/w.bin", "k.txt/inner"]
@@ -178,7 +180,9 @@ def test_a_pointer_to_someone_elses_object_reads_nothing(
     thief.create_commit("thief/copy", [add("w.txt", pointer)], commit_message="1")
     with pytest.raises(EntryNotFoundError):
         thief.hf_hub_download("thief/copy", "w.txt")
-    lines = f'{{"key":"header","value":{{"summary":"s"}}}}\n{{"key":"lfsFile","value":{{"path":"w.bin","oid":"{oid}"}}}}'
+    lines = (
+        f'{{"key":"header","value":{{"summary":"s"}}}}\n{{"key":"lfsFile","value":{{"path":"w.bin","oid":"{oid}"}}}}'
+    )
     answer = raw.post("/api/models/thief/copy/commit/main", content=lines, headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 400
     body = {"operation": "upload", "objects": [{"oid": oid, "size": 4000}]}
@@ -259,7 +263,13 @@ def test_validate_yaml_says_what_is_wrong(raw: httpx.Client) -> None:
     assert said("# no metadata").json()["warnings"][0]["message"] == "empty or missing yaml metadata in repo card"
     wrong = said("---\nlicense: mine\n---\n", Accept="text/plain")
     assert wrong.status_code == 400 and wrong.text.startswith('- Error: "license" must be one of [apache-2.0, mit,')
-    for text in ("a: !!python/object:os.system x", "a: 1\na: 2", "a: [", "- 1", "a: &x [1]\nb: [*x, *x]\nc: &y !!binary aGk="):
+    for text in (
+        "a: !!python/object:os.system x",
+        "a: 1\na: 2",
+        "a: [",
+        "- 1",
+        "a: &x [1]\nb: [*x, *x]\nc: &y !!binary aGk=",
+    ):
         answer = said(f"---\n{text}\n---\n")
         assert (answer.status_code, len(answer.json()["errors"])) == (400, 1), text
     bomb = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))

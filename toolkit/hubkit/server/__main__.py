@@ -8,6 +8,7 @@ import json
 import logging
 import logging.handlers
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterable
@@ -98,6 +99,8 @@ def serve(folder: Folder, sock: socket.socket, host: str, *, faults: bool) -> No
         build(hub, faults=faults), log_config=None, access_log=False, server_header=False, proxy_headers=False,
         lifespan="off", ws="none", timeout_keep_alive=30, timeout_graceful_shutdown=5, backlog=256,
     )  # fmt: skip
+    # uvicorn raises the signal that ended it once more when it is done; before and after it, this is what happens.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     write_json(folder.state, state)
     logging.info("serving %s", json.dumps(state))
     try:

@@ -98,10 +98,8 @@ class Accounts:
     def _add(
         self, kind: str, name: str, fullname: str | None, *, admin: bool = False, private_repos: bool = False
     ) -> Account:
-        if name.lower() in RESERVED and name != OWNER:
-            raise UsageError(f"{name!r} is a word that the Hub's addresses use.", hint="Choose another name.")
-        if problem := repo_id_problem(f"{name}/x"):
-            raise UsageError(f"{name!r} cannot be an account's name: {problem}.")
+        if problem := namespace_problem(name):
+            raise UsageError(f"{name!r} cannot be an account's name: {problem}.", hint="Choose another name.")
         with self._db.transaction():
             if self.find(name):
                 raise UsageError(f"There is an account called {name} already.", hint="Choose another name.")
@@ -120,7 +118,7 @@ class Accounts:
 
     def set_member(self, org: str, user: str, role: MemberRole) -> None:
         """Give ``user`` the ``role`` in ``org``."""
-        if role not in {"admin", "write", "read"}:
+        if role not in ("admin", "write", "read"):
             raise UsageError(f"{role!r} is not a role: admin, write or read.")
         self._db.run(
             "INSERT INTO members VALUES (?, ?, ?) ON CONFLICT (org, user) DO UPDATE SET role = excluded.role",
@@ -138,7 +136,7 @@ class Accounts:
 
     def add_token(self, name: str, *, role: TokenRole = "write", label: str = "token", value: str | None = None) -> str:
         """A new token of user ``name``; it is shown this once. ``value`` sets it instead of drawing one."""
-        if role not in {"read", "write"}:
+        if role not in ("read", "write"):
             raise UsageError(f"{role!r} is not a role of a token: read or write.")
         token = value or "hf_" + secrets.token_hex(17)
         account = self._need(name, "user")
@@ -206,6 +204,13 @@ class Accounts:
             token = self.add_token(OWNER, label="owner")
             write_atomic(folder.owner_token, token + "\n", mode=0o600)
             return token
+
+
+def namespace_problem(name: str) -> str | None:
+    """Why ``name`` cannot be an account's, or None when it can."""
+    if name.lower() in RESERVED and name != OWNER:
+        return "it is a word that the Hub's addresses use"
+    return repo_id_problem(f"{name}/x") or repo_id_problem(f"x/{name}")
 
 
 def _digest(token: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ JSON_LIMIT = 8 * 2**20
 COMMIT_LIMIT = 2**30
 IDLE_SECONDS = 60.0
 _BATCH = 2**20
+# Half a character, written as an escape, is text that neither git nor a database can keep.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Refusal(Exception):
@@ -133,7 +136,7 @@ def whole(text: str | None, default: int, *, least: int = 0, most: int = 2**31) 
     """``text`` as a number within bounds; ``default`` when absent, 400 when it is none."""
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or len(text) > 10:
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
         raise Refusal(400, f"{text[:40]!r} is not a number.")
     return max(least, min(most, int(text)))
 
@@ -152,7 +155,11 @@ def decoded(params: Mapping[str, str]) -> dict[str, str]:
 def parsed(body: bytes) -> Any:
     """``body`` as JSON; 400 for anything else, nesting without end included."""
     try:
-        return json.loads(body)
+        text = body.decode("utf-8")
+        value = json.loads(text)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except RecursionError:
         raise Refusal(400, "The JSON is nested too deeply.") from None
     except ValueError as error:

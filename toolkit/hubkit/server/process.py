@@ -47,7 +47,8 @@ def start(
 ) -> Running:
     """The server of ``data``: the one that runs, or a new one in its own session.
 
-    ``port`` None takes the last one, else 8750, else any free one; 0 takes any free one. ``faults`` lets tests script faults.
+    ``port`` None takes the last one, else 8750, else any free one; 0 takes any free one.
+    ``faults`` lets tests script faults.
     Raises UsageError when ``port`` is taken by another program, RemoteError when the server does not come up
     within ``timeout`` seconds.
     """

@@ -10,14 +10,13 @@ import shutil
 import sqlite3
 import threading
 import uuid
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pygit2
 
-from hubkit.server.accounts import RESERVED, Accounts, Actor
+from hubkit.server.accounts import Accounts, Actor
 from hubkit.server.database import Database, now
 from hubkit.server.folder import Folder
 from hubkit.server.git import Change, Git
@@ -74,11 +73,11 @@ class Store:
 
     def __init__(self, folder: Folder, database: Database, accounts: Accounts, objects: Objects) -> None:
         self._folder, self._db, self._accounts, self._objects = folder, database, accounts, objects
-        self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+        self._locks: dict[str, threading.RLock] = {}
 
     def lock(self, repo: Repo) -> threading.RLock:
         """Held while a ref of the repo is read and moved."""
-        return self._locks[repo.uid]
+        return self._locks.setdefault(repo.uid, threading.RLock())
 
     def path(self, repo: Repo) -> Path:
         """The bare git folder."""
@@ -131,7 +130,7 @@ class Store:
             uid, kind, account.name, name, account.private_repos if private is None else private, "", sdk,
             actor.name, now(),
         )  # fmt: skip
-        if namespace.lower() in RESERVED - {account.name.lower()} or self._taken(kind, repo.id):
+        if self._taken(kind, repo.id):
             raise TakenError(repo.id)
         unborn = self._folder.git / f"{uid}.new"
         git = Git.create(unborn)

@@ -23,7 +23,7 @@ def batch(call: Call) -> Response:
     repo = find_repo(call)
     value = call.fields()
     operation, objects = value.get("operation"), value.get("objects")
-    if operation not in {"upload", "download"} or not isinstance(objects, list) or len(objects) > _BATCH:
+    if operation not in ("upload", "download") or not isinstance(objects, list) or len(objects) > _BATCH:
         raise Refusal(422, "The batch needs an 'operation' (upload or download) and its 'objects'.")
     if value.get("hash_algo", "sha256") != "sha256":
         raise Refusal(409, "Objects are named by their sha256 here.")

@@ -72,7 +72,7 @@ def create_tag(call: Call) -> Response:
     git = call.hub.store.git(repo)
     commit = need_commit(git, call.params["rev"])
     tag = guarded(ref_problem, call.text("tag"))
-    message = call.text("message", "") if call.fields().get("message") is not None else ""
+    message = commit_message(call.text("message", "") if call.fields().get("message") is not None else "")
     with call.hub.store.lock(repo):
         if git.target(f"refs/tags/{tag}"):
             raise Refusal(409, f"Tag reference refs/tags/{tag} already exists")
@@ -139,9 +139,8 @@ def super_squash(call: Call) -> Response:
     branch = call.params["rev"]
     git = call.hub.store.git(repo)
     ref = branch_ref(branch)
-    message = (call.value or {}).get("message") or f"Super-squash branch '{branch}' using huggingface_hub"
-    if not isinstance(message, str):
-        raise Refusal(400, "'message' must be a string.")
+    message = call.text("message", "") if call.value is not None and call.fields().get("message") is not None else ""
+    message = commit_message(message or f"Super-squash branch '{branch}'")
     with call.hub.store.lock(repo):
         old = git.target(ref)
         if old is None:
@@ -156,6 +155,17 @@ def _moved(git: Git, ref: str, new: str, old: str) -> None:
         git.move(ref, new, old)
     except MovedError:
         raise stale() from None
+
+
+def commit_message(text: str) -> str:
+    """``text`` when git can keep it as a message; else 400."""
+    if "\0" in text or len(text) > 65536:
+        raise Refusal(400, "The commit message is too long or holds a NUL character.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Refusal(400, "The commit message is not Unicode text.") from None
+    return text
 
 
 def stale() -> Refusal:

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from hubkit.names import repo_id_problem
-from hubkit.server.accounts import RESERVED
+from hubkit.server.accounts import namespace_problem
 from hubkit.server.http import Call, Refusal, Spec, whole
 from hubkit.server.info import expanded, repo_info, summary
 from hubkit.server.routes.common import (
@@ -32,7 +32,7 @@ def _visibility(value: dict[str, Any]) -> bool | None:
     if given is None:
         private = value.get("private")
         return private if isinstance(private, bool) else None
-    if given not in _PRIVATE:
+    if not isinstance(given, str) or given not in _PRIVATE:
         raise Refusal(400, f"{given!r} is not a visibility: public, private or protected.")
     return _PRIVATE[given]
 
@@ -40,8 +40,7 @@ def _visibility(value: dict[str, Any]) -> bool | None:
 def _new_id(call: Call, namespace: str, name: str) -> None:
     """400 for an impossible id, 403 when the caller may not create there."""
     guarded(repo_id_problem, f"{namespace}/{name}")
-    if namespace.lower() in RESERVED and namespace.lower() != "hubkit":
-        raise Refusal(400, f"{namespace!r} is a word that the Hub's addresses use.")
+    guarded(namespace_problem, namespace)
     need_user(call)
     if not call.hub.accounts.may_write(call.actor, namespace):
         raise forbidden(call, namespace)
@@ -72,7 +71,7 @@ def create(call: Call) -> Response:
         raise
     assert call.actor is not None
     sdk = call.fields().get("sdk")
-    if kind == "space" and sdk not in {"gradio", "docker", "static", "streamlit"}:
+    if kind == "space" and sdk not in ("gradio", "docker", "static", "streamlit"):
         raise Refusal(400, "A Space needs an 'sdk': gradio, docker or static.")
     try:
         repo = call.hub.store.create(
@@ -125,7 +124,7 @@ def settings(call: Call) -> Response:
     need_write(call, repo)
     value = call.fields()
     gated = value.get("gated")
-    if gated not in {None, False, "auto", "manual"}:
+    if gated not in (None, False, "auto", "manual"):
         raise Refusal(400, "'gated' must be false, 'auto' or 'manual'.")
     text = None if gated is None else (gated or "")
     call.hub.store.settings(repo, private=_visibility(value), gated=text)

@@ -17,7 +17,7 @@ from hubkit.server.http import COMMIT_LIMIT, Call, Refusal, parsed
 from hubkit.server.ignore import ignored
 from hubkit.server.objects import OID, Pointer
 from hubkit.server.routes.common import api, find_repo, forbidden, guarded, need_commit, need_user, need_write
-from hubkit.server.routes.refs import branch_ref, stale
+from hubkit.server.routes.refs import branch_ref, commit_message, stale
 from hubkit.server.store import Repo
 
 LARGE_BYTES = 10 * 2**20
@@ -115,7 +115,7 @@ def read_submission(call: Call, repo: Repo, git: Git) -> Submission:
             found.changes.append(Change(path, git.write_blob(_content(value))))
         elif key == "lfsFile":
             found.changes.append(Change(path, git.write_blob(_pointer(call, repo, value).text())))
-        elif key in {"deletedFile", "deletedFolder"}:
+        elif key in ("deletedFile", "deletedFolder"):
             found.changes.append(Change(path, None, key == "deletedFolder"))
         else:
             raise Refusal(400, f"{str(key)[:40]!r} is not an operation of a commit.")
@@ -130,13 +130,7 @@ def _read_header(found: Submission, value: dict[str, Any]) -> None:
         raise Refusal(400, "The commit needs a summary.")
     if not isinstance(description, str) or not isinstance(parent, str | None):
         raise Refusal(400, "'description' and 'parentCommit' must be strings.")
-    found.message = f"{summary}\n\n{description}" if description else summary
-    if "\0" in found.message or len(found.message) > 65536:
-        raise Refusal(400, "The commit message is too long or holds a NUL character.")
-    try:
-        found.message.encode()
-    except UnicodeEncodeError:
-        raise Refusal(400, "The commit message is not Unicode text.") from None
+    found.message = commit_message(f"{summary}\n\n{description}" if description else summary)
     found.parent = parent
 
 
