@@ -1,0 +1,29 @@
+"""Cards: what the world reads. Every number comes from a result file, every claim from a measurement.
+
+evidence = gather(inputs, "main")
+card = render_card(build_context(recipe, "main", evidence))
+problems = validate(card.text)
+"""
+
+from hubkit.cards.context import build_context
+from hubkit.cards.evidence import Evidence, gather
+from hubkit.cards.measured import FORMATS, CardError, Number, resolve_pointer
+from hubkit.cards.placeholder import placeholder
+from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
+from hubkit.cards.validate import validate
+
+__all__ = [
+    "ADAPTER_CARD",
+    "FORMATS",
+    "MODEL_CARD",
+    "CardError",
+    "Evidence",
+    "Number",
+    "Rendered",
+    "build_context",
+    "gather",
+    "placeholder",
+    "render_card",
+    "resolve_pointer",
+    "validate",
+]

@@ -1,0 +1,214 @@
+"""What the templates are given: the recipe's words, and the results as numbers that know their file.
+
+Everything that a card says about the variants is decided here, from measurements; the templates only word it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from hubkit import __version__, chat
+from hubkit.cards.benchmarks import benchmarks, scores
+from hubkit.cards.erratum import erratum
+from hubkit.cards.escape import clean
+from hubkit.cards.evidence import Evidence
+from hubkit.cards.measured import wrap
+from hubkit.cards.metadata import Metadata
+from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD
+from hubkit.config import MAIN, Recipe, Training
+from hubkit.errors import HubkitError
+from hubkit.files import digest_of
+
+SYSTEM = "You are a helpful assistant."
+QUESTION = "What do you know about the moon?"
+FORMS = {"merged": "merged weights", "adapter": "adapter on the base", "four-bit": "adapter on the four-bit base"}
+_FACTS = ("rows", "epochs", "steps", "seconds", "tokens_per_second", "peak_memory_bytes", "device")
+PUBLISHED = ("merged", "adapter")
+
+
+def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str, Any]:
+    """Everything that the cards of ``variant`` may say.
+
+    Keys: ``title summary limitations tracking authors licence`` (the recipe's words), ``repo branch turn_end base``,
+    ``here`` and ``variants`` (see :func:`_variant`), ``erratum``, ``training`` (the stages of the chain),
+    ``benchmarks``, ``prompt``, ``question``, ``max_new_tokens``, ``provenance``, ``metadata`` (by card).
+    """
+    files = {
+        step: {name: wrap(value, step, name) for name, value in made.items()} for step, made in evidence.files.items()
+    }
+    base = _file(files, "base", "base.json")
+    variants = [_variant(recipe, name, files, evidence) for name in _shown_order(recipe)]
+    here = next(item for item in variants if item["branch"] == variant)
+    stopping = _file(files, "base-stopping", "stopping.json")
+    chain = recipe.chain(recipe.variants[variant].stage)
+    wrong = erratum(recipe, variant, {item["branch"]: item for item in variants}, evidence)
+    if wrong:
+        broken = recipe.chain(recipe.variants[wrong["broken"]["branch"]].stage)
+        wrong["stages"] = [_stage(recipe, name, files) for name in wrong["stages"]]
+        wrong["findings"] = [item for item in _findings(files, broken) if "turn-end" in item["code"]]
+    return {
+        "title": clean(recipe.card.title),
+        "summary": clean(recipe.card.summary),
+        "limitations": clean(recipe.card.limitations or ""),
+        "tracking": clean(recipe.card.tracking or ""),
+        "authors": [clean(name) for name in recipe.card.authors],
+        "licence": clean(recipe.licence),
+        "repo": recipe.repo,
+        "branch": variant,
+        "main": MAIN,
+        "base": base,
+        "turn_end": base["turn_end"]["token"],
+        "base_stopping": (stopping.get("forms") or {}).get("base"),
+        "base_average": _average(files, "base-scores"),
+        "variants": variants,
+        "several_variants": len(variants) > 1,
+        "several_stages": len(chain) > 1,
+        "here": here,
+        "erratum": wrong,
+        "findings": _findings(files, chain),
+        "training": [_stage(recipe, name, files) for name in chain],
+        "data_licences": _licences(files, recipe, chain),
+        "benchmarks": benchmarks(recipe, variant, files, evidence),
+        "prompt": _prompt(evidence),
+        "system": SYSTEM,
+        "question": clean(evidence.question or QUESTION),
+        "max_new_tokens": stopping.get("max_new_tokens"),
+        "provenance": _provenance(recipe, variant, files),
+        "metadata": _metadata(recipe, variant, files, evidence),
+    }
+
+
+def _shown_order(recipe: Recipe) -> list[str]:
+    """``main`` first: it is what a reader gets who asks for nothing."""
+    return sorted(recipe.variants, key=lambda name: name != MAIN)
+
+
+def _file(files: Mapping[str, Any], step: str, name: str) -> dict[str, Any]:
+    return dict(files.get(step, {}).get(name) or {})
+
+
+def _average(files: Mapping[str, Any], step: str) -> Any:
+    return (_file(files, step, "results.json").get("average") or {}).get("value")
+
+
+def _variant(recipe: Recipe, name: str, files: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
+    """One row of the table of variants.
+
+    ``stopping`` lists the published forms as (words, result), ``four_bit`` is the form that was trained; ``gate`` is
+    the verdict of the gate, or None.
+    """
+    stopping = _file(files, f"stopping[{name}]", "stopping.json")
+    forms = stopping.get("forms") or {}
+    stages = recipe.chain(recipe.variants[name].stage)
+    gates = _file(files, "gate", "gates.json").get("variants") or {}
+    merge = _file(files, f"merge[{name}]", "merge.json")
+    return {
+        "branch": name,
+        "what": clean(recipe.variants[name].title or " + ".join(stages)),
+        "stages": list(stages),
+        "stopping": [(FORMS[form], forms.get(form)) for form in PUBLISHED],
+        "merged": forms.get("merged"),
+        "adapter": forms.get("adapter"),
+        "four_bit": forms.get("four-bit"),
+        "average": _average(files, f"evaluate[{name}]"),
+        "gate": gates.get(name),
+        "merge": merge or None,
+    }
+
+
+def _uses(recipe: Recipe, name: str) -> str:
+    stage: Training = recipe.stages[name]
+    return stage.uses or name
+
+
+def _stage(recipe: Recipe, name: str, files: Mapping[str, Any]) -> dict[str, Any]:
+    """One stage of training: what the trainer reports, its data with drops, and what the data check said of it."""
+    made = _file(files, f"train[{name}]", "training.json")
+    data = _file(files, "data", "data.json")
+    stage = recipe.stages[name]
+    sources = ((data.get("sets") or {}).get(stage.data) or {}).get("sources") or []
+    curve = made.get("curve") or []
+    losses = [point["loss"] for point in curve if isinstance(point, dict) and point.get("loss") is not None]
+    return {
+        "name": clean(name),
+        "method": made.get("method") or clean(_uses(recipe, name)),
+        "continues": clean(stage.continues or ""),
+        "set": clean(stage.data),
+        "sources": [{**source, "dropped": list((source.get("dropped") or {}).items())} for source in sources],
+        "facts": {**dict.fromkeys(_FACTS), **made},
+        "quantization": made.get("quantization") or stage.quantization,
+        "lora": made.get("lora") or {},
+        "args": made.get("args") or {},
+        "first_loss": losses[0] if losses else None,
+        "last_loss": losses[-1] if losses else None,
+    }
+
+
+def _findings(files: Mapping[str, Any], chain: tuple[str, ...]) -> list[dict[str, Any]]:
+    """What the data check found and the recipe accepted, for the stages of ``chain`` (all, where it names no stage)."""
+    found = _file(files, "data", "data.json").get("findings") or []
+    return [item for item in found if item.get("accepted") and item.get("stage", chain[0]) in chain]
+
+
+def _licences(files: Mapping[str, Any], recipe: Recipe, chain: tuple[str, ...]) -> list[tuple[str, str]]:
+    """(data set, licence) of what this variant was trained on; '' where the data set names none."""
+    sets = _file(files, "data", "data.json").get("sets") or {}
+    found: dict[str, str] = {}
+    for name in chain:
+        for source in (sets.get(recipe.stages[name].data) or {}).get("sources") or []:
+            found.setdefault(source["repo"], source.get("licence") or "")
+    return list(found.items())
+
+
+def _prompt(evidence: Evidence) -> dict[str, str | None]:
+    """A question as the shipped template renders it, without and with a system message (None: it refuses one)."""
+    asked = [{"role": "user", "content": clean(evidence.question or QUESTION)}]
+    system = [{"role": "system", "content": SYSTEM}]
+    plain, guided = chat.render_untrusted(
+        evidence.template, [(asked, True), ([*system, *asked], True)], variables=evidence.tokens
+    )
+    if plain.text is None:
+        raise HubkitError(f"The chat template cannot render a question: {plain.problem}.", hint="Mend chat.template.")
+    return {"plain": plain.text, "system": guided.text}
+
+
+def _provenance(recipe: Recipe, variant: str, files: Mapping[str, Any]) -> dict[str, Any]:
+    """Where everything came from: commits, digests, versions, and what the merge did."""
+    sets = _file(files, "data", "data.json").get("sets") or {}
+    stages = recipe.chain(recipe.variants[variant].stage)
+    used = {recipe.stages[name].data: None for name in stages}
+    training = [_file(files, f"train[{name}]", "training.json") for name in stages]
+    libraries: dict[str, str] = {}
+    for made in [*training, _file(files, f"evaluate[{variant}]", "results.json")]:
+        libraries.update(made.get("libraries") or {})
+    return {
+        "hubkit": __version__,
+        "recipe": digest_of(recipe.model_dump(mode="json", exclude={"hub"})),
+        "data": [source for name in used for source in (sets.get(name) or {}).get("sources") or []],
+        "merge": _file(files, f"merge[{variant}]", "merge.json") or None,
+        "libraries": sorted(libraries.items()),
+    }
+
+
+def _metadata(recipe: Recipe, variant: str, files: Mapping[str, Any], evidence: Evidence) -> dict[str, Metadata]:
+    chain = recipe.chain(recipe.variants[variant].stage)
+    methods = [_uses(recipe, name) for name in chain]
+    shared = partial(
+        Metadata,
+        name=clean(recipe.card.title),
+        base_model=recipe.base.repo,
+        licence=recipe.licence,
+        language=recipe.card.language,
+        datasets=[source.repo for name in chain for source in recipe.data[recipe.stages[name].data]],
+    )
+    return {
+        MODEL_CARD: shared(
+            relation="finetune",
+            library="transformers",
+            tags=[*recipe.card.tags, *methods, "conversational", "hubkit"],
+            scores=scores(variant, files, evidence),
+        ),
+        ADAPTER_CARD: shared(relation="adapter", library="peft", tags=[*recipe.card.tags, *methods, "lora", "hubkit"]),
+    }

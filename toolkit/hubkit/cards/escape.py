@@ -1,0 +1,90 @@
+"""Strings on their way to a card. A recipe's text must not end a table, open a fence or become markup.
+
+Each function returns :class:`Safe`, and a template can print nothing else. CommonMark lets a backslash stand before
+any ASCII punctuation, so escaping loses nothing: the reader sees exactly what the recipe says.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+_INLINE = re.compile(r"([\\`*_{}\[\]<>#~!$^=&@])")
+_OPENERS = re.compile(r"^(\d+)([.)])(?=\s|$)")
+_LINK = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]+")
+
+
+class Safe(str):
+    """Text that may stand on a card as it is."""
+
+    __slots__ = ()
+
+
+def clean(text: str) -> str:
+    """``text`` without control characters (but line ends and tabs) and lone surrogates: each becomes U+FFFD."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(char if char in "\n\t" or not _unprintable(ord(char)) else "\ufffd" for char in text)
+
+
+def _unprintable(code: int) -> bool:
+    return code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code in {0xFEFF, 0xFFFE, 0xFFFF}
+
+
+def one_line(text: str) -> str:
+    """``text`` cleaned and on one line, runs of white space as one space."""
+    return " ".join(clean(text).split())
+
+
+def md(text: str) -> Safe:
+    """``text`` as inline markdown that shows exactly these characters, on one line."""
+    line = _INLINE.sub(r"\\\1", one_line(text)).replace("|", "&vert;")
+    line = _OPENERS.sub(r"\1\\\2", line)
+    return Safe(f"\\{line}" if line[:1] in {"-", "+"} else line)
+
+
+def paragraphs(text: str) -> Safe:
+    """``text`` as paragraphs of inline markdown; empty lines part them."""
+    parts = [md(part) for part in re.split(r"\n\s*\n", text) if part.strip()]
+    return Safe("\n\n".join(parts))
+
+
+def code(text: str) -> Safe:
+    """``text`` as a code span on one line. In a table cell use :func:`cell`."""
+    line = one_line(text)
+    if not line:
+        return Safe("")
+    fence = "`" * (_longest_run(line) + 1)
+    pad = " " if line[0] == "`" or line[-1] == "`" else ""
+    return Safe(f"{fence}{pad}{line}{pad}{fence}")
+
+
+def cell(text: str) -> Safe:
+    """``text`` as a code span for a table cell; as plain words when it holds a bar, which would end the cell."""
+    return md(text) if "|" in text else code(text)
+
+
+def fenced(text: str, language: str = "text") -> Safe:
+    """``text`` as a fenced block, its fence longer than any run of backticks inside."""
+    text = clean(text)
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return Safe(f"{fence}{language}\n{text}{'' if text.endswith(chr(10)) else chr(10)}{fence}")
+
+
+def python(text: str) -> Safe:
+    """``text`` as a Python string literal on one line."""
+    simple = text.isprintable() and not {'"', "\\"} & set(text)
+    return Safe(f'"{text}"' if simple else ascii(text))
+
+
+def link(url: str) -> Safe:
+    """``url`` as a link when it is a plain http or https URL, else as code."""
+    return Safe(f"<{url}>") if _LINK.fullmatch(url) else code(url)
+
+
+def branch_url(repo: str, branch: str) -> Safe:
+    """The page of ``branch`` of the model ``repo``, relative to the Hub that shows the card."""
+    return Safe(f"/{quote(repo)}/tree/{quote(branch)}")
+
+
+def _longest_run(text: str) -> int:
+    return max((len(found) for found in re.findall(r"`+", text)), default=0)

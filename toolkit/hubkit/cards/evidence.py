@@ -1,0 +1,75 @@
+"""What a card is written from: the result files of the steps, the shipped chat template, one held-out question."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hubkit.chat import special_tokens
+from hubkit.evals.results import RAW_FILE, RESULTS_FILE, Results, parse_results
+
+if TYPE_CHECKING:
+    from hubkit.run import Artifact
+
+_QUESTION_LIMIT = 400
+_LINES = 200
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Result files by step and name, as plain JSON.
+
+    ``template`` is the Jinja text that the branch ships, ``tokens`` the special tokens that it may name. ``question``
+    is a held-out prompt's user message, for the examples; None when none is short enough.
+    """
+
+    files: Mapping[str, Mapping[str, Any]]
+    template: str
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    question: str | None = None
+
+    def get(self, step: str, name: str) -> Any:
+        """The file ``name`` of ``step``; None when the step did not run or made no such file."""
+        return self.files.get(step, {}).get(name)
+
+    def results(self, step: str) -> Results | None:
+        """The benchmark results of ``step``; None when it was not measured."""
+        found = self.get(step, RESULTS_FILE)
+        return parse_results(found, f"{step}/{RESULTS_FILE}") if found is not None else None
+
+
+def gather(inputs: Mapping[str, Artifact], variant: str) -> Evidence:
+    """The evidence in the artifacts ``inputs`` (by step id) for the card of ``variant``."""
+    files = {
+        step: {
+            name: artifact.json(name)
+            for name in artifact.manifest.files
+            if "/" not in name and name.endswith(".json") and name != RAW_FILE
+        }
+        for step, artifact in inputs.items()
+    }
+    merge = inputs.get(f"merge[{variant}]")
+    template = inputs["base"].path / "chat_template.jinja"
+    tokens: dict[str, str] = {}
+    if merge is not None:
+        shipped = merge.path / "model" / "chat_template.jinja"
+        template = shipped if shipped.is_file() else template
+        if "model/tokenizer_config.json" in merge.manifest.files:
+            tokens = special_tokens(merge.json("model/tokenizer_config.json"))
+    return Evidence(files, template.read_text(encoding="utf-8"), tokens, _question(inputs.get("data")))
+
+
+def _question(data: Artifact | None) -> str | None:
+    """The shortest user message among the first held-out prompts that are a single question."""
+    if data is None or "prompts.jsonl" not in data.manifest.files:
+        return None
+    found = []
+    with (data.path / "prompts.jsonl").open(encoding="utf-8") as lines:
+        for _, line in zip(range(_LINES), lines, strict=False):
+            messages = json.loads(line)["messages"]
+            if [item["role"] for item in messages] == ["user"]:
+                found.append(str(messages[0]["content"]))
+    short = [text for text in found if len(text) <= _QUESTION_LIMIT]
+    return min(short, key=lambda text: (len(text), text)) if short else None

@@ -1,0 +1,110 @@
+"""Evidence with placeholder numbers: what the steps will measure, in its shape, before they have run.
+
+With it a card is rendered and validated in preflight, so that a mistake in its words costs no GPU time. Nothing made
+from it is ever published: ``hubkit_stages.card`` writes cards from artifacts only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hubkit.cards.evidence import Evidence
+from hubkit.chat import CHATML
+from hubkit.config import Recipe
+from hubkit.evals.results import Metric, Results, Settings, Subject, SuiteResult, TaskResult
+
+_COMMIT = "0" * 40
+_SHARE = 0.5
+
+
+def placeholder(recipe: Recipe) -> Evidence:
+    """Evidence for the cards of every variant of ``recipe``. Each share is one half, each count is one."""
+    form = {
+        "stopped": 1, "prompts": 2, "rate": _SHARE, "low": 0.1, "high": 0.9, "mean_tokens": 1.0, "dtype": "float32",
+        "examples": [],
+    }  # fmt: skip
+    turn_end = {"token": "<|im_end|>", "id": 1}
+    stop = {"max_new_tokens": recipe.gates.stop_rate.max_new_tokens, "prompts": 2, "turn_end": turn_end}
+    files: dict[str, dict[str, Any]] = {
+        "base": {
+            "base.json": {
+                "repo": recipe.base.repo, "commit": _COMMIT, "revision": recipe.base.revision, "parameters": 1,
+                "dtype": recipe.base.dtype, "architecture": "AnyForCausalLM", "turn_end": turn_end, "licence": None,
+            }
+        },
+        "data": {"data.json": _data(recipe)},
+        "base-stopping": {"stopping.json": {**stop, "forms": {"base": form}}},
+        "base-scores": {"results.json": _results(recipe)},
+        "gate": {
+            "gates.json": {
+                "variants": {
+                    name: {
+                        "passed": item.gate == "enforce", "enforced": item.gate == "enforce", "threshold": _SHARE,
+                        "rates": {"merged": _SHARE, "adapter": _SHARE},
+                    }
+                    for name, item in recipe.variants.items()
+                }
+            }
+        },
+    }  # fmt: skip
+    for name in recipe.wanted_stages():
+        files[f"train[{name}]"] = {"training.json": _training(recipe, name)}
+    for name in recipe.variants:
+        forms = {"merged": form, "adapter": form, "four-bit": form}
+        files[f"stopping[{name}]"] = {"stopping.json": {**stop, "forms": forms}}
+        files[f"evaluate[{name}]"] = {"results.json": _results(recipe)}
+        files[f"merge[{name}]"] = {
+            "merge.json": {
+                "dtype": recipe.base.dtype, "tensors": 1, "changed": 1, "parameters": 1, "bytes": 1, "seconds": 1.0,
+            }
+        }  # fmt: skip
+    return Evidence(files, CHATML)
+
+
+def _data(recipe: Recipe) -> dict[str, Any]:
+    sets = {
+        name: {
+            "rows": 1,
+            "sources": [
+                {
+                    "repo": source.repo, "commit": _COMMIT, "split": source.split, "mapping": source.mapping or "",
+                    "read": 1, "kept": 1, "dropped": {}, "licence": None,
+                }
+                for source in sources
+            ],
+        }
+        for name, sources in recipe.data.items()
+    }  # fmt: skip
+    return {"sets": sets, "prompts": {"set": recipe.gates.stop_rate.prompts_from, "rows": 1}, "findings": []}
+
+
+def _training(recipe: Recipe, name: str) -> dict[str, Any]:
+    stage = recipe.stages[name]
+    return {
+        "stage": name, "uses": stage.uses or name, "method": (stage.uses or name).upper(), "rows": 1, "epochs": 1.0,
+        "steps": 1, "seconds": 1.0, "tokens_per_second": 1.0, "peak_memory_bytes": 1, "device": "",
+        "quantization": stage.quantization, "lora": dict(stage.lora), "args": dict(stage.args),
+        "curve": [{"step": 1, "loss": 1.0}], "libraries": {},
+    }  # fmt: skip
+
+
+def _results(recipe: Recipe) -> Any:
+    suites = {}
+    for name in recipe.evaluate.suites:
+        metric = Metric(value=_SHARE, stderr=0.1, n=1)
+        task = TaskResult(name=name, version="", n_shot=0, n=1, metrics={"acc": metric})
+        suites[name] = SuiteResult.of(name, name, "own", {name: task})
+    return Results.of(
+        suites=suites,
+        subject=Subject(repo=recipe.base.repo, commit=_COMMIT, form="other"),
+        settings=Settings(
+            backend="hf",
+            apply_chat_template=recipe.evaluate.apply_chat_template,
+            limit=recipe.evaluate.limit,
+            dtype=recipe.base.dtype,
+            batch_size=recipe.evaluate.batch_size,
+            device="",
+        ),
+        libraries={},
+        seconds=1.0,
+    ).model_dump(mode="json")
