@@ -69,7 +69,7 @@ def render_all(template: str, variables: Mapping[str, Any], requests: list[Any])
 
 
 def _said(error: BaseException) -> str:
-    return f"{error or type(error).__name__}"[:300]
+    return (str(error) or type(error).__name__)[:300]
 
 
 def _main() -> None:
