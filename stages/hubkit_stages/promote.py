@@ -98,8 +98,8 @@ def _refuse_if_moved(ctx: Context, hub: Hub, repo: str, branch: str, manifest: M
     if not last or head is None or head in heads:
         return
     tree = hub.tree(repo, head)
-    if publishing.holds_release(tree, tree_of(manifest)):
-        return
+    if tree.keys() <= {".gitattributes"} or publishing.holds_release(tree, tree_of(manifest)):
+        return  # a repo that was made anew, or what is to be published anyway
     for source in sources:
         held = hub.tree_if_there(repo, source)
         if held is not None and publishing.holds_release(tree, held):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hubkit.bundle import MANIFEST_PATH, Bundle, Provenance
 from hubkit.diff import Tree, TreeDiff, compare, short_list, tree_of
-from hubkit.errors import ConflictError, HubkitError, RemoteError
-from hubkit.files import Digests, Manifest, digests
+from hubkit.errors import ConflictError, HubkitError, RemoteError, UsageError
+from hubkit.files import Digests, Manifest, digests, os_error
 from hubkit.hub import Hub
 from hubkit.wire import pause_before_retry, retried, translated
 
@@ -167,8 +167,7 @@ def verify_bytes(hub: Hub, repo: str, revision: str, manifest: Manifest, cache: 
     A Hub lists the digests that it was told. Only this shows that it still holds the bytes. ConflictError names the
     files that came back otherwise.
     """
-    with translated(hub.endpoint, repo, revision):
-        folder = Path(hub.api.snapshot_download(repo, revision=revision, cache_dir=cache))
+    folder = _download(hub, repo, revision, cache)
     wrong = []
     for path, promised in sorted(manifest.files.items()):
         local = folder / path
@@ -177,11 +176,32 @@ def verify_bytes(hub: Hub, repo: str, revision: str, manifest: Manifest, cache: 
         elif not _same(digests(local.resolve()), promised):
             wrong.append(f"{path} has other content")
     if wrong:
-        raise ConflictError(
-            f"{repo} at {revision[:12]} gives back other bytes than were sent: {short_list(wrong)}.",
-            hint="Nothing was promoted. The Hub's store is damaged, or something changes files on the way.",
-        )
+        raise _damaged(repo, revision, short_list(wrong))
     return folder
+
+
+def _download(hub: Hub, repo: str, revision: str, cache: Path) -> Path:
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        with translated(hub.endpoint, repo, revision):
+            return Path(hub.api.snapshot_download(repo, revision=revision, cache_dir=cache))
+    except UsageError as error:
+        if isinstance(error.__cause__, EntryNotFoundError):
+            raise _damaged(repo, revision, "a file that it lists is not there") from error
+        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise os_error(error, cache) from error
+        # The client compares the sizes and says so by an error that has no class of its own.
+        raise _damaged(repo, revision, "a file came back with another size than it lists") from error
+
+
+def _damaged(repo: str, revision: str, what: str) -> ConflictError:
+    return ConflictError(
+        f"{repo} at {revision[:12]} gives back other bytes than were sent: {what}.",
+        hint="Nothing was promoted. The Hub's store is damaged, or something changes files on the way.",
+    )
 
 
 def _same(found: Digests, promised: Digests) -> bool:

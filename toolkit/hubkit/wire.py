@@ -81,15 +81,29 @@ def _new_client() -> httpx2.Client:
             _bind_token(request)
             try:
                 return super().send(request, **options)
+            # Not httpx2's exceptions: huggingface_hub would try five times more before it gives up.
             except httpx2.TimeoutException as error:
-                # Not httpx2's exception: huggingface_hub would try five times more before it gives up.
                 raise TimedOut(
-                    f"{request.url.scheme}://{request.url.netloc.decode()} did not answer in time "
-                    f"({request.method} {request.url.path}).",
+                    f"{_origin_of(request)} did not answer in time ({request.method} {request.url.path}).",
                     hint="Run the same command again; what was finished is kept.",
                 ) from error
+            except httpx2.ConnectError as error:
+                if request.method == "PUT":  # bytes on their way: be patient
+                    raise
+                raise _unreachable(_origin_of(request), error) from error
 
     return BoundedClient(event_hooks={"request": [hf_request_event_hook]}, follow_redirects=True)
+
+
+def _origin_of(request: httpx2.Request) -> str:
+    return f"{request.url.scheme}://{request.url.netloc.decode()}"
+
+
+def _unreachable(endpoint: str, error: BaseException) -> RemoteError:
+    return RemoteError(
+        f"{endpoint} cannot be reached: {redact(str(error)) or type(error).__name__}.",
+        hint="Check the address and the network, then run the same command again.",
+    )
 
 
 class TimedOut(RemoteError):
@@ -152,10 +166,7 @@ def explain(
         if isinstance(cause, httpx2.TimeoutException):
             return TimedOut(f"{endpoint} did not answer in time.", hint="Run the same command again.")
         if isinstance(cause, httpx2.TransportError):
-            return RemoteError(
-                f"{endpoint} cannot be reached: {redact(str(cause)) or type(cause).__name__}.",
-                hint="Check the address and the network, then run the same command again.",
-            )
+            return _unreachable(endpoint, cause)
         if isinstance(cause, httpx2.InvalidURL):
             return UsageError(f"{endpoint} is not the address of a Hub: {cause}.")
     return None
