@@ -14,6 +14,8 @@ import pytest
 from hubkit.chat import CHATML
 from hubkit.checkup import CheckReport, FolderSource, RepoSource, check
 from hubkit.errors import RefusedError
+from hubkit.hub import connect
+from hubkit.run import Target
 from hubkit.tensors import parse_header, read_header, read_weights
 
 CARD = "---\nlicense: apache-2.0\nbase_model: me/base\n---\n# Tiny\n"
@@ -221,12 +223,8 @@ def test_a_sound_header_in_any_order_and_empty_tensors():
 
 
 def test_a_repo_is_checked_without_fetching_its_weights(published, hub, tmp_path):
-    from huggingface_hub import HfApi
-
-    from hubkit.hub import connect
-    from hubkit.run import Target
-
-    api = HfApi(hub.url, token=hub.token)
+    connection = connect(Target(hub.url, tmp_path / "hf", hub.token, embedded=True))
+    api = connection.api
     for repo, folder in (("hubkit/tiny", published), ("hubkit/chained", published / "adapter")):
         api.create_repo(repo)
         api.upload_folder(repo_id=repo, folder_path=folder)
@@ -236,7 +234,6 @@ def test_a_repo_is_checked_without_fetching_its_weights(published, hub, tmp_path
         path_in_repo="second/adapter_config.json",
         repo_id="hubkit/tiny",
     )
-    connection = connect(Target(hub.url, tmp_path / "hf", hub.token, embedded=True))
     source = RepoSource(connection, "hubkit/tiny")
     shard = next(name for name in source.files() if name.startswith("model-"))
     assert source.read(shard, 8, 40) == (published / shard).read_bytes()[8:48]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hubkit.chat import CHATML
 from hubkit.config import Recipe, parse_recipe
 from hubkit.errors import RefusedError
 from hubkit.files import Manifest, write_json
+from hubkit.hub import connect
 from hubkit.run import Artifact, Context, Run, Target
 from hubkit_stages import gate, merge, stopping
 
@@ -155,10 +157,24 @@ def data(tmp_path) -> Path:
 
 
 @pytest.fixture
-def merged(step, base, trained, monkeypatch) -> Path:
-    repo = Path(json.loads((base / "base.json").read_text())["repo"])
-    monkeypatch.setattr("hubkit.merging.fetch_base", lambda target, name, commit: repo)
-    return merge.run(step("merge[main]", {"base": base, "train[sft]": trained}, variant_name="main")).path
+def merged(step, base, trained, hub, tmp_path) -> Path:
+    """The merge step's artifact, made from a base that stands on a real Hub."""
+    target = Target(hub.url, tmp_path / "home", hub.token, embedded=True)
+    api = connect(target).api
+    told = json.loads((base / "base.json").read_text())
+    api.create_repo("hubkit/base")
+    commit = api.upload_folder(repo_id="hubkit/base", folder_path=told["repo"]).oid
+    there = Path(shutil.copytree(base, tmp_path / "base-there"))
+    write_json(there / "base.json", {**told, "repo": "hubkit/base", "commit": commit})
+    train = Path(shutil.copytree(trained, tmp_path / "train-there"))
+    rename(train, base_model_name_or_path="hubkit/base", revision=commit)
+    ctx = step("merge[main]", {"base": there, "train[sft]": train}, variant_name="main", target=target)
+    return merge.run(ctx).path
+
+
+def rename(train: Path, **settings: str) -> None:
+    path = train / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
 
 
 def test_merge_stage(merged):
@@ -170,10 +186,23 @@ def test_merge_stage(merged):
 
 
 def test_merge_stage_refuses_the_adapter_of_another_base(step, base, trained):
-    path = trained / "adapter" / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": "me/other"}))
+    rename(trained, base_model_name_or_path="me/other")
     with pytest.raises(RefusedError, match="trained on me/other"):
         merge.run(step("merge[main]", {"base": base, "train[sft]": trained}, variant_name="main"))
+
+
+def test_what_cannot_be_merged_is_said_before_training(step, hub, tmp_path):
+    target = Target(hub.url, tmp_path / "home", hub.token, embedded=True)
+    api = connect(target).api
+    api.create_repo("hubkit/four-bit")
+    config = json.dumps({"quantization_config": {"load_in_4bit": True}}).encode()
+    api.upload_file(path_or_fileobj=config, path_in_repo="config.json", repo_id="hubkit/four-bit")
+    text = RECIPE.replace("me/base", "hubkit/four-bit").replace("lora: {r: 4}", "lora: {r: 4, use_dora: true}")
+    ctx = step("merge[main]", {}, parse_recipe(text), variant_name="main", target=target)
+    messages = [finding.message for finding in merge.check(ctx) if finding.level == "error"]
+    assert len(messages) == 2
+    assert "use_dora" in messages[0]
+    assert "quantized" in messages[1]
 
 
 def test_each_form_of_a_variant_is_measured(step, base, data, trained, merged):
