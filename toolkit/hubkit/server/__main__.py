@@ -24,7 +24,9 @@ from hubkit.server.process import DEFAULT_PORT, EXIT_FOLDER_IN_USE, EXIT_PORT_IN
 def bind(host: str, ports: Iterable[int]) -> socket.socket | None:
     """A socket on the first of ``ports`` that is free; None when none is."""
     for port in ports:
-        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        # The protocol is named because asyncio sends small answers without delay on sockets that name it only.
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((host, port))
@@ -98,6 +100,7 @@ def serve(folder: Folder, sock: socket.socket, host: str, *, faults: bool) -> No
     config = uvicorn.Config(
         build(hub, faults=faults), log_config=None, access_log=False, server_header=False, proxy_headers=False,
         lifespan="off", ws="none", timeout_keep_alive=30, timeout_graceful_shutdown=5, backlog=256,
+        http="h11", loop="asyncio",  # h11 bounds the size of a request's head; both come with uvicorn itself
     )  # fmt: skip
     # uvicorn raises the signal that ended it once more when it is done; before and after it, this is what happens.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

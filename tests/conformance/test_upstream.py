@@ -1,0 +1,17 @@
+"""The whole core as one test; it needs a package index, so it is not part of every run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.soak
+def test_the_clients_own_tests_pass(tmp_path: Path) -> None:
+    command = [sys.executable, str(Path(__file__).with_name("run.py")), "--work", str(tmp_path), "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=580)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert "120 passed" in done.stdout
