@@ -131,7 +131,17 @@ class Release:
             )
             self.make(
                 f"card[{name}]",
-                {"README.md": card(f"{name} {version}"), "adapter-README.md": card(f"adapter of {name}")},
+                {
+                    "README.md": card(f"{name} {version}"),
+                    "adapter-README.md": card(f"adapter of {name}"),
+                    "numbers.json": {
+                        "README.md": [
+                            {"step": f"stopping[{name}]", "pointer": "/forms/merged/rate", "value": 0.5 + seed / 100},
+                            {"step": f"evaluate[{name}]", "pointer": "/average/value", "value": 0.25},
+                            {"step": "base-stopping", "pointer": "/forms/base/rate", "value": 1.0},
+                        ]
+                    },
+                },
             )
         return self
 

@@ -33,6 +33,7 @@ def test_a_released_repo(release: Release) -> None:
     assert main.commit == moved["main"]["commit"] and main.variant == "main"
     assert main.base == f"them/base@{'b' * 40}" and main.files == 10 and main.size > 8000
     assert main.title and main.title.startswith("Release main") and str(main.date).endswith("Z")
+    assert (main.stop_rates, main.average) == ({"merged": 0.6}, 0.25)
     assert tagged.commit == dpo.commit and tagged.variant == "dpo-v0"
 
 

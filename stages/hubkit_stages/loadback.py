@@ -9,6 +9,7 @@ top1_agreement, max_difference}}.
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -84,15 +85,14 @@ def _measure(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base = ctx.input("base").json("base.json")
+    base, merge = ctx.input("base").json("base.json"), ctx.input("merge").json("merge.json")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     limits = ctx.settings["gates"]["stop_rate"]
     prompts = _prompts(ctx, int(limits["prompts"]))
-    measured = ctx.input("stopping").json("stopping.json")["forms"]
 
-    def load(name: str, at: str, form: str, **where: Any) -> Any:
+    def load(name: str, at: str, **where: Any) -> Any:
         with translated(hub.endpoint, name, at):
-            dtype = _dtype(measured.get(form, {}).get("dtype", base["dtype"]))
+            dtype = getattr(torch, merge["dtype"])
             return AutoModelForCausalLM.from_pretrained(name, revision=at, dtype=dtype, **where).to(device)
 
     def rate(model: Any, form: str, start: float) -> turn_end.StopRate:
@@ -114,24 +114,19 @@ def _measure(
             f"The tokenizer that came back ends a turn by {end.token!r}, not by {base['turn_end']['token']!r}.",
             hint="The merge wrote other tokenizer files than the base has; run with --fresh.",
         )
-    model = load(repo, commit, "merged", cache_dir=cache)
+    model = load(repo, commit, cache_dir=cache)
     wide = sum(item.numel() for item in model.parameters()) <= FLOAT32_PARAMETERS
     merged = rate(model, "merged", 0.1)
     texts = _conversations(tokenizer, prompts, merged)
     seen = _outputs(model.float() if wide else model, texts)
     del model
-    bare = load(base["repo"], base["commit"], "adapter")
+    gc.collect()
+    bare = load(base["repo"], base["commit"])
     with translated(hub.endpoint, repo, commit):
         model = PeftModel.from_pretrained(bare, repo, subfolder="adapter", revision=commit, cache_dir=cache)
     adapter = rate(model, "adapter", 0.5)
     compared = Comparison.of(seen, _outputs(model.float() if wide else model, texts))
     return {"merged": merged, "adapter": adapter}, compared
-
-
-def _dtype(name: str) -> Any:
-    import torch
-
-    return getattr(torch, name)
 
 
 def _prompts(ctx: Context, most: int) -> list[dict[str, Any]]:

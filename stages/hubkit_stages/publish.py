@@ -105,8 +105,6 @@ def provenance(ctx: Context) -> dict[str, Any]:
         ctx.input("data").json("data.json"),
         ctx.input("train").json("training.json"),
     )
-    numbers = ctx.input("card").json("numbers.json") if "numbers.json" in ctx.input("card").manifest.files else {}
-    measured = {key: numbers[key] for key in ("stop_rates", "average") if key in numbers}
     return {
         "made_by": {"hubkit": __version__, **training.get("libraries", {})},
         "repo": ctx.settings["repo"],
@@ -118,8 +116,23 @@ def provenance(ctx: Context) -> dict[str, Any]:
             for source in found["sources"]
         ],
         "stage": training["stage"],
-        **measured,
+        **_measured(ctx.input("card"), ctx.variant_name or ""),
     }
+
+
+def _measured(card: Artifact, variant: str) -> dict[str, Any]:
+    """The stop rates and the average that stand on the card, for those who list branches."""
+    if "numbers.json" not in card.manifest.files:
+        return {}
+    rates: dict[str, float] = {}
+    found: dict[str, Any] = {}
+    for number in (item for numbers in card.json("numbers.json").values() for item in numbers):
+        place = str(number["pointer"]).strip("/").split("/")
+        if number["step"] == f"stopping[{variant}]" and place[0] == "forms" and place[2:] == ["rate"]:
+            rates[place[1]] = number["value"]
+        elif number["step"] == f"evaluate[{variant}]" and place == ["average", "value"]:
+            found["average"] = number["value"]
+    return {**({"stop_rates": dict(sorted(rates.items()))} if rates else {}), **found}
 
 
 def holds(ctx: Context, artifact: Artifact) -> str | None:
