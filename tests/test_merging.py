@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hubkit.chat import CHATML
+from hubkit.checkup import FolderSource, check
 from hubkit.errors import HubkitError, RefusedError, UsageError
 from hubkit.files import digests
 from hubkit.merging import merge
@@ -160,6 +161,22 @@ def test_the_result_is_a_model_of_its_own(base, adapter, tmp_path):
     assert "/home/me" not in "".join(path.read_text() for path in out.glob("*.json"))
     assert not (out / "adapter_config.json").exists()
     assert not list(tmp_path.glob(".*partial"))
+
+
+def test_the_result_passes_the_check_though_the_base_does_not(make_model, make_tokenizer, tmp_path):
+    base = tmp_path / "base"
+    make_model(eos_token_id=257).save_pretrained(base)
+    make_tokenizer("{{ messages }}", pad_token="<|im_end|>", unk_token="<unk>").save_pretrained(base)
+    adapter = save_adapter(base, tmp_path / "adapter")
+    tokenizer = make_tokenizer(CHATML, pad_token="<|im_end|>", unk_token="<unk>")
+    out = tmp_path / "out"
+    merge(base, adapter, out, chat_template=CHATML, turn_end=find(tokenizer), pad_token="<unk>")
+    before, after = check(FolderSource(base)), check(FolderSource(out))
+    assert not before.sound
+    assert [finding.message for finding in after.findings if finding.level == "error"] == []
+    from transformers import AutoTokenizer
+
+    assert AutoTokenizer.from_pretrained(out).pad_token == "<unk>"
 
 
 def edit(folder: Path, into: Path, **settings) -> Path:

@@ -64,6 +64,7 @@ def run(ctx: Context) -> Artifact:
         dtype=ctx.recipe.base.dtype,
         chat_template=(base.path / "chat_template.jinja").read_text(encoding="utf-8"),
         turn_end=TurnEnd.from_json(known["turn_end"]),
+        pad_token=known["pad_token"],
         report=ctx.report,
     )
     write_json(ctx.out / "merge.json", report.to_json())

@@ -192,7 +192,8 @@ def measure(
     A prompt is a row ``{"messages": [...]}`` that ends in a user's turn. Greedy: the model's own
     ``generation_config`` (temperature, repetition penalty, stop tokens, lengths) has no say; a generation
     ends at the turn end or after ``max_new_tokens``. Prompts are batched by length with padding on the left,
-    and a batch ends with its longest answer. ``report`` gets the figure after each batch.
+    and a batch ends with its longest answer; in float32 the answers are those of single prompts. ``report`` gets the
+    figure after each batch.
     """
     import torch
 

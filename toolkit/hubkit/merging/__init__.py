@@ -70,12 +70,14 @@ def merge(
     max_shard_bytes: int = SHARD_BYTES,
     chat_template: str | None = None,
     turn_end: TurnEnd | None = None,
+    pad_token: str | None = None,
     report: Report | None = None,
 ) -> MergeReport:
     """Write ``base`` with ``adapter`` merged into it to ``out``, a new folder that loads as a model of its own.
 
     ``base`` and ``adapter`` are folders with safetensors files; ``dtype`` is float32, float16 or bfloat16.
-    ``chat_template`` replaces the base's; ``turn_end`` is put among the stop tokens. ``out`` appears whole or not
+    ``chat_template`` replaces the base's; ``turn_end`` is put among the stop tokens; ``pad_token`` pads where the
+    base has no padding token or pads with the turn end. ``out`` appears whole or not
     at all. Raises RefusedError when the two do not fit, the adapter uses what is not understood, it changes
     nothing, or a weight is NaN or infinite; HubkitError when the disk is full; UsageError when ``out`` is not empty.
     """
@@ -95,7 +97,9 @@ def merge(
                 f"Merging needs {work.total:,} bytes at {out.parent}, and {free:,} are free.",
                 hint="Free space there, or choose another folder.",
             )
-        write_companions(base, partial, dtype=dtype, chat_template=chat_template, turn_end=turn_end)
+        write_companions(
+            base, partial, dtype=dtype, chat_template=chat_template, turn_end=turn_end, pad_token=pad_token
+        )
         files = {}
         for name, tensors in shards:
             with ShardWriter(partial / name, tensors) as writer:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hubkit.chat import eos_ids
+from hubkit.chat import eos_ids, special_tokens
 from hubkit.errors import RefusedError
 from hubkit.files import write_atomic, write_json
 from hubkit.run import Target
@@ -115,11 +115,20 @@ def generation_config(base: Mapping[str, Any], config: Mapping[str, Any], turn_e
     return made
 
 
-def write_companions(base: Path, out: Path, *, dtype: str, chat_template: str | None, turn_end: TurnEnd | None) -> None:
+def write_companions(
+    base: Path,
+    out: Path,
+    *,
+    dtype: str,
+    chat_template: str | None = None,
+    turn_end: TurnEnd | None = None,
+    pad_token: str | None = None,
+) -> None:
     """Write config, generation config, tokenizer files and chat template of merged weights into ``out``.
 
     ``chat_template`` replaces the base's own, in its own file and where tokenizer_config.json repeats it for older
-    programs; None keeps the base's.
+    programs. ``pad_token`` becomes the padding token when the base has none, or pads with ``turn_end``: whoever
+    trains on would mask the turn end. None keeps what the base has.
     """
     config = read_settings(base, "config.json")
     if not config:
@@ -130,11 +139,17 @@ def write_companions(base: Path, out: Path, *, dtype: str, chat_template: str | 
     for name in TOKENIZER_FILES:
         if (base / name).is_file():
             shutil.copyfile(base / name, out / name)
-    settings = read_settings(base, "tokenizer_config.json")
-    if settings.pop("name_or_path", None) is not None or (chat_template and "chat_template" in settings):
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        settings = read_settings(base, name)
+        mended = dict(settings)
+        mended.pop("name_or_path", None)
         if chat_template and "chat_template" in settings:
-            settings["chat_template"] = chat_template
-        write_json(out / "tokenizer_config.json", settings)
+            mended["chat_template"] = chat_template
+        own = special_tokens(settings).get("pad_token")
+        if settings and pad_token and (own is None or (turn_end and own == turn_end.token)):
+            mended["pad_token"] = pad_token
+        if mended != settings:
+            write_json(out / name, mended)
     if chat_template:
         write_atomic(out / TEMPLATE, chat_template)
     elif (base / TEMPLATE).is_file():
