@@ -1,4 +1,4 @@
-"""Result files as the steps write them, for the tests of the cards: numbers are parameters, the shapes are the steps'."""
+"""Result files as the steps write them, for the tests of the cards."""
 
 from __future__ import annotations
 

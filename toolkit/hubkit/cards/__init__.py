@@ -10,6 +10,7 @@ from hubkit.cards.evidence import Evidence, gather
 from hubkit.cards.measured import FORMATS, CardError, Number, resolve_pointer
 from hubkit.cards.placeholder import placeholder
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
+from hubkit.cards.trace import untraced
 from hubkit.cards.validate import validate
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "placeholder",
     "render_card",
     "resolve_pointer",
+    "untraced",
     "validate",
 ]

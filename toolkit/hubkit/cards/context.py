@@ -6,7 +6,7 @@ Everything that a card says about the variants is decided here, from measurement
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from hubkit import __version__, chat
@@ -164,14 +164,19 @@ def _licences(files: Mapping[str, Any], recipe: Recipe, chain: tuple[str, ...]) 
 
 def _prompt(evidence: Evidence) -> dict[str, str | None]:
     """A question as the shipped template renders it, without and with a system message (None: it refuses one)."""
-    asked = [{"role": "user", "content": clean(evidence.question or QUESTION)}]
+    question = clean(evidence.question or QUESTION)
+    plain, guided = _rendered(evidence.template, question, tuple(sorted(evidence.tokens.items())))
+    return {"plain": plain, "system": guided}
+
+
+@lru_cache(maxsize=64)
+def _rendered(template: str, question: str, tokens: tuple[tuple[str, str], ...]) -> tuple[str, str | None]:
+    asked = [{"role": "user", "content": question}]
     system = [{"role": "system", "content": SYSTEM}]
-    plain, guided = chat.render_untrusted(
-        evidence.template, [(asked, True), ([*system, *asked], True)], variables=evidence.tokens
-    )
+    plain, guided = chat.render_untrusted(template, [(asked, True), ([*system, *asked], True)], variables=dict(tokens))
     if plain.text is None:
         raise HubkitError(f"The chat template cannot render a question: {plain.problem}.", hint="Mend chat.template.")
-    return {"plain": plain.text, "system": guided.text}
+    return plain.text, guided.text
 
 
 def _provenance(recipe: Recipe, variant: str, files: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-_INLINE = re.compile(r"([\\`*_{}\[\]<>#~!$^=&@])")
+# An underscore between letters is no emphasis in CommonMark, and task names are full of them.
+_INLINE = re.compile(r"([\\`*{}\[\]<>#~!$^=&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 _OPENERS = re.compile(r"^(\d+)([.)])(?=\s|$)")
 _LINK = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]+")
 
@@ -23,11 +25,7 @@ class Safe(str):
 def clean(text: str) -> str:
     """``text`` without control characters (but line ends and tabs) and lone surrogates: each becomes U+FFFD."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(char if char in "\n\t" or not _unprintable(ord(char)) else "\ufffd" for char in text)
-
-
-def _unprintable(code: int) -> bool:
-    return code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code in {0xFEFF, 0xFFFE, 0xFFFF}
+    return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def one_line(text: str) -> str:

@@ -29,6 +29,7 @@ class Evidence:
     template: str
     tokens: Mapping[str, str] = field(default_factory=dict)
     question: str | None = None
+    _parsed: dict[str, Results] = field(default_factory=dict, repr=False, compare=False)
 
     def get(self, step: str, name: str) -> Any:
         """The file ``name`` of ``step``; None when the step did not run or made no such file."""
@@ -37,7 +38,9 @@ class Evidence:
     def results(self, step: str) -> Results | None:
         """The benchmark results of ``step``; None when it was not measured."""
         found = self.get(step, RESULTS_FILE)
-        return parse_results(found, f"{step}/{RESULTS_FILE}") if found is not None else None
+        if found is not None and step not in self._parsed:
+            self._parsed[step] = parse_results(found, f"{step}/{RESULTS_FILE}")
+        return self._parsed.get(step)
 
 
 def gather(inputs: Mapping[str, Artifact], variant: str) -> Evidence:

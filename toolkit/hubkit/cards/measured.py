@@ -103,8 +103,9 @@ def parameters(value: float) -> str:
 FORMATS: Mapping[str, Callable[[float], str]] = {
     "percent": percent,
     "score": lambda value: decimals(value, 4),
-    "one": lambda value: decimals(value, 1),
+    "short": lambda value: f"{value:.3g}",
     "count": lambda value: f"{value:,}",
+    "whole": lambda value: f"{int(decimals(value, 0)):,}",
     "plain": plain,
     "duration": duration,
     "size": size,

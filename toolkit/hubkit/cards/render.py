@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -122,8 +123,20 @@ def _finalize(value: Any) -> Any:
     raise CardError(f"a bare {type(value).__name__} was printed: {str(value)[:80]!r}")
 
 
-def environment(templates: Path, recorder: _Recorder) -> ImmutableSandboxedEnvironment:
-    """The sandbox for the templates in the folder ``templates``, with our filters and no others that print."""
+_RECORDER: ContextVar[_Recorder] = ContextVar("recorder")
+
+
+def _recording(name: str) -> Callable[..., escape.Safe]:
+    def filtered(*args: Any) -> escape.Safe:
+        said: escape.Safe = getattr(_RECORDER.get(), name)(*args)
+        return said
+
+    return filtered
+
+
+@cache
+def environment(templates: Path) -> ImmutableSandboxedEnvironment:
+    """The sandbox for the templates in the folder ``templates``, with our filters and no others. Compiled once."""
     made = _Environment(
         loader=FileSystemLoader(templates),
         undefined=StrictUndefined,
@@ -133,15 +146,11 @@ def environment(templates: Path, recorder: _Recorder) -> ImmutableSandboxedEnvir
         keep_trailing_newline=True,
         finalize=_finalize,
     )
+    recorded = ("measured", "shown", "share", "score", "fenced")
+    escaped = ("md", "paragraphs", "code", "cell", "python", "link", "branch_url")
     made.filters = {
-        "measured": recorder.measured,
-        "shown": recorder.shown,
-        "share": recorder.share,
-        "score": recorder.score,
-        "fenced": recorder.fenced,
-        **{
-            name: getattr(escape, name) for name in ("md", "paragraphs", "code", "cell", "python", "link", "branch_url")
-        },
+        **{name: _recording(name) for name in recorded},
+        **{name: getattr(escape, name) for name in escaped},
     }
     made.globals = {}
     return made
@@ -158,8 +167,11 @@ def render_card(context: Mapping[str, Any], which: str = MODEL_CARD, *, template
     Raises CardError, or Jinja's UndefinedError and SecurityError, when a template is wrong.
     """
     recorder = _Recorder()
-    jinja = environment(templates or _templates(), recorder)
-    body = jinja.get_template(TEMPLATES[which]).render(context)
+    token = _RECORDER.set(recorder)
+    try:
+        body = environment(templates or _templates()).get_template(TEMPLATES[which]).render(context)
+    finally:
+        _RECORDER.reset(token)
     block, metadata, in_metadata = front_matter(context["metadata"][which])
     head = f"---\n{block}\n---\n\n"
     text, numbers = recorder.finish(re.sub(r"\n{3,}", "\n\n", body).strip() + "\n", len(head))
