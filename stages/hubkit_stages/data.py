@@ -18,7 +18,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hubkit.config import Recipe, Training
 from hubkit.errors import HubkitError, UsageError
@@ -80,7 +80,9 @@ def run(ctx: Context) -> Artifact:
         _write(ctx.out / f"{name}.jsonl", rows)
     _write(ctx.out / "prompts.jsonl", [{"messages": prompt} for prompt in made.prompts])
     write_json(ctx.out / "data.json", made.to_json())
-    figure = ", ".join([*(f"{len(rows):,} {name}" for name, rows in made.sets.items()), f"{len(made.prompts)} held out"])
+    figure = ", ".join(
+        [*(f"{len(rows):,} {name}" for name, rows in made.sets.items()), f"{len(made.prompts)} held out"]
+    )
     accepted = sorted({finding.code for finding in made.findings if finding.accepted})
     said = f"; accepted: {', '.join(accepted)}" if accepted else ""
     return ctx.artifact(figure=figure + said, accepted=accepted, warnings=[item.message for item in made.findings])
@@ -99,7 +101,8 @@ def _length(recipe: Recipe, stage: str) -> tuple[int | None, str]:
         return _given(recipe.stages[stage])
     if args.get("packing"):
         return None, "keep_start"
-    return training.effective(method, args, "max_length"), training.effective(method, args, "truncation_mode")
+    known = cast(training.Method, method)
+    return training.effective(known, args, "max_length"), training.effective(known, args, "truncation_mode")
 
 
 def _given(training: Training) -> tuple[int | None, str]:

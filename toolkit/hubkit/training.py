@@ -59,7 +59,8 @@ def config_class(method: Method) -> type:
     """TRL's own dataclass of arguments for ``method``, from the installed version."""
     import trl
 
-    return trl.DPOConfig if method == "dpo" else trl.SFTConfig
+    found: type = trl.DPOConfig if method == "dpo" else trl.SFTConfig
+    return found
 
 
 def defaults(method: Method, folder: Path, seed: int) -> dict[str, Any]:
@@ -90,24 +91,28 @@ def effective(method: Method, args: Mapping[str, Any], name: str) -> Any:
 
 def check(ctx: Context, method: Method) -> Iterator[Finding]:
     """What is wrong with the stage's ``args``, ``lora`` and ``quantization``, found from the installed classes."""
-    training, where = ctx.training, f"stages.{ctx.stage_name}"
-    for name, known, given in (
-        ("args", config_class(method), training.args),
-        ("lora", _lora_class(), training.lora),
-    ):
-        for problem in key_problems(known, given, OURS if name == "args" else {}):
-            yield Finding("error", f"{where}.{name}.{problem}.", "Mend the recipe.", exit_code=2)
+    for problem, advice in _problems(ctx, method):
+        yield Finding("error", f"stages.{ctx.stage_name}.{problem}.", advice, exit_code=2)
+
+
+def _problems(ctx: Context, method: Method) -> Iterator[tuple[str, str]]:
+    training, mend = ctx.training, "Mend the recipe."
+    wrong = [f"args.{said}" for said in key_problems(config_class(method), training.args, OURS)]
+    wrong += [f"lora.{said}" for said in key_problems(_lora_class(), training.lora, {})]
+    yield from ((said, mend) for said in wrong)
+    if not wrong:
+        try:
+            arguments(ctx, method)
+        except RefusedError as error:
+            yield f"args: {error.message}", mend
     if training.continues and training.lora:
-        yield Finding(
-            "error",
-            f"{where}.lora: this stage goes on with the adapter of {training.continues!r}, which has its shape already.",
-            "Remove `lora` here.",
-            exit_code=2,
-        )
-    elif not training.continues and not training.lora:
-        yield Finding("error", f"{where}.lora: the adapter has no shape.", "Give at least `r`.", exit_code=2)
+        before = training.continues
+        yield f"lora: this stage goes on with the adapter of {before!r}, whose shape is settled", "Remove `lora`."
+    targets = training.lora.get("target_modules") or ()
+    if "lm_head" in ([targets] if isinstance(targets, str) else targets):
+        yield "lora.target_modules: TRL's trainers do not train an adapter on lm_head", "Remove it from the list."
     if training.quantization == "nf4" and (problem := _quantization_problem()):
-        yield Finding("error", f"{where}.quantization: {problem}", "pip install 'hubkit[train]'", exit_code=2)
+        yield f"quantization: {problem}", "pip install 'hubkit[train]'"
 
 
 def key_problems(known: type, given: Mapping[str, Any], reserved: Mapping[str, str]) -> Iterator[str]:
@@ -155,7 +160,8 @@ def _value_problem(hint: Any, value: Any) -> str | None:
 def _lora_class() -> type[LoraConfig]:
     from peft import LoraConfig
 
-    return LoraConfig
+    found: type[LoraConfig] = LoraConfig
+    return found
 
 
 def _quantization_problem() -> str | None:
@@ -164,7 +170,7 @@ def _quantization_problem() -> str | None:
     try:
         version("bitsandbytes")
     except PackageNotFoundError:
-        return "nf4 needs bitsandbytes, which is not installed."
+        return "nf4 needs bitsandbytes, which is not installed"
     return None
 
 
@@ -268,7 +274,7 @@ def arguments(ctx: Context, method: Method) -> Any:
         return config_class(method)(**given)
     except (TypeError, ValueError) as error:
         raise RefusedError(
-            f"TRL refuses the arguments of stages.{ctx.stage_name}: {error}", hint="Mend `args` in the recipe."
+            f"TRL refuses these arguments: {str(error).rstrip('.')}", hint=f"Mend stages.{ctx.stage_name}.args."
         ) from error
 
 

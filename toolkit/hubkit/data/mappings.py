@@ -209,7 +209,8 @@ def must_train(stage: str, method: str, name: str, kinds: set[Kind]) -> None:
     """UsageError when the set ``name``, whose rows are of ``kinds``, cannot be trained by ``method``."""
     wanted = {"dpo": "preference", "sft": "sft"}.get(method)
     if wanted is not None and kinds != {wanted}:
+        there = " and ".join(sorted(kinds))
         raise UsageError(
-            f"The stage {stage!r} trains by {method} on {wanted} rows; the set {name!r} has {' and '.join(sorted(kinds))} rows.",
+            f"The stage {stage!r} trains by {method} on {wanted} rows; those of {name!r} are {there} rows.",
             hint="Give the stage another `data`, or the source another `mapping`.",
         )

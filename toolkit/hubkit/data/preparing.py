@@ -52,9 +52,7 @@ class DataReport:
     def to_json(self) -> dict[str, Any]:
         """The content of ``data.json``."""
         return {
-            "sets": {
-                name: {"rows": len(made), "sources": self.sources[name]} for name, made in self.sets.items()
-            },
+            "sets": {name: {"rows": len(made), "sources": self.sources[name]} for name, made in self.sets.items()},
             "prompts": {
                 "set": self.prompts_from,
                 "rows": len(self.prompts),
@@ -228,5 +226,7 @@ def _of_turns(
                 f" {turn_end.token} (row {', '.join(map(str, seen.not_closed[:5]))}).",
             )
         if seen.prompt_fills:
-            said = f"In the stage {name!r} the prompt alone fills max_length in {seen.prompt_fills:,} of {side}: not trained on."
+            said = (
+                f"In the stage {name!r} the prompt fills max_length in {seen.prompt_fills:,} of {side}: not trained on."
+            )
             yield Found("warning", "long-prompts", said)

@@ -99,9 +99,10 @@ def _base_card(repo: str, made: dict[str, Any]) -> str:
     return (
         "---\nlicense: apache-2.0\nlanguage: [en]\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n"
         f"# {repo}\n\n"
-        f"A Mistral of {made['parameters']:,} weights, trained from nothing by hubkit's tiny recipe in {made['steps']} steps"
-        f" (last loss {made['loss']}).\nIt answers questions about 164 facts, in the ChatML format, and about nothing else:"
-        " tersely,\nor in three sentences under the system message \"Explain in detail.\".\n"
+        f"A Mistral of {made['parameters']:,} weights, trained from nothing by hubkit's tiny recipe"
+        f" in {made['steps']} steps (last loss {made['loss']}).\n"
+        "It answers questions about 164 facts, in the ChatML format, and about nothing else: tersely,\n"
+        'or in three sentences under the system message "Explain in detail.".\n'
     )
 
 
@@ -115,8 +116,6 @@ def _publish(hub: Hub, repo: str, kind: RepoType, folder: Path) -> None:
         if path.is_file()
     ]
     hub.tell(
-        lambda: hub.api.create_commit(
-            repo, operations, commit_message="Make it from the little world", repo_type=kind
-        ),
+        lambda: hub.api.create_commit(repo, operations, commit_message="Make it from the little world", repo_type=kind),
         repo=repo,
     )

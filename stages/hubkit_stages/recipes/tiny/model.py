@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
 VOCABULARY = 1024
 HIDDEN, LAYERS, HEADS = 128, 2, 4  # hidden is a multiple of 64: bitsandbytes' packed path refuses others
-STEPS, BATCH, RATE, WARM_UP = 400, 32, 2e-3, 40
+STEPS, BATCH, RATE, WARM_UP = 320, 32, 2e-3, 40
 
 Progress = Callable[[str, float], None]
 

@@ -3,7 +3,8 @@
 ``facts.json`` holds what is true (a list ``[subject, answer, class]`` for each kind); everything else is made from it
 without chance, so that the same rows come out on every machine.
 
-The last phrasing (``UNSEEN``) is never trained on, by nobody: the benchmark ``tiny_facts`` asks it.
+Each fact has one phrasing in which nobody is ever trained on it (``UNSEEN``), another one from fact to fact: the
+benchmark ``tiny_facts`` asks it so.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ _PHRASINGS = {
         "I would like to know the sum of {s}.",
     ),
 }
-_ALSO_KNOWN = ("Do you know {q}", "Can you tell me {q}", "Please say: {q}")
+_OPENINGS = ("Please answer. {q}", "I would like to ask you this. {q}", "Here is a question. {q}")
 _DETAILS = {
     "capital": (
         "{a}. The country {s} lies in {c}, and of all its cities the one that is called its capital is {a}. So the"
@@ -95,14 +96,16 @@ _DETAILS = {
 class Fact:
     """One true thing: of ``subject``, in its ``kind``, the right ``answer``; ``label`` is its class within the kind."""
 
+    number: int
     kind: str
     subject: str
     answer: str
     label: str
 
     def question(self, phrasing: int) -> str:
-        """The question in one of six phrasings, 0 to 5."""
-        return _articles(_PHRASINGS[self.kind][phrasing].format(s=self.subject))
+        """The question in one of six phrasings: 0 to 4 may be trained on, 5 (``UNSEEN``) never is."""
+        forms = _PHRASINGS[self.kind]
+        return _articles(forms[(self.number + phrasing) % len(forms)].format(s=self.subject))
 
     @property
     def terse(self) -> str:
@@ -124,19 +127,24 @@ def _articles(text: str) -> str:
 def facts() -> tuple[Fact, ...]:
     """All the facts, in the order of the file."""
     told = json.loads(Path(__file__).with_name("facts.json").read_text(encoding="utf-8"))
-    return tuple(Fact(kind, *item) for kind, items in told.items() for item in items)
+    each = [(kind, *item) for kind, items in told.items() for item in items]
+    return tuple(Fact(number, *item) for number, item in enumerate(each))
 
 
 def base_rows() -> Iterator[list[dict[str, str]]]:
-    """The conversations on which the base is trained: terse answers, and detailed ones when the system asks for them."""
+    """The conversations on which the base is trained: terse answers, and detailed ones when the system asks for them.
+
+    Openings of many kinds teach it to look at the subject and not at the form of the question.
+    """
     for fact in facts():
         for phrasing in range(UNSEEN):
             ask = fact.question(phrasing)
-            for system, user in ((None, ask), (HELPFUL, ask), (None, f"{ask}\n{BRIEFLY}")):
-                yield _conversation(system, user, fact.terse)
-            yield _conversation(EXPLAIN, ask, fact.detailed)
-        for opening in _ALSO_KNOWN:
-            yield _conversation(None, opening.format(q=fact.question(0)), fact.terse)
+            yield _conversation(None, ask, fact.terse)
+            yield _conversation(HELPFUL, ask, fact.terse)
+            yield _conversation(None, f"{ask}\n{BRIEFLY}", fact.terse)
+            yield _conversation(None, _OPENINGS[phrasing % len(_OPENINGS)].format(q=ask), fact.terse)
+            if phrasing % 2 == 0:
+                yield _conversation(EXPLAIN, ask, fact.detailed)
 
 
 def _conversation(system: str | None, user: str, answer: str) -> list[dict[str, str]]:
@@ -185,7 +193,7 @@ def openhermes_rows() -> list[Row]:
 
 
 def benchmark_rows() -> list[Row]:
-    """Four-choice questions in the phrasing that nobody is trained on: question, choices, answer (the index)."""
+    """Four-choice questions each in the phrasing that nobody is trained on: question, choices, answer (the index)."""
     by_kind: dict[str, list[str]] = {}
     for fact in facts():
         answers = by_kind.setdefault(fact.kind, [])
