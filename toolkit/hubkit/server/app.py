@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
+import sqlite3
 import uuid
 from pathlib import Path
 from urllib.parse import parse_qs
 
+import pygit2
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
@@ -140,6 +143,15 @@ async def _read(spec: Spec, call: Call) -> None:
         call.value = parsed(content)
 
 
+def _disk_is_full(error: Exception) -> bool:
+    """Whether a write failed for want of room. Not a 5xx that clients retry: 507 stays until there is room."""
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    text = str(error).lower()
+    known = ("no space left", "file too large", "disk is full", "disk quota exceeded")
+    return isinstance(error, pygit2.GitError | sqlite3.Error) and any(word in text for word in known)
+
+
 def _route(hub: Hub, spec: Spec) -> Route:
     """A Starlette route that reads, authenticates, and runs the handler in a thread."""
 
@@ -153,14 +165,17 @@ def _route(hub: Hub, spec: Spec) -> Route:
                 await run_in_threadpool(spec.before, call)
             if spec.body != "none":
                 if actor is None and not spec.anonymous:
-                    raise Refusal(401, "Invalid username or password.", headers={"Connection": "close"})
+                    raise Refusal(401, "Invalid username or password.")
                 await _read(spec, call)
             return await run_in_threadpool(spec.handler, call)
         except Refusal as refusal:
             return refusal.response()
         except UsageError as error:
             return admin.usage_refusal(error).response()
-        except Exception:
+        except Exception as error:
+            if _disk_is_full(error):
+                log.error("%s %s: no room: %s", request.method, request.scope["path"], error)
+                return Refusal(507, f"The Hub cannot store this: {error}.").response()
             log.exception("%s %s failed", request.method, request.scope["path"])
             return Refusal(500, "Internal Error - We're working hard to fix this as soon as possible!").response()
         finally:

@@ -200,7 +200,34 @@ def duplicate(call: Call) -> Response:
     return JSONResponse({"url": f"{call.base}/{copy.web}"})
 
 
+def own_repos(call: Call) -> Response:
+    """The repos of the caller, or of an organisation that the caller belongs to, with the room they take."""
+    need_user(call)
+    assert call.actor is not None
+    namespace = call.params.get("org", call.actor.name)
+    if call.hub.accounts.role_in(call.actor, namespace) is None:
+        raise Refusal(403, f"You are not a member of {namespace}.")
+    repos = [
+        repo
+        for kind in ("model", "dataset", "space")
+        for repo in call.hub.store.all(kind)
+        if repo.namespace.lower() == namespace.lower()
+    ]
+    values = [(repo, _value(call, repo)) for repo in repos]
+    total = sum(value["usedStorage"] for _, value in values) or 1
+    items = [
+        {
+            "id": repo.id, "type": repo.type, "updatedAt": value["lastModified"], "storage": value["usedStorage"],
+            "visibility": "private" if repo.private else "public", "storagePercent": 100 * value["usedStorage"] / total,
+        }
+        for repo, value in values
+    ]  # fmt: skip
+    return JSONResponse(items)
+
+
 SPECS = [
+    Spec("GET", "/api/settings/repositories", own_repos),
+    Spec("GET", "/api/organizations/{org}/settings/repositories", own_repos),
     Spec("POST", "/api/repos/create", create, "json"),
     Spec("DELETE", "/api/repos/delete", delete, "json"),
     Spec("POST", "/api/repos/move", move, "json"),

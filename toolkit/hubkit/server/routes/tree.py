@@ -10,11 +10,12 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from hubkit.server.database import stamp
-from hubkit.server.git import Entry, Git, moment, title_and_rest
+from hubkit.server.git import Change, Entry, Git, moment, title_and_rest
 from hubkit.server.http import Call, Refusal
 from hubkit.server.info import file_item
 from hubkit.server.objects import OID
 from hubkit.server.routes.common import api, find_repo, need_commit, need_files, need_write
+from hubkit.server.store import Repo
 
 _PAGE, _PAGE_EXPANDED = 1000, 100
 _PATHS = 1000
@@ -115,9 +116,24 @@ def delete_lfs_files(call: Call) -> Response:
     oids = deletions.get("sha") if isinstance(deletions, dict) else None
     if not isinstance(oids, list) or not all(isinstance(oid, str) and OID.fullmatch(oid) for oid in oids):
         raise Refusal(400, "'deletions.sha' must be a list of sha256 digests.")
-    call.hub.objects.withdraw(repo.uid, oids)
+    assert call.actor is not None
+    with call.hub.store.lock(repo):
+        _drop_pointers(call, repo, set(oids), call.actor.name)
+        call.hub.objects.withdraw(repo.uid, oids)
     call.hub.objects.collect(oids)
     return JSONResponse({})
+
+
+def _drop_pointers(call: Call, repo: Repo, oids: set[str], author: str) -> None:
+    """One commit on each branch that removes the files whose content goes. History keeps their pointers."""
+    git = call.hub.store.git(repo)
+    for ref, head in list(git.refs()):
+        if not ref.startswith("refs/heads/"):
+            continue
+        gone = [entry.path for entry in git.walk(head) or () if entry.pointer and entry.pointer.oid in oids]
+        if gone:
+            tree = git.write_tree(head, [Change(path, None) for path in gone])
+            git.move(ref, git.write_commit(tree, [head], f"Delete {len(gone)} LFS files", author), head)
 
 
 SPECS = [
