@@ -83,14 +83,14 @@ def results(value: float, stderr: float | None = 0.0151, *, limit: int | None = 
 def training(name: str, rows: int, steps: int) -> dict[str, Any]:
     """``training.json``."""
     return {
-        "stage": name, "uses": name, "method": {"dpo": "DPO", "sft": "SFT"}[name], "rows": rows, "epochs": 0.61,
+        "stage": name, "uses": name, "method": name, "rows": rows, "epochs": 0.61,
         "steps": steps, "seconds": 41.7, "tokens_per_second": 4321.9, "peak_memory_bytes": 1_234_567_890,
         "device": "cpu, 2 threads", "base": {"repo": "me/tiny", "commit": "b" * 40},
         "continues": {"dpo": None, "sft": "dpo"}[name], "quantization": "nf4",
         "lora": {"r": 16, "target_modules": ["q_proj", "v_proj"], "bias": "none"},
         "args": {"learning_rate": 5e-05, "beta": 0.1, "loss_type": ["sigmoid", "sft"], "bf16": True},
         "curve": [{"step": 1, "loss": 0.6931}, {"step": steps, "loss": 0.0412}],
-        "libraries": {"trl": "1.16.0", "peft": "0.21.2"}, "truncation": {},
+        "libraries": {"trl": "1.16.0", "peft": "0.21.2"}, "truncation": {"max_length": 40, "turn_end_lost": {"chosen": 1.0, "rejected": 0.0}},
     }  # fmt: skip
 
 

@@ -180,6 +180,14 @@ def test_a_rehearsal_is_called_one_and_stays_out_of_the_metadata() -> None:
     assert "model-index" in _card().metadata
 
 
+def test_columns_in_other_dtypes_are_said_to_be() -> None:
+    evidence = samples.evidence()
+    assert "in the dtype of its own weights" not in _card().text
+    evidence.files["base-scores"]["results.json"]["settings"]["dtype"] = "float32"
+    card = render_card(build_context(samples.recipe(), "main", evidence))
+    assert "`base` in `float32`, `dpo-v0` in `bfloat16`, `main` in `bfloat16`." in card.text
+
+
 # --- the words of the recipe -----------------------------------------------------------------------------------------
 
 _NASTY = st.one_of(

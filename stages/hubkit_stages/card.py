@@ -58,7 +58,8 @@ def run(ctx: Context) -> Artifact:
         ctx.out / NUMBERS,
         {name: [number.to_json() for number in card.numbers] for name, card in cards.items()},
     )
-    return ctx.artifact(numbers=sum(len(card.numbers) for card in cards.values()))
+    count = sum(len(card.numbers) for card in cards.values())
+    return ctx.artifact(figure=f"{count:,} numbers, each from a result file", numbers=count)
 
 
 def _cards(ctx: Context, evidence: Evidence) -> dict[str, Rendered]:

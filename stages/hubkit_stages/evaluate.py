@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubkit.errors import HubkitError, UsageError
+from hubkit.evals.figures import four
 from hubkit.evals.readers import read_lm_eval
 from hubkit.evals.results import RAW_FILE, RESULTS_FILE, Settings, Subject
 from hubkit.evals.suites import Suite, harness_tasks, resolve
@@ -80,7 +81,9 @@ def run(ctx: Context) -> Artifact:
             f"lm-eval gave no usable number for {', '.join(missing)}.",
             hint="The step's log says what went wrong with these tasks.",
         )
-    return ctx.artifact(average=results.average.value, rehearsal=results.rehearsal)
+    average = results.average.value or 0.0
+    figure = f"average {four(average)}" + (f" on {asked.limit:,} examples a task" if asked.limit else "")
+    return ctx.artifact(figure=figure, average=average, rehearsal=results.rehearsal)
 
 
 def _include(ctx: Context) -> Path | None:

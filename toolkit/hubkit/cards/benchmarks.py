@@ -38,6 +38,7 @@ def benchmarks(recipe: Recipe, variant: str, files: Mapping[str, Any], evidence:
         "harness": own["libraries"].get("lm_eval", ""),
         "columns": [clean(name) for name in found],
         "same_settings": len({_settings(item) for item in found.values() if item}) <= 1,
+        "dtypes": _dtypes(found),
         "averages": [_cell((made or {}).get("average")) for made in wrapped.values()],
         "rule": clean(mine.average.text),
         "several": len(mine.suites) > 1,
@@ -46,7 +47,13 @@ def benchmarks(recipe: Recipe, variant: str, files: Mapping[str, Any], evidence:
 
 
 def _settings(results: Results) -> str:
-    return results.settings.model_dump_json(exclude={"device", "batch_size"})
+    return results.settings.model_dump_json(exclude={"device", "batch_size", "dtype"})
+
+
+def _dtypes(found: Mapping[str, Results | None]) -> list[tuple[str, str]]:
+    """(column, dtype) of every column that was measured, when they are not all alike; else empty."""
+    dtypes = [(clean(name), clean(item.settings.dtype)) for name, item in found.items() if item]
+    return dtypes if len({dtype for _, dtype in dtypes}) > 1 else []
 
 
 def _suite(

@@ -24,6 +24,7 @@ from hubkit.files import digest_of
 SYSTEM = "You are a helpful assistant."
 QUESTION = "What do you know about the moon?"
 FORMS = {"merged": "merged weights", "adapter": "adapter on the base", "four-bit": "adapter on the four-bit base"}
+_METHODS = {"dpo": "DPO", "sft": "SFT"}
 _FACTS = ("rows", "epochs", "steps", "seconds", "tokens_per_second", "peak_memory_bytes", "device")
 PUBLISHED = ("merged", "adapter")
 
@@ -133,11 +134,12 @@ def _stage(recipe: Recipe, name: str, files: Mapping[str, Any]) -> dict[str, Any
     losses = [point["loss"] for point in curve if isinstance(point, dict) and point.get("loss") is not None]
     return {
         "name": clean(name),
-        "method": made.get("method") or clean(_uses(recipe, name)),
+        "method": _METHODS.get(method := made.get("method") or clean(_uses(recipe, name)), method),
         "continues": clean(stage.continues or ""),
         "set": clean(stage.data),
         "sources": [{**source, "dropped": list((source.get("dropped") or {}).items())} for source in sources],
         "facts": {**dict.fromkeys(_FACTS), **made},
+        "turn_end_lost": list(((made.get("truncation") or {}).get("turn_end_lost") or {}).items()),
         "quantization": made.get("quantization") or stage.quantization,
         "lora": made.get("lora") or {},
         "args": made.get("args") or {},
