@@ -69,4 +69,5 @@ def run(ctx: Context) -> Artifact:
     )
     write_json(ctx.out / "merge.json", report.to_json())
     figure = f"{report.changed} of {report.tensors} tensors changed, {report.bytes / 1e6:,.1f} MB in {report.dtype}"
-    return ctx.artifact(figure=figure, changed=report.changed, bytes=report.bytes)
+    known_digests = {f"model/{name}": item for name, item in report.files.items()}
+    return ctx.artifact(known=known_digests, figure=figure, changed=report.changed, bytes=report.bytes)

@@ -28,6 +28,8 @@ Mode = Literal["human", "json", "quiet"]
 
 _TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{16,}\b|(?i:bearer\s+)[A-Za-z0-9._~+/=-]{16,}")
 _secrets: set[str] = set()
+_UNBOUNDED = 10_000
+"""Columns of what is no terminal: a file or a pipe gets whole lines."""
 
 
 def hide(secret: str | None) -> None:
@@ -168,6 +170,7 @@ class Output:
         interactive = False if os.environ.get("CI") else None
         self.data = Console(
             file=RedactingStream(self.stdout),  # type: ignore[arg-type]  # a Console writes and flushes, no more
+            width=None if self.stdout.isatty() else _UNBOUNDED,
             no_color=plain,
             soft_wrap=True,
             highlight=False,
@@ -229,10 +232,14 @@ class Output:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
-    """A table of words for :meth:`Output.result`; columns whose heads end in '#' are set flush right."""
+    """A table of words for :meth:`Output.result`.
+
+    Columns whose heads end in '#' are set flush right. On a narrow terminal words wrap, names and figures do not.
+    """
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for head in heads:
-        made.add_column(head.rstrip("#"), justify="right" if head.endswith("#") else "left", no_wrap=True)
+    for place, head in enumerate(heads):
+        figures = head.endswith("#")
+        made.add_column(head.rstrip("#"), justify="right" if figures else "left", no_wrap=figures or place == 0)
     for row in rows:
         made.add_row(*[Text(cell) for cell in row])
     return made

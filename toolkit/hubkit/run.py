@@ -164,9 +164,12 @@ class Context:
         known = [*self.recipe.variants, *self.recipe.stages]
         return {which: self.inputs[f"{name}[{which}]"] for which in known if f"{name}[{which}]" in self.inputs}
 
-    def artifact(self, **summary: Any) -> Artifact:
-        """Close ``out``: move it to its place and write its manifest, last. ``summary`` is shown to people."""
-        return self.run.keep(self, summary)
+    def artifact(self, *, known: Mapping[str, Digests] | None = None, **summary: Any) -> Artifact:
+        """Close ``out``: move it to its place and write its manifest, last. ``summary`` is shown to people.
+
+        ``known`` are digests of files by path in ``out``, from the code that wrote them: those are not read again.
+        """
+        return self.run.keep(self, summary, known)
 
 
 class Stage(Protocol):
@@ -290,9 +293,9 @@ class Run:
         (folder / "out").mkdir(parents=True)
         (folder / "scratch").mkdir(exist_ok=True)
 
-    def keep(self, ctx: Context, summary: Mapping[str, Any]) -> Artifact:
+    def keep(self, ctx: Context, summary: Mapping[str, Any], known: Mapping[str, Digests] | None = None) -> Artifact:
         """Move the files of ``ctx.out`` to their place and write the manifest last."""
-        manifest = Manifest.of(ctx.out)
+        manifest = Manifest.of(ctx.out, known)
         for name in manifest.files:
             with (ctx.out / name).open("rb") as file:
                 os.fsync(file.fileno())

@@ -15,7 +15,9 @@ import click
 from hubkit.config import RECIPE_FILE, Recipe, load_recipe
 from hubkit.errors import UsageError
 from hubkit.output import Output, hide
-from hubkit.run import Target, hubkit_home
+from hubkit.pipeline import Desk
+from hubkit.release import finished_desk
+from hubkit.run import Run, Target, find_runs, hubkit_home
 
 HUGGINGFACE = "https://huggingface.co"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -150,3 +152,18 @@ def ask(question: str, *, yes: bool) -> None:
     if not os.isatty(0):
         raise UsageError(f"{question} Nobody is there to ask.", hint="Give -y to agree.")
     click.confirm(question, abort=True, err=True)
+
+
+def last_desk(recipe: Recipe, folder: Path, hub_name: str | None) -> Desk:
+    """The desk as the last run of this recipe left it; an empty one when there is none. Starts no Hub."""
+    home = hubkit_home()
+    name = hub_name or recipe.hub
+    if name == "embedded":
+        target = Target("", home / "hf" / "embedded", embedded=True)
+        hub = "embedded"
+    else:
+        target = find_target(hub_name, recipe, start=False)
+        hub = target.endpoint
+    same = [run for run in find_runs(home) if (run.about()["repo"], run.about()["hub"]) == (recipe.repo, hub)]
+    run = same[-1] if same else Run(home / "runs" / "(none)")
+    return finished_desk(recipe, folder, target, run)

@@ -9,15 +9,13 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
-from hubkit.cli.common import built_in_recipes, find_recipe, find_target, hub_option, output_of, speaks
+from hubkit.cli.common import built_in_recipes, find_recipe, hub_option, last_desk, output_of, speaks
 from hubkit.config import RECIPE_FILE, Recipe, recipe_schema
 from hubkit.errors import UsageError
 from hubkit.files import write_atomic, write_json
 from hubkit.names import repo_id_problem
 from hubkit.output import duration, megabytes, table
-from hubkit.pipeline import Desk, Job
-from hubkit.release import finished_desk
-from hubkit.run import Run, Target, find_runs, hubkit_home
+from hubkit.pipeline import Job
 
 _SCHEMA = "hubkit.schema.json"
 
@@ -70,7 +68,7 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
     """
     found, folder = find_recipe(recipe)
     output = output_of()
-    desk = _desk(found, folder, hub_name)
+    desk = last_desk(found, folder, hub_name)
     rows, listed = [], []
     for job in desk.jobs:
         artifact = desk.finished.get(job.id)
@@ -115,18 +113,3 @@ def _does(job: Job, recipe: Recipe) -> str:
     )
     quantized = "" if stage.quantization == "none" else f", {stage.quantization.upper()} base"
     return f"{job.stage.upper()} on {sources}{after}{quantized}"
-
-
-def _desk(recipe: Recipe, folder: Path, hub_name: str | None) -> Desk:
-    """The desk as the last run of this recipe left it; an empty one when there is none. Starts no Hub."""
-    home = hubkit_home()
-    name = hub_name or recipe.hub
-    if name == "embedded":
-        target = Target("", home / "hf" / "embedded", embedded=True)
-        hub = "embedded"
-    else:
-        target = find_target(hub_name, recipe, start=False)
-        hub = target.endpoint
-    same = [run for run in find_runs(home) if (run.about()["repo"], run.about()["hub"]) == (recipe.repo, hub)]
-    run = same[-1] if same else Run(home / "runs" / "(none)")
-    return finished_desk(recipe, folder, target, run)

@@ -1,0 +1,70 @@
+"""`hubkit check`: is a model fit to be loaded and talked to? For anyone's model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import RenderableType
+from rich.text import Text
+
+from hubkit.checkup import CheckReport, FolderSource, RepoSource
+from hubkit.checkup import check as look
+from hubkit.cli.common import find_target, hub_option, output_of, speaks
+from hubkit.errors import HubkitError
+from hubkit.hub import connect
+from hubkit.output import megabytes, table
+
+_MARKS = {"error": "red", "warning": "yellow", "note": "dim"}
+
+
+@click.command()
+@click.argument("what", metavar="REPO|FOLDER")
+@click.option("--revision", default="main", show_default=True, help="Branch, tag or commit of a repo.")
+@hub_option
+@speaks
+def check(what: str, revision: str, hub_name: str | None) -> None:
+    """Look at a model without loading it: turn end, templates, eos agreement, dtype, adapter base, card, secrets.
+
+    Exit code 3 when something is wrong.
+
+    \b
+    hubkit check hubkit/tiny-hermes-dpo --revision dpo-v0
+    hubkit check ./my-model
+    """
+    report = look(_source(what, revision, hub_name))
+    output_of().result(report.to_json(), *_shown(report))
+    if not report.sound:
+        sys.exit(3)
+
+
+def _source(what: str, revision: str, hub_name: str | None) -> FolderSource | RepoSource:
+    if not Path(what).is_dir():
+        return RepoSource(connect(find_target(hub_name)), what, revision)
+    try:
+        hub = connect(find_target(hub_name, start=False))
+    except HubkitError:
+        hub = None
+    return FolderSource(Path(what), hub)
+
+
+def _shown(report: CheckReport) -> list[RenderableType]:
+    end = f"{report.turn_end.token} ({report.turn_end.id})" if report.turn_end else "not found"
+    facts = [
+        ("what it is", report.kind),
+        ("architecture", report.architecture or "not told"),
+        ("base model", report.base_model or "not told"),
+        ("parameters", f"{report.parameters:,}" if report.parameters is not None else "not told"),
+        ("dtype", report.dtype or "not told"),
+        ("template", report.template or "none"),
+        ("turn end", end),
+        ("files", f"{report.files}, {megabytes(report.bytes)}"),
+    ]
+    shown: list[RenderableType] = [Text(report.name, "bold"), table(("", ""), facts), Text()]
+    for finding in report.findings:
+        hint = f" {finding.hint}" if finding.hint else ""
+        shown.append(Text.assemble((f"{finding.level}: ", _MARKS[finding.level]), finding.message, hint))
+    if not report.findings:
+        shown.append(Text("Nothing is wrong."))
+    return shown
