@@ -16,7 +16,7 @@ import httpx
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
-from hubkit.errors import UsageError
+from hubkit.errors import ConflictError, UsageError
 from hubkit.server import process
 from hubkit.server.folder import Folder, held
 from hubkit.server.process import Running
@@ -91,6 +91,15 @@ def test_sigterm_ends_it_cleanly(hub: Running) -> None:
     os.kill(hub.pid, signal.SIGTERM)
     until(lambda: not held(Folder(hub.data).serving_lock))
     assert "stopped" in (hub.data / "log" / "hub.log").read_text().splitlines()[-1]
+
+
+def test_a_server_that_does_not_answer_is_said_and_can_be_stopped(hub: Running) -> None:
+    os.kill(hub.pid, signal.SIGSTOP)
+    with pytest.raises(ConflictError) as refused:
+        process.start(hub.data, timeout=0.1)
+    assert "does not answer" in refused.value.message and "hubkit hub stop" in (refused.value.hint or "")
+    assert process.stop(hub.data, timeout=0.5)
+    assert process.start(hub.data, port=0).pid != hub.pid
 
 
 @pytest.mark.parametrize("objects", [1, 40, 79, 120])

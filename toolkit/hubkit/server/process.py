@@ -50,18 +50,30 @@ def start(
     ``port`` None takes the last one, else 8750, else any free one; 0 takes any free one.
     ``faults`` lets tests script faults.
     Raises UsageError when ``port`` is taken by another program, RemoteError when the server does not come up
-    within ``timeout`` seconds.
+    within ``timeout`` seconds, ConflictError when one holds the folder and does not answer in that time.
     """
     if host not in {"127.0.0.1", "localhost", "::1"}:
         raise UsageError(f"The embedded Hub listens on loopback only, not on {host}.", hint="Leave the host out.")
     folder = Folder(Path(data).resolve())
     folder.create()
     with Lock(folder.starting_lock):
-        if found := status(folder.root):
+        if found := _serving(folder, timeout):
             if port and not found.url.endswith(f":{port}"):
                 raise UsageError(f"This Hub already runs at {found.url}.", hint="Stop it first: hubkit hub stop")
             return found
         return _launch(folder, host, port, timeout, faults)
+
+
+def _serving(folder: Folder, timeout: float) -> Running | None:
+    """The server that holds the folder, given time to answer; None when none holds it."""
+    deadline = time.monotonic() + timeout
+    while held(folder.serving_lock):
+        if found := status(folder.root):
+            return found
+        if time.monotonic() > deadline:
+            raise _failure(folder, EXIT_FOLDER_IN_USE, None)
+        time.sleep(0.05)
+    return None
 
 
 def _launch(folder: Folder, host: str, port: int | None, timeout: float, faults: bool) -> Running:

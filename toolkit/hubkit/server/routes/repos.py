@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
 from hubkit.names import repo_id_problem
 from hubkit.server.accounts import namespace_problem
+from hubkit.server.git import Git
 from hubkit.server.http import Call, Refusal, Spec, whole
 from hubkit.server.info import expanded, repo_info, summary
 from hubkit.server.routes.common import (
@@ -22,6 +24,7 @@ from hubkit.server.routes.common import (
     need_write,
     repo_type,
 )
+from hubkit.server.safetensors import parameters
 from hubkit.server.store import Repo, TakenError
 
 _PRIVATE = {"public": False, "private": True, "protected": True}
@@ -141,7 +144,19 @@ def info(call: Call) -> Response:
     commit = need_commit(git, revision) if revision is not None else git.resolve("main")
     value = repo_info(repo, git, call.hub.store.path(repo), commit, blobs=call.flag("blobs"))
     wanted = call.query.getlist("expand") + call.query.getlist("expand[]")
+    if commit and repo.type == "model" and (not wanted or "safetensors" in wanted):
+        value |= _weights(call, repo, git, commit)
     return JSONResponse(expanded(value, wanted) if wanted else value)
+
+
+def _weights(call: Call, repo: Repo, git: Git, commit: str) -> dict[str, Any]:
+    """``safetensors`` of a model's info: the parameters of the weights at its root, an adapter's aside."""
+    counts: Counter[str] = Counter()
+    for entry in git.walk(commit, recursive=False) or ():
+        large = entry.pointer and entry.path.endswith(".safetensors") and not entry.path.startswith("adapter")
+        if entry.pointer and large and call.hub.objects.has(repo.uid, entry.pointer.oid):
+            counts.update(parameters(call.hub.objects.path(entry.pointer.oid)))
+    return {"safetensors": {"parameters": dict(counts), "total": counts.total()}} if counts else {}
 
 
 def listing(call: Call) -> Response:

@@ -1,0 +1,38 @@
+"""How many numbers of which type a safetensors file holds: read from its header alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+_HEADER_LIMIT = 25_000_000
+
+
+@lru_cache(maxsize=256)
+def parameters(path: Path) -> dict[str, int]:
+    """Parameters by type (``{"BF16": 7241748480}``); empty when the file is not safetensors."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(_HEADER_LIMIT, path.stat().st_size - 8):
+                return {}
+            header = json.loads(file.read(length))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    found: Counter[str] = Counter()
+    for name, tensor in header.items() if isinstance(header, dict) else ():
+        if name != "__metadata__" and (count := _count(tensor)) is not None:
+            found[str(tensor["dtype"])] += count
+    return dict(found)
+
+
+def _count(tensor: Any) -> int | None:
+    shape = tensor.get("shape") if isinstance(tensor, dict) else None
+    if not isinstance(shape, list) or not isinstance(tensor.get("dtype"), str) or len(shape) > 32:
+        return None
+    whole = all(isinstance(size, int) and 0 <= size < 2**40 for size in shape)
+    return math.prod(shape) if whole else None
