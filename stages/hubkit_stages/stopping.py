@@ -52,7 +52,7 @@ def run(ctx: Context) -> Artifact:
         },
     )
     figure = ", ".join(f"{name} {rate.rate:.1%}" for name, rate in measured.items())
-    return ctx.artifact(figure=figure, **{name: rate.rate for name, rate in measured.items()})
+    return ctx.artifact(figure=figure, rates={name: rate.rate for name, rate in measured.items()})
 
 
 Load = Callable[[], tuple[Any, Any]]

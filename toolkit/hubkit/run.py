@@ -29,6 +29,7 @@ from hubkit.config import Recipe, Training, Variant
 from hubkit.errors import ConflictError, HubkitError, UsageError
 from hubkit.files import (
     MANIFEST,
+    Digests,
     Manifest,
     digest_of,
     fsync_folder,
