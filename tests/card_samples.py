@@ -90,7 +90,8 @@ def training(name: str, rows: int, steps: int) -> dict[str, Any]:
         "lora": {"r": 16, "target_modules": ["q_proj", "v_proj"], "bias": "none"},
         "args": {"learning_rate": 5e-05, "beta": 0.1, "loss_type": ["sigmoid", "sft"], "bf16": True},
         "curve": [{"step": 1, "loss": 0.6931}, {"step": steps, "loss": 0.0412}],
-        "libraries": {"trl": "1.16.0", "peft": "0.21.2"}, "truncation": {"max_length": 40, "turn_end_lost": {"chosen": 1.0, "rejected": 0.0}},
+        "libraries": {"trl": "1.16.0", "peft": "0.21.2"},
+        "truncation": {"max_length": 40, "turn_end_lost": {"chosen": 1.0, "rejected": 0.0}},
     }  # fmt: skip
 
 

@@ -141,11 +141,19 @@ def _stage(recipe: Recipe, name: str, files: Mapping[str, Any]) -> dict[str, Any
         "facts": {**dict.fromkeys(_FACTS), **made},
         "turn_end_lost": list(((made.get("truncation") or {}).get("turn_end_lost") or {}).items()),
         "quantization": made.get("quantization") or stage.quantization,
-        "lora": made.get("lora") or {},
+        "lora": _lora(made.get("lora") or {}),
         "args": made.get("args") or {},
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
     }
+
+
+def _lora(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The adapter's settings; of the modules that it changes the last names, once each, for a 7B has hundreds."""
+    modules = settings.get("target_modules")
+    if not isinstance(modules, list):
+        return dict(settings)
+    return {**settings, "target_modules": list(dict.fromkeys(str(name).rsplit(".", 1)[-1] for name in modules))}
 
 
 def _findings(files: Mapping[str, Any], chain: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -156,6 +156,25 @@ def environment(templates: Path) -> ImmutableSandboxedEnvironment:
     return made
 
 
+def unwrapped(body: str) -> str:
+    """``body`` with each paragraph on one line and no two empty lines in a row.
+
+    Templates are wrapped for those who edit them. Tables, lists, headings, HTML and fenced blocks stay as they are.
+    """
+    lines: list[str] = []
+    fenced = joins = False
+    for line in body.splitlines():
+        fence = line.startswith("```")
+        prose = not (fenced or fence or not line.strip() or line[0] in "|-#< \x00")
+        if prose and joins:
+            lines[-1] = f"{lines[-1].rstrip()} {line.lstrip()}"
+        elif line.strip() or fenced or (lines and lines[-1]):
+            lines.append(line if line.strip() else "")
+        fenced = fenced != fence
+        joins = prose
+    return "\n".join(lines).strip() + "\n"
+
+
 @cache
 def _templates() -> Path:
     return resource_dir("card_templates")
@@ -174,5 +193,5 @@ def render_card(context: Mapping[str, Any], which: str = MODEL_CARD, *, template
         _RECORDER.reset(token)
     block, metadata, in_metadata = front_matter(context["metadata"][which])
     head = f"---\n{block}\n---\n\n"
-    text, numbers = recorder.finish(re.sub(r"\n{3,}", "\n\n", body).strip() + "\n", len(head))
+    text, numbers = recorder.finish(unwrapped(body), len(head))
     return Rendered(head + text, metadata, (*in_metadata, *numbers))
