@@ -274,3 +274,9 @@ def test_validate_yaml_says_what_is_wrong(raw: httpx.Client) -> None:
         assert (answer.status_code, len(answer.json()["errors"])) == (400, 1), text
     bomb = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
     assert said(f"---\n{bomb}---\n").status_code == 400
+    merges = "a0: &a0 {x: 1}\n" + "".join(
+        f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12)
+    )
+    assert said(f"---\n{merges}---\n").json()["errors"] == [
+        {"message": "YAML metadata error: merge keys (<<) are not allowed"}
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import errno
 import logging
 import re
@@ -116,9 +118,6 @@ def _authenticate(hub: Hub, request: Request) -> Actor | None:
 
 
 def _basic_password(value: str) -> str:
-    import base64
-    import binascii
-
     try:
         return base64.b64decode(value, validate=True).decode("utf-8").partition(":")[2]
     except (binascii.Error, ValueError):
@@ -177,7 +176,7 @@ def _route(hub: Hub, spec: Spec) -> Route:
                 log.error("%s %s: no room: %s", request.method, request.scope["path"], error)
                 return Refusal(507, f"The Hub cannot store this: {error}.").response()
             log.exception("%s %s failed", request.method, request.scope["path"])
-            return Refusal(500, "Internal Error - We're working hard to fix this as soon as possible!").response()
+            return Refusal(500, "The embedded Hub failed at this; its log says why.").response()
         finally:
             if call and call.spooled:
                 call.spooled.path.unlink(missing_ok=True)
@@ -189,7 +188,7 @@ async def _unknown(request: Request, error: Exception) -> Response:
     """No such address. Below ``/api/models/`` and the like a client wants to hear of a missing repo."""
     about_repo = re.match(r"/(api/(models|datasets|spaces|kernels)/|([^/]+/){1,3}resolve/)", request.scope["path"])
     code = "RepoNotFound" if about_repo else None
-    return Refusal(404, "Sorry, we can't find the page you are looking for.", code).response()
+    return Refusal(404, "There is nothing at this address.", code).response()
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:

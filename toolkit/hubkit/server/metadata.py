@@ -39,9 +39,11 @@ class _Loader(yaml.SafeLoader):
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
     seen: dict[Any, Any] = {}
     for key_node, value_node in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            # Merging copies; nine merges of nine merges of ... would fill the memory.
+            raise BadMetadata("merge keys (<<) are not allowed")
         key = loader.construct_object(key_node, deep=True)
         try:
             twice = key in seen

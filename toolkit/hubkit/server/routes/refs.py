@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -126,8 +127,6 @@ def _shown(item: Any, formatted: bool) -> dict[str, Any]:
 
 
 def _escaped(text: str) -> str:
-    import html
-
     return html.escape(text, quote=False)
 
 
