@@ -316,6 +316,22 @@ def test_somebody_is_faster(hub: Running, release: Release, monkeypatch: pytest.
     assert sorted(connected.tree(REPO, "main")) == [".gitattributes", "THEIRS.md"]
 
 
+def test_somebody_makes_the_branch_first(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    release.publish()
+    connected = hub_of(release)
+    first = publishing.initial_commit(connected, REPO)
+    real = Hub.create_branch
+
+    def late(hub: Hub, repo: str, branch: str, commit: str, *rest: Any) -> str:
+        real(connected, repo, branch, first)
+        return real(hub, repo, branch, commit, *rest)
+
+    monkeypatch.setattr(Hub, "create_branch", late)
+    with pytest.raises(ConflictError, match=f"'dpo-v0' of {REPO} moved to {first[:12]}"):
+        release.promote()
+    assert heads(release)["dpo-v0"] == first
+
+
 def test_several_releases_at_once(hub: Running, tmp_path: Path) -> None:
     """Each branch ends as one of them, whole; whoever lost says so with exit code 4."""
     rivals = [Release.on(hub, tmp_path / str(number)).train(number + 1) for number in range(4)]
@@ -348,7 +364,8 @@ def test_several_releases_at_once(hub: Running, tmp_path: Path) -> None:
 
 
 def test_an_answer_that_is_lost_is_no_failure(hub: Running, release: Release) -> None:
-    faults(hub, {"route": "POST .*/commit/", "action": "drop-after", "count": 0})
+    lost = {"action": "drop-after", "count": 0}
+    faults(hub, {"route": "POST .*/commit/", **lost}, {"route": "POST .*/branch/", **lost})
     release.publish()
     release.promote()
     assert len([line for line in requests(hub) if line.startswith("POST") and "/commit/" in line]) == 3

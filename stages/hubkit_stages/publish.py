@@ -111,8 +111,8 @@ def provenance(ctx: Context) -> dict[str, Any]:
         "variant": ctx.variant_name,
         "base": {"repo": base["repo"], "commit": base["commit"]},
         "data": [
-            {key: source.get(key) for key in ("repo", "commit", "split")}
-            for _, found in sorted(data["sets"].items())
+            {"set": name, **{key: source.get(key) for key in ("repo", "commit", "split")}}
+            for name, found in sorted(data["sets"].items())
             for source in found["sources"]
         ],
         "stage": training["stage"],

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from hubkit.diff import Entry
-from hubkit.errors import RefusedError, RemoteError, UsageError
+from hubkit.errors import ConflictError, RefusedError, RemoteError, UsageError
 from hubkit.run import Target
 from hubkit.wire import install, retried, translated
 
@@ -250,15 +250,26 @@ class Hub:
         return made
 
     def create_branch(self, repo: str, branch: str, commit: str, repo_type: RepoType = "model") -> str:
-        """Make ``branch`` at ``commit``; returns its head, another commit when somebody was faster."""
-        self.tell(
-            lambda: self.api.create_branch(repo, branch=branch, revision=commit, repo_type=repo_type, exist_ok=True),
-            repo=repo,
-            revision=commit,
-        )
+        """Make ``branch`` at ``commit``; returns its head, another commit when somebody was faster.
+
+        When the answer is lost, the branch itself is looked at.
+        """
+        lost: RemoteError | None = None
+        try:
+            self.tell(
+                lambda: self.api.create_branch(
+                    repo, branch=branch, revision=commit, repo_type=repo_type, exist_ok=True
+                ),
+                repo=repo,
+                revision=commit,
+            )
+        except RemoteError as error:
+            lost = error
         head = self.head(repo, branch, repo_type)
         if head is None:
-            raise RemoteError(f"{repo} has no branch {branch!r} after it was made.", hint="Run the command again.")
+            raise lost or ConflictError(
+                f"{repo} has no branch {branch!r} after it was made.", hint="Run the command again."
+            )
         return head
 
     def delete_branch(self, repo: str, branch: str, repo_type: RepoType = "model") -> bool:

@@ -134,9 +134,14 @@ def stage(hub: Hub, repo: str, branch: str, bundle: Bundle, *, title: str, note:
         return head
     note("staging-begun", branch=branch, commit=head)
     added = additions(bundle, [change.path for change in difference.changes if change.after])
-    with translated(hub.endpoint, repo, branch):
-        # Files go up before the commit and are kept by digest: sending them again costs a question, not their bytes.
-        retried(lambda: hub.api.preupload_lfs_files(repo, added, revision=branch, free_memory=False))
+    try:
+        with translated(hub.endpoint, repo, branch):
+            # Files go up before the commit and are kept by digest: sending them again costs no bytes.
+            retried(lambda: hub.api.preupload_lfs_files(repo, added, revision=branch, free_memory=False))
+    except UsageError as error:
+        if hub.head(repo, branch) is None:
+            raise moved(repo, branch, head, None) from error
+        raise
     note("staging-uploaded", branch=branch)
     removed = [CommitOperationDelete(change.path) for change in difference.removed]
     done = commit(hub, repo, branch, head, [*added, *removed], lambda tree: not compare(tree, wanted), title)
@@ -242,10 +247,10 @@ def move(
     head = hub.head(repo, branch)
     if head is None:
         made = hub.create_branch(repo, branch, source)
+        if made != source:  # somebody else made it at the same moment
+            raise moved(repo, branch, None, made)
         note(f"branch-moved[{branch}]", branch=branch, commit=made, source=source)
-        if made == source:
-            return Move(made, None, True)
-        head = made  # somebody made it at the same moment: go on as with any branch that is there
+        return Move(made, None, True)
     tree = hub.tree(repo, head)
     before = Provenance.parse(hub.read_file(repo, MANIFEST_PATH, head) if MANIFEST_PATH in tree else None)
     ours = before.paths if before else frozenset()
