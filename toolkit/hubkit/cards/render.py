@@ -163,9 +163,9 @@ def unwrapped(body: str) -> str:
     """
     lines: list[str] = []
     fenced = joins = False
-    for line in body.splitlines():
+    for line in body.split("\n"):
         fence = line.startswith("```")
-        prose = not (fenced or fence or not line.strip() or line[0] in "|-#< \x00")
+        prose = not (fenced or fence or not line.strip() or line[0] in "|-#< " or line.startswith("\x00f"))
         if prose and joins:
             lines[-1] = f"{lines[-1].rstrip()} {line.lstrip()}"
         elif line.strip() or fenced or (lines and lines[-1]):
