@@ -129,15 +129,10 @@ def test_planted_faults_are_all_counted_and_nothing_else() -> None:
         expected[reason] = expected.get(reason, 0) + 3
     assert found.dropped == expected
     assert len(found.rows) == 200
-    for reason, indices in found.examples.items():
-        for index in indices:
-            with pytest.raises(mappings.BadRow) if "holds" not in reason and "longer" not in reason else _nothing():
+    for reason in expected.keys() - {"holds the turn end as text", "longer than a million characters"}:
+        for index in found.examples[reason]:
+            with pytest.raises(mappings.BadRow):
                 mappings.MAPPINGS["orca"].convert(source[index])
-
-
-class _nothing:  # noqa: N801
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: object) -> None: ...
 
 
 def test_a_duplicate_counts_across_the_sources_of_a_set() -> None:
