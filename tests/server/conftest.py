@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from huggingface_hub import HfApi
+from huggingface_hub.utils import httpx
 
 from hubkit.server.process import Running
 

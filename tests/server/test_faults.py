@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import httpx
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 from huggingface_hub import HfApi
+from huggingface_hub.utils import httpx
 
 from hubkit.server.process import Running
 

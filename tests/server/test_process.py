@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.utils import httpx
 
-from hubkit.errors import ConflictError, UsageError
+from hubkit.errors import ConflictError, HubkitError, RemoteError, UsageError
 from hubkit.server import process
 from hubkit.server.folder import Folder, held
+from hubkit.server.fsck import fsck
 from hubkit.server.process import Running
 
 
@@ -140,6 +141,33 @@ def test_killed_during_a_commit_it_serves_the_old_or_the_new_state(hub: Running,
     fsck = subprocess.run(["git", "-C", git, "fsck", "--strict", "--connectivity-only"], capture_output=True, text=True)
     assert fsck.returncode == 0, fsck.stderr
     assert list((hub.data / "tmp").iterdir()) == []
+
+
+def test_what_belongs_to_nobody_is_gone_after_a_start(hub: Running) -> None:
+    api = client(hub)
+    api.create_repo("me/model")
+    api.create_commit("me/model", [CommitOperationAdd("w.bin", b"\0" * 100)], commit_message="m")
+    process.stop(hub.data)
+    orphan = hub.data / "lfs" / "aa" / "aa" / ("a" * 64)
+    orphan.parent.mkdir(parents=True)
+    orphan.write_bytes(b"x")
+    for name in ("git/half.new", "git/" + "0" * 32 + ".git"):
+        (hub.data / name).mkdir()
+    process.start(hub.data, port=0)
+    assert not orphan.exists() and len(list((hub.data / "git").iterdir())) == 1 and fsck(hub.data) == []
+
+
+def test_folders_that_cannot_be_a_hubs(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(HubkitError, match="Cannot write"):
+        process.start(tmp_path / "file")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "hub.sqlite").write_text("not a database " * 100)
+    with pytest.raises(RemoteError, match="not a database"):
+        process.start(tmp_path / "broken")
+    with pytest.raises(UsageError, match="loopback"):
+        process.start(tmp_path / "open", host="0.0.0.0")
+    assert process.status(tmp_path / "nowhere") is None and not process.stop(tmp_path / "nowhere")
 
 
 def test_killed_during_a_transfer_it_keeps_nothing_of_it(hub: Running) -> None:

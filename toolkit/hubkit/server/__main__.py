@@ -94,6 +94,7 @@ def serve(folder: Folder, sock: socket.socket, host: str, *, faults: bool) -> No
 
     hub = Hub(folder.root)
     folder.sweep(hub.store.uids())
+    hub.objects.sweep()
     port = sock.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     state = {"pid": os.getpid(), "port": port, "url": f"http://{shown}:{port}", "started": now()}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hubkit.errors import ConflictError
+from hubkit.files import os_error
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,14 @@ class Folder:
         return self.root / "starting.lock"
 
     def create(self) -> None:
-        """Make the folders that are missing; they are closed to other users of the machine."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        self.root.chmod(0o700)
-        for path in (self.git, self.lfs, self.spool, self.log.parent):
-            path.mkdir(exist_ok=True)
+        """Make the folders that are missing, closed to other users of the machine; HubkitError when that fails."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.root.chmod(0o700)
+            for path in (self.git, self.lfs, self.spool, self.log.parent):
+                path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise os_error(error, self.root) from error
 
     def sweep(self, known: set[str]) -> None:
         """Remove what a killed server left: spooled bodies, half-made repos, stale git locks.

@@ -114,6 +114,13 @@ class Objects:
                 if not self.holders(oid):
                     self.path(oid).unlink(missing_ok=True)
 
+    def sweep(self) -> None:
+        """Remove the objects that no repo has: what was stored or given up just before a server was killed."""
+        held = {row["oid"] for row in self._db.rows("SELECT DISTINCT oid FROM lfs")}
+        for path in self._folder.lfs.glob("*/*/*"):
+            if path.name not in held and OID.fullmatch(path.name):
+                path.unlink()
+
     def check(self, oid: str) -> bool:
         """Whether the stored bytes still have the digest they are stored under."""
         with self.path(oid).open("rb") as file:
