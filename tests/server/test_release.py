@@ -237,6 +237,9 @@ def test_pages(api: HfApi, repo: str) -> None:
     for number in range(55):
         api.create_commit(repo, [add("n.txt", str(number).encode())], commit_message=str(number))
     assert len(api.list_repo_files(repo)) == 1102
+    for number in range(3):
+        api.create_repo(f"Intel/more-{number}")
+    assert [model.id for model in api.list_models(author="Intel", limit=2)] == ["Intel/more-2", "Intel/more-1"]
     titles = [commit.title for commit in api.list_repo_commits(repo)]
     assert titles == [*(str(number) for number in reversed(range(55))), "many", "initial commit"]
 
@@ -248,10 +251,15 @@ def test_pull_requests_are_opened_and_merged(api: HfApi, make_token: Callable[..
     details = api.get_discussion_details(repo, 1)
     assert (details.title, details.status, details.author) == ("An idea", "open", "guest")
     assert [event.type for event in details.events] == ["comment", "commit"]
+    guest.create_commit(repo, [add("more.txt", b"m")], commit_message="More", revision="refs/pr/1")
+    api.create_commit(repo, [add("theirs.txt", b"t")], commit_message="Meanwhile")
+    other = HfApi(endpoint=api.endpoint, token=make_token("other"))
+    with pytest.raises(HfHubHTTPError):
+        other.create_commit(repo, [add("x.txt", b"x")], commit_message="Not mine", revision="refs/pr/1")
     with pytest.raises(HfHubHTTPError):
         guest.merge_pull_request(repo, 1)
     api.merge_pull_request(repo, 1)
-    assert "idea.bin" in api.list_repo_files(repo)
+    assert {"idea.bin", "more.txt", "theirs.txt"} <= set(api.list_repo_files(repo))
     assert api.get_discussion_details(repo, 1).status == "merged"
 
 

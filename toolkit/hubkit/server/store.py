@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import pygit2
+from pygit2.enums import ConfigLevel
 
 from hubkit.server.accounts import Accounts, Actor
 from hubkit.server.database import Database, now
@@ -208,3 +209,6 @@ def default_space_card(name: str, sdk: str) -> bytes:
 pygit2.settings.enable_fsync_gitdir(True)
 # Several servers on one machine run as several users in containers; the folder is ours by its lock.
 pygit2.settings.owner_validation = False
+# What a repo is must not depend on the git settings of whoever started the server.
+for _level in (ConfigLevel.PROGRAMDATA, ConfigLevel.SYSTEM, ConfigLevel.XDG, ConfigLevel.GLOBAL):
+    pygit2.settings.search_path[_level] = ""

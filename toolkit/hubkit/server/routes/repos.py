@@ -182,7 +182,7 @@ def listing(call: Call) -> Response:
     wanted = call.query.getlist("expand") + call.query.getlist("expand[]")
     full = call.flag("full")
     shown = [expanded(v, wanted) if wanted else (v if full else summary(v)) for v in page]
-    more = start + count < len(values) and "limit" not in call.query
+    more = start + count < len(values)
     return JSONResponse(shown, headers=call.next_page(cursor=str(start + count)) if more else None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from hubkit.server.store import Repo
 LARGE_BYTES = 10 * 2**20
 _LINE_LIMIT = 32 * 2**20
 _OPERATIONS = 50_000
+_PROPOSAL = re.compile(r"refs/pr/([0-9]{1,9})")
 
 
 def need_propose(call: Call, repo: Repo) -> None:
@@ -35,8 +37,15 @@ def need_propose(call: Call, repo: Repo) -> None:
 def _need_right(call: Call, repo: Repo) -> bool:
     """Check the right to commit; True when the commit is to open a pull request."""
     proposed = call.flag("create_pr")
-    (need_propose if proposed else need_write)(call, repo)
+    (need_propose if proposed or _is_own_proposal(call, repo) else need_write)(call, repo)
     return proposed
+
+
+def _is_own_proposal(call: Call, repo: Repo) -> bool:
+    """Whether the revision is a pull request that the caller opened: its author may go on with it."""
+    found = _PROPOSAL.fullmatch(call.params["rev"])
+    row = call.hub.discussions.row(repo, int(found[1])) if found else None
+    return row is not None and call.actor is not None and row["author"] == call.actor.name
 
 
 def preupload(call: Call) -> Response:
