@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from hubkit.data import mappings, rows, turns
 from hubkit.data.loading import Loaded
 from hubkit.data.preparing import DataReport, prepare
 from hubkit.errors import RefusedError, UsageError
+from hubkit.run import Target
 from hubkit.turn_end import TurnEnd, find
 
 PAIR = {"system": "", "question": "What is it?", "chosen": "It is a cat.", "rejected": "A dog."}
@@ -230,6 +235,76 @@ def test_a_turn_end_that_is_missing_or_doubled_is_found(make_tokenizer: Callable
     assert (doubled.closed_once, doubled.not_closed) == (0, [0, 1, 2, 3])
     tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "")
     assert turns.look(made, tokenizer, end, max_length=None)["rows"].closed_once == 0
+
+
+# --- from a Hub
+
+
+READ = """
+import json, sys
+from pathlib import Path
+from huggingface_hub import CommitOperationAdd
+from hubkit.config import Source
+from hubkit.data import mappings, rows
+from hubkit.data.loading import first_columns, load
+from hubkit.errors import HubkitError
+from hubkit.hub import connect
+from hubkit.run import Target
+hub = connect(Target(sys.argv[1], Path(sys.argv[3]), sys.argv[2], embedded=True))
+told = {}
+for name, body in json.loads(sys.stdin.read()).items():
+    repo = f"hubkit/{name}"
+    hub.ensure_repo(repo, "public", "dataset")
+    files = {"train.jsonl": body.encode("latin-1"), "README.md": b"---\\nlicense: [mit, cc0-1.0]\\n---\\n"}
+    operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+    hub.api.create_commit(repo, operations, commit_message="Add", repo_type="dataset")
+    for split in ("train", "test"):
+        source = Source(repo=repo, split=split)
+        try:
+            columns = first_columns(hub, source)
+            loaded = load(hub, source)
+            assert tuple(loaded.columns) == tuple(columns), (loaded.columns, columns)
+            found = rows.check(loaded.rows, mappings.find(None, loaded.columns, repo))
+            told[f"{name} {split}"] = [len(found.rows), found.dropped, loaded.licence]
+        except HubkitError as error:
+            told[f"{name} {split}"] = [error.exit_code, error.message]
+print("TOLD" + json.dumps(told))
+"""
+
+
+def test_odd_files_are_counted_by_row_or_refused_in_one_sentence(hub: Any, tmp_path: Path) -> None:
+    good = [{"instruction": f"Q {n}", "output": "A"} for n in range(3)]
+    sets = {
+        "good": good,
+        "nulls": [*good, {"instruction": "Q 9", "output": None}, {"instruction": "Q 10"}],
+        "mixed": [*good, {"instruction": "Q 9", "output": {"a": [1]}}],
+    }
+    bodies = {name: "".join(json.dumps(row) + "\n" for row in made) for name, made in sets.items()}
+    bodies["latin"] = '{"instruction": "Q", "output": "caf\u00e9"}\n{"instruction": "Q 2", "output": "tea"}\n'
+    bodies["broken"] = '{"instruction": "Q", "outp'
+    environment = Target(hub.url, tmp_path, hub.token, embedded=True).environment()
+    done = subprocess.run(
+        [sys.executable, "-c", READ, hub.url, hub.token, str(tmp_path)],
+        input=json.dumps(bodies),
+        env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.split("TOLD")[1])
+    assert told["good train"] == [3, {}, "mit, cc0-1.0"]
+    assert told["nulls train"] == [3, {"null: output": 2}, "mit, cc0-1.0"]
+    assert told["mixed train"] == [3, {"wrong type: output": 1}, "mit, cc0-1.0"]
+    assert told["latin train"] == [1, {"not UTF-8": 1}, "mit, cc0-1.0"]
+    for name in ("good test", "broken train"):
+        code, message = told[name]
+        assert code == 3
+        assert "cannot be read as a table" in message
+        assert "\n" not in message
+    assert "hubkit/good" in told["good test"][1]
+    assert "'test'" in told["good test"][1]
 
 
 # --- all of it

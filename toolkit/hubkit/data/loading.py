@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -12,14 +12,22 @@ from hubkit.config import Source
 from hubkit.errors import RefusedError
 from hubkit.hub import Hub
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_BLOCK = 1000
+
 
 @dataclass(frozen=True)
 class Loaded:
-    """One source: its commit, columns, rows and the licence that its card names (None when it names none)."""
+    """One source: its commit, columns, rows and the licence that its card names (None when it names none).
+
+    A row that is None could not be decoded as text.
+    """
 
     commit: str
     columns: tuple[str, ...]
-    rows: Iterable[Mapping[str, Any]]
+    rows: Iterable[Mapping[str, Any] | None]
     licence: str | None
 
 
@@ -40,7 +48,24 @@ def load(hub: Hub, source: Source) -> Loaded:
         if type(error).__module__.startswith("datasets."):
             raise _unreadable(source, commit, error) from error
         raise
-    return Loaded(commit, tuple(rows.column_names), rows, card_licence(hub, source.repo, commit, "dataset"))
+    return Loaded(commit, tuple(rows.column_names), _each(rows), card_licence(hub, source.repo, commit, "dataset"))
+
+
+def _each(rows: Dataset) -> Iterator[Mapping[str, Any] | None]:
+    """The rows, read by blocks; a block that holds bytes which are no text is read row by row."""
+    for start in range(0, len(rows), _BLOCK):
+        end = min(start + _BLOCK, len(rows))
+        try:
+            block = rows[start:end]
+        except UnicodeDecodeError:
+            for index in range(start, end):
+                try:
+                    yield rows[index]
+                except UnicodeDecodeError:
+                    yield None
+        else:
+            for index in range(end - start):
+                yield {name: values[index] for name, values in block.items()}
 
 
 def first_columns(hub: Hub, source: Source) -> tuple[str, ...]:

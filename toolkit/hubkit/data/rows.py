@@ -45,13 +45,13 @@ class Checked:
 
 
 def check(
-    source: Iterable[Mapping[str, Any]],
+    source: Iterable[Mapping[str, Any] | None],
     columns: Columns,
     *,
     forbidden: Collection[str] = (),
     seen: set[bytes] | None = None,
 ) -> Checked:
-    """Convert and check each row of ``source``.
+    """Convert and check each row of ``source``; None stands for a row whose bytes are no text.
 
     ``forbidden`` are texts that no message may hold (the turn end: a row that holds it would have two).
     ``seen`` is shared by the sources of one set, so that a row of another source counts as a duplicate too.
@@ -60,6 +60,8 @@ def check(
     for index, raw in enumerate(source):
         found.read += 1
         try:
+            if raw is None:
+                raise BadRow("not UTF-8")
             row = columns.convert(raw)
             spoken = [message["content"] for side in row.values() for message in side]
             if sum(map(len, spoken)) > MAX_CHARACTERS:
