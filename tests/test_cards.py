@@ -225,6 +225,8 @@ _NASTY = st.one_of(
             "\u202e",
             "\u2028x",
             "\x85x",
+            "\x85",
+            "\u2028",
             "!!python/object:os.system",
             "on",
             "null",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,14 +82,29 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
         eval_results=results or None,
         model_name=metadata.name if results else None,
     )
-    block = card.to_yaml()
     plain: dict[str, Any] = card.to_dict()  # type: ignore[no-untyped-call]
+    block = yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True).strip()
     if read_block(f"---\n{block}\n---\n") != plain:
         raise RefusedError(
             "The card's metadata would not be read back as it was meant.",
             hint="Remove unusual characters from the recipe's tags, languages and licence.",
         )
     return block, plain, numbers
+
+
+# PyYAML's other styles fold these, and the text that is read back is another.
+_FOLDED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper that writes words with line ends or control characters in double quotes."""
+
+
+def _word(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _FOLDED.search(text) else None)
+
+
+_Dumper.add_representer(str, _word)
 
 
 class _Loader(yaml.SafeLoader):
