@@ -237,6 +237,15 @@ def test_a_turn_end_that_is_missing_or_doubled_is_found(make_tokenizer: Callable
     assert turns.look(made, tokenizer, end, max_length=None)["rows"].closed_once == 0
 
 
+def test_the_labelled_tokens_are_those_of_the_trainer(make_tokenizer: Callable[..., Any]) -> None:
+    tokenizer = make_tokenizer()
+    one = converted(chats(1), "instruction")[0]
+    tokens = turns.labelled(one, tokenizer)["rows"]
+    assert "".join(text for text, trained in tokens if trained) == "It is 0.<|im_end|>\n"
+    assert "".join(text for text, trained in tokens if not trained).endswith("<|im_start|>assistant\n")
+    assert turns.labelled(one, tokenizer, max_length=len(tokens) - 2)["rows"] == tokens[:-2]
+
+
 # --- from a Hub
 
 

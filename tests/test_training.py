@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from training_case import COMMIT, DPO, SFT, Case, recipe_text
 
-from hubkit import checkpoints, training
+from hubkit import arguments, checkpoints, training
 from hubkit.config import load_recipe, parse_recipe
 from hubkit.errors import HubkitError
 from hubkit.files import write_json
@@ -103,8 +103,8 @@ def test_the_built_in_recipes_give_arguments_that_the_trainers_know(recipe: Path
 
 
 def test_a_default_is_read_from_the_installed_trl() -> None:
-    assert training.effective("dpo", {"max_length": 7}, "max_length") == 7
-    assert training.effective("dpo", {}, "max_length") == training.config_class("dpo")("x", use_cpu=True).max_length
+    assert arguments.effective("dpo", {"max_length": 7}, "max_length") == 7
+    assert arguments.effective("dpo", {}, "max_length") == arguments.config_class("dpo")("x", use_cpu=True).max_length
 
 
 # --- what training makes

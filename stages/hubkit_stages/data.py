@@ -18,10 +18,10 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from hubkit.config import Recipe, Training
-from hubkit.errors import HubkitError, UsageError
+from hubkit.config import Recipe
+from hubkit.errors import HubkitError
 from hubkit.files import write_atomic, write_json
 from hubkit.run import Artifact, Context, Finding
 
@@ -57,6 +57,7 @@ def check(ctx: Context) -> Iterator[Finding]:
 
 def run(ctx: Context) -> Artifact:
     """Make ``<set>.jsonl``, ``prompts.jsonl`` and ``data.json``."""
+    from hubkit.arguments import truncation
     from hubkit.data.loading import load
     from hubkit.data.preparing import prepare
     from hubkit.hub import connect
@@ -70,7 +71,7 @@ def run(ctx: Context) -> Artifact:
         lambda source: load(hub, source),
         tokenizer,
         TurnEnd.from_json(base["turn_end"]),
-        lambda stage: _length(ctx.recipe, stage),
+        lambda stage: truncation(ctx.recipe.stages[stage], stage),
         ctx.report,
     )
     for finding in made.findings:
@@ -90,26 +91,6 @@ def run(ctx: Context) -> Artifact:
 
 def _method(recipe: Recipe, stage: str) -> str:
     return recipe.stages[stage].uses or stage
-
-
-def _length(recipe: Recipe, stage: str) -> tuple[int | None, str]:
-    """At how many tokens the stage's trainer cuts a row, and which part it keeps; (None, ...) when it cuts none."""
-    from hubkit import training
-
-    method, args = _method(recipe, stage), recipe.stages[stage].args
-    if method not in {"dpo", "sft"}:
-        return _given(recipe.stages[stage])
-    if args.get("packing"):
-        return None, "keep_start"
-    known = cast(training.Method, method)
-    return training.effective(known, args, "max_length"), training.effective(known, args, "truncation_mode")
-
-
-def _given(training: Training) -> tuple[int | None, str]:
-    length, keep = training.args.get("max_length"), str(training.args.get("truncation_mode", "keep_start"))
-    if length is not None and not isinstance(length, int):
-        raise UsageError(f"max_length is a number of tokens, not {length!r}.", hint="Mend the stage's `args`.")
-    return length, keep
 
 
 def _write(path: Path, rows: Iterable[Any]) -> None:

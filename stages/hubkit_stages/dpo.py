@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hubkit import training
+from hubkit import arguments, training
 from hubkit.run import Artifact, Context, Finding
 
 VERSION = 1
@@ -23,7 +23,7 @@ SHAPED_BY = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
 def check(ctx: Context) -> Iterator[Finding]:
     """The arguments, the adapter's shape and the quantization, against the installed libraries."""
-    yield from training.check(ctx, "dpo")
+    yield from arguments.check(ctx, "dpo")
 
 
 def run(ctx: Context) -> Artifact:
@@ -31,5 +31,5 @@ def run(ctx: Context) -> Artifact:
     from trl import DPOTrainer
 
     prepared = training.prepare(ctx)
-    trainer = DPOTrainer(args=training.arguments(ctx, "dpo"), **prepared.keywords())
+    trainer = DPOTrainer(args=arguments.build(ctx, "dpo"), **prepared.keywords())
     return training.finish(ctx, trainer, prepared, "dpo")

@@ -51,13 +51,33 @@ def look(
     found: dict[str, Side] = {}
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
-        jobs = [(index, side, said) for index, row in enumerate(chunk, start) for side, said in sides(row)]
-        prompts = _ids(tokenizer, [said[:-1] for _, _, said in jobs], opened=True)
+        prompts = _ids(tokenizer, [row["prompt"] for row in chunk], opened=True)
+        jobs = [(number, side, said) for number, row in enumerate(chunk) for side, said in sides(row)]
         wholes = _ids(tokenizer, [said for _, _, said in jobs], opened=False)
-        for (index, side, _), prompt, whole in zip(jobs, prompts, wholes, strict=True):
-            _count(found.setdefault(side, Side()), index, prompt, whole, turn_end, max_length, keep)
+        for (number, side, _), whole in zip(jobs, wholes, strict=True):
+            counts = found.setdefault(side, Side())
+            _count(counts, start + number, prompts[number], whole, turn_end, max_length, keep)
         if report:
             report(min(1.0, (start + CHUNK) / len(rows)))
+    return found
+
+
+def labelled(
+    row: Row, tokenizer: Any, *, max_length: int | None = None, keep: str = "keep_start"
+) -> dict[str, list[tuple[str, bool]]]:
+    """What the trainer sees of ``row``, by side: each token's text, and whether the loss falls on it.
+
+    Tokens that ``max_length`` cuts off are left out.
+    """
+    prompt = _ids(tokenizer, [row["prompt"]], opened=True)[0]
+    found = {}
+    for side, said in sides(row):
+        whole = _ids(tokenizer, [said], opened=False)[0]
+        shared = next((n for n, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
+        tokens = [(tokenizer.decode([token]), place >= shared) for place, token in enumerate(whole)]
+        if max_length is not None:
+            tokens = tokens[:max_length] if keep == "keep_start" else tokens[-max_length:]
+        found[side] = tokens
     return found
 
 
