@@ -6,8 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 HUBKIT = Path(sys.executable).with_name("hubkit")
 
@@ -41,3 +45,18 @@ def hubkit_json(*args: str, home: Path, cwd: Path | None = None, **more: str) ->
     done = hubkit(*args, "--json", home=home, cwd=cwd, **more)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
+
+
+def until(condition: Callable[[], Any], seconds: float) -> Any:
+    """Wait for ``condition`` and return what it came to; fail when it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "the awaited condition did not come true"
+        time.sleep(0.05)
+    return found
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """The workers of the command ``pid`` and their children; not the embedded Hub, which is to outlive it."""
+    found = [child for child in psutil.Process(pid).children() if "hubkit.worker" in child.cmdline()]
+    return found + [grandchild for worker in found for grandchild in worker.children(recursive=True)]

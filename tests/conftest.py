@@ -14,6 +14,8 @@ import pytest
 
 # huggingface_hub reads these when it is imported, so they are set before any test module is.
 os.environ.update(HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+# A test that names no Hub must not reach for the real one: nothing answers at this address.
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hubkit-tests-")
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 for _name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_CO_STAGING", "HF_HUB_OFFLINE"):
@@ -74,6 +76,15 @@ def make_model() -> Callable[..., Any]:
         return MistralForCausalLM(MistralConfig(**{**shape, **settings})).eval()
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _own_client() -> Iterator[None]:
+    """Each test meets huggingface_hub as it is, not as the test before it left it."""
+    yield
+    from hubkit import wire
+
+    wire.uninstall()
 
 
 @pytest.fixture

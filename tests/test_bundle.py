@@ -15,7 +15,8 @@ from hubkit.bundle import MANIFEST_PATH, Provenance, build, git_attributes
 from hubkit.errors import RefusedError
 from hubkit.files import Digests, Manifest, digests
 from hubkit.run import Target, open_run
-from hubkit.screening import safetensors_header, screen
+from hubkit.screening import screen
+from hubkit.tensors import read_header
 
 PROVENANCE = {"variant": "main", "base": {"repo": "them/base", "commit": "b" * 40}}
 TWICE = b'{"a": {"data_offsets": [0, 0]}, "a": {"data_offsets": [0, 0]}}'
@@ -220,7 +221,7 @@ def test_broken_safetensors(tmp_path: Path, content: bytes) -> None:
 
 def test_sound_safetensors(tmp_path: Path) -> None:
     (tmp_path / "w").write_bytes(weights(7))
-    assert safetensors_header(tmp_path / "w")["w"]["shape"] == [4096]
+    assert read_header(tmp_path / "w").tensors["w"].shape == (4096,)
     assert screen({"model.safetensors": tmp_path / "w"}) == []
 
 

@@ -99,7 +99,7 @@ def context(tmp_path: Path, model: Path) -> Context:
         step=step,
         recipe=parse_recipe(RECIPE),
         recipe_folder=tmp_path / "recipe",
-        settings={},
+        settings={"base": {"dtype": "float32"}},
         inputs={"base": _kept(base), "merge[main]": _kept(merge)},
         target=Target("http://localhost:9", tmp_path / "home"),
         run=run,

@@ -92,10 +92,14 @@ def _include(ctx: Context) -> Path | None:
 
 
 def _subject(ctx: Context) -> tuple[Subject, str, str]:
-    """What is measured, where it is loaded from (a repo id or a folder), and its dtype."""
+    """What is measured, where it is loaded from (a repo id or a folder), and its dtype.
+
+    The base is measured in the dtype of the merged weights, whatever its files hold: the columns are to be compared.
+    """
     base = ctx.input("base").json("base.json")
     if ctx.variant_name is None:
-        return Subject(repo=base["repo"], commit=base["commit"], form="base"), base["repo"], base["dtype"]
+        subject = Subject(repo=base["repo"], commit=base["commit"], form="base")
+        return subject, base["repo"], ctx.settings["base"]["dtype"]
     merge = ctx.input("merge")
     subject = Subject(repo=base["repo"], commit=base["commit"], form="merged")
     return subject, str(merge.path / "model"), merge.json("merge.json")["dtype"]

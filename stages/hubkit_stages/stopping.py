@@ -62,7 +62,7 @@ Load = Callable[[], tuple[Any, Any]]
 def _forms(ctx: Context, base: dict[str, Any]) -> tuple[dict[str, Load], dict[str, str]]:
     """How to load each form, and why a form is left out."""
     if ctx.variant_name is None:
-        return {"base": lambda: (_bare(ctx, base, "auto"), _tokenizer(ctx, base))}, {}
+        return {"base": lambda: (_bare(ctx, base, ctx.settings["base"]["dtype"]), _tokenizer(ctx, base))}, {}
     merged = ctx.input("merge").path / "model"
     adapter = str(ctx.input("train").path / "adapter")
     dtype = ctx.input("merge").json("merge.json")["dtype"]
@@ -122,7 +122,7 @@ def _measure(
 
 
 def _bare(ctx: Context, base: dict[str, Any], dtype: str) -> Any:
-    """The base, unquantized, in ``dtype`` ('auto': as its files are)."""
+    """The base, unquantized, in ``dtype``."""
     from transformers import AutoModelForCausalLM
 
     with translated(ctx.target.endpoint, base["repo"], base["commit"]):

@@ -13,26 +13,18 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from commands import HUBKIT, environment, hubkit, hubkit_json
+from commands import HUBKIT, environment, hubkit, hubkit_json, until, workers_of
 
 pytestmark = [pytest.mark.train, pytest.mark.timeout(1500)]
 
 REPO = "hubkit/tiny-hermes-dpo"
-
-
-def until(condition: Callable[[], bool], seconds: float) -> None:
-    """Wait for ``condition``; fail when it does not come true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the awaited condition did not come true"
-        time.sleep(0.05)
 
 
 @dataclass
@@ -72,8 +64,7 @@ def kill_while_training(home: Path) -> None:
         checkpoints = home / "runs" / "tiny-hermes-dpo-1" / "work" / "train[dpo]" / "scratch"
         until(lambda: command.poll() is not None or any(checkpoints.rglob("checkpoint-*/manifest.json")), 400)
         assert command.poll() is None, "the release ended before it had a checkpoint"
-        children = psutil.Process(command.pid).children(recursive=True)
-        assert children
+        children = until(lambda: workers_of(command.pid), 10)
     finally:
         command.kill()
         command.wait()
@@ -272,6 +263,25 @@ def test_revisions_tell_the_release(released: Released) -> None:
 def test_check_finds_nothing_wrong_with_main(released: Released) -> None:
     report = hubkit_json("check", REPO, home=released.home)
     assert not [finding for finding in report["findings"] if finding["level"] == "error"], report
+
+
+def test_a_token_without_rights_is_refused_before_any_training(released: Released, tmp_path: Path) -> None:
+    from hubkit.server.accounts import open_accounts
+
+    accounts = open_accounts(released.home / "hub")
+    accounts.add_user("reader")
+    token = accounts.add_token("reader", role="read")
+    home = tmp_path / "home"
+    hubkit("init", "reader/my-model", home=home, cwd=tmp_path)
+    recipe = tmp_path / "hubkit.yaml"
+    text = recipe.read_text(encoding="utf-8").replace("hub: embedded", f"hub: {released.url}")
+    recipe.write_text(text.replace("provide: tiny", ""), encoding="utf-8")
+    done = hubkit("release", home=home, cwd=tmp_path, HF_ENDPOINT=released.url, HF_TOKEN=token)
+    assert done.returncode == 3, done.stderr
+    assert "Cannot publish to reader/my-model: the token of reader can only read" in done.stderr
+    assert not list(home.glob("runs/*/artifacts/*"))
+    assert token not in done.stdout + done.stderr
+    assert not [path for path in home.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
 
 
 def test_a_signal_ends_a_release_with_its_code(released: Released, tmp_path: Path) -> None:

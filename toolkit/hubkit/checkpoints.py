@@ -24,7 +24,9 @@ def last_complete(folder: Path) -> Path | None:
     """
     if not folder.is_dir():
         return None
-    numbered = [(int(found[1]), item) for item in folder.iterdir() if (found := re.fullmatch(r"checkpoint-(\d+)", item.name))]
+    numbered = [
+        (int(found[1]), item) for item in folder.iterdir() if (found := re.fullmatch(r"checkpoint-(\d+)", item.name))
+    ]
     for _, item in sorted(numbered, reverse=True):
         if _whole(item):
             return item

@@ -58,7 +58,6 @@ class InterruptedRun(HubkitError):
 
 
 BY_EXIT_CODE: dict[int, type[HubkitError]] = {
-    kind.exit_code: kind
-    for kind in (HubkitError, UsageError, RefusedError, ConflictError, RemoteError, InterruptedRun)
+    kind.exit_code: kind for kind in (HubkitError, UsageError, RefusedError, ConflictError, RemoteError, InterruptedRun)
 }
 """How an error that crossed a process border finds its class again."""

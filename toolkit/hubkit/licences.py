@@ -13,4 +13,4 @@ _NAMES = (
     "llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openmdw-1.0 openrail openrail++ osl-3.0 "
     "other pddl postgresql unknown unlicense wtfpl zlib"
 )
-LICENCES = frozenset(_NAMES.split())
+LICENCES = tuple(_NAMES.split())

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from hubkit.errors import RefusedError
 from hubkit.names import path_problem
+from hubkit.tensors import read_header
 
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz"})
 PRIVATE_NAMES = re.compile(
@@ -29,7 +31,6 @@ _SECRETS: tuple[tuple[str, re.Pattern[str]], ...] = (
 )
 _LOCAL_PATH = re.compile(r"^(?:/(?:home|root|tmp|mnt|data|Users|var|opt|workspace)[^\s]*|~/|[A-Za-z]:\\|file://)")
 _PATH_KEYS = frozenset({"base_model_name_or_path", "_name_or_path", "name_or_path"})
-_MAX_HEADER = 100_000_000
 _MAX_TEXT = 64 * 1024 * 1024
 
 
@@ -81,10 +82,10 @@ def screen_file(path: str, local: Path) -> list[Problem]:
         return [Problem(path, "pickle", "is a pickle or a zip archive by its content, whatever its name says")]
     if path.endswith(".safetensors"):
         try:
-            header = safetensors_header(local)
-        except ValueError as error:
-            return [Problem(path, "safetensors", str(error))]
-        return _secrets(path, json.dumps(header.get("__metadata__", {})))
+            header = read_header(local)
+        except RefusedError as error:
+            return [Problem(path, "safetensors", error.message.removeprefix(f"{local.name} ").rstrip("."))]
+        return _secrets(path, json.dumps(dict(header.metadata)))
     try:
         text = _text(local)
     except UnicodeDecodeError:
@@ -138,51 +139,6 @@ def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _strings(item, key)
 
 
-def safetensors_header(local: Path) -> dict[str, Any]:
-    """The header of a safetensors file: tensor name -> dtype, shape, data_offsets; and ``__metadata__``.
-
-    ValueError, a clause in words, when the file is not one. Format: 8 bytes length (little-endian), JSON, data.
-    """
-    size = local.stat().st_size
-    with local.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 10 or length > min(size - 8, _MAX_HEADER):
-            raise ValueError("is not a safetensors file: its header is longer than the file")
-        raw = file.read(length)
-    try:
-        header = json.loads(raw, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("is not a safetensors file: its header is not valid JSON") from error
-    if not isinstance(header, dict):
-        raise ValueError("is not a safetensors file: its header is no mapping")
-    expected = 0
-    for _, begin, end in sorted(_spans(header), key=lambda span: span[1:]):
-        if begin != expected or end < begin:
-            raise ValueError("is not sound: its tensors overlap or leave gaps")
-        expected = end
-    if expected != size - 8 - length:
-        raise ValueError("is cut short or too long for the tensors that its header names")
-    return header
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
-def _spans(header: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
-    """(tensor, first byte, byte after the last) in the data part."""
-    for name, item in header.items():
-        if name != "__metadata__":
-            try:
-                begin, end = item["data_offsets"]
-                yield name, int(begin), int(end)
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError("is not sound: a tensor has no offsets") from error
-
-
 def _tree(files: Mapping[str, Path]) -> Iterator[Problem]:
     """What is only seen on the whole tree."""
     if "config.json" in files and "adapter_config.json" in files:
@@ -205,8 +161,8 @@ def _index(index: Path, files: Mapping[str, Path], weights: set[str]) -> Iterato
         for shard in sorted(weights - shards):
             yield Problem(shard, "shards", f"is not named in {name}")
         for shard in sorted(weights & shards):
-            held = safetensors_header(files[shard]).keys() - {"__metadata__"}
+            held = read_header(files[shard]).tensors.keys()
             if held != {tensor for tensor, place in named.items() if place == shard}:
                 yield Problem(shard, "shards", f"does not hold the tensors that {name} says")
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (RefusedError, ValueError, KeyError, AttributeError, TypeError):
         yield Problem(name, "shards", "cannot be read, or names a shard that cannot")

@@ -68,6 +68,19 @@ def install(endpoint: str, token: str | None) -> None:
             _installed = True
 
 
+def uninstall() -> None:
+    """Give huggingface_hub its own client back, for a process that goes on without hubkit; forget all tokens."""
+    global _installed
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    with _lock:
+        _tokens.clear()
+        if _installed:
+            set_client_factory(default_client_factory)
+            _installed = False
+
+
 def _new_client() -> httpx2.Client:
     """A client as huggingface_hub's own (redirects followed, its hook kept), with limits and bound tokens."""
     import httpx2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ from hubkit.run import hubkit_home
 
 @click.group()
 def hub() -> None:
-    """Start, stop and look at the embedded Hub: a real server on this machine for the real clients."""
+    """Start, stop and look after the embedded Hub: a real server on this machine for the real clients."""
 
 
 @hub.command()
@@ -63,6 +64,22 @@ def stop() -> None:
     stopped = process.stop(_data())
     output_of().say("Stopped." if stopped else "It did not run.")
     output_of().result({"stopped": stopped})
+
+
+@hub.command()
+@speaks
+def fsck() -> None:
+    """Check all that the embedded Hub keeps: refs, commits, large files. Exit code 4 when something is wrong.
+
+    \b
+    hubkit hub fsck
+    """
+    from hubkit.server.fsck import fsck as look
+
+    problems = look(_data())
+    output_of().result({"problems": problems}, *([Text(line) for line in problems] or [Text("All is well.")]))
+    if problems:
+        sys.exit(4)
 
 
 def _data() -> Path:
