@@ -279,3 +279,23 @@ def test_a_run_whose_loss_grows_without_bound_is_stopped(case: Case) -> None:
         watch.on_log(None, State, None, logs={"loss": 14.0})
     with pytest.raises(HubkitError, match="the loss is nan"):
         watch.on_log(None, State, None, logs={"loss": float("nan")})
+
+
+@pytest.mark.parametrize("kind", ["gpu", "cpu"])
+def test_running_out_of_memory_says_what_to_change(case: Case, kind: str) -> None:
+    import torch
+
+    ctx = case.context(parse_recipe(recipe_text()), "train[dpo]", stage="dpo")
+
+    class Trainer:
+        class state:
+            global_step = 6
+
+        def train(self, resume_from_checkpoint: str | None) -> None:
+            if kind == "gpu":
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            torch.empty(2**55, dtype=torch.uint8)
+
+    with pytest.raises(HubkitError, match="'dpo' ran out of memory at step 7") as stopped:
+        training._run(ctx, Trainer(), None)
+    assert "per_device_train_batch_size" in (stopped.value.hint or "")

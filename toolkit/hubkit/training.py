@@ -176,7 +176,7 @@ def finish(ctx: Context, trainer: Any, prepared: Prepared, method: Method) -> Ar
     if checkpoint:
         ctx.report(f"going on from {checkpoint.name}", None)
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    _run(ctx, trainer, checkpoint)
     seconds = time.monotonic() - started
     base = ctx.input("base").json("base.json")
     save_adapter(trainer.model, ctx.out / "adapter", base["repo"], base["commit"])
@@ -185,6 +185,21 @@ def finish(ctx: Context, trainer: Any, prepared: Prepared, method: Method) -> Ar
     last = next((point["loss"] for point in reversed(told["curve"])), None)
     figure = f"{told['steps']} steps" + (f"  loss {last:.3f}" if last is not None else "")
     return ctx.artifact(figure=figure, loss=last, rows=told["rows"])
+
+
+def _run(ctx: Context, trainer: Any, checkpoint: Path | None) -> None:
+    """Train; HubkitError when the memory does not suffice."""
+    import torch
+
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise HubkitError(
+            f"The training of {ctx.stage_name!r} ran out of memory at step {trainer.state.global_step + 1}.",
+            hint="Halve per_device_train_batch_size, double gradient_accumulation_steps, or lower max_length.",
+        ) from error
 
 
 def keep_precise(model: Any) -> None:
