@@ -14,6 +14,8 @@ import pytest
 
 # huggingface_hub reads these when it is imported, so they are set before any test module is.
 os.environ.update(HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+# The models of the tests are so small that threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A test that names no Hub must not reach for the real one: nothing answers at this address.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hubkit-tests-")

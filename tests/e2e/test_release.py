@@ -173,6 +173,7 @@ def test_strangers_load_both_revisions_and_see_what_the_card_says(released: Rele
         "HF_ENDPOINT": released.url,
         "HF_HUB_DISABLE_XET": "1",
         "HF_HOME": str(tmp_path / "hf"),
+        "OMP_NUM_THREADS": "1",
     }
     asked = subprocess.run(
         [sys.executable, "-P", str(Path(__file__).with_name("stranger.py"))],
@@ -226,6 +227,37 @@ def test_what_the_hub_holds_is_what_was_made(released: Released, tmp_path: Path)
         merged = released.run / "artifacts" / f"merge[{line['variant']}]" / "model"
         for path in merged.iterdir():
             assert (Path(folder) / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_every_number_of_the_cards_stands_in_a_result_file(released: Released) -> None:
+    from hubkit.cards import untraced
+
+    for variant in ("dpo-v0", "main"):
+        folder = released.run / "artifacts" / f"card[{variant}]"
+        numbers = json.loads((folder / "numbers.json").read_text(encoding="utf-8"))
+        for card in ("README.md", "adapter-README.md"):
+            assert len(numbers[card]) > 10
+            text = (folder / card).read_text(encoding="utf-8")
+            assert list(untraced(text, numbers[card], released.artifact)) == []
+            for number in numbers[card]:
+                found = released.artifact(number["step"], number["file"])
+                for key in number["pointer"].split("/")[1:]:
+                    key = key.replace("~1", "/").replace("~0", "~")
+                    found = found[int(key)] if isinstance(found, list) else found[key]
+                assert found == number["value"], number
+
+
+def test_the_cards_tell_the_story(released: Released) -> None:
+    cards = {
+        variant: (released.run / "artifacts" / f"card[{variant}]" / "README.md").read_text(encoding="utf-8")
+        for variant in ("dpo-v0", "main")
+    }
+    assert "You are on the branch `main`" in cards["main"] and "You are on the branch `dpo-v0`" in cards["dpo-v0"]
+    for card in cards.values():
+        assert "## Erratum" in card and "128 of 128" in card
+        assert "truncated" in card or "cuts the turn end" in card, "the finding that was let pass is said aloud"
+        assert "hubkit/tiny-hermes" in card and "Provenance" in card
+        assert str(released.home) not in card
 
 
 def test_no_token_is_left_anywhere(released: Released) -> None:

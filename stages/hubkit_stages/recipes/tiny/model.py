@@ -32,10 +32,15 @@ def make_base(folder: Path, *, seed: int = 0, progress: Progress | None = None) 
 
     tokenizer = make_tokenizer()
     rows = [_row(tokenizer, messages) for messages in world.base_rows()]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = _new_model(tokenizer)
-        loss = _train(model, rows, tokenizer.pad_token_id, random.Random(seed), progress)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in one order whatever the cores; and so small a model gains little from a second
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = _new_model(tokenizer)
+            loss = _train(model, rows, tokenizer.pad_token_id, random.Random(seed), progress)
+    finally:
+        torch.set_num_threads(threads)
     model.eval()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
