@@ -35,7 +35,7 @@ from hubkit.cards import (
     untraced,
     validate,
 )
-from hubkit.cards.escape import clean, code, md, one_line, python
+from hubkit.cards.escape import clean, code, md, one_line, python, sentence
 from hubkit.cards.measured import Measured, wrap
 from hubkit.cards.metadata import read_block
 from hubkit.cards.render import TEMPLATES
@@ -331,11 +331,20 @@ def test_words_from_result_files_do_not_break_a_table_or_a_block(text: str, wher
 @given(_WORDS)
 def test_each_escape_shows_exactly_its_text(text: str) -> None:
     wanted = one_line(text)
-    (inline,) = [token for token in PARSER.parse(md(text)) if token.type == "inline"]
-    assert _shown(inline) == wanted
+    for escaped in (md(text), sentence(text)):
+        (inline,) = [token for token in PARSER.parse(escaped) if token.type == "inline"]
+        assert _shown(inline) == wanted
     (inline,) = [token for token in PARSER.parse(f"x {code(text)}") if token.type == "inline"]
     assert (inline.children or [])[1].content == wanted
     assert ast.literal_eval(python(text)) == text and "\n" not in python(text)
+
+
+@given(st.text(st.sampled_from("<|im_end|> `a-1.\\*|\n"), max_size=40))
+def test_control_tokens_in_a_sentence_are_code_and_all_else_is_text(text: str) -> None:
+    text = f"x {text} <|im_end|>"
+    (inline,) = [token for token in PARSER.parse(sentence(text)) if token.type == "inline"]
+    assert _shown(inline) == one_line(text)
+    assert (inline.children or [])[-1].type == "code_inline"
 
 
 # --- what a template may not do --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from urllib.parse import quote
 _INLINE = re.compile(r"([\\`*{}\[\]<>#~!$^=&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 _OPENERS = re.compile(r"^(\d+)([.)])(?=\s|$)")
+_CONTROL_TOKEN = re.compile(r"((?:<\|[A-Za-z0-9_]{1,40}\|>)+)")
 _LINK = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]+")
 
 
@@ -35,9 +36,23 @@ def one_line(text: str) -> str:
 
 def md(text: str) -> Safe:
     """``text`` as inline markdown that shows exactly these characters, on one line."""
-    line = _INLINE.sub(r"\\\1", one_line(text)).replace("|", "&vert;")
+    return Safe(_opening(_inline(one_line(text))))
+
+
+def _inline(line: str) -> str:
+    return _INLINE.sub(r"\\\1", line).replace("|", "&vert;")
+
+
+def _opening(line: str) -> str:
+    """``line``, whose begin shall not make a list."""
     line = _OPENERS.sub(r"\1\\\2", line)
-    return Safe(f"\\{line}" if line[:1] in {"-", "+"} else line)
+    return f"\\{line}" if line[:1] in {"-", "+"} else line
+
+
+def sentence(text: str) -> Safe:
+    """``text`` as :func:`md`, with control tokens such as ``<|im_end|>`` as code spans. Not for table cells."""
+    parts = _CONTROL_TOKEN.split(one_line(text))
+    return Safe(_opening("".join(code(part) if place % 2 else _inline(part) for place, part in enumerate(parts))))
 
 
 def paragraphs(text: str) -> Safe:

@@ -147,7 +147,7 @@ def environment(templates: Path) -> ImmutableSandboxedEnvironment:
         finalize=_finalize,
     )
     recorded = ("measured", "shown", "share", "score", "fenced")
-    escaped = ("md", "paragraphs", "code", "cell", "python", "link", "branch_url")
+    escaped = ("md", "sentence", "paragraphs", "code", "cell", "python", "link", "branch_url")
     made.filters = {
         **{name: _recording(name) for name in recorded},
         **{name: getattr(escape, name) for name in escaped},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 from rich.console import RenderableType
 from rich.text import Text
 
-from hubkit.cli.common import find_recipe, find_target, hub_option, output_of, speaks
+from hubkit.cli.common import ask, confirm_option, find_recipe, find_target, hub_option, output_of, speaks
 from hubkit.errors import UsageError
 from hubkit.output import megabytes, percent, table
 from hubkit.release import Outcome
@@ -18,12 +20,14 @@ from hubkit.run import hubkit_home
 @click.argument("recipe", required=False)
 @click.option("--fresh", is_flag=True, help="Begin a new run instead of going on with the last one.")
 @click.option("--only", metavar="VARIANT", help="Publish this variant alone.")
+@confirm_option
 @hub_option
 @speaks
-def release(recipe: str | None, fresh: bool, only: str | None, hub_name: str | None) -> None:
+def release(recipe: str | None, fresh: bool, only: str | None, yes: bool, hub_name: str | None) -> None:
     """Train, measure, gate and publish what RECIPE says.
 
-    A plain re-run goes on where the last one stopped; a finished one does nothing.
+    A plain re-run goes on where the last one stopped; a finished one does nothing. Before it publishes to another
+    Hub than the embedded one, it asks the person at the terminal.
 
     \b
     hubkit release tiny                    on the embedded Hub, which it starts
@@ -33,6 +37,8 @@ def release(recipe: str | None, fresh: bool, only: str | None, hub_name: str | N
     if only is not None and only not in found.variants:
         raise UsageError(f"There is no variant {only!r}; the recipe has {', '.join(found.variants)}.")
     target = find_target(hub_name, found)
+    if not target.embedded and os.isatty(0):
+        ask(f"Publish {found.repo} ({found.visibility}) to {target.endpoint}?", yes=yes)
     output = output_of()
     done = run_release(found, folder, target, hubkit_home(), output, fresh=fresh, only=only)
     output.result({**done.to_json(), "hub": target.endpoint}, *_shown(done, target.endpoint))
