@@ -21,7 +21,7 @@ _BLOCK = 4 * 1024 * 1024
 
 
 def resource_dir(name: str) -> Path:
-    """The ``card_templates`` or ``spaces`` folder, in a wheel (``hubkit/_data``) or in a checkout."""
+    """The folder ``name`` of the checkout (``card_templates``); in a wheel it lies in ``hubkit/_data``."""
     packaged = Path(str(package_files("hubkit"))) / "_data" / name
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / name
 
