@@ -45,7 +45,11 @@ def step(tmp_path: Path) -> Callable[..., Context]:
         recipe = recipe or parse_recipe(RECIPE)
         known = {name: Artifact(path, "key", Manifest.of(path), {}, 0.0) for name, path in inputs.items()}
         run.begin(step, "key")
-        settings = {"gates": recipe.gates.model_dump(), "training": {"quantization": "nf4"}}
+        settings = {
+            "base": recipe.base.model_dump(),
+            "gates": recipe.gates.model_dump(),
+            "training": {"quantization": "nf4"},
+        }
         target = more.pop("target", Target("http://127.0.0.1:9", tmp_path / "home"))
         return Context(step, recipe, tmp_path, more.pop("settings", settings), known, target, run, "key", **more)
 

@@ -12,17 +12,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hubkit.errors import UsageError
 from hubkit.names import ref_problem, repo_id_problem
+from hubkit.yamltext import Lines, parse_yaml
 
 RECIPE_FILE = "hubkit.yaml"
 MAIN = "main"
 STAGING = "staging"
-_MAX_BYTES = 1_000_000
-_MAX_ALIASES = 100
 
 
 def _repo_id(value: str) -> str:
@@ -247,69 +245,6 @@ def _crossed(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
 def _meant(word: str, known: Any) -> str:
     close = difflib.get_close_matches(word, [str(item) for item in known], n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write recipes: ``5e-5`` is a number, ``on`` and ``yes`` stay words, no key twice."""
-
-
-_RETIRED = {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"}
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _RETIRED]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.(?:inf|nan)"),
-    list("-+0123456789."),
-)
-
-Lines = dict[tuple[str, ...], int]
-
-
-def parse_yaml(text: str, name: str) -> tuple[Any, Lines]:
-    """``text`` as plain Python values, and the line (from 1) of each path of keys.
-
-    Raises UsageError for what is not YAML, for a key that stands twice or is no word, and for too many aliases.
-    """
-    if len(text.encode()) > _MAX_BYTES:
-        raise UsageError(f"{name} is larger than a recipe can be ({_MAX_BYTES:,} bytes).")
-    try:
-        if sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _Loader)) > _MAX_ALIASES:
-            raise UsageError(f"{name} has more than {_MAX_ALIASES} YAML aliases.", hint="Write the values out.")
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            lines: Lines = {(): 1}
-            if node is not None:
-                _collect(node, (), lines, name)
-            return (loader.construct_document(node) if node is not None else None), lines
-        finally:
-            loader.dispose()
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{name}:{mark.line + 1}" if mark else name
-        problem = getattr(error, "problem", None) or "nested too deeply or not readable"
-        raise UsageError(f"{where}: not valid YAML: {problem}.", hint="Mend that line and run again.") from error
-
-
-def _collect(node: yaml.Node, path: tuple[str, ...], lines: Lines, name: str) -> None:
-    lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode) or (key.tag != "tag:yaml.org,2002:str" and key.value != "<<"):
-                raise UsageError(f"{name}:{line}: a key must be a word.", hint="Put it in quotes.")
-            if key.value in seen:
-                raise UsageError(f"{name}:{line}: the key {key.value!r} stands twice.", hint="Keep one of them.")
-            seen.add(key.value)
-            lines[(*path, key.value)] = line
-            _collect(value, (*path, key.value), lines, name)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _collect(value, (*path, str(index)), lines, name)
 
 
 def load_recipe(path: Path) -> Recipe:

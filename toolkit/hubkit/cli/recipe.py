@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from hubkit.cli.common import built_in_recipes, find_recipe, hub_option, last_desk, output_of, speaks
-from hubkit.config import RECIPE_FILE, Recipe, recipe_schema
+from hubkit.config import RECIPE_FILE, STAGING, Recipe, recipe_schema
 from hubkit.errors import UsageError
 from hubkit.files import write_atomic, write_json
 from hubkit.names import repo_id_problem
@@ -104,9 +104,22 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
 
 
 def _does(job: Job, recipe: Recipe) -> str:
-    if job.stage_name is None:
-        return job.step.says
-    stage = recipe.stages[job.stage_name]
+    """What the step does, with what the recipe says about it."""
+    if job.stage_name is not None:
+        return _trains(job, recipe)
+    rate = recipe.gates.stop_rate
+    enforced = [name for name, variant in recipe.variants.items() if variant.gate == "enforce"]
+    more = {
+        "stopping": f"{rate.prompts:,} prompts, {rate.max_new_tokens:,} new tokens",
+        "evaluate": ", ".join(recipe.evaluate.suites),
+        "gate": f"stop rate at least {rate.at_least}; enforced for {', '.join(enforced) or 'none'}",
+        "publish": f"{STAGING}/{job.variant_name}",
+    }.get(job.stage)
+    return f"{job.step.says} ({more})" if more else job.step.says
+
+
+def _trains(job: Job, recipe: Recipe) -> str:
+    stage = recipe.stages[job.stage_name or ""]
     after = f", going on with {stage.continues}'s adapter" if stage.continues else ""
     sources = " + ".join(
         source.repo + (f" ({source.rows:,} rows)" if source.rows else "") for source in recipe.data[stage.data]
