@@ -12,6 +12,9 @@ from typing import Any
 from samples import RECIPE_TEXT
 
 from hubkit.config import parse_recipe
+from hubkit.diff import compare, tree_of
+from hubkit.files import Manifest
+from hubkit.hub import Hub, connect
 from hubkit.run import Artifact, Context, Run, Target, open_run
 from hubkit.server.process import Running
 from hubkit_stages import promote, publish
@@ -156,3 +159,24 @@ class Release:
         """Promote all that is published; what release.json then says of the variants."""
         self.made["promote"] = promote.run(self.context("promote"))
         return dict(self.made["promote"].json("release.json")["variants"])
+
+
+def hub_of(release: Release) -> Hub:
+    """The client side's connection with the owner's token."""
+    return connect(release.target)
+
+
+def manifest(release: Release, name: str) -> Manifest:
+    """What the branch ``name`` is to hold."""
+    return Manifest.from_json(release.made[f"publish[{name}]"].json("bundle.json"))
+
+
+def heads(release: Release) -> dict[str, str]:
+    """Branch to commit, as the Hub says."""
+    return hub_of(release).refs(REPO).branches
+
+
+def assert_whole(release: Release, branch: str) -> None:
+    """The branch holds exactly the release's bundle."""
+    found = compare(tree_of(manifest(release, branch)), hub_of(release).tree(REPO, branch))
+    assert not found, [change.sentence for change in found.changes]

@@ -1,26 +1,17 @@
 """Publishing against the embedded Hub: a branch holds the old release or the new one, whole, whatever happens."""
 
 import hashlib
-import json
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from releases import REPO, Release, admin, faults, requests, weights, writes
+from releases import REPO, Release, admin, assert_whole, faults, heads, hub_of, manifest, requests, weights, writes
 
 from hubkit import publishing
 from hubkit.diff import compare, tree_of
-from hubkit.errors import ConflictError, RefusedError, RemoteError
-from hubkit.files import Manifest
+from hubkit.errors import ConflictError, RefusedError
 from hubkit.hub import Hub, connect
-from hubkit.server.folder import Folder
 from hubkit.server.process import Running
 from hubkit_stages import promote, publish
 
@@ -28,24 +19,6 @@ from hubkit_stages import promote, publish
 @pytest.fixture
 def release(hub: Running, tmp_path: Path) -> Release:
     return Release.on(hub, tmp_path).train()
-
-
-def hub_of(release: Release) -> Hub:
-    return connect(release.target)
-
-
-def manifest(release: Release, name: str) -> Manifest:
-    return Manifest.from_json(release.made[f"publish[{name}]"].json("bundle.json"))
-
-
-def heads(release: Release) -> dict[str, str]:
-    return hub_of(release).refs(REPO).branches
-
-
-def assert_whole(release: Release, branch: str) -> None:
-    """The branch holds exactly the release's bundle."""
-    found = compare(tree_of(manifest(release, branch)), hub_of(release).tree(REPO, branch))
-    assert not found, [change.sentence for change in found.changes]
 
 
 # --- the straight way
@@ -358,181 +331,3 @@ def test_several_releases_at_once(hub: Running, tmp_path: Path) -> None:
         assert_whole(rivals[made[winner]], "main")
     else:
         assert "won" not in outcomes.values()
-
-
-# --- faults
-
-
-def test_an_answer_that_is_lost_is_no_failure(hub: Running, release: Release) -> None:
-    lost = {"action": "drop-after", "count": 0}
-    faults(hub, {"route": "POST .*/commit/", **lost}, {"route": "POST .*/branch/", **lost})
-    release.publish()
-    release.promote()
-    assert len([line for line in requests(hub) if line.startswith("POST") and "/commit/" in line]) == 3
-    assert_whole(release, "main")
-    assert len(hub_of(release).history(REPO, "main")) == 2
-    assert len(hub_of(release).history(REPO, "dpo-v0")) == 2
-
-
-@pytest.mark.parametrize("times", [1, 2, 3])
-def test_the_hub_stumbles_over_a_commit(hub: Running, release: Release, times: int) -> None:
-    faults(hub, {"route": "POST .*/commit/", "action": "status", "status": 500, "count": times})
-    release.publish("main")
-    assert len(hub_of(release).history(REPO, "staging/main")) == 2
-
-
-def test_the_hub_never_takes_the_commit(hub: Running, release: Release) -> None:
-    release.publish()
-    before = heads(release)
-    faults(hub, {"route": "POST .*/commit/main", "action": "status", "status": 500, "count": 0})
-    with pytest.raises(RemoteError) as told:
-        release.promote()
-    assert told.value.exit_code == 5 and heads(release)["main"] == before["main"]
-    assert len([line for line in requests(hub) if line == f"POST /api/models/{REPO}/commit/main"]) == 4
-    faults(hub)
-    release.promote()
-    assert_whole(release, "main")
-    assert len(hub_of(release).history(REPO, "main")) == 2
-
-
-@pytest.mark.parametrize("after", [0, 2000, 4000])
-def test_a_connection_that_breaks_during_an_upload(hub: Running, release: Release, after: int) -> None:
-    faults(hub, {"route": "^PUT ", "action": "drop-upload", "after": after})
-    release.publish("main")
-    assert not compare(tree_of(manifest(release, "main")), hub_of(release).tree(REPO, "staging/main"))
-
-
-def test_a_hub_that_falls_silent(hub: Running, release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
-    release.publish()
-    monkeypatch.setenv("HUBKIT_TIMEOUT", "0.3")
-    faults(hub, {"route": "POST .*/commit/main", "action": "hang", "seconds": 30})
-    with pytest.raises(RemoteError, match="did not answer in time"):
-        release.promote()
-    monkeypatch.delenv("HUBKIT_TIMEOUT")
-    release.promote()
-    assert_whole(release, "main")
-
-
-def test_the_hub_goes_away(hub: Running, release: Release) -> None:
-    from hubkit.server import process
-
-    release.publish()
-    release.promote()
-    process.stop(hub.data)
-    with pytest.raises(RemoteError):
-        promote.holds(release.context("again"), release.made["promote"])
-    begun = time.monotonic()
-    with pytest.raises(RemoteError, match="cannot be reached") as told:
-        release.promote()
-    assert told.value.exit_code == 5 and time.monotonic() - begun < 5
-
-
-KILLED = textwrap.dedent("""
-    import json, sys
-    from pathlib import Path
-    from releases import Release
-    from hubkit.server.process import Running
-    hub = Running(sys.argv[1], 0, Path(sys.argv[2]), sys.argv[3])
-    release = Release.on(hub, Path(sys.argv[4])).train()
-    release.publish()
-    release.promote()
-""")
-POINTS = (
-    "staging-begun:publish[main]",
-    "staging-uploaded:publish[main]",
-    "staging-committed:publish[dpo-v0]",
-    "staging-verified:publish[main]",
-    "branch-moved[dpo-v0]",
-    "branch-begun[main]",
-    "branch-moved[main]",
-    "all-promoted",
-)
-
-
-@pytest.mark.parametrize("point", POINTS)
-def test_killed_at_any_point(hub: Running, tmp_path: Path, point: str) -> None:
-    """After the kill every branch is old or new and whole; the same again ends with exactly one new commit."""
-
-    def go(**environment: str) -> int:
-        command = [sys.executable, "-c", KILLED, hub.url, str(hub.data), hub.token, str(tmp_path)]
-        search = os.pathsep.join(sys.path)
-        return subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": search, **environment}, timeout=120, check=False
-        ).returncode
-
-    assert go(HUBKIT_TEST_KILL_AT=point) == -signal.SIGKILL
-    release = Release.on(hub, tmp_path)
-    branches = heads(release)
-    for name in ("main", "dpo-v0"):
-        if name in branches:
-            assert len(hub_of(release).tree(REPO, name)) in {1, 10}, "old or new, and whole"
-    faults(hub)
-    assert go() == 0
-    for name in ("main", "dpo-v0"):
-        release.made[f"publish[{name}]"] = release.run.find(f"publish[{name}]")  # type: ignore[assignment]
-        assert_whole(release, name)
-        assert len(hub_of(release).history(REPO, name)) == 2
-    assert sorted(heads(release)) == ["dpo-v0", "main"]
-    if point not in POINTS[:1]:
-        sent = [line for line in requests(hub) if line.startswith("PUT ")]
-        assert len(sent) <= 2, "no stored byte is sent again: only the other variant's two files may follow"
-
-
-# --- what the Hub holds
-
-
-def lfs_file(hub: Running, content: bytes) -> Path:
-    digest = hashlib.sha256(content).hexdigest()
-    (found,) = [path for path in Folder(hub.data).lfs.rglob("*") if path.name == digest]
-    return found
-
-
-@pytest.mark.parametrize("damage", ["other", "short", "gone"])
-def test_a_file_that_is_damaged_in_the_store_is_found(
-    hub: Running, release: Release, tmp_path: Path, damage: str
-) -> None:
-    release.publish("main")
-    commit = release.made["publish[main]"].json("published.json")["commit"]
-    wanted = manifest(release, "main")
-    folder = publishing.verify_bytes(hub_of(release), REPO, commit, wanted, tmp_path / "sound")
-    assert (folder / "model.safetensors").read_bytes() == weights(10)
-    stored = lfs_file(hub, weights(10))
-    stored.chmod(0o600)
-    if damage == "gone":
-        stored.unlink()
-    else:
-        body = weights(10)
-        stored.write_bytes(body[:-1] + b"\xff" if damage == "other" else body[:-7])
-    with pytest.raises(ConflictError) as told:
-        publishing.verify_bytes(hub_of(release), REPO, commit, wanted, tmp_path / "damaged")
-    assert "gives back other bytes" in told.value.message
-    if damage == "other":
-        assert "model.safetensors has other content" in told.value.message
-
-
-def test_a_staging_branch_that_was_changed_after_the_upload_is_not_promoted(release: Release) -> None:
-    release.publish()
-    staged = release.made["publish[main]"]
-    said = staged.json("published.json")
-    connected = hub_of(release)
-    connected.api.upload_file(
-        path_or_fileobj=b"changed", path_in_repo="config.json", repo_id=REPO, revision="staging/main"
-    )
-    other = str(connected.head(REPO, "staging/main"))
-    with pytest.raises(ConflictError, match=r"config\.json has other content"):
-        publishing.verify(connected, REPO, other, manifest(release, "main"))
-    # Promotion goes by the verified commit, whatever the branch says now; and leaves the other's branch alone.
-    release.promote()
-    assert_whole(release, "main")
-    assert heads(release)["staging/main"] == other != said["commit"]
-
-
-def test_the_promotion_checks_every_staged_tree_first(release: Release) -> None:
-    release.publish()
-    path = release.made["publish[main]"].path / "bundle.json"
-    said = json.loads(path.read_text())
-    said["files"][0]["git"] = "0" * 40
-    path.write_text(json.dumps(said))
-    with pytest.raises(ConflictError, match="does not hold what was sent"):
-        release.promote()
-    assert "dpo-v0" not in heads(release), "no variant is promoted before all are verified"

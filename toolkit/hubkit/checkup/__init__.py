@@ -16,11 +16,11 @@ from typing import Any
 from hubkit import chat, turn_end
 from hubkit.checkup.sources import FolderSource, RepoSource, Source
 from hubkit.checkup.weights import Weights, look
-from hubkit.config import parse_yaml
 from hubkit.errors import RefusedError, UsageError
 from hubkit.names import repo_id_problem
 from hubkit.run import Finding
 from hubkit.screening import PICKLE_SUFFIXES
+from hubkit.yamltext import parse_yaml
 
 __all__ = ["CheckReport", "FolderSource", "RepoSource", "Source", "check"]
 
