@@ -1,0 +1,99 @@
+"""One release, killed -9 again and again at random moments until it is done.
+
+After every kill each branch of the Hub holds what it held, or its whole release; nothing that was finished is done
+again; and no worker outlives its parent. The seed is fixed, the moments are the machine's.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from commands import HUBKIT, environment, hubkit, hubkit_json, until, workers_of
+from soak.figures import record
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
+
+KILLS = 20
+REPO = "hubkit/tiny-hermes-dpo"
+
+
+def branches(home: Path) -> dict[str, str]:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    status = hubkit_json("hub", "status", home=home)
+    if not status["running"]:
+        return {}
+    try:
+        found = HfApi(endpoint=status["url"], token=False).list_repo_refs(REPO).branches
+    except RepositoryNotFoundError:
+        return {}
+    return {ref.name: ref.target_commit for ref in found if not ref.name.startswith("staging/")}
+
+
+def test_killed_at_random_moments_a_release_still_comes_whole(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    moments, killed_in = random.Random(20261121), Counter[str]()
+    began = time.monotonic()
+    try:
+        for _ in range(KILLS):
+            command = subprocess.Popen(
+                [HUBKIT, "release", "tiny"],
+                env=environment(home),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            try:
+                command.wait(moments.uniform(0.3, 25.0))
+                break
+            except subprocess.TimeoutExpired:
+                workers = workers_of(command.pid)
+                command.kill()
+                said = command.communicate()[1].splitlines()
+            until(lambda workers=workers: not any(worker.is_running() for worker in workers), 20)
+            killed_in[said[-1].split(" …")[0].split(":")[0] if said else "start"] += 1
+            for commit in branches(home).values():
+                problems = whole(home, commit)
+                assert not problems, problems
+        outcome = hubkit_json("release", "tiny", home=home)
+        journal = (home / "runs" / outcome["run"] / "journal.jsonl").read_text(encoding="utf-8")
+        done = Counter(json.loads(line)["step"] for line in journal.splitlines() if '"event": "done"' in line)
+        assert set(done.values()) == {1}, done
+        assert hubkit("hub", "fsck", home=home).returncode == 0
+        assert {line["variant"]: line["commit"] for line in outcome["variants"]} == branches(home)
+    finally:
+        hubkit("hub", "stop", home=home)
+    where = ", ".join(f"{step} {count}" for step, count in sorted(killed_in.items()))
+    record(
+        "one release, killed -9 at random moments",
+        f"{killed_in.total()} kills in {time.monotonic() - began:.0f} s (while in: {where}); no branch ever half, "
+        f"no step done twice, no orphan; a plain re-run finished it",
+    )
+
+
+def whole(home: Path, commit: str) -> list[str]:
+    """What is wrong with the tree at ``commit``: an empty first commit, or all that its own manifest names."""
+    from huggingface_hub import HfApi, hf_hub_url
+    from huggingface_hub.utils import get_session
+
+    url = hubkit_json("hub", "status", home=home)["url"]
+    api = HfApi(endpoint=url, token=False)
+    tree = {
+        item.path: (item.lfs.sha256 if item.lfs else item.blob_id)
+        for item in api.list_repo_tree(REPO, revision=commit, recursive=True)
+        if hasattr(item, "blob_id")
+    }
+    if set(tree) <= {".gitattributes"}:
+        return []
+    address = hf_hub_url(REPO, ".hubkit/manifest.json", revision=commit, endpoint=url)
+    named = get_session().get(address).json()["files"]
+    return [
+        f"{item['path']} at {commit}" for item in named if tree.get(item["path"]) not in {item["sha256"], item["git"]}
+    ]
