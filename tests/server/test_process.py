@@ -151,7 +151,7 @@ def test_what_belongs_to_nobody_is_gone_after_a_start(hub: Running) -> None:
     orphan = hub.data / "lfs" / "aa" / "aa" / ("a" * 64)
     orphan.parent.mkdir(parents=True)
     orphan.write_bytes(b"x")
-    for name in ("git/half.new", "git/" + "0" * 32 + ".git"):
+    for name in (f"git/{'f' * 32}.new", "git/" + "0" * 32 + ".git"):
         (hub.data / name).mkdir()
     process.start(hub.data, port=0)
     assert not orphan.exists() and len(list((hub.data / "git").iterdir())) == 1 and fsck(hub.data) == []
