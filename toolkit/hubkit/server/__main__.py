@@ -48,7 +48,7 @@ def wanted_ports(folder: Folder, port: int | None) -> list[int]:
         last = [int(read_json(folder.state)["port"])] if folder.state.exists() else []
     except (HubkitError, KeyError, TypeError, ValueError):
         last = []
-    return [*last, DEFAULT_PORT, 0]
+    return [*(number for number in last if 0 < number < 65536), DEFAULT_PORT, 0]
 
 
 def log_to(path: Path) -> None:
@@ -68,7 +68,10 @@ def main() -> int:
     options = parser.parse_args()
     os.umask(0o077)
     folder = Folder(options.data.resolve())
-    folder.create()
+    try:
+        folder.create()
+    except HubkitError as error:
+        sys.exit(str(error))
     log_to(folder.log)
     try:
         lock = claim(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import time
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from hubkit.errors import ConflictError
 from hubkit.files import os_error
+
+_REPO_FOLDER = re.compile(r"([0-9a-f]{32})\.(git|new)")
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,19 @@ class Folder:
         return self.root / "starting.lock"
 
     def create(self) -> None:
-        """Make the folders that are missing, closed to other users of the machine; HubkitError when that fails."""
+        """Make the folders that are missing, closed to other users of the machine; HubkitError when that fails.
+
+        ConflictError, before anything is touched, for a folder that holds files but no database of a Hub: what
+        lies there is another program's, or a Hub's that has lost its database, and a start would sweep it away.
+        """
         try:
+            if not (self.database.exists() and self.database.stat().st_size):
+                for path in (self.git, self.lfs, self.spool):
+                    if path.exists() and next(path.iterdir(), None) is not None:
+                        raise ConflictError(
+                            f"{self.root} is no Hub's data folder: {path.name}/ holds files and hub.sqlite is missing.",
+                            hint="Choose an empty folder, or bring hub.sqlite back from a backup.",
+                        )
             self.root.mkdir(parents=True, exist_ok=True)
             self.root.chmod(0o700)
             for path in (self.git, self.lfs, self.spool, self.log.parent):
@@ -78,11 +92,15 @@ class Folder:
         """Remove what a killed server left: spooled bodies, half-made repos, stale git locks.
 
         ``known`` holds the internal ids of the repos that exist. Call it with the serving lock held only.
+        Whatever else lies in ``git/`` was not made here and stays.
         """
         for leftover in self.spool.iterdir():
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
         for repo in self.git.iterdir():
-            if repo.name.removesuffix(".git") not in known:
+            found = _REPO_FOLDER.fullmatch(repo.name)
+            if found is None or repo.is_symlink() or not repo.is_dir():
+                continue
+            if found[2] == "new" or found[1] not in known:
                 shutil.rmtree(repo)
                 continue
             for pattern in ("*.lock", "refs/**/*.lock", "objects/tmp_*", "objects/*/tmp_*", "objects/pack/*tmp*"):

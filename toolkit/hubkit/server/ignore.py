@@ -1,68 +1,94 @@
-"""``.gitignore`` rules, for files that are offered over HTTP and never lie in a work tree."""
+"""``.gitignore`` rules, for files that are offered over HTTP and never lie in a work tree.
+
+The rules come from strangers, so matching must take time that is bounded by the lengths alone: each part of a path
+is matched by itself (``fnmatch`` writes expressions that never go back), and ``**`` is a set of places reached.
+"""
 
 from __future__ import annotations
 
+import fnmatch
 import re
+from dataclasses import dataclass
 from functools import lru_cache
+
+_TEXT, _RULES, _LINE, _PARTS = 65_536, 1000, 1024, 64
+_ESCAPED = re.compile(r"\\(.)")
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """One line: the parts of its pattern (None: any number of folders), and what it says of a path that fits."""
+
+    parts: tuple[re.Pattern[str] | None, ...]
+    keep: bool
+    folders_only: bool
+
+    def _reach(self, places: set[int]) -> set[int]:
+        """``places`` and those behind them that are reached by letting ``**`` stand for no folder."""
+        found = set(places)
+        for place in places:
+            while place < len(self.parts) and self.parts[place] is None:
+                place += 1
+                found.add(place)
+        return found
+
+    def fits(self, parts: list[str]) -> list[bool]:
+        """For each beginning of the path (its first part, its first two, ...) whether the pattern fits it whole."""
+        places, verdicts = self._reach({0}), []
+        for part in parts:
+            ahead: set[int] = set()
+            for place in places:
+                if place < len(self.parts):
+                    wanted = self.parts[place]
+                    if wanted is None:
+                        ahead.add(place)
+                    elif wanted.match(part):
+                        ahead.add(place + 1)
+            places = self._reach(ahead)
+            verdicts.append(len(self.parts) in places)
+        return verdicts
 
 
 @lru_cache(maxsize=32)
-def _rules(text: str) -> tuple[tuple[re.Pattern[str], bool, bool], ...]:
-    rules = []
-    for raw in text[:65536].splitlines()[:1000]:
-        line = re.sub(r"(?<!\\)\s+$", "", raw)
-        if not line or line.startswith("#"):
-            continue
-        keep = line.startswith("!")
-        pattern = line.removeprefix("!").removeprefix("\\")
-        folders_only = pattern.endswith("/")
-        pattern = pattern.rstrip("/")
-        anchored = "/" in pattern
-        pattern = pattern.lstrip("/")
-        if pattern and pattern.count("*") <= 20:
-            start = "" if anchored else "(?:.*/)?"
-            rules.append((re.compile(start + _regex(pattern) + r"\Z", re.DOTALL), keep, folders_only))
-    return tuple(rules)
+def _rules(text: str) -> tuple[_Rule, ...]:
+    found = (_rule(line) for line in text[:_TEXT].splitlines()[:_RULES] if len(line) <= _LINE)
+    return tuple(rule for rule in found if rule)
 
 
-def _regex(pattern: str) -> str:
-    out, at = "", 0
-    while at < len(pattern):
-        char = pattern[at]
-        if pattern.startswith("**/", at):
-            out, at = out + "(?:.*/)?", at + 3
-            continue
-        if pattern.startswith("/**", at) and at + 3 == len(pattern):
-            out, at = out + "/.*", at + 3
-            continue
-        if char == "*":
-            out += "[^/]*"
-            while pattern.startswith("*", at + 1):
-                at += 1
-        elif char == "?":
-            out += "[^/]"
-        elif char == "[" and (end := pattern.find("]", at + 2)) > 0:
-            inside = pattern[at + 1 : end].replace("\\", "\\\\").replace("[", "\\[")
-            out += "[" + ("^" + inside[1:] if inside[0] == "!" else inside) + "]"
-            at = end
-        else:
-            out += re.escape(char)
-        at += 1
-    return out
+def _rule(raw: str) -> _Rule | None:
+    line = raw.rstrip()
+    if (len(line) - len(line.rstrip("\\"))) % 2 and len(raw) > len(line):
+        line += raw[len(line)]  # a space after a backslash belongs to the name
+    if not line or line.startswith("#"):
+        return None
+    pattern = line.removeprefix("!")
+    names = pattern.rstrip("/").lstrip("/").split("/")
+    if names == [""] or len(names) > _PARTS:
+        return None
+    if "/" not in pattern.rstrip("/"):
+        names.insert(0, "**")
+    elif names[-1] == "**":
+        names.insert(-1, "*")  # what lies below a folder, not the folder itself
+    try:
+        parts = tuple(None if name == "**" else _part(name) for name in names)
+    except re.error:
+        return None
+    return _Rule(parts, line.startswith("!"), pattern.endswith("/"))
+
+
+def _part(name: str) -> re.Pattern[str]:
+    def literal(found: re.Match[str]) -> str:
+        return f"[{found[1]}]" if found[1] in "*?[" else found[1]
+
+    return re.compile(fnmatch.translate(_ESCAPED.sub(literal, name).replace("[^", "[!")))
 
 
 def ignored(path: str, text: str) -> bool:
     """Whether the rules in ``text`` ignore the file ``path``; the last rule that fits decides, folder by folder."""
-    try:
-        rules = _rules(text)
-    except re.error:
-        return False
     parts = path.split("/")
-    for end in range(1, len(parts) + 1):
-        here, verdict = "/".join(parts[:end]), False
-        for pattern, keep, folders_only in rules:
-            if (not folders_only or end < len(parts)) and pattern.match(here):
-                verdict = not keep
-        if verdict:
-            return True
-    return False
+    verdicts = [False] * len(parts)
+    for rule in _rules(text):
+        for at, fits in enumerate(rule.fits(parts)):
+            if fits and (not rule.folders_only or at + 1 < len(parts)):
+                verdicts[at] = not rule.keep
+    return any(verdicts)

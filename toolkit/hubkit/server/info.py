@@ -16,6 +16,7 @@ _SUMMARY_KEYS = """
 _id author cardData createdAt disabled downloads gated id lastModified library_name likes modelId pipeline_tag
 private sdk sha tags
 """
+_CONFIG_KEYS = ("architectures", "model_type")
 _SUMMARY = frozenset(_SUMMARY_KEYS.split())
 
 
@@ -53,7 +54,13 @@ def _config(path: Path, blob: str) -> dict[str, Any]:
         value = json.loads(Git(path).blob(blob))
     except (ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}
+    try:
+        shown = {key: value[key] for key in _CONFIG_KEYS if key in value} if isinstance(value, dict) else {}
+        found = metadata.plain(shown)
+    except metadata.BadMetadata:
+        return {}
+    assert isinstance(found, dict)
+    return found
 
 
 def card_of(git: Git, path: Path, commit: str) -> dict[str, Any]:
@@ -63,7 +70,7 @@ def card_of(git: Git, path: Path, commit: str) -> dict[str, Any]:
 
 
 def config_of(git: Git, path: Path, commit: str) -> dict[str, Any]:
-    """``config.json`` at a commit; empty when there is none."""
+    """What is shown of ``config.json`` at a commit; empty when there is none or it cannot be shown."""
     entry = git.entry(commit, "config.json")
     return _config(path, entry.oid) if entry and not entry.folder and entry.size < 2**20 else {}
 
@@ -112,7 +119,7 @@ def repo_info(repo: Repo, git: Git, path: Path, commit: str | None, *, blobs: bo
     if repo.type == "model":
         value |= {"modelId": repo.id, "library_name": _library(card, names), "pipeline_tag": card.get("pipeline_tag")}
         if config:
-            value["config"] = {key: config[key] for key in ("architectures", "model_type") if key in config}
+            value["config"] = config
         if isinstance(card.get("model-index"), list):
             value["model-index"] = card["model-index"]
     if repo.type == "space":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from datetime import date, datetime
@@ -25,15 +26,18 @@ class BadMetadata(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader that refuses a key given twice."""
+    """PyYAML's safe loader that refuses a key given twice, and merge keys wherever they stand."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuse ``<<``: merging copies, and nine merges of nine merges of ... would fill the memory."""
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise BadMetadata("merge keys (<<) are not allowed")
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
     seen: dict[Any, Any] = {}
     for key_node, value_node in node.value:
-        if key_node.tag == "tag:yaml.org,2002:merge":
-            # Merging copies; nine merges of nine merges of ... would fill the memory.
-            raise BadMetadata("merge keys (<<) are not allowed")
         key = loader.construct_object(key_node, deep=True)
         try:
             twice = key in seen
@@ -89,19 +93,39 @@ def read(text: str) -> dict[str, Any]:
         raise BadMetadata("the metadata is too large or too deeply nested")
     try:
         value = yaml.load(block, Loader=_Loader)
-    except RecursionError:
-        raise BadMetadata("the metadata is too large or too deeply nested") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise BadMetadata(
-            str(error).splitlines()[0] if not isinstance(error, yaml.MarkedYAMLError) else _where(error)
-        ) from None
+    except BadMetadata:
+        raise
+    except yaml.MarkedYAMLError as error:
+        raise BadMetadata(_where(error)) from None
+    except yaml.YAMLError as error:
+        raise BadMetadata(str(error).partition("\n")[0]) from None
+    except Exception as error:  # a tag such as !!bool or !!int on a text of another kind fails in many ways
+        raise BadMetadata(_unreadable(error)) from None
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise BadMetadata("the metadata must be a mapping of keys to values")
-    plain = _plain(value, [_NODE_LIMIT])
-    assert isinstance(plain, dict)
-    return plain
+    found = plain(value)
+    assert isinstance(found, dict)
+    return found
+
+
+def plain(value: Any) -> Any:
+    """``value`` as every answer can carry it. BadMetadata for what JSON or UTF-8 cannot hold, and for bombs."""
+    try:
+        found = _plain(value, [_NODE_LIMIT])
+        json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
+    except BadMetadata:
+        raise
+    except Exception as error:  # half a character, a number of too many digits
+        raise BadMetadata(_unreadable(error)) from None
+    return found
+
+
+def _unreadable(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "the metadata is too large or too deeply nested"
+    return f"a value cannot be read ({type(error).__name__})"
 
 
 def _where(error: yaml.MarkedYAMLError) -> str:

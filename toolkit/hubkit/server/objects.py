@@ -118,7 +118,7 @@ class Objects:
         """Remove the objects that no repo has: what was stored or given up just before a server was killed."""
         held = {row["oid"] for row in self._db.rows("SELECT DISTINCT oid FROM lfs")}
         for path in self._folder.lfs.glob("*/*/*"):
-            if path.name not in held and OID.fullmatch(path.name):
+            if OID.fullmatch(path.name) and path.name not in held and path == self.path(path.name) and path.is_file():
                 path.unlink()
 
     def check(self, oid: str) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 _HEADER_LIMIT = 25_000_000
+_DTYPE = re.compile(r"[A-Za-z0-9_]{1,20}")
 
 
 @lru_cache(maxsize=256)
@@ -33,6 +35,8 @@ def parameters(path: Path) -> dict[str, int]:
 def _count(tensor: Any) -> int | None:
     shape = tensor.get("shape") if isinstance(tensor, dict) else None
     if not isinstance(shape, list) or not isinstance(tensor.get("dtype"), str) or len(shape) > 32:
+        return None
+    if not _DTYPE.fullmatch(tensor["dtype"]):
         return None
     whole = all(isinstance(size, int) and 0 <= size < 2**40 for size in shape)
     return math.prod(shape) if whole else None
