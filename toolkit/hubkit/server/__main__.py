@@ -78,7 +78,10 @@ def main() -> int:
     except HubkitError as error:
         logging.error("%s", error)
         return EXIT_FOLDER_IN_USE
-    sock = bind(options.host, wanted_ports(folder, options.port))
+    ports = wanted_ports(folder, options.port)
+    # Until now the file names a process that is gone; `stop` must never signal whoever has its number today.
+    write_json(folder.state, {"pid": os.getpid(), "port": ports[0]})
+    sock = bind(options.host, ports)
     if sock is None:
         logging.error("port %s is in use", options.port)
         return EXIT_PORT_IN_USE
@@ -94,6 +97,7 @@ def serve(folder: Folder, sock: socket.socket, host: str, *, faults: bool) -> No
     import uvicorn
 
     from hubkit.server.app import Hub, build
+    from hubkit.server.protocol import PatientProtocol, connections_allowed
 
     hub = Hub(folder.root)
     folder.sweep(hub.store.uids())
@@ -104,7 +108,8 @@ def serve(folder: Folder, sock: socket.socket, host: str, *, faults: bool) -> No
     config = uvicorn.Config(
         build(hub, faults=faults), log_config=None, access_log=False, server_header=False, proxy_headers=False,
         lifespan="off", ws="none", timeout_keep_alive=30, timeout_graceful_shutdown=5, backlog=256,
-        http="h11", loop="asyncio",  # h11 bounds the size of a request's head; both come with uvicorn itself
+        # h11 bounds the size of a request's head; both come with uvicorn itself
+        http=PatientProtocol, loop="asyncio", limit_concurrency=connections_allowed(),
     )  # fmt: skip
     # uvicorn raises the signal that ended it once more when it is done; before and after it, this is what happens.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -9,6 +9,7 @@ import logging
 import re
 import sqlite3
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -195,8 +196,28 @@ async def _wrong_method(request: Request, error: Exception) -> Response:
     return Refusal(405, "This address does not take that method.").response()
 
 
+def _from_a_page(method: str, headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a page of another origin sent a request: a browser says so, and no other client sends these headers.
+
+    ``Origin`` must be this Hub's own address, as the request's Host names it. ``Sec-Fetch-Site`` must not be
+    ``cross-site`` or ``same-site`` (pages of other ports of this machine are same-site, and just as foreign), with
+    one exception: a person who follows a link to the Hub. That is a GET whose mode is ``navigate`` and whose
+    destination is a whole ``document``; the page with the link cannot read the answer. Frames, images and
+    scripts of other pages are refused, as is a form that another page posts.
+    """
+    origin = headers.get(b"origin")
+    if origin is not None and origin.lower() != b"http://" + headers.get(b"host", b"").lower():
+        return True
+    if headers.get(b"sec-fetch-site", b"none").lower() not in {b"cross-site", b"same-site"}:
+        return False
+    follows = headers.get(b"sec-fetch-mode") == b"navigate" and headers.get(b"sec-fetch-dest") == b"document"
+    return not (method == "GET" and follows)
+
+
 class Edge:
     """Checks the Host header (so that no web page can reach the Hub by another name), keeps percent escapes.
+
+    What other web pages send is refused.
 
     Routes match the address as it was sent: ``refs%2Fpr%2F1`` is one path parameter.
     """
@@ -212,6 +233,10 @@ class Edge:
         headers = dict(scope["headers"])
         if not _LOOPBACK.fullmatch(headers.get(b"host", b"").decode("latin-1")):
             refusal = Refusal(421, "This Hub answers to 127.0.0.1 and localhost only.", headers={"Connection": "close"})
+            await refusal.response()(scope, receive, send)
+            return
+        if _from_a_page(scope["method"], headers):
+            refusal = Refusal(403, "This Hub takes no requests from other web pages.", headers={"Connection": "close"})
             await refusal.response()(scope, receive, send)
             return
         sent = headers.get(b"x-amzn-trace-id", headers.get(b"x-request-id", b"")).decode("latin-1")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -70,8 +69,7 @@ class Database:
             self._connection.execute(f"PRAGMA {setting}")
         self._connection.executescript(_SCHEMA)
         with self.transaction():
-            for key, value in (("folder", uuid.uuid4().hex), ("secret", secrets.token_hex(32))):
-                self.run("INSERT OR IGNORE INTO meta VALUES (?, ?)", key, value)
+            self.run("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", secrets.token_hex(32))
 
     def close(self) -> None:
         """Close the connection; what was committed is on disk already."""
@@ -109,7 +107,7 @@ class Database:
         return found[0] if found else None
 
     def meta(self, key: str) -> str:
-        """A fact about this data folder: ``folder`` (its id) or ``secret`` (signs upload addresses)."""
+        """A fact about this data folder: ``secret`` (signs upload addresses and proves who serves)."""
         row = self.row("SELECT value FROM meta WHERE key = ?", key)
         assert row is not None
         return str(row["value"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hmac
 import os
 import re
 import shutil
@@ -134,6 +135,14 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def proof(secret: str, port: int, nonce: str) -> str:
+    """What only a server that can read the data folder's secret answers to ``nonce``.
+
+    The port is in it, so that a program on another port cannot pass the question on to the Hub and its answer back.
+    """
+    return hmac.new(bytes.fromhex(secret), f"status {port} {nonce}".encode(), "sha256").hexdigest()
 
 
 def held(path: Path) -> bool:

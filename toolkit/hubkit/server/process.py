@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,11 +20,12 @@ from pathlib import Path
 
 from hubkit.errors import ConflictError, HubkitError, RemoteError, UsageError
 from hubkit.files import read_json
-from hubkit.server.folder import Folder, Lock, held
+from hubkit.server.folder import Folder, Lock, held, proof
 
 DEFAULT_PORT = 8750
 EXIT_FOLDER_IN_USE = 97
 EXIT_PORT_IN_USE = 98
+_ANSWER_LIMIT = 65_536
 # What a server needs of its starter's environment. Tokens and Hub settings are not in it.
 _ENVIRONMENT_NAMES = """
 PATH HOME USER LANG LC_ALL LC_CTYPE TZ TMPDIR VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
@@ -77,7 +81,8 @@ def _serving(folder: Folder, timeout: float) -> Running | None:
 
 
 def _launch(folder: Folder, host: str, port: int | None, timeout: float, faults: bool) -> Running:
-    command = [sys.executable, "-m", "hubkit.server", "--data", str(folder.root), "--host", host]
+    # The child starts in the data folder; nothing that lies there may be imported in place of the libraries.
+    command = [sys.executable, "-P", "-m", "hubkit.server", "--data", str(folder.root), "--host", host]
     command += ["--port", str(port)] if port is not None else []
     command += ["--faults"] if faults else []
     environment = {key: os.environ[key] for key in _ENVIRONMENT if key in os.environ}
@@ -115,28 +120,34 @@ def _failure(folder: Folder, code: int, port: int | None) -> HubkitError:
 
 
 def status(data: Path) -> Running | None:
-    """The server of ``data`` when it answers, else None."""
+    """The server of ``data`` when it answers, else None.
+
+    Another program may listen where the server was, and would be sent the owner's token: so whoever answers must
+    prove that it can read the data folder.
+    """
     folder = Folder(Path(data).resolve())
     try:
         url = str(read_json(folder.state)["url"])
         token = folder.owner_token.read_text(encoding="utf-8").strip()
         # A proxy of the environment has no business between this machine and itself.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{url}/api/hubkit/status", timeout=3) as answer:
-            said = json.load(answer)
-        if said["folder"] == _folder_id(folder):
+        nonce = secrets.token_hex(16)
+        expected = proof(_secret(folder), urllib.parse.urlsplit(url).port or 80, nonce)
+        with opener.open(f"{url}/api/hubkit/status?nonce={nonce}", timeout=3) as answer:
+            said = json.loads(answer.read(_ANSWER_LIMIT))
+        if hmac.compare_digest(str(said["proof"]).encode(), expected.encode()):
             return Running(url, int(said["pid"]), folder.root, token, bool(said.get("faults")))
     except (OSError, HubkitError, ValueError, KeyError, TypeError, urllib.error.URLError):
         pass
     return None
 
 
-def _folder_id(folder: Folder) -> str:
+def _secret(folder: Folder) -> str:
     import sqlite3
 
     connection = sqlite3.connect(f"{folder.database.as_uri()}?mode=ro", uri=True, timeout=5)
     try:
-        row = connection.execute("SELECT value FROM meta WHERE key = 'folder'").fetchone()
+        row = connection.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()
     except sqlite3.Error as error:
         raise ConflictError(f"{folder.database} cannot be read: {error}.") from error
     finally:

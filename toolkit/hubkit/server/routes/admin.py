@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from starlette.responses import JSONResponse, Response
 
@@ -10,20 +11,20 @@ from hubkit import __version__
 from hubkit.errors import UsageError
 from hubkit.server.accounts import TokenRole
 from hubkit.server.faults import Fault, Faults
+from hubkit.server.folder import proof
 from hubkit.server.http import Call, Refusal, Spec
 from hubkit.server.routes.common import need_user
 
+_NONCE = re.compile(r"[0-9a-f]{32}")
+
 
 def status(call: Call) -> Response:
-    """Which data folder is served, by which process and version."""
-    return JSONResponse(
-        {
-            "folder": call.hub.database.meta("folder"),
-            "version": __version__,
-            "pid": os.getpid(),
-            "faults": bool(call.hub.faults),
-        }
-    )
+    """Which process and version serves; to a ``nonce`` of 32 hexadecimal digits the proof that it has the folder."""
+    said = {"version": __version__, "pid": os.getpid(), "faults": bool(call.hub.faults)}
+    nonce = call.query.get("nonce", "")
+    if _NONCE.fullmatch(nonce):
+        said["proof"] = proof(call.hub.database.meta("secret"), call.request.scope["server"][1], nonce)
+    return JSONResponse(said)
 
 
 def _need_owner(call: Call) -> None:
