@@ -10,6 +10,11 @@ from hypothesis import strategies as st
 from hubkit.names import path_problem, ref_problem, repo_id_problem
 
 
+@pytest.mark.parametrize("name", ["0f" * 20, "0F" * 20])
+def test_names_that_are_commit_ids_are_refused(name: str) -> None:
+    assert ref_problem(name) and ref_problem(name[1:]) is None
+
+
 @pytest.mark.parametrize("name", ["a b", "../x", "-x", "x..y", "x.lock", "@{0}", "HEAD", "refs/pr/1", "a" * 300, ""])
 def test_bad_branch_names_are_refused(name: str) -> None:
     assert ref_problem(name)
@@ -40,6 +45,22 @@ def test_bad_paths_are_refused(path: str) -> None:
 @pytest.mark.parametrize("path", ["e\u0301.txt", "a\u202eb", "a\ud800"])
 def test_paths_that_look_like_others_are_refused(path: str) -> None:
     assert path_problem(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "git~1/x", "GIT~1", ".git /x", "a/.git./x", ".git::$INDEX_ALLOCATION/x", ".g\u200cit/x", ".git. . /x", "con /x",
+        "a/" * 64 + "b",
+    ],
+)  # fmt: skip
+def test_paths_that_become_others_on_some_disk_are_refused(path: str) -> None:
+    assert path_problem(path)
+
+
+@pytest.mark.parametrize("path", [".gitignore", "x.git", "git", "...", "a/" * 63 + "b", ".github/x"])
+def test_paths_near_them_pass(path: str) -> None:
+    assert path_problem(path) is None
 
 
 @pytest.mark.parametrize("path", ["README.md", "adapter/adapter_model.safetensors", ".gitattributes", "é.txt"])

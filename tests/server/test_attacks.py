@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import subprocess
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.utils import httpx
+from starlette.requests import Request
 
 from hubkit.errors import ConflictError
 from hubkit.server import metadata, process
+from hubkit.server.app import Hub
+from hubkit.server.fsck import fsck
+from hubkit.server.git import Git
+from hubkit.server.http import Call, Refusal, Spooled
 from hubkit.server.ignore import ignored
 from hubkit.server.process import Running
+from hubkit.server.routes import discussions, repos, upload
+from hubkit.server.routes.upload import lines
 from hubkit.server.safetensors import parameters
 
 
@@ -122,3 +133,196 @@ def test_what_gitignore_means_is_what_git_means(tmp_path: Path) -> None:
         input="\n".join(paths), capture_output=True, text=True,
     )  # fmt: skip
     assert {path for path in paths if ignored(path, rules)} == set(asked.stdout.splitlines())
+
+
+def ndjson(*operations: dict[str, Any]) -> str:
+    header = {"key": "header", "value": {"summary": "s"}}
+    return "\n".join(json.dumps(line) for line in (header, *operations))
+
+
+def test_bodies_that_anybody_may_send_are_small(api: HfApi, raw: httpx.Client) -> None:
+    api.create_repo("me/model")
+    for path in ("/api/validate-yaml", "/api/models/me/model/paths-info/main"):
+        answer = httpx.post(f"{raw.base_url}{path}", content=b"[" + b"[]," * 400_000 + b"[]]")
+        assert answer.status_code == 413
+    assert raw.post("/api/models/me/model/paths-info/main", json={"paths": ["a\0b"]}).status_code == 400
+
+
+NESTS = '{"key": "file", "value": {"a": [' + "[]," * 500_000 + "[]]}}"
+WORDS, ENDLESS = "[" + '"",' * 500_000 + '""]', '"' + '\\"' * 900_000
+
+
+@pytest.mark.parametrize("line", [NESTS, WORDS, ENDLESS])
+def test_long_lines_of_a_commit_hold_few_values(tmp_path: Path, line: str) -> None:
+    (tmp_path / "body").write_text(line)
+    begun = time.process_time()
+    with pytest.raises(Refusal, match=r"content of a file only|Unterminated string"):
+        list(lines(tmp_path / "body"))
+    assert time.process_time() - begun < 1
+
+
+def test_a_long_file_may_travel_inline(tmp_path: Path) -> None:
+    line = {"key": "file", "value": {"path": "x", "content": '[{"\\' * 400_000, "encoding": "utf-8"}}
+    (tmp_path / "body").write_text(json.dumps(line))
+    assert list(lines(tmp_path / "body")) == [line]
+
+
+def test_no_branch_or_tag_hides_a_commit(api: HfApi, hub: Running, raw: httpx.Client) -> None:
+    api.create_repo("me/model")
+    first = api.model_info("me/model").sha
+    assert first
+    second = api.create_commit("me/model", [CommitOperationAdd("x", b"x")], commit_message="m").oid
+    for name in (first, first.upper()):
+        assert raw.post(f"/api/models/me/model/branch/{name}", json={"startingPoint": second}).status_code == 400
+        assert raw.post(f"/api/models/me/model/tag/{second}", json={"tag": name}).status_code == 400
+    (next((hub.data / "git").iterdir()) / "refs/heads" / first).write_text(second + "\n")  # from before that rule
+    assert api.model_info("me/model", revision=first).sha == first
+
+
+def test_only_who_may_commit_sends_a_body(api: HfApi, hub: Running, make_token: Callable[..., str]) -> None:
+    api.create_repo("me/model")
+    url, other = f"{hub.url}/api/models/me/model/commit/main", make_token("other")
+    answer = httpx.post(url, content=b"not json", headers={"Authorization": f"Bearer {other}"})
+    assert answer.status_code == 403
+
+
+def test_an_upload_has_the_size_that_was_signed(api: HfApi, hub: Running, raw: httpx.Client) -> None:
+    api.create_repo("me/model")
+    body = {"operation": "upload", "objects": [{"oid": "a" * 64, "size": 10}]}
+    href = raw.post("/me/model.git/info/lfs/objects/batch", json=body).json()["objects"][0]["actions"]["upload"]["href"]
+    assert httpx.put(href, content=iter([b"x" * 20])).status_code == 413
+    assert list((hub.data / "tmp").iterdir()) == []
+
+
+def test_addresses_and_cursors_that_lead_nowhere(api: HfApi, raw: httpx.Client) -> None:
+    api.create_repo("me/model")
+    sha = api.model_info("me/model").sha
+    assert raw.get("/me/model/resolve/main/").status_code == 404
+    for start in ("9" * 30, "-1", "9" * 5000):
+        cursor = base64.urlsafe_b64encode(f"{sha}:{start}".encode()).decode()
+        assert raw.get("/api/models/me/model/tree/main", params={"cursor": cursor}).status_code == 400
+
+
+def test_a_damaged_object_is_repaired_by_sending_it_again(api: HfApi, hub: Running) -> None:
+    api.create_repo("me/model")
+    add = [CommitOperationAdd("w.bin", b"\0" * 100)]
+    api.create_commit("me/model", add, commit_message="m")
+    stored = next(path for path in (hub.data / "lfs").rglob("*") if path.is_file())
+    stored.write_bytes(b"\1" * 100)
+    assert len(fsck(hub.data)) == 1
+    api.create_commit("me/model", [CommitOperationAdd("v.bin", b"\0" * 100)], commit_message="m")
+    assert fsck(hub.data) == [] and stored.read_bytes() == b"\0" * 100
+
+
+def test_fsck_says_that_a_database_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "hub.sqlite").write_bytes(b"not a database " * 300)
+    with pytest.raises(ConflictError, match="cannot be read"):
+        fsck(tmp_path)
+
+
+def test_lists_show_files_when_asked(api: HfApi, raw: httpx.Client) -> None:
+    api.create_repo("me/model")
+    adds = [CommitOperationAdd("config.json", b"{}"), CommitOperationAdd("a/w.safetensors", b"\0" * 8)]
+    api.create_commit("me/model", adds, commit_message="m")
+    short, full, asked = (raw.get(f"/api/models{query}").json()[0] for query in ("", "?full=true", "?expand=siblings"))
+    assert "siblings" not in short and {"safetensors", "transformers"} <= set(short["tags"])
+    assert full["siblings"] == asked["siblings"] == raw.get("/api/models/me/model").json()["siblings"]
+    assert len(full["siblings"]) == 3
+
+
+# Races, in one process: a handler is held at the repo's lock while something else happens.
+
+
+@pytest.fixture
+def inner(tmp_path: Path) -> Iterator[tuple[Hub, Call]]:
+    """A Hub in this process with the repo me/model, and a call about it by its owner."""
+    hub = Hub(tmp_path / "inner")
+    actor = hub.accounts.identify(hub.folder.owner_token.read_text().strip())
+    assert actor is not None
+    hub.store.create("model", "me", "model", actor=actor, private=False)
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [(b"host", b"127.0.0.1")]}
+    yield hub, Call(hub, Request(scope), {"kind": "models", "ns": "me", "name": "model", "rev": "main"}, actor)
+    hub.close()
+
+
+def test_lists_walk_the_tree_of_a_commit_once(inner: tuple[Hub, Call], monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, call = inner
+    walked: list[str] = []
+    walk = Git.walk
+
+    def counted(git: Git, commit: str, path: str = "", *, recursive: bool = True) -> Any:
+        walked.append(commit)
+        return walk(git, commit, path, recursive=recursive)
+
+    monkeypatch.setattr(Git, "walk", counted)
+    for _ in range(3):
+        assert b"me/model" in bytes(repos.listing(call).body)
+    assert len(walked) == 1
+
+
+def held_back(hub: Hub, handler: Callable[[Call], Any], call: Call, ready: Callable[[], bool]) -> Callable[[], Any]:
+    """Run ``handler`` until ``ready`` while the caller has the lock; what is returned waits for its answer."""
+    said: list[Any] = []
+
+    def work() -> None:
+        try:
+            said.append(handler(call))
+        except Refusal as refusal:
+            said.append(refusal)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    deadline = time.monotonic() + 20
+    while not ready():
+        assert time.monotonic() < deadline and worker.is_alive()
+        time.sleep(0.005)
+
+    def answer() -> Any:
+        worker.join(20)
+        return said[0]
+
+    return answer
+
+
+def test_no_commit_names_an_object_that_was_just_deleted(inner: tuple[Hub, Call]) -> None:
+    hub, call = inner
+    repo = hub.store.find("model", "me/model")
+    assert repo is not None
+    oid = hashlib.sha256(b"x").hexdigest()
+    (hub.folder.spool / "x").write_bytes(b"x")
+    hub.objects.keep(hub.folder.spool / "x", repo.uid, oid, 1)
+    (hub.folder.spool / "body").write_text(ndjson({"key": "lfsFile", "value": {"path": "w", "oid": oid, "size": 1}}))
+    call.spooled = Spooled(hub.folder.spool / "body", 1, "")
+    blob = hub.store.git(repo).repo.path
+    before = len(list(Path(blob).glob("objects/??/*")))
+    with hub.store.lock(repo):
+        answer = held_back(hub, upload.commit, call, lambda: len(list(Path(blob).glob("objects/??/*"))) > before)
+        hub.objects.withdraw(repo.uid, [oid])
+    hub.objects.collect([oid])
+    refusal = answer()
+    assert isinstance(refusal, Refusal) and refusal.status == 400 and "was not uploaded" in refusal.message
+
+
+def test_a_pull_request_is_merged_once(inner: tuple[Hub, Call]) -> None:
+    hub, call = inner
+    repo = hub.store.find("model", "me/model")
+    assert repo is not None
+    git = hub.store.git(repo)
+    head = git.target("refs/heads/main")
+    assert head is not None
+    number = hub.discussions.open(repo, "t", "", "me", pull=True, base="refs/heads/main")
+    git.move(f"refs/pr/{number}", head, None)
+    call.params = {**call.params, "num": str(number)}
+    opened: list[object] = []
+    fetch = hub.store.git
+
+    def seen(repo: Any) -> Any:
+        opened.append(repo)
+        return fetch(repo)
+
+    hub.store.git = seen  # type: ignore[method-assign]
+    with hub.store.lock(repo):
+        answer = held_back(hub, discussions.merge, call, lambda: bool(opened))
+        hub.discussions.change(repo, number, status="merged", merged=head)
+    refusal = answer()
+    assert isinstance(refusal, Refusal) and refusal.status == 400 and git.target("refs/heads/main") == head

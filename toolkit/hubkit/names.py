@@ -12,6 +12,8 @@ import unicodedata
 _REPO_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _REF_FORBIDDEN = re.compile(r"[\x00-\x20\x7f ~^:?*\[\\]|\.\.|@\{|//")
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
+_COMMIT_ID = re.compile(r"[0-9a-fA-F]{40}")
+_DEPTH = 64
 _WINDOWS_DEVICE = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 
 
@@ -41,6 +43,8 @@ def ref_problem(name: str) -> str | None:
         return "a branch name does not start with '-', '/' or '.', nor end with '/', '.' or '.lock'"
     if any(part.startswith(".") or part.endswith(".lock") for part in name.split("/")):
         return "no part of a branch name starts with '.' or ends with '.lock'"
+    if _COMMIT_ID.fullmatch(name):
+        return "40 hexadecimal digits are the id of a commit, which a branch or tag would hide"
     if name.startswith("refs/"):
         return "a branch name does not start with 'refs/'"
     return None
@@ -60,13 +64,26 @@ def path_problem(path: str) -> str | None:
         return "the path holds a backslash"
     if unicodedata.normalize("NFC", path) != path:
         return "the path is not in Unicode normal form C"
+    if path.count("/") >= _DEPTH:
+        return f"the path is more than {_DEPTH} folders deep"
     for part in path.split("/"):
         if part in {"", ".", ".."}:
             return "a part of the path is empty, '.' or '..'"
-        if part.lower() == ".git":
-            return "a part of the path is '.git'"
+        on_disk = _as_on_disk(part)
+        if on_disk in {".git", "git~1"}:
+            return "a part of the path is '.git', or would be on some systems"
         if len(part.encode()) > 255:
             return "a part of the path is longer than 255 bytes"
-        if _WINDOWS_DEVICE.fullmatch(part):
+        if _WINDOWS_DEVICE.fullmatch(on_disk):
             return f"{part!r} is a device name on Windows"
     return None
+
+
+def _as_on_disk(part: str) -> str:
+    """``part`` as the file systems of Windows and macOS take it: no case, no unseen characters, no end that they drop.
+
+    NTFS drops spaces and dots at the end and reads what follows a colon as the name of a stream; HFS+ passes over
+    characters without a shape. Git's ``core.protectNTFS`` and ``core.protectHFS`` name the same.
+    """
+    seen = "".join(char for char in part if unicodedata.category(char) != "Cf")
+    return seen.partition(":")[0].rstrip(" .").lower()

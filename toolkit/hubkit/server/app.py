@@ -129,7 +129,8 @@ async def _read(spec: Spec, call: Call) -> None:
     """Read the body as the route wants it."""
     request = call.request
     if spec.body == "file":
-        call.spooled = await read_to_disk(request, call.hub.folder.spool, spec.limit)
+        limit = spec.limit if call.most is None else call.most
+        call.spooled = await read_to_disk(request, call.hub.folder.spool, limit)
         return
     content = await read_all(request, spec.limit)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,15 @@ def fsck(data: Path) -> list[str]:
     folder = Folder(data.resolve())
     if not folder.database.exists():
         raise ConflictError(f"There is no Hub in {folder.root}.", hint="Name its data folder.")
+    try:
+        return _fsck(folder)
+    except sqlite3.DatabaseError as error:
+        raise ConflictError(
+            f"{folder.database} cannot be read: {error}.", hint="Bring it back from a backup; the files are untouched."
+        ) from error
+
+
+def _fsck(folder: Folder) -> list[str]:
     database = Database(folder.database)
     try:
         objects = Objects(folder, database)

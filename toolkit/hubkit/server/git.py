@@ -19,6 +19,7 @@ from hubkit.names import ref_problem
 from hubkit.server.objects import POINTER_LIMIT, Pointer, read_pointer
 
 _OID = re.compile(r"[0-9a-f]{7,40}")
+_FULL_OID = re.compile(r"[0-9a-f]{40}")
 _SPECIAL = re.compile(r"refs/(heads|tags|convert|pr)/.+")
 HIDDEN_PREFIX = "refs/pr/"
 
@@ -75,21 +76,26 @@ class Git:
         return str(found.peel(pygit2.Commit).id) if found else None
 
     def resolve(self, revision: str) -> str | None:
-        """The commit of a branch, tag, ``refs/...`` name or (abbreviated) commit id, or None."""
+        """The commit of a branch, tag, ``refs/...`` name or (abbreviated) commit id, or None.
+
+        A full commit id is that commit, whatever a branch may be called; short ids come after the names.
+        """
         if revision == "HEAD":
             revision = "main"
         if _SPECIAL.fullmatch(revision):
             return self.target(revision)
+        if _FULL_OID.fullmatch(revision):
+            return self._by_id(revision)
         if ref_problem(revision):
             return None
         found = self.target(f"refs/heads/{revision}") or self.target(f"refs/tags/{revision}")
-        if found is None and _OID.fullmatch(revision):
-            try:
-                thing = self.repo[revision]
-                found = str(thing.peel(pygit2.Commit).id)
-            except (KeyError, ValueError, pygit2.GitError):
-                return None
-        return found
+        return self._by_id(revision) if found is None and _OID.fullmatch(revision) else found
+
+    def _by_id(self, oid: str) -> str | None:
+        try:
+            return str(self.repo[oid].peel(pygit2.Commit).id)
+        except (KeyError, ValueError, pygit2.GitError):
+            return None
 
     def refs(self) -> Iterator[tuple[str, str]]:
         """Full name and commit of every branch, tag, pull request and conversion."""

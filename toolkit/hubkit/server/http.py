@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from hubkit.server.accounts import Actor
     from hubkit.server.app import Hub
 
+SMALL_LIMIT = 2**20
+"""For bodies that anybody may send: a parsed body takes many times the memory of its bytes."""
 JSON_LIMIT = 8 * 2**20
 COMMIT_LIMIT = 2**30
 IDLE_SECONDS = 60.0
@@ -44,7 +46,7 @@ class Refusal(Exception):
 
     def response(self) -> Response:
         """The refusal as an HTTP answer."""
-        text = "".join(char if " " <= char <= "~" else "?" for char in self.message)[:500]
+        text = "".join(char if " " <= char <= "~" else "?" for char in self.message)[:500].strip()
         headers = {"X-Error-Message": text, **self.headers}
         if self.code:
             headers["X-Error-Code"] = self.code
@@ -73,6 +75,8 @@ class Call:
     value: Any = None
     form: FormData = field(default_factory=FormData)
     spooled: Spooled | None = None
+    most: int | None = None
+    """Bytes that the body may have, when the address says so; else the route's limit holds."""
 
     @property
     def query(self) -> QueryParams:

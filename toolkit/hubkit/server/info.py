@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ _id author cardData createdAt disabled downloads gated id lastModified library_n
 private sdk sha tags
 """
 _CONFIG_KEYS = ("architectures", "model_type")
+_TELLING = frozenset(["config.json", "adapter_config.json"])
 _SUMMARY = frozenset(_SUMMARY_KEYS.split())
 
 
@@ -75,7 +77,7 @@ def config_of(git: Git, path: Path, commit: str) -> dict[str, Any]:
     return _config(path, entry.oid) if entry and not entry.folder and entry.size < 2**20 else {}
 
 
-def tags_of(card: dict[str, Any], repo: Repo, names: list[str], config: dict[str, Any]) -> list[str]:
+def tags_of(card: dict[str, Any], repo: Repo, names: Sequence[str], config: dict[str, Any]) -> list[str]:
     """Tags as the Hub derives them: from files, from the card, then ``region``."""
     tags: list[str] = []
     if repo.type == "model":
@@ -93,7 +95,7 @@ def tags_of(card: dict[str, Any], repo: Repo, names: list[str], config: dict[str
     return [*dict.fromkeys([*tags, "region:us"])]
 
 
-def _library(card: dict[str, Any], names: list[str]) -> str | None:
+def _library(card: dict[str, Any], names: Sequence[str]) -> str | None:
     given = card.get("library_name")
     if isinstance(given, str):
         return given
@@ -102,10 +104,32 @@ def _library(card: dict[str, Any], names: list[str]) -> str | None:
     return "peft" if "adapter_config.json" in names else None
 
 
-def repo_info(repo: Repo, git: Git, path: Path, commit: str | None, *, blobs: bool = False) -> dict[str, Any]:
-    """Everything the Hub tells about a repo at a commit; ``None``: a repo without one."""
-    entries = [entry for entry in (git.walk(commit) or []) if not entry.folder] if commit else []
-    names = [entry.path for entry in entries]
+@lru_cache(maxsize=4096)
+def _files(path: Path, commit: str) -> tuple[tuple[str, ...], int]:
+    """Of all the files at a commit: those whose names say what the repo is, and the bytes of all together.
+
+    A commit never changes, and lists ask this of every repo; so a tree is walked once, not at each request.
+    """
+    names, size, weights = [], 0, False
+    for entry in Git(path).walk(commit) or ():
+        if entry.folder:
+            continue
+        size += entry.size
+        if entry.path in _TELLING or (entry.path.endswith(".safetensors") and not weights):
+            weights = weights or entry.path.endswith(".safetensors")
+            names.append(entry.path)
+    return tuple(names), size
+
+
+def siblings(git: Git, commit: str | None, *, blobs: bool = False) -> list[dict[str, Any]]:
+    """Every file at a commit, as the repo's info shows it."""
+    entries = (git.walk(commit) or ()) if commit else ()
+    return [sibling(entry, blobs) for entry in entries if not entry.folder]
+
+
+def repo_info(repo: Repo, git: Git, path: Path, commit: str | None) -> dict[str, Any]:
+    """What the Hub tells about a repo at a commit (``None``: a repo without one), but for its :func:`siblings`."""
+    names, used = _files(path, commit) if commit else ((), 0)
     card = card_of(git, path, commit) if commit else {}
     config = config_of(git, path, commit) if commit and repo.type == "model" else {}
     head = moment(git.commit(commit)) if commit else None
@@ -114,7 +138,7 @@ def repo_info(repo: Repo, git: Git, path: Path, commit: str | None, *, blobs: bo
         "gated": repo.gated or False, "disabled": False, "createdAt": repo.created,
         "lastModified": stamp(head) if head else repo.created, "likes": 0, "downloads": 0,
         "tags": tags_of(card, repo, names, config), "cardData": card or None,
-        "siblings": [sibling(entry, blobs) for entry in entries], "usedStorage": sum(entry.size for entry in entries),
+        "usedStorage": used,
     }  # fmt: skip
     if repo.type == "model":
         value |= {"modelId": repo.id, "library_name": _library(card, names), "pipeline_tag": card.get("pipeline_tag")}

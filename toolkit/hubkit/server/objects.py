@@ -25,6 +25,7 @@ _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]+\n)*oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})\n"
 )
 _SIGNED_SECONDS = 24 * 3600
+_READ_AT_ONCE = 2**28
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Objects:
 
     def __init__(self, folder: Folder, database: Database) -> None:
         self._folder, self._db = folder, database
+        self._sound: dict[str, tuple[int, int, int]] = {}
         self._secret = bytes.fromhex(database.meta("secret"))
         # Held while an object gains or loses its last repo, so that bytes never go while they are being given.
         self.lock = threading.RLock()
@@ -125,6 +127,21 @@ class Objects:
         """Whether the stored bytes still have the digest they are stored under."""
         with self.path(oid).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == oid
+
+    def sound(self, oid: str) -> bool:
+        """Whether an object is worth keeping when it is offered again: small ones are read, once each.
+
+        Large ones are not: a client waits for this answer. ``hubkit hub fsck`` reads them all.
+        """
+        about = self.path(oid).stat()
+        if about.st_size > _READ_AT_ONCE:
+            return True
+        seen = (about.st_ino, about.st_size, about.st_mtime_ns)
+        if self._sound.get(oid) != seen:
+            if not self.check(oid):
+                return False
+            self._sound[oid] = seen
+        return True
 
     def sign(self, action: str, repo: str, oid: str, size: int) -> str:
         """A query that allows one action on one object for a day: the transfer itself carries no token."""

@@ -72,10 +72,12 @@ def need_commit(git: Git, revision: str) -> str:
 
 
 def api(
-    method: str, tail: str, handler: Handler, body: Body = "none", *, anonymous: bool = False, limit: int = JSON_LIMIT
-) -> Spec:
+    method: str, tail: str, handler: Handler, body: Body = "none", *, anonymous: bool = False, limit: int = JSON_LIMIT,
+    before: Callable[[Call], None] | None = None,
+) -> Spec:  # fmt: skip
     """A line for ``/api/<models|datasets|spaces>/ns/name`` + ``tail``."""
-    return Spec(method, "/api/{kind:kind}/{ns}/{name}" + tail, handler, body, anonymous=anonymous, limit=limit)
+    path = "/api/{kind:kind}/{ns}/{name}" + tail
+    return Spec(method, path, handler, body, anonymous=anonymous, limit=limit, before=before)
 
 
 def web(

@@ -144,11 +144,13 @@ def status(call: Call) -> Response:
     repo, row = _need(call)
     name = _need_author(call, repo, row["author"])
     new = call.text("status")
-    if new not in {"open", "closed"} or row["status"] == "merged":
-        raise Refusal(400, "A discussion can be 'open' or 'closed'; a merged one stays merged.")
-    if said := call.fields().get("comment"):
-        call.hub.discussions.add_comment(repo, row["num"], name, str(said))
-    call.hub.discussions.change(repo, row["num"], status=new)
+    with call.hub.store.lock(repo):
+        row = call.hub.discussions.row(repo, row["num"]) or row
+        if new not in {"open", "closed"} or row["status"] == "merged":
+            raise Refusal(400, "A discussion can be 'open' or 'closed'; a merged one stays merged.")
+        if said := call.fields().get("comment"):
+            call.hub.discussions.add_comment(repo, row["num"], name, str(said))
+        call.hub.discussions.change(repo, row["num"], status=new)
     event = call.hub.discussions.add_event(repo, row["num"], "status-change", name, {"status": new})
     return JSONResponse({"newStatus": event})
 
@@ -159,10 +161,11 @@ def merge(call: Call) -> Response:
     need_write(call, repo)
     assert call.actor is not None
     number, base = row["num"], row["base"]
-    if not row["pull"] or row["status"] not in {"open", "draft"}:
-        raise Refusal(400, "Only an open pull request can be merged.")
     git = call.hub.store.git(repo)
     with call.hub.store.lock(repo):
+        row = call.hub.discussions.row(repo, number) or row
+        if not row["pull"] or row["status"] not in {"open", "draft"}:
+            raise Refusal(400, "Only an open pull request can be merged.")
         merged = _merge(call, git, base, number, row["title"])
         call.hub.discussions.change(repo, number, status="merged", merged=merged)
         call.hub.discussions.add_event(repo, number, "status-change", call.actor.name, {"status": "merged"})

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from hubkit.server import metadata
 from hubkit.server.accounts import Account
-from hubkit.server.http import Call, Refusal, Spec
+from hubkit.server.http import SMALL_LIMIT, Call, Refusal, Spec
 from hubkit.server.routes.common import api, find_repo, need_files, need_user, need_write
 
 
@@ -91,7 +91,7 @@ def repo_tags(call: Call) -> Response:
 
 SPECS = [
     Spec("GET", "/api/whoami-v2", whoami),
-    Spec("POST", "/api/validate-yaml", validate_yaml, "json", anonymous=True),
+    Spec("POST", "/api/validate-yaml", validate_yaml, "json", anonymous=True, limit=SMALL_LIMIT),
     Spec("GET", "/api/agent-harnesses", no_harnesses),
     Spec("GET", "/api/telemetry/{topic:path}", nothing),
     Spec("GET", "/api/models-tags-by-type", repo_tags),

@@ -47,6 +47,8 @@ def _object(call: Call, repo: Repo, item: Any, operation: str) -> dict[str, Any]
             return answer | {"error": {"code": 404, "message": "Object does not exist"}}
         return answer | {"actions": {"download": {"href": f"{place}?{objects.sign('get', repo.uid, oid, size)}"}}}
     stored = call.hub.claim_object(repo, oid, call.actor)
+    if stored is not None and not _sound(call, oid):
+        stored = None  # damaged on disk: sent again, it is whole again
     if stored is not None and stored != size:
         return answer | {"error": {"code": 422, "message": f"This object has {stored} bytes."}}
     if stored is None:
@@ -55,6 +57,13 @@ def _object(call: Call, repo: Repo, item: Any, operation: str) -> dict[str, Any]
             "verify": {"href": f"{call.base}/{repo.web}.git/info/lfs/verify"},
         }
     return answer
+
+
+def _sound(call: Call, oid: str) -> bool:
+    try:
+        return call.hub.objects.sound(oid)
+    except FileNotFoundError:
+        return False
 
 
 def _signed(call: Call, action: str) -> tuple[Repo, str, int]:
@@ -73,6 +82,7 @@ def _signed(call: Call, action: str) -> tuple[Repo, str, int]:
 def check_put(call: Call) -> None:
     """Refuse an upload before its body is read."""
     _, _, size = _signed(call, "put")
+    call.most = size
     length = call.request.headers.get("content-length")
     if length is not None and length != str(size):
         raise Refusal(400, f"The object has {size} bytes; {length[:20]} were announced.")

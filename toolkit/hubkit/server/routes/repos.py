@@ -11,7 +11,7 @@ from hubkit.names import repo_id_problem
 from hubkit.server.accounts import namespace_problem
 from hubkit.server.git import Git
 from hubkit.server.http import Call, Refusal, Spec, whole
-from hubkit.server.info import expanded, repo_info, summary
+from hubkit.server.info import expanded, repo_info, siblings, summary
 from hubkit.server.routes.common import (
     api,
     find_repo,
@@ -142,8 +142,10 @@ def info(call: Call) -> Response:
     if revision is not None:
         need_files(call, repo)
     commit = need_commit(git, revision) if revision is not None else git.resolve("main")
-    value = repo_info(repo, git, call.hub.store.path(repo), commit, blobs=call.flag("blobs"))
+    value = repo_info(repo, git, call.hub.store.path(repo), commit)
     wanted = call.query.getlist("expand") + call.query.getlist("expand[]")
+    if not wanted or "siblings" in wanted:
+        value["siblings"] = siblings(git, commit, blobs=call.flag("blobs"))
     if commit and repo.type == "model" and (not wanted or "safetensors" in wanted):
         value |= _weights(call, repo, git, commit)
     return JSONResponse(expanded(value, wanted) if wanted else value)
@@ -171,18 +173,21 @@ def listing(call: Call) -> Response:
         and call.hub.store.readable(repo, call.actor)
     ]
     tags = set(call.query.getlist("filter"))
-    values = [_value(call, repo) for repo in repos]
-    values = [value for value in values if tags <= set(value["tags"])]
+    found = [(repo, _value(call, repo)) for repo in repos]
+    found = [(repo, value) for repo, value in found if tags <= set(value["tags"])]
     order = {"lastModified": "lastModified", "last_modified": "lastModified"}.get(
         call.query.get("sort", ""), "createdAt"
     )
-    values.sort(key=lambda value: (value[order], value["id"]), reverse=call.query.get("direction") != "1")
+    found.sort(key=lambda pair: (pair[1][order], pair[1]["id"]), reverse=call.query.get("direction") != "1")
     start, count = whole(call.query.get("cursor"), 0), call.limit(100, 1000)
-    page = values[start : start + count]
+    page = found[start : start + count]
     wanted = call.query.getlist("expand") + call.query.getlist("expand[]")
-    full = call.flag("full")
-    shown = [expanded(v, wanted) if wanted else (v if full else summary(v)) for v in page]
-    more = start + count < len(values)
+    full = call.flag("full") and not wanted
+    if full or "siblings" in wanted:
+        for repo, value in page:
+            value["siblings"] = siblings(call.hub.store.git(repo), value["sha"])
+    shown = [expanded(v, wanted) if wanted else (v if full else summary(v)) for _, v in page]
+    more = start + count < len(found)
     return JSONResponse(shown, headers=call.next_page(cursor=str(start + count)) if more else None)
 
 

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from hubkit.server.database import stamp
 from hubkit.server.git import Change, Entry, Git, moment, title_and_rest
-from hubkit.server.http import Call, Refusal
+from hubkit.server.http import SMALL_LIMIT, Call, Refusal
 from hubkit.server.info import file_item
 from hubkit.server.objects import OID
 from hubkit.server.routes.common import api, find_repo, need_commit, need_files, need_write
@@ -50,7 +50,7 @@ def _cursor(git: Git, cursor: str) -> tuple[str, int]:
     except (ValueError, binascii.Error, UnicodeError):
         raise Refusal(400, "The cursor is not one of ours.") from None
     found = git.resolve(commit) if len(commit) == 40 else None
-    if found is None or number < 0:
+    if found is None or not 0 <= number < 2**31:
         raise Refusal(400, "The cursor is not one of ours.")
     return found, number
 
@@ -82,6 +82,8 @@ def paths_info(call: Call) -> Response:
         paths = [path for path in given if isinstance(path, str)] if isinstance(given, list) else []
     if len(paths) > _PATHS:
         raise Refusal(413, f"At most {_PATHS} paths at once.")
+    if any("\0" in path for path in paths):
+        raise Refusal(400, "A path holds a NUL character.")
     entries = [entry for path in paths if (entry := git.entry(commit, path.strip("/")))]
     expand = call.flag("expand") or bool(isinstance(call.value, dict) and call.value.get("expand"))
     return JSONResponse(_items(git, commit, entries, expand))
@@ -139,7 +141,7 @@ def _drop_pointers(call: Call, repo: Repo, oids: set[str], author: str) -> None:
 SPECS = [
     api("GET", "/tree/{rev}", tree),
     api("GET", "/tree/{rev}/{path:path}", tree),
-    api("POST", "/paths-info/{rev}", paths_info, "form", anonymous=True),
+    api("POST", "/paths-info/{rev}", paths_info, "form", anonymous=True, limit=SMALL_LIMIT),
     api("GET", "/lfs-files", lfs_files),
     api("POST", "/lfs-files/batch", delete_lfs_files, "json"),
 ]

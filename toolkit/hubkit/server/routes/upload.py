@@ -23,6 +23,10 @@ from hubkit.server.store import Repo
 
 LARGE_BYTES = 10 * 2**20
 _LINE_LIMIT = 32 * 2**20
+_LONG_LINE = 10**6
+_STRINGS, _BETWEEN = 100, 4096
+# Never goes back, and takes a string without an end up to the end: one pass whatever comes.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _OPERATIONS = 50_000
 _PROPOSAL = re.compile(r"refs/pr/([0-9]{1,9})")
 
@@ -89,6 +93,8 @@ class Submission:
     message: str = ""
     parent: str | None = None
     changes: list[Change] = field(default_factory=list)
+    objects: dict[str, str] = field(default_factory=dict)
+    """The large objects that it names, by path."""
 
 
 def lines(path: Path) -> Iterator[Any]:
@@ -97,8 +103,20 @@ def lines(path: Path) -> Iterator[Any]:
         while line := file.readline(_LINE_LIMIT + 1):
             if len(line) > _LINE_LIMIT:
                 raise Refusal(413, "A file in the commit is too large to travel inline; upload it through LFS.")
+            if len(line) > _LONG_LINE and not _few_values(line):
+                raise Refusal(400, "A line of a commit may be long for the content of a file only.")
             if line.strip():
                 yield parsed(line)
+
+
+def _few_values(line: bytes) -> bool:
+    """Whether a line is long for its strings: many small values take many times their bytes once they are read."""
+    between = len(line)
+    for number, found in enumerate(_STRING.finditer(line)):
+        if number >= _STRINGS:
+            return False
+        between -= found.end() - found.start()
+    return between <= _BETWEEN
 
 
 def read_submission(call: Call, repo: Repo, git: Git) -> Submission:
@@ -123,7 +141,9 @@ def read_submission(call: Call, repo: Repo, git: Git) -> Submission:
         if key == "file":
             found.changes.append(Change(path, git.write_blob(_content(value))))
         elif key == "lfsFile":
-            found.changes.append(Change(path, git.write_blob(_pointer(call, repo, value).text())))
+            pointer = _pointer(call, repo, value)
+            found.objects[path] = pointer.oid
+            found.changes.append(Change(path, git.write_blob(pointer.text())))
         elif key in ("deletedFile", "deletedFolder"):
             found.changes.append(Change(path, None, key == "deletedFolder"))
         else:
@@ -162,11 +182,21 @@ def _pointer(call: Call, repo: Repo, value: dict[str, Any]) -> Pointer:
         raise Refusal(400, "An LFS file needs the sha256 of its content as 'oid'.")
     size = call.hub.claim_object(repo, oid, call.actor)
     if size is None:
-        raise Refusal(400, f"The LFS object {oid} of {value.get('path')} was not uploaded.")
+        raise _not_uploaded(oid, str(value.get("path")))
     given = value.get("size")
     if given is not None and given != size:
         raise Refusal(400, f"The LFS object {oid} has {size} bytes, not {given}.")
     return Pointer(oid, size)
+
+
+def _not_uploaded(oid: str, path: str) -> Refusal:
+    return Refusal(400, f"The LFS object {oid} of {path} was not uploaded.")
+
+
+def check_commit(call: Call) -> None:
+    """Refuse who may not commit here before the body is read."""
+    need_user(call)
+    _need_right(call, find_repo(call))
 
 
 def commit(call: Call) -> Response:
@@ -188,6 +218,10 @@ def commit(call: Call) -> Response:
             raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         if submission.parent is not None and not proposed and submission.parent != head:
             raise stale()
+        # Checked again: since they were read, somebody may have deleted objects from the repo.
+        for path, object_id in submission.objects.items():
+            if not hub.objects.has(repo.uid, object_id):
+                raise _not_uploaded(object_id, path)
         base = submission.parent if proposed and submission.parent else head
         if proposed and git.resolve(base) != base:
             raise Refusal(404, f"Invalid rev id: {base}", "RevisionNotFound")
@@ -219,5 +253,5 @@ def commit(call: Call) -> Response:
 
 SPECS = [
     api("POST", "/preupload/{rev}", preupload, "json"),
-    api("POST", "/commit/{rev}", commit, "file", limit=COMMIT_LIMIT),
+    api("POST", "/commit/{rev}", commit, "file", limit=COMMIT_LIMIT, before=check_commit),
 ]
