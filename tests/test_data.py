@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hubkit import training
 from hubkit.config import Recipe, Source, parse_recipe
 from hubkit.data import mappings, rows, turns
 from hubkit.data.loading import Loaded
@@ -20,6 +21,7 @@ from hubkit.data.preparing import DataReport, prepare
 from hubkit.errors import RefusedError, UsageError
 from hubkit.run import Target
 from hubkit.turn_end import TurnEnd, find
+from hubkit_stages import data as data_stage
 
 PAIR = {"system": "", "question": "What is it?", "chosen": "It is a cat.", "rejected": "A dog."}
 
@@ -361,6 +363,20 @@ def test_sound_data_makes_rows_prompts_and_a_report(make_tokenizer: Callable[...
     assert told["stages"]["dpo"]["turn_end_lost"] == {"chosen": 0.0, "rejected": 0.0}
     assert told["findings"] == []
     assert all(prompt[-1]["role"] == "user" for prompt in made.prompts)
+
+
+def test_a_set_called_prompts_is_kept_apart_from_the_held_out_prompts(
+    make_tokenizer: Callable[..., Any], tmp_path: Path
+) -> None:
+    text = json.dumps(recipe().model_dump(mode="json")).replace('"repair"', '"prompts"')
+    made = made_of(parse_recipe(text), {"them/pairs": pairs(20), "them/chats": chats(40)}, make_tokenizer())
+    data_stage.write(made, tmp_path)
+    held = [json.loads(line)["messages"] for line in (tmp_path / "prompts.jsonl").read_text().splitlines()]
+    assert held == made.prompts
+    assert len(held) == 5
+    for name, wanted in made.sets.items():
+        assert training.load_rows(training.set_file(tmp_path, name)).to_list() == wanted
+    assert (len(made.sets["prompts"]), json.loads((tmp_path / "data.json").read_text())["prompts"]["rows"]) == (10, 5)
 
 
 def test_truncated_turn_ends_hold_the_release_back_unless_accepted(make_tokenizer: Callable[..., Any]) -> None:

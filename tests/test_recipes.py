@@ -221,7 +221,7 @@ url, token, home = sys.argv[1:]
 home = Path(home)
 target = Target(url, home / "hf", token, embedded=True)
 recipe = load_recipe(tiny.RECIPE)
-desk = Desk(recipe, tiny.RECIPE.parent, target, open_run(home, recipe, url, fresh=True), expand(recipe))
+desk = Desk(recipe, tiny.RECIPE.parent, target, open_run(home, recipe.repo, target, fresh=True), expand(recipe))
 told = {}
 for job in desk.jobs:
     if job.id in ("provide", "base", "data"):
@@ -269,7 +269,7 @@ def test_the_first_steps_on_an_empty_hub_and_again(hub: Any, tmp_path: Path) -> 
     assert told["parameters"] == 557_696
     assert told["pad_token"] == model.PAD
     assert told["findings"] == []
-    assert first["data files"] == ["data.json", "preferences.jsonl", "prompts.jsonl", "repair.jsonl"]
+    assert first["data files"] == ["data.json", "prompts.jsonl", "sets/preferences.jsonl", "sets/repair.jsonl"]
     data = first["data"]
     assert {name: item["rows"] for name, item in data["sets"].items()} == {"preferences": 492, "repair": 300}
     assert data["prompts"] == {"set": "repair", "rows": 128, "also_in_other_sets": 0, "also_trained_on": 0}

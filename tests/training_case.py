@@ -84,7 +84,8 @@ class Case:
         ]
         chats = [{"prompt": prompt, "completion": answer} for prompt, answer in zip(asked, said, strict=True)]
         for name, rows in {"preferences": pairs, "repair": chats}.items():
-            (ctx.out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            (ctx.out / "sets").mkdir(exist_ok=True)
+            (ctx.out / "sets" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         write_json(ctx.out / "data.json", {"stages": {"dpo": {"max_length": 64}}})
         ctx.artifact()
         return self

@@ -18,14 +18,17 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hubkit.config import Recipe
 from hubkit.errors import HubkitError
 from hubkit.files import write_atomic, write_json
 from hubkit.run import Artifact, Context, Finding
 
-VERSION = 1
+if TYPE_CHECKING:
+    from hubkit.data.preparing import DataReport
+
+VERSION = 2
 SHAPED_BY = ("datasets", "transformers", "tokenizers", "trl")
 
 _log = logging.getLogger("hubkit.data")
@@ -56,16 +59,18 @@ def check(ctx: Context) -> Iterator[Finding]:
 
 
 def run(ctx: Context) -> Artifact:
-    """Make ``<set>.jsonl``, ``prompts.jsonl`` and ``data.json``."""
+    """Make ``sets/<set>.jsonl``, ``prompts.jsonl`` and ``data.json``."""
     from hubkit.arguments import truncation
     from hubkit.data.loading import load
     from hubkit.data.preparing import prepare
     from hubkit.hub import connect
     from hubkit.training import load_tokenizer
     from hubkit.turn_end import TurnEnd
+    from hubkit.wire import translated
 
     base, hub = ctx.input("base").json("base.json"), connect(ctx.target)
-    tokenizer = load_tokenizer(base, ctx.input("base").path)
+    with translated(hub.endpoint, base["repo"], base["commit"]):
+        tokenizer = load_tokenizer(base, ctx.input("base").path)
     made = prepare(
         ctx.recipe,
         lambda source: load(hub, source),
@@ -77,16 +82,23 @@ def run(ctx: Context) -> Artifact:
     for finding in made.findings:
         _log.warning("%s%s: %s", finding.code, " (accepted)" if finding.accepted else "", finding.message)
     made.refuse()
-    for name, rows in made.sets.items():
-        _write(ctx.out / f"{name}.jsonl", rows)
-    _write(ctx.out / "prompts.jsonl", [{"messages": prompt} for prompt in made.prompts])
-    write_json(ctx.out / "data.json", made.to_json())
+    write(made, ctx.out)
     figure = ", ".join(
         [*(f"{len(rows):,} {name}" for name, rows in made.sets.items()), f"{len(made.prompts)} held out"]
     )
     accepted = sorted({finding.code for finding in made.findings if finding.accepted})
     said = f"; accepted: {', '.join(accepted)}" if accepted else ""
     return ctx.artifact(figure=figure + said, accepted=accepted, warnings=[item.message for item in made.findings])
+
+
+def write(made: DataReport, folder: Path) -> None:
+    """Write the rows, the held-out prompts and the report to ``folder``. A set may have any name, 'prompts' too."""
+    from hubkit.training import set_file
+
+    for name, rows in made.sets.items():
+        _write(set_file(folder, name), rows)
+    _write(folder / "prompts.jsonl", [{"messages": prompt} for prompt in made.prompts])
+    write_json(folder / "data.json", made.to_json())
 
 
 def _method(recipe: Recipe, stage: str) -> str:

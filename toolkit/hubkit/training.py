@@ -19,6 +19,7 @@ from hubkit.errors import HubkitError
 from hubkit.files import write_json
 from hubkit.run import Artifact, Context
 from hubkit.turn_end import TurnEnd
+from hubkit.wire import translated
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -54,8 +55,9 @@ def prepare(ctx: Context) -> Prepared:
     base = ctx.input("base").json("base.json")
     training = ctx.training
     ctx.report("loading the base", None)
-    model = load_base(base["repo"], base["commit"], quantization=training.quantization)
-    tokenizer = load_tokenizer(base, ctx.input("base").path)
+    with translated(ctx.target.endpoint, base["repo"], base["commit"]):
+        model = load_base(base["repo"], base["commit"], quantization=training.quantization)
+        tokenizer = load_tokenizer(base, ctx.input("base").path)
     lora = None
     if training.continues:
         from peft import PeftModel
@@ -64,8 +66,9 @@ def prepare(ctx: Context) -> Prepared:
         model = PeftModel.from_pretrained(model, before, is_trainable=True)
     else:
         lora = lora_class()(task_type="CAUSAL_LM", **training.lora)
+    rows = load_rows(set_file(ctx.input("data").path, training.data))
     turn_end = TurnEnd.from_json(base["turn_end"])
-    return Prepared(model, tokenizer, load_rows(ctx.input("data").path / f"{training.data}.jsonl"), lora, turn_end)
+    return Prepared(model, tokenizer, rows, lora, turn_end)
 
 
 def load_base(repo: str, commit: str, *, quantization: str) -> PreTrainedModel:
@@ -112,6 +115,11 @@ def load_tokenizer(base: Mapping[str, Any], folder: Path) -> PreTrainedTokenizer
     tokenizer.chat_template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
     tokenizer.pad_token = base["pad_token"]
     return tokenizer
+
+
+def set_file(folder: Path, name: str) -> Path:
+    """Where the data artifact in ``folder`` keeps the rows of the set ``name``: apart from its own files."""
+    return folder / "sets" / f"{name}.jsonl"
 
 
 def load_rows(path: Path) -> Dataset:
