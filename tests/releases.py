@@ -75,7 +75,8 @@ class Release:
 
     @classmethod
     def on(cls, hub: Running, folder: Path, token: str | None = "owner", *, fresh: bool = False) -> Release:
-        return cls(folder, target_of(hub, folder, token), open_run(folder, RECIPE, hub.url, fresh=fresh))
+        target = target_of(hub, folder, token)
+        return cls(folder, target, open_run(folder, REPO, target, fresh=fresh))
 
     def context(self, step: str, settings: dict[str, Any] | None = None, key: str = "k") -> Context:
         name = step.partition("[")[2].rstrip("]")

@@ -26,7 +26,8 @@ TOKEN = "hf_" + "Ab3" * 12
 @pytest.fixture
 def release(tmp_path: Path) -> Release:
     url = "http://127.0.0.1:9"
-    return Release(tmp_path, Target(url, tmp_path / "hf"), open_run(tmp_path, RECIPE, url)).train()
+    target = Target(url, tmp_path / "hf")
+    return Release(tmp_path, target, open_run(tmp_path, RECIPE.repo, target)).train()
 
 
 def built(release: Release, into: str = "written") -> bundles.Bundle:

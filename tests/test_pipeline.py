@@ -25,7 +25,7 @@ def test_every_need_is_a_step_that_stands_before() -> None:
     for step in STEPS:
         seen |= {step.name}
         for need in step.needs:
-            assert need.rstrip("*<") in seen, f"{step.name} needs {need}"
+            assert need.partition(":")[0].rstrip("*<") in seen, f"{step.name} needs {need}"
 
 
 def test_the_jobs_come_in_an_order_that_can_run() -> None:
@@ -100,7 +100,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     stage = SimpleNamespace(VERSION=1, SHAPED_BY=(), check=lambda ctx: (), run=run)
     monkeypatch.setattr(pipeline, "find_stage", lambda name: stage)
     target = Target("http://127.0.0.1:1", tmp_path / "hf")
-    return Desk(RECIPE, tmp_path, target, open_run(tmp_path, RECIPE, target.endpoint), expand(RECIPE))
+    return Desk(RECIPE, tmp_path, target, open_run(tmp_path, RECIPE.repo, target), expand(RECIPE))
 
 
 def make_all(desk: Desk) -> list[str]:
@@ -125,6 +125,21 @@ def test_a_second_pass_runs_nothing_and_a_change_only_what_it_touches(desk: Desk
     ran = make_all(desk)
     assert ran[:2] == ["card[main]", "card[dpo-v0]"]
     assert not [job for job in ran if job.startswith(("train", "merge", "stopping", "evaluate"))]
+
+
+def test_a_longer_repair_keeps_the_preference_training(desk: Desk) -> None:
+    def write(ctx: Context) -> object:
+        for name, sources in ctx.settings.get("data", {}).items():
+            write_atomic(ctx.out / "sets" / f"{name}.jsonl", str(sources))
+        (ctx.out / "made.txt").write_text(str(ctx.settings))
+        return ctx.artifact()
+
+    pipeline.find_stage("any").run = write
+    make_all(desk)
+    text = RECIPE_TEXT.replace("rows: 300", "rows: 400")
+    desk.recipe = parse_recipe(text)
+    ran = make_all(desk)
+    assert "data" in ran and "train[sft]" in ran and "train[dpo]" not in ran
 
 
 def test_a_lost_artifact_is_made_again(desk: Desk) -> None:

@@ -13,16 +13,27 @@ import pytest
 from samples import RECIPE_TEXT
 
 from hubkit.config import parse_recipe
-from hubkit.errors import ConflictError, HubkitError, UsageError
-from hubkit.run import Context, Run, Target, artifact_key, find_runs, hubkit_home, named_run, open_run
+from hubkit.errors import ConflictError, UsageError
+from hubkit.run import (
+    Context,
+    Run,
+    Target,
+    artifact_key,
+    find_runs,
+    hubkit_home,
+    last_run,
+    named_run,
+    open_run,
+    release_lock,
+)
 
 RECIPE = parse_recipe(RECIPE_TEXT)
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
-    run = open_run(tmp_path, RECIPE, "http://127.0.0.1:1")
     target = Target("http://127.0.0.1:1", tmp_path / "hf")
+    run = open_run(tmp_path, RECIPE.repo, target)
     run.begin("merge[main]", "k1")
     return Context("merge[main]", RECIPE, tmp_path, {}, {}, target, run, key="k1", variant_name="main")
 
@@ -86,28 +97,44 @@ run.log("done", step="never")
 
 
 def test_the_same_release_gets_its_run_back_unless_fresh(tmp_path: Path) -> None:
-    first = open_run(tmp_path, RECIPE, "http://127.0.0.1:1")
-    assert open_run(tmp_path, RECIPE, "http://127.0.0.1:2") == first, "the embedded Hub may change its port"
-    second = open_run(tmp_path, RECIPE, "http://127.0.0.1:1", fresh=True)
+    here = Target("http://127.0.0.1:1", tmp_path, embedded=True)
+    first = open_run(tmp_path, RECIPE.repo, here)
+    moved = Target("http://127.0.0.1:2", tmp_path, embedded=True)
+    assert open_run(tmp_path, RECIPE.repo, moved) == first, "the embedded Hub may change its port"
+    second = open_run(tmp_path, RECIPE.repo, here, fresh=True)
     assert [run.name for run in find_runs(tmp_path)] == ["my-model-1", "my-model-2"]
-    assert open_run(tmp_path, RECIPE, "http://127.0.0.1:1") == second
-    other = parse_recipe(RECIPE_TEXT.replace("licence:", "hub: huggingface\nlicence:"))
-    assert open_run(tmp_path, other, "https://huggingface.co").name == "my-model-3"
+    assert open_run(tmp_path, RECIPE.repo, here) == second
+    real = Target("https://huggingface.co", tmp_path)
+    assert open_run(tmp_path, RECIPE.repo, real).name == "my-model-3", "what was made for one Hub is not for another"
+    assert last_run(tmp_path, RECIPE.repo, here) == second
     with pytest.raises(UsageError, match="runs list"):
         named_run(tmp_path, "nonsense")
+
+
+def test_a_release_has_one_doer_even_before_it_has_a_run(tmp_path: Path) -> None:
+    here = Target("http://127.0.0.1:1", tmp_path, embedded=True)
+    moved = Target("http://127.0.0.1:2", tmp_path, embedded=True)
+    with release_lock(tmp_path, "me/x", here):
+        other = release_lock(tmp_path, "Me/X", moved)
+        with pytest.raises(ConflictError, match="Another process is releasing Me/X to embedded") as caught, other:
+            pass
+        assert caught.value.exit_code == 4
+        with release_lock(tmp_path, "me/y", here):
+            pass
 
 
 def test_the_key_changes_with_all_that_shapes_the_artifact(context: Context) -> None:
     stage = SimpleNamespace(VERSION=1, SHAPED_BY=("click",), check=None, run=None)
     made = context.artifact()
+    digest = made.manifest.digest
     key = artifact_key(stage, {"lr": 1}, {})
     assert key == artifact_key(stage, {"lr": 1}, {})
     assert key != artifact_key(stage, {"lr": 2}, {})
-    assert key != artifact_key(stage, {"lr": 1}, {"merge": made})
+    assert key != artifact_key(stage, {"lr": 1}, {"merge": digest})
     assert key != artifact_key(SimpleNamespace(VERSION=2, SHAPED_BY=("click",)), {"lr": 1}, {})
     assert key != artifact_key(SimpleNamespace(VERSION=1, SHAPED_BY=("rich",)), {"lr": 1}, {})
-    with pytest.raises(HubkitError, match="not-there, which is not installed"):
-        artifact_key(SimpleNamespace(VERSION=1, SHAPED_BY=("not-there",)), {}, {})
+    absent = SimpleNamespace(VERSION=1, SHAPED_BY=("not-there",))
+    assert artifact_key(absent, {}, {}) != artifact_key(SimpleNamespace(VERSION=1, SHAPED_BY=()), {}, {})
 
 
 def test_home_is_the_nearest_hubkit_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,7 @@ def test_two_releases_of_one_recipe_at_once(home: Path) -> None:
         assert "preflight" in first.stderr.readline()
         done = hubkit("release", "tiny", home=home)
         assert done.returncode == 4
-        assert "Another process is working on the run tiny-hermes-dpo-1" in done.stderr
+        assert "Another process is releasing hubkit/tiny-hermes-dpo to embedded" in done.stderr
         workers = until(lambda: workers_of(first.pid), 20)
     finally:
         first.kill()

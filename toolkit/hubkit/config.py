@@ -43,6 +43,14 @@ def _hub(value: str) -> str:
     raise ValueError(f"{value!r} is no Hub: write 'embedded', 'huggingface' or a URL")
 
 
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", value):
+        raise ValueError(f"{value!r} cannot be a name here: letters, digits, '-' and '_' only")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+"""A name of the recipe's own that becomes the name of files."""
 RepoId = Annotated[str, AfterValidator(_repo_id)]
 Branch = Annotated[str, AfterValidator(_branch)]
 HubName = Annotated[str, AfterValidator(_hub)]
@@ -52,7 +60,7 @@ DType = Literal["bfloat16", "float16", "float32"]
 class Model(BaseModel):
     """A frozen part of a recipe that knows all of its keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, ser_json_inf_nan="constants")
 
 
 class Base(Model):
@@ -173,8 +181,8 @@ class Recipe(Model):
     seed: int = 0
     base: Base
     chat: Chat = Chat()
-    data: Mapping[str, Annotated[tuple[Source, ...], Field(strict=False)]]
-    stages: Mapping[str, Training] = Field(min_length=1)
+    data: Mapping[Name, Annotated[tuple[Source, ...], Field(strict=False)]]
+    stages: Mapping[Name, Training] = Field(min_length=1)
     variants: Mapping[Branch, Variant] = Field(min_length=1)
     evaluate: Evaluate
     gates: Gates
@@ -232,6 +240,11 @@ def _crossed(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     for name in recipe.variants:
         if folded.setdefault(name.lower(), name) != name:
             yield ("variants", name), "two branches differ only in upper and lower case"
+        for other in recipe.variants:
+            if other.startswith(f"{name}/"):
+                yield ("variants", other), f"git cannot hold a branch {other!r} beside a branch {name!r}"
+    if not recipe.evaluate.suites:
+        yield ("evaluate", "suites"), "name at least one suite or task"
     source = recipe.gates.stop_rate.prompts_from
     if source not in recipe.data:
         yield (

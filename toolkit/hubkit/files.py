@@ -81,7 +81,8 @@ def os_error(error: OSError, path: Path, size: int | None = None) -> HubkitError
             f"The disk is full at {path}{needed}.",
             hint="Free space there, or set HUBKIT_HOME to a folder on another disk, and run the same command.",
         )
-    return HubkitError(f"Cannot write {path}: {error.strerror or error}.")
+    verb = "open" if size is None else "write"
+    return HubkitError(f"Cannot {verb} {path}: {error.strerror or error}.", hint="Check the path and its permissions.")
 
 
 def walk(folder: Path) -> Iterator[Path]:
@@ -172,6 +173,10 @@ class Manifest:
     def digest(self) -> str:
         """sha256 over the sorted paths and contents; equal trees have equal digests."""
         return digest_of([[path, item.size, item.sha256] for path, item in sorted(self.files.items())])
+
+    def only(self, path: str) -> Manifest:
+        """The part of it that is the file ``path``; all of it when there is no such file."""
+        return Manifest({path: self.files[path]}) if path in self.files else self
 
     @property
     def size(self) -> int:

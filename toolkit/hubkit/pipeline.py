@@ -26,7 +26,8 @@ class Step:
     """One line of the release.
 
     ``stage`` is its code; None: what the recipe's training stage ``uses``. ``needs`` are the steps whose artifacts
-    it is given ('x' this variant's or stage's own, 'x*' everybody's, 'x<' that of the stage it continues). ``reads``
+    it is given ('x' this variant's or stage's own, 'x*' everybody's, 'x<' that of the stage it continues, 'x:set' x, of
+    which only the rows of the stage's data set count). ``reads``
     are the parts of the recipe that it may read; with the needs they make the key of what it makes ('@' before a
     part: the files that it names, too). ``alone``: it has a process of its own, so that its memory comes back.
     """
@@ -50,13 +51,13 @@ STEPS = (
     Step("base", "base", per="release", says="pin the base model to a commit, find its turn end",
          needs=("provide",), reads=("base", "chat", "@chat.template")),
     Step("data", "data", per="release", says="map and check the rows, hold prompts out",
-         needs=("provide", "base"), reads=("data", "stages", "gates", "chat", "@chat.template", "seed")),
+         needs=("provide", "base"), reads=("data", "stages", "variants", "gates", "chat", "@chat.template", "seed")),
     Step("base-stopping", "stopping", per="release", says="measure how often the base ends its turns",
          needs=("base", "data"), reads=(*_PROMPTS, "base.dtype")),
     Step("base-scores", "evaluate", per="release", says="benchmark the base",
          needs=("base",), reads=(*_SCORES, "base.dtype")),
     Step("train", None, per="stage", says="train an adapter",
-         needs=("base", "data", "train<"), reads=("training", "seed"), alone=True),
+         needs=("base", "data:set", "train<"), reads=("training", "seed"), alone=True),
     Step("merge", "merge", per="variant", says="merge the adapter into the base",
          needs=("base", "train"), reads=("base", "chat", "@chat.template")),
     Step("stopping", "stopping", per="variant", says="measure the stop rate of each published form",
@@ -132,8 +133,8 @@ def _inputs(step: Step, name: str | None, recipe: Recipe, done: set[str]) -> Ite
                 yield f"{need[:-1]}[{before}]"
         elif need == "train" and name:
             yield f"train[{recipe.variants[name].stage}]"
-        elif need in done:
-            yield need
+        elif need.partition(":")[0] in done:
+            yield need.partition(":")[0]
         elif f"{need}[{name}]" in done:
             yield f"{need}[{name}]"
 
@@ -206,10 +207,20 @@ class Desk:
             inputs=inputs,
             target=self.target,
             run=self.run,
-            key=artifact_key(find_stage(job.stage), settings, inputs) if ready else "",
+            key=artifact_key(find_stage(job.stage), settings, self._digests(job, inputs)) if ready else "",
             stage_name=job.stage_name,
             variant_name=job.variant_name,
         )
+
+    def _digests(self, job: Job, inputs: Mapping[str, Artifact]) -> dict[str, str]:
+        """What of each input counts for the key of ``job``."""
+        found = {name: artifact.manifest.digest for name, artifact in inputs.items()}
+        for need in job.step.needs:
+            if need.endswith(":set"):
+                name = need.removesuffix(":set")
+                rows = f"sets/{self.recipe.stages[job.stage_name or ''].data}.jsonl"
+                found[name] = inputs[name].manifest.only(rows).digest
+        return found
 
     def kept(self, job: Job) -> tuple[Artifact | None, str]:
         """The artifact that still counts for ``job``, and in words why there is none."""

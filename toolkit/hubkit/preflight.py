@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from hubkit.errors import BY_EXIT_CODE, HubkitError, RefusedError
-from hubkit.pipeline import Desk, Job
-from hubkit.run import Finding
+from hubkit.hub import connect
+from hubkit.pipeline import Desk, Job, find_stage
+from hubkit.run import Finding, installed
 
 _LEAST_FREE = 200 * 1000 * 1000
 
@@ -25,9 +27,36 @@ def disk(folder: Path, needed: int = _LEAST_FREE) -> Iterable[Finding]:
         )
 
 
+def libraries(desk: Desk, jobs: Iterable[Job]) -> Iterable[Finding]:
+    """Whether all that the stages stand on is installed."""
+    needed = {name for job in jobs for name in find_stage(job.stage).SHAPED_BY}
+    if all(stage.quantization == "none" for stage in desk.recipe.stages.values()):
+        needed.discard("bitsandbytes")
+    missing = sorted(name for name in needed if installed(name) is None)
+    if missing:
+        extra = "eval" if missing == ["lm_eval"] else "all"
+        yield Finding("error", f"Not installed: {', '.join(missing)}.", f"pip install 'hubkit[{extra}]'", exit_code=1)
+
+
+def bytes_needed(desk: Desk) -> int:
+    """Bytes that the run is going to write, from the sizes of the base's weights; the least when they are unknown.
+
+    Each variant is merged once and loaded back once; the base is fetched once.
+    """
+    try:
+        tree = connect(desk.target).tree(desk.recipe.base.repo, desk.recipe.base.revision)
+    except HubkitError:  # the base's own check says what is wrong with it
+        return _LEAST_FREE
+    weights = sum(entry.size for path, entry in tree.items() if path.endswith(".safetensors"))
+    return _LEAST_FREE + math.ceil(weights * (1 + 2 * len(desk.recipe.variants)))
+
+
 def gather(desk: Desk, jobs: Iterable[Job], check: Callable[[Job], list[Finding]]) -> list[Finding]:
     """All findings for ``jobs``, without repetitions. ``check`` asks a job's stage (in a worker)."""
-    found = list(disk(desk.run.path))
+    jobs = list(jobs)
+    found = [*disk(desk.run.path, bytes_needed(desk)), *libraries(desk, jobs)]
+    if any(finding.level == "error" for finding in found):
+        return found
     for job in jobs:
         for finding in check(job):
             if finding not in found:

@@ -14,7 +14,7 @@ from hubkit.errors import HubkitError
 from hubkit.files import write_atomic
 from hubkit.output import Output, StepView
 from hubkit.pipeline import Desk, Job, expand
-from hubkit.run import Artifact, Run, Target, open_run
+from hubkit.run import Artifact, Run, Target, open_run, release_lock
 from hubkit.worker import Worker
 
 
@@ -62,20 +62,25 @@ def release(
     Raises HubkitError: RefusedError by a check or a gate (nothing was promoted), ConflictError when a branch moved
     or another process has the run, RemoteError when the Hub cannot be reached.
     """
-    run = open_run(home, recipe, target.endpoint, fresh=fresh)
-    desk = Desk(recipe, folder, target, run, expand(recipe, only=only))
-    with run.lock():
-        write_atomic(run.path / "recipe.json", recipe.model_dump_json(indent=2) + "\n")
-        if last := desk.released():
-            return outcome(desk, last, already=True)
-        run.log("begin", hubkit=__version__, python=platform.python_version(), endpoint=target.endpoint)
-        try:
-            _run_jobs(desk, output, only)
-        except BaseException as error:
-            run.log("stopped", error=type(error).__name__, exit_code=getattr(error, "exit_code", None))
-            raise
-        run.log("released")
-        return outcome(desk, desk.finished[desk.jobs[-1].id], already=False)
+    with release_lock(home, recipe.repo, target):
+        run = open_run(home, recipe.repo, target, fresh=fresh)
+        with run.lock():
+            return _release(Desk(recipe, folder, target, run, expand(recipe, only=only)), output, only)
+
+
+def _release(desk: Desk, output: Output, only: str | None) -> Outcome:
+    run = desk.run
+    write_atomic(run.path / "recipe.json", desk.recipe.model_dump_json(indent=2) + "\n")
+    if last := desk.released():
+        return outcome(desk, last, already=True)
+    run.log("begin", hubkit=__version__, python=platform.python_version(), endpoint=desk.target.endpoint)
+    try:
+        _run_jobs(desk, output, only)
+    except BaseException as error:
+        run.log("stopped", error=type(error).__name__, exit_code=getattr(error, "exit_code", None))
+        raise
+    run.log("released")
+    return outcome(desk, desk.finished[desk.jobs[-1].id], already=False)
 
 
 def _run_jobs(desk: Desk, output: Output, only: str | None) -> None:
@@ -84,7 +89,7 @@ def _run_jobs(desk: Desk, output: Output, only: str | None) -> None:
         view.start("preflight")
         findings = preflight.gather(desk, desk.jobs, shared.check)
         for finding in findings:
-            if finding.level == "warning":
+            if finding.level != "error":
                 output.warn(finding.message)
         preflight.refuse(findings)
         view.done("preflight", f"{len(desk.jobs)} steps checked", 0.0)
@@ -101,19 +106,22 @@ def _run_jobs(desk: Desk, output: Output, only: str | None) -> None:
                     artifact = _run_job(desk, job, own, view)
             else:
                 artifact = _run_job(desk, job, shared, view)
+            for warning in artifact.summary.get("warnings", ()):
+                output.warn(warning)
             desk.finished[job.id] = artifact
 
 
 def _run_job(desk: Desk, job: Job, worker: Worker, view: StepView) -> Artifact:
     view.start(job.id)
-    desk.run.log("start", step=job.id, key=desk.context(job).key)
+    key = desk.context(job).key
+    desk.run.log("start", step=job.id, key=key)
     try:
         worker.run(job, lambda words, share: view.progress(job.id, words, share))
     except BaseException:
         view.failed(job.id)
         raise
     artifact = desk.run.find(job.id)
-    if artifact is None:
+    if artifact is None or artifact.key != key:
         raise HubkitError(f"The stage {job.stage!r} ended without an artifact.", hint="Its run() must return one.")
     desk.run.log("done", step=job.id, seconds=artifact.seconds)
     view.done(job.id, figure(artifact), artifact.seconds)

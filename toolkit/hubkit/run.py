@@ -20,13 +20,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from filelock import FileLock, Timeout
 
 from hubkit.config import Recipe, Training, Variant
-from hubkit.errors import ConflictError, HubkitError, UsageError
+from hubkit.errors import ConflictError, UsageError
 from hubkit.files import (
     MANIFEST,
     Digests,
@@ -51,6 +52,9 @@ def hubkit_home() -> Path:
     return here / ".hubkit"
 
 
+DEFAULT_ENDPOINT = "https://huggingface.co"
+
+
 @dataclass(frozen=True)
 class Target:
     """The Hub that a run publishes to, with the token that was issued for it and a cache of its own.
@@ -62,6 +66,11 @@ class Target:
     home: Path
     token: str | None = field(default=None, repr=False)
     embedded: bool = False
+
+    @property
+    def name(self) -> str:
+        """What a run remembers it by: the embedded Hub may change its port."""
+        return "embedded" if self.embedded else self.endpoint
 
     def environment(self) -> dict[str, str]:
         """Variables for a child process in which every Hugging Face library talks to this Hub and no other."""
@@ -182,7 +191,7 @@ class Stage(Protocol):
     """Distributions whose version shapes the result."""
 
     def check(self, ctx: Context) -> Iterable[Finding]:
-        """What is wrong, found without GPU time. Called by preflight and ``hubkit plan``."""
+        """What is wrong, found without GPU time. Preflight calls it, in a worker, before anything runs."""
         ...
 
     def run(self, ctx: Context) -> Artifact:
@@ -327,13 +336,21 @@ def find_runs(home: Path) -> list[Run]:
     return sorted(found, key=lambda run: (run.about()["made"], run.name))
 
 
-def open_run(home: Path, recipe: Recipe, endpoint: str, *, fresh: bool = False) -> Run:
-    """The newest run of this repo on this Hub, or a new one (always a new one when ``fresh``)."""
-    hub = "embedded" if recipe.hub == "embedded" else endpoint
-    same = [run for run in find_runs(home) if (run.about()["repo"], run.about()["hub"]) == (recipe.repo, hub)]
-    if same and not fresh:
-        return same[-1]
-    name = recipe.repo.split("/")[1]
+def last_run(home: Path, repo: str, target: Target) -> Run | None:
+    """The newest run that publishes ``repo`` to the Hub ``target``; None when there is none."""
+    same = [run for run in find_runs(home) if (run.about()["repo"], run.about()["hub"]) == (repo, target.name)]
+    return same[-1] if same else None
+
+
+def open_run(home: Path, repo: str, target: Target, *, fresh: bool = False) -> Run:
+    """The newest run of this repo on this Hub, or a new one (always a new one when ``fresh``).
+
+    Be its only opener (:func:`release_lock`).
+    """
+    known = last_run(home, repo, target)
+    if known is not None and not fresh:
+        return known
+    name = repo.split("/")[1]
     number = 1
     while (home / "runs" / f"{name}-{number}").exists():
         number += 1
@@ -343,30 +360,44 @@ def open_run(home: Path, recipe: Recipe, endpoint: str, *, fresh: bool = False) 
     except OSError as error:
         raise os_error(error, run.path) from error
     made = datetime.now(UTC).isoformat(timespec="milliseconds")
-    write_json(run.path / "run.json", {"id": run.name, "repo": recipe.repo, "hub": hub, "made": made})
+    write_json(run.path / "run.json", {"id": run.name, "repo": repo, "hub": target.name, "made": made})
     return run
 
 
-def artifact_key(stage: Stage, settings: Mapping[str, Any], inputs: Mapping[str, Artifact]) -> str:
-    """sha256 over all that shapes an artifact: settings, the inputs' contents, stage and library versions."""
-    from importlib.metadata import PackageNotFoundError, version
+@contextmanager
+def release_lock(home: Path, repo: str, target: Target) -> Iterator[None]:
+    """Be the only one who releases ``repo`` to this Hub from ``home``, whichever run it is. ConflictError else."""
+    path = home / "locks" / f"{digest_of([repo.lower(), target.name])[:16]}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise os_error(error, path) from error
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConflictError(
+            f"Another process is releasing {repo} to {target.name}.",
+            hint="Wait for it, or end it; what it has finished is kept.",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
-    libraries = {}
-    for name in stage.SHAPED_BY:
-        try:
-            libraries[name] = version(name)
-        except PackageNotFoundError as error:
-            raise HubkitError(
-                f"This step needs {name}, which is not installed.", hint="pip install 'hubkit[all]'"
-            ) from error
-    return digest_of(
-        {
-            "settings": settings,
-            "inputs": {name: artifact.manifest.digest for name, artifact in inputs.items()},
-            "version": stage.VERSION,
-            "libraries": libraries,
-        }
-    )
+
+def installed(library: str) -> str | None:
+    """The version of the distribution ``library``; None when it is not installed."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+def artifact_key(stage: Stage, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """sha256 over all that shapes an artifact: settings, the inputs' digests, stage and library versions."""
+    libraries = {name: installed(name) for name in stage.SHAPED_BY}
+    return digest_of({"settings": settings, "inputs": dict(inputs), "version": stage.VERSION, "libraries": libraries})
 
 
 def named_run(home: Path, name: str) -> Run:

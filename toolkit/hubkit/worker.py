@@ -9,6 +9,7 @@ input and ends its whole process group.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import queue
@@ -27,20 +28,13 @@ from hubkit.errors import BY_EXIT_CODE, HubkitError
 from hubkit.files import os_error
 from hubkit.output import RedactingStream, hide
 from hubkit.pipeline import Desk, Job, expand, find_stage
-from hubkit.run import Finding, Report, Run, Target
+from hubkit.run import DEFAULT_ENDPOINT, Finding, Report, Run, Target
+from hubkit.wire import explain, install
 
-_OTHERS_HUB = (
-    "HF_TOKEN",
-    "HUGGING_FACE_HUB_TOKEN",
-    "HF_ENDPOINT",
-    "HUGGINGFACE_CO_STAGING",
-    "HF_HOME",
-    "HF_HUB_CACHE",
-    "HUGGINGFACE_HUB_CACHE",
-    "HF_DATASETS_CACHE",
-    "HF_TOKEN_PATH",
-)
+_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_ENDPOINT", "HUGGINGFACE_CO_STAGING", "HF_HOME")
 """Variables of the user's that would send a worker to another Hub, or another Hub's token to this one."""
+_CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ASSETS_CACHE", "HF_XET_CACHE")
+"""Places that the user chose for huggingface.co; another Hub's files must not get into them."""
 
 _SMALL = 20_000_000
 """Parameters below which one thread is the quickest on a CPU: a layer of a small model takes less time than two
@@ -83,7 +77,8 @@ class Worker:
             self._process = None
 
     def _start(self) -> subprocess.Popen[str]:
-        environment = {name: value for name, value in os.environ.items() if name not in _OTHERS_HUB}
+        dropped = _TOKENS if self.desk.target.endpoint == DEFAULT_ENDPOINT else (*_TOKENS, *_CACHES)
+        environment = {name: value for name, value in os.environ.items() if name not in dropped}
         environment |= self.desk.target.environment()
         environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
         if "OMP_NUM_THREADS" not in environment:
@@ -188,6 +183,7 @@ def _answer(request: dict[str, Any], report: Callable[..., None]) -> dict[str, A
             break
         if found := run.find(job.id):
             desk.finished[job.id] = found
+    install(target.endpoint, target.token)
     ctx = replace(desk.context(job), report=report)
     stage = find_stage(job.stage)
     if request["what"] == "check":
@@ -195,7 +191,16 @@ def _answer(request: dict[str, Any], report: Callable[..., None]) -> dict[str, A
     _fit_threads(desk)
     run.begin(job.id, ctx.key)
     stage.run(ctx)
+    _give_memory_back()
     return {}
+
+
+def _give_memory_back() -> None:
+    """Free what the job's models held: this process goes on to the next one."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _fit_threads(desk: Desk) -> None:
@@ -211,12 +216,12 @@ def _said(error: BaseException, request: dict[str, Any]) -> HubkitError:
     """``error`` as a sentence for the person; the traceback is in the log."""
     if isinstance(error, HubkitError):
         return error
-    if isinstance(error, OSError) and error.errno is not None and error.filename:
-        return os_error(error, Path(str(error.filename)))
-    if isinstance(error, OSError) and error.errno is not None:
-        return os_error(error, Path(request["run"]))
+    if (said := explain(error, request["endpoint"])) is not None:
+        return said
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+        return os_error(error, Path(str(error.filename or request["run"])))
     words = " ".join(str(error).split())
-    more = " Try a smaller per_device_train_batch_size." if "out of memory" in words.lower() else ""
+    more = " Try a smaller batch size." if "out of memory" in words.lower() else ""
     return HubkitError(
         f"{request['job']} failed: {type(error).__name__}: {words[:300]}{more}",
         hint=f"The log is {request['log']}. Mend the cause and run the same command: what was finished is kept.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import tempfile
 import traceback
 from pathlib import Path
 from types import FrameType
@@ -13,7 +12,7 @@ import click
 
 from hubkit.cli.common import LazyGroup, output_of
 from hubkit.errors import HubkitError, InterruptedRun
-from hubkit.files import os_error
+from hubkit.files import os_error, write_atomic
 from hubkit.output import redact
 from hubkit.run import hubkit_home
 
@@ -42,8 +41,12 @@ def cli() -> None:
     """
 
 
+class _Terminated(KeyboardInterrupt):
+    """Another process asked this one to end."""
+
+
 def _terminated(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+    raise _Terminated
 
 
 def main() -> None:
@@ -51,6 +54,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         cli.main(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except BrokenPipeError:
@@ -58,6 +64,8 @@ def main() -> None:
     except (Exception, KeyboardInterrupt) as error:
         said = _said(error)
         output_of().error(said)
+        if isinstance(error, _Terminated):
+            sys.exit(128 + signal.SIGTERM)
         sys.exit(2 if isinstance(error, click.ClickException) else said.exit_code)
 
 
@@ -74,8 +82,10 @@ def _said(error: BaseException) -> HubkitError:
         )
     if isinstance(error, OSError) and error.errno is not None:
         return os_error(error, Path(str(error.filename or hubkit_home())))
-    report = Path(tempfile.gettempdir()) / "hubkit-traceback.log"
-    report.write_text(redact("".join(traceback.format_exception(error))), encoding="utf-8")
-    return HubkitError(
-        f"Unexpected {type(error).__name__}: {error}.", hint=f"This is a bug of hubkit; please report {report}."
-    )
+    report = hubkit_home() / "traceback.log"
+    where = f"please report {report}"
+    try:
+        write_atomic(report, redact("".join(traceback.format_exception(error))), mode=0o600)
+    except HubkitError:
+        where = "please report it"
+    return HubkitError(f"Unexpected {type(error).__name__}: {error}.", hint=f"This is a bug of hubkit; {where}.")

@@ -17,9 +17,8 @@ from hubkit.errors import UsageError
 from hubkit.output import Output, hide
 from hubkit.pipeline import Desk
 from hubkit.release import finished_desk
-from hubkit.run import Run, Target, find_runs, hubkit_home
+from hubkit.run import DEFAULT_ENDPOINT, Run, Target, hubkit_home, last_run
 
-HUGGINGFACE = "https://huggingface.co"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _current = Output()
 
@@ -115,14 +114,15 @@ def find_target(hub_name: str | None, recipe: Recipe | None = None, *, start: bo
     name = (hub_name or (recipe.hub if recipe else None) or paired or "embedded").rstrip("/")
     if name == "embedded":
         return _embedded(home, start=start)
-    endpoint = HUGGINGFACE if name == "huggingface" else name
+    endpoint = DEFAULT_ENDPOINT if name == "huggingface" else name
     address = urlsplit(endpoint)
     if address.scheme not in {"http", "https"} or not address.netloc or "@" in address.netloc:
         raise UsageError(f"{name!r} is no Hub.", hint="Write --hub embedded, --hub huggingface or --hub URL.")
-    if endpoint == HUGGINGFACE:
+    if endpoint == DEFAULT_ENDPOINT:
         from huggingface_hub import constants, get_token
 
-        token = get_token()
+        # get_token() reads HF_TOKEN first; with HF_ENDPOINT set, that one was issued for another Hub.
+        token = get_token() if paired in {"", endpoint} else _saved_token(Path(constants.HF_TOKEN_PATH))
         hide(token)
         return Target(endpoint, Path(constants.HF_HOME), token)
     from hubkit.server import process
@@ -133,6 +133,11 @@ def find_target(hub_name: str | None, recipe: Recipe | None = None, *, start: bo
     token = os.environ.get("HF_TOKEN") if paired == endpoint else None
     hide(token)
     return Target(endpoint, home / "hf" / address.netloc.replace(":", "_"), token)
+
+
+def _saved_token(path: Path) -> str | None:
+    """The token that `hf auth login` saved."""
+    return path.read_text(encoding="utf-8").strip() or None if path.is_file() else None
 
 
 def _embedded(home: Path, *, start: bool) -> Target:
@@ -157,13 +162,9 @@ def ask(question: str, *, yes: bool) -> None:
 def last_desk(recipe: Recipe, folder: Path, hub_name: str | None) -> Desk:
     """The desk as the last run of this recipe left it; an empty one when there is none. Starts no Hub."""
     home = hubkit_home()
-    name = hub_name or recipe.hub
-    if name == "embedded":
+    if (hub_name or recipe.hub) == "embedded":
         target = Target("", home / "hf" / "embedded", embedded=True)
-        hub = "embedded"
     else:
         target = find_target(hub_name, recipe, start=False)
-        hub = target.endpoint
-    same = [run for run in find_runs(home) if (run.about()["repo"], run.about()["hub"]) == (recipe.repo, hub)]
-    run = same[-1] if same else Run(home / "runs" / "(none)")
+    run = last_run(home, recipe.repo, target) or Run(home / "runs" / "(none)")
     return finished_desk(recipe, folder, target, run)

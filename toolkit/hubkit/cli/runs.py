@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from typing import Any
 
@@ -88,5 +89,8 @@ def _about(run: Run) -> dict[str, Any]:
     state = {"released": "released", "stopped": "stopped", "begin": "unfinished"}.get(
         ended[-1] if ended else "", "empty"
     )
-    size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
+    size = 0
+    for path in run.path.rglob("*"):
+        with contextlib.suppress(OSError):  # a release may be at work
+            size += path.stat().st_size if path.is_file() else 0
     return {**run.about(), "state": state, "bytes": size, "path": str(run.path)}
