@@ -19,7 +19,7 @@ from training_case import COMMIT, DPO, SFT, Case, recipe_text
 from hubkit import arguments, checkpoints, training
 from hubkit.config import load_recipe, parse_recipe
 from hubkit.errors import HubkitError
-from hubkit.files import write_json
+from hubkit.files import read_json, write_json
 from hubkit.run import Context, Finding
 from hubkit_stages import dpo, sft
 from hubkit_stages.recipes import dpopenhermes_7b, tiny
@@ -243,7 +243,17 @@ def test_a_killed_training_goes_on_from_its_last_whole_checkpoint(stage: str, tr
     assert case.run.find(f"train[{stage}]") is None
     (saved / "checkpoint-999").mkdir()
     (saved / "checkpoint-999" / "trainer_state.json").write_text("{")
+    kept = checkpoints.last_complete(saved)
+    assert kept is not None
+    before = read_json(kept / "hubkit_spent.json")
+    assert before["seconds"] > 0
+    assert before["peak_memory_bytes"] > 10**8
+    write_json(kept / "hubkit_spent.json", {"seconds": 36_000.0, "peak_memory_bytes": 10**15})
+    (kept / "manifest.json").unlink()
+    checkpoints.seal(kept)
     told = case.train(stage, text).json("training.json")
+    assert 36_000 < told["seconds"] < 36_600
+    assert told["peak_memory_bytes"] == 10**15
     assert int(told["resumed_from"].split("-")[1]) in range(4, 40, 4)
     assert told["steps"] == 40
     assert told["tokens_per_second"] is None
@@ -265,6 +275,58 @@ def test_a_run_whose_numbers_are_not_finite_is_stopped_at_once(case: Case) -> No
     kept = checkpoints.last_complete(case.run.work / "train[dpo]" / "scratch" / "checkpoints")
     assert kept is not None
     assert kept.name in stopped.value.message
+
+
+def test_seconds_and_memory_are_those_of_all_processes(case: Case) -> None:
+    wild = DPO.replace("learning_rate: 1e-3", "learning_rate: 1e30, max_grad_norm: 0, save_steps: 1")
+    with pytest.raises(HubkitError, match="a gradient is not finite"):
+        case.train("dpo", recipe_text(dpo=wild))
+    kept = checkpoints.last_complete(case.run.work / "train[dpo]" / "scratch" / "checkpoints")
+    assert kept is not None
+    first = training.Spent.until(kept)
+    assert first.seconds > 0
+    assert first.peak > 10**8
+    (kept / "manifest.json").unlink()
+    write_json(kept / "hubkit_spent.json", {"seconds": 36_000.0, "peak_memory_bytes": 10**15})
+    checkpoints.seal(kept)
+    spent = training.Spent.until(kept)
+    watch = training.watch(case.context(parse_recipe(recipe_text()), "train[dpo]", stage="dpo"), spent)
+
+    class State:
+        global_step, is_world_process_zero = 7, True
+
+    class Args:
+        output_dir = str(kept.parent)
+
+    (kept.parent / "checkpoint-7").mkdir()
+    watch.on_save(Args, State, None)
+    assert checkpoints.last_complete(kept.parent) == kept.parent / "checkpoint-7"
+    again = training.Spent.until(kept.parent / "checkpoint-7")
+    assert 36_000 < again.seconds < 36_600
+    assert again.peak == 10**15
+
+
+def test_gradients_are_left_to_the_scaler_where_there_is_one(case: Case) -> None:
+    import torch
+    from accelerate import Accelerator
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    Accelerator(cpu=True)
+    watch = training.watch(case.context(parse_recipe(recipe_text()), "train[dpo]", stage="dpo"))
+    model = torch.nn.Linear(2, 1)
+    model(torch.tensor([[float("inf"), 1.0]])).sum().backward()
+    plain = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    class State:
+        global_step, max_steps = 0, 10
+
+    scaled = AcceleratedOptimizer(plain, scaler=torch.amp.GradScaler("cpu"))
+    watch.on_pre_optimizer_step(None, State, None, model=model, optimizer=scaled)
+    with pytest.raises(HubkitError, match="the loss is nan"):
+        watch.on_log(None, State, None, logs={"loss": float("nan")})
+    for optimizer in (plain, AcceleratedOptimizer(plain)):
+        with pytest.raises(HubkitError, match="stopped at step 1: a gradient is not finite"):
+            watch.on_pre_optimizer_step(None, State, None, model=model, optimizer=optimizer)
 
 
 def test_a_run_whose_loss_grows_without_bound_is_stopped(case: Case) -> None:

@@ -9,14 +9,14 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubkit.arguments import Method, lora_class
 from hubkit.checkpoints import last_complete, seal
 from hubkit.errors import HubkitError
-from hubkit.files import write_json
+from hubkit.files import read_json, write_json
 from hubkit.run import Artifact, Context
 from hubkit.turn_end import TurnEnd
 from hubkit.wire import translated
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _DIVERGED = 20.0
 """A logged loss this many times the first one, and above 10, is a run gone astray and not a bad batch."""
+
+_SPENT = "hubkit_spent.json"
 
 
 @dataclass(frozen=True)
@@ -130,20 +132,51 @@ def load_rows(path: Path) -> Dataset:
         return Dataset.from_list([json.loads(line) for line in lines])
 
 
-def watch(ctx: Context) -> TrainerCallback:
+@dataclass(frozen=True)
+class Spent:
+    """What a training took before this process, and when this one began (``time.monotonic``, seconds).
+
+    Each checkpoint carries its own, so that it counts what led to it, and not what a kill threw away after it.
+    """
+
+    seconds: float = 0.0
+    peak: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def until(cls, checkpoint: Path | None) -> Spent:
+        """What it took to come to ``checkpoint``; nothing for None."""
+        if checkpoint is None:
+            return cls()
+        found = read_json(checkpoint / _SPENT)
+        return cls(float(found["seconds"]), int(found["peak_memory_bytes"]))
+
+    def total(self) -> dict[str, Any]:
+        """``seconds`` and ``peak_memory_bytes`` of all processes up to now."""
+        seconds = self.seconds + time.monotonic() - self.began
+        return {"seconds": round(seconds, 3), "peak_memory_bytes": max(self.peak, _peak_memory())}
+
+
+def watch(ctx: Context, spent: Spent | None = None) -> TrainerCallback:
     """A callback that reports the loss, seals checkpoints, and stops a run whose numbers are no longer finite.
 
     A gradient that is not finite is caught before the optimizer uses it, so the weights of that step stay good.
+    With a gradient scaler (fp16) it is not looked for: there the first scales overflow as a rule, and the scaler
+    leaves such a step out itself. ``spent`` is written into each checkpoint.
     """
     import math
 
     import torch
     from transformers import TrainerCallback
 
+    so_far = spent or Spent()
+
     class Watch(TrainerCallback):  # type: ignore[misc]
         first: float | None = None
 
         def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            if getattr(given.get("optimizer"), "scaler", None) is not None:
+                return
             gradients = [weight.grad for weight in given["model"].parameters() if weight.grad is not None]
             if gradients and not torch.stack([item.isfinite().all() for item in gradients]).all().item():
                 raise _astray(ctx, state.global_step + 1, "a gradient is not finite")
@@ -162,7 +195,10 @@ def watch(ctx: Context) -> TrainerCallback:
 
         def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
             if state.is_world_process_zero:
-                seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+                folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+                if folder.is_dir():
+                    write_json(folder / _SPENT, so_far.total())
+                    seal(folder)
 
     return Watch()
 
@@ -179,16 +215,16 @@ def _astray(ctx: Context, step: int, what: str) -> HubkitError:
 def finish(ctx: Context, trainer: Any, prepared: Prepared, method: Method) -> Artifact:
     """Train (on from the last whole checkpoint, if there is one), save the adapter, write ``training.json``."""
     keep_precise(trainer.model)
-    trainer.add_callback(watch(ctx))
     checkpoint = last_complete(ctx.scratch / "checkpoints")
     if checkpoint:
         ctx.report(f"going on from {checkpoint.name}", None)
-    started = time.monotonic()
+    spent = Spent.until(checkpoint)
+    trainer.add_callback(watch(ctx, spent))
     _run(ctx, trainer, checkpoint)
-    seconds = time.monotonic() - started
+    total = spent.total()
     base = ctx.input("base").json("base.json")
     save_adapter(trainer.model, ctx.out / "adapter", base["repo"], base["commit"])
-    told = facts(ctx, trainer, method, base, seconds, checkpoint)
+    told = facts(ctx, trainer, method, base, total, checkpoint)
     write_json(ctx.out / "training.json", told)
     last = next((point["loss"] for point in reversed(told["curve"])), None)
     figure = f"{told['steps']} steps" + (f"  loss {last:.3f}" if last is not None else "")
@@ -237,9 +273,9 @@ def save_adapter(model: Any, folder: Path, repo: str, commit: str) -> None:
 
 
 def facts(
-    ctx: Context, trainer: Any, method: Method, base: Mapping[str, Any], seconds: float, checkpoint: Path | None
+    ctx: Context, trainer: Any, method: Method, base: Mapping[str, Any], total: Mapping[str, Any], checkpoint: Path | None
 ) -> dict[str, Any]:
-    """What happened, for the card: ``training.json``. Seconds and memory are of this process alone."""
+    """What happened, for the card: ``training.json``. ``total`` is :meth:`Spent.total`."""
     from importlib.metadata import version
 
     history = [point for point in trainer.state.log_history if "loss" in point]
@@ -256,10 +292,10 @@ def facts(
         "rows": len(trainer.train_dataset),
         "epochs": trainer.state.epoch,
         "steps": trainer.state.global_step,
-        "seconds": round(seconds, 3),
+        "seconds": total["seconds"],
         "resumed_from": checkpoint.name if checkpoint else None,
-        "tokens_per_second": round(tokens[-1] / seconds, 1) if whole else None,
-        "peak_memory_bytes": _peak_memory(),
+        "tokens_per_second": round(tokens[-1] / total["seconds"], 1) if whole else None,
+        "peak_memory_bytes": total["peak_memory_bytes"],
         "device": _device(),
         "quantization": training.quantization,
         "lora": {
