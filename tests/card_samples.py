@@ -121,6 +121,14 @@ def evidence(
         "code": "truncated-turn-ends",
         "message": "max_length cuts the turn end from 100 % of the chosen answers.",
         "accepted": True,
+        "stages": ["dpo"],
+    }
+    later = {
+        "level": "error",
+        "code": "dropped-rows",
+        "message": "Many rows of the repair were dropped.",
+        "accepted": True,
+        "stages": ["sft"],
     }
     gate = {"enforced": True, "threshold": 0.95}
 
@@ -145,6 +153,7 @@ def evidence(
                 "prompts": {"set": "repair", "rows": 128},
                 "findings": [
                     finding,
+                    later,
                     {"level": "note", "code": "rows", "message": "Not for the card.", "accepted": False},
                 ],
             }

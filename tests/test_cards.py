@@ -118,6 +118,13 @@ def test_the_erratum_of_the_dpo_branch_says_what_was_measured_and_where_to_go() 
     assert "can run on until the token limit" in _card("dpo-v0").text
 
 
+def test_a_finding_stands_on_the_cards_of_the_variants_that_it_concerns() -> None:
+    for variant, said in (("dpo-v0", False), ("main", True)):
+        text = _card(variant).text
+        assert ("Many rows of the repair were dropped." in text) is said, variant
+        assert "max_length cuts the turn end" in text
+
+
 def test_the_erratum_of_main_says_why_it_exists_and_what_it_cost() -> None:
     said = _erratum(_card("main"))
     assert "**Why this branch exists.** The variant on the branch `dpo-v0` lost its turn ends" in said

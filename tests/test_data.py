@@ -391,6 +391,7 @@ def test_truncated_turn_ends_hold_the_release_back_unless_accepted(make_tokenize
         ("truncated-turn-ends", "error", True)
     ]
     assert made.stages["dpo"]["turn_end_lost"] == {"chosen": 1.0, "rejected": 0.0}
+    assert made.to_json()["findings"][0]["stages"] == ["dpo"]
 
 
 def test_many_dropped_rows_hold_the_release_back_unless_accepted(make_tokenizer: Callable[..., Any]) -> None:
@@ -399,6 +400,7 @@ def test_many_dropped_rows_hold_the_release_back_unless_accepted(make_tokenizer:
         made_of(recipe(), tables, make_tokenizer()).refuse()
     made_of(recipe("dropped-rows"), tables, make_tokenizer()).refuse()
     tables["them/pairs"] = [*pairs(100), {**PAIR, "chosen": None}]
+    assert [item["stages"] for item in made_of(recipe(), tables, make_tokenizer()).to_json()["findings"]] == [["dpo"]]
     few = made_of(recipe(), tables, make_tokenizer())
     few.refuse()
     assert [(item.level, item.code) for item in few.findings] == [("warning", "dropped-rows")]

@@ -159,7 +159,7 @@ def _lora(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _findings(files: Mapping[str, Any], chain: tuple[str, ...]) -> list[dict[str, Any]]:
     """What the data check found and the recipe accepted, for the stages of ``chain`` (all, where it names no stage)."""
     found = _file(files, "data", "data.json").get("findings") or []
-    return [item for item in found if item.get("accepted") and item.get("stage", chain[0]) in chain]
+    return [item for item in found if item.get("accepted") and {*(item.get("stages") or chain)} & {*chain}]
 
 
 def _licences(files: Mapping[str, Any], recipe: Recipe, chain: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -25,16 +25,26 @@ Length = Callable[[str], tuple[int | None, str]]
 
 @dataclass(frozen=True)
 class Found:
-    """One finding: ``code`` names it in a stage's ``accept``; an accepted error is said, and lets the release pass."""
+    """One finding: ``code`` names it in a stage's ``accept``; an accepted error is said, and lets the release pass.
+
+    ``stages`` are those that train on what it is about; none where it is about the held-out prompts alone.
+    """
 
     level: Literal["error", "warning", "note"]
     code: str
     message: str
     accepted: bool = False
+    stages: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As in ``data.json``."""
-        return {"level": self.level, "code": self.code, "message": self.message, "accepted": self.accepted}
+        return {
+            "level": self.level,
+            "code": self.code,
+            "message": self.message,
+            "accepted": self.accepted,
+            "stages": list(self.stages),
+        }
 
 
 @dataclass
@@ -135,21 +145,27 @@ def _read_set(
 
 
 def _of_drops(recipe: Recipe, name: str, source: Source, checked: rows.Checked) -> Iterator[Found]:
+    users = _users(recipe, name)
     if not checked.rows:
         yield Found(
             "error",
             "no-rows",
             f"No row of {source.repo} can be trained on ({checked.read:,} read). {checked.why()}".strip(),
+            stages=users,
         )
     elif checked.dropped:
         said = (
             f"{checked.read - len(checked.rows):,} of {checked.read:,} rows of {source.repo}"
             f" ({checked.dropped_share:.1%}) were dropped: {checked.why()}."
         )
-        users = [stage for stage in recipe.wanted_stages() if recipe.stages[stage].data == name]
         accepted = bool(users) and all("dropped-rows" in recipe.stages[stage].accept for stage in users)
         over = checked.dropped_share > TOLERATED
-        yield Found("error" if over else "warning", "dropped-rows", said, accepted and over)
+        yield Found("error" if over else "warning", "dropped-rows", said, accepted and over, users)
+
+
+def _users(recipe: Recipe, name: str) -> tuple[str, ...]:
+    """The stages that train on the set ``name``."""
+    return tuple(stage for stage in recipe.wanted_stages() if recipe.stages[stage].data == name)
 
 
 def _hold_out(recipe: Recipe, checked: Mapping[str, Sequence[rows.Checked]], made: DataReport) -> None:
@@ -166,18 +182,17 @@ def _hold_out(recipe: Recipe, checked: Mapping[str, Sequence[rows.Checked]], mad
             made.sets[name] += drawn
             if source.rows and len(drawn) < source.rows:
                 said = f"{source.repo} has {len(drawn):,} rows to train on, not the {source.rows:,} of the recipe."
-                made.findings.append(Found("warning", "fewer-rows", said))
+                made.findings.append(Found("warning", "fewer-rows", said, stages=_users(recipe, name)))
     if held.overlapping:
         said = f"{held.overlapping:,} prompts of {made.prompts_from!r} are in other sets too and were not held out."
         made.findings.append(Found("note", "overlap", said))
     if len(held.prompts) < wanted:
         said = f"Only {len(held.prompts):,} of {wanted:,} prompts could be held out from {made.prompts_from!r}."
         made.findings.append(Found("error", "too-few-prompts", said))
-    if not made.sets[made.prompts_from] and made.prompts_from in {
-        recipe.stages[stage].data for stage in recipe.wanted_stages()
-    }:
+    users = _users(recipe, made.prompts_from)
+    if users and not made.sets[made.prompts_from]:
         said = f"Holding out {len(held.prompts):,} prompts leaves no row of {made.prompts_from!r} to train on."
-        made.findings.append(Found("error", "no-rows", said))
+        made.findings.append(Found("error", "no-rows", said, stages=users))
 
 
 def _look(
@@ -216,7 +231,7 @@ def _of_turns(
             f" (the longest has {longest:,} tokens): a model trained so forgets to end its turns."
         )
         over = max(cut.values()) > TOLERATED
-        yield Found("error" if over else "warning", "truncated-turn-ends", said, accepted and over)
+        yield Found("error" if over else "warning", "truncated-turn-ends", said, accepted and over, (name,))
     for side, seen in found.items():
         if seen.share(seen.closed_once) < CLOSED:
             yield Found(
@@ -224,9 +239,10 @@ def _of_turns(
                 "open-turns",
                 f"In the stage {name!r} {1 - seen.share(seen.closed_once):.1%} of {side} do not close with exactly one"
                 f" {turn_end.token} (row {', '.join(map(str, seen.not_closed[:5]))}).",
+                stages=(name,),
             )
         if seen.prompt_fills:
             said = (
                 f"In the stage {name!r} the prompt fills max_length in {seen.prompt_fills:,} of {side}: not trained on."
             )
-            yield Found("warning", "long-prompts", said)
+            yield Found("warning", "long-prompts", said, stages=(name,))
