@@ -160,6 +160,7 @@ def test_strangers_load_both_revisions_and_see_what_the_card_says(released: Rele
     chats = [json.loads(line)["messages"] for line in data.read_text(encoding="utf-8").splitlines()]
     prompts = [chat[-1]["content"] for chat in chats if len(chat) == 1][:24]
     turn_end = released.artifact("base", "base.json")["turn_end"]["id"]
+    assert len(prompts) == 24
     request = {
         "repo": REPO,
         "base": "hubkit/tiny-hermes",
@@ -323,6 +324,6 @@ def test_a_signal_ends_a_release_with_its_code(released: Released, tmp_path: Pat
     )
     assert command.stderr is not None and "preflight" in command.stderr.readline()
     command.send_signal(signal.SIGTERM)
-    command.communicate(timeout=30)
+    _, said = command.communicate(timeout=30)
     hubkit("hub", "stop", home=home)
-    assert command.returncode == 143
+    assert command.returncode == 143 and "Run the same command again" in said
