@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hubkit import wire
 from hubkit.config import parse_recipe
+from hubkit.errors import HubkitError, RemoteError, UsageError
 from hubkit.evals.results import read_results
 from hubkit.files import Manifest, write_json
 from hubkit.run import Artifact, Context, Run, Target
@@ -163,3 +167,81 @@ def test_the_check_names_what_is_wrong_without_a_model(context: Context) -> None
     )
     (finding,) = evaluate.check(replace(context, recipe=gone))
     assert "no folder of task files" in finding.message
+
+
+def test_the_model_is_gone_when_the_step_is_done(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next job of the same process needs the memory, and the collector may not come by in time."""
+    from lm_eval.models.huggingface import HFLM
+
+    seen: list[weakref.ref[object]] = []
+    whole = HFLM.loglikelihood
+
+    def watched(self: HFLM, requests: Sequence[object], **options: object) -> object:
+        seen.extend([weakref.ref(self), weakref.ref(self.model)])
+        return whole(self, requests, **options)
+
+    monkeypatch.setattr(HFLM, "loglikelihood", watched)
+    gc.collect()
+    gc.disable()
+    try:
+        evaluate.run(context)
+        assert [found() for found in seen] == [None, None]
+    finally:
+        gc.enable()
+
+
+def _on_a_hub_that_is_away(context: Context) -> Context:
+    write_json(context.inputs["base"].path / "base.json", {"repo": "me/base", "commit": "0" * 40})
+    base = replace(context, step="base-scores", variant_name=None, inputs={"base": context.inputs["base"]})
+    base.run.begin("base-scores", "key")
+    return base
+
+
+def test_a_hub_that_is_away_while_the_model_is_loaded_is_a_remote_error(
+    context: Context, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoTokenizer
+
+    base = _on_a_hub_that_is_away(context)
+    wire.install("http://127.0.0.1:9", None)
+    with pytest.raises(RemoteError) as away:
+        evaluate.run(base)
+    assert away.value.exit_code == 5 and "cannot be reached" in away.value.message
+    # The Hub may go away between the tokenizer and the model.
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *args, **options: tokenizer)
+    with pytest.raises(RemoteError) as away:
+        evaluate.run(base)
+    assert away.value.exit_code == 5 and "cannot be reached" in away.value.message
+
+
+def test_a_data_set_that_is_away_is_a_remote_error(context: Context) -> None:
+    wire.install("http://127.0.0.1:9", None)
+    tasks = context.recipe_folder / "tasks" / "colours.yaml"
+    local = "dataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}"
+    assert local in tasks.read_text()
+    tasks.write_text(tasks.read_text().replace(local, "dataset_path: me/colours"))
+    with pytest.raises(RemoteError) as away:
+        evaluate.run(context)
+    assert away.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ConnectionError("Couldn't reach x"), 5), (FileNotFoundError("x"), 2), (KeyError("x"), 2), (ValueError("x"), 2)],
+)
+def test_what_a_task_raises_becomes_one_sentence(error: Exception, code: int) -> None:
+    with (
+        pytest.raises(HubkitError, match="lm-eval could not run one, two: ") as said,
+        evaluate._tasks_translated("http://127.0.0.1:9", ["one", "two"]),
+    ):
+        raise error
+    assert said.value.exit_code == code
+
+
+def test_a_task_that_cannot_be_run_is_the_recipes_fault(context: Context) -> None:
+    tasks = context.recipe_folder / "tasks" / "colours.yaml"
+    tasks.write_text(tasks.read_text().replace("test_split: test", "test_split: exam"))
+    with pytest.raises(UsageError, match="lm-eval could not run colours") as wrong:
+        evaluate.run(context)
+    assert wrong.value.exit_code == 2

@@ -15,7 +15,7 @@ from hubkit.config import Recipe, parse_recipe
 from hubkit.errors import RefusedError
 from hubkit.files import Manifest, write_json
 from hubkit.hub import connect
-from hubkit.run import Artifact, Context, Run, Target
+from hubkit.run import Artifact, Context, Run, Target, artifact_key
 from hubkit_stages import gate, merge, stopping
 
 RECIPE = """
@@ -236,3 +236,14 @@ def test_the_base_is_measured_alone(step, base, data):
     told = stopping.run(step("base-stopping", {"base": base, "data": data})).json("stopping.json")
     assert list(told["forms"]) == ["base"]
     assert told["forms"]["base"]["prompts"] == 12
+
+
+@pytest.mark.parametrize("library", ["torch", "transformers", "tokenizers", "peft", "bitsandbytes"])
+def test_another_version_of_what_shapes_the_figures_is_another_key(
+    monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    from importlib import metadata
+
+    before, installed = artifact_key(stopping, {}, {}), metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "0.0.1" if name == library else installed(name))
+    assert artifact_key(stopping, {}, {}) != before

@@ -155,7 +155,10 @@ def test_rounding_is_told_from_damage() -> None:
     fine.refuse_if_broken("bfloat16")
     with pytest.raises(ConflictError, match="logits differ by 3"):
         fine.refuse_if_broken("float32")
-    with pytest.raises(ConflictError, match=r"agree on 97\.00%"):
-        replace(fine, agreement=0.97).refuse_if_broken("bfloat16")
+    for dtype in ("bfloat16", "float16"):
+        replace(fine, agreement=0.995).refuse_if_broken(dtype)
+        with pytest.raises(ConflictError, match=r"agree on 99\.40% of the next tokens \(at least 99\.5%\)") as refused:
+            replace(fine, agreement=0.994).refuse_if_broken(dtype)
+        assert refused.value.exit_code == 4
     with pytest.raises(ConflictError):
         replace(fine, max_difference=float("nan")).refuse_if_broken("float32")

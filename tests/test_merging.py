@@ -12,10 +12,12 @@ import pytest
 
 from hubkit.chat import CHATML
 from hubkit.checkup import FolderSource, check
-from hubkit.errors import HubkitError, RefusedError, UsageError
+from hubkit.errors import HubkitError, RefusedError, RemoteError, UsageError
 from hubkit.files import digests
-from hubkit.merging import merge
+from hubkit.hub import connect
+from hubkit.merging import fetch_base, merge
 from hubkit.merging.companions import generation_config, model_config
+from hubkit.run import Target
 from hubkit.tensors import read_header, read_weights
 from hubkit.turn_end import TurnEnd, find
 
@@ -297,3 +299,23 @@ def test_errors_are_hubkit_errors(tmp_path):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(HubkitError):
         merge(tmp_path / "nothing", tmp_path / "nothing", tmp_path / "out")
+
+
+def test_the_base_is_fetched_into_the_cache_that_transformers_reads(hub, base, tmp_path):
+    from huggingface_hub import constants
+
+    target = Target(hub.url, tmp_path / "elsewhere", hub.token, embedded=True)
+    connected = connect(target)
+    connected.ensure_repo("hubkit/fetched", "public")
+    connected.api.upload_folder(repo_id="hubkit/fetched", folder_path=base)
+    commit = connected.resolve("hubkit/fetched", "main")
+    found = fetch_base(target, "hubkit/fetched", commit)
+    assert found.is_relative_to(Path(constants.HF_HUB_CACHE).resolve())
+    assert not (tmp_path / "elsewhere" / "hub").exists()
+    assert read_weights(found).keys() == {found / "model.safetensors"}
+
+
+def test_a_hub_that_is_away_is_a_remote_error(tmp_path):
+    with pytest.raises(RemoteError, match="cannot be reached") as away:
+        fetch_base(Target("http://127.0.0.1:9", tmp_path), "me/base", "0" * 40)
+    assert away.value.exit_code == 5

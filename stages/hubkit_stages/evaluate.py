@@ -10,15 +10,17 @@ samples). The content of the folder ``include`` is in this step's settings, so a
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubkit.errors import HubkitError, UsageError
+from hubkit.errors import HubkitError, RemoteError, UsageError
 from hubkit.evals.figures import four
 from hubkit.evals.readers import read_lm_eval
 from hubkit.evals.results import RAW_FILE, RESULTS_FILE, Settings, Subject
@@ -26,6 +28,7 @@ from hubkit.evals.suites import Suite, harness_tasks, resolve
 from hubkit.evals.taskfiles import copy_tasks
 from hubkit.files import write_json
 from hubkit.run import Finding
+from hubkit.wire import explain, translated
 
 if TYPE_CHECKING:
     from hubkit.run import Artifact, Context, Report
@@ -120,35 +123,37 @@ def _measure(
     if include is not None:
         folders.append(copy_tasks(include, ctx.scratch / "tasks"))
     revision = subject.commit if subject.form == "base" else None
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main")
+    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    with translated(ctx.target.endpoint, subject.repo, revision):
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main")
     template = ctx.input("base").path / "chat_template.jinja"
     if ctx.recipe.evaluate.apply_chat_template and template.is_file():
         tokenizer.chat_template = template.read_text(encoding="utf-8")
-    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    model = HFLM(
-        pretrained=source,
-        revision=revision or "main",
-        tokenizer=tokenizer,
-        dtype=dtype,
-        device=device,
-        batch_size=ctx.recipe.evaluate.batch_size,
-    )
-    _watch(model, ctx.report)
     names = list(dict.fromkeys(name for suite in suites for name in suite.tasks))
-    try:
-        raw = simple_evaluate(
-            model=model,
-            tasks=names,
-            task_manager=TaskManager(include_path=folders, include_defaults=False),
-            limit=ctx.recipe.evaluate.limit,
-            apply_chat_template=ctx.recipe.evaluate.apply_chat_template,
-            log_samples=False,
+    with translated(ctx.target.endpoint, subject.repo, revision):
+        model = HFLM(
+            pretrained=source,
+            revision=revision or "main",
+            tokenizer=tokenizer,
+            dtype=dtype,
+            device=device,
+            batch_size=ctx.recipe.evaluate.batch_size,
         )
-    except (KeyError, ValueError, FileNotFoundError, ConnectionError) as error:
-        raise UsageError(
-            f"lm-eval could not run {', '.join(names)}: {type(error).__name__}: {error}.",
-            hint="If a task's data set could not be reached, run again with a network; else mend its file.",
-        ) from error
+    try:
+        with _watched(model, ctx.report), _tasks_translated(ctx.target.endpoint, names):
+            raw = simple_evaluate(
+                model=model,
+                tasks=names,
+                task_manager=TaskManager(include_path=folders, include_defaults=False),
+                limit=ctx.recipe.evaluate.limit,
+                apply_chat_template=ctx.recipe.evaluate.apply_chat_template,
+                log_samples=False,
+            )
+    finally:
+        del model
+        gc.collect()
+        if device == "cuda":
+            torch.cuda.empty_cache()
     if raw is None:
         raise HubkitError("lm-eval returned no results in this process.", hint="Run it in the first process.")
     hidden = {str(ctx.run.path.absolute()): ".", str(ctx.recipe_folder.absolute()): ".", str(Path.home()): "~"}
@@ -157,10 +162,30 @@ def _measure(
     return _plain(raw, hidden), device
 
 
-def _watch(model: Any, report: Report) -> None:
+@contextmanager
+def _tasks_translated(endpoint: str, names: list[str]) -> Iterator[None]:
+    """Say in one sentence why the tasks ``names`` could not be run.
+
+    RemoteError when the Hub or the network is away, whatever the Hub itself says, else UsageError.
+    """
+    try:
+        yield
+    except (KeyError, ValueError, OSError) as error:
+        if (found := explain(error, endpoint)) is not None:
+            raise found from error
+        said = f"lm-eval could not run {', '.join(names)}: {type(error).__name__}: {error}."
+        if isinstance(error, ConnectionError):
+            raise RemoteError(said, hint="Run the same command again when the network is back.") from error
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise
+        raise UsageError(said, hint="Mend the task's file, or the name of its data set.") from error
+
+
+@contextmanager
+def _watched(model: Any, report: Report) -> Iterator[None]:
     """Tell ``report`` how many requests of ``model`` (an lm_eval LM) are answered, at each whole per cent.
 
-    Uses lm-eval's own door for this: the cache hook is called once for every finished request.
+    Afterwards the model is as it was: what hangs on it holds it in turn, and would keep its memory. Uses lm-eval's own door for this: the cache hook is called once for every finished request.
     """
 
     class Count:
@@ -183,9 +208,16 @@ def _watch(model: Any, report: Report) -> None:
 
         return call
 
+    names, before = ("loglikelihood", "loglikelihood_rolling", "generate_until"), model.cache_hook
     model.set_cache_hook(count)
-    for name in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
+    for name in names:
         setattr(model, name, counted(getattr(model, name)))
+    try:
+        yield
+    finally:
+        for name in names:
+            delattr(model, name)
+        model.set_cache_hook(before)
 
 
 def _plain(raw: dict[str, Any], hidden: dict[str, str]) -> dict[str, Any]:

@@ -33,8 +33,9 @@ FULL = 8
 MOST_TOKENS = 256
 FLOAT32_PARAMETERS = 1_000_000_000
 """Up to this many parameters both forms are compared in float32, which leaves only the rounding of the merge."""
-LEAST_AGREEMENT = 0.98
-"""Of the most likely next tokens, for weights merged in 16 bits. Below it something is broken, not rounded."""
+LEAST_AGREEMENT = 0.995
+"""Of the most likely next tokens, for weights merged in 16 bits. Rounding alone leaves more: the releases of the
+example recipe show 99.89 to 100 %."""
 MOST_DIFFERENCE = 1e-4
 """Of any logit, for weights merged in float32."""
 
@@ -206,7 +207,7 @@ class Comparison:
             said = f"their logits differ by {self.max_difference:.2e} (at most {MOST_DIFFERENCE:.0e})"
         else:
             wrong = not self.agreement >= LEAST_AGREEMENT
-            said = f"they agree on {self.agreement:.2%} of the next tokens (at least {LEAST_AGREEMENT:.0%})"
+            said = f"they agree on {self.agreement:.2%} of the next tokens (at least {LEAST_AGREEMENT:.1%})"
         if wrong:
             raise ConflictError(
                 f"The merged weights and the adapter on its base are not the same model: {said}.",

@@ -22,7 +22,7 @@ from hubkit.files import Manifest, write_json
 from hubkit.hub import Hub, connect
 from hubkit.run import Artifact, Context, Finding
 
-VERSION = 1
+VERSION = 2
 SHAPED_BY: tuple[str, ...] = ()
 
 

@@ -23,7 +23,7 @@ from hubkit.turn_end import StopRate, TurnEnd, measure
 from hubkit.wire import translated
 
 VERSION = 1
-SHAPED_BY = ("torch", "transformers", "tokenizers")
+SHAPED_BY = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
 
 
 def check(ctx: Context) -> Iterable[Finding]:

@@ -53,7 +53,7 @@ def config_class(method: Method) -> type:
     return found
 
 
-def defaults(method: Method, folder: Path, seed: int) -> dict[str, Any]:
+def defaults(folder: Path, seed: int) -> dict[str, Any]:
     """The few arguments that hubkit sets where TRL's own default would not do. A recipe may override the second half.
 
     TRL's bf16 and gradient checkpointing are meant for a GPU; on a CPU both only cost time.
@@ -183,7 +183,7 @@ def _quantization_problem() -> str | None:
 
 def build(ctx: Context, method: Method) -> Any:
     """TRL's arguments for this stage: the recipe's over hubkit's few."""
-    given = defaults(method, ctx.scratch / "checkpoints", ctx.recipe.seed) | dict(ctx.training.args)
+    given = defaults(ctx.scratch / "checkpoints", ctx.recipe.seed) | dict(ctx.training.args)
     try:
         return config_class(method)(**given)
     except (TypeError, ValueError) as error:

@@ -44,7 +44,11 @@ _SAMPLING = {
 
 
 def fetch_base(target: Target, repo: str, commit: str) -> Path:
-    """The files of ``repo`` at ``commit`` that a merge needs, in the cache of ``target``'s Hub; their folder."""
+    """The files of ``repo`` at ``commit`` on ``target``'s Hub that a merge needs; their folder.
+
+    They stand in the cache of this process (``HF_HUB_CACHE``), where transformers finds them too. Raises RemoteError
+    when the Hub cannot be reached, UsageError when it has no such repo.
+    """
     from huggingface_hub import snapshot_download
 
     with translated(target.endpoint, repo, commit):
@@ -55,7 +59,6 @@ def fetch_base(target: Target, repo: str, commit: str) -> Path:
                 allow_patterns=list(PATTERNS),
                 endpoint=target.endpoint,
                 token=target.token or False,
-                cache_dir=target.home / "hub",
             )
         )
 
