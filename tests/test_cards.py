@@ -138,6 +138,22 @@ def test_there_is_no_erratum_when_nothing_needed_repair() -> None:
         assert _erratum(card) == "" and "can run on" not in card.text
 
 
+def test_a_variant_that_stops_as_rarely_as_its_base_is_not_said_to_have_lost_anything() -> None:
+    for broken in (60, 55, 70):
+        for variant, repaired in (("dpo-v0", 127), ("main", 127), ("main", 62)):
+            said = _erratum(_card(variant, base=60, broken=broken, repaired=repaired))
+            assert said and "lost its turn ends" not in said, (broken, variant, repaired)
+    said = _erratum(_card("dpo-v0", base=60, broken=60))
+    assert "Neither does the base model. The base model ends 46.9 % (60 of 128;" in said
+    assert "no less often than the base, as far as the measurement can tell" in said
+    assert "The branch `main` repairs this" in said
+    assert "does not reliably end its answers, and neither does the base: the base model" in _erratum(
+        _card("main", base=60, broken=60)
+    )
+    assert "The variant on the branch `dpo-v0` lost its turn ends" in _erratum(_card("main", base=60, broken=30))
+    assert "Neither does" not in _erratum(_card("dpo-v0", base=60, broken=30))
+
+
 def test_a_failed_repair_is_called_one() -> None:
     assert "**The repair failed.**" in _erratum(_card("main", repaired=60))
     lost = _erratum(_card("dpo-v0", repaired=60))

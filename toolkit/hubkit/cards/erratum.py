@@ -13,6 +13,8 @@ from hubkit.cards.evidence import Evidence
 from hubkit.config import Recipe
 from hubkit.evals.averages import Average
 
+_PUBLISHED = ("merged", "adapter")
+
 Kind = Literal["lost", "repaired", "unrepaired"]
 
 
@@ -23,7 +25,8 @@ def erratum(
 
     ``kind`` is 'lost' (this branch does not end its turns), 'repaired' (this branch mends ``broken``) or 'unrepaired'
     (it was to mend ``broken`` and did not). ``broken`` and ``repaired`` are rows of the table of variants, ``stages``
-    the stages that were trained in between, ``scores`` how the benchmark average went (see :func:`_scores`)
+    the stages that were trained in between, ``worse`` whether ``broken`` ends fewer answers than the base (see
+    :func:`_worse`), ``scores`` how the benchmark average went (see :func:`_scores`).
     """
     passed = {name: row["gate"]["passed"] if row.get("gate") else None for name, row in variants.items()}
     before = _before(recipe, variant)
@@ -63,11 +66,24 @@ def _said(
         "broken": variants[broken],
         "repaired": variants[mended] if mended is not None else None,
         "stages": stages,
+        "worse": _worse(evidence, broken),
         "scores": {
             "broken": _scores(evidence, "base-scores", f"evaluate[{broken}]"),
             "repaired": _scores(evidence, f"evaluate[{broken}]", f"evaluate[{mended}]") if mended else None,
         },
     }
+
+
+def _worse(evidence: Evidence, variant: str) -> bool:
+    """Whether a published form of ``variant`` ends its answers less often than the base.
+
+    So it counts where its whole 95 % interval lies below the base's; where either was not measured, it counts too.
+    """
+    base = ((evidence.get("base-stopping", "stopping.json") or {}).get("forms") or {}).get("base")
+    forms = (evidence.get(f"stopping[{variant}]", "stopping.json") or {}).get("forms") or {}
+    if not base or not all(forms.get(form) for form in _PUBLISHED):
+        return True
+    return any(forms[form]["high"] < base["low"] for form in _PUBLISHED)
 
 
 def _scores(evidence: Evidence, before: str, after: str) -> str | None:
