@@ -115,7 +115,7 @@ def _tensor(key: str, value: Any, data: int, name: str) -> Tensor:
     numbers = [*shape, start, end] if isinstance(shape, list) else [None]
     if any(type(number) is not int or not 0 <= number < 2**63 for number in numbers):
         raise _unsound(name, f"the shape or place of {key!r} is not made of numbers that can be")
-    if dtype not in DTYPE_BITS:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise _unsound(name, f"{key!r} has the unknown dtype {str(dtype)[:20]!r}")
     if math.prod(shape) * DTYPE_BITS[dtype] != (end - start) * 8:
         raise _unsound(name, f"the shape {shape} of {key!r} in {dtype} is not {end - start:,} bytes")

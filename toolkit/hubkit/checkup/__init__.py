@@ -8,23 +8,24 @@ which is rendered in a child process with limits.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hubkit import chat, turn_end
+from hubkit.checkup.reading import card_of, plain, settings_of, text_of
 from hubkit.checkup.sources import FolderSource, RepoSource, Source
 from hubkit.checkup.weights import Weights, look
-from hubkit.errors import RefusedError, UsageError
+from hubkit.errors import RefusedError
 from hubkit.names import repo_id_problem
 from hubkit.run import Finding
 from hubkit.screening import PICKLE_SUFFIXES
-from hubkit.yamltext import parse_yaml
 
 __all__ = ["CheckReport", "FolderSource", "RepoSource", "Source", "check"]
 
 _ADAPTER = "adapter_config.json"
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _KINDS = (
     ("<|im_start|>", "ChatML"),
     ("<|start_header_id|>", "Llama 3"),
@@ -68,13 +69,14 @@ def check(source: Source) -> CheckReport:
     """Everything that can be found out about the model in ``source`` without loading it."""
     files = source.files()
     found: list[Finding] = []
-    config = _settings(source, "config.json", found)
+    config = settings_of(source, "config.json", found)
     adapters = sorted(name for name in files if name.rpartition("/")[2] == _ADAPTER and name.count("/") <= 1)
     found += _layout(files, adapters)
     weights = look(source, config, found)
     card = _card(source, found)
+    named = card.get("base_model")
     for adapter in adapters:
-        found += _adapter(source, adapter, _settings(source, adapter, found), card)
+        found += _adapter(source, adapter, settings_of(source, adapter, found), card)
     end, template = _chat(source, config, weights, found)
     found += [
         Finding("error" if item.rule in {"secret", "private-file"} else "warning", item.sentence)
@@ -84,35 +86,27 @@ def check(source: Source) -> CheckReport:
     order = {"error": 0, "warning": 1, "note": 2}
     return CheckReport(
         name=source.name,
-        findings=tuple(sorted(dict.fromkeys(found), key=lambda item: order[item.level])),
+        findings=tuple(sorted(dict.fromkeys(map(_printable, found)), key=lambda item: order[item.level])),
         kind=_kind(weights, adapters),
-        architecture=next(iter(config.get("architectures") or ()), None),
+        architecture=plain(next((item for item in config.get("architectures", ()) if isinstance(item, str)), None)),
         dtype=weights.dtype if weights else None,
         parameters=weights.parameters if weights else None,
         turn_end=end,
         template=template,
-        base_model=card.get("base_model") if isinstance(card.get("base_model"), str) else None,
+        base_model=plain(named) if isinstance(named, str) else None,
         files=len(files),
         bytes=sum(files.values()),
     )
+
+
+def _printable(finding: Finding) -> Finding:
+    return replace(finding, message=plain(finding.message), hint=plain(finding.hint))
 
 
 def _kind(weights: Weights | None, adapters: list[str]) -> str:
     if weights and adapters:
         return "model and adapter"
     return "model" if weights else "adapter" if adapters else "no safetensors weights"
-
-
-def _settings(source: Source, name: str, found: list[Finding]) -> dict[str, Any]:
-    """A JSON object of the model; empty when the file is not there or is broken, which is then a finding."""
-    if name not in source.files():
-        return {}
-    try:
-        value = json.loads(source.read(name))
-    except (ValueError, RecursionError, RefusedError) as error:
-        found.append(Finding("error", f"{name} is not valid JSON: {str(error)[:120]}."))
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _layout(files: Mapping[str, int], adapters: list[str]) -> Iterator[Finding]:
@@ -140,23 +134,15 @@ def _card(source: Source, found: list[Finding]) -> dict[str, Any]:
     if "README.md" not in source.files():
         found.append(Finding("warning", "There is no model card (README.md)."))
         return {}
-    lines = source.read("README.md").decode("utf-8", "replace").lstrip("\ufeff").splitlines()
-    close = lines.index("---", 1) if lines[:1] == ["---"] and "---" in lines[1:] else 0
-    if not close:
-        found.append(Finding("warning", "The model card has no front matter: the Hub shows no licence and no base."))
+    card = card_of(source, found)
+    if card is None:
         return {}
-    try:
-        value, _ = parse_yaml("\n".join(lines[1:close]), "README.md")
-    except UsageError as error:
-        found.append(Finding("error", f"The card's front matter: {error.message}", error.hint))
-        return {}
-    card = value if isinstance(value, dict) else {}
     bases = card.get("base_model")
     for base in bases if isinstance(bases, list) else [bases]:
         if base is None:
             found.append(Finding("warning", "The card names no base_model: the Hub cannot show what this was made of."))
-        elif problem := repo_id_problem(str(base)):
-            found.append(Finding("error", f"The card's base_model {str(base)!r} is no repo id: {problem}."))
+        elif problem := repo_id_problem(base):
+            found.append(Finding("error", f"The card's base_model {base!r} is no repo id: {problem}."))
     if not card.get("license"):
         found.append(Finding("warning", "The card names no licence."))
     return card
@@ -199,8 +185,8 @@ def _chat(
     source: Source, config: Mapping[str, Any], weights: Weights | None, found: list[Finding]
 ) -> tuple[turn_end.TurnEnd | None, str | None]:
     """The turn end and the kind of template; what disagrees with them is added to ``found``."""
-    tokenizer_config = _settings(source, "tokenizer_config.json", found)
-    tokenizer = _settings(source, "tokenizer.json", found)
+    tokenizer_config = settings_of(source, "tokenizer_config.json", found)
+    tokenizer = settings_of(source, "tokenizer.json", found)
     if not tokenizer_config and not tokenizer:
         found.append(
             Finding("error" if weights else "note", "There is no tokenizer.", "Save the tokenizer beside the weights.")
@@ -217,7 +203,7 @@ def _chat(
         )
         return None, None
     added = _added_tokens(tokenizer, tokenizer_config)
-    special = chat.special_tokens({**_settings(source, "special_tokens_map.json", found), **tokenizer_config})
+    special = chat.special_tokens({**settings_of(source, "special_tokens_map.json", found), **tokenizer_config})
     kind = next((name for mark, name in _KINDS if mark in template), "other")
     try:
         requests = [(turn_end.PROBE, False), *chat.golden_requests()]
@@ -234,7 +220,7 @@ def _chat(
             tokenizer_eos=added.get(special.get("eos_token", "")),
             pad=added.get(special.get("pad_token", "")),
             config_eos=chat.eos_ids(config),
-            generation_eos=chat.eos_ids(_settings(source, "generation_config.json", found)),
+            generation_eos=chat.eos_ids(settings_of(source, "generation_config.json", found)),
             vocabulary=config.get("vocab_size"),
             tokens=max([*added.values(), *_vocabulary(tokenizer)], default=-1) + 1,
         )
@@ -246,11 +232,9 @@ def _template(source: Source, tokenizer_config: Mapping[str, Any], found: list[F
     """The template that transformers would use: chat_template.jinja first, then tokenizer_config.json."""
     inline = tokenizer_config.get("chat_template")
     if isinstance(inline, list):
-        named = {item.get("name"): item.get("template") for item in inline if isinstance(item, dict)}
-        inline = named.get("default")
-    own = None
-    if "chat_template.jinja" in source.files():
-        own = source.read("chat_template.jinja").decode("utf-8", "replace")
+        named = [item.get("template") for item in inline if isinstance(item, dict) and item.get("name") == "default"]
+        inline = named[-1] if named else None
+    own = text_of(source, "chat_template.jinja", found)
     if own is not None and isinstance(inline, str) and own.strip() != inline.strip():
         found.append(
             Finding(
@@ -266,18 +250,22 @@ def _template(source: Source, tokenizer_config: Mapping[str, Any], found: list[F
 def _added_tokens(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> dict[str, int]:
     """The added tokens' ids, as both files give them; tokenizer.json has the last word."""
     found = {}
-    for number, item in (tokenizer_config.get("added_tokens_decoder") or {}).items():
-        if str(number).isdigit() and isinstance(item, dict) and isinstance(item.get("content"), str):
-            found[item["content"]] = int(number)
-    for item in tokenizer.get("added_tokens") or ():
-        if isinstance(item, dict) and isinstance(item.get("content"), str) and isinstance(item.get("id"), int):
-            found[item["content"]] = item["id"]
+    for number, item in tokenizer_config.get("added_tokens_decoder", {}).items():
+        if _NUMBER.fullmatch(number) and isinstance(item, dict) and isinstance(item.get("content"), str):
+            found[plain(item["content"])] = int(number)
+    for item in tokenizer.get("added_tokens", ()):
+        if isinstance(item, dict) and isinstance(item.get("content"), str) and _is_id(item.get("id")):
+            found[plain(item["content"])] = item["id"]
     return found
 
 
 def _vocabulary(tokenizer: Mapping[str, Any]) -> list[int]:
     """The ids of a tokenizer.json's vocabulary."""
-    vocabulary = (tokenizer.get("model") or {}).get("vocab")
+    vocabulary = tokenizer.get("model", {}).get("vocab")
     if isinstance(vocabulary, dict):
-        return [item for item in vocabulary.values() if isinstance(item, int)]
+        return [item for item in vocabulary.values() if _is_id(item)]
     return list(range(len(vocabulary))) if isinstance(vocabulary, list) else []
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**31

@@ -56,7 +56,7 @@ def _index(source: Source, headers: Mapping[str, Header], names: list[str]) -> I
         return
     try:
         named = shards_of(json.loads(source.read(INDEX)))
-    except (ValueError, RefusedError) as error:
+    except (ValueError, RecursionError, RefusedError) as error:
         yield Finding("error", f"{INDEX} cannot be read: {error}")
         return
     for shard in sorted(set(named.values()) - set(names)):
