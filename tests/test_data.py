@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from releases import faults, target_of
 
 from hubkit import training
 from hubkit.config import Recipe, Source, parse_recipe
-from hubkit.data import mappings, rows, turns
+from hubkit.data import loading, mappings, rows, turns
 from hubkit.data.loading import Loaded
 from hubkit.data.preparing import DataReport, prepare
-from hubkit.errors import RefusedError, UsageError
+from hubkit.errors import RefusedError, RemoteError, UsageError
+from hubkit.hub import connect
 from hubkit.run import Target
 from hubkit.turn_end import TurnEnd, find
 from hubkit_stages import data as data_stage
@@ -316,6 +318,28 @@ def test_odd_files_are_counted_by_row_or_refused_in_one_sentence(hub: Any, tmp_p
         assert "\n" not in message
     assert "hubkit/good" in told["good test"][1]
     assert "'test'" in told["good test"][1]
+
+
+def test_a_hub_that_is_down_is_not_called_unreadable_data(hub: Any, tmp_path: Path) -> None:
+    from huggingface_hub.utils import get_session, hf_raise_for_status
+
+    connected = connect(target_of(hub, tmp_path))
+    source = Source(repo="them/set")
+
+    def ask(path: str) -> None:
+        hf_raise_for_status(get_session().get(f"{hub.url}{path}"))
+
+    faults(hub, {"route": "/train.jsonl", "action": "status", "status": 503, "count": 0})
+    with pytest.raises(RemoteError, match="answered 503") as down, loading._said_of(connected, source, "c" * 40):
+        ask("/datasets/them/set/resolve/main/train.jsonl")
+    assert down.value.exit_code == 5
+    with pytest.raises(RemoteError, match="answered 503"), loading._said_of(connected, source, "c" * 40):
+        try:
+            ask("/datasets/them/set/resolve/main/train.jsonl")
+        except OSError:
+            raise FileNotFoundError("No data file was found") from None
+    with pytest.raises(RefusedError, match="cannot be read as a table"), loading._said_of(connected, source, "c" * 40):
+        ask("/datasets/them/set/resolve/main/none.jsonl")
 
 
 # --- all of it

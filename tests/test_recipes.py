@@ -14,11 +14,14 @@ from typing import Any
 
 import pytest
 import yaml
+from releases import faults, target_of
 from training_case import Case
 
+from hubkit.chat import CHATML
 from hubkit.config import Recipe, load_recipe, recipe_schema
 from hubkit.data import mappings, rows
-from hubkit.errors import RefusedError, UsageError
+from hubkit.errors import RefusedError, RemoteError, UsageError
+from hubkit.hub import connect
 from hubkit.run import Target
 from hubkit_stages import base, provide
 from hubkit_stages.recipes import dpopenhermes_7b, tiny
@@ -234,6 +237,7 @@ for job in desk.jobs[:3]:
     desk.finished[job.id] = made
     told[job.id] = made.json({"provide": "provided.json"}.get(job.id, f"{job.id}.json"))
     told[f"{job.id} files"] = sorted(made.manifest.files)
+    told[f"{job.id} warnings"] = made.summary.get("warnings")
 told["holds"] = find_stage("provide").holds(desk.context(desk.jobs[0]), desk.finished["provide"])
 for job in desk.jobs[:3]:
     told[f"check {job.id} after"] = [item.message for item in find_stage(job.stage).check(desk.context(job))]
@@ -268,7 +272,8 @@ def test_the_first_steps_on_an_empty_hub_and_again(hub: Any, tmp_path: Path) -> 
     assert (told["architecture"], told["dtype"], told["licence"]) == ("MistralForCausalLM", "float32", "apache-2.0")
     assert told["parameters"] == 557_696
     assert told["pad_token"] == model.PAD
-    assert told["findings"] == []
+    assert (told["findings"], first["base warnings"]) == ([], [])
+    assert first["data warnings"] == [item["message"] for item in first["data"]["findings"]] != []
     assert first["data files"] == ["data.json", "prompts.jsonl", "sets/preferences.jsonl", "sets/repair.jsonl"]
     data = first["data"]
     assert {name: item["rows"] for name, item in data["sets"].items()} == {"preferences": 492, "repair": 300}
@@ -286,6 +291,47 @@ def test_the_first_steps_on_an_empty_hub_and_again(hub: Any, tmp_path: Path) -> 
     ]
     assert again["data"] == first["data"]
     assert [again[f"check {name} after"] for name in ("provide", "base", "data")] == [[], [], []]
+
+
+def test_a_hub_that_is_down_does_not_lack_a_generation_config(hub: Any, tmp_path: Path) -> None:
+    connected = connect(target_of(hub, tmp_path))
+    connected.ensure_repo("hubkit/little", "public")
+    commit = connected.resolve("hubkit/little", "main")
+    assert base._json(connected, "hubkit/little", commit, "generation_config.json") is None
+    faults(hub, {"route": "/generation_config.json", "action": "status", "status": 503, "count": 0})
+    with pytest.raises(RemoteError, match="answered 503") as down:
+        base._json(connected, "hubkit/little", commit, "generation_config.json")
+    assert down.value.exit_code == 5
+
+
+LONG = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (LONG + "{% endfor %}", "could not be rendered within 5 s"),
+        ("{{ raise_exception('no ' ~ bos_token) }}", "cannot render a user and an assistant message: no <s>"),
+        (CHATML.replace("message['content']", "message['content'][:9]"), "loses or changes the user's text"),
+        (
+            "{% if messages | length > 2 %}{{ raise_exception('one turn only') }}{% endif %}" + CHATML,
+            "refuses a conversation (several turns): one turn only",
+        ),
+    ],
+)
+def test_a_template_is_tried_under_limits_before_it_is_used(template: str, said: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        base.tried(template, {"bos_token": "<s>"})
+    assert said in refused.value.message
+    assert "\n" not in refused.value.message
+    assert refused.value.hint
+
+
+def test_a_template_without_system_messages_or_that_asks_for_tools_passes() -> None:
+    assert base.tried(CHATML, {}) == []
+    assert base.tried("{% if tools is not none %}{{ tools.x.y }}{% endif %}" + CHATML, {}) == []
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('none') }}{% endif %}" + CHATML
+    assert [item.level for item in base.tried(refuses, {})] == ["note"]
 
 
 def test_provide_is_refused_on_a_hub_that_is_not_embedded(recipe: Recipe, tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from training_case import COMMIT, DPO, SFT, Case, recipe_text
 
 from hubkit import arguments, checkpoints, training
 from hubkit.config import load_recipe, parse_recipe
-from hubkit.errors import HubkitError
+from hubkit.errors import HubkitError, RemoteError
 from hubkit.files import read_json, write_json
 from hubkit.run import Context, Finding
+from hubkit.wire import install
 from hubkit_stages import dpo, sft
 from hubkit_stages.recipes import dpopenhermes_7b, tiny
 
@@ -193,6 +194,16 @@ def test_a_generation_does_not_spoil_the_gradients_of_4_bit_layers(case: Case) -
 
     before, after = gradient(generate=False), gradient(generate=True)
     assert torch.nn.functional.cosine_similarity(before, after, dim=0) > 0.999
+
+
+def test_a_hub_that_is_down_when_the_base_is_loaded_is_said(case: Case) -> None:
+    ctx = case.context(parse_recipe(recipe_text()), "train[dpo]", stage="dpo")
+    install(ctx.target.endpoint, None)  # as in a worker; huggingface_hub's own client tries for a minute
+    about = ctx.input("base").path / "base.json"
+    write_json(about, {**read_json(about), "repo": "them/base"})
+    with pytest.raises(RemoteError, match="cannot be reached") as down:
+        training.prepare(ctx)
+    assert down.value.exit_code == 5
 
 
 # --- interruptions

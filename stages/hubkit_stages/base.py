@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from hubkit.hub import Hub
     from hubkit.turn_end import TurnEnd
 
-VERSION = 1
+VERSION = 2
 SHAPED_BY = ("transformers", "tokenizers")
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn"}
+_MEND = "Mend the template, or set another one as chat.template in the recipe."
 
 
 def check(ctx: Context) -> Iterator[Finding]:
@@ -88,27 +89,27 @@ def vocabulary_problem(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) 
 
 def run(ctx: Context) -> Artifact:
     """Make ``base.json`` and ``chat_template.jinja``."""
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+    from transformers import AutoConfig, AutoTokenizer
 
     from hubkit import chat, turn_end
     from hubkit.data.loading import card_licence
     from hubkit.hub import connect
+    from hubkit.wire import translated
 
     base, hub = ctx.recipe.base, connect(ctx.target)
     commit = hub.resolve(base.repo, base.revision)
     ctx.report(f"{base.repo} is at {commit[:8]}", None)
     for finding in _unfit(hub, base.repo, commit):
         raise RefusedError(finding.message, hint=finding.hint)
-    config = AutoConfig.from_pretrained(base.repo, revision=commit)
-    tokenizer = AutoTokenizer.from_pretrained(base.repo, revision=commit)
+    with translated(hub.endpoint, base.repo, commit):
+        config = AutoConfig.from_pretrained(base.repo, revision=commit)
+        tokenizer = AutoTokenizer.from_pretrained(base.repo, revision=commit)
     own = tokenizer.chat_template
     tokenizer.chat_template = chat.template_for(ctx.recipe.chat.template, tokenizer, ctx.recipe_folder)
+    findings = tried(tokenizer.chat_template, tokenizer.special_tokens_map)
     end = turn_end.find(tokenizer)
-    try:
-        generation = GenerationConfig.from_pretrained(base.repo, revision=commit).to_dict()
-    except OSError:
-        generation = None
-    findings = chat.disagreements(end, chat.ends_of(tokenizer, config.to_dict(), generation))
+    generation = _json(hub, base.repo, commit, "generation_config.json")
+    findings += chat.disagreements(end, chat.ends_of(tokenizer, config.to_dict(), generation))
     weights = hub.ask(lambda: hub.api.get_safetensors_metadata(base.repo, revision=commit), repo=base.repo)
     stored = max(weights.parameter_count, key=lambda name: weights.parameter_count[name])
     write_atomic(ctx.out / "chat_template.jinja", tokenizer.chat_template)
@@ -130,7 +131,30 @@ def run(ctx: Context) -> Artifact:
         "findings": [{"level": item.level, "message": item.message} for item in findings],
     }
     write_json(ctx.out / "base.json", told)
-    return ctx.artifact(figure=f"{commit[:8]}  turn end {end.token}", commit=commit)
+    said = [item.message for item in findings]
+    return ctx.artifact(figure=f"{commit[:8]}  turn end {end.token}", commit=commit, warnings=said)
+
+
+def tried(template: str, tokens: Mapping[str, Any]) -> list[Finding]:
+    """What is to be said of ``template`` after it rendered the probe and the golden conversations, under limits.
+
+    ``tokens`` are the special tokens that it may name. RefusedError when it passes a limit, refuses a conversation
+    without a system message, or loses what was said; only after that is it rendered in this process.
+    """
+    from hubkit import chat, turn_end
+
+    variables = {name: value for name, value in tokens.items() if isinstance(value, str)}
+    requests = [(turn_end.PROBE, False), *chat.golden_requests()]
+    probe, *golden = chat.render_untrusted(template, requests, variables=variables)
+    if probe.text is None:
+        raise RefusedError(
+            f"The chat template cannot render a user and an assistant message: {probe.problem}.", hint=_MEND
+        )
+    findings = chat.golden_findings(golden)
+    for finding in findings:
+        if finding.level == "error":
+            raise RefusedError(finding.message, hint=finding.hint or _MEND)
+    return findings
 
 
 def padding(tokenizer: Any, end: TurnEnd) -> str:

@@ -62,7 +62,7 @@ def render_all(template: str, variables: Mapping[str, Any], requests: list[Any])
     found = []
     for request in requests:
         try:
-            found.append({"text": compiled.render(**{**variables, **request})})
+            found.append({"text": compiled.render(**{"tools": None, "documents": None, **variables, **request})})
         except Exception as error:  # a template can raise anything; it is reported, never hidden
             found.append({"error": _said(error)})
     return found

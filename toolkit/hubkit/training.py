@@ -273,7 +273,12 @@ def save_adapter(model: Any, folder: Path, repo: str, commit: str) -> None:
 
 
 def facts(
-    ctx: Context, trainer: Any, method: Method, base: Mapping[str, Any], total: Mapping[str, Any], checkpoint: Path | None
+    ctx: Context,
+    trainer: Any,
+    method: Method,
+    base: Mapping[str, Any],
+    total: Mapping[str, Any],
+    checkpoint: Path | None,
 ) -> dict[str, Any]:
     """What happened, for the card: ``training.json``. ``total`` is :meth:`Spent.total`."""
     from importlib.metadata import version

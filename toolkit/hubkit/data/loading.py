@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from hubkit.config import Source
-from hubkit.errors import RefusedError
+from hubkit.errors import RefusedError, UsageError
 from hubkit.hub import Hub
+from hubkit.wire import explain
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,19 +37,14 @@ def load(hub: Hub, source: Source) -> Loaded:
     """The rows of ``source`` at the commit that its revision names now.
 
     Call it in a process whose environment names the same Hub (``Target.environment``). Raises RefusedError when the
-    files cannot be read as a table, and what :class:`hubkit.hub.Hub` raises.
+    files cannot be read as a table, RemoteError when the Hub does not give them, and what :class:`hubkit.hub.Hub`
+    raises.
     """
     from datasets import load_dataset
 
     commit = hub.resolve(source.repo, source.revision, "dataset")
-    try:
+    with _said_of(hub, source, commit):
         rows = load_dataset(source.repo, revision=commit, split=source.split)
-    except (ValueError, TypeError, RuntimeError, UnicodeDecodeError, OSError) as error:
-        raise _unreadable(source, commit, error) from error
-    except Exception as error:
-        if type(error).__module__.startswith("datasets."):
-            raise _unreadable(source, commit, error) from error
-        raise
     return Loaded(commit, tuple(rows.column_names), _each(rows), card_licence(hub, source.repo, commit, "dataset"))
 
 
@@ -73,13 +70,23 @@ def first_columns(hub: Hub, source: Source) -> tuple[str, ...]:
     from datasets import load_dataset
 
     commit = hub.resolve(source.repo, source.revision, "dataset")
-    try:
+    with _said_of(hub, source, commit):
         rows = load_dataset(source.repo, revision=commit, split=source.split, streaming=True)
         return tuple(rows.column_names or next(iter(rows), {}))
-    except (ValueError, TypeError, RuntimeError, UnicodeDecodeError, OSError) as error:
-        raise _unreadable(source, commit, error) from error
+
+
+@contextmanager
+def _said_of(hub: Hub, source: Source, commit: str) -> Iterator[None]:
+    """Turn what datasets raises in the block into one of ours: the Hub's fault when it was the Hub's."""
+    try:
+        yield
     except Exception as error:
-        if type(error).__module__.startswith("datasets."):
+        found = explain(error, hub.endpoint, source.repo, commit)
+        # Of files that are not there datasets asks for many, and says itself what it misses.
+        if found is not None and not isinstance(found, UsageError):
+            raise found from error
+        ours = isinstance(error, ValueError | TypeError | RuntimeError | OSError)
+        if ours or type(error).__module__.startswith("datasets."):
             raise _unreadable(source, commit, error) from error
         raise
 
