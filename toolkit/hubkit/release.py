@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,12 +88,13 @@ def _run_jobs(desk: Desk, output: Output, only: str | None) -> None:
     names = ("preflight", *(job.id for job in desk.jobs))
     with output.steps(names) as view, Worker(desk, only) as shared:
         view.start("preflight")
+        began = time.monotonic()
         findings = preflight.gather(desk, desk.jobs, shared.check)
         for finding in findings:
             if finding.level != "error":
                 output.warn(finding.message)
         preflight.refuse(findings)
-        view.done("preflight", f"{len(desk.jobs)} steps checked", 0.0)
+        view.done("preflight", f"{len(desk.jobs)} steps checked", time.monotonic() - began)
         for job in desk.jobs:
             artifact, _ = desk.kept(job)
             if artifact is not None and (changed := desk.holds(job, artifact)) is not None:
