@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from hubkit import run
 from hubkit.chat import CHATML
 from hubkit.config import Recipe, parse_recipe
 from hubkit.errors import RefusedError
 from hubkit.files import Manifest, write_json
 from hubkit.hub import connect
-from hubkit.run import Artifact, Context, Run, Target, artifact_key
+from hubkit.run import Artifact, Context, Run, Target
 from hubkit_stages import gate, merge, stopping
 
 RECIPE = """
@@ -242,8 +243,8 @@ def test_the_base_is_measured_alone(step, base, data):
 def test_another_version_of_what_shapes_the_figures_is_another_key(
     monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
-    from importlib import metadata
-
-    before, installed = artifact_key(stopping, {}, {}), metadata.version
-    monkeypatch.setattr(metadata, "version", lambda name: "0.0.1" if name == library else installed(name))
-    assert artifact_key(stopping, {}, {}) != before
+    before, installed = run.artifact_key(stopping, {}, {}), run.installed
+    monkeypatch.setattr(run, "installed", lambda name: "0.0.1" if name == library else installed(name))
+    assert run.artifact_key(stopping, {}, {}) != before
+    monkeypatch.setattr(run, "installed", lambda name: None if name == library else installed(name))
+    assert run.artifact_key(stopping, {}, {}) != before

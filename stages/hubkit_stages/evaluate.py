@@ -185,7 +185,8 @@ def _tasks_translated(endpoint: str, names: list[str]) -> Iterator[None]:
 def _watched(model: Any, report: Report) -> Iterator[None]:
     """Tell ``report`` how many requests of ``model`` (an lm_eval LM) are answered, at each whole per cent.
 
-    Afterwards the model is as it was: what hangs on it holds it in turn, and would keep its memory. Uses lm-eval's own door for this: the cache hook is called once for every finished request.
+    Afterwards the model is as it was: what hangs on it holds it in turn, and would keep its memory. Uses lm-eval's own
+    door for this: the cache hook is called once for every finished request.
     """
 
     class Count:
