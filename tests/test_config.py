@@ -67,6 +67,8 @@ def test_several_mistakes_come_in_one_message_with_lines_and_suggestions() -> No
         ("licence: apache-2.0", "licence: apache-2.0\nlicence: mit", "the key 'licence' stands twice"),
         ("licence: apache-2.0", "licence: [", "not valid YAML"),
         ("licence: apache-2.0", "licence: !!python/object:os.system x", "not valid YAML"),
+        ("licence: apache-2.0", "licence: !!int x", "not valid YAML"),
+        ("licence: apache-2.0", "licence: !!timestamp x", "not valid YAML"),
         ("licence: apache-2.0", "licence: apache-2.0\n7: x", "a key must be a word"),
     ],
 )

@@ -51,7 +51,7 @@ def parse_yaml(text: str, name: str) -> tuple[Any, Lines]:
             lines: Lines = {(): 1}
             if node is not None:
                 _collect(node, (), lines, name)
-            return (loader.construct_document(node) if node is not None else None), lines
+            return (_plain(loader, node, name) if node is not None else None), lines
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
@@ -59,6 +59,14 @@ def parse_yaml(text: str, name: str) -> tuple[Any, Lines]:
         where = f"{name}:{mark.line + 1}" if mark else name
         problem = getattr(error, "problem", None) or "not readable"
         raise UsageError(f"{where}: not valid YAML: {problem}.", hint="Mend that line and run again.") from error
+
+
+def _plain(loader: _Loader, node: yaml.Node, name: str) -> Any:
+    """``node`` as plain values. UsageError where a tag promises what the text is not (``!!int x``)."""
+    try:
+        return loader.construct_document(node)
+    except (ValueError, AttributeError, TypeError, OverflowError) as error:
+        raise UsageError(f"{name}: not valid YAML: {error}.", hint="Remove the tag, or mend its value.") from error
 
 
 def _refuse_bombs(text: str, name: str) -> None:
