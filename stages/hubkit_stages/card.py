@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hubkit.cards import Rendered
     from hubkit.run import Artifact, Context
 
-VERSION = 1
+VERSION = 2
 SHAPED_BY = ("hubkit", "huggingface_hub", "jinja2")
 NUMBERS = "numbers.json"
 

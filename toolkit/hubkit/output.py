@@ -137,6 +137,14 @@ class StepView:
         self.lines[step] = _Line("failed", line.figure, seconds=time.monotonic() - line.began)
         self._show(f"{step}: failed")
 
+    def _shown(self) -> list[tuple[str, _Line]]:
+        """The steps that fit the terminal: what is done goes first, then what waits."""
+        room = max(3, self.output.talk.size.height - 2)
+        lines = list(self.lines.items())
+        begun = sum(line.state != "waiting" for _, line in lines)
+        first = max(0, min(begun - 1 - room // 2, len(lines) - room))
+        return lines[first : first + room]
+
     def _show(self, text: str | None) -> None:
         if self.live is not None:
             self.live.update(self)
@@ -146,7 +154,7 @@ class StepView:
     def __rich__(self) -> RenderableType:
         table = Table.grid(padding=(0, 1))
         marks = {"waiting": "·", "done": "[green]✓[/]", "reused": "[dim]✓[/]", "failed": "[red]✗[/]"}
-        for name, line in self.lines.items():
+        for name, line in self._shown():
             running = line.state == "running"
             seconds = time.monotonic() - line.began if running else line.seconds
             mark: RenderableType = Spinner("dots") if running else Text.from_markup(marks[line.state])
@@ -239,7 +247,9 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | N
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for place, head in enumerate(heads):
         figures = head.endswith("#")
-        made.add_column(head.rstrip("#"), justify="right" if figures else "left", no_wrap=figures or place == 0)
+        made.add_column(
+            head.rstrip("#"), justify="right" if figures else "left", no_wrap=figures or place < len(heads) - 2
+        )
     for row in rows:
         made.add_row(*[Text(cell) for cell in row])
     return made

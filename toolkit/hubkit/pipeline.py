@@ -42,6 +42,7 @@ class Step:
 
 
 _PROMPTS = ("gates.stop_rate.prompts", "gates.stop_rate.max_new_tokens", "gates.stop_rate.batch_size")
+_HELD_OUT = ("gates.stop_rate.prompts", "gates.stop_rate.prompts_from")
 _SCORES = ("evaluate", "@evaluate.include")
 
 # fmt: off
@@ -51,7 +52,7 @@ STEPS = (
     Step("base", "base", per="release", says="pin the base model to a commit, find its turn end",
          needs=("provide",), reads=("base", "chat", "@chat.template")),
     Step("data", "data", per="release", says="map and check the rows, hold prompts out",
-         needs=("provide", "base"), reads=("data", "stages", "variants", "gates", "chat", "@chat.template", "seed")),
+         needs=("provide", "base"), reads=("data", "stages", "variants", *_HELD_OUT, "chat", "@chat.template", "seed")),
     Step("base-stopping", "stopping", per="release", says="measure how often the base ends its turns",
          needs=("base", "data"), reads=(*_PROMPTS, "base.dtype")),
     Step("base-scores", "evaluate", per="release", says="benchmark the base",
@@ -227,7 +228,7 @@ class Desk:
         ctx = self.context(job)
         found = self.run.find(job.id)
         if not ctx.key:
-            return None, "an input is not made yet" if found is None else "an input will be made anew"
+            return None, "waits for an input" if found is None else "kept if its inputs come out the same"
         if found is None:
             return None, "not made yet"
         if found.key != ctx.key:

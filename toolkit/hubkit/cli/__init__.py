@@ -36,7 +36,7 @@ def cli() -> None:
 
     \b
     hubkit release tiny           rehearse a whole release on the embedded Hub
-    hubkit init my-model          write a recipe of your own
+    hubkit init me/my-model       write a recipe of your own
     hubkit plan                   what would run, and why
     """
 

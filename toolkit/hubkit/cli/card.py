@@ -9,6 +9,8 @@ from hubkit.cli.common import find_recipe, hub_option, last_desk, output_of, spe
 from hubkit.config import MAIN
 from hubkit.errors import UsageError
 
+_DRAFT = "> **Draft.** Nothing, or not everything, is measured yet: the numbers below are placeholders."
+
 
 @click.group()
 def card() -> None:
@@ -45,4 +47,5 @@ def render(recipe: str | None, variant: str, adapter: bool, hub_name: str | None
         numbers = [number.to_json() for number in rendered.numbers]
         output.result({"variant": variant, "measured": measured, "text": rendered.text, "numbers": numbers})
     else:
-        output.text(rendered.text)
+        head, fence, body = rendered.text.partition("\n---\n")
+        output.text(rendered.text if measured else f"{head}{fence}\n{_DRAFT}\n{body}")

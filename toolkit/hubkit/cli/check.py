@@ -12,7 +12,7 @@ from rich.text import Text
 from hubkit.checkup import CheckReport, FolderSource, RepoSource
 from hubkit.checkup import check as look
 from hubkit.cli.common import find_target, hub_option, output_of, speaks
-from hubkit.errors import HubkitError
+from hubkit.errors import HubkitError, UsageError
 from hubkit.hub import connect
 from hubkit.output import megabytes, table
 
@@ -41,6 +41,8 @@ def check(what: str, revision: str, hub_name: str | None) -> None:
 
 def _source(what: str, revision: str, hub_name: str | None) -> FolderSource | RepoSource:
     if not Path(what).is_dir():
+        if what.startswith((".", "/", "~")):
+            raise UsageError(f"There is no folder {what}.", hint="Name a folder, or a repo as namespace/name.")
         return RepoSource(connect(find_target(hub_name)), what, revision)
     try:
         hub = connect(find_target(hub_name, start=False))
@@ -66,5 +68,5 @@ def _shown(report: CheckReport) -> list[RenderableType]:
         hint = f" {finding.hint}" if finding.hint else ""
         shown.append(Text.assemble((f"{finding.level}: ", _MARKS[finding.level]), finding.message, hint))
     if not report.findings:
-        shown.append(Text("Nothing is wrong."))
+        shown.append(Text("No fault was found in the files. How often the model ends its turns takes a measurement."))
     return shown

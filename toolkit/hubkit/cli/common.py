@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from hubkit.config import RECIPE_FILE, Recipe, load_recipe
-from hubkit.errors import UsageError
+from hubkit.errors import InterruptedRun, UsageError
 from hubkit.output import Output, hide
 from hubkit.pipeline import Desk
 from hubkit.release import finished_desk
@@ -151,12 +151,13 @@ def _embedded(home: Path, *, start: bool) -> Target:
 
 
 def ask(question: str, *, yes: bool) -> None:
-    """Go on only when the person agrees; without a terminal ``-y`` must be given. UsageError otherwise."""
+    """Go on only when the person agrees: InterruptedRun for a no, UsageError with nobody there and no ``-y``."""
     if yes:
         return
     if not os.isatty(0):
         raise UsageError(f"{question} Nobody is there to ask.", hint="Give -y to agree.")
-    click.confirm(question, abort=True, err=True)
+    if not click.confirm(question, err=True):
+        raise InterruptedRun("Nothing was changed.")
 
 
 def last_desk(recipe: Recipe, folder: Path, hub_name: str | None) -> Desk:

@@ -71,11 +71,16 @@ def _hub(hub_name: str | None) -> list[tuple[str, str, str]]:
         return [("hub", error.message, error.hint or "")]
     from hubkit.hub import connect
 
+    hub = connect(target)
+    try:
+        hub.ask(lambda: next(iter(hub.api.list_models(limit=1)), None))
+    except HubkitError as error:
+        return [("hub", target.endpoint, f"{error.message} {error.hint or ''}")]
     rows = [("hub", target.endpoint, "ok"), ("cache", str(target.home), "ok")]
     if target.token is None:
         return [*rows, ("token", "none for this Hub", "public repos can be read; to publish, set HF_TOKEN")]
     try:
-        who = connect(target).whoami()
+        who = hub.whoami()
     except HubkitError as error:
         return [*rows, ("token", error.message, error.hint or "")]
     if who is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def init(name: str | None, source: str) -> None:
         raise UsageError(f"{target} is here already; nothing was written.", hint="Remove it first, or edit it.")
     text = known[source].read_text(encoding="utf-8")
     if name is not None:
+        text = re.sub(r"^  title: Tiny Hermes DPO$", f"  title: {name.split('/')[1]}", text, flags=re.MULTILINE)
         lines = [f"repo: {name}" if line.startswith("repo:") else line for line in text.splitlines()]
         text = "\n".join(lines) + "\n"
     for beside in sorted(known[source].parent.iterdir()):
@@ -51,7 +53,8 @@ def init(name: str | None, source: str) -> None:
     write_json(Path(_SCHEMA), recipe_schema())
     write_atomic(target, f"# yaml-language-server: $schema={_SCHEMA}\n{text}")
     output = output_of()
-    output.say(f"Wrote {target}. Edit it, then see what it would do with `hubkit plan`.")
+    output.say(f"Wrote {target}, {_SCHEMA} for editors, and the folders that the recipe names.")
+    output.say("Make it yours: base, data, stages, card, space (and remove `provide`); then see `hubkit plan`.")
     output.result({"recipe": str(target.absolute()), "schema": str(Path(_SCHEMA).absolute())})
 
 
@@ -86,7 +89,9 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
             }
         )
         kept = f"kept ({megabytes(size)}, {duration(artifact.seconds)})" if artifact and size is not None else why
-        rows.append((job.id, "keep" if artifact else "run", _does(job, found), kept))
+        rows.append(
+            (job.id, "keep" if artifact else "?" if why.startswith("kept if") else "run", _does(job, found), kept)
+        )
     branches = [
         {"branch": name, "stage": variant.stage, "gate": variant.gate, "title": variant.title}
         for name, variant in ((name, found.variants[name]) for name in found.publishing_order())

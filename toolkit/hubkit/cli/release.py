@@ -61,14 +61,14 @@ def _shown(done: Outcome, endpoint: str) -> list[RenderableType]:
         )
         for line in done.variants
     ]
-    heads = ("variant", "branch", "commit", "stops (merged)#", "stops (adapter)#", "gate", "benchmarks#", "size#")
+    heads = ("variant", "branch", "commit", "stops: merged#", "adapter#", "gate", "scores#", "size#")
     shown.append(table(heads, rows))
     shown.append(
         Text(
             f"\nThe base stops in {percent(done.base_stop_rate)} of its answers, and scores {_rate(done.base_average)}."
         )
     )
-    shown.append(Text(f"{endpoint}/{done.repo}"))
+    shown.append(Text(f"{done.repo} is on {endpoint}. To load it elsewhere, set HF_ENDPOINT={endpoint}"))
     return shown
 
 

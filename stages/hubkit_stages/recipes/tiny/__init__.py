@@ -33,6 +33,9 @@ DATASETS: dict[str, tuple[str, Callable[[], list[world.Row]], str]] = {
 """What the data sets are stand-ins for: (kind, maker of the rows, what is in them)."""
 
 
+BASE = "hubkit/tiny-hermes"
+
+
 def provide(ctx: Context) -> list[dict[str, Any]]:
     """Publish to the embedded Hub what the recipe loads and the Hub lacks, public, with one commit each.
 
@@ -62,6 +65,10 @@ def _wanted(ctx: Context) -> Iterator[tuple[str, RepoType]]:
 
 def _make(ctx: Context, repo: str, kind: RepoType, folder: Path) -> None:
     if kind == "model":
+        if repo != BASE:
+            raise UsageError(
+                f"The recipe tiny makes {BASE}, not {repo}.", hint="Mend `base.repo`, or remove `provide`."
+            )
         from hubkit_stages.recipes.tiny.model import make_base
 
         ctx.report("making the base", 0.0)
