@@ -180,14 +180,14 @@ class Output:
             file=RedactingStream(self.stdout),  # type: ignore[arg-type]  # a Console writes and flushes, no more
             width=None if self.stdout.isatty() else _UNBOUNDED,
             no_color=plain,
-            soft_wrap=True,
+            soft_wrap=not self.stdout.isatty(),
             highlight=False,
         )
         self.talk = Console(
             file=RedactingStream(self.stderr),  # type: ignore[arg-type]
             no_color=plain,
             force_interactive=interactive,
-            soft_wrap=True,
+            soft_wrap=not self.stderr.isatty(),
             highlight=False,
         )
 
