@@ -159,7 +159,7 @@ def test_what_belongs_to_nobody_is_gone_after_a_start(hub: Running) -> None:
 
 def test_folders_that_cannot_be_a_hubs(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(HubkitError, match="Cannot write"):
+    with pytest.raises(HubkitError, match="Cannot open"):
         process.start(tmp_path / "file")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "hub.sqlite").write_text("not a database " * 100)

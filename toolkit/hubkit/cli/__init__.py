@@ -41,8 +41,8 @@ def cli() -> None:
     """
 
 
-class _Terminated(KeyboardInterrupt):
-    """Another process asked this one to end."""
+class _Terminated(BaseException):
+    """Another process asked this one to end. (No KeyboardInterrupt: click would take it for a Ctrl-C.)"""
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
@@ -61,7 +61,7 @@ def main() -> None:
         sys.exit(ended.exit_code)
     except BrokenPipeError:
         sys.exit(1)
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, _Terminated) as error:
         said = _said(error)
         output_of().error(said)
         if isinstance(error, _Terminated):
@@ -73,7 +73,7 @@ def _said(error: BaseException) -> HubkitError:
     """``error`` as a sentence and what to do next; an unexpected one leaves its traceback in a file."""
     if isinstance(error, HubkitError):
         return error
-    if isinstance(error, KeyboardInterrupt | click.Abort):
+    if isinstance(error, KeyboardInterrupt | click.Abort | _Terminated):
         return InterruptedRun("Interrupted.", hint="Run the same command again: it goes on where it stopped.")
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
