@@ -204,6 +204,20 @@ def folder_name(step: str) -> str:
     return step.replace("/", "~")
 
 
+@contextmanager
+def _sole(path: Path, refusal: str) -> Iterator[None]:
+    """Hold the lock file ``path``; ConflictError with the sentence ``refusal`` when another process holds it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConflictError(refusal, hint="Wait for it, or end it; what it has finished is kept.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 @dataclass(frozen=True)
 class Run:
     """The folder of one release."""
@@ -237,18 +251,8 @@ class Run:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Be the only writer of this run. ConflictError when another process is."""
-        lock = FileLock(self.path / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise ConflictError(
-                f"Another process is working on the run {self.name}.",
-                hint="Wait for it, or end it; what it has finished is kept.",
-            ) from None
-        try:
+        with _sole(self.path / "lock", f"Another process is working on the run {self.name}."):
             yield
-        finally:
-            lock.release()
 
     def log(self, event: str, **facts: Any) -> None:
         """Append one line to the journal, on disk when this returns.
@@ -372,18 +376,8 @@ def release_lock(home: Path, repo: str, target: Target) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise os_error(error, path) from error
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConflictError(
-            f"Another process is releasing {repo} to {target.name}.",
-            hint="Wait for it, or end it; what it has finished is kept.",
-        ) from None
-    try:
+    with _sole(path, f"Another process is releasing {repo} to {target.name}."):
         yield
-    finally:
-        lock.release()
 
 
 def installed(library: str) -> str | None:
