@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.utils import httpx
@@ -92,6 +93,13 @@ def test_sigterm_ends_it_cleanly(hub: Running) -> None:
     os.kill(hub.pid, signal.SIGTERM)
     until(lambda: not held(Folder(hub.data).serving_lock))
     assert "stopped" in (hub.data / "log" / "hub.log").read_text().splitlines()[-1]
+
+
+def test_once_stopped_the_process_is_gone_and_not_only_its_lock(tmp_path: Path) -> None:
+    for _ in range(3):
+        pid = process.start(tmp_path, port=0).pid
+        assert process.stop(tmp_path)
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_server_that_does_not_answer_is_said_and_can_be_stopped(hub: Running) -> None:

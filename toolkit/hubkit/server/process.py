@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from hubkit.errors import ConflictError, HubkitError, RemoteError, UsageError
 from hubkit.files import read_json
 from hubkit.server.folder import Folder, Lock, held, proof
@@ -167,11 +169,19 @@ def stop(data: Path, timeout: float = 10.0) -> bool:
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        if _until(lambda: not held(folder.serving_lock), timeout):
-            for child in _children:
-                child.poll()
+        if _until(lambda: not held(folder.serving_lock) and _ended(pid), timeout):
             return True
     raise RemoteError(f"The embedded Hub (process {pid}) does not end.", hint="End it by hand.")
+
+
+def _ended(pid: int) -> bool:
+    """Whether the process is gone: it lets go of its lock before the last of its files and its working folder."""
+    for child in _children:
+        child.poll()
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _recorded_pid(folder: Folder) -> int:
