@@ -1,0 +1,231 @@
+"""Chat with the revisions of one model, alone or side by side, and see how each answer ended.
+
+``release.json`` beside this file says which base, which revisions and which commits. Each conversation is built by
+``Screen.conversation``: "chat" has one side, "compare" two. For tests and styles: the transcripts are ``#chat-answers``,
+``#compare-left`` and ``#compare-right``; in them each turn is ``.turn`` with ``.asked``, ``.answer`` and, once the
+answer has ended, ``.mark``. Beside them stand ``#chat-prompt``, ``#chat-send``, ``#chat-stop``, ``#chat-clear``, the
+selectors ``#chat-answers-revision``, ``#compare-left-revision`` …, and the same with ``compare``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+try:  # before torch: on ZeroGPU this module stands in for CUDA
+    from spaces import GPU as on_gpu
+except ImportError:
+    on_gpu = lambda function: function  # noqa: E731
+
+import gradio as gr
+from huggingface_hub.constants import ENDPOINT
+from models import Answer, Models
+
+HERE = Path(__file__).parent
+WORDS = {"turn end": "stopped by turn end", "limit": "cut at the limit", "stopped": "stopped by you"}
+SIDES = {"chat": ["chat-answers"], "compare": ["compare-left", "compare-right"]}
+HIDDEN = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a person asked, which revision was asked, and its answer."""
+
+    revision: str
+    asked: str
+    answer: Answer = Answer()
+
+
+def mark(answer: Answer) -> str:
+    """How an answer ended and how long it is: ``stopped by turn end · 7 tokens``."""
+    words = WORDS.get(answer.ended, f"ended by {answer.ended}")
+    return f"{words} · {answer.tokens} token{'' if answer.tokens == 1 else 's'}"
+
+
+def transcript(turns: Sequence[Turn]) -> str:
+    """The turns as HTML. All that people and models wrote is escaped, so it is shown and never run."""
+    shown = []
+    for turn in turns:
+        ended = turn.answer.ended
+        shown.append(
+            f'<div class="turn"><p class="asked"><b>You</b>{escape(turn.asked)}</p>'
+            f'<p class="answer"><b>{escape(turn.revision)}</b>{escape(turn.answer.text)}</p>'
+            f'<p role="status" class="{"mark" if ended else "growing"}" data-ended="{escape(ended)}">'
+            f"{escape(mark(turn.answer)) if ended else 'writing …'}</p></div>"
+        )
+    return "".join(shown) or '<p class="empty">Nothing asked yet.</p>'
+
+
+def messages(system: str, turns: Sequence[Turn], text: str) -> list[dict[str, str]]:
+    """The conversation as chat templates take it: texts alone, no marks."""
+    said = [{"role": "system", "content": system}] if system.strip() else []
+    for turn in turns:
+        said += [{"role": "user", "content": turn.asked}, {"role": "assistant", "content": turn.answer.text}]
+    return [*said, {"role": "user", "content": text}]
+
+
+def heading(release: Mapping[str, Any]) -> str:
+    """What this is: the title, the repo, and a table of its revisions with their measured stop rates."""
+    home = f"{ENDPOINT}/{release['repo']}"
+    rows = "".join(
+        f'<tr><th scope="row">{escape(item["name"])}</th><td>{escape(item["title"])}</td>'
+        f'<td><a href="{escape(home)}/tree/{item["commit"]}" target="_blank" rel="noopener">'
+        f"<code>{item['commit'][:8]}</code></a></td>"
+        f"<td>{item['stop_rate']['stopped']} of {item['stop_rate']['prompts']} answers ended by themselves</td></tr>"
+        for item in release["revisions"]
+    )
+    return (
+        f"<h1>{escape(release['title'])}</h1>"
+        f'<p>Try the revisions of <a href="{escape(home)}" target="_blank" rel="noopener">{escape(release["repo"])}</a>.'
+        f" Under each answer stands how it ended: a good one ends with its turn end, "
+        f"<code>{escape(release['turn_end']['token'])}</code>.</p>"
+        f'<div class="wide"><table><thead><tr><th scope="col">Revision</th><th scope="col">What it is</th>'
+        f'<th scope="col">Commit</th><th scope="col">Measured</th></tr></thead><tbody>{rows}</tbody></table></div>'
+    )
+
+
+class Screen:
+    """The app: ``demo`` is what Gradio launches."""
+
+    def __init__(self, release: Mapping[str, Any], models: Models) -> None:
+        self.release, self.models = release, models
+        self.names = [item["name"] for item in release["revisions"]]
+        self.generate = on_gpu(models.answers)
+        self.stops: dict[tuple[str, str], Event] = {}
+        usual = min(release["max_new_tokens"], models.most)
+        system = gr.Textbox("", label="System prompt", lines=2, elem_id="system", render=False)
+        limit = gr.Slider(1, models.most, usual, step=1, label="Token limit", elem_id="limit", render=False)
+        heat = gr.Slider(
+            0, 2, 0, step=0.1, label="Temperature", info="0 is greedy, as measured", elem_id="temperature", render=False
+        )
+        self.settings = [system, limit, heat]
+        with gr.Blocks(title=release["title"], analytics_enabled=False) as self.demo:
+            gr.HTML(heading(release), elem_id="heading")
+            with gr.Tabs():
+                for name, sides in SIDES.items():
+                    if len(sides) <= len(self.names):
+                        with gr.Tab(name.capitalize()):
+                            self.conversation(name, sides)
+            with gr.Accordion("Settings", open=False, elem_id="settings"):
+                system.render()
+                with gr.Row():
+                    limit.render()
+                    heat.render()
+            gr.api(self.answer, api_name="answer")
+
+    def conversation(self, name: str, sides: Sequence[str]) -> None:
+        """Lay out one conversation, with a revision and a transcript for each side, and connect it."""
+        revisions, views, pasts = [], [], []
+        with gr.Row():
+            for place, side in enumerate(sides):
+                with gr.Column(min_width=280):
+                    revisions.append(
+                        gr.Dropdown(
+                            self.names,
+                            value=self.names[place],
+                            label="Revision",
+                            filterable=False,
+                            elem_id=f"{side}-revision",
+                        )
+                    )
+                    views.append(gr.HTML(transcript([]), autoscroll=True, elem_id=side, elem_classes="transcript"))
+                    pasts.append(gr.State([]))
+        prompt = gr.Textbox(label="Message", max_lines=8, placeholder="Ask something …", elem_id=f"{name}-prompt")
+        with gr.Row(elem_classes="buttons"):
+            send = gr.Button("Send", variant="primary", elem_id=f"{name}-send")
+            stop = gr.Button("Stop", interactive=False, elem_id=f"{name}-stop")
+            clear = gr.Button("Clear", elem_id=f"{name}-clear")
+        gr.Examples([[text] for text in self.release["prompts"]], prompt, api_visibility="private")
+        buttons = [send, stop, clear]
+
+        def talk(request: gr.Request, text: str, *values: Any) -> Iterator[list[Any]]:
+            yield from self.talk((request.session_hash, name), text, *values)
+
+        def halt(request: gr.Request) -> None:
+            if running := self.stops.get((request.session_hash, name)):
+                running.set()
+
+        said = [prompt, *self.settings, *revisions, *pasts]
+        talking = gr.on([send.click, prompt.submit], talk, said, [prompt, *buttons, *pasts, *views], **HIDDEN)
+        talking.then(lambda: _enabled(True, False, True), None, buttons, queue=False, **HIDDEN)
+        stop.click(halt, queue=False, **HIDDEN)
+        clear.click(
+            lambda: [[]] * len(sides) + [transcript([])] * len(sides), None, pasts + views, queue=False, **HIDDEN
+        )
+
+    def talk(self, key: tuple[str, str], text: str, system: str, limit: int, heat: float, *columns: Any) -> Any:
+        """Answer on all sides; ``columns`` are their revisions, then their turns. Yields what the screen shows."""
+        if not text.strip():
+            yield gr.skip()
+            return
+        half = len(columns) // 2
+        revisions, pasts = columns[:half], columns[half:]
+        asked = [
+            (revision, self.prompt(revision, messages(system, turns, text), limit))
+            for revision, turns in zip(revisions, pasts, strict=True)
+        ]
+        turns = [Turn(revision, text) for revision in revisions]
+        views = lambda: [transcript([*past, turn]) for past, turn in zip(pasts, turns, strict=True)]  # noqa: E731
+        same = [gr.skip()] * (4 + half)
+        yield ["", *_enabled(False, True, False), *same[4:], *views()]
+        stop = self.stops[key] = Event()
+        answering = self.generate(asked, limit, heat)
+        try:
+            for answers in answering:
+                if stop.is_set():
+                    answers = [answer if answer.ended else replace(answer, ended="stopped") for answer in answers]
+                turns = [replace(turn, answer=answer) for turn, answer in zip(turns, answers, strict=True)]
+                yield [*same, *views()]
+                if stop.is_set():
+                    break
+        finally:
+            answering.close()
+            del self.stops[key]
+        yield [*same[:4], *([*past, turn] for past, turn in zip(pasts, turns, strict=True)), *views()]
+
+    def prompt(self, revision: str, said: list[dict[str, str]], limit: int) -> list[int]:
+        """As ``Models.prompt``, with its refusals in a form that Gradio shows."""
+        if revision not in self.names:
+            raise _refused(f"There is no such revision: choose one of {', '.join(self.names)}.")
+        if not 1 <= limit <= self.models.most:
+            raise _refused(f"The limit is {limit}: choose one from 1 to {self.models.most}.")
+        try:
+            return self.models.prompt(revision, said, limit)
+        except ValueError as error:
+            raise _refused(str(error)) from None
+
+    def answer(self, prompt: str, revision: str, system: str = "", limit: int = 64) -> dict[str, Any]:
+        """Greedy answer of one revision: {"text", "ended": "turn end" | "limit" | another token, "tokens"}."""
+        if not prompt.strip():
+            raise _refused("The prompt is empty.")
+        asked = [(revision, self.prompt(revision, messages(system, [], prompt), limit))]
+        *_, [answer] = self.generate(asked, limit)
+        return {"text": answer.text, "ended": answer.ended, "tokens": answer.tokens}
+
+
+def _refused(sentence: str) -> gr.Error:
+    """For what the caller can mend: shown to him, and no traceback in the log."""
+    return gr.Error(sentence, title="Not asked", print_exception=False)
+
+
+def _enabled(*states: bool) -> list[Any]:
+    return [gr.Button(interactive=state) for state in states]
+
+
+if __name__ == "__main__":
+    told = json.loads((HERE / "release.json").read_text(encoding="utf-8"))
+    screen = Screen(told, Models(told))
+    screen.demo.queue(max_size=32, default_concurrency_limit=8)
+    screen.demo.launch(
+        theme=gr.themes.Default(primary_hue="teal", neutral_hue="slate", font="system-ui", font_mono="ui-monospace"),
+        css_paths=HERE / "style.css",
+        footer_links=["api", "settings"],
+        run_history=False,
+        show_error=True,
+        ssr_mode=False,
+    )

@@ -1,0 +1,158 @@
+"""The models: one base in memory and, for each revision, the adapter that was published there."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from threading import Event, Lock, Thread
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.generation.streamers import BaseStreamer
+
+MOST_TOKENS = 2048
+"""The longest answer that may be asked for, where the model can read twice as much."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer so far, without special tokens.
+
+    ``tokens`` counts all new tokens, the turn end among them. ``ended`` is empty while the answer grows, then
+    "turn end", "limit", "stopped", or the text of another token that ended it.
+    """
+
+    text: str = ""
+    tokens: int = 0
+    ended: str = ""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What speaks for one revision; ``lock`` is held while it generates."""
+
+    tokenizer: Any
+    model: Any
+    ends: Mapping[int, str]
+    lock: Lock
+
+
+class Models:
+    """All revisions of a release, loaded and pinned to their commits.
+
+    ``most`` is the highest token limit of an answer, ``positions`` how many tokens the model can read and write.
+    """
+
+    def __init__(self, release: Mapping[str, Any]) -> None:
+        base = AutoModelForCausalLM.from_pretrained(
+            release["base"]["repo"], revision=release["base"]["commit"], dtype=getattr(torch, release["dtype"])
+        )
+        base.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        # As in the measurements of the stop rate: settings that the base brings along have no say.
+        base.generation_config = GenerationConfig()
+        self.positions = int(base.config.get_text_config().max_position_embeddings)
+        self.most = min(MOST_TOKENS, self.positions // 2)
+        self.voices = {item["name"]: _voice(base, release, item["commit"]) for item in release["revisions"]}
+
+    def prompt(self, revision: str, messages: Sequence[Mapping[str, str]], limit: int) -> list[int]:
+        """Token ids of a conversation that ``revision`` is to go on with. ValueError when it is too long."""
+        tokenizer = self.voices[revision].tokenizer
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        if len(ids) + limit > self.positions:
+            raise ValueError(
+                f"The conversation has {len(ids)} tokens and the answer may have {limit}: together more than the "
+                f"{self.positions} that the model can read. Shorten the message, lower the limit or clear the chat."
+            )
+        return ids
+
+    def answers(
+        self, asked: Sequence[tuple[str, list[int]]], limit: int, temperature: float = 0.0
+    ) -> Iterator[list[Answer]]:
+        """Answer all ``(revision, prompt)`` at the same time; yields the answers as they grow.
+
+        ``temperature`` 0 is greedy. Closing the iterator ends the generation.
+        """
+        news, stop = Event(), Event()
+        writings = [_Writing(self.voices[revision], news) for revision, _ in asked]
+        for writing, (_, ids) in zip(writings, asked, strict=True):
+            Thread(target=writing.run, args=(ids, limit, temperature, stop), daemon=True).start()
+        try:
+            finished = False
+            while not finished:
+                news.wait(0.2)  # and no longer, so that the reader can close this iterator before the first token
+                news.clear()
+                finished = all(writing.finished for writing in writings)
+                yield [writing.answer(limit) for writing in writings]
+        finally:
+            stop.set()
+
+
+def share(base: Any) -> Any:
+    """Another module tree over the very tensors of ``base``: an adapter added to the one is not in the other."""
+    return copy.deepcopy(base, {id(tensor): tensor for tensor in chain(base.parameters(), base.buffers())})
+
+
+def _voice(base: Any, release: Mapping[str, Any], commit: str) -> Voice:
+    tokenizer = AutoTokenizer.from_pretrained(release["repo"], revision=commit)
+    model = PeftModel.from_pretrained(share(base), release["repo"], subfolder="adapter", revision=commit)
+    ends = {tokenizer.eos_token_id: tokenizer.eos_token, release["turn_end"]["id"]: "turn end"}
+    ends.pop(None, None)
+    return Voice(tokenizer, model.get_base_model().eval(), ends, Lock())
+
+
+class _Writing(BaseStreamer):
+    """One answer being written: ``generate`` puts tokens in by one thread, ``answer`` is read by another."""
+
+    def __init__(self, voice: Voice, news: Event) -> None:
+        self.voice, self.news = voice, news
+        self.ids: list[int] | None = None
+        self.error: Exception | None = None
+        self.finished = False
+
+    def run(self, ids: Sequence[int], limit: int, temperature: float, stop: Event) -> None:
+        """Generate until a token ends the answer, ``limit`` is reached or ``stop`` is set."""
+        model, ends = self.voice.model, list(self.voice.ends)
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+        prompt = torch.tensor([ids], device=model.device)
+        try:
+            with self.voice.lock, torch.inference_mode():
+                model.generate(
+                    input_ids=prompt,
+                    attention_mask=torch.ones_like(prompt),
+                    generation_config=GenerationConfig(
+                        max_new_tokens=limit, eos_token_id=ends, pad_token_id=ends[0], **sampling
+                    ),
+                    stopping_criteria=[lambda seen, _, **__: torch.tensor([stop.is_set()], device=seen.device)],
+                    streamer=self,
+                )
+        except Exception as error:
+            self.error = error
+        self.finished = True
+        self.news.set()
+
+    def put(self, value: torch.Tensor) -> None:
+        """Take the prompt, [1, length], which comes first, or a new token, [1]."""
+        if self.ids is None:
+            self.ids = []
+        else:
+            self.ids.extend(value.tolist())
+        self.news.set()
+
+    def end(self) -> None:
+        """Nothing: ``run`` knows when ``generate`` is done."""
+
+    def answer(self, limit: int) -> Answer:
+        """The answer so far. Raises what went wrong in the writing."""
+        if self.error:
+            raise self.error
+        finished, ids = self.finished, list(self.ids or ())
+        text = self.voice.tokenizer.decode(ids, skip_special_tokens=True)
+        if not finished:
+            return Answer(text.rstrip("\ufffd"), len(ids))  # the rest of a character may be in the next token
+        last = self.voice.ends.get(ids[-1]) if ids else None
+        return Answer(text, len(ids), last or ("limit" if len(ids) >= limit else "stopped"))
