@@ -164,10 +164,12 @@ class Card(Model):
 
 
 class Space(Model):
-    """The Gradio Space in which people try the variants."""
+    """The Gradio Space in which people try the variants. It is as public or as private as the model repo."""
 
     repo: RepoId
     title: str | None = None
+    prompts: tuple[str, ...] = Field((), strict=False, description="examples to click on; the first is asked on deploy")
+    hardware: str | None = Field(None, description="the Hub's name of the hardware, such as t4-small; its free CPU")
 
 
 class Recipe(Model):

@@ -10,12 +10,14 @@ again when that is safe; nothing that writes is: whoever writes looks at the Hub
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from hubkit.diff import Entry
 from hubkit.errors import ConflictError, RefusedError, RemoteError, UsageError
+from hubkit.output import hide
 from hubkit.run import Target
 from hubkit.wire import install, retried, translated
 
@@ -56,6 +58,18 @@ class Commit:
     id: str
     title: str
     date: str
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a Hub says of a Space: ``stage`` (RUNNING, BUILD_ERROR, ...), the commit that it is about, why it failed.
+
+    ``commit`` and ``message`` are None when the Hub does not say.
+    """
+
+    stage: str
+    commit: str | None = None
+    message: str | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +207,11 @@ class Hub:
 
         return self.ask(read, repo=repo, revision=revision)
 
+    def snapshot(self, repo: str, folder: Path, repo_type: RepoType = "model") -> Path:
+        """All the files of the repo's main branch, downloaded to ``folder``."""
+        fetch = self.api.snapshot_download
+        return Path(self.ask(lambda: fetch(repo, repo_type=repo_type, local_dir=folder), repo=repo))
+
     # --- rights
 
     def writing_problem(self, repo: str, repo_type: RepoType = "model") -> str | None:
@@ -230,15 +249,23 @@ class Hub:
 
     # --- writes
 
-    def ensure_repo(self, repo: str, visibility: Visibility, repo_type: RepoType = "model") -> bool:
+    def ensure_repo(
+        self, repo: str, visibility: Visibility, repo_type: RepoType = "model", *, hardware: str | None = None
+    ) -> bool:
         """Make the repo when it is not there, then read back who can see it; True when it was made.
 
-        RefusedError when the Hub shows it otherwise than ``visibility``: nothing has been uploaded by then.
+        ``hardware`` is for a new Space (always one of Gradio): the flavor to run it on. RefusedError when the Hub shows
+        it otherwise than ``visibility``: nothing has been uploaded by then.
         """
         made = not self.repo_exists(repo, repo_type)
         if made:
+            space: dict[str, Any] = {"space_sdk": "gradio"} if repo_type == "space" else {}
+            if space and hardware:
+                space["space_hardware"] = hardware
             self.tell(
-                lambda: self.api.create_repo(repo, private=visibility == "private", repo_type=repo_type, exist_ok=True),
+                lambda: self.api.create_repo(
+                    repo, private=visibility == "private", repo_type=repo_type, exist_ok=True, **space
+                ),
                 repo=repo,
             )
         found = self.visibility(repo, repo_type)
@@ -296,6 +323,70 @@ class Hub:
             repo=repo,
             revision=revision,
         )
+
+    # --- Spaces
+
+    def runtime(self, repo: str) -> Runtime:
+        """How the Space is doing."""
+        said = self.ask(lambda: self.api.get_space_runtime(repo), repo=repo)
+        raw = said.raw or {}
+        return Runtime(str(said.stage), raw.get("sha"), raw.get("errorMessage"))
+
+    def space_host(self, repo: str) -> str | None:
+        """The address at which the Space's app answers, without a slash at its end; None while it has none."""
+        host = self.ask(lambda: self.api.space_info(repo), repo=repo).host
+        return str(host).rstrip("/") if host else None
+
+    def space_log(self, repo: str, *, build: bool = False) -> list[str]:
+        """The lines that the Space's app wrote (or, with ``build``, its last build), oldest first."""
+        pieces = self.ask(lambda: list(self.api.fetch_space_logs(repo, build=build)), repo=repo)
+        return "".join(pieces).splitlines()
+
+    def follow_space_log(self, repo: str, *, build: bool = False) -> Iterator[str]:
+        """The log's lines as they come, until the Hub ends the stream."""
+        with translated(self.endpoint, repo):
+            yield from self.api.fetch_space_logs(repo, build=build, follow=True)
+
+    def restart_space(self, repo: str) -> None:
+        """Start the Space's app again."""
+        self.tell(lambda: self.api.restart_space(repo), repo=repo)
+
+    def set_space_secret(self, repo: str, name: str, value: str) -> None:
+        """Give the Space's app an environment variable that nobody can read back."""
+        self.tell(lambda: self.api.add_space_secret(repo, name, value), repo=repo)
+
+    def reading_token(self, label: str) -> str:
+        """Have the embedded Hub issue a token that may only read; earlier ones of the same label end.
+
+        Only its owner can; no other Hub issues tokens to a program.
+        """
+        account = self.whoami()
+        if account is None or not self.target.embedded:
+            raise UsageError(f"{self.endpoint} issues no tokens to hubkit.", hint="Make one on its settings page.")
+        for known in self._own("GET", "accounts"):
+            for token in known.get("tokens", ()) if known["name"] == account.name else ():
+                if token["label"] == label:
+                    self._own("DELETE", f"tokens/{account.name}/{token['id']}")
+        made = self._own("POST", "tokens", {"user": account.name, "role": "read", "label": label})
+        hide(str(made["token"]))
+        return str(made["token"])
+
+    def page_session(self, path: str) -> str:
+        """An address of the embedded Hub that opens ``path`` in a browser as its owner, once and soon."""
+        return str(self._own("POST", "session", {"next": path})["url"])
+
+    def _own(self, method: str, path: str, value: Any = None) -> Any:
+        """Ask the embedded Hub something that no other Hub knows."""
+        from huggingface_hub.utils import get_session, hf_raise_for_status  # type: ignore[attr-defined]
+
+        headers = {"authorization": f"Bearer {self.target.token}"}
+
+        def send() -> Any:
+            answer = get_session().request(method, f"{self.endpoint}/api/hubkit/{path}", headers=headers, json=value)
+            hf_raise_for_status(answer)
+            return answer.json()
+
+        return self.tell(send)
 
 
 def _may_write(account: Account, names: set[str]) -> bool:

@@ -165,6 +165,11 @@ class StepView:
         return Group(table)
 
 
+def printable(text: str) -> str:
+    """``text`` of a stranger's (a log, a name) without what would steer a terminal; tabs stay."""
+    return "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
 @dataclass
 class Output:
     """Where a command speaks. One is made by the command line and handed down."""

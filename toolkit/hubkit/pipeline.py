@@ -30,6 +30,7 @@ class Step:
     which only the rows of the stage's data set count). ``reads``
     are the parts of the recipe that it may read; with the needs they make the key of what it makes ('@' before a
     part: the files that it names, too). ``alone``: it has a process of its own, so that its memory comes back.
+    ``lasting``: what it made on the Hub must still be there for the release to count as done.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Step:
     needs: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     alone: bool = False
+    lasting: bool = False
 
 
 _PROMPTS = ("gates.stop_rate.prompts", "gates.stop_rate.max_new_tokens", "gates.stop_rate.batch_size")
@@ -75,7 +77,10 @@ STEPS = (
     Step("loadback", "loadback", per="variant", says="load the staged commit back and gate it again",
          needs=("base", "data", "train", "merge", "stopping", "gate", "publish"), reads=("gates",)),
     Step("promote", "promote", per="release", says="move the branches, main last",
-         needs=("publish*", "loadback*"), reads=("repo", "variants")),
+         needs=("publish*", "loadback*"), reads=("repo", "variants"), lasting=True),
+    Step("space", "space", per="release", says="build the Space, try it here, deploy it, ask it",
+         needs=("base", "merge*", "stopping*", "promote"), lasting=True,
+         reads=("space", "repo", "visibility", "licence", "card.title", "variants", "gates.stop_rate.max_new_tokens")),
 )
 # fmt: on
 
@@ -96,11 +101,14 @@ def expand(recipe: Recipe, *, only: str | None = None) -> tuple[Job, ...]:
     """The jobs of ``recipe`` in the order in which they run.
 
     ``only`` names the one variant to publish; the others are still trained and measured, for the cards compare them.
+    The Space shows all the variants, so it is not deployed with one alone.
     """
     stages = recipe.wanted_stages()
     jobs: list[Job] = []
     for step in STEPS:
-        if step.stage == "provide" and recipe.provide is None:
+        if step.name == "provide" and recipe.provide is None:
+            continue
+        if step.name == "space" and (recipe.space is None or only is not None):
             continue
         names: Sequence[str | None] = {
             "release": (None,),
@@ -241,15 +249,14 @@ class Desk:
         answer: str | None = ask(self.context(job), artifact) if ask else None
         return answer
 
-    def released(self) -> Artifact | None:
-        """The last job's artifact when the whole release stands and the Hub still holds it, else None."""
+    def released(self) -> bool:
+        """Whether the whole release stands and the Hub still holds it."""
         for job in self.jobs:
             artifact, _ = self.kept(job)
             if artifact is None:
-                return None
+                return False
             self.finished[job.id] = artifact
-        last = self.jobs[-1]
-        if self.holds(last, self.finished[last.id]) is not None:
+        if any(job.step.lasting and self.holds(job, self.finished[job.id]) is not None for job in self.jobs):
             self.finished.clear()
-            return None
-        return self.finished[last.id]
+            return False
+        return True

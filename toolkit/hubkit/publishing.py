@@ -16,7 +16,7 @@ from hubkit.bundle import MANIFEST_PATH, Bundle, Provenance
 from hubkit.diff import Tree, TreeDiff, compare, short_list, tree_of
 from hubkit.errors import ConflictError, HubkitError, RemoteError, UsageError
 from hubkit.files import Digests, Manifest, digests, os_error
-from hubkit.hub import Hub
+from hubkit.hub import Hub, RepoType
 from hubkit.wire import pause_before_retry, retried, translated
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Satisfied = Callable[[Tree], bool]
 """Whether a branch's tree is what was to be reached."""
 
 
-def _no_note(point: str, **facts: str) -> None:
+def no_note(point: str, **facts: str) -> None:
     """Note nothing."""
 
 
@@ -52,7 +52,14 @@ def moved(repo: str, branch: str, before: str | None, now: str | None, *, since:
 
 
 def commit(
-    hub: Hub, repo: str, branch: str, head: str, operations: Sequence[Any], satisfied: Satisfied, title: str
+    hub: Hub,
+    repo: str,
+    branch: str,
+    head: str,
+    operations: Sequence[Any],
+    satisfied: Satisfied,
+    title: str,
+    repo_type: RepoType = "model",
 ) -> str:
     """Bring ``branch`` from ``head`` to a tree that is ``satisfied``, in one commit, and return that commit.
 
@@ -66,15 +73,20 @@ def commit(
         try:
             hub.tell(
                 lambda: hub.api.create_commit(
-                    repo, operations, commit_message=title, revision=branch, parent_commit=head
+                    repo,
+                    operations,
+                    commit_message=title,
+                    revision=branch,
+                    parent_commit=head,
+                    repo_type=repo_type,
                 ),
                 repo=repo,
                 revision=branch,
             )
         except HubkitError as error:
             failure = error
-        now = _head_after(hub, repo, branch, failure)
-        if now is not None and now != head and satisfied(hub.tree(repo, now)):
+        now = _head_after(hub, repo, branch, failure, repo_type)
+        if now is not None and now != head and satisfied(hub.tree(repo, now, repo_type)):
             return now
         if now != head:
             raise moved(repo, branch, head, now) from failure
@@ -87,10 +99,10 @@ def commit(
         attempt += 1
 
 
-def _head_after(hub: Hub, repo: str, branch: str, failure: HubkitError | None) -> str | None:
+def _head_after(hub: Hub, repo: str, branch: str, failure: HubkitError | None, repo_type: RepoType) -> str | None:
     """The branch's head; the first failure is the one to tell when the Hub cannot be asked any more."""
     try:
-        return hub.head(repo, branch)
+        return hub.head(repo, branch, repo_type)
     except RemoteError:
         if failure is not None:
             raise failure from None
@@ -120,7 +132,7 @@ def additions(bundle: Bundle, paths: Sequence[str]) -> list[CommitOperationAdd]:
     return found
 
 
-def stage(hub: Hub, repo: str, branch: str, bundle: Bundle, *, title: str, note: Note = _no_note) -> str:
+def stage(hub: Hub, repo: str, branch: str, bundle: Bundle, *, title: str, note: Note = no_note) -> str:
     """Make ``branch`` hold exactly ``bundle`` and return its commit; nothing is written when it does already.
 
     A new branch begins at the repo's first commit, so that no file of main leaks into it.
@@ -232,8 +244,29 @@ def holds_release(tree: Tree, wanted: Tree, gone: frozenset[str] = frozenset()) 
     return not compare(wanted, {path: tree[path] for path in wanted if path in tree}) and not gone & tree.keys()
 
 
+def restore(hub: Hub, repo: str, branch: str, source: str, *, title: str, repo_type: RepoType = "model") -> str:
+    """Make ``branch`` hold exactly the tree of the commit ``source``, in one commit on top; returns the head.
+
+    The files are copied on the server. Nothing is written when the branch holds that tree already.
+    """
+    from huggingface_hub import CommitOperationCopy, CommitOperationDelete
+
+    head = hub.head(repo, branch, repo_type)
+    if head is None:
+        raise moved(repo, branch, None, None)
+    wanted = hub.tree(repo, source, repo_type)
+    change = compare(hub.tree(repo, head, repo_type), wanted)
+    if not change:
+        return head
+    operations = [
+        *(CommitOperationCopy(item.path, item.path, source) for item in change.changes if item.after),
+        *(CommitOperationDelete(item.path) for item in change.removed),
+    ]
+    return commit(hub, repo, branch, head, operations, lambda tree: not compare(tree, wanted), title, repo_type)
+
+
 def move(
-    hub: Hub, repo: str, branch: str, source: str, manifest: Manifest, *, title: str, note: Note = _no_note
+    hub: Hub, repo: str, branch: str, source: str, manifest: Manifest, *, title: str, note: Note = no_note
 ) -> Move:
     """Make ``branch`` hold the release that stands at the commit ``source``; ``manifest`` is its file list.
 

@@ -16,6 +16,7 @@ from hubkit.files import write_atomic
 from hubkit.output import Output, StepView
 from hubkit.pipeline import Desk, Job, expand
 from hubkit.run import Artifact, Run, Target, open_run, release_lock
+from hubkit.spaces import page
 from hubkit.worker import Worker
 
 
@@ -42,6 +43,9 @@ class Outcome:
     base_stop_rate: float
     base_average: float | None
     variants: tuple[VariantOutcome, ...]
+    page: str
+    space: str | None
+    """Addresses of the model's page and the Space's; None: no Space was deployed."""
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain values."""
@@ -72,8 +76,8 @@ def release(
 def _release(desk: Desk, output: Output, only: str | None) -> Outcome:
     run = desk.run
     write_atomic(run.path / "recipe.json", desk.recipe.model_dump_json(indent=2) + "\n")
-    if last := desk.released():
-        return outcome(desk, last, already=True)
+    if desk.released():
+        return outcome(desk, already=True)
     run.log("begin", hubkit=__version__, python=platform.python_version(), endpoint=desk.target.endpoint)
     try:
         _run_jobs(desk, output, only)
@@ -81,7 +85,7 @@ def _release(desk: Desk, output: Output, only: str | None) -> Outcome:
         run.log("stopped", error=type(error).__name__, exit_code=getattr(error, "exit_code", None))
         raise
     run.log("released")
-    return outcome(desk, desk.finished[desk.jobs[-1].id], already=False)
+    return outcome(desk, already=False)
 
 
 def _run_jobs(desk: Desk, output: Output, only: str | None) -> None:
@@ -140,9 +144,9 @@ def figure(artifact: Artifact) -> str:
     )
 
 
-def outcome(desk: Desk, last: Artifact, *, already: bool) -> Outcome:
+def outcome(desk: Desk, *, already: bool) -> Outcome:
     """Read the outcome from the artifacts of a finished release."""
-    released = last.json("release.json")
+    released = desk.finished["promote"].json("release.json")
     gates = desk.finished["gate"].json("gates.json")["variants"]
     lines = []
     for variant, moved in released["variants"].items():
@@ -161,7 +165,17 @@ def outcome(desk: Desk, last: Artifact, *, already: bool) -> Outcome:
             )
         )
     base = desk.finished["base-stopping"].json("stopping.json")["forms"]["base"]["rate"]
-    return Outcome(desk.recipe.repo, desk.run.name, already, base, _average(desk.finished["base-scores"]), tuple(lines))
+    endpoint, space = desk.target.endpoint, desk.finished.get("space")
+    return Outcome(
+        repo=desk.recipe.repo,
+        run=desk.run.name,
+        already=already,
+        base_stop_rate=base,
+        base_average=_average(desk.finished["base-scores"]),
+        variants=tuple(lines),
+        page=f"{endpoint}/{desk.recipe.repo}",
+        space=page(endpoint, space.json("space.json")["repo"]) if space else None,
+    )
 
 
 def _average(artifact: Artifact) -> float | None:

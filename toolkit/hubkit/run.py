@@ -113,7 +113,7 @@ Report = Callable[[str, float | None], None]
 """How a running stage tells where it is: (figure in words, share done from 0 to 1 or None)."""
 
 
-def _silent(figure: str, share: float | None) -> None:
+def silent(figure: str, share: float | None) -> None:
     """Report to nobody."""
 
 
@@ -135,7 +135,7 @@ class Context:
     key: str = ""
     stage_name: str | None = None
     variant_name: str | None = None
-    report: Report = _silent
+    report: Report = silent
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -24,6 +24,7 @@ COMMANDS = {
     "check": "hubkit.cli.check:check",
     "card": "hubkit.cli.card:card",
     "revisions": "hubkit.cli.revisions:revisions",
+    "space": "hubkit.cli.space:space",
     "hub": "hubkit.cli.hub:hub",
     "doctor": "hubkit.cli.doctor:doctor",
 }

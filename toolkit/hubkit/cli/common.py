@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -158,6 +159,23 @@ def ask(question: str, *, yes: bool) -> None:
         raise UsageError(f"{question} Nobody is there to ask.", hint="Give -y to agree.")
     if not click.confirm(question, err=True):
         raise InterruptedRun("Nothing was changed.")
+
+
+def person_with_browser() -> bool:
+    """Whether somebody sits at this terminal, on a machine that shows windows."""
+    here = os.isatty(0) and os.isatty(1) and not {"CI", "SSH_CONNECTION"} & os.environ.keys()
+    return here and (sys.platform in {"darwin", "win32"} or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()))
+
+
+def open_page(target: Target, url: str) -> bool:
+    """Open ``url`` of ``target`` in the browser, on the embedded Hub as its owner; False when there is none to open."""
+    import webbrowser
+
+    if target.embedded:
+        from hubkit.hub import connect
+
+        url = connect(target).page_session(url.removeprefix(target.endpoint) or "/")
+    return webbrowser.open(url)
 
 
 def last_desk(recipe: Recipe, folder: Path, hub_name: str | None) -> Desk:

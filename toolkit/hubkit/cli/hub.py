@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from hubkit.cli.common import output_of, speaks
+from hubkit.cli.common import find_target, open_page, output_of, speaks
 from hubkit.run import hubkit_home
 
 
@@ -64,6 +64,26 @@ def stop() -> None:
     stopped = process.stop(_data())
     output_of().say("Stopped." if stopped else "It did not run.")
     output_of().result({"stopped": stopped})
+
+
+@hub.command("open")
+@click.argument("repo", required=False)
+@speaks
+def open_(repo: str | None) -> None:
+    """Open the embedded Hub's pages in the browser, as its owner; start it when it does not run.
+
+    REPO is namespace/name; a data set's or a Space's begins with datasets/ or spaces/.
+
+    \b
+    hubkit hub open hubkit/tiny-hermes-dpo
+    """
+    target = find_target("embedded")
+    url = f"{target.endpoint}/{repo or ''}"
+    opened = open_page(target, url)
+    output = output_of()
+    if not opened:
+        output.say("There is no browser here to open; this is the address.")
+    output.result({"url": url, "opened": opened}, Text(url))
 
 
 @hub.command()

@@ -103,8 +103,6 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
         Text(f"Base {found.base.repo}; branches move in this order: {order}.\n"),
         table(("step", "", "what it does", "why"), rows),
     ]
-    if found.space is not None:
-        shown.append(Text(f"\nThe recipe names a Space ({found.space.repo}); this version does not deploy it."))
     output.result({"repo": found.repo, "hub": hub_name or found.hub, "branches": branches, "steps": listed}, *shown)
 
 
@@ -119,6 +117,7 @@ def _does(job: Job, recipe: Recipe) -> str:
         "evaluate": ", ".join(recipe.evaluate.suites),
         "gate": f"stop rate at least {rate.at_least}; enforced for {', '.join(enforced) or 'none'}",
         "publish": f"{STAGING}/{job.variant_name}",
+        "space": recipe.space.repo if recipe.space else None,
     }.get(job.stage)
     return f"{job.step.says} ({more})" if more else job.step.says
 

@@ -8,7 +8,17 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
-from hubkit.cli.common import ask, confirm_option, find_recipe, find_target, hub_option, output_of, speaks
+from hubkit.cli.common import (
+    ask,
+    confirm_option,
+    find_recipe,
+    find_target,
+    hub_option,
+    open_page,
+    output_of,
+    person_with_browser,
+    speaks,
+)
 from hubkit.errors import UsageError
 from hubkit.output import megabytes, percent, table
 from hubkit.release import Outcome
@@ -20,10 +30,13 @@ from hubkit.run import hubkit_home
 @click.argument("recipe", required=False)
 @click.option("--fresh", is_flag=True, help="Begin a new run instead of going on with the last one.")
 @click.option("--only", metavar="VARIANT", help="Publish this variant alone.")
+@click.option("--open/--no-open", "opens", default=None, help="Open the model's page at the end, or do not.")
 @confirm_option
 @hub_option
 @speaks
-def release(recipe: str | None, fresh: bool, only: str | None, yes: bool, hub_name: str | None) -> None:
+def release(
+    recipe: str | None, fresh: bool, only: str | None, opens: bool | None, yes: bool, hub_name: str | None
+) -> None:
     """Train, measure, gate and publish what RECIPE says.
 
     A plain re-run goes on where the last one stopped; a finished one does nothing. Before it publishes to another
@@ -42,6 +55,8 @@ def release(recipe: str | None, fresh: bool, only: str | None, yes: bool, hub_na
     output = output_of()
     done = run_release(found, folder, target, hubkit_home(), output, fresh=fresh, only=only)
     output.result({**done.to_json(), "hub": target.endpoint}, *_shown(done, target.endpoint))
+    if opens or (opens is None and output.mode == "human" and person_with_browser()):
+        open_page(target, done.page)
 
 
 def _shown(done: Outcome, endpoint: str) -> list[RenderableType]:
@@ -68,7 +83,10 @@ def _shown(done: Outcome, endpoint: str) -> list[RenderableType]:
             f"\nThe base stops in {percent(done.base_stop_rate)} of its answers, and scores {_rate(done.base_average)}."
         )
     )
-    shown.append(Text(f"{done.repo} is on {endpoint}. To load it elsewhere, set HF_ENDPOINT={endpoint}"))
+    shown.append(Text(f"To load it from another program, set HF_ENDPOINT={endpoint}\n"))
+    shown.append(Text(f"page   {done.page}"))
+    if done.space:
+        shown.append(Text(f"Space  {done.space}"))
     return shown
 
 

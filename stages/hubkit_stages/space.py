@@ -1,0 +1,168 @@
+"""Build the Space in which people talk to the revisions, try it on this machine, deploy it, and ask it a question.
+
+    space:
+      repo: me/my-model-chat
+      prompts: ["What is the capital of France?"]
+
+The app loads every revision by its commit. It is started here first, and each revision is asked one question; then its
+files go to the Hub in one commit; and when the Hub runs it, they are asked again. The model's branches are not touched,
+whatever happens.
+
+Makes: ``space.json`` {repo, commit, previous, answers: [{where, prompt, revision, text, ended, tokens, seconds}]};
+``app/``, the Space's files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from hubkit import spaces
+from hubkit.config import MAIN
+from hubkit.diff import tree_of
+from hubkit.errors import UsageError
+from hubkit.files import Manifest, write_json
+from hubkit.hub import Hub, connect
+from hubkit.output import hide
+from hubkit.publishing import holds_release
+from hubkit.run import Artifact, Context, Finding
+
+VERSION = 1
+SHAPED_BY = ("hubkit", "gradio", "gradio_client", "transformers", "peft")
+TOKEN = "HUBKIT_SPACE_TOKEN"
+"""The variable with a token that may only read: what the Space loads a private repo, or a gated base, with."""
+QUESTION = "Hello! Who are you?"
+_SMALL = 20_000_000
+
+
+def check(ctx: Context) -> Iterable[Finding]:
+    """The right to write the Space, who can see it, and whether a private one is given a token of its own."""
+    hub, repo = connect(ctx.target), str(ctx.settings["space"]["repo"])
+    if problem := hub.writing_problem(repo, "space"):
+        yield Finding(
+            "error",
+            f"Cannot deploy the Space {repo}: {problem}.",
+            "Log in with a token that may write there, or change `space` in the recipe.",
+        )
+    elif hub.repo_exists(repo, "space") and (found := hub.visibility(repo, "space")) != ctx.settings["visibility"]:
+        yield Finding(
+            "error",
+            f"The Space {repo} is {found}, and the recipe says {ctx.settings['visibility']}.",
+            f"Change it on {hub.endpoint}, or write `visibility: {found}` in the recipe.",
+        )
+    if ctx.settings["visibility"] == "private" and not ctx.target.embedded and TOKEN not in os.environ:
+        yield Finding(
+            "error",
+            f"{ctx.settings['repo']} is private, so its Space needs a token to load it, and {TOKEN} is not set.",
+            f"Make a token at {hub.endpoint}/settings/tokens that may only read this repo; set {TOKEN} to it.",
+            exit_code=2,
+        )
+
+
+def run(ctx: Context) -> Artifact:
+    """Deploy. RefusedError when the app does not run here, RemoteError when it does not run on the Hub."""
+    hub, wanted = connect(ctx.target), ctx.settings["space"]
+    repo, known = str(wanted["repo"]), facts(ctx)
+    bundle = spaces.build(known, ctx.out / "app")
+    token = _token(ctx, hub, repo)
+    names = [item.name for item in known.revisions]
+    question = (*known.prompts, QUESTION)[0]
+
+    def asked(url: str, where: str, share: float, reading: str | None = None) -> list[dict[str, Any]]:
+        found = []
+        for index, name in enumerate(names):
+            ctx.report(f"asking {name} {where}", share + 0.1 * index / len(names))
+            answer = spaces.ask(url, question, name, known.max_new_tokens, token=reading)
+            found.append({"where": where, **answer.to_json()})
+        return found
+
+    ctx.report("starting it on this machine", 0.05)
+    environment = spaces.environment(
+        ctx.target.endpoint, ctx.target.home / "hub", embedded=ctx.target.embedded, token=token
+    )
+    with spaces.trial(ctx.out / "app", environment | _threads(ctx)) as app:
+        answers = asked(app.url, "here", 0.3)
+    ctx.report("deploying", 0.4)
+    done = spaces.deploy(
+        hub,
+        repo,
+        bundle,
+        ctx.settings["visibility"],
+        title=f"Show {', '.join(f'{item.name} at {item.commit[:12]}' for item in known.revisions)}",
+        hardware=wanted["hardware"],
+        secrets={"HF_TOKEN": token} if token else None,
+        report=lambda words, share: ctx.report(words, 0.6),
+        note=lambda point, **said: ctx.run.log(point, step=ctx.step, **said),
+    )
+    if done.host:
+        private = ctx.settings["visibility"] == "private" and not ctx.target.embedded
+        answers += asked(done.host, "on the Hub", 0.9, token if private else None)
+    write_json(
+        ctx.out / "space.json", {"repo": repo, "commit": done.commit, "previous": done.previous, "answers": answers}
+    )
+    warnings = [spaces.foreign_note(done.foreign)] if done.foreign else []
+    if not done.host:
+        warnings.append(f"The Space {repo} rests on {hub.endpoint}, so it was not asked anything there.")
+    return ctx.artifact(figure=f"{repo} at {done.commit[:12]}: {_told(answers[-len(names) :])}", warnings=warnings)
+
+
+def facts(ctx: Context) -> spaces.Facts:
+    """What the app is told, from what was measured and promoted."""
+    base, settings = ctx.input("base").json("base.json"), ctx.settings
+    moved = ctx.input("promote").json("release.json")["variants"]
+    merges, measured = ctx.each("merge"), ctx.each("stopping")
+    revisions = []
+    for name in sorted(moved, key=lambda name: name != MAIN):
+        form = measured[name].json("stopping.json")["forms"]["adapter"]
+        title = settings["variants"][name]["title"] or name
+        revisions.append(spaces.Revision(name, moved[name]["commit"], title, form["stopped"], form["prompts"]))
+    return spaces.Facts(
+        title=settings["space"]["title"] or settings["card"]["title"],
+        repo=settings["repo"],
+        licence=settings["licence"],
+        base=(base["repo"], base["commit"]),
+        dtype=next(iter(merges.values())).json("merge.json")["dtype"],
+        turn_end=(base["turn_end"]["id"], base["turn_end"]["token"]),
+        max_new_tokens=int(settings["gates"]["stop_rate"]["max_new_tokens"]),
+        revisions=revisions,
+        prompts=settings["space"]["prompts"],
+    )
+
+
+def _token(ctx: Context, hub: Hub, repo: str) -> str | None:
+    """A token with which the app may read a private repo, and do nothing else; None when it needs none."""
+    private = ctx.settings["visibility"] == "private"
+    if ctx.target.embedded:
+        return hub.reading_token(f"space {repo}") if private else None
+    token = os.environ.get(TOKEN)
+    if private and not token:
+        raise UsageError(f"{TOKEN} is not set.", hint="The Space of a private repo needs a token of its own.")
+    hide(token)
+    return token
+
+
+def _threads(ctx: Context) -> dict[str, str]:
+    """All the cores for a model that is not small; threads of a small one only wait for each other."""
+    large = (ctx.input("base").json("base.json")["parameters"] or 0) >= _SMALL
+    return {"OMP_NUM_THREADS": str(os.cpu_count() or 1)} if large else {"OMP_NUM_THREADS": "1"}
+
+
+def _told(answers: list[dict[str, Any]]) -> str:
+    words = {"turn end": "stopped", "limit": "cut at the limit"}
+    return ", ".join(f"{item['revision']} {words.get(item['ended'], item['ended'])}" for item in answers)
+
+
+def holds(ctx: Context, artifact: Artifact) -> str | None:
+    """None while the Space holds what was deployed and nothing keeps it from running."""
+    hub, said = connect(ctx.target), artifact.json("space.json")
+    repo = said["repo"]
+    if not hub.repo_exists(repo, "space"):
+        return f"the Space {repo} is not there any more"
+    head = hub.head(repo, "main", "space")
+    if head != said["commit"]:
+        manifest = Manifest({name.removeprefix("app/"): item for name, item in artifact.manifest.files.items()})
+        if head is None or not holds_release(hub.tree(repo, head, "space"), tree_of(manifest)):
+            return f"the Space {repo} was changed"
+    stage = hub.runtime(repo).stage
+    return None if stage in spaces.RESTING | spaces.COMING else f"the Space {repo} is {stage}"
