@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psutil
 
@@ -32,9 +32,11 @@ from hubkit.errors import HubkitError
 
 _PASSED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
 _LAUNCHER = (*_PASSED, "PYTHONPATH", "PYTHONHOME")
-_FIXED = ("HOME", "PATH", "GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT")
+_FIXED = ("HOME", "PATH", "GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_NUM_PORTS")
 _LOG_HALF = 2 * 2**20
 _LINE = 16_384
+_SECRET = 4
+"""Shorter texts are not hidden: they would black out words that have nothing to do with them."""
 _ANSWER_SECONDS = 3.0
 _SET_CHILD_SUBREAPER = 36
 """Of Linux's prctl(2): orphans among the descendants become children of this process, so that none is lost."""
@@ -69,6 +71,8 @@ def environment(home: Path, port: int, more: Mapping[str, str]) -> dict[str, str
         "HOME": str(home), "TMPDIR": str(home / "tmp"), "XDG_CACHE_HOME": str(home / ".cache"),
         "HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_SERVER_NAME": "127.0.0.1",
         "GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONUNBUFFERED": "1",
+        # Gradio would go on to the next port when this one is taken, where nobody looks for it.
+        "GRADIO_NUM_PORTS": "1",
     }  # fmt: skip
     return found | {name: value for name, value in more.items() if name not in _FIXED}
 
@@ -108,24 +112,28 @@ class App:
     @classmethod
     def start(
         cls, folder: Path, app_file: str, *, port: int, environment: Mapping[str, str], log: Path,
-        python: Path | None = None,
+        python: Path | None = None, hide: Iterable[str] = (),
     ) -> App:  # fmt: skip
         """Run ``app_file`` of ``folder`` there, with ``python`` or the interpreter that runs this.
 
         ``log`` gets what the app writes, a line of :func:`log_line` each; it is kept below 4 MiB by dropping the older
-        half. HubkitError when the launcher cannot be started.
+        half, and the texts to ``hide`` are blacked out in it. HubkitError when the launcher cannot be started.
         """
         command = [str(python or sys.executable), app_file]
-        return cls.run(command, folder=folder, port=port, environment=environment, log=log)
+        return cls.run(command, folder=folder, port=port, environment=environment, log=log, hide=hide)
 
     @classmethod
     def run(
-        cls, command: Sequence[str], *, folder: Path, port: int, environment: Mapping[str, str], log: Path
+        cls, command: Sequence[str], *, folder: Path, port: int, environment: Mapping[str, str], log: Path,
+        hide: Iterable[str] = (),
     ) -> App:  # fmt: skip
         """Run any ``command`` in the way of :meth:`start`."""
         for place in (folder, log.parent, *(Path(environment[n]) for n in ("HOME", "TMPDIR") if n in environment)):
             place.mkdir(parents=True, exist_ok=True)
-        order = {"command": list(command), "folder": str(folder), "environment": dict(environment), "log": str(log)}
+        order = {
+            "command": list(command), "folder": str(folder), "environment": dict(environment), "log": str(log),
+            "hide": [line for text in hide for line in text.splitlines() if len(line) >= _SECRET],
+        }  # fmt: skip
         try:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "hubkit.apps", str(folder)],
@@ -239,7 +247,7 @@ def main() -> None:
         signal.signal(number, lambda *_: orders.put(1.0))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    log = _Log(Path(order["log"]))
+    log = _Log(Path(order["log"]), order["hide"])
     try:
         app = subprocess.Popen(
             order["command"], cwd=order["folder"], env=order["environment"], process_group=0,
@@ -302,17 +310,20 @@ def _signal(processes: Iterable[psutil.Process], number: int) -> None:
 class _Log:
     """A log that drops its older half when it is full."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, hide: Iterable[str]) -> None:
+        self._hide = sorted(hide, key=len, reverse=True)
         self._handler = logging.handlers.RotatingFileHandler(
             path, maxBytes=_LOG_HALF, backupCount=1, encoding="utf-8"
         )  # fmt: skip
 
     def write(self, text: str) -> None:
-        """Add one line."""
+        """Add one line, without the texts to hide."""
+        for hidden in self._hide:
+            text = text.replace(hidden, "***")
         self._handler.emit(logging.makeLogRecord({"msg": log_line(text)}))
 
 
-def _pump(output: IO[str], log: Any) -> None:
+def _pump(output: IO[str], log: _Log) -> None:
     """Each line into the log. A progress bar's carriage returns end lines too; an endless line is cut."""
     while line := output.readline(_LINE):
         log.write(line)

@@ -97,7 +97,7 @@ def serve(folder: Folder, sock: socket.socket, host: str, *, faults: bool) -> No
     import uvicorn
 
     from hubkit.server.app import Hub, build
-    from hubkit.server.protocol import PatientProtocol, connections_allowed
+    from hubkit.server.protocol import PatientProtocol, Server, connections_allowed
 
     hub = Hub(folder.root)
     folder.sweep(hub.store.uids())
@@ -116,7 +116,9 @@ def serve(folder: Folder, sock: socket.socket, host: str, *, faults: bool) -> No
     write_json(folder.state, state)
     logging.info("serving %s", json.dumps(state))
     try:
-        uvicorn.Server(config).run(sockets=[sock])
+        sock.listen(config.backlog)  # apps that start now may ask at once
+        hub.spaces.start(state["url"])
+        Server(config, hub.spaces.end_soon).run(sockets=[sock])
     finally:
         hub.close()
         logging.info("stopped")

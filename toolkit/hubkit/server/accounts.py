@@ -22,7 +22,7 @@ from hubkit.server.folder import Folder
 
 OWNER = "hubkit"
 _RESERVED = """
-api datasets spaces models kernels lfs hubkit static settings oauth login join docs new
+api datasets spaces models kernels lfs hubkit static settings oauth login join docs new zero-gpu
 """
 RESERVED = frozenset(_RESERVED.split())
 TokenRole = Literal["read", "write"]

@@ -32,13 +32,15 @@ from hubkit.server.folder import Folder
 from hubkit.server.git import Change
 from hubkit.server.http import Call, Refusal, Spec, decoded, parsed, read_all, read_to_disk
 from hubkit.server.objects import Objects
-from hubkit.server.routes import admin, discussions, identity, lfs, refs, repos, resolve, tree, upload
+from hubkit.server.routes import admin, discussions, identity, lfs, refs, repos, resolve, spaces, tree, upload
+from hubkit.server.spacedata import SpaceData
+from hubkit.server.spaces import Spaces
 from hubkit.server.store import Repo, Store
 
 log = logging.getLogger("hubkit.server")
 _LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 _TRACE = re.compile(r"[A-Za-z0-9._=;:-]{1,128}")
-_MODULES = (admin, identity, repos, refs, tree, upload, lfs, resolve, discussions)
+_MODULES = (admin, identity, spaces, repos, refs, tree, upload, lfs, resolve, discussions)
 
 
 class _Kind(Convertor[str]):
@@ -67,11 +69,13 @@ class Hub:
         self.objects = Objects(self.folder, self.database)
         self.store = Store(self.folder, self.database, self.accounts, self.objects)
         self.discussions = Discussions(self.database)
+        self.spaces = Spaces(self.folder, SpaceData(self.database), self.store, self.objects)
         self.faults: Faults | None = None
         self.accounts.ensure_owner(self.folder)
 
     def close(self) -> None:
-        """Close what is open."""
+        """End what runs and close what is open."""
+        self.spaces.close()
         self.database.close()
 
     def claim_object(self, repo: Repo, oid: str, actor: Actor | None) -> int | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from hubkit.errors import ConflictError
 from hubkit.files import os_error
 
+_UID = re.compile(r"[0-9a-f]{32}")
 _REPO_FOLDER = re.compile(r"([0-9a-f]{32})\.(git|new)")
 
 
@@ -42,6 +43,11 @@ class Folder:
     def spool(self) -> Path:
         """Bodies that are still arriving. Emptied at each start."""
         return self.root / "tmp"
+
+    @property
+    def spaces(self) -> Path:
+        """What Spaces run in, one folder per repo, named by its internal id."""
+        return self.root / "spaces"
 
     @property
     def log(self) -> Path:
@@ -76,7 +82,7 @@ class Folder:
         """
         try:
             if not (self.database.exists() and self.database.stat().st_size):
-                for path in (self.git, self.lfs, self.spool):
+                for path in (self.git, self.lfs, self.spool, self.spaces):
                     if path.exists() and next(path.iterdir(), None) is not None:
                         raise ConflictError(
                             f"{self.root} is no Hub's data folder: {path.name}/ holds files and hub.sqlite is missing.",
@@ -84,17 +90,20 @@ class Folder:
                         )
             self.root.mkdir(parents=True, exist_ok=True)
             self.root.chmod(0o700)
-            for path in (self.git, self.lfs, self.spool, self.log.parent):
+            for path in (self.git, self.lfs, self.spool, self.spaces, self.log.parent):
                 path.mkdir(exist_ok=True)
         except OSError as error:
             raise os_error(error, self.root) from error
 
     def sweep(self, known: set[str]) -> None:
-        """Remove what a killed server left: spooled bodies, half-made repos, stale git locks.
+        """Remove what a killed server left: spooled bodies, half-made repos, stale git locks, Spaces of no repo.
 
         ``known`` holds the internal ids of the repos that exist. Call it with the serving lock held only.
-        Whatever else lies in ``git/`` was not made here and stays.
+        Whatever else lies in ``git/`` and ``spaces/`` was not made here and stays.
         """
+        for space in self.spaces.iterdir():
+            if _UID.fullmatch(space.name) and space.name not in known and not space.is_symlink():
+                shutil.rmtree(space, ignore_errors=True)
         for leftover in self.spool.iterdir():
             shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
         for repo in self.git.iterdir():

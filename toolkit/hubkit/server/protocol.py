@@ -1,14 +1,30 @@
-"""uvicorn's HTTP protocol with a deadline for requests that never come to be, and room for connections."""
+"""uvicorn's HTTP protocol with a deadline for requests that never come to be, room for connections, its end told."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import resource
+from collections.abc import Callable
+from types import FrameType
 
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _MOST_CONNECTIONS = 4000
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which calls ``ending`` when it is told to end: answers that go on for ever can end then."""
+
+    def __init__(self, config: uvicorn.Config, ending: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ending = ending
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """What a signal does."""
+        self._ending()
+        super().handle_exit(sig, frame)
 
 
 class PatientProtocol(H11Protocol):

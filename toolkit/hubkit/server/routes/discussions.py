@@ -169,6 +169,7 @@ def merge(call: Call) -> Response:
         merged = _merge(call, git, base, number, row["title"])
         call.hub.discussions.change(repo, number, status="merged", merged=merged)
         call.hub.discussions.add_event(repo, number, "status-change", call.actor.name, {"status": "merged"})
+    call.hub.spaces.changed(repo, base)
     return JSONResponse({"commitOid": merged})
 
 

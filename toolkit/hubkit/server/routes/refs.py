@@ -146,6 +146,7 @@ def super_squash(call: Call) -> Response:
             raise Refusal(404, f"Invalid rev id: {branch}", "RevisionNotFound")
         new = git.write_commit(git.commit(old).tree.id, [], message, call.actor.name)
         _moved(git, ref, new, old)
+    call.hub.spaces.changed(repo, ref)
     return JSONResponse({"commitOid": new})
 
 

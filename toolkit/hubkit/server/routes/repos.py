@@ -24,6 +24,7 @@ from hubkit.server.routes.common import (
     need_write,
     repo_type,
 )
+from hubkit.server.routes.spaces import begin, given_settings
 from hubkit.server.safetensors import parameters
 from hubkit.server.store import Repo, TakenError
 
@@ -76,6 +77,7 @@ def create(call: Call) -> Response:
     sdk = call.fields().get("sdk")
     if kind == "space" and sdk not in ("gradio", "docker", "static", "streamlit"):
         raise Refusal(400, "A Space needs an 'sdk': gradio, docker or static.")
+    settings = given_settings(call) if kind == "space" else []
     try:
         repo = call.hub.store.create(
             kind,
@@ -89,6 +91,8 @@ def create(call: Call) -> Response:
         taken = call.hub.store.find(kind, f"{namespace}/{name}")
         shown = f"{call.base}/{taken.web}" if taken else call.base
         raise Refusal(409, f"You already created this {kind} repo", body={"url": shown}) from None
+    if kind == "space":
+        begin(call, repo, settings)
     return JSONResponse({"url": f"{call.base}/{repo.web}", "name": repo.id, "id": repo.uid[:24]})
 
 
@@ -100,6 +104,7 @@ def delete(call: Call) -> Response:
         raise missing(call)
     need_write(call, repo)
     call.hub.store.delete(repo)
+    call.hub.spaces.removed(repo)
     return JSONResponse({})
 
 
@@ -143,15 +148,16 @@ def info(call: Call) -> Response:
         need_files(call, repo)
     commit = need_commit(git, revision) if revision is not None else git.resolve("main")
     value = repo_info(repo, git, call.hub.store.path(repo), commit)
+    value |= call.hub.spaces.info(repo) if repo.type == "space" else {}
     wanted = call.query.getlist("expand") + call.query.getlist("expand[]")
     if not wanted or "siblings" in wanted:
         value["siblings"] = siblings(git, commit, blobs=call.flag("blobs"))
     if commit and repo.type == "model" and (not wanted or "safetensors" in wanted):
-        value |= _weights(call, repo, git, commit)
+        value |= weights(call, repo, git, commit)
     return JSONResponse(expanded(value, wanted) if wanted else value)
 
 
-def _weights(call: Call, repo: Repo, git: Git, commit: str) -> dict[str, Any]:
+def weights(call: Call, repo: Repo, git: Git, commit: str) -> dict[str, Any]:
     """``safetensors`` of a model's info: the parameters of the weights at its root, an adapter's aside."""
     counts: Counter[str] = Counter()
     for entry in git.walk(commit, recursive=False) or ():
@@ -193,7 +199,8 @@ def listing(call: Call) -> Response:
 
 def _value(call: Call, repo: Repo) -> dict[str, Any]:
     git = call.hub.store.git(repo)
-    return repo_info(repo, git, call.hub.store.path(repo), git.resolve("main"))
+    value = repo_info(repo, git, call.hub.store.path(repo), git.resolve("main"))
+    return value | (call.hub.spaces.info(repo) if repo.type == "space" else {})
 
 
 def duplicate(call: Call) -> Response:
@@ -204,6 +211,7 @@ def duplicate(call: Call) -> Response:
     _new_id(call, namespace, name)
     assert call.actor is not None
     store = call.hub.store
+    settings = given_settings(call) if repo.type == "space" else []
     private = _visibility(call.fields())
     try:
         copy = store.create(
@@ -217,6 +225,9 @@ def duplicate(call: Call) -> Response:
             409, f"A {repo.type} repository called {namespace}/{name} already exists", body={"url": shown}
         ) from None
     call.hub.copy_files(repo, copy, call.actor.name)
+    if copy.type == "space":
+        variables = call.hub.spaces.data.values(repo.uid, secret=False)
+        begin(call, copy, [(False, key, value) for key, value in variables.items()] + settings)
     return JSONResponse({"url": f"{call.base}/{copy.web}"})
 
 

@@ -123,6 +123,7 @@ def delete_lfs_files(call: Call) -> Response:
         _drop_pointers(call, repo, set(oids), call.actor.name)
         call.hub.objects.withdraw(repo.uid, oids)
     call.hub.objects.collect(oids)
+    call.hub.spaces.changed(repo)
     return JSONResponse({})
 
 

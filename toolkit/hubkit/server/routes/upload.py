@@ -248,6 +248,8 @@ def commit(call: Call) -> Response:
             except MovedError:
                 raise stale() from None
             hub.discussions.note_commit(repo, ref, submission.message.partition("\n")[0], oid, call.actor.name)
+    if not proposed:
+        hub.spaces.changed(repo, ref)
     return JSONResponse(answer)
 
 

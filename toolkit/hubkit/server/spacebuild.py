@@ -1,0 +1,187 @@
+"""From a commit of a Space to a folder that can be run: metadata read, files laid out, requirements compared."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import re
+import shutil
+import sys
+import sysconfig
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion, Version
+
+from hubkit.apps import log_line
+from hubkit.names import path_problem
+from hubkit.server import metadata
+from hubkit.server.git import Git
+from hubkit.server.objects import Objects
+
+REQUIREMENTS = "requirements.txt"
+STARTUP_SECONDS = 300.0
+_STARTUP_MOST = 24 * 3600.0
+_CARD_LIMIT = 2**20
+_SPAN = re.compile(r"(\d{1,6}(?:\.\d{1,3})?) ?(s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?)")
+_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Failure(Exception):
+    """Why a Space does not run: the ``stage`` that it comes to, and a sentence."""
+
+    def __init__(self, stage: str, message: str) -> None:
+        super().__init__(message)
+        self.stage, self.message = stage, message
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the metadata of a Space says about running it."""
+
+    commit: str
+    title: str | None
+    app_file: str
+    startup_seconds: float
+    remarks: tuple[str, ...]
+    """What this Hub does otherwise than the metadata asks, a sentence each."""
+
+
+def read_plan(git: Git, commit: str) -> Plan:
+    """The plan of a Space at a commit; Failure when its metadata does not allow it to run."""
+    card = _card(git, commit)
+    sdk = card.get("sdk")
+    if sdk in ("docker", "static", "streamlit"):
+        raise Failure("STOPPED", f"This Hub runs Spaces with sdk: gradio; it does not run sdk: {sdk}.")
+    if sdk != "gradio":
+        raise Failure("CONFIG_ERROR", "README.md names no sdk that is known; it needs a line 'sdk: gradio'.")
+    app_file = card.get("app_file", "app.py")
+    if not isinstance(app_file, str) or path_problem(app_file) or not app_file.endswith(".py"):
+        raise Failure("CONFIG_ERROR", "app_file must be the path of a Python file in the repo.")
+    entry = git.entry(commit, app_file)
+    if entry is None or entry.folder:
+        raise Failure("NO_APP_FILE", f"There is no {app_file} in the repo.")
+    title = card.get("title")
+    return Plan(commit, title if isinstance(title, str) else None, app_file, _seconds(card), _remarks(card))
+
+
+def _card(git: Git, commit: str) -> dict[str, Any]:
+    entry = git.entry(commit, "README.md")
+    if entry is None or entry.folder or entry.pointer or entry.size > _CARD_LIMIT:
+        raise Failure("CONFIG_ERROR", "There is no README.md with metadata in the repo.")
+    try:
+        return metadata.read(git.blob(entry.oid).decode("utf-8", "replace"))
+    except metadata.BadMetadata as error:
+        raise Failure("CONFIG_ERROR", f"The metadata of README.md cannot be read: {error}.") from None
+
+
+def _seconds(card: dict[str, Any]) -> float:
+    given = card.get("startup_duration_timeout")
+    if given is None:
+        return STARTUP_SECONDS
+    found = _SPAN.fullmatch(given.strip()) if isinstance(given, str) else None
+    if found is None:
+        raise Failure("CONFIG_ERROR", "startup_duration_timeout must be a time such as 30s, 10m or 1h.")
+    return min(float(found[1]) * _UNIT[found[2][0]], _STARTUP_MOST)
+
+
+def _remarks(card: dict[str, Any]) -> tuple[str, ...]:
+    """Versions are remarked on and not enforced: the app runs in the interpreter that runs the Hub."""
+    said = []
+    wanted, here = str(card.get("sdk_version", "")), _installed("gradio")
+    if wanted and here and wanted != str(here):
+        said.append(f"Warning: sdk_version is {wanted}; the app runs with Gradio {here}, which is installed here.")
+    wanted, python = str(card.get("python_version", "")), platform.python_version()
+    if wanted and f"{python}.".find(f"{wanted}.") != 0:
+        said.append(f"Warning: python_version is {wanted}; the app runs with Python {python}.")
+    return tuple(said)
+
+
+def say(log: Path, text: str) -> None:
+    """Add a line to a build log."""
+    with log.open("a", encoding="utf-8") as file:
+        file.write(log_line(text) + "\n")
+
+
+def checkout(git: Git, commit: str, repo: str, objects: Objects, target: Path) -> None:
+    """The files of a commit as regular files in the new folder ``target``, large ones as copies from the store.
+
+    Whatever was at ``target`` is removed. A link in the repo becomes a file that holds its text. Failure for a path
+    that cannot be kept, and for a large file whose content the repo does not have.
+    """
+    part = target.with_name(f"{target.name}.part")
+    for old in (part, target):
+        shutil.rmtree(old, ignore_errors=True)
+    part.mkdir(parents=True)
+    for entry in git.walk(commit) or ():
+        if entry.folder:
+            continue
+        if problem := path_problem(entry.path):
+            raise Failure("BUILD_ERROR", f"{entry.path!r} cannot be laid out: {problem}.")
+        path = part / entry.path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:  # never through what is there: names may differ by case only
+                if entry.pointer is None:
+                    file.write(git.blob(entry.oid))
+                elif objects.has(repo, entry.pointer.oid):
+                    with objects.path(entry.pointer.oid).open("rb") as large:
+                        shutil.copyfileobj(large, file, 2**20)
+                else:
+                    raise Failure("BUILD_ERROR", f"The content of the large file {entry.path} is not here.")
+        except OSError as error:
+            raise Failure("BUILD_ERROR", f"{entry.path} cannot be laid out: {error.strerror or error}.") from error
+    part.replace(target)
+
+
+def wanted_lines(folder: Path) -> list[str]:
+    """The lines of the requirements file, without comments and empty ones; none when there is no file."""
+    path = folder / REQUIREMENTS
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.replace("\\\n", "").splitlines())
+    return [line for line in lines if line]
+
+
+def missing(lines: list[str]) -> list[str]:
+    """Those requirements that the installed distributions do not meet, or that only pip can judge."""
+    return [line for line in lines if not _met(line)]
+
+
+def _met(line: str, extra: str = "") -> bool:
+    try:
+        wanted = Requirement(line)
+    except InvalidRequirement:
+        return False
+    if wanted.marker and not wanted.marker.evaluate({"extra": extra}):
+        return True
+    if wanted.url or (here := _installed(wanted.name)) is None or not wanted.specifier.contains(here, prereleases=True):
+        return False
+    further = importlib.metadata.requires(wanted.name) or []
+    return all(_met(item, name) for name in wanted.extras for item in further if "extra ==" in item)
+
+
+def _installed(name: str) -> Version | None:
+    try:
+        return Version(importlib.metadata.version(name))
+    except (importlib.metadata.PackageNotFoundError, InvalidVersion):
+        return None
+
+
+def environment_key(lines: list[str]) -> str:
+    """What tells one virtual environment from another: what it holds, and the interpreter that it extends."""
+    return hashlib.sha256("\n".join([sys.version, sys.prefix, *lines]).encode()).hexdigest()[:12]
+
+
+def make_environment(folder: Path) -> Path:
+    """A new virtual environment that also sees what this interpreter has installed; its interpreter."""
+    venv.create(folder, symlinks=True, with_pip=False, clear=True)
+    own = sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)})
+    seen = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+    (Path(own) / "hub.pth").write_text("".join(f"{path}\n" for path in seen), encoding="utf-8")
+    return folder / "bin" / "python"
