@@ -106,7 +106,8 @@ def serve(folder: Folder, sock: socket.socket, host: str, *, faults: bool) -> No
     shown = f"[{host}]" if ":" in host else host
     state = {"pid": os.getpid(), "port": port, "url": f"http://{shown}:{port}", "started": now()}
     config = uvicorn.Config(
-        build(hub, faults=faults), log_config=None, access_log=False, server_header=False, proxy_headers=False,
+        build(hub, faults=faults), log_config=None, access_log=False, server_header=False, date_header=False,
+        proxy_headers=False,
         lifespan="off", ws="none", timeout_keep_alive=30, timeout_graceful_shutdown=5, backlog=256,
         # h11 bounds the size of a request's head; both come with uvicorn itself
         http=PatientProtocol, loop="asyncio", limit_concurrency=connections_allowed(),

@@ -10,6 +10,7 @@ import re
 import sqlite3
 import uuid
 from collections.abc import Mapping
+from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -249,7 +250,9 @@ class Edge:
 
         async def traced(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", trace.encode())]
+                # uvicorn's own Date lags by up to a second; readers of a Space's log stop at what is later than it.
+                date = formatdate(usegmt=True).encode()
+                message["headers"] = [*message["headers"], (b"x-request-id", trace.encode()), (b"date", date)]
             await send(message)
 
         raw = scope["raw_path"].decode("latin-1")
