@@ -199,14 +199,14 @@ class App:
 
 def end_session(pid: int) -> None:
     """Kill a launcher and all that runs in its session: for a launcher that could not do it itself."""
-    for _ in range(50):
+    for _ in range(500):
         members = [process for process in psutil.process_iter() if _session(process.pid) == pid and _lives(process)]
         if not members:
             return
         for process in members:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(members, timeout=1)
+        time.sleep(0.01)  # no psutil.wait: it would take the exit code of a child from who started it
 
 
 def end_leftover(pid: int, created: float) -> None:
@@ -263,7 +263,7 @@ def main() -> None:
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
     threading.Thread(target=_await, args=(app, orders), daemon=True).start()
     grace = orders.get()
-    _end(app.pid, grace or 0.0)
+    _end(app, grace or 0.0)
     pump.join(5)
     if (code := app.wait()) < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -287,18 +287,26 @@ def _listen(orders: queue.SimpleQueue[float | None]) -> None:
         orders.put(0.0)
 
 
-def _end(app: int, grace: float) -> None:
+def _end(app: subprocess.Popen[str], grace: float) -> None:
     """End all descendants: asked first, when there is ``grace``, then killed."""
     me = psutil.Process()
     if grace:
         asked = me.children(recursive=True)
         _signal(asked, signal.SIGTERM)
-        psutil.wait_procs(asked, timeout=grace)
+        _wait(app, asked, grace)
     while left := [process for process in me.children(recursive=True) if _lives(process)]:
         _signal(left, signal.SIGKILL)
-        psutil.wait_procs(left, timeout=1)
+        _wait(app, left, 1)
     with contextlib.suppress(OSError):
-        os.killpg(app, signal.SIGKILL)
+        os.killpg(app.pid, signal.SIGKILL)
+
+
+def _wait(app: subprocess.Popen[str], processes: list[psutil.Process], seconds: float) -> None:
+    """Wait for the end of all. The app's own is for Popen to see: whoever else sees it takes its code away."""
+    deadline = time.monotonic() + seconds
+    psutil.wait_procs([process for process in processes if process.pid != app.pid], timeout=seconds)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        app.wait(max(0.0, deadline - time.monotonic()))
 
 
 def _signal(processes: Iterable[psutil.Process], number: int) -> None:
