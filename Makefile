@@ -7,13 +7,22 @@ RECIPE ?= tiny
 
 export HUBKIT_HOME ?= $(CURDIR)/.hubkit
 
-.PHONY: release test lint soak bench clean install
+.PHONY: release test browser lint soak bench clean install
 
-release: $(STAMP)  ## train, measure, gate and publish the tiny release on the embedded Hub
+release: $(STAMP)  ## train, measure, gate and publish the tiny release on the embedded Hub, with its Space
 	$(BIN)/hubkit release $(RECIPE)
 
-test: $(STAMP) lint  ## lint and the whole suite (under 25 minutes on 2 cores)
+test: $(STAMP) browser lint  ## lint and the whole suite (under 25 minutes on 2 cores)
 	$(BIN)/pytest -m "not soak"
+
+browser:  ## Debian's chromium for the browser tests, where it is missing and may be installed
+	@command -v chromium >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing Debian's chromium for the browser tests."; \
+	  install="apt-get install -qq -y chromium fonts-dejavu-core"; export DEBIAN_FRONTEND=noninteractive; \
+	  $$install >/dev/null 2>&1 || { apt-get update -qq && $$install; } >/dev/null 2>&1 && exit 0; \
+	fi; \
+	echo "The browser tests will be SKIPPED: there is no chromium, and it cannot be installed here."
 
 lint: $(STAMP)  ## style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -1,0 +1,247 @@
+"""Building, trying and deploying Spaces. The apps here are small servers without Gradio; the real one is in e2e/."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from commands import hubkit, hubkit_json, until
+from releases import target_of
+
+from hubkit import spaces
+from hubkit.bundle import MANIFEST_PATH
+from hubkit.errors import RefusedError, RemoteError
+from hubkit.hub import Hub, connect
+from hubkit.server.process import Running
+
+REPO = "hubkit/shown"
+SERVER = """\
+import http.server, json, os
+
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"says": SAYS, "environment": dict(os.environ), "pid": os.getpid()}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+print("listening", flush=True)
+http.server.HTTPServer(("127.0.0.1", int(os.environ["GRADIO_SERVER_PORT"])), Page).serve_forever()
+"""
+CARD = "---\ntitle: Shown\nsdk: gradio\nstartup_duration_timeout: 4s\n---\n# Shown\n"
+DEAF = "import time\nprint('asleep', flush=True)\nwhile True:\n    time.sleep(1)\n"
+FACTS = spaces.Facts(
+    title='Tiny: a "quoted" title',
+    repo="hubkit/tiny",
+    licence="apache-2.0",
+    base=("hubkit/base", "a" * 40),
+    dtype="bfloat16",
+    turn_end=(4, "<|im_end|>"),
+    max_new_tokens=64,
+    revisions=[spaces.Revision("main", "b" * 40, "repaired", 128, 128), spaces.Revision("v0", "c" * 40, "DPO", 0, 128)],
+    prompts=["Hello?"],
+)
+
+
+def folder_of(place: Path, app: str, **files: str) -> Path:
+    """A Space's folder whose app is ``app``."""
+    place.mkdir(parents=True, exist_ok=True)
+    for name, text in {"README.md": CARD, "app.py": app, **files}.items():
+        (place / name).write_text(text)
+    return place
+
+
+def answering(place: Path, says: str, **files: str) -> Path:
+    return folder_of(place, SERVER.replace("SAYS", repr(says)), **files)
+
+
+def told(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.load(answer)
+
+
+@pytest.fixture
+def here(hub: Running, tmp_path: Path) -> Hub:
+    return connect(target_of(hub, tmp_path))
+
+
+def deploy(hub: Hub, folder: Path, **more: Any) -> spaces.Deployed:
+    return spaces.deploy(hub, REPO, spaces.bundle_of(folder), "public", timeout=60, **more)
+
+
+# --- building
+
+
+def test_a_built_space_holds_the_app_and_what_it_needs(tmp_path: Path) -> None:
+    bundle = spaces.build(FACTS, tmp_path / "one")
+    assert {"app.py", "README.md", "requirements.txt", "release.json", MANIFEST_PATH} <= bundle.files.keys()
+    assert not [path for path in bundle.files if "__pycache__" in path]
+    front = yaml.safe_load(bundle.files["README.md"].read_text().split("---\n")[1])
+    assert front["sdk"] == "gradio" and front["models"] == ["hubkit/tiny"] and front["title"] == FACTS.title
+    assert len(front["short_description"]) <= 60, "the Hub takes no more"
+    needed = bundle.files["requirements.txt"].read_text().splitlines()
+    assert all("==" in line and "+" not in line for line in needed) and any(
+        line.startswith("torch==") for line in needed
+    )
+    release = json.loads(bundle.files["release.json"].read_text())
+    assert [item["commit"] for item in release["revisions"]] == ["b" * 40, "c" * 40]
+    assert spaces.build(FACTS, tmp_path / "two").manifest.digest == bundle.manifest.digest
+
+
+def test_a_secret_is_not_published_and_not_printed(tmp_path: Path) -> None:
+    token = "hf_" + "a" * 34
+    folder = answering(tmp_path / "app", "x", **{"notes.txt": f"token = {token}"})
+    with pytest.raises(RefusedError) as refused:
+        spaces.bundle_of(folder)
+    assert "notes.txt" in refused.value.message and token not in str(refused.value)
+
+
+def test_the_app_imports_nothing_of_ours() -> None:
+    for path in spaces.app_folder().glob("*.py"):
+        assert "hubkit" not in path.read_text(), f"{path.name} goes to the Hub without hubkit"
+    assert not list(spaces.app_folder().parent.rglob("__init__.py")), "a package called spaces shadows Gradio's"
+
+
+# --- on this machine
+
+
+def test_a_trial_answers_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "b" * 34)
+    folder = answering(tmp_path / "app", "hello")
+    with spaces.trial(folder, {"HF_ENDPOINT": "http://127.0.0.1:9"}, timeout=30) as app:
+        said = told(app.url)
+        seen = said["environment"]
+        assert said["says"] == "hello" and seen["HF_ENDPOINT"] == "http://127.0.0.1:9"
+        assert "HF_TOKEN" not in seen and seen["HOME"] != os.environ["HOME"]
+        assert Path(seen["HOME"]).is_dir()
+    assert not psutil.pid_exists(said["pid"])
+    assert not Path(seen["HOME"]).exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "app.py"]
+
+
+@pytest.mark.parametrize(
+    ("app", "words"),
+    [("raise SystemError('no weights')", "ended with status 1"), (DEAF, "did not listen on its port within 2 s")],
+)
+def test_an_app_that_does_not_come_up_here(tmp_path: Path, app: str, words: str) -> None:
+    with pytest.raises(RefusedError) as refused, spaces.trial(folder_of(tmp_path / "app", app), {}, timeout=2):
+        pytest.fail("it came up")
+    assert words in refused.value.message
+    assert ("no weights" if "raise" in app else "asleep") in refused.value.message
+
+
+def test_an_app_file_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    folder = answering(tmp_path / "app", "x")
+    (tmp_path / "other.py").write_text("print('outside')")
+    (folder / "README.md").write_text("---\nsdk: gradio\napp_file: ../other.py\n---\n")
+    with pytest.raises(RefusedError, match="app_file"):
+        spaces.app_file(folder)
+
+
+# --- on the Hub
+
+
+def test_deploying_twice_writes_once_and_keeps_what_others_added(here: Hub, tmp_path: Path) -> None:
+    first = deploy(here, answering(tmp_path / "app", "one", **{"old.txt": "old"}))
+    assert first.host and told(first.host)["says"] == "one" and first.written
+    again = deploy(here, tmp_path / "app")
+    assert (again.commit, again.written) == (first.commit, False)
+    here.api.upload_file(
+        path_or_fileobj=b"mine", path_in_repo="notes.md", repo_id=REPO, repo_type="space", commit_message="mine"
+    )
+    second = deploy(here, answering(tmp_path / "app", "two"))
+    assert second.host and told(second.host)["says"] == "two"
+    assert "notes.md" in second.foreign and "notes.md" in here.tree(REPO, "main", "space")
+    assert len(here.history(REPO, "main", "space")) == 4, "the first commit, two deploys, one of somebody else"
+
+
+def test_of_a_built_space_what_is_gone_is_removed(here: Hub, tmp_path: Path) -> None:
+    def built(place: Path, *names: str) -> Any:
+        answering(place, "x", **{name: name for name in names})
+        listed = [{"path": path.name} for path in place.iterdir() if path.is_file()]
+        (place / ".hubkit").mkdir()
+        (place / MANIFEST_PATH).write_text(json.dumps({"files": listed}))
+        return place
+
+    deploy(here, built(tmp_path / "one", "old.txt"))
+    done = deploy(here, built(tmp_path / "two"))
+    assert "old.txt" not in here.tree(REPO, "main", "space") and not done.foreign
+
+
+@pytest.mark.parametrize(
+    ("app", "more", "stage", "words"),
+    [
+        ("raise SystemError('no weights')", {}, "RUNTIME_ERROR", "no weights"),
+        (DEAF, {}, "RUNTIME_ERROR", "asleep"),
+        ("print('x')", {"requirements.txt": "no-such-package-for-hubkit==1.0"}, "BUILD_ERROR", "no-such-package"),
+    ],
+)
+def test_a_space_that_does_not_come_up_is_said_and_taken_back(
+    here: Hub, tmp_path: Path, app: str, more: dict[str, str], stage: str, words: str
+) -> None:
+    sound = deploy(here, answering(tmp_path / "sound", "sound"))
+    with pytest.raises(RemoteError) as failed:
+        deploy(here, folder_of(tmp_path / "broken", app, **more))
+    said = failed.value
+    assert said.exit_code == 5 and stage in said.message and words in said.message
+    assert "The version before" in said.message and sound.commit[:12] in said.message
+    assert here.tree(REPO, "main", "space") == here.tree(REPO, sound.commit, "space")
+    until(lambda: here.runtime(REPO).stage == "RUNNING", 60)
+    host = here.space_host(REPO)
+    assert host and told(host)["says"] == "sound"
+
+
+def test_a_first_deploy_that_fails_is_left_for_its_owner_to_see(here: Hub, tmp_path: Path) -> None:
+    with pytest.raises(RemoteError, match="RUNTIME_ERROR"):
+        deploy(here, folder_of(tmp_path / "broken", "raise SystemError('no weights')"))
+    assert "app.py" in here.tree(REPO, "main", "space")
+
+
+def test_a_space_that_was_ended_is_started_again(here: Hub, tmp_path: Path) -> None:
+    first = deploy(here, answering(tmp_path / "app", "one"))
+    assert first.host
+    psutil.Process(told(first.host)["pid"]).kill()
+    until(lambda: here.runtime(REPO).stage == "RUNTIME_ERROR", 30)
+    again = deploy(here, tmp_path / "app")
+    assert not again.written and again.host and told(again.host)["says"] == "one"
+
+
+# --- as a user types it
+
+
+def test_the_command_deploys_tells_and_shows_the_log(tmp_path: Path) -> None:
+    home, folder = tmp_path / "home", answering(tmp_path / "app", "typed")
+    try:
+        args = (str(folder), REPO, "--visibility", "public")
+        said = hubkit_json("space", "deploy", *args, home=home)
+        assert said["written"] and told(said["app"])["says"] == "typed"
+        status = hubkit_json("space", "status", REPO, home=home)
+        assert (status["stage"], status["commit"]) == ("RUNNING", said["commit"])
+        assert hubkit("space", "logs", REPO, home=home).stdout.strip() == "listening"
+        opened = hubkit_json("hub", "open", f"spaces/{REPO}", home=home, BROWSER="true", DISPLAY="")
+        assert opened["url"] == said["page"]
+
+        (folder / "app.py").write_text("raise SystemError('no \\x1b[31mweights')")
+        tried = hubkit("space", "deploy", *args, home=home)
+        assert tried.returncode == 3 and "Nothing was published" in tried.stderr and "\x1b" not in tried.stderr
+        forced = hubkit("space", "deploy", *args, "--no-try", home=home)
+        assert forced.returncode == 5 and "RUNTIME_ERROR" in forced.stderr and "weights" in forced.stderr
+        assert "hubkit space logs" in forced.stderr
+    finally:
+        hubkit("hub", "stop", home=home)
+
+
+def test_a_strangers_space_does_not_run_without_trust(tmp_path: Path) -> None:
+    done = hubkit("space", "run", "someone/theirs", home=tmp_path / "home")
+    hubkit("hub", "stop", home=tmp_path / "home")
+    assert done.returncode == 3 and "--trust" in done.stderr
