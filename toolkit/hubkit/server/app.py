@@ -33,7 +33,9 @@ from hubkit.server.folder import Folder
 from hubkit.server.git import Change
 from hubkit.server.http import Call, Refusal, Spec, decoded, parsed, read_all, read_to_disk
 from hubkit.server.objects import Objects
-from hubkit.server.routes import admin, discussions, identity, lfs, refs, repos, resolve, spaces, tree, upload
+from hubkit.server.pages.sessions import Sessions
+from hubkit.server.pages.site import refused
+from hubkit.server.routes import admin, discussions, identity, lfs, pages, refs, repos, resolve, spaces, tree, upload
 from hubkit.server.spacedata import SpaceData
 from hubkit.server.spaces import Spaces
 from hubkit.server.store import Repo, Store
@@ -41,7 +43,8 @@ from hubkit.server.store import Repo, Store
 log = logging.getLogger("hubkit.server")
 _LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 _TRACE = re.compile(r"[A-Za-z0-9._=;:-]{1,128}")
-_MODULES = (admin, identity, spaces, repos, refs, tree, upload, lfs, resolve, discussions)
+# The pages come last: `/{namespace}/{name}` must not stand before what has a name of its own.
+_MODULES = (admin, identity, spaces, repos, refs, tree, upload, lfs, resolve, discussions, pages)
 
 
 class _Kind(Convertor[str]):
@@ -71,6 +74,7 @@ class Hub:
         self.store = Store(self.folder, self.database, self.accounts, self.objects)
         self.discussions = Discussions(self.database)
         self.spaces = Spaces(self.folder, SpaceData(self.database), self.store, self.objects)
+        self.sessions = Sessions(self.accounts)
         self.faults: Faults | None = None
         self.accounts.ensure_owner(self.folder)
 
@@ -106,11 +110,14 @@ class Hub:
         other.move("refs/heads/main", commit, ours)
 
 
-def _authenticate(hub: Hub, request: Request) -> Actor | None:
-    """The sender. A token that is not known is refused everywhere, even where none is needed."""
+def _authenticate(hub: Hub, request: Request, spec: Spec) -> Actor | None:
+    """The sender. A token that is not known is refused everywhere, even where none is needed.
+
+    A browser's login counts where the route says so, and for reading only.
+    """
     header = request.headers.get("authorization")
     if not header:
-        return None
+        return hub.sessions.actor(request) if spec.cookie and request.method in {"GET", "HEAD"} else None
     scheme, _, rest = header.partition(" ")
     token = rest.strip()
     if scheme.lower() == "basic":
@@ -162,10 +169,10 @@ def _route(hub: Hub, spec: Spec) -> Route:
     """A Starlette route that reads, authenticates, and runs the handler in a thread."""
 
     async def serve(request: Request) -> Response:
-        call = None
+        call = actor = None
         try:
             params = decoded(request.path_params) | dict(spec.fixed)
-            actor = await run_in_threadpool(_authenticate, hub, request)
+            actor = await run_in_threadpool(_authenticate, hub, request, spec)
             call = Call(hub, request, params, actor)
             if spec.before:
                 await run_in_threadpool(spec.before, call)
@@ -175,15 +182,15 @@ def _route(hub: Hub, spec: Spec) -> Route:
                 await _read(spec, call)
             return await run_in_threadpool(spec.handler, call)
         except Refusal as refusal:
-            return refusal.response()
+            return refused(request, refusal, actor)
         except UsageError as error:
-            return admin.usage_refusal(error).response()
+            return refused(request, admin.usage_refusal(error), actor)
         except Exception as error:
             if _disk_is_full(error):
                 log.error("%s %s: no room: %s", request.method, request.scope["path"], error)
                 return Refusal(507, f"The Hub cannot store this: {error}.").response()
             log.exception("%s %s failed", request.method, request.scope["path"])
-            return Refusal(500, "The embedded Hub failed at this; its log says why.").response()
+            return refused(request, Refusal(500, "The embedded Hub failed at this; its log says why."), actor)
         finally:
             if call and call.spooled:
                 call.spooled.path.unlink(missing_ok=True)
@@ -195,7 +202,7 @@ async def _unknown(request: Request, error: Exception) -> Response:
     """No such address. Below ``/api/models/`` and the like a client wants to hear of a missing repo."""
     about_repo = re.match(r"/(api/(models|datasets|spaces|kernels)/|([^/]+/){1,3}resolve/)", request.scope["path"])
     code = "RepoNotFound" if about_repo else None
-    return Refusal(404, "There is nothing at this address.", code).response()
+    return refused(request, Refusal(404, "There is nothing at this address.", code), None)
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:

@@ -134,6 +134,8 @@ class Spec:
     limit: int = JSON_LIMIT
     before: Callable[[Call], None] | None = None
     """Refuses what can be refused before the body is read."""
+    cookie: bool = False
+    """Whether a browser's login counts here, for GET and HEAD."""
 
 
 def whole(text: str | None, default: int, *, least: int = 0, most: int = 2**31) -> int:

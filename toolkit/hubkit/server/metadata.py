@@ -84,6 +84,13 @@ def front_matter(text: str) -> str | None:
     return found[1] if found else None
 
 
+def body(text: str) -> str:
+    """The README without the block at its head; of a block that nothing closes, the part up to an empty line."""
+    if found := _BLOCK.match(text[: _SIZE_LIMIT + 1000]):
+        return text[found.end() :]
+    return re.sub(r"\A\ufeff?---[ \t]*\r?\n(?=[\w-]+:)(?:[^\r\n]+(?:\r?\n|\Z))*", "", text)
+
+
 def read(text: str) -> dict[str, Any]:
     """The metadata of a README; empty when it has none. Raises BadMetadata."""
     block = front_matter(text)

@@ -13,6 +13,7 @@ from hubkit.server.accounts import TokenRole
 from hubkit.server.faults import Fault, Faults
 from hubkit.server.folder import proof
 from hubkit.server.http import Call, Refusal, Spec
+from hubkit.server.pages.sessions import LOCAL, own_address
 from hubkit.server.routes.common import need_user
 
 _NONCE = re.compile(r"[0-9a-f]{32}")
@@ -96,6 +97,19 @@ def revoke_token(call: Call) -> Response:
     return JSONResponse({})
 
 
+def log_in(call: Call) -> Response:
+    """``{next?}``: an address that logs a browser in as the caller, once, within a minute, and leads to ``next``."""
+    need_user(call)
+    scheme, _, token = call.request.headers["authorization"].partition(" ")
+    if scheme.lower() != "bearer":
+        raise Refusal(400, "A login is asked for with a bearer token.")
+    next_page = call.text("next", "/") if call.value is not None else "/"
+    if not LOCAL.fullmatch(next_page):
+        raise Refusal(400, "'next' must be a path of this Hub.")
+    key = call.hub.sessions.key(token.strip(), next_page)
+    return JSONResponse({"url": f"{own_address(call.request)}/login?key={key}"})
+
+
 def set_faults(call: Call) -> Response:
     """A list of faults replaces the script."""
     _need_owner(call)
@@ -129,6 +143,7 @@ SPECS = [
     Spec("POST", "/api/hubkit/orgs", add_org, "json"),
     Spec("POST", "/api/hubkit/tokens", add_token, "json"),
     Spec("DELETE", "/api/hubkit/tokens/{user}/{token}", revoke_token),
+    Spec("POST", "/api/hubkit/session", log_in, "json"),
     Spec("GET", "/api/hubkit/faults", show_faults),
     Spec("PUT", "/api/hubkit/faults", set_faults, "json"),
 ]

@@ -81,13 +81,14 @@ def api(
 
 
 def web(
-    method: str, tail: str, handler: Handler, body: Body = "none", *, anonymous: bool = False, way: str = ""
-) -> list[Spec]:
+    method: str, tail: str, handler: Handler, body: Body = "none", *, anonymous: bool = False, way: str = "",
+    cookie: bool = False,
+) -> list[Spec]:  # fmt: skip
     """Lines for the pages of the three types: ``/ns/name``, ``/datasets/ns/name``, ``/spaces/ns/name`` + ``tail``."""
     return [
         Spec(
             method, f"{prefix}/{{ns}}/{{name}}{tail}", handler, body,
-            anonymous=anonymous, fixed={"kind": kind, "way": way},
+            anonymous=anonymous, fixed={"kind": kind, "way": way}, cookie=cookie,
         )
         for kind, prefix in (("datasets", "/datasets"), ("spaces", "/spaces"), ("models", ""))
     ]  # fmt: skip

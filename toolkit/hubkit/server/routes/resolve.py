@@ -20,7 +20,11 @@ _TEXT = re.compile(
     r".*\.(md|txt|json|jsonl|yaml|yml|py|csv|tsv|jinja|toml|cfg|ini|sh|gitattributes|gitignore|html|js|css|xml)",
     re.IGNORECASE,
 )
-_IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp"}
+IMAGES = {
+    ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp",
+    ".avif": "image/avif", ".svg": "image/svg+xml",
+}  # fmt: skip
+"""What a page may show in an ``<img>``, where a drawing runs no script; opened by itself it stands in a sandbox."""
 
 
 def resolve(call: Call) -> Response:
@@ -35,7 +39,7 @@ def resolve(call: Call) -> Response:
         raise Refusal(404, f"Entry not found: {path}", "EntryNotFound", headers={"X-Repo-Commit": commit})
     headers = {
         "X-Repo-Commit": commit, "ETag": f'"{entry.etag}"', "Content-Type": _media(path),
-        "Content-Disposition": _disposition(path),
+        "Content-Disposition": _disposition(path, "attachment" if call.flag("download") else "inline"),
     }  # fmt: skip
     if entry.pointer is None or call.params["way"] == "raw":
         headers["ETag"] = f'"{entry.oid}"'
@@ -52,16 +56,16 @@ def _large(call: Call, entry: Entry, uid: str, headers: dict[str, str]) -> Respo
 
 
 def _media(path: str) -> str:
-    """Nothing that a browser would run: text is plain text."""
+    """Nothing that a browser would run outside the sandbox of :func:`_prepare`: text is plain text."""
     if _TEXT.fullmatch(path.rsplit("/", 1)[-1]):
         return "text/plain; charset=utf-8"
-    return _IMAGES.get(Path(path).suffix.lower(), "application/octet-stream")
+    return IMAGES.get(Path(path).suffix.lower(), "application/octet-stream")
 
 
-def _disposition(path: str) -> str:
+def _disposition(path: str, way: str) -> str:
     name = path.rsplit("/", 1)[-1]
     plain = re.sub(r'[^ -~]|["\\]', "_", name)
-    return f"inline; filename*=UTF-8''{quote(name, safe='')}; filename=\"{plain}\";"
+    return f"{way}; filename*=UTF-8''{quote(name, safe='')}; filename=\"{plain}\";"
 
 
 def wanted_range(header: str | None, size: int) -> tuple[int, int] | None:
@@ -83,7 +87,7 @@ def _prepare(call: Call, size: int, headers: dict[str, str]) -> tuple[int, int, 
     """Status, start and end of what is to be sent; completes ``headers``."""
     headers |= {
         "Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff", "Date": formatdate(usegmt=True),
-        "Content-Security-Policy": "default-src 'none'; sandbox",
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
     }  # fmt: skip
     if call.request.headers.get("if-none-match") == headers["ETag"]:
         return 304, 0, 0
@@ -123,6 +127,6 @@ def send_file(call: Call, path: Path, headers: dict[str, str]) -> Response:
 
 
 SPECS = [
-    *web("GET", "/resolve/{rev}/{path:path}", resolve, way="resolve"),
-    *web("GET", "/raw/{rev}/{path:path}", resolve, way="raw"),
+    *web("GET", "/resolve/{rev}/{path:path}", resolve, way="resolve", cookie=True),
+    *web("GET", "/raw/{rev}/{path:path}", resolve, way="raw", cookie=True),
 ]
