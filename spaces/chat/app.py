@@ -1,10 +1,10 @@
 """Chat with the revisions of one model, alone or side by side, and see how each answer ended.
 
-``release.json`` beside this file says which base, which revisions and which commits. Each conversation is built by
-``Screen.conversation``: "chat" has one side, "compare" two. For tests and styles: the transcripts are ``#chat-answers``,
-``#compare-left`` and ``#compare-right``; in them each turn is ``.turn`` with ``.asked``, ``.answer`` and, once the
-answer has ended, ``.mark``. Beside them stand ``#chat-prompt``, ``#chat-send``, ``#chat-stop``, ``#chat-clear``, the
-selectors ``#chat-answers-revision``, ``#compare-left-revision`` …, and the same with ``compare``.
+``release.json`` beside this file says which base, which revisions and which commits. For styles and for tests in a
+browser: the transcripts are ``#chat-answers``, ``#compare-left`` and ``#compare-right``, each with its selector
+(``#chat-answers-revision``); a turn is a ``.turn`` with ``.asked``, ``.answer`` and, once it has ended, ``.mark``. The
+rest is ``#chat-prompt``, ``#chat-send``, ``#chat-stop``, ``#chat-clear``, the same with ``compare``, and ``#settings``
+with ``#system``, ``#limit`` and ``#temperature``.
 """
 
 from __future__ import annotations
@@ -29,6 +29,20 @@ from models import Answer, Models
 HERE = Path(__file__).parent
 WORDS = {"turn end": "stopped by turn end", "limit": "cut at the limit", "stopped": "stopped by you"}
 SIDES = {"chat": ["chat-answers"], "compare": ["compare-left", "compare-right"]}
+THEME = gr.themes.Default(
+    primary_hue="teal",
+    neutral_hue="slate",
+    font=("system-ui", "sans-serif"),
+    font_mono=("ui-monospace", "monospace"),
+).set(
+    body_text_color_subdued="*neutral_600",  # the theme's own greys and teals are too pale to be read easily
+    body_text_color_subdued_dark="*neutral_300",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_hover_dark="*primary_600",
+    color_accent="*primary_700",
+)
 HIDDEN = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -38,7 +52,7 @@ class Turn:
 
     revision: str
     asked: str
-    answer: Answer = Answer()
+    answer: Answer
 
 
 def mark(answer: Answer) -> str:
@@ -73,19 +87,17 @@ def heading(release: Mapping[str, Any]) -> str:
     """What this is: the title, the repo, and a table of its revisions with their measured stop rates."""
     home = f"{ENDPOINT}/{release['repo']}"
     rows = "".join(
-        f'<tr><th scope="row">{escape(item["name"])}</th><td>{escape(item["title"])}</td>'
-        f'<td><a href="{escape(home)}/tree/{item["commit"]}" target="_blank" rel="noopener">'
-        f"<code>{item['commit'][:8]}</code></a></td>"
+        f'<tr><th scope="row">{escape(item["name"])} {_link(home + "/tree/" + item["commit"], item["commit"][:8])}</th>'
+        f"<td>{escape(item['title'])}</td>"
         f"<td>{item['stop_rate']['stopped']} of {item['stop_rate']['prompts']} answers ended by themselves</td></tr>"
         for item in release["revisions"]
     )
     return (
         f"<h1>{escape(release['title'])}</h1>"
-        f'<p>Try the revisions of <a href="{escape(home)}" target="_blank" rel="noopener">{escape(release["repo"])}</a>.'
-        f" Under each answer stands how it ended: a good one ends with its turn end, "
-        f"<code>{escape(release['turn_end']['token'])}</code>.</p>"
-        f'<div class="wide"><table><thead><tr><th scope="col">Revision</th><th scope="col">What it is</th>'
-        f'<th scope="col">Commit</th><th scope="col">Measured</th></tr></thead><tbody>{rows}</tbody></table></div>'
+        f"<p>Try the revisions of {_link(home, release['repo'])}, and see under each answer how it ended: a model that "
+        f"knows when it is done writes its turn end, <code>{escape(release['turn_end']['token'])}</code>.</p>"
+        f'<table><thead><tr><th scope="col">Revision</th><th scope="col">What it is</th><th scope="col">Measured</th>'
+        f"</tr></thead><tbody>{rows}</tbody></table>"
     )
 
 
@@ -135,11 +147,19 @@ class Screen:
                     )
                     views.append(gr.HTML(transcript([]), autoscroll=True, elem_id=side, elem_classes="transcript"))
                     pasts.append(gr.State([]))
-        prompt = gr.Textbox(label="Message", max_lines=8, placeholder="Ask something …", elem_id=f"{name}-prompt")
-        with gr.Row(elem_classes="buttons"):
-            send = gr.Button("Send", variant="primary", elem_id=f"{name}-send")
-            stop = gr.Button("Stop", interactive=False, elem_id=f"{name}-stop")
-            clear = gr.Button("Clear", elem_id=f"{name}-clear")
+        with gr.Row(elem_classes="ask"):
+            prompt = gr.Textbox(
+                label="Message",
+                placeholder="Ask something …",
+                max_lines=8,
+                min_width=280,
+                scale=9,
+                container=False,
+                elem_id=f"{name}-prompt",
+            )
+            send = gr.Button("Send", variant="primary", min_width=88, elem_id=f"{name}-send")
+            stop = gr.Button("Stop", interactive=False, min_width=88, elem_id=f"{name}-stop")
+            clear = gr.Button("Clear", min_width=88, elem_id=f"{name}-clear")
         gr.Examples([[text] for text in self.release["prompts"]], prompt, api_visibility="private")
         buttons = [send, stop, clear]
 
@@ -169,19 +189,19 @@ class Screen:
             (revision, self.prompt(revision, messages(system, turns, text), limit))
             for revision, turns in zip(revisions, pasts, strict=True)
         ]
-        turns = [Turn(revision, text) for revision in revisions]
+        turns = [Turn(revision, text, Answer()) for revision in revisions]
         views = lambda: [transcript([*past, turn]) for past, turn in zip(pasts, turns, strict=True)]  # noqa: E731
         same = [gr.skip()] * (4 + half)
-        yield ["", *_enabled(False, True, False), *same[4:], *views()]
         stop = self.stops[key] = Event()
         answering = self.generate(asked, limit, heat)
         try:
+            yield ["", *_enabled(False, True, False), *same[4:], *views()]
             for answers in answering:
-                if stop.is_set():
+                if stopped := stop.is_set():
                     answers = [answer if answer.ended else replace(answer, ended="stopped") for answer in answers]
                 turns = [replace(turn, answer=answer) for turn, answer in zip(turns, answers, strict=True)]
                 yield [*same, *views()]
-                if stop.is_set():
+                if stopped:
                     break
         finally:
             answering.close()
@@ -208,6 +228,10 @@ class Screen:
         return {"text": answer.text, "ended": answer.ended, "tokens": answer.tokens}
 
 
+def _link(to: str, words: str) -> str:
+    return f'<a href="{escape(to)}" target="_blank" rel="noopener">{escape(words)}</a>'
+
+
 def _refused(sentence: str) -> gr.Error:
     """For what the caller can mend: shown to him, and no traceback in the log."""
     return gr.Error(sentence, title="Not asked", print_exception=False)
@@ -222,9 +246,9 @@ if __name__ == "__main__":
     screen = Screen(told, Models(told))
     screen.demo.queue(max_size=32, default_concurrency_limit=8)
     screen.demo.launch(
-        theme=gr.themes.Default(primary_hue="teal", neutral_hue="slate", font="system-ui", font_mono="ui-monospace"),
+        theme=THEME,
         css_paths=HERE / "style.css",
-        footer_links=["api", "settings"],
+        footer_links=["api"],
         run_history=False,
         show_error=True,
         ssr_mode=False,
