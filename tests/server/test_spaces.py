@@ -9,6 +9,7 @@ import signal
 import socket
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -322,7 +323,8 @@ def test_an_app_that_crashes_stays_down(api: HfApi, hub: Running) -> None:
     assert wait(api).stage == "RUNNING"
 
 
-def test_a_killed_hub_leaves_nothing_and_comes_back_with_its_spaces(api: HfApi, hub: Running) -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_killed_hub_leaves_nothing_and_comes_back_with_its_spaces(api: HfApi, hub: Running, at_once: bool) -> None:
     push(api, app_py="import subprocess\nsubprocess.Popen(['sleep', '600'], start_new_session=True)\n" + server())
     push(api, "hubkit/other", app_py="raise SystemExit(4)")
     wait(api)
@@ -330,8 +332,12 @@ def test_a_killed_hub_leaves_nothing_and_comes_back_with_its_spaces(api: HfApi, 
     host, left = api.space_info(SPACE).host, apps_of(hub)
     assert len(left) == 3
     os.kill(hub.pid, signal.SIGKILL)
-    until(lambda: all(gone(child.pid) for child in left), 10)
-    again = process.start(hub.data, port=0)
+    if at_once:
+        again = process.start(hub.data, port=0)
+        until(lambda: all(gone(child.pid) for child in left), 10)
+    else:
+        until(lambda: all(gone(child.pid) for child in left), 10)
+        again = process.start(hub.data, port=0)
     api = HfApi(endpoint=again.url, token=again.token)
     assert wait(api).stage == "RUNNING" and api.space_info(SPACE).host == host
     assert ask(api)["environment"]["HF_ENDPOINT"] == again.url
@@ -365,6 +371,28 @@ def test_an_address_that_another_program_took_is_changed(api: HfApi, hub: Runnin
         again = process.start(hub.data, port=0)
         api = HfApi(endpoint=again.url, token=again.token)
         assert wait(api).stage == "RUNNING" and api.space_info(SPACE).host != host
+
+
+def test_orders_from_all_sides_end_with_one_app(api: HfApi, hub: Running) -> None:
+    push(api, app_py=server())
+
+    def order(number: int) -> None:
+        if number % 4 == 0:
+            api.restart_space(SPACE, factory_reboot=number % 8 == 0)
+        elif number % 4 == 1:
+            api.add_space_secret(SPACE, "NUMBER", str(number))
+        elif number % 4 == 2:
+            api.pause_space(SPACE)
+        else:
+            api.get_space_runtime(SPACE)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(order, range(60)))
+    last = push(api, app_py=server(9))
+    api.restart_space(SPACE)
+    runtime = wait(api)
+    assert (runtime.stage, runtime.raw["sha"], ask(api)["version"]) == ("RUNNING", last, 9)
+    assert len(apps_of(hub)) == 2, "one launcher, one app"
 
 
 def test_deleted_it_ends_and_leaves_no_files(api: HfApi, hub: Running) -> None:

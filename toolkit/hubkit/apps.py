@@ -38,6 +38,7 @@ _LINE = 16_384
 _SECRET = 4
 """Shorter texts are not hidden: they would black out words that have nothing to do with them."""
 _ANSWER_SECONDS = 3.0
+_LEFTOVER_SECONDS = 3.0
 _SET_CHILD_SUBREAPER = 36
 """Of Linux's prctl(2): orphans among the descendants become children of this process, so that none is lost."""
 
@@ -105,7 +106,7 @@ class App:
     """A running app, as its starter knows it."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
-        self._process, self.port = process, port
+        self._process, self.port, self._swept = process, port, False
         self.pid = process.pid
         self.url = f"http://localhost:{port}"
 
@@ -158,8 +159,10 @@ class App:
     def code(self) -> int | None:
         """Exit status of the app (negative: the signal that ended it), None while it runs."""
         code = self._process.poll()
-        if code is not None and code < 0:
-            end_session(self.pid)  # the launcher itself may have been killed
+        if code is not None and not self._swept:
+            self._swept = True  # once: the number may be another process's from now on
+            if code < 0:
+                end_session(self.pid)  # it may be the launcher that was killed, and the app may live
         return code
 
     def answers(self) -> bool:
@@ -194,7 +197,7 @@ class App:
         if self._process.stdin:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-        end_session(self.pid)
+        self.code()
 
 
 def end_session(pid: int) -> None:
@@ -214,11 +217,12 @@ def end_leftover(pid: int, created: float) -> None:
 
     A process of that number which started at another time is somebody else's, and so is its session.
     """
-    try:
-        if abs(psutil.Process(pid).create_time() - created) > 1:
+    # The number stays taken as long as a process of that session lives.
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+        launcher = psutil.Process(pid)
+        if abs(launcher.create_time() - created) > 1:
             return
-    except psutil.NoSuchProcess:
-        pass  # the number stays taken as long as a process of that session lives
+        launcher.wait(_LEFTOVER_SECONDS)  # it knows by now, and knows better what is to be ended
     end_session(pid)
 
 

@@ -6,9 +6,11 @@ asks for it: by a commit, a changed setting, a restart, or a start of the Hub.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -267,7 +269,8 @@ class Supervisor:
         app, self._app, self._up = self._app, None, False
         if app:
             app.stop(_GRACE_SECONDS)
-            self._data.drop_child(app.pid)
+            with contextlib.suppress(sqlite3.Error):  # no room, or closed already; a stale line does no harm
+                self._data.drop_child(app.pid)
 
 
 def _remove_log(path: Path) -> None:
