@@ -217,6 +217,14 @@ def test_metadata_that_cannot_run(api: HfApi, hub: Running, readme: str | None, 
     assert not apps_of(hub), "the old version does not go on behind an error"
 
 
+def test_what_is_not_run_is_not_restarted(api: HfApi) -> None:
+    api.create_repo(SPACE, repo_type="space", space_sdk="static")
+    assert wait(api).stage == "STOPPED"
+    for call in (api.restart_space, api.pause_space):
+        with pytest.raises(BadRequestError, match="does not run sdk: static"):
+            call(SPACE)
+
+
 def test_large_files_are_laid_out_and_the_store_is_safe_from_the_app(api: HfApi, hub: Running) -> None:
     content = b"\0weights" * 1000
     app = "open('sub/w.bin', 'ab').write(b'more'); print(len(open('sub/w.bin', 'rb').read()), flush=True)\n" + server()

@@ -24,6 +24,8 @@ from hubkit.server.git import Git
 from hubkit.server.objects import Objects
 
 REQUIREMENTS = "requirements.txt"
+NOT_RUN = ("docker", "static", "streamlit")
+"""What Spaces can be made of on the real Hub that is not run here."""
 STARTUP_SECONDS = 300.0
 _STARTUP_MOST = 24 * 3600.0
 _CARD_LIMIT = 2**20
@@ -55,7 +57,7 @@ def read_plan(git: Git, commit: str) -> Plan:
     """The plan of a Space at a commit; Failure when its metadata does not allow it to run."""
     card = _card(git, commit)
     sdk = card.get("sdk")
-    if sdk in ("docker", "static", "streamlit"):
+    if sdk in NOT_RUN:
         raise Failure("STOPPED", f"This Hub runs Spaces with sdk: gradio; it does not run sdk: {sdk}.")
     if sdk != "gradio":
         raise Failure("CONFIG_ERROR", "README.md names no sdk that is known; it needs a line 'sdk: gradio'.")

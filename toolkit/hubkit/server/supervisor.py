@@ -155,7 +155,8 @@ class Supervisor:
         try:
             plan = spacebuild.read_plan(git, head)
             target = self.folder / head
-            self._data.port(self.uid) or self._data.usable_port(self.uid)
+            if self._data.port(self.uid) is None:
+                self._data.usable_port(self.uid)  # so that its address is known while it is built
             for remark in plan.remarks:
                 say(self.log("build"), remark)
             spacebuild.checkout(git, head, self.uid, self._objects, target)

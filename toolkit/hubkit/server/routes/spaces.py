@@ -15,7 +15,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from hubkit.apps import older
 from hubkit.server.http import SMALL_LIMIT, Body, Call, Handler, Refusal, Spec
+from hubkit.server.info import card_of
 from hubkit.server.routes.common import find_repo, forbidden, need_user, need_write
+from hubkit.server.spacebuild import NOT_RUN
 from hubkit.server.store import Repo
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
@@ -107,7 +109,7 @@ def _settings(secret: bool) -> tuple[Handler, Handler, Handler]:
 def pause(call: Call) -> Response:
     """End the app until a restart is asked for."""
     repo = _need_writer(call)
-    _need_gradio(call, repo)
+    _need_app(call, repo)
     call.hub.spaces.pause(repo)
     return _shown(call, repo)
 
@@ -115,15 +117,18 @@ def pause(call: Call) -> Response:
 def restart(call: Call) -> Response:
     """Run it anew; ``factory``: what its requirements asked for is installed again too."""
     repo = _need_writer(call)
-    _need_gradio(call, repo)
+    _need_app(call, repo)
     call.hub.spaces.restart(repo, factory=call.flag("factory"))
     return _shown(call, repo)
 
 
-def _need_gradio(call: Call, repo: Repo) -> None:
-    stage, said = call.hub.spaces.stage(repo), call.hub.spaces.runtime(repo).get("errorMessage", "")
-    if stage == "STOPPED" and "does not run sdk" in said:
-        raise Refusal(400, said)
+def _need_app(call: Call, repo: Repo) -> None:
+    """400 for a Space that this Hub does not run anyhow."""
+    git = call.hub.store.git(repo)
+    head = git.target("refs/heads/main")
+    sdk = card_of(git, call.hub.store.path(repo), head).get("sdk") if head else None
+    if sdk in NOT_RUN:
+        raise Refusal(400, f"This Hub does not run sdk: {sdk}.")
 
 
 def hardware(call: Call) -> Response:
