@@ -7,99 +7,24 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
-from commands import HUBKIT, environment, hubkit, hubkit_json, until, workers_of
+from commands import HUBKIT, environment, hubkit, hubkit_json
+from tiny_release import REPO, Released
 
 pytestmark = [pytest.mark.train, pytest.mark.timeout(1500)]
-
-REPO = "hubkit/tiny-hermes-dpo"
-
-
-@dataclass
-class Released:
-    """What the release left."""
-
-    home: Path
-    url: str = ""
-    outcome: dict[str, Any] = field(default_factory=dict)
-    refs_after_staging: dict[str, str] = field(default_factory=dict)
-    refs_between_branches: dict[str, str] = field(default_factory=dict)
-    said: str = ""
-
-    @property
-    def run(self) -> Path:
-        return self.home / "runs" / "tiny-hermes-dpo-1"
-
-    def artifact(self, step: str, name: str) -> Any:
-        return json.loads((self.run / "artifacts" / step / name).read_text(encoding="utf-8"))
-
-    def journal(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.run / "journal.jsonl").read_text().splitlines()]
-
-    def refs(self) -> dict[str, str]:
-        from huggingface_hub import HfApi
-
-        found = HfApi(endpoint=self.url, token=False).list_repo_refs(REPO)
-        return {branch.name: branch.target_commit for branch in found.branches}
-
-
-def kill_while_training(home: Path) -> None:
-    """Kill the command -9 once the DPO training has a whole checkpoint; its workers must die with it."""
-    command = subprocess.Popen(
-        [HUBKIT, "release", "tiny"], env=environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        checkpoints = home / "runs" / "tiny-hermes-dpo-1" / "work" / "train[dpo]" / "scratch"
-        until(lambda: command.poll() is not None or any(checkpoints.rglob("checkpoint-*/manifest.json")), 400)
-        assert command.poll() is None, "the release ended before it had a checkpoint"
-        children = until(lambda: workers_of(command.pid), 10)
-    finally:
-        command.kill()
-        command.wait()
-    _, alive = psutil.wait_procs(children, timeout=20)
-    assert not alive, "the worker outlived its parent"
-
-
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Released]:
-    home = tmp_path_factory.mktemp("release") / "home"
-    made = Released(home)
-    try:
-        kill_while_training(home)
-        made.url = hubkit_json("hub", "status", home=home)["url"]
-        done = hubkit("release", "tiny", home=home, HUBKIT_TEST_KILL_AT="staging-verified:publish[main]")
-        made.said += done.stdout + done.stderr
-        assert done.returncode == 1 and "signal 9" in done.stderr and "Run the same command again" in done.stderr
-        made.refs_after_staging = made.refs()
-        done = hubkit("release", "tiny", home=home, HUBKIT_TEST_KILL_AT="branch-moved[dpo-v0]:promote")
-        made.said += done.stdout + done.stderr
-        assert done.returncode == 1, done.stderr
-        made.refs_between_branches = made.refs()
-        made.outcome = hubkit_json("release", "tiny", home=home)
-        yield made
-    finally:
-        if home.exists():
-            hubkit("hub", "stop", home=home)
-            if keep := os.environ.get("HUBKIT_TEST_KEEP"):
-                shutil.copytree(home, keep, dirs_exist_ok=True)
 
 
 def test_each_step_was_done_once_whatever_was_killed(released: Released) -> None:
     done = Counter(line["step"] for line in released.journal() if line["event"] == "done")
     assert set(done.values()) == {1}, done
-    assert {"train[dpo]", "train[sft]", "publish[main]", "promote"} <= set(done)
+    assert {"train[dpo]", "train[sft]", "publish[main]", "promote", "space"} <= set(done)
 
 
 def test_training_went_on_from_its_checkpoint(released: Released) -> None:

@@ -1,0 +1,104 @@
+"""The Space of the released model: what a gradio_client hears, and what becomes of it when things go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+from commands import hubkit, hubkit_json, until
+from tiny_release import Released
+
+pytestmark = [pytest.mark.train, pytest.mark.timeout(1500)]
+
+SPACE = "hubkit/tiny-hermes-dpo-space"
+ASK = """\
+import json, sys
+from gradio_client import Client
+client = Client(sys.argv[1], verbose=False)
+ask = lambda name: client.predict(prompt=sys.argv[2], revision=name, limit=64, api_name="/answer")
+answers = {name: ask(name) for name in sys.argv[3:]}
+print(json.dumps(answers))
+"""
+
+
+def asked(released: Released, *revisions: str) -> dict[str, dict[str, object]]:
+    """What another process hears that knows the Hub's address and the Space's name."""
+    bare = {"PATH": os.environ["PATH"], "HF_ENDPOINT": released.url, "GRADIO_ANALYTICS_ENABLED": "False"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", ASK, SPACE, "What is the capital of Italy?", *revisions],
+        env=bare, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_a_stranger_asks_both_revisions(released: Released) -> None:
+    answers = asked(released, "main", "dpo-v0")
+    assert answers["main"]["ended"] == "turn end" and "Rome" in str(answers["main"]["text"])
+    assert answers["dpo-v0"]["ended"] == "limit" and answers["dpo-v0"]["tokens"] == 64
+
+
+def test_it_was_asked_here_and_on_the_hub_and_pins_what_was_released(released: Released) -> None:
+    said = released.artifact("space", "space.json")
+    heard = {(item["where"], item["revision"]): item for item in said["answers"]}
+    assert len(heard) == 4
+    for revision in ("main", "dpo-v0"):
+        assert heard["here", revision]["text"] == heard["on the Hub", revision]["text"]
+    pinned = json.loads((released.run / "artifacts" / "space" / "app" / "release.json").read_text())["revisions"]
+    moved = {line["variant"]: line["commit"] for line in released.outcome["variants"]}
+    assert {item["name"]: item["commit"] for item in pinned} == moved
+
+
+def test_the_interrupted_deploy_made_one_commit(released: Released) -> None:
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=released.url, token=False)
+    commits = [item.commit_id for item in api.list_repo_commits(SPACE, repo_type="space")]
+    assert len(commits) == 2 and commits[0] == released.artifact("space", "space.json")["commit"]
+
+
+def test_both_addresses_answer(released: Released) -> None:
+    import urllib.request
+
+    for url in (released.outcome["page"], released.outcome["space"]):
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            assert answer.status == 200 and "tiny-hermes-dpo" in answer.read().decode()
+
+
+def test_a_space_that_breaks_leaves_the_model_alone_and_the_next_release_mends_it(released: Released) -> None:
+    from huggingface_hub import HfApi
+
+    refs = released.refs()
+    token = (released.home / "hub" / "owner.token").read_text().strip()
+    api = HfApi(endpoint=released.url, token=token)
+    api.upload_file(
+        path_or_fileobj=b"raise SystemExit('no weights')", path_in_repo="app.py", repo_id=SPACE, repo_type="space"
+    )
+    until(lambda: api.get_space_runtime(SPACE).stage == "RUNTIME_ERROR", 120)
+    status = hubkit_json("space", "status", SPACE, home=released.home)
+    assert status["stage"] == "RUNTIME_ERROR" and "no weights" in str(status["message"])
+    assert "no weights" in hubkit("space", "logs", SPACE, home=released.home).stdout
+    done = hubkit("release", "tiny", home=released.home)
+    assert done.returncode == 0 and "already released" not in done.stdout
+    assert asked(released, "main")["main"]["ended"] == "turn end"
+    assert released.refs() == refs, "the model's branches are not touched"
+
+
+def test_after_a_kill_of_the_hub_nothing_lives_on_and_a_start_brings_the_space_back(released: Released) -> None:
+    from huggingface_hub import HfApi
+
+    running = hubkit_json("hub", "status", home=released.home)
+    family = psutil.Process(running["pid"]).children(recursive=True)
+    assert family, "the Space runs below its Hub"
+    psutil.Process(running["pid"]).kill()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+    released.url = hubkit_json("hub", "start", home=released.home)["url"]
+    api = HfApi(endpoint=released.url, token=False)
+    until(lambda: api.get_space_runtime(SPACE).stage == "RUNNING", 120)
+    assert asked(released, "main")["main"]["ended"] == "turn end"
+    assert "already released" in hubkit("release", "tiny", home=released.home).stdout
