@@ -203,6 +203,9 @@ class Screen:
                 yield [*same, *views()]
                 if stopped:
                     break
+        except Exception:
+            yield [text, *same[1:], *(transcript(past) for past in pasts)]  # as it was before the question
+            raise
         finally:
             answering.close()
             del self.stops[key]

@@ -118,8 +118,8 @@ class _Writing(BaseStreamer):
         """Generate until a token ends the answer, ``limit`` is reached or ``stop`` is set."""
         model, ends = self.voice.model, list(self.voice.ends)
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
-        prompt = torch.tensor([ids], device=model.device)
         try:
+            prompt = torch.tensor([ids], device=model.device)
             with self.voice.lock, torch.inference_mode():
                 model.generate(
                     input_ids=prompt,

@@ -211,6 +211,9 @@ def _marks(page: Any, side: str, count: int) -> list[str]:
 def _choose(page: Any, side: str, revision: str) -> None:
     page.click(f"#{side}-revision input")
     page.get_by_role("option", name=revision, exact=True).click()
+    page.wait_for_function(
+        "([id, name]) => document.querySelector(`#${id}-revision input`).value == name", arg=[side, revision]
+    )
 
 
 def _raise_the_limit(page: Any) -> None:
@@ -402,8 +405,8 @@ def test_the_base_is_in_memory_once(parts: ModuleType, make_model: Any) -> None:
     assert not torch.allclose(tuned(ids).logits, before)
 
 
-def test_marks_are_no_part_of_the_conversation(parts: ModuleType) -> None:
-    heard = []
+def _screen(parts: ModuleType, answers: Any, heard: list[Any]) -> Any:
+    """The screen over models that keep what they are told and give ``answers()``."""
 
     class Models:
         most = 100
@@ -413,12 +416,16 @@ def test_marks_are_no_part_of_the_conversation(parts: ModuleType) -> None:
             return [1]
 
         def answers(self, asked: Any, limit: int, temperature: float) -> Iterator[list[Any]]:
-            yield [parts.Answer("Par", 2)]
-            yield [parts.Answer("Paris.", 4, "turn end")]
+            yield from answers()
 
     revision = {"name": "main", "commit": "0" * 40, "title": "One", "stop_rate": {"stopped": 1, "prompts": 1}}
     told = {"title": "T", "repo": "me/it", "turn_end": {"id": 4, "token": "<e>"}, "max_new_tokens": 8, "prompts": ["?"]}
-    screen = parts.Screen({**told, "revisions": [revision]}, Models())
+    return parts.Screen({**told, "revisions": [revision]}, Models())
+
+
+def test_marks_are_no_part_of_the_conversation(parts: ModuleType) -> None:
+    heard: list[Any] = []
+    screen = _screen(parts, lambda: [[parts.Answer("Par", 2)], [parts.Answer("Paris.", 4, "turn end")]], heard)
     past: list[Any] = []
     for text in ("One?", "Two?"):
         *_, last = screen.talk(("session", "chat"), text, "Be kind.", 8, 0.0, "main", past)
@@ -431,6 +438,30 @@ def test_marks_are_no_part_of_the_conversation(parts: ModuleType) -> None:
         {"role": "user", "content": "Two?"},
     ]
     assert screen.stops == {}
+
+
+def test_a_failure_is_raised_and_the_question_is_given_back(parts: ModuleType) -> None:
+    def answers() -> Iterator[list[Any]]:
+        yield [parts.Answer("Par", 2)]
+        raise RuntimeError("out of memory")
+
+    screen = _screen(parts, answers, [])
+    seen = []
+    with pytest.raises(RuntimeError, match="out of memory"):
+        for shown in screen.talk(("session", "chat"), "One?", "", 8, 0.0, "main", []):
+            seen.append(shown)
+    assert "Par" in seen[-2][5]
+    assert (seen[-1][0], seen[-1][5]) == ("One?", parts.transcript([]))
+    assert screen.stops == {}
+
+
+def test_what_goes_wrong_in_the_writing_thread_reaches_the_reader(parts: ModuleType, make_tokenizer: Any) -> None:
+    import models
+
+    found = models.Models.__new__(models.Models)
+    found.voices = {"main": models.Voice(make_tokenizer(), object(), {IM_END: "turn end"}, models.Lock())}
+    with pytest.raises(AttributeError, match="device"):
+        list(found.answers([("main", [1])], 8))
 
 
 def test_another_end_is_named(parts: ModuleType) -> None:
