@@ -273,9 +273,7 @@ def test_text_can_be_read(browser: Any, hub: Running, api: HfApi, model: str, sc
         page.goto(f"{hub.url}{path}")
         assert page.evaluate(CONTRAST) == [], path
         levels = page.locator("h1, h2, h3, h4").evaluate_all("all => all.map(e => Number(e.tagName[1]))")
-        assert levels[0] == 1 and all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False)), (
-            path
-        )
+        assert levels[0] == 1 and all(after <= before + 1 for before, after in pairwise(levels)), path
         assert page.locator("main, header, footer, nav").count() >= 4 and page.locator("html[lang=en]").count() == 1
     context.close()
 

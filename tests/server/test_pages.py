@@ -136,7 +136,7 @@ def test_a_file_is_shown_as_what_it_is(web: httpx.Client, model: str) -> None:
     weights = text(web.get("/me/model/blob/main/model.safetensors"))
     assert re.search(r"SHA256</dt><dd><code>[0-9a-f]{64}", weights) and "98 bytes" in weights and "BF16" in weights
     assert '<img src="/me/model/resolve/main/img/a%20b.png"' in text(web.get("/me/model/blob/main/img/a%20b.png"))
-    assert "not text" in text(web.get("/me/model/blob/main/data.xyz"))
+    assert "Kept by Git LFS" in text(web.get("/me/model/blob/main/data.xyz"))
     assert "empty" in text(web.get("/me/model/blob/main/empty.txt"))
     assert web.get("/me/model/blob/main/src").headers["location"] == "/me/model/tree/main/src"
     assert web.get("/me/model/blob/main/absent").status_code == 404
