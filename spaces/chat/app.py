@@ -237,7 +237,7 @@ def _link(to: str, words: str) -> str:
 
 def _refused(sentence: str) -> gr.Error:
     """For what the caller can mend: shown to him, and no traceback in the log."""
-    return gr.Error(sentence, title="Not asked", print_exception=False)
+    return gr.Error(sentence, print_exception=False)
 
 
 def _enabled(*states: bool) -> list[Any]:
