@@ -7,7 +7,7 @@ RECIPE ?= tiny
 
 export HUBKIT_HOME ?= $(CURDIR)/.hubkit
 
-.PHONY: release test browser lint soak bench clean install
+.PHONY: release test browser lint soak bench pictures clean install
 
 release: $(STAMP)  ## train, measure, gate and publish the tiny release on the embedded Hub, with its Space
 	$(BIN)/hubkit release $(RECIPE)
@@ -35,6 +35,9 @@ soak: $(STAMP)  ## long fault and endurance runs, and the upstream conformance s
 
 bench: $(STAMP)  ## time and memory of the tiny release; writes docs/bench.md
 	$(BIN)/python tests/benchmarks/release.py
+
+pictures: $(STAMP) browser  ## the pictures of docs/, taken of a fresh release
+	HUBKIT_TEST_PICTURES=$(CURDIR)/docs $(BIN)/pytest tests/e2e/test_in_browser.py
 
 install: $(STAMP)
 
