@@ -372,7 +372,7 @@ def test_a_space_is_shown_in_its_page_and_has_no_rights(
     assert page.locator("iframe.app").get_attribute("src").startswith("http://localhost:")
     assert page.context.request.get(f"{hub.url}/me/hidden").status == 200  # still logged in: nobody posted /logout
     page.goto(f"{hub.url}/me/model")
-    link = page.locator("aside").get_by_role("link", name="Try it")
+    link = page.locator("aside").get_by_role("link", name="me/app")
     assert link.get_attribute("href") == path
     assert page.locator("aside .stage").inner_text().endswith("running")
 

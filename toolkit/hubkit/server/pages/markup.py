@@ -157,16 +157,22 @@ def clean(text: str, place: Place) -> str:
     )  # fmt: skip
 
 
+@lru_cache(maxsize=1)
 def _formatter() -> HtmlFormatter[str]:
     return HtmlFormatter(nowrap=True, classprefix=CLASS_PREFIX)
 
 
+@lru_cache(maxsize=64)
+def _lexer(language: str) -> Lexer | None:
+    try:
+        return get_lexer_by_name(language, stripnl=False) if language else None
+    except ClassNotFound:
+        return None
+
+
 def _fence(code: str, language: str, _: str) -> str:
     """The content of a fenced block, coloured when its language is known."""
-    try:
-        lexer = get_lexer_by_name(language, stripnl=False) if language else None
-    except ClassNotFound:
-        lexer = None
+    lexer = _lexer(language)
     return highlight(code, lexer, _formatter()) if lexer else html.escape(code)
 
 

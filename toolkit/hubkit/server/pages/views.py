@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pygit2
 from pygit2.enums import DeltaStatus
@@ -77,8 +76,8 @@ def see(call: Call, revision: str = "main", *, files: bool = True) -> Seen:
     if repo is None or not call.hub.store.readable(repo, call.actor):
         raise Refusal(404, "Repository not found", "RepoNotFound")
     if repo.id != asked:
-        prefix = "" if kind == "model" else f"/{params['kind']}"
-        rest = call.request.scope["path"][len(f"{prefix}/{quote(asked)}") :]
+        parts = call.request.scope["path"].split("/")
+        rest = "".join(f"/{part}" for part in parts[3 if kind == "model" else 4 :])
         query = f"?{call.request.url.query}" if call.request.url.query else ""
         raise Refusal(307, "This repository has moved.", headers={"Location": f"/{repo.web}{rest}{query}"})
     if files:
@@ -95,7 +94,8 @@ Link = Callable[[str, str], str]
 def revisions(seen: Seen, link: Link) -> dict[str, Any]:
     """The menu of revisions: ``main`` first, then the other branches, then the tags; pull requests are elsewhere."""
     groups: dict[str, list[dict[str, Any]]] = {"Branches": [], "Tags": []}
-    kind = "pull request" if seen.revision.startswith(HIDDEN_PREFIX) else "commit"
+    kind = "commit" if seen.commit and seen.commit.startswith(seen.revision) else "ref"
+    kind = "pull request" if seen.revision.startswith(HIDDEN_PREFIX) else kind
     refs = sorted((ref, commit) for ref, commit in seen.git.refs() if ref.startswith(("refs/heads/", "refs/tags/")))
     for ref, commit in refs[:_REFS]:
         _, family, name = ref.split("/", 2)
@@ -203,7 +203,7 @@ def neighbours(seen: Seen) -> list[dict[str, Any]]:
         groups += side.derived(seen.repo.id, [(row["href"], row["info"]) for row in models])
         name = seen.repo.id.lower()
         spaces = [
-            {"text": row["title"] or row["id"], "href": row["href"], "stage": row["stage"]}
+            {"text": row["id"], "href": row["href"], "stage": row["stage"]}
             for row in repo_rows(call, ("space",))
             if name in {used.lower() for used in side.listed(row["info"]["cardData"] or {}, "models")}
         ]
