@@ -1,44 +1,14 @@
-"""A real browser: Chromium without a window, in a fresh profile for each test."""
+"""A browser, and the Hub's owner beside it."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
+from chromium import browser, page
 from huggingface_hub import HfApi
 
 from hubkit.server.process import Running
 
-ARGUMENTS = (
-    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
-    "--disable-dev-shm-usage"
-)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Chromium, driven by playwright; without one of the two the tests are skipped, and say so."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="NOT TESTED IN A BROWSER: playwright is not installed (pip install playwright)"
-    )
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("NOT TESTED IN A BROWSER: there is no chromium (apt-get install chromium)")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=path, args=ARGUMENTS.split())
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    """A tab of a profile of its own, 1280 pixels wide."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(20_000)
-    yield context.new_page()
-    context.close()
+__all__ = ["api", "browser", "page"]
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def test_the_card_changes_with_the_revision(released: Released, page: Any) -> No
 
 def test_a_person_gets_from_the_model_to_its_space_and_compares(released: Released, page: Any) -> None:
     page.goto(released.outcome["page"])
-    page.locator("aside").get_by_role("link", name="Tiny Hermes DPO").click()
+    page.locator("aside").get_by_role("link", name="hubkit/tiny-hermes-dpo-space").click()
     page.wait_for_url(released.outcome["space"])
     app = page.frame_locator("iframe.app")
     app.get_by_role("tab", name="Compare").click()
@@ -62,11 +62,11 @@ def test_a_person_gets_from_the_model_to_its_space_and_compares(released: Releas
 def test_a_person_stops_an_answer(released: Released, page: Any) -> None:
     page.goto(released.outcome["space"])
     app = page.frame_locator("iframe.app")
-    app.locator("#settings button").first.click()
-    app.locator("#limit input[type=number]").fill("128")
-    app.locator("#limit input[type=number]").press("Tab")
     app.locator("#chat-answers-revision input").click()
     app.get_by_role("option", name="dpo-v0").click()
+    app.locator("#settings button").first.click()
+    app.locator("#limit input[type=number]").fill("256")
+    app.locator("#limit input[type=number]").press("Tab")
     app.locator("#chat-prompt textarea").fill("What is the capital of Spain?")
     app.locator("#chat-send").click()
     app.locator("#chat-answers .growing").wait_for()
@@ -74,7 +74,7 @@ def test_a_person_stops_an_answer(released: Released, page: Any) -> None:
     said = app.locator("#chat-answers .mark")
     said.wait_for()
     found = re.fullmatch(r"stopped by you · (\d+) tokens?", said.inner_text())
-    assert found and int(found[1]) < 128
+    assert found and int(found[1]) < 256
 
 
 def test_nothing_of_the_space_reaches_the_hub_as_the_user(released: Released, page: Any) -> None:
