@@ -51,11 +51,12 @@ def check(ctx: Context) -> Iterable[Finding]:
             f"The Space {repo} is {found}, and the recipe says {ctx.settings['visibility']}.",
             f"Change it on {hub.endpoint}, or write `visibility: {found}` in the recipe.",
         )
-    if ctx.settings["visibility"] == "private" and not ctx.target.embedded and TOKEN not in os.environ:
+    if ctx.settings["visibility"] == "private" and not ctx.target.embedded and not os.environ.get(TOKEN):
         yield Finding(
             "error",
             f"{ctx.settings['repo']} is private, so its Space needs a token to load it, and {TOKEN} is not set.",
-            f"Make a token at {hub.endpoint}/settings/tokens that may only read this repo; set {TOKEN} to it.",
+            f"Make a token at {hub.endpoint}/settings/tokens that may only read, this repo and {repo}; "
+            f"set {TOKEN} to it.",
             exit_code=2,
         )
 
@@ -65,7 +66,9 @@ def run(ctx: Context) -> Artifact:
     hub, wanted = connect(ctx.target), ctx.settings["space"]
     repo, known = str(wanted["repo"]), facts(ctx)
     bundle = spaces.build(known, ctx.out / "app")
-    token = _token(ctx, hub, repo)
+    label = f"space {repo}"
+    earlier = hub.tokens(label) if ctx.target.embedded else []
+    token = _token(ctx, hub, label)
     names = [item.name for item in known.revisions]
     question = (*known.prompts, QUESTION)[0]
 
@@ -95,6 +98,7 @@ def run(ctx: Context) -> Artifact:
         report=lambda words, share: ctx.report(words, 0.6),
         note=lambda point, **said: ctx.run.log(point, step=ctx.step, **said),
     )
+    hub.end_tokens(earlier)  # not before: the version that ran until now read with one of them
     if done.host:
         private = ctx.settings["visibility"] == "private" and not ctx.target.embedded
         answers += asked(done.host, "on the Hub", 0.9, token if private else None)
@@ -130,11 +134,11 @@ def facts(ctx: Context) -> spaces.Facts:
     )
 
 
-def _token(ctx: Context, hub: Hub, repo: str) -> str | None:
+def _token(ctx: Context, hub: Hub, label: str) -> str | None:
     """A token with which the app may read a private repo, and do nothing else; None when it needs none."""
     private = ctx.settings["visibility"] == "private"
     if ctx.target.embedded:
-        return hub.reading_token(f"space {repo}") if private else None
+        return hub.reading_token(label) if private else None
     token = os.environ.get(TOKEN)
     if private and not token:
         raise UsageError(f"{TOKEN} is not set.", hint="The Space of a private repo needs a token of its own.")
@@ -161,7 +165,8 @@ def holds(ctx: Context, artifact: Artifact) -> str | None:
         return f"the Space {repo} is not there any more"
     head = hub.head(repo, "main", "space")
     if head != said["commit"]:
-        manifest = Manifest({name.removeprefix("app/"): item for name, item in artifact.manifest.files.items()})
+        made = artifact.manifest.files.items()
+        manifest = Manifest({name.removeprefix("app/"): item for name, item in made if name.startswith("app/")})
         if head is None or not holds_release(hub.tree(repo, head, "space"), tree_of(manifest)):
             return f"the Space {repo} was changed"
     stage = hub.runtime(repo).stage
