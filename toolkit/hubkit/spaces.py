@@ -22,12 +22,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hubkit import apps, publishing
 from hubkit.bundle import MANIFEST_PATH, Bundle, Provenance
 from hubkit.diff import compare, short_list, tree_of
-from hubkit.errors import ConflictError, HubkitError, RefusedError, RemoteError
+from hubkit.errors import ConflictError, HubkitError, RefusedError, RemoteError, UsageError
 from hubkit.files import Manifest, resource_dir, walk, write_atomic
 from hubkit.hub import Hub, Runtime, Visibility
 from hubkit.output import printable
@@ -41,8 +41,13 @@ RESTING = frozenset({"RUNNING", "SLEEPING", "PAUSED", "STOPPED"})
 """Stages in which nothing is wrong: the app answers, or would if its owner let it."""
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "safetensors")
 """What the app imports besides Gradio, which the Hub installs itself (``sdk_version``)."""
+RAN = RESTING | {"RUNNING_BUILDING", "RUNNING_APP_STARTING"}
+"""Stages of a Space with a version that ran."""
 TIMEOUT = 1800.0
 """Seconds that an app may take to come up: the Hub's own limit, ``startup_duration_timeout``."""
+ANSWERING = RESTING - {"PAUSED", "STOPPED"}
+"""Stages in which the app can be asked: of one that sleeps, a question is what wakes it."""
+_SETTLE_SECONDS = 30.0
 _ANSWER_TIMEOUT = 600.0
 _TAIL = 20
 
@@ -112,10 +117,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Deployed:
-    """A Space that runs: the commit, the one before (None: it was new), whether it was written, the app's address."""
+    """A Space that runs, or rests: its commit, and the head before (the same one when nothing was written).
+
+    ``host`` is the app's address; None while its owner keeps it from answering.
+    """
 
     commit: str
-    previous: str | None
+    previous: str
     written: bool
     host: str | None
     foreign: tuple[str, ...] = ()
@@ -202,8 +210,10 @@ def trial(
     """Run the app of ``folder`` here until the block ends; it answers when the block begins.
 
     Its home is a new folder that goes with it. RefusedError with the end of its log when it ends or does not listen
-    within ``timeout`` seconds.
+    within ``timeout`` seconds; UsageError when another program listens on ``port``.
     """
+    if port and not apps.is_free(port):  # it would be taken for the app
+        raise UsageError(f"Port {port} is taken by another program.", hint="Name another one, or none.")
     with tempfile.TemporaryDirectory(prefix="hubkit-space-") as place:
         home, log, port = Path(place) / "home", Path(place) / "app.log", port or apps.free_port()
         copy = Path(place) / "app"
@@ -286,30 +296,38 @@ def deploy(
 ) -> Deployed:  # fmt: skip
     """Bring ``bundle`` to the Space ``repo`` in one commit and wait until its app runs.
 
-    Only files that an earlier deploy put there are removed. When the app does not come up: RemoteError with its state
-    and the end of its log, after the files of the version that ran before were put back.
+    Only files that the manifest of an earlier deploy names are removed. When the app does not come up: RemoteError with
+    its state and the end of its log, after the files of the version that ran before were put back.
     """
     hub.ensure_repo(repo, visibility, "space", hardware=hardware)
+    ran = hub.runtime(repo).stage in RAN  # asked first: a secret runs the Space anew
     for name, value in (secrets or {}).items():
         hub.set_space_secret(repo, name, value)
     head = hub.head(repo, "main", "space")
     if head is None:
         raise ConflictError(f"The Space {repo} has no main branch.", hint="Remove it and run again.")
-    ran = hub.runtime(repo).stage in RESTING
     commit, foreign = _commit(hub, repo, head, bundle, title)
-    note("space-committed", commit=commit, previous=head)
-    if commit == head and not ran and hub.runtime(repo).stage not in COMING:
+    if written := commit != head:
+        note("space-committed", commit=commit, previous=head)
+    elif hub.runtime(repo).stage not in COMING | RESTING:
         hub.restart_space(repo)
     try:
-        wait(hub, repo, commit, timeout=timeout, report=report)
+        stage = wait(hub, repo, commit, new=written, timeout=timeout, report=report).stage
     except RemoteError as error:
-        if commit == head or not ran:
+        if not (written and ran):
             raise
-        publishing.restore(hub, repo, "main", head, title=f"Go back to {head[:12]}", repo_type="space")
-        raise RemoteError(
-            f"{error.message}\nThe version before ({head[:12]}) was put back.", hint=error.hint
-        ) from error
-    return Deployed(commit, head, commit != head, hub.space_host(repo), foreign)
+        back = _put_back(hub, repo, head, commit)
+        raise RemoteError(f"{error.message}\n{back}", hint=error.hint) from error
+    return Deployed(commit, head, written, hub.space_host(repo) if stage in ANSWERING else None, foreign)
+
+
+def _put_back(hub: Hub, repo: str, before: str, ours: str) -> str:
+    """Put the version ``before`` back in place of ``ours``; a sentence about what came of it."""
+    try:
+        publishing.restore(hub, repo, "main", before, head=ours, title=f"Go back to {before[:12]}", repo_type="space")
+    except HubkitError as error:
+        return f"The version before ({before[:12]}) was not put back: {error.message}"
+    return f"The version before ({before[:12]}) was put back."
 
 
 def _commit(hub: Hub, repo: str, head: str, bundle: Bundle, title: str) -> tuple[str, tuple[str, ...]]:
@@ -333,20 +351,46 @@ def _commit(hub: Hub, repo: str, head: str, bundle: Bundle, title: str) -> tuple
     return commit, foreign
 
 
-def wait(hub: Hub, repo: str, commit: str, *, timeout: float = TIMEOUT, report: Report = silent) -> Runtime:
-    """Wait until the Space runs ``commit``. RemoteError with its state and the end of its log when it will not."""
-    deadline = time.monotonic() + timeout
+def wait(
+    hub: Hub, repo: str, commit: str, *, new: bool = True, timeout: float = TIMEOUT, report: Report = silent
+) -> Runtime:
+    """Wait until the Space runs ``commit``. RemoteError with its state and the end of its log when it will not.
+
+    ``new``: the commit was just made, so that a state may still be that of the version before, until the Space was seen
+    to come or half a minute went by. ConflictError when somebody else's commit came on top and runs instead.
+    """
+    began = time.monotonic()
+    settled = not new
     while True:
         runtime = hub.runtime(repo)
-        about_it = runtime.commit in {None, commit}
-        if about_it and runtime.stage in RESTING:
+        now = time.monotonic()
+        settled = settled or runtime.stage in COMING or now > began + _SETTLE_SECONDS
+        outcome = verdict(runtime, commit, settled=settled)
+        if outcome == "well":
             return runtime
-        if about_it and runtime.stage not in COMING:
+        if outcome == "failed":
             raise failure(hub, repo, runtime)
-        if time.monotonic() > deadline:
+        if outcome == "other" and (head := hub.head(repo, "main", "space")) != commit:
+            raise publishing.moved(repo, "main", commit, head)
+        if now > began + timeout:
             raise failure(hub, repo, runtime, f" after {timeout:g} s")
         report(f"{repo} is {runtime.stage.lower().replace('_', ' ')}", None)
         time.sleep(1.0)
+
+
+def verdict(runtime: Runtime, commit: str, *, settled: bool) -> Literal["well", "failed", "other", "coming"]:
+    """What ``runtime`` means to who waits for ``commit``: it is up, will not come up, another version is, or wait.
+
+    ``settled``: it cannot be the state of before the commit any more. Only then a state is believed that does not say
+    which commit it is about, or is an error about another one. Who paused a Space does not want it to come up.
+    """
+    if runtime.stage == "PAUSED":
+        return "well"
+    if runtime.stage in COMING or not (settled or runtime.commit == commit):
+        return "coming"
+    if runtime.stage not in RESTING:
+        return "failed"
+    return "well" if runtime.commit in {None, commit} else "other"
 
 
 def failure(hub: Hub, repo: str, runtime: Runtime, when: str = "") -> RemoteError:
