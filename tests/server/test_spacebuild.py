@@ -122,6 +122,13 @@ def test_extras_are_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
     assert missing(["gradio[less]", "gradio[more]"]) == ["gradio[more]"]
 
 
+def test_an_environment_is_kept_as_long_as_it_holds_the_same() -> None:
+    key = spacebuild.environment_key
+    assert key(["numpy==2", "torch"], "a" * 40) == key(["numpy==2", "torch"], "b" * 40) != key(["numpy"], "a" * 40)
+    for line in ("./own.whl", "-r more.txt", "-e ."):
+        assert key([line], "a" * 40) != key([line], "b" * 40), "the file may be another one in the next commit"
+
+
 def test_an_environment_sees_what_is_installed_here(tmp_path: Path) -> None:
     python = spacebuild.make_environment(tmp_path / "venv")
     code = "import sys, gradio, psutil; print(sys.prefix)"

@@ -156,9 +156,7 @@ def missing(lines: list[str]) -> list[str]:
 
 
 def _met(line: str, extra: str = "") -> bool:
-    try:
-        wanted = Requirement(line)
-    except InvalidRequirement:
+    if (wanted := _requirement(line)) is None:
         return False
     if wanted.marker and not wanted.marker.evaluate({"extra": extra}):
         return True
@@ -168,6 +166,13 @@ def _met(line: str, extra: str = "") -> bool:
     return all(_met(item, name) for name in wanted.extras for item in further if "extra ==" in item)
 
 
+def _requirement(line: str) -> Requirement | None:
+    try:
+        return Requirement(line)
+    except InvalidRequirement:
+        return None
+
+
 def _installed(name: str) -> Version | None:
     try:
         return Version(importlib.metadata.version(name))
@@ -175,9 +180,13 @@ def _installed(name: str) -> Version | None:
         return None
 
 
-def environment_key(lines: list[str]) -> str:
-    """What tells one virtual environment from another: what it holds, and the interpreter that it extends."""
-    return hashlib.sha256("\n".join([sys.version, sys.prefix, *lines]).encode()).hexdigest()[:12]
+def environment_key(lines: list[str], commit: str) -> str:
+    """What tells one virtual environment from another: what it holds, and the interpreter that it extends.
+
+    Lines that are no requirements may name files of the repo (``./a.whl``, ``-r more.txt``): those are of one commit.
+    """
+    known = [commit] if any(_requirement(line) is None for line in lines) else []
+    return hashlib.sha256("\n".join([sys.version, sys.prefix, *known, *lines]).encode()).hexdigest()[:12]
 
 
 def make_environment(folder: Path) -> Path:

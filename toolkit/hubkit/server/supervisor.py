@@ -178,7 +178,7 @@ class Supervisor:
         if not (missing := spacebuild.missing(lines)):
             say(build, f"{len(lines)} requirements, all installed." if lines else "No requirements.")
             return Path(sys.executable)
-        place = self.folder / f"venv-{spacebuild.environment_key(lines)}"
+        place = self.folder / f"venv-{spacebuild.environment_key(lines, target.name)}"
         done = place / "done"
         if fresh or not done.exists():
             say(build, f"To be installed: {', '.join(missing)}.")
