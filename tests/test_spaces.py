@@ -328,6 +328,8 @@ def test_the_command_deploys_tells_and_shows_the_log(tmp_path: Path) -> None:
         status = hubkit_json("space", "status", REPO, home=home)
         assert (status["stage"], status["commit"]) == ("RUNNING", said["commit"])
         assert hubkit("space", "logs", REPO, home=home).stdout.strip() == "listening"
+        built = hubkit("space", "logs", REPO, "--build", "--follow", "--json", home=home).stdout.splitlines()
+        assert json.loads(built[-1]) == {"line": "Built."}
         opened = hubkit_json("hub", "open", f"spaces/{REPO}", home=home, BROWSER="true", DISPLAY="")
         assert opened["url"] == said["page"]
 

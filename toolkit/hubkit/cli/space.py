@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -33,7 +34,9 @@ def space() -> None:
 
 @space.command()
 @click.argument("recipe", required=False)
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="A new folder for the files.")
+@click.option(
+    "-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="A new folder for the files."
+)
 @hub_option
 @speaks
 def build(recipe: str | None, out: Path, hub_name: str | None) -> None:
@@ -156,7 +159,7 @@ def status(repo: str, hub_name: str | None) -> None:
 @hub_option
 @speaks
 def logs(repo: str, of_build: bool, follow: bool, hub_name: str | None) -> None:
-    """Print what the app of the Space REPO wrote.
+    """Print what the app of the Space REPO wrote. With --follow and --json, each line is an object of its own.
 
     \b
     hubkit space logs hubkit/tiny-hermes-dpo-space
@@ -164,7 +167,8 @@ def logs(repo: str, of_build: bool, follow: bool, hub_name: str | None) -> None:
     hub, output = connect(find_target(hub_name)), output_of()
     if follow:
         for piece in hub.follow_space_log(repo, build=of_build):
-            output.text("\n".join(printable(line) for line in piece.splitlines()))
+            for line in piece.splitlines():
+                output.text(json.dumps({"line": line}) if output.mode == "json" else printable(line))
         return
     lines = hub.space_log(repo, build=of_build)
     output.result({"repo": repo, "lines": lines}, *(Text(printable(line)) for line in lines))
