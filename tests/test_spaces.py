@@ -14,7 +14,7 @@ import yaml
 from commands import hubkit, hubkit_json, until
 from releases import Release, faults, target_of
 
-from hubkit import spaces
+from hubkit import deploying, spaces
 from hubkit.bundle import MANIFEST_PATH
 from hubkit.errors import ConflictError, HubkitError, RefusedError, RemoteError, UsageError
 from hubkit.hub import Hub, Runtime, connect
@@ -76,8 +76,9 @@ def here(hub: Running, tmp_path: Path) -> Hub:
     return connect(target_of(hub, tmp_path))
 
 
-def deploy(hub: Hub, folder: Path, **more: Any) -> spaces.Deployed:
-    return spaces.deploy(hub, REPO, spaces.bundle_of(folder), "public", timeout=60, **more)
+def deploy(hub: Hub, folder: Path, **more: Any) -> deploying.Deployed:
+    bundle = spaces.bundle_of(folder, folder.with_name(f"{folder.name}.json"))
+    return deploying.deploy(hub, REPO, bundle, "public", timeout=60, **more)
 
 
 # --- building
@@ -103,7 +104,7 @@ def test_a_secret_is_not_published_and_not_printed(tmp_path: Path) -> None:
     token = "hf_" + "a" * 34
     folder = answering(tmp_path / "app", "x", **{"notes.txt": f"token = {token}"})
     with pytest.raises(RefusedError) as refused:
-        spaces.bundle_of(folder)
+        spaces.bundle_of(folder, tmp_path / "manifest.json")
     assert "notes.txt" in refused.value.message and token not in str(refused.value)
 
 
@@ -173,17 +174,42 @@ def test_deploying_twice_writes_once_and_keeps_what_others_added(here: Hub, tmp_
     assert len(here.history(REPO, "main", "space")) == 4, "the first commit, two deploys, one of somebody else"
 
 
-def test_of_a_built_space_what_is_gone_is_removed(here: Hub, tmp_path: Path) -> None:
-    def built(place: Path, *names: str) -> Any:
-        answering(place, "x", **{name: name for name in names})
-        listed = [{"path": path.name} for path in place.iterdir() if path.is_file()]
-        (place / ".hubkit").mkdir()
-        (place / MANIFEST_PATH).write_text(json.dumps({"files": listed}))
-        return place
-
-    deploy(here, built(tmp_path / "one", "old.txt"))
-    done = deploy(here, built(tmp_path / "two"))
+def test_what_is_gone_from_the_folder_is_removed(here: Hub, tmp_path: Path) -> None:
+    deploy(here, answering(tmp_path / "one", "x", **{"old.txt": "old"}))
+    done = deploy(here, answering(tmp_path / "two", "x"))
     assert "old.txt" not in here.tree(REPO, "main", "space") and not done.foreign
+
+
+def test_an_app_that_cannot_answer_is_taken_back(here: Hub, tmp_path: Path) -> None:
+    def ask(host: str) -> None:
+        if told(host)["says"] != "sound":
+            raise HubkitError(f"{host} could not answer.")
+
+    sound = deploy(here, answering(tmp_path / "sound", "sound"), ask=ask)
+    with pytest.raises(RemoteError, match=r"could not answer.\nThe version before .* was put back"):
+        deploy(here, answering(tmp_path / "dull", "nothing"), ask=ask)
+    assert here.tree(REPO, "main", "space") == here.tree(REPO, sound.commit, "space")
+
+
+def test_a_deploy_that_was_interrupted_after_its_commit_is_taken_back_by_the_next(here: Hub, tmp_path: Path) -> None:
+    class Killed(BaseException):
+        """Ends the deploy where a kill would."""
+
+    before: dict[str, str] = {}
+
+    def note(point: str, **facts: str) -> None:
+        assert point == "space-committed"
+        before[facts["commit"]] = facts["previous"]
+        raise Killed
+
+    sound = deploy(here, answering(tmp_path / "sound", "sound"))
+    broken = folder_of(tmp_path / "broken", "raise SystemError('no weights')")
+    with pytest.raises(Killed):
+        deploy(here, broken, note=note)
+    assert set(before.values()) == {sound.commit}
+    with pytest.raises(RemoteError, match="was put back"):
+        deploy(here, broken, before=before)
+    assert here.tree(REPO, "main", "space") == here.tree(REPO, sound.commit, "space")
 
 
 @pytest.mark.parametrize(
@@ -253,8 +279,8 @@ def test_a_state_that_names_no_commit_is_not_taken_for_the_new_one(
 )  # fmt: skip
 def test_what_a_state_means(stage: str, about: str | None, fresh: str, settled: str) -> None:
     runtime = Runtime(stage, about)
-    assert spaces.verdict(runtime, "new", settled=False) == fresh
-    assert spaces.verdict(runtime, "new", settled=True) == settled
+    assert deploying.verdict(runtime, "new", settled=False) == fresh
+    assert deploying.verdict(runtime, "new", settled=True) == settled
 
 
 def test_a_paused_space_gets_its_files_and_is_not_waited_for(here: Hub, tmp_path: Path) -> None:

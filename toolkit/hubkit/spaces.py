@@ -1,12 +1,10 @@
-"""The Gradio Space of a release: its files made, tried on this machine, put on the Hub, and waited for.
+"""The Gradio Space of a release: its files made and screened, its app tried on this machine and asked.
 
     bundle = build(facts, folder)
-    with trial(bundle, environment) as url:     # the app runs here, in an environment of its own
-        ask(url, "Hello")
-    deployed = deploy(hub, "me/my-space", bundle, "public")
+    with trial(folder, environment) as app:     # it runs here, in an environment of its own
+        ask(app.url, "Hello", "main", 64)
 
-An app sees none of the user's tokens. What goes to the Hub is one commit; when the app does not come up there, the
-files of the version before are put back in another.
+An app sees none of the user's tokens. :mod:`hubkit.deploying` puts the files on the Hub.
 """
 
 from __future__ import annotations
@@ -22,34 +20,24 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from hubkit import apps, publishing
-from hubkit.bundle import MANIFEST_PATH, Bundle, Provenance
-from hubkit.diff import compare, short_list, tree_of
-from hubkit.errors import ConflictError, HubkitError, RefusedError, RemoteError, UsageError
-from hubkit.files import Manifest, resource_dir, walk, write_atomic
-from hubkit.hub import Hub, Runtime, Visibility
+from hubkit import apps
+from hubkit.bundle import MANIFEST_PATH, SCHEMA, Bundle
+from hubkit.errors import HubkitError, RefusedError, UsageError
+from hubkit.files import Manifest, digests, resource_dir, walk, write_atomic
 from hubkit.output import printable
-from hubkit.publishing import Note
-from hubkit.run import Report, silent
 from hubkit.screening import screen
 
-COMING = frozenset({"BUILDING", "APP_STARTING", "RUNNING_BUILDING", "RUNNING_APP_STARTING"})
-"""Stages from which a Space goes on by itself (huggingface_hub.SpaceStage)."""
-RESTING = frozenset({"RUNNING", "SLEEPING", "PAUSED", "STOPPED"})
-"""Stages in which nothing is wrong: the app answers, or would if its owner let it."""
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "safetensors")
 """What the app imports besides Gradio, which the Hub installs itself (``sdk_version``)."""
-RAN = RESTING | {"RUNNING_BUILDING", "RUNNING_APP_STARTING"}
-"""Stages of a Space with a version that ran."""
 TIMEOUT = 1800.0
 """Seconds that an app may take to come up: the Hub's own limit, ``startup_duration_timeout``."""
-ANSWERING = RESTING - {"PAUSED", "STOPPED"}
-"""Stages in which the app can be asked: of one that sleeps, a question is what wakes it."""
-_SETTLE_SECONDS = 30.0
+TOKEN = "HUBKIT_SPACE_TOKEN"
+"""The variable with a token that may only read: what an app loads a private repo, or a gated base, with."""
 _ANSWER_TIMEOUT = 600.0
-_TAIL = 20
+TAIL = 20
+"""Lines of a log that an error shows."""
 
 
 @dataclass(frozen=True)
@@ -115,20 +103,6 @@ class Answer:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Deployed:
-    """A Space that runs, or rests: its commit, and the head before (the same one when nothing was written).
-
-    ``host`` is the app's address; None while its owner keeps it from answering.
-    """
-
-    commit: str
-    previous: str
-    written: bool
-    host: str | None
-    foreign: tuple[str, ...] = ()
-
-
 def app_folder() -> Path:
     """The app that is deployed, as it lies in the checkout or the wheel."""
     return resource_dir("spaces") / "chat"
@@ -146,9 +120,7 @@ def build(facts: Facts, into: Path) -> Bundle:
     pinned = (f"{name}=={version(name).partition('+')[0]}\n" for name in LIBRARIES)
     write_atomic(into / "requirements.txt", "".join(pinned))
     write_atomic(into / "README.md", card(facts))
-    manifest = Manifest.of(into).to_json()
-    write_atomic(into / MANIFEST_PATH, json.dumps({"schema": 1, "space_of": facts.repo, **manifest}, indent=2) + "\n")
-    return bundle_of(into)
+    return bundle_of(into, into / MANIFEST_PATH)
 
 
 def card(facts: Facts) -> str:
@@ -175,18 +147,24 @@ def card(facts: Facts) -> str:
     )
 
 
-def bundle_of(folder: Path) -> Bundle:
-    """The files of ``folder`` as they are, screened. RefusedError for what must not be published."""
+def bundle_of(folder: Path, manifest_at: Path) -> Bundle:
+    """The files of ``folder`` as they are, screened, and a manifest of them, which is written to ``manifest_at``.
+
+    RefusedError for what must not be published.
+    """
+    found = {path.relative_to(folder).as_posix(): path for path in walk(folder)}
     files = {
-        path.relative_to(folder).as_posix(): path
-        for path in walk(folder)
-        if "__pycache__" not in path.parts and ".git" not in path.relative_to(folder).parts[:-1]
+        name: path
+        for name, path in found.items()
+        if name != MANIFEST_PATH and not {"__pycache__", ".git"} & set(name.split("/")[:-1])
     }
     if problems := screen(files):
-        shown = "\n".join(f"  {problem.sentence}" for problem in problems[:20])
-        raise RefusedError(f"This Space must not be published:\n{shown}", hint="Mend these files and try again.")
-    known = Manifest.of(folder).files
-    return Bundle(files, Manifest({path: known[path] for path in files}))
+        listed = "\n".join(f"  {problem.sentence}" for problem in problems[:20])
+        raise RefusedError(f"This Space must not be published:\n{listed}", hint="Mend these files and try again.")
+    known = {name: digests(path) for name, path in files.items()}
+    content = {"schema": SCHEMA, **Manifest(known).to_json()}
+    write_atomic(manifest_at, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return Bundle({**files, MANIFEST_PATH: manifest_at}, Manifest({**known, MANIFEST_PATH: digests(manifest_at)}))
 
 
 # --- on this machine
@@ -246,13 +224,13 @@ def app_file(folder: Path) -> str:
 
 
 def _not_up(what: str, log: Path) -> RefusedError:
-    return RefusedError(f"{what}.{_shown(apps.log_tail(log, _TAIL))}", hint="Nothing was published. Mend the app.")
+    return RefusedError(f"{what}.{shown(apps.log_tail(log, TAIL))}", hint="Nothing was published. Mend the app.")
 
 
-def _shown(lines: Sequence[str]) -> str:
+def shown(lines: Sequence[str]) -> str:
     """The end of a log, indented below a sentence."""
     told = [printable(line) for line in lines if line.strip()]
-    return " Its log ends:\n" + "\n".join(f"  {line}" for line in told[-_TAIL:]) if told else " Its log is empty."
+    return " Its log ends:\n" + "\n".join(f"  {line}" for line in told[-TAIL:]) if told else " Its log is empty."
 
 
 def ask(url: str, prompt: str, revision: str, limit: int, *, token: str | None = None) -> Answer:
@@ -286,132 +264,6 @@ def ask(url: str, prompt: str, revision: str, limit: int, *, token: str | None =
         ) from error
 
 
-# --- on the Hub
-
-
-def deploy(
-    hub: Hub, repo: str, bundle: Bundle, visibility: Visibility, *,
-    title: str = "Deploy the Space", hardware: str | None = None, secrets: Mapping[str, str] | None = None,
-    timeout: float = TIMEOUT, report: Report = silent, note: Note = publishing.no_note,
-) -> Deployed:  # fmt: skip
-    """Bring ``bundle`` to the Space ``repo`` in one commit and wait until its app runs.
-
-    Only files that the manifest of an earlier deploy names are removed. When the app does not come up: RemoteError with
-    its state and the end of its log, after the files of the version that ran before were put back.
-    """
-    hub.ensure_repo(repo, visibility, "space", hardware=hardware)
-    ran = hub.runtime(repo).stage in RAN  # asked first: a secret runs the Space anew
-    for name, value in (secrets or {}).items():
-        hub.set_space_secret(repo, name, value)
-    head = hub.head(repo, "main", "space")
-    if head is None:
-        raise ConflictError(f"The Space {repo} has no main branch.", hint="Remove it and run again.")
-    commit, foreign = _commit(hub, repo, head, bundle, title)
-    if written := commit != head:
-        note("space-committed", commit=commit, previous=head)
-    elif hub.runtime(repo).stage not in COMING | RESTING:
-        hub.restart_space(repo)
-    try:
-        stage = wait(hub, repo, commit, new=written, timeout=timeout, report=report).stage
-    except RemoteError as error:
-        if not (written and ran):
-            raise
-        back = _put_back(hub, repo, head, commit)
-        raise RemoteError(f"{error.message}\n{back}", hint=error.hint) from error
-    return Deployed(commit, head, written, hub.space_host(repo) if stage in ANSWERING else None, foreign)
-
-
-def _put_back(hub: Hub, repo: str, before: str, ours: str) -> str:
-    """Put the version ``before`` back in place of ``ours``; a sentence about what came of it."""
-    try:
-        publishing.restore(hub, repo, "main", before, head=ours, title=f"Go back to {before[:12]}", repo_type="space")
-    except HubkitError as error:
-        return f"The version before ({before[:12]}) was not put back: {error.message}"
-    return f"The version before ({before[:12]}) was put back."
-
-
-def _commit(hub: Hub, repo: str, head: str, bundle: Bundle, title: str) -> tuple[str, tuple[str, ...]]:
-    """The commit that holds ``bundle``, and the files of other people that it kept."""
-    from huggingface_hub import CommitOperationDelete
-
-    wanted, tree = tree_of(bundle.manifest), hub.tree(repo, head, "space")
-    known = hub.read_file(repo, MANIFEST_PATH, head, "space") if MANIFEST_PATH in tree else None
-    before = Provenance.parse(known)
-    ours = before.paths if before else frozenset({"README.md"})
-    gone = frozenset(path for path in ours if path not in wanted and path in tree)
-    foreign = tuple(sorted(tree.keys() - wanted.keys() - ours - {".gitattributes"}))
-    if publishing.holds_release(tree, wanted, gone):
-        return head, foreign
-    added = publishing.additions(bundle, [change.path for change in compare(tree, wanted).changes if change.after])
-    removed = [CommitOperationDelete(path) for path in sorted(gone)]
-    commit = publishing.commit(
-        hub, repo, "main", head, [*added, *removed],
-        lambda found: publishing.holds_release(found, wanted, gone), title, "space",
-    )  # fmt: skip
-    return commit, foreign
-
-
-def wait(
-    hub: Hub, repo: str, commit: str, *, new: bool = True, timeout: float = TIMEOUT, report: Report = silent
-) -> Runtime:
-    """Wait until the Space runs ``commit``. RemoteError with its state and the end of its log when it will not.
-
-    ``new``: the commit was just made, so that a state may still be that of the version before, until the Space was seen
-    to come or half a minute went by. ConflictError when somebody else's commit came on top and runs instead.
-    """
-    began = time.monotonic()
-    settled = not new
-    while True:
-        runtime = hub.runtime(repo)
-        now = time.monotonic()
-        settled = settled or runtime.stage in COMING or now > began + _SETTLE_SECONDS
-        outcome = verdict(runtime, commit, settled=settled)
-        if outcome == "well":
-            return runtime
-        if outcome == "failed":
-            raise failure(hub, repo, runtime)
-        if outcome == "other" and (head := hub.head(repo, "main", "space")) != commit:
-            raise publishing.moved(repo, "main", commit, head)
-        if now > began + timeout:
-            raise failure(hub, repo, runtime, f" after {timeout:g} s")
-        report(f"{repo} is {runtime.stage.lower().replace('_', ' ')}", None)
-        time.sleep(1.0)
-
-
-def verdict(runtime: Runtime, commit: str, *, settled: bool) -> Literal["well", "failed", "other", "coming"]:
-    """What ``runtime`` means to who waits for ``commit``: it is up, will not come up, another version is, or wait.
-
-    ``settled``: it cannot be the state of before the commit any more. Only then a state is believed that does not say
-    which commit it is about, or is an error about another one. Who paused a Space does not want it to come up.
-    """
-    if runtime.stage == "PAUSED":
-        return "well"
-    if runtime.stage in COMING or not (settled or runtime.commit == commit):
-        return "coming"
-    if runtime.stage not in RESTING:
-        return "failed"
-    return "well" if runtime.commit in {None, commit} else "other"
-
-
-def failure(hub: Hub, repo: str, runtime: Runtime, when: str = "") -> RemoteError:
-    """The error of a Space that does not run: its state, why, and the end of its log."""
-    build = "BUILD" in runtime.stage
-    try:
-        lines = hub.space_log(repo, build=build)
-    except HubkitError:
-        lines = []
-    why = f": {runtime.message.rstrip('.')}" if runtime.message else ""
-    return RemoteError(
-        f"The Space {repo} is {runtime.stage}{when}{why}.{_shown(lines)}",
-        hint=f"The model's branches are as they were. All of the log: hubkit space logs {repo}{' --build' * build}",
-    )
-
-
 def page(endpoint: str, repo: str) -> str:
     """The address of the Space's page."""
     return f"{endpoint}/spaces/{repo}"
-
-
-def foreign_note(foreign: tuple[str, ...]) -> str:
-    """A sentence about files of other people that were kept."""
-    return f"The Space holds files that hubkit did not put there; they are kept: {short_list(foreign)}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import Literal
 import click
 from rich.text import Text
 
-from hubkit import spaces
+from hubkit import deploying, spaces
 from hubkit.cli.common import ask, confirm_option, find_recipe, find_target, hub_option, last_desk, output_of, speaks
-from hubkit.errors import RefusedError, UsageError
+from hubkit.errors import HubkitError, RefusedError, UsageError
 from hubkit.hub import connect
-from hubkit.output import printable, table
+from hubkit.output import hide, printable, table
 from hubkit.run import Target
 
 _timeout_option = click.option(
@@ -73,6 +74,8 @@ def build(recipe: str | None, out: Path, hub_name: str | None) -> None:
 def run(source: str, port: int | None, trust: bool, timeout: float, hub_name: str | None) -> None:
     """Run a Space on this machine until Ctrl-C, in an environment without your tokens.
 
+    For a private model, HUBKIT_SPACE_TOKEN names a token that may only read; the app gets it as HF_TOKEN.
+
     \b
     hubkit space run my-space
     """
@@ -93,7 +96,8 @@ def run(source: str, port: int | None, trust: bool, timeout: float, hub_name: st
             output.say("Ctrl-C ends it.")
             while (code := app.code()) is None:
                 time.sleep(0.2)
-        raise RefusedError(f"The app ended with status {code}.")
+    if code:
+        raise HubkitError(f"The app ended with status {code}.", hint="What it wrote says why.")
 
 
 @space.command()
@@ -112,23 +116,29 @@ def deploy(
 ) -> None:  # fmt: skip
     """Put the Gradio app in FOLDER on the Space REPO, in one commit, and wait until it runs.
 
-    When it does not, the version that ran before is put back, and the exit code is 5.
+    When it does not, the version that ran before is put back, and the exit code is 5. For a private model,
+    HUBKIT_SPACE_TOKEN names a token that may only read; the app gets it as HF_TOKEN.
 
     \b
     hubkit space deploy my-space me/my-space --visibility public
     """
-    target = find_target(hub_name)
-    bundle, output = spaces.bundle_of(folder), output_of()
-    if not target.embedded:
-        ask(f"Deploy {folder} to the Space {repo} ({visibility}) on {target.endpoint}?", yes=yes)
-    if tries:
-        output.say("Trying it on this machine.")
-        with spaces.trial(folder, _environment(target), timeout=timeout):
-            pass
-    output.say(f"Deploying to {repo}.")
-    done = spaces.deploy(connect(target), repo, bundle, visibility, hardware=hardware, timeout=timeout)
+    target, output = find_target(hub_name), output_of()
+    environment = _environment(target)
+    secrets = {name: value for name, value in environment.items() if name == "HF_TOKEN"}
+    with tempfile.TemporaryDirectory(prefix="hubkit-space-") as place:
+        bundle = spaces.bundle_of(folder, Path(place) / "manifest.json")
+        if not target.embedded:
+            ask(f"Deploy {folder} to the Space {repo} ({visibility}) on {target.endpoint}?", yes=yes)
+        if tries:
+            output.say("Trying it on this machine.")
+            with spaces.trial(folder, environment, timeout=timeout):
+                pass
+        output.say(f"Deploying to {repo}.")
+        done = deploying.deploy(
+            connect(target), repo, bundle, visibility, hardware=hardware, secrets=secrets, timeout=timeout
+        )
     if done.foreign:
-        output.warn(spaces.foreign_note(done.foreign))
+        output.warn(deploying.foreign_note(done.foreign))
     page = spaces.page(target.endpoint, repo)
     output.result(
         {"repo": repo, "commit": done.commit, "written": done.written, "page": page, "app": done.host}, Text(page)
@@ -175,4 +185,6 @@ def logs(repo: str, of_build: bool, follow: bool, hub_name: str | None) -> None:
 
 
 def _environment(target: Target) -> dict[str, str]:
-    return spaces.environment(target.endpoint, target.home / "hub", embedded=target.embedded)
+    token = os.environ.get(spaces.TOKEN)
+    hide(token)
+    return spaces.environment(target.endpoint, target.home / "hub", embedded=target.embedded, token=token)
