@@ -16,7 +16,7 @@ import psutil
 import pytest
 from commands import until
 
-from hubkit.apps import App, end_leftover, environment, free_port, log_tail, older
+from hubkit.apps import App, end_leftover, environment, free_port, is_free, log_tail, older
 
 SERVER = """
 import http.server, json, os
@@ -110,6 +110,21 @@ def test_who_listens_and_says_nothing_does_not_hold_the_caller(start: Starter) -
         began = time.monotonic()
         assert not app.answers()
         assert time.monotonic() - began < 5
+
+
+def test_who_dribbles_does_not_hold_the_caller_either(start: Starter) -> None:
+    app = start(
+        "import os, socket, time\n"
+        "sock = socket.create_server(('127.0.0.1', int(os.environ['GRADIO_SERVER_PORT'])))\n"
+        "while True:\n"
+        "    connection, _ = sock.accept()\n"
+        "    try:\n"
+        "        while not time.sleep(0.002): connection.sendall(b'H')\n"
+        "    except OSError: pass\n"
+    )
+    until(lambda: not is_free(app.port), 20)
+    began = time.monotonic()
+    assert not app.answers() and time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import psutil
 import pytest
 import yaml
 from commands import hubkit, hubkit_json, until
-from releases import Release, faults, target_of
+from releases import RECIPE, Release, faults, target_of
 
 from hubkit import deploying, spaces
 from hubkit.bundle import MANIFEST_PATH
+from hubkit.config import Space
 from hubkit.errors import ConflictError, HubkitError, RefusedError, RemoteError, UsageError
 from hubkit.hub import Hub, Runtime, connect
 from hubkit.server.process import Running
@@ -359,14 +361,42 @@ def test_the_command_deploys_tells_and_shows_the_log(tmp_path: Path) -> None:
         opened = hubkit_json("hub", "open", f"spaces/{REPO}", home=home, BROWSER="true", DISPLAY="")
         assert opened["url"] == said["page"]
 
+        again = hubkit("space", "deploy", *args, home=home)
+        assert said["app"] in again.stdout and "nothing was written" in again.stderr
+
         (folder / "app.py").write_text("raise SystemExit('no \\x1b[31mweights')")
         tried = hubkit("space", "deploy", *args, home=home)
-        assert tried.returncode == 3 and "Nothing was published" in tried.stderr and "\x1b" not in tried.stderr
+        assert tried.returncode == 3 and "Mend the app" in tried.stderr and "\x1b" not in tried.stderr
         forced = hubkit("space", "deploy", *args, "--no-try", home=home)
         assert forced.returncode == 5 and "RUNTIME_ERROR" in forced.stderr and "weights" in forced.stderr
         assert "hubkit space logs" in forced.stderr
     finally:
         hubkit("hub", "stop", home=home)
+
+
+@pytest.mark.parametrize("card", [None, "# No front matter\n", "---\nsdk: docker\n---\n", "---\n: [\n---\n"])
+def test_what_is_no_gradio_space_is_refused_before_anything_starts(tmp_path: Path, card: str | None) -> None:
+    folder = answering(tmp_path / "app", "x")
+    (folder / "README.md").write_text(card) if card else (folder / "README.md").unlink()
+    done = hubkit("space", "deploy", str(folder), REPO, "--visibility", "public", home=tmp_path / "home")
+    assert done.returncode == 3 and "sdk: gradio" in done.stderr and "Warning" not in done.stderr
+    assert not (tmp_path / "home" / "hub").exists(), "no Hub was started"
+
+
+def test_a_name_that_is_no_repo_is_said(tmp_path: Path) -> None:
+    for args in (("status", "greeter"), ("run", "greeter"), ("logs", "spaces/me/greeter")):
+        done = hubkit("space", *args, home=tmp_path / "home")
+        assert done.returncode == 2 and "namespace/name" in done.stderr, args
+    hubkit("hub", "stop", home=tmp_path / "home")
+
+
+def test_a_release_does_not_take_the_space_of_another_model(hub: Running, here: Hub, tmp_path: Path) -> None:
+    deploy(here, answering(tmp_path / "app", "one", **{"release.json": '{"repo": "hubkit/another"}'}))
+    recipe = RECIPE.model_copy(update={"space": Space(repo=REPO)})
+    ctx = Release.on(hub, tmp_path).context("space")
+    settings = {"space": recipe.space.model_dump() if recipe.space else {}, "repo": recipe.repo, "visibility": "public"}
+    (found,) = stage.check(replace(ctx, recipe=recipe, settings=settings))
+    assert found.level == "error" and "hubkit/another" in found.message
 
 
 def test_a_strangers_space_does_not_run_without_trust(tmp_path: Path) -> None:

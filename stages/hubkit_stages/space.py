@@ -14,6 +14,7 @@ Makes: ``space.json`` {repo, commit, previous, answers: [{where, prompt, revisio
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 from hubkit import deploying, spaces
 from hubkit.config import MAIN
 from hubkit.diff import tree_of
-from hubkit.errors import UsageError
+from hubkit.errors import RemoteError, UsageError
 from hubkit.files import Manifest, write_json
 from hubkit.hub import Hub, connect
 from hubkit.output import hide
@@ -43,12 +44,19 @@ def check(ctx: Context) -> Iterable[Finding]:
             f"Cannot deploy the Space {repo}: {problem}.",
             "Log in with a token that may write there, or change `space` in the recipe.",
         )
-    elif hub.repo_exists(repo, "space") and (found := hub.visibility(repo, "space")) != ctx.settings["visibility"]:
-        yield Finding(
-            "error",
-            f"The Space {repo} is {found}, and the recipe says {ctx.settings['visibility']}.",
-            f"Change it on {hub.endpoint}, or write `visibility: {found}` in the recipe.",
-        )
+    elif hub.repo_exists(repo, "space"):
+        if (found := hub.visibility(repo, "space")) != ctx.settings["visibility"]:
+            yield Finding(
+                "error",
+                f"The Space {repo} is {found}, and the recipe says {ctx.settings['visibility']}.",
+                f"Change it on {hub.endpoint}, or write `visibility: {found}` in the recipe.",
+            )
+        if (shown := _shown_model(hub, repo)) not in {None, ctx.settings["repo"]}:
+            yield Finding(
+                "error",
+                f"The Space {repo} shows another model, {shown}.",
+                "Name a Space of its own (`space` in the recipe), or remove that one.",
+            )
     if ctx.settings["visibility"] == "private" and not ctx.target.embedded and not os.environ.get(spaces.TOKEN):
         yield Finding(
             "error",
@@ -57,6 +65,14 @@ def check(ctx: Context) -> Iterable[Finding]:
             f"set {spaces.TOKEN} to it.",
             exit_code=2,
         )
+
+
+def _shown_model(hub: Hub, repo: str) -> str | None:
+    """The model repo that the Space is about, when a release deployed it."""
+    try:
+        return str(json.loads(hub.read_file(repo, "release.json", MAIN, "space") or b"")["repo"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def run(ctx: Context) -> Artifact:
@@ -86,19 +102,24 @@ def run(ctx: Context) -> Artifact:
         ask(app.url, "here", 0.3)
     private = ctx.settings["visibility"] == "private" and not ctx.target.embedded
     ctx.report("deploying", 0.4)
-    done = deploying.deploy(
-        hub,
-        repo,
-        bundle,
-        ctx.settings["visibility"],
-        title=f"Show {', '.join(f'{item.name} at {item.commit[:12]}' for item in known.revisions)}",
-        hardware=wanted["hardware"],
-        secrets={"HF_TOKEN": token} if token else None,
-        ask=lambda host: ask(host, "on the Hub", 0.9, token if private else None),
-        before=_interrupted(ctx),
-        report=lambda words, share: ctx.report(words, 0.6),
-        note=lambda point, **said: ctx.run.log(point, step=ctx.step, **said),
-    )
+    try:
+        done = deploying.deploy(
+            hub,
+            repo,
+            bundle,
+            ctx.settings["visibility"],
+            title=f"Show {', '.join(f'{item.name} at {item.commit[:12]}' for item in known.revisions)}",
+            hardware=wanted["hardware"],
+            secrets={"HF_TOKEN": token} if token else None,
+            ask=lambda host: ask(host, "on the Hub", 0.9, token if private else None),
+            before=_interrupted(ctx),
+            report=lambda words, share: ctx.report(words, 0.6),
+            note=lambda point, **said: ctx.run.log(point, step=ctx.step, **said),
+        )
+    except RemoteError as error:
+        raise RemoteError(
+            error.message, hint=f"The model's branches are as they were released. {error.hint}"
+        ) from error
     hub.end_tokens(earlier)  # not before: the version that ran until now read with one of them
     write_json(
         ctx.out / "space.json", {"repo": repo, "commit": done.commit, "previous": done.previous, "answers": answers}

@@ -96,6 +96,13 @@ def test_requirements_are_read_as_pip_reads_them(tmp_path: Path) -> None:
     assert wanted_lines(tmp_path / "nowhere") == []
 
 
+def test_requirements_have_the_size_of_such(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("gradio\n" * 30_000, encoding="utf-8")
+    with pytest.raises(Failure, match=r"131,072 bytes; it has 210,000") as told:
+        wanted_lines(tmp_path)
+    assert told.value.stage == "BUILD_ERROR"
+
+
 @pytest.mark.parametrize(
     ("line", "met"),
     [
@@ -110,6 +117,8 @@ def test_requirements_are_read_as_pip_reads_them(tmp_path: Path) -> None:
         ("-r more.txt", False),
         ("./local.whl", False),
         ("--extra-index-url https://host/simple", False),
+        ("gradio; python_version ~= 'x'", False),
+        ("gradio; extra ~= 'x'", False),
     ],
 )
 def test_what_is_met_by_what_is_installed(line: str, met: bool) -> None:

@@ -174,7 +174,9 @@ class App:
             with socket.create_connection(("127.0.0.1", self.port), timeout=_ANSWER_SECONDS) as sock:
                 sock.sendall(request)
                 while b"\r\n" not in received and len(received) < _LINE:
-                    sock.settimeout(max(0.01, deadline - time.monotonic()))
+                    if (left := deadline - time.monotonic()) <= 0:
+                        return False
+                    sock.settimeout(left)
                     if not (piece := sock.recv(4096)):
                         break
                     received += piece

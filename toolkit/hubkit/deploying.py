@@ -165,7 +165,7 @@ def failure(hub: Hub, repo: str, runtime: Runtime, when: str = "") -> RemoteErro
     why = f": {runtime.message.rstrip('.')}" if runtime.message else ""
     return RemoteError(
         f"The Space {repo} is {runtime.stage}{when}{why}.{shown(lines)}",
-        hint=f"The model's branches are as they were. All of the log: hubkit space logs {repo}{' --build' * build}",
+        hint=f"All of the log: hubkit space logs {repo}{' --build' * build}",
     )
 
 

@@ -22,6 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from yaml import YAMLError
+
 from hubkit import apps
 from hubkit.bundle import MANIFEST_PATH, SCHEMA, Bundle
 from hubkit.errors import HubkitError, RefusedError, UsageError
@@ -194,9 +196,9 @@ def trial(
         raise UsageError(f"Port {port} is taken by another program.", hint="Name another one, or none.")
     with tempfile.TemporaryDirectory(prefix="hubkit-space-") as place:
         home, log, port = Path(place) / "home", Path(place) / "app.log", port or apps.free_port()
-        copy = Path(place) / "app"
+        copy, name = Path(place) / "app", app_file(folder)
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__", ".git"))
-        app = apps.App.start(copy, app_file(copy), port=port, environment=apps.environment(home, port, more), log=log)
+        app = apps.App.start(copy, name, port=port, environment=apps.environment(home, port, more), log=log)
         try:
             deadline = time.monotonic() + timeout
             while not app.answers():
@@ -211,20 +213,28 @@ def trial(
 
 
 def app_file(folder: Path) -> str:
-    """The file that runs, as the card's front matter says; RefusedError when it is not there."""
-    from huggingface_hub import RepoCard
+    """The file that runs, as the card's front matter says. RefusedError for what the Hub would not run."""
+    from huggingface_hub import metadata_load
 
-    name = "app.py"
-    if (folder / "README.md").is_file():
-        name = str(RepoCard.load(folder / "README.md").data.to_dict().get("app_file") or name)
+    try:
+        front = metadata_load(folder / "README.md") or {}
+    except (OSError, ValueError, YAMLError):
+        front = {}
+    if front.get("sdk") != "gradio":
+        raise RefusedError(
+            f"{folder / 'README.md'} does not say that this is a Gradio Space.",
+            hint="Begin it with these lines:\n"
+            f"---\ntitle: My Space\nsdk: gradio\nsdk_version: {version('gradio')}\napp_file: app.py\n---",
+        )
+    name = str(front.get("app_file") or "app.py")
     path = folder / name
     if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
-        raise RefusedError(f"{folder} has no {name} to run.", hint="Name it in the README's `app_file`.")
+        raise RefusedError(f"{folder} has no file {name!r} to run.", hint="Add it, or name another in `app_file`.")
     return name
 
 
 def _not_up(what: str, log: Path) -> RefusedError:
-    return RefusedError(f"{what}.{shown(apps.log_tail(log, TAIL))}", hint="Nothing was published. Mend the app.")
+    return RefusedError(f"{what}.{shown(apps.log_tail(log, TAIL))}", hint="Mend the app, then try again.")
 
 
 def shown(lines: Sequence[str]) -> str:

@@ -58,7 +58,8 @@ def release(
     output.result({**done.to_json(), "hub": target.endpoint}, *_shown(done, target.endpoint))
     if opens or (opens is None and output.mode == "human" and person_with_browser()):
         with contextlib.suppress(HubkitError):  # the release is done, whatever a browser says
-            open_page(target, done.page)
+            if link := open_page(target, done.page):
+                output.say(f"There is no browser here to open {link}")
 
 
 def _shown(done: Outcome, endpoint: str) -> list[RenderableType]:

@@ -13,7 +13,17 @@ import click
 from rich.text import Text
 
 from hubkit import deploying, spaces
-from hubkit.cli.common import ask, confirm_option, find_recipe, find_target, hub_option, last_desk, output_of, speaks
+from hubkit.cli.common import (
+    ask,
+    confirm_option,
+    find_recipe,
+    find_target,
+    hub_option,
+    last_desk,
+    output_of,
+    repo_id,
+    speaks,
+)
 from hubkit.errors import HubkitError, RefusedError, UsageError
 from hubkit.hub import connect
 from hubkit.output import hide, printable, table
@@ -83,6 +93,7 @@ def run(source: str, port: int | None, trust: bool, timeout: float, hub_name: st
     with tempfile.TemporaryDirectory(prefix="hubkit-space-") as place:
         folder = Path(source)
         if not folder.is_dir():
+            repo_id(source, f"There is no folder {source}.")
             if not trust:
                 raise RefusedError(
                     f"{source} is not a folder here, and running a Space from a Hub runs its author's code.",
@@ -94,8 +105,11 @@ def run(source: str, port: int | None, trust: bool, timeout: float, hub_name: st
         with spaces.trial(folder, _environment(target), port=port, timeout=timeout) as app:
             output.result({"url": app.url}, Text(app.url))
             output.say("Ctrl-C ends it.")
-            while (code := app.code()) is None:
-                time.sleep(0.2)
+            try:
+                while (code := app.code()) is None:
+                    time.sleep(0.2)
+            except KeyboardInterrupt:
+                code = 0
     if code:
         raise HubkitError(f"The app ended with status {code}.", hint="What it wrote says why.")
 
@@ -122,6 +136,8 @@ def deploy(
     \b
     hubkit space deploy my-space me/my-space --visibility public
     """
+    repo_id(repo)
+    spaces.app_file(folder)
     target, output = find_target(hub_name), output_of()
     environment = _environment(target)
     secrets = {name: value for name, value in environment.items() if name == "HF_TOKEN"}
@@ -140,9 +156,10 @@ def deploy(
     if done.foreign:
         output.warn(deploying.foreign_note(done.foreign))
     page = spaces.page(target.endpoint, repo)
-    output.result(
-        {"repo": repo, "commit": done.commit, "written": done.written, "page": page, "app": done.host}, Text(page)
-    )
+    if not done.written:
+        output.say("It held these files already; nothing was written.")
+    value = {"repo": repo, "commit": done.commit, "written": done.written, "page": page, "app": done.host}
+    output.result(value, Text(f"page  {page}"), Text(f"app   {done.host or 'rests'}"))
 
 
 @space.command()
@@ -156,6 +173,7 @@ def status(repo: str, hub_name: str | None) -> None:
     hubkit space status hubkit/tiny-hermes-dpo-space
     """
     hub = connect(find_target(hub_name))
+    repo_id(repo)
     runtime, host = hub.runtime(repo), hub.space_host(repo)
     value = {"repo": repo, "stage": runtime.stage, "commit": runtime.commit, "message": runtime.message, "app": host}
     rows = [(name, str(said)) for name, said in value.items() if said]
@@ -174,9 +192,10 @@ def logs(repo: str, of_build: bool, follow: bool, hub_name: str | None) -> None:
     \b
     hubkit space logs hubkit/tiny-hermes-dpo-space
     """
+    repo_id(repo)
     hub, output = connect(find_target(hub_name)), output_of()
     if follow:
-        for piece in hub.follow_space_log(repo, build=of_build):
+        for piece in filter(None, hub.follow_space_log(repo, build=of_build)):
             for line in piece.splitlines():
                 output.text(json.dumps({"line": line}) if output.mode == "json" else printable(line))
         return
