@@ -239,6 +239,10 @@ class Supervisor:
                     f"{plan.app_file} did not listen on port {port} within {plan.startup_seconds:g} s.",
                 )
             self._pass()
+        if not self._app.guard():
+            raise Failure(
+                "RUNTIME_ERROR", f"Another program listens on [::1]:{port}; browsers would take it for the app."
+            )
         self._set("RUNNING")
         self._up = True
 
