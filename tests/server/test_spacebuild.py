@@ -92,8 +92,26 @@ def test_a_path_that_a_repo_should_not_have(git: Git, hub: Hub, tmp_path: Path) 
 def test_requirements_are_read_as_pip_reads_them(tmp_path: Path) -> None:
     text = "# all\n\ngradio >=4 # here\nnumpy\\\n>=1\n-r more.txt\nx @ https://host/a#sha256=1\n"
     (tmp_path / "requirements.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "more.txt").touch()
     assert wanted_lines(tmp_path) == ["gradio >=4", "numpy>=1", "-r more.txt", "x @ https://host/a#sha256=1"]
     assert wanted_lines(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize(
+    "line", ["-r ../owner.token", "-r/etc/passwd", "--constraint=https://host/x", "-r deep/in.txt", "-c nowhere.txt"]
+)
+def test_requirements_include_files_of_the_space_only(tmp_path: Path, line: str) -> None:
+    folder = tmp_path / "space"
+    (folder / "deep").mkdir(parents=True)
+    (tmp_path / "owner.token").write_text("secret")
+    (folder / "deep" / "in.txt").write_text("-r ../more.txt\n-r ../../owner.token\n")
+    (folder / "more.txt").write_text("numpy\n-r requirements.txt\n")
+    (folder / "requirements.txt").write_text("-r more.txt\n")
+    assert wanted_lines(folder) == ["-r more.txt"]
+    (folder / "requirements.txt").write_text(f"{line}\n")
+    with pytest.raises(Failure, match="no file of this Space") as failed:
+        wanted_lines(folder)
+    assert "secret" not in str(failed.value)
 
 
 def test_requirements_have_the_size_of_such(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ STARTUP_SECONDS = 300.0
 _STARTUP_MOST = 24 * 3600.0
 _CARD_LIMIT = 2**20
 _REQUIREMENTS_LIMIT = 2**17
+_INCLUDE = re.compile(r"(?:-[rc]|--(?:requirement|constraint))[\s=]*(\S.*)")
 _SPAN = re.compile(r"(\d{1,6}(?:\.\d{1,3})?) ?(s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?)")
 _UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -145,13 +146,30 @@ def checkout(git: Git, commit: str, repo: str, objects: Objects, target: Path) -
 def wanted_lines(folder: Path) -> list[str]:
     """The lines of the requirements file, without comments and empty ones; none when there is no file.
 
-    Failure for a file that is too large to be one.
+    Failure for a file that is too large to be one, and for one that includes what is no file of this Space: pip would
+    quote its first line in a message that everybody reads.
     """
     path = folder / REQUIREMENTS
     if not path.is_file():
         return []
+    lines, included = _lines(path), {path}
+    waiting = [(path, line) for line in lines]
+    while waiting:
+        where, line = waiting.pop()
+        if (found := _INCLUDE.match(line)) is None:
+            continue
+        named = (where.parent / found[1].strip("\"'")).resolve()
+        if not (named.is_relative_to(folder.resolve()) and named.is_file()):
+            raise Failure("BUILD_ERROR", f"{where.name} includes {found[1]!r}, which is no file of this Space.")
+        if named not in included:
+            included.add(named)
+            waiting += [(named, line) for line in _lines(named)]
+    return lines
+
+
+def _lines(path: Path) -> list[str]:
     if (size := path.stat().st_size) > _REQUIREMENTS_LIMIT:
-        raise Failure("BUILD_ERROR", f"{REQUIREMENTS} may have {_REQUIREMENTS_LIMIT:,} bytes; it has {size:,}.")
+        raise Failure("BUILD_ERROR", f"{path.name} may have {_REQUIREMENTS_LIMIT:,} bytes; it has {size:,}.")
     text = path.read_text(encoding="utf-8", errors="replace")
     lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.replace("\\\n", "").splitlines())
     return [line for line in lines if line]
