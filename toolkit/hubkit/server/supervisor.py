@@ -80,6 +80,15 @@ class Supervisor:
     # The thread ----------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
+        try:
+            self._loop()
+        except Exception:  # of the database, of the system: the next order gets a new thread
+            log.exception("the supervisor of the Space %s ended", self.uid)
+            with self._turn:
+                self._thread, self._order = None, None
+                self.stage, self.error = "RUNTIME_ERROR", "The Hub failed to run this Space; the Hub's log says why."
+
+    def _loop(self) -> None:
         for pid, created in self._data.children(self.uid):
             end_leftover(pid, created)
             self._data.drop_child(pid)
