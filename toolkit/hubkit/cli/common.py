@@ -95,7 +95,8 @@ def find_recipe(name: str | None) -> tuple[Recipe, Path]:
         elif not path.exists() and "/" not in name and not name.endswith((".yaml", ".yml")):
             known = ", ".join(sorted(built_in_recipes()))
             raise UsageError(f"There is no recipe {name!r}: no such file, and the built-in ones are {known}.")
-    return load_recipe(path), path.parent
+    found, key = load_recipe(path), os.environ.get("HUBKIT_SIGNING_KEY")
+    return found.signed_with(Path(key)) if key else found, path.parent
 
 
 def built_in_recipes() -> dict[str, Path]:
