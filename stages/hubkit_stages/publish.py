@@ -122,6 +122,7 @@ def _signed(ctx: Context, bundle: Bundle) -> Bundle:
     else:
         content = signer.sign(ctx.settings["repo"], digests)
     write_atomic(kept, content)
+    ctx.run.log("signed", step=ctx.step)
     return bundle.with_signature(content, ctx.out / "written")
 
 

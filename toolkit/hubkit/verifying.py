@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -31,6 +32,8 @@ MOST = 16 * 1024 * 1024
 """Bytes that a manifest or a signature may have."""
 _BLOCK = 1024 * 1024
 _OURS = {MANIFEST_PATH, SIGNATURE_PATH}
+_NO_FILE, _NOT_HAD = Entry(-1), Entry(-2)
+"""A pipe, or a link to a folder or to nothing; what is listed and cannot be had. No file has their sizes."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,7 @@ class FolderSource:
             name = path.relative_to(self.folder)
             if name.parts[0] in {".git", ".cache"} or (path.is_dir() and not path.is_symlink()):
                 continue
-            # A pipe, and a link to a folder or to nothing, have a size that no file has.
-            found[name.as_posix()] = Entry(path.stat().st_size if path.is_file() else -1)
+            found[name.as_posix()] = Entry(path.stat().st_size) if path.is_file() else _NO_FILE
         return found
 
     def blocks(self, path: str) -> Iterator[bytes]:
@@ -178,18 +180,7 @@ def verify(
     raw = _small(source, MANIFEST_PATH, listed[MANIFEST_PATH])
     said, manifest = parse_manifest(raw)
     signed = verifier is not None
-    found: list[Difference] = []
-    for path, promised in manifest.files.items():
-        if (entry := listed.get(path)) is None:
-            found.append(Difference(path, "missing", "is missing"))
-            continue
-        unknown = entry.sha256 is None and (signed or entry.git is None)
-        if entry.size == promised.size and (whole or unknown):
-            say(f"reading {path} ({promised.size:,} bytes)")
-            got = source.ask(lambda at=path, most=promised.size: _measured(source.blocks(at), most))  # type: ignore[misc]
-            entry = got or Entry(-2)
-        if wrong := _wrong(entry, promised):
-            found.append(Difference(path, "changed", wrong))
+    found = list(_file_differences(source, listed, manifest, whole=whole, by_sha256=signed, say=say))
     foreign = tuple(sorted(listed.keys() - manifest.files.keys() - _OURS))
     if signed if strict is None else strict:
         found += [Difference(path, "extra", "is not in the manifest") for path in foreign]
@@ -216,6 +207,23 @@ def verify(
     )
 
 
+def _file_differences(
+    source: Source, listed: Tree, manifest: Manifest, *, whole: bool, by_sha256: bool, say: Callable[[str], None]
+) -> Iterator[Difference]:
+    """The promised files that are missing or other. A file is read when it must be to know."""
+    for path, promised in manifest.files.items():
+        entry = listed.get(path)
+        if entry is None:
+            yield Difference(path, "missing", "is missing")
+            continue
+        unknown = entry.sha256 is None and (by_sha256 or entry.git is None)
+        if entry.size == promised.size and (whole or unknown):
+            say(f"reading {path} ({promised.size:,} bytes)")
+            entry = source.ask(partial(_measured, source, path, promised.size)) or _NOT_HAD
+        if wrong := _wrong(entry, promised):
+            yield Difference(path, "changed", wrong)
+
+
 def _signature_problem(source: Source, entry: Entry, verifier: Verifier, manifest: Manifest, raw: bytes) -> str | None:
     files = {path: item.sha256 for path, item in manifest.files.items()}
     try:
@@ -228,9 +236,9 @@ def _signature_problem(source: Source, entry: Entry, verifier: Verifier, manifes
 
 def _wrong(entry: Entry, promised: Digests) -> str | None:
     """In what ``entry`` is not as promised, in words that go on from the path."""
-    if entry.size == -1:
+    if entry is _NO_FILE:
         return "is not a regular file"
-    if entry.size == -2:
+    if entry is _NOT_HAD:
         return "is listed, and cannot be had"
     if entry.size != promised.size:
         return f"has {entry.size:,} bytes, not {promised.size:,}"
@@ -241,10 +249,10 @@ def _wrong(entry: Entry, promised: Digests) -> str | None:
     return f"has the git id {str(entry.git)[:16]}…, not {promised.git[:16]}…"
 
 
-def _measured(blocks: Iterable[bytes], most: int) -> Entry:
-    """Size and sha256 of ``blocks``; the size is more than ``most`` when they did not end there."""
+def _measured(source: Source, path: str, most: int) -> Entry:
+    """Size and sha256 of what ``path`` gives; the size is more than ``most`` when it did not end there."""
     sha256, size = hashlib.sha256(), 0
-    for block in blocks:
+    for block in source.blocks(path):
         sha256.update(block)
         size += len(block)
         if size > most:
@@ -311,8 +319,11 @@ def _item_problem(item: Any) -> str | None:
     """Why ``item`` cannot stand in a manifest's list of files; None when it can."""
     if not isinstance(item, dict) or item.keys() != {"path", "size", "sha256", "git"}:
         return "has other keys than path, size, sha256 and git"
-    if not isinstance(item["path"], str) or item["path"] in _OURS or (problem := path_problem(item["path"])):
-        return f"has a path that no release has{f': {problem}' if isinstance(item['path'], str) and problem else ''}"
+    path = item["path"]
+    if not isinstance(path, str) or path in _OURS:
+        return "has a path that no file of a release has"
+    if problem := path_problem(path):
+        return f"has a path that no file of a release has: {problem}"
     if type(item["size"]) is not int or not 0 <= item["size"] < 2**63:
         return "has a size that no file has"
     for name, length in (("sha256", 64), ("git", 40)):
