@@ -14,7 +14,7 @@ from releases import REPO, Release, faults, hub_of, requests, weights
 from signatures import Files, content, key_pair, publish_signed
 
 from hubkit import signing
-from hubkit.bundle import MANIFEST_PATH, SIGNATURE_PATH
+from hubkit.bundle import MANIFEST_PATH, SIGNATURE_PATH, Provenance
 from hubkit.errors import ConflictError, HubkitError, RefusedError, UsageError
 from hubkit.server.process import Running
 from hubkit.verifying import MOST, FolderSource, RepoSource, parse_manifest, verify
@@ -258,6 +258,10 @@ def test_a_manifest_that_nobody_should_act_upon(raw: bytes, why: str) -> None:
     with pytest.raises(ConflictError, match=why) as told:
         parse_manifest(raw)
     assert told.value.exit_code == 4 and len(told.value.message) < 300
+
+
+def test_a_manifest_that_is_nested_without_end_is_none_of_ours() -> None:
+    assert Provenance.parse(b"[" * 100_000) is None
 
 
 def test_a_newer_manifest() -> None:

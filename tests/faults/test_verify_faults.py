@@ -142,11 +142,8 @@ def test_killed_after_the_signature(hub: Running, tmp_path: Path, point: str) ->
         ).returncode
 
     assert go(HUBKIT_TEST_KILL_AT=point) == -signal.SIGKILL
-    run = Release.on(hub, tmp_path).run
-    (kept,) = [
-        path for path in run.path.rglob("*") if path.name == "model.sig" and "publish[main]" in str(path.parent.parent)
-    ][:1]
-    before = kept.read_bytes()
+    folder = Release.on(hub, tmp_path).run.path
+    (before,) = {path.read_bytes() for path in folder.rglob("model.sig") if "publish[main]" in path.parts}
     faults(hub)
     assert go() == 0
     release = Release.on(hub, tmp_path)

@@ -5,7 +5,7 @@
 The digests are known from the merge and from the Hub's listing, so no weight is read for it. The file can be checked
 without hubkit, on a downloaded folder:
 
-    model_signing verify key DIR --signature DIR/.hubkit/model.sig --public-key public.pem --no-ignore-git-paths
+    model_signing verify key DIR --signature DIR/.hubkit/model.sig --public_key public.pem --no-ignore-git-paths
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ T = TypeVar("T")
 MOST = 16 * 1024 * 1024
 """Bytes that a manifest or a signature may have."""
 _BLOCK = 1024 * 1024
+_LARGE = 64 * 1024 * 1024
+"""Bytes from which it is said that a file is being read."""
 _OURS = {MANIFEST_PATH, SIGNATURE_PATH}
 _NO_FILE, _NOT_HAD = Entry(-1), Entry(-2)
 """A pipe, or a link to a folder or to nothing; what is listed and cannot be had. No file has their sizes."""
@@ -166,7 +168,7 @@ def verify(
     """Hold ``source`` against its own manifest, and against the signature of ``verifier`` when one is given.
 
     ``whole`` reads and hashes every byte; ``strict`` (what a signature is checked with, unless told otherwise) counts
-    files that the manifest does not know as differences. ``say`` is told which file is being read.
+    files that the manifest does not know as differences. ``say`` is told which large file is being read.
 
     RefusedError without a manifest, or without the signature that is asked for. ConflictError for a manifest that
     nobody should act upon.
@@ -218,7 +220,8 @@ def _file_differences(
             continue
         unknown = entry.sha256 is None and (by_sha256 or entry.git is None)
         if entry.size == promised.size and (whole or unknown):
-            say(f"reading {path} ({promised.size:,} bytes)")
+            if promised.size >= _LARGE:
+                say(f"reading {path} ({promised.size:,} bytes)")
             entry = source.ask(partial(_measured, source, path, promised.size)) or _NOT_HAD
         if wrong := _wrong(entry, promised):
             yield Difference(path, "changed", wrong)

@@ -83,7 +83,10 @@ def confirm_option(command: _Command) -> _Command:
 
 
 def find_recipe(name: str | None) -> tuple[Recipe, Path]:
-    """The recipe called ``name`` (a file, or a built-in one; None: ``./hubkit.yaml``) and the folder of its files."""
+    """The recipe called ``name`` (a file, or a built-in one; None: ``./hubkit.yaml``) and the folder of its files.
+
+    With ``HUBKIT_SIGNING_KEY`` it is signed by that key, whatever it says itself.
+    """
     if name is None:
         path = Path(RECIPE_FILE).absolute()
     elif (built_in := built_in_recipes().get(name)) is not None and not Path(name).exists():
