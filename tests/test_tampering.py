@@ -96,10 +96,9 @@ def resign(draw: random.Random, held: dict[str, bytes]) -> None:
     held[SIGNATURE_PATH] = json.dumps(value).encode() + b"\n"
 
 
-def test_a_thousand_changes_of_a_thousand_are_refused(
-    release: Release, keys: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_a_thousand_changes_of_a_thousand_are_refused(hub: Running, tmp_path: Path) -> None:
     """Each begins with the whole signed release, which itself passes."""
+    release, keys = Release.on(hub, tmp_path).train(), key_pair(tmp_path)
     publish_signed(release, keys[0])
     sound, other = content(release, "main"), content(release, "dpo-v0")
     release.train(2)
