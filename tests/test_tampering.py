@@ -15,6 +15,7 @@ from signatures import Files, content, key_pair, publish_signed
 from hubkit import signing, verifying
 from hubkit.bundle import MANIFEST_PATH, SIGNATURE_PATH
 from hubkit.errors import ConflictError, RefusedError
+from hubkit.server.process import Running
 
 MUTATIONS = 1000
 
