@@ -345,7 +345,7 @@ def test_the_command(hub: Running, release: Release, keys: tuple[Path, Path], tm
         (["me/x", "--identity", "me"], "in one way"),
         (["me/x", "--issuer", "x"], "in one way"),
         (["me/x", "--key", "a", "--identity", "b", "--issuer", "c"], "in one way"),
-        (["me/x", "--key", "gone.pem"], r"Cannot open gone\.pem: No such file"),
+        (["me/x", "--key", "gone.pem"], r"gone\.pem cannot be read: No such file"),
         (["./gone"], "There is no folder"),
     ],
 )

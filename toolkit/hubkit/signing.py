@@ -25,7 +25,6 @@ from typing import Any, Protocol
 from hubkit.bundle import SIGNATURE_PATH
 from hubkit.diff import short_list
 from hubkit.errors import ConflictError, RefusedError, RemoteError, UsageError
-from hubkit.files import os_error
 from hubkit.output import hide, printable
 
 PASSWORD = "HUBKIT_SIGNING_PASSWORD"
@@ -81,7 +80,7 @@ def verifier(key: Path | None, identity: str | None = None, issuer: str | None =
     try:
         config.use_elliptic_key_verifier(public_key=key)
     except OSError as error:
-        raise os_error(error, key) from error
+        raise UsageError(f"The public key {key} cannot be read: {error.strerror}.") from error
     except Exception as error:
         raise UsageError(
             f"{key} is not a public key that checks signatures (EC, in PEM).",
