@@ -11,7 +11,7 @@ import pytest
 from releases import RECIPE, Release, card, weights
 
 from hubkit import bundle as bundles
-from hubkit.bundle import MANIFEST_PATH, Provenance, build, git_attributes
+from hubkit.bundle import MANIFEST_PATH, SIGNATURE_PATH, Provenance, build, git_attributes
 from hubkit.errors import RefusedError
 from hubkit.files import Digests, Manifest, digests
 from hubkit.run import Target, open_run
@@ -86,7 +86,7 @@ def test_large_files_are_not_read_again(release: Release, monkeypatch: pytest.Mo
 def test_the_manifest_on_the_branch_names_every_other_file(release: Release) -> None:
     found = built(release)
     said = Provenance.parse(found.files[MANIFEST_PATH].read_bytes())
-    assert said is not None and said.paths == found.manifest.files.keys()
+    assert said is not None and said.paths == {*found.manifest.files, SIGNATURE_PATH}
     assert said.content["base"] == PROVENANCE["base"]
     assert "files" not in dict(said.facts())
     assert Provenance.parse(b"{}") is None and Provenance.parse(None) is None and Provenance.parse(b"[") is None

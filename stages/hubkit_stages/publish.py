@@ -5,29 +5,38 @@
 Nobody who loads the model sees a staging branch. It begins at the repo's first commit, is changed in one commit, and is
 left alone when it holds the bundle already.
 
+A recipe that says ``sign`` has the bundle signed. Signatures are random, so the one that was made is kept and used
+again while the files are the same: a step that runs again makes no second commit.
+
 Makes: ``published.json`` {repo, branch, commit, files, bytes}; ``bundle.json`` (the manifest of the whole bundle);
-``written/`` (the two files that were written for it).
+``written/`` (the files that were written for it).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from hubkit import __version__, publishing
-from hubkit.bundle import MANIFEST_PATH, Provenance, build
+from hubkit import __version__, publishing, signing
+from hubkit.bundle import MANIFEST_PATH, SIGNATURE_PATH, Bundle, Provenance, build
 from hubkit.config import MAIN, STAGING
 from hubkit.diff import compare, short_list, tree_of
-from hubkit.files import Manifest, write_json
+from hubkit.errors import HubkitError
+from hubkit.files import Manifest, digest_of, write_atomic, write_json
 from hubkit.hub import Hub, connect
 from hubkit.run import Artifact, Context, Finding
 
-VERSION = 2
+VERSION = 3
 SHAPED_BY: tuple[str, ...] = ()
 
 
 def check(ctx: Context) -> Iterable[Finding]:
-    """The token's rights, who can see the repo, and whose files are on the branch already."""
+    """Who signs, the token's rights, who can see the repo, and whose files are on the branch already."""
+    try:
+        signing.signer(ctx.settings.get("sign"), ctx.recipe_folder)
+    except HubkitError as error:
+        yield Finding("error", error.message, error.hint, error.exit_code)
     hub = connect(ctx.target)
     repo: str = ctx.settings["repo"]
     if problem := hub.writing_problem(repo):
@@ -70,6 +79,7 @@ def run(ctx: Context) -> Artifact:
     repo, branch = str(ctx.settings["repo"]), f"{STAGING}/{ctx.variant_name}"
     ctx.report("screening the bundle", 0.05)
     bundle = build(ctx.input("merge"), ctx.input("train"), ctx.input("card"), provenance(ctx), ctx.out / "written")
+    bundle = _signed(ctx, bundle)
     hub.ensure_repo(repo, ctx.settings["visibility"])
 
     def note(point: str, **facts: str) -> None:
@@ -98,6 +108,24 @@ def run(ctx: Context) -> Artifact:
     )
 
 
+def _signed(ctx: Context, bundle: Bundle) -> Bundle:
+    """``bundle`` with the signature that the recipe asks for."""
+    signer = signing.signer(ctx.settings.get("sign"), ctx.recipe_folder)
+    if signer is None:
+        return bundle
+    ctx.report("signing", 0.1)
+    digests = {path: item.sha256 for path, item in bundle.manifest.files.items()}
+    kept, before = ctx.scratch / "model.sig", ctx.run.find(ctx.step)
+    for path in (kept, *([before.path / "written" / SIGNATURE_PATH] if before else [])):
+        if path.is_file() and signer.made(content := path.read_bytes(), digests):
+            break
+    else:
+        content = signer.sign(ctx.settings["repo"], digests)
+    write_atomic(kept, content)
+    ctx.run.log("signed", step=ctx.step)
+    return bundle.with_signature(content, ctx.out / "written")
+
+
 def provenance(ctx: Context) -> dict[str, Any]:
     """Where the bundle comes from. It holds no time: the same inputs give the same manifest."""
     base, data, training = (
@@ -116,7 +144,43 @@ def provenance(ctx: Context) -> dict[str, Any]:
             for source in found["sources"]
         ],
         "stage": training["stage"],
+        **_recipe(ctx),
         **_measured(ctx.input("card"), ctx.variant_name or ""),
+    }
+
+
+_PARTS = ("seed", "base", "chat", "data", "stages", "evaluate", "gates")
+"""Parts of the recipe that shape the weights and the measurements. Not where it is published, and who signs it."""
+_PRIVATE = re.compile(r"(hub|trackio)_.*|.*(dir|path|token|key)|report_to|run_name|project|deepspeed")
+"""Arguments of a trainer that say where somebody keeps and watches things."""
+
+
+def _recipe(ctx: Context) -> dict[str, Any]:
+    """What of the recipe led to this variant, as plain values, and the digest of that.
+
+    Files that it names stand there by their digests and not by their paths.
+    """
+    said = {part: ctx.settings[part] for part in _PARTS if part in ctx.settings}
+    if "stages" in said:
+        chain = ctx.recipe.chain(ctx.variant.stage)
+        said["stages"] = {
+            name: {**said["stages"][name], "args": _public(said["stages"][name]["args"])} for name in chain
+        }
+    if "evaluate" in said:
+        said["evaluate"] = {key: value for key, value in said["evaluate"].items() if key != "include"}
+    files = ctx.settings.get("files", {})
+    if "chat.template" in files:
+        said["chat"] = {"template": "file"}
+    if named := {key: files[key] for key in ("chat.template", "evaluate.include") if key in files}:
+        said["files"] = named
+    return {"recipe": said, "recipe_digest": digest_of(said)} if said else {}
+
+
+def _public(args: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in args.items()
+        if not _PRIVATE.fullmatch(name) and not (isinstance(value, str) and value.startswith(("/", "~", ".")))
     }
 
 

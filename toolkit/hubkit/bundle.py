@@ -8,6 +8,7 @@ in, and then screened. The digests come from the artifacts' manifests: large fil
     README.md                                                                 the variant's card
     .gitattributes                                                            what lies in LFS
     .hubkit/manifest.json                                                     provenance, and every other file's digests
+    .hubkit/model.sig                                                         the signature, where one is asked for
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from hubkit.screening import screen
 
 MANIFEST_PATH = ".hubkit/manifest.json"
 """Where the branch keeps its manifest. A folder of its own: loaders read the root and never look there."""
+SIGNATURE_PATH = ".hubkit/model.sig"
+"""Where the branch keeps its signature, if it has one: it covers every other file of the bundle, the manifest too."""
 SCHEMA = 1
 
 ROOT_FILES = (
@@ -74,6 +77,13 @@ class Bundle:
     files: Mapping[str, Path]
     manifest: Manifest
     left_out: tuple[str, ...] = ()
+
+    def with_signature(self, content: bytes, into: Path) -> Bundle:
+        """This bundle and its signature, which is written to ``into``."""
+        local = into / SIGNATURE_PATH
+        write_atomic(local, content)
+        files, known = {**self.files, SIGNATURE_PATH: local}, {**self.manifest.files, SIGNATURE_PATH: digests(local)}
+        return Bundle(dict(sorted(files.items())), Manifest(known), self.left_out)
 
     def to_json(self) -> dict[str, Any]:
         """``{"files": [{"path", "size", "sha256", "git"}], "left_out"}``."""
@@ -170,9 +180,9 @@ class Provenance:
         try:
             content = json.loads(raw or b"")
             paths = frozenset(str(item["path"]) for item in content["files"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
-        return cls(content, paths | {MANIFEST_PATH})
+        return cls(content, paths | {MANIFEST_PATH, SIGNATURE_PATH})
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         """Everything but the file list."""

@@ -172,6 +172,21 @@ class Space(Model):
     hardware: str | None = Field(None, description="the Hub's name of the hardware, such as t4-small; its free CPU")
 
 
+class Sign(Model):
+    """Who signs what is published (the extra ``sign``): a key of yours, or the identity of the CI job."""
+
+    key: str | None = Field(
+        None, description="an EC private key (PEM) beside the recipe; HUBKIT_SIGNING_PASSWORD opens an encrypted one"
+    )
+    keyless: bool = Field(False, description="by Sigstore, with the OIDC identity that the CI job is given")
+
+    @model_validator(mode="after")
+    def _one(self) -> Sign:
+        if (self.key is None) != self.keyless:
+            raise ValueError("write either `key: FILE` or `keyless: true`")
+        return self
+
+
 class Recipe(Model):
     """One release: a model repo with a branch for each variant."""
 
@@ -190,6 +205,11 @@ class Recipe(Model):
     gates: Gates
     card: Card
     space: Space | None = None
+    sign: Sign | None = None
+
+    def signed_with(self, key: Path) -> Recipe:
+        """This recipe, signed by the private key in the file ``key`` whatever it says itself."""
+        return self.model_copy(update={"sign": Sign(key=str(key.absolute()))})
 
     def chain(self, stage: str) -> tuple[str, ...]:
         """The stages whose training leads to ``stage``'s adapter, first to last."""

@@ -73,7 +73,9 @@ STEPS = (
          needs=("base", "data", "train*", "merge", "base-stopping", "stopping*", "base-scores", "evaluate*", "gate"),
          reads=("*",)),
     Step("publish", "publish", per="variant", says="upload to a staging branch, verify what the Hub holds",
-         needs=("base", "data", "train", "merge", "card"), reads=("repo", "visibility")),
+         needs=("base", "data", "train", "merge", "card"),
+         reads=("repo", "visibility", "sign", "@sign.key", "seed", "base", "chat", "@chat.template", "data", "stages",
+                "variants", *_SCORES, "gates")),
     Step("loadback", "loadback", per="variant", says="load the staged commit back and gate it again",
          needs=("base", "data", "train", "merge", "stopping", "gate", "publish"), reads=("gates",)),
     Step("promote", "promote", per="release", says="move the branches, main last",
@@ -184,7 +186,7 @@ def job_settings(job: Job, recipe: Recipe, folder: Path) -> dict[str, Any]:
 def _at(whole: Mapping[str, Any], path: str) -> Any:
     found: Any = whole
     for key in path.split("."):
-        found = found[key]
+        found = None if found is None else found[key]
     return found
 
 

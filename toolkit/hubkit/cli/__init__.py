@@ -22,6 +22,7 @@ COMMANDS = {
     "release": "hubkit.cli.release:release",
     "runs": "hubkit.cli.runs:runs",
     "check": "hubkit.cli.check:check",
+    "verify": "hubkit.cli.verify:verify",
     "card": "hubkit.cli.card:card",
     "revisions": "hubkit.cli.revisions:revisions",
     "space": "hubkit.cli.space:space",

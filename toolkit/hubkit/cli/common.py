@@ -84,7 +84,10 @@ def confirm_option(command: _Command) -> _Command:
 
 
 def find_recipe(name: str | None) -> tuple[Recipe, Path]:
-    """The recipe called ``name`` (a file, or a built-in one; None: ``./hubkit.yaml``) and the folder of its files."""
+    """The recipe called ``name`` (a file, or a built-in one; None: ``./hubkit.yaml``) and the folder of its files.
+
+    With ``HUBKIT_SIGNING_KEY`` it is signed by that key, whatever it says itself.
+    """
     if name is None:
         path = Path(RECIPE_FILE).absolute()
     elif (built_in := built_in_recipes().get(name)) is not None and not Path(name).exists():
@@ -96,7 +99,8 @@ def find_recipe(name: str | None) -> tuple[Recipe, Path]:
         elif not path.exists() and "/" not in name and not name.endswith((".yaml", ".yml")):
             known = ", ".join(sorted(built_in_recipes()))
             raise UsageError(f"There is no recipe {name!r}: no such file, and the built-in ones are {known}.")
-    return load_recipe(path), path.parent
+    found, key = load_recipe(path), os.environ.get("HUBKIT_SIGNING_KEY")
+    return found.signed_with(Path(key)) if key else found, path.parent
 
 
 def built_in_recipes() -> dict[str, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 
 import click
 from rich.console import RenderableType
@@ -31,12 +32,21 @@ from hubkit.run import hubkit_home
 @click.argument("recipe", required=False)
 @click.option("--fresh", is_flag=True, help="Begin a new run instead of going on with the last one.")
 @click.option("--only", metavar="VARIANT", help="Publish this variant alone.")
+@click.option(
+    "--sign-key", type=click.Path(path_type=Path), metavar="FILE", help="Sign it with this EC private key (PEM)."
+)
 @click.option("--open/--no-open", "opens", default=None, help="Open the model's page at the end, or do not.")
 @confirm_option
 @hub_option
 @speaks
 def release(
-    recipe: str | None, fresh: bool, only: str | None, opens: bool | None, yes: bool, hub_name: str | None
+    recipe: str | None,
+    fresh: bool,
+    only: str | None,
+    sign_key: Path | None,
+    opens: bool | None,
+    yes: bool,
+    hub_name: str | None,
 ) -> None:
     """Train, measure, gate and publish what RECIPE says.
 
@@ -48,6 +58,7 @@ def release(
     hubkit release                         ./hubkit.yaml, on the Hub that it names
     """
     found, folder = find_recipe(recipe)
+    found = found.signed_with(sign_key) if sign_key else found
     if only is not None and only not in found.variants:
         raise UsageError(f"There is no variant {only!r}; the recipe has {', '.join(found.variants)}.")
     target = find_target(hub_name, found)
