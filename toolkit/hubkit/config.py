@@ -190,6 +190,9 @@ class Recipe(Model):
     gates: Gates
     card: Card
     space: Space | None = None
+    protected: tuple[Branch, ...] = Field(
+        (), strict=False, description="branches and tags that `hubkit revisions` changes only with --force"
+    )
 
     def chain(self, stage: str) -> tuple[str, ...]:
         """The stages whose training leads to ``stage``'s adapter, first to last."""
