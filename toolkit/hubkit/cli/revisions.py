@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from rich.table import Table
 from rich.text import Text
 
 from hubkit import revisions as core
@@ -18,7 +19,6 @@ from hubkit.output import megabytes, percent, printable, table
 from hubkit.run import hubkit_home, release_lock
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_HEADS = ("revision", "kind", "commit", "date (UTC)", "stops (merged)#", "benchmarks#", "size#", "last commit")
 _force_option = click.option("--force", is_flag=True, help="Even when something speaks against it.")
 
 
@@ -60,20 +60,17 @@ def list_(repo: str, pull_requests: bool, repo_type: RepoType, hub_name: str | N
     hubkit revisions list hubkit/tiny-hermes-dpo
     """
     found = core.list_revisions(_hub(hub_name), repo, repo_type, pull_requests=pull_requests)
-    rows = [
-        (
-            item.name,
-            item.kind,
-            item.commit[:12],
-            _minute(item.date),
-            _share((item.stop_rates or {}).get("merged")),
-            _share(item.average),
-            megabytes(item.size),
-            printable(item.title or ""),
-        )
-        for item in found
-    ]
-    output_of().result([asdict(item) for item in found], table(_HEADS, rows))
+    cells: dict[str, list[str]] = {
+        "revision": [item.name for item in found],
+        "kind": [item.kind for item in found],
+        "commit": [item.commit[:12] for item in found],
+        "date (UTC)": [_minute(item.date) for item in found],
+        "stops#": [_share((item.stop_rates or {}).get("merged")) for item in found],
+        "scores#": [_share(item.average) for item in found],
+        "size#": [megabytes(item.size) for item in found],
+        "last commit": [printable(item.title or "") for item in found],
+    }
+    output_of().result([asdict(item) for item in found], _fitted(cells, "revision", ("last commit", "kind")))
 
 
 @revisions.command()
@@ -88,21 +85,17 @@ def history(repo: str, branch: str, limit: int, repo_type: RepoType, hub_name: s
     hubkit revisions history hubkit/tiny-hermes-dpo main
     """
     found = core.history(_hub(hub_name), repo, branch, repo_type, limit=limit)
-    heads = ("commit", "date (UTC)", "what", "files changed#", "stops (merged)#", "benchmarks#", "size#", "title")
-    rows = [
-        (
-            item.commit[:12],
-            _minute(item.date),
-            item.kind,
-            str(item.changed) if item.changed else "none",
-            _share((item.stop_rates or {}).get("merged")),
-            _share(item.average),
-            megabytes(item.size),
-            printable(item.title),
-        )
-        for item in found
-    ]
-    output_of().result([item.to_json() for item in found], table(heads, rows))
+    cells: dict[str, list[str]] = {
+        "commit": [item.commit[:12] for item in found],
+        "date (UTC)": [_minute(item.date) for item in found],
+        "what": [item.kind for item in found],
+        "changed#": [str(item.changed or "none") for item in found],
+        "stops#": [_share((item.stop_rates or {}).get("merged")) for item in found],
+        "scores#": [_share(item.average) for item in found],
+        "size#": [megabytes(item.size) for item in found],
+        "title": [printable(item.title) for item in found],
+    }
+    output_of().result([item.to_json() for item in found], _fitted(cells, "title", ("size#", "scores#")))
 
 
 @revisions.command()
@@ -377,6 +370,20 @@ def _planned(change: core.BranchChange, most: int = 20) -> list[str]:
         kept = [*map(printable, plan.foreign[:5]), *([f"{len(plan.foreign) - 5} more"] if plan.foreign[5:] else [])]
         lines.append(f"  kept, for no release put it there: {', '.join(kept)} (--exact removes it)")
     return lines
+
+
+def _fitted(cells: dict[str, list[str]], folds: str, spare: tuple[str, ...]) -> Table:
+    """A table that breaks nothing but the column ``folds``; a narrow terminal is spared the columns ``spare``."""
+    width = output_of().data.width
+    needed = {head: max(len(text) for text in (head.rstrip("#"), *column)) for head, column in cells.items()}
+    for head in spare:
+        if sum(needed[left] + 2 for left in cells) - needed[folds] + min(needed[folds], 14) > width + 2:
+            cells = {left: column for left, column in cells.items() if left != head}
+    made = table(tuple(cells), zip(*cells.values(), strict=True))
+    for head, column in zip(cells, made.columns, strict=True):
+        column.no_wrap, column.overflow = head != folds, "fold"
+        column.min_width = None if head == folds else needed[head]
+    return made
 
 
 def _minute(date: str | None) -> str:
