@@ -10,7 +10,7 @@ from releases import REPO, Release, admin, target_of
 from samples import RECIPE_TEXT
 
 from hubkit import revisions
-from hubkit.errors import RefusedError, UsageError
+from hubkit.errors import ConflictError, RefusedError, UsageError
 from hubkit.hub import Hub, connect
 from hubkit.revisions.guards import names_revision
 from hubkit.server.process import Running
@@ -188,6 +188,16 @@ def test_delete(release: Release) -> None:
         revisions.delete(connected, REPO, "dpo-v0")
     revisions.create(connected, REPO, "try")
     assert revisions.delete(connected, REPO, "try").kind == "branch"
+
+
+def test_a_branch_that_moved_since_it_was_looked_at_is_not_removed(release: Release) -> None:
+    connected = connect(release.target)
+    seen = revisions.create(connected, REPO, "try").commit
+    moved = write(connected, "x.txt", "somebody's work", "try")
+    with pytest.raises(ConflictError, match="nothing was written over it"):
+        revisions.delete(connected, REPO, "try", at=seen)
+    assert connected.head(REPO, "try") == moved
+    revisions.delete(connected, REPO, "try", at=moved)
 
 
 def test_delete_a_tag(release: Release) -> None:

@@ -34,7 +34,7 @@ def shown(found: Comparison) -> Iterator[RenderableType]:
     counts = ", ".join(f"{len(found.files.of_kind(kind))} {kind}" for kind in ("changed", "added", "removed"))
     yield from _part(
         f"Files: {counts}, {found.same_files} the same",
-        ("", "file", "before#", "after#"),
+        ("", "before#", "after#", "file"),
         [_file_row(change) for change in found.files.changes],
     )
     if found.measured:
@@ -66,7 +66,7 @@ def _part(title: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -
 
 def _file_row(change: Change) -> tuple[str, ...]:
     sizes = (megabytes(entry.size) if entry else "" for entry in (change.before, change.after))
-    return (change.kind, printable(change.path), *sizes)
+    return (change.kind, *sizes, printable(change.path))
 
 
 def _figure(name: str, value: float | None) -> str:
@@ -114,12 +114,14 @@ def _tensor_row(change: TensorChange) -> tuple[str, ...]:
     old, new = change.before, change.after
     forms = [f"{tensor.dtype} {list(tensor.shape)}" for tensor in (old, new) if tensor]
     what = " → ".join(dict.fromkeys(forms))
+    folder = change.file.rpartition("/")[0]
+    name = printable(f"{folder}: {change.name}" if folder else change.name)
     if old is None or new is None:
-        return ("added" if old is None else "removed", printable(change.name), what)
+        return ("added" if old is None else "removed", name, what)
     if change.relative is not None:
         figure = f"{change.relative:.2e}"
     elif change.read:
         figure = "not finite" if change.difference is None else "from zero"
     else:
         figure = "other shape" if old.shape != new.shape else "not read"
-    return (figure, printable(change.name), what)
+    return (figure, name, what)

@@ -212,7 +212,7 @@ def delete(
     hub = _hub(hub_name)
     plan = core.delete(hub, repo, name, repo_type, is_tag=is_tag, force=force, dry_run=True)
     if _agreed(False, dry_run, yes, f"Remove the {plan.kind} {name} of {repo}, at {plan.commit[:12]}?"):
-        core.delete(hub, repo, name, repo_type, is_tag=is_tag, force=True)
+        core.delete(hub, repo, name, repo_type, is_tag=is_tag, at=plan.commit, force=True)
     _tell_named(repo, plan, dry_run, f"{name} was at {plan.commit}", removed=name)
 
 

@@ -57,11 +57,19 @@ def pointed_to_by(hub: Hub, repo: str, name: str, commit: str, repo_type: RepoTy
                 return f"the card on {branch!r} ({path}) speaks of it"
     for space in _spaces_of(hub, repo) if repo_type == "model" else ():
         for path in _SPACE_FILES:
-            raw = hub.read_file(space, path, MAIN, "space")
-            text = raw.decode("utf-8", "replace") if raw else ""
+            text = _text(hub, space, path)
             if repo in text and (commit in text or names_revision(text, name)):
                 return f"the Space {space} loads it ({path})"
     return None
+
+
+def _text(hub: Hub, space: str, path: str) -> str:
+    """A file of a Space; empty when it has none that this token may read."""
+    try:
+        raw = hub.read_file(space, path, MAIN, "space")
+    except (UsageError, RefusedError):
+        return ""
+    return raw.decode("utf-8", "replace") if raw else ""
 
 
 def names_revision(text: str, name: str) -> bool:

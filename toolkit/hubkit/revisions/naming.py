@@ -11,6 +11,7 @@ from hubkit.config import MAIN
 from hubkit.errors import ConflictError, HubkitError, RefusedError, UsageError
 from hubkit.hub import Hub, RepoType
 from hubkit.names import ref_problem
+from hubkit.publishing import moved
 from hubkit.revisions.guards import pointed_to_by
 from hubkit.revisions.listing import commit_of
 from hubkit.wire import pause_before_retry
@@ -85,12 +86,14 @@ def delete(
     repo_type: RepoType = "model",
     *,
     is_tag: bool = False,
+    at: str | None = None,
     force: bool = False,
     dry_run: bool = False,
 ) -> Named:
     """Remove the branch ``name``, or the tag: when there is no such branch, or with ``is_tag``.
 
-    RefusedError for main, always, and unless ``force`` for what a card of the repo or a Space points to.
+    RefusedError for main, always, and unless ``force`` for what a card of the repo or a Space points to. ConflictError
+    when it does not name the commit ``at`` any more.
     """
     refs = hub.refs(repo, repo_type)
     is_tag = is_tag or (name not in refs.branches and name in refs.tags)
@@ -101,6 +104,8 @@ def delete(
     if commit is None:
         what = "tag" if is_tag else "branch or tag"
         raise UsageError(f"{repo} has no {what} {name!r}.", hint=f"`hubkit revisions list {repo}` shows what it has.")
+    if at is not None and commit != at:
+        raise moved(repo, name, at, commit)
     if not force and (reader := pointed_to_by(hub, repo, name, commit, repo_type)):
         raise RefusedError(
             f"The {kind} {name!r} of {repo} is in use: {reader}, and would find nothing.",
