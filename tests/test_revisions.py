@@ -325,7 +325,7 @@ def test_prune_removes_what_was_overtaken(release: Release) -> None:
     connected = connect(release.target)
     release.promote()
     revisions.create(connected, REPO, "staging/main", "dpo-v0")
-    old = write(connected, "x.txt", "never promoted", "staging/main")
+    old = write(connected, "config.json", "{}", "staging/main")
     assert told(connected)["staging/main"] == (False, "its release was never promoted")
     staged = connected.history(REPO, old)[0].date
     until(lambda: datetime.now(UTC) - datetime.fromisoformat(staged) >= timedelta(seconds=1), 5)  # dates have seconds
