@@ -27,6 +27,12 @@ def test_a_small_recipe_has_all_it_needs() -> None:
     assert recipe.publishing_order() == ("dpo-v0", "main"), "main moves last, wherever it stands"
 
 
+def test_protected_branches() -> None:
+    assert parse_recipe(RECIPE_TEXT).protected == ()
+    assert parse_recipe(RECIPE_TEXT + "protected: [main, v1]\n").protected == ("main", "v1")
+    assert "'a b' cannot be a branch" in mistakes(RECIPE_TEXT + "protected: [a b]\n")
+
+
 def test_numbers_are_read_as_people_write_them() -> None:
     args = parse_recipe(RECIPE_TEXT).stages["dpo"].args
     assert args == {"learning_rate": 5e-5, "max_length": 40, "bf16": True}

@@ -1,6 +1,6 @@
 """Trees compared by what a Hub shows of them."""
 
-from hubkit.diff import Entry, compare, short_list, tree_of
+from hubkit.diff import Entry, compare, short_list, tree_digest, tree_of
 from hubkit.files import Digests, Manifest
 
 
@@ -15,6 +15,22 @@ def test_what_was_added_removed_and_changed() -> None:
     assert found.changed[0].sentence == "b has other content (2 → 2 bytes)"
     assert "4 bytes" in found.added[0].sentence and "3 bytes" in found.removed[0].sentence
     assert not compare(before, before)
+
+
+def test_a_change_as_plain_values() -> None:
+    found = compare({"a": Entry(1, git="x"), "b": Entry(2, git="y")}, {"b": Entry(3, git="z"), "c": Entry(4, git="w")})
+    assert [change.to_json() for change in found.changes] == [
+        {"path": "a", "kind": "removed", "before": 1, "after": None},
+        {"path": "b", "kind": "changed", "before": 2, "after": 3},
+        {"path": "c", "kind": "added", "before": None, "after": 4},
+    ]
+
+
+def test_equal_trees_have_equal_digests() -> None:
+    tree = {"a": Entry(1, git="x"), "b": Entry(2, sha256="y")}
+    assert tree_digest(tree) == tree_digest(dict(reversed(tree.items())))
+    others = [{"a": Entry(1, git="x")}, {**tree, "a": Entry(1, git="z")}, {"c": tree["a"], "b": tree["b"]}]
+    assert len({tree_digest(tree), *map(tree_digest, others)}) == 4
 
 
 def test_a_manifest_equals_either_digest_that_a_hub_shows() -> None:

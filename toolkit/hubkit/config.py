@@ -206,6 +206,9 @@ class Recipe(Model):
     card: Card
     space: Space | None = None
     sign: Sign | None = None
+    protected: tuple[Branch, ...] = Field(
+        (), strict=False, description="branches and tags that `hubkit revisions` changes only with --force"
+    )
 
     def signed_with(self, key: Path) -> Recipe:
         """This recipe, signed by the private key in the file ``key`` whatever it says itself."""

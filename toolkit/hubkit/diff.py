@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from hubkit.files import Digests, Manifest
+from hubkit.files import Digests, Manifest, digest_of
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ def entry_of(item: Digests) -> Entry:
     return Entry(item.size, item.sha256, item.git)
 
 
+def tree_digest(tree: Tree) -> str:
+    """sha256 over the paths and the digests that a Hub shows: equal for two of its commits that hold the same files."""
+    return digest_of([[path, item.size, item.sha256 or item.git] for path, item in sorted(tree.items())])
+
+
 @dataclass(frozen=True)
 class Change:
     """One path that differs; ``before`` or ``after`` is None when it was added or removed."""
@@ -60,6 +66,11 @@ class Change:
         if self.before is None:
             return "added"
         return "removed" if self.after is None else "changed"
+
+    def to_json(self) -> dict[str, Any]:
+        """``{path, kind, before, after}``: sizes in bytes, None where there is no such file."""
+        sizes = [entry.size if entry else None for entry in (self.before, self.after)]
+        return {"path": self.path, "kind": self.kind, "before": sizes[0], "after": sizes[1]}
 
     @property
     def sentence(self) -> str:

@@ -244,25 +244,86 @@ def holds_release(tree: Tree, wanted: Tree, gone: frozenset[str] = frozenset()) 
     return not compare(wanted, {path: tree[path] for path in wanted if path in tree}) and not gone & tree.keys()
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What makes ``branch`` hold the tree of the commit ``source``, as read at one moment. Nothing is written yet.
+
+    ``head`` is the branch's commit, the parent of what is to come; None: there is no such branch. ``wanted`` is the
+    tree that it will hold, with the ``foreign`` files that stay.
+    """
+
+    branch: str
+    source: str
+    head: str | None
+    wanted: Tree
+    change: TreeDiff
+    foreign: tuple[str, ...] = ()
+
+
+def plan(
+    hub: Hub, repo: str, branch: str, source: str, *, keep_foreign: bool = False, repo_type: RepoType = "model"
+) -> Plan:
+    """How ``branch`` comes to hold the tree of the commit ``source``: exactly, or with files of other people kept.
+
+    Whose files those are is known only where hubkit put a manifest: with ``keep_foreign``, on the branch or at the
+    source, files stay that neither has and that no manifest of the branch names.
+    """
+    head = hub.head(repo, branch, repo_type)
+    wanted = hub.tree(repo, source, repo_type)
+    if head is None:
+        return Plan(branch, source, None, wanted, compare({}, wanted))
+    tree = hub.tree(repo, head, repo_type)
+    foreign: tuple[str, ...] = ()
+    if keep_foreign and (MANIFEST_PATH in tree or MANIFEST_PATH in wanted):
+        raw = hub.read_file(repo, MANIFEST_PATH, head, repo_type) if MANIFEST_PATH in tree else None
+        before = Provenance.parse(raw)
+        ours = before.paths if before else frozenset()
+        places = {path[:end] for path in wanted for end, char in enumerate(path) if char == "/"}
+        foreign = tuple(
+            path
+            for path in sorted(tree.keys() - wanted.keys() - ours)
+            if path not in places and not any(path.startswith(f"{file}/") for file in wanted)
+        )
+    kept = {**wanted, **{path: tree[path] for path in foreign}}
+    return Plan(branch, source, head, kept, compare(tree, kept), foreign)
+
+
+def carry_out(hub: Hub, repo: str, plan: Plan, *, title: str, repo_type: RepoType = "model") -> str:
+    """Do what ``plan`` says, in one commit on the head that it was made for, and return the branch's head.
+
+    The files are copied on the server; a branch that is not there is made at the source. Nothing is written when the
+    branch holds the tree already. ConflictError when it was moved since.
+    """
+    from huggingface_hub import CommitOperationCopy, CommitOperationDelete
+
+    if plan.head is None:
+        made = hub.create_branch(repo, plan.branch, plan.source, repo_type)
+        if made != plan.source:  # somebody else made it at the same moment
+            raise moved(repo, plan.branch, None, made)
+        return made
+    if not plan.change:
+        return plan.head
+    operations = [  # what goes comes first: a folder may take the place of a file
+        *(CommitOperationDelete(item.path) for item in plan.change.removed),
+        *(CommitOperationCopy(item.path, item.path, plan.source) for item in plan.change.changes if item.after),
+    ]
+    return commit(
+        hub, repo, plan.branch, plan.head, operations, lambda tree: not compare(tree, plan.wanted), title, repo_type
+    )
+
+
 def restore(
     hub: Hub, repo: str, branch: str, source: str, *, head: str, title: str, repo_type: RepoType = "model"
 ) -> str:
     """Make ``branch`` hold exactly the tree of the commit ``source``, in one commit on ``head``; returns the new head.
 
     The files are copied on the server. Nothing is written when the branch holds that tree already. ConflictError when
-    the branch is not at ``head`` any more.
+    it does not, and is not at ``head`` any more.
     """
-    from huggingface_hub import CommitOperationCopy, CommitOperationDelete
-
-    wanted = hub.tree(repo, source, repo_type)
-    change = compare(hub.tree(repo, head, repo_type), wanted)
-    if not change:
-        return head
-    operations = [
-        *(CommitOperationCopy(item.path, item.path, source) for item in change.changes if item.after),
-        *(CommitOperationDelete(item.path) for item in change.removed),
-    ]
-    return commit(hub, repo, branch, head, operations, lambda tree: not compare(tree, wanted), title, repo_type)
+    planned = plan(hub, repo, branch, source, repo_type=repo_type)
+    if planned.change and planned.head != head:
+        raise moved(repo, branch, head, planned.head)
+    return carry_out(hub, repo, planned, title=title, repo_type=repo_type)
 
 
 def move(
@@ -294,8 +355,8 @@ def move(
         return Move(head, head, False, foreign=foreign)
     change = compare(tree, wanted)
     operations = [
-        *(CommitOperationCopy(item.path, item.path, source) for item in change.changes if item.after),
         *(CommitOperationDelete(path) for path in sorted(gone)),
+        *(CommitOperationCopy(item.path, item.path, source) for item in change.changes if item.after),
     ]
     note(f"branch-begun[{branch}]", branch=branch, commit=head, source=source)
     done = commit(hub, repo, branch, head, operations, lambda found: holds_release(found, wanted, gone), title)

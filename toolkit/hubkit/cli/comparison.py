@@ -1,0 +1,127 @@
+"""`hubkit revisions diff` for people: a comparison as text and tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from hubkit.diff import Change
+from hubkit.output import megabytes, percent, printable, table
+from hubkit.revisions import Comparison
+from hubkit.revisions.documents import ABSENT, KeyChange
+from hubkit.revisions.weights import TensorChange, WeightChanges
+
+_MOST = 20
+"""Lines of a kind that are shown; --json has them all."""
+_CARD_LINES = 200
+_STYLES = {"+": "green", "-": "red", "@": "cyan"}
+
+
+def shown(found: Comparison) -> Iterator[RenderableType]:
+    """The comparison from the whole to the parts; what does not differ is left out."""
+    before, after = found.before, found.after
+    repos = (before.repo, before.repo if after.repo == before.repo else after.repo)
+    yield Text(f"{repos[0]} {before.revision} ({before.commit[:12]}) → ", "bold").append(
+        f"{repos[1] + ' ' if repos[0] != repos[1] else ''}{after.revision} ({after.commit[:12]})"
+    )
+    if not found.files:
+        yield Text(f"Both hold the same {found.same_files} files.")
+        return
+    counts = ", ".join(f"{len(found.files.of_kind(kind))} {kind}" for kind in ("changed", "added", "removed"))
+    yield from _part(
+        f"Files: {counts}, {found.same_files} the same",
+        ("", "before#", "after#", "file"),
+        [_file_row(change) for change in found.files.changes],
+    )
+    if found.measured:
+        rows = [
+            (printable(name), _figure(name, old), _figure(name, new)) for name, (old, new) in found.measured.items()
+        ]
+        yield from _part("Measured", ("", f"{before.revision}#", f"{after.revision}#"), rows)
+    yield from _keys("Card, front matter", found.metadata)
+    for path, changes in found.settings.items():
+        yield from _keys(path, changes)
+    if found.weights:
+        yield from _weights(found.weights)
+    if found.card:
+        yield Text("\nCard, text", "bold")
+        for line in found.card[:_CARD_LINES]:
+            yield Text(printable(line), _STYLES.get(line[:1], ""))
+        if len(found.card) > _CARD_LINES:
+            yield Text(f"and {len(found.card) - _CARD_LINES} more lines (--json has them all)")
+    for note in found.notes:
+        yield Text(f"Note: {printable(note)}", "yellow")
+
+
+def _part(title: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[RenderableType]:
+    yield Text(f"\n{title}", "bold")
+    yield table(heads, rows[:_MOST])
+    if len(rows) > _MOST:
+        yield Text(f"and {len(rows) - _MOST} more (--json has them all)")
+
+
+def _file_row(change: Change) -> tuple[str, ...]:
+    sizes = (megabytes(entry.size) if entry else "" for entry in (change.before, change.after))
+    return (change.kind, *sizes, printable(change.path))
+
+
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return "not told"
+    share = name.startswith("stop rate, ") or name == "benchmark average"
+    return percent(value) if share else f"{value:g}"
+
+
+def _keys(title: str, changes: Iterable[KeyChange]) -> Iterator[RenderableType]:
+    rows = [(printable(change.key), _value(change.before), _value(change.after)) for change in changes]
+    if rows:
+        yield from _part(title, ("key", "before", "after"), rows)
+
+
+def _value(value: Any) -> str:
+    """A value on one line, cut short."""
+    if value is ABSENT:
+        return "–"
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, RecursionError):
+        text = f"a {type(value).__name__}"
+    text = printable(text)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _weights(found: WeightChanges) -> Iterator[RenderableType]:
+    if not (found.changes or found.same or found.unread):
+        return
+    title = f"Tensors: {len(found.changes)} differ, {found.same} are the same"
+    if found.unread:
+        title += f", {found.unread} were not read"
+    read = [change for change in found.changes if change.relative is not None]
+    rest = [change for change in found.changes if change.relative is None]
+    ordered = [*rest, *sorted(read, key=lambda change: -(change.relative or 0.0))]
+    yield from _part(title, ("relative#", "tensor", "what"), [_tensor_row(change) for change in ordered])
+    if read:
+        yield Text("relative: Frobenius norm of the difference, divided by that of the tensor before", "dim")
+    if found.unread_bytes:
+        yield Text(f"Note: to read them too takes {megabytes(found.unread_bytes)} more (--limit GB).", "yellow")
+
+
+def _tensor_row(change: TensorChange) -> tuple[str, ...]:
+    old, new = change.before, change.after
+    forms = [f"{tensor.dtype} {list(tensor.shape)}" for tensor in (old, new) if tensor]
+    what = " → ".join(dict.fromkeys(forms))
+    folder = change.file.rpartition("/")[0]
+    name = printable(f"{folder}: {change.name}" if folder else change.name)
+    if old is None or new is None:
+        return ("added" if old is None else "removed", name, what)
+    if change.relative is not None:
+        figure = f"{change.relative:.2e}"
+    elif change.read:
+        figure = "not finite" if change.difference is None else "from zero"
+    else:
+        figure = "other shape" if old.shape != new.shape else "not read"
+    return (figure, name, what)

@@ -1,0 +1,53 @@
+"""A revision that is looked into: its small files whole, its large ones in parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hubkit.diff import Tree
+from hubkit.errors import RemoteError
+from hubkit.hub import Hub, RepoType
+from hubkit.revisions.listing import commit_of
+
+
+@dataclass(frozen=True)
+class Place:
+    """A revision of a repo: what the person called it, its commit, and its files."""
+
+    hub: Hub
+    repo: str
+    revision: str
+    commit: str
+    tree: Tree
+    repo_type: RepoType = "model"
+
+    def read(self, path: str) -> bytes:
+        """The whole of a small file; empty when the Hub does not have it."""
+        return self.hub.read_file(self.repo, path, self.commit, self.repo_type) or b""
+
+    def part(self, path: str, start: int, length: int) -> bytes:
+        """``length`` bytes of the file from ``start`` on. RemoteError when the Hub sends anything else."""
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import get_session, hf_raise_for_status  # type: ignore[attr-defined]
+
+        url = hf_hub_url(self.repo, path, repo_type=self.repo_type, revision=self.commit, endpoint=self.hub.endpoint)
+        headers = {"range": f"bytes={start}-{start + length - 1}", "accept-encoding": "identity"}
+        if self.hub.target.token:
+            headers["authorization"] = f"Bearer {self.hub.target.token}"
+
+        def read() -> bytes:
+            with get_session().stream("GET", url, headers=headers) as answer:
+                hf_raise_for_status(answer)
+                # Without 206 the whole file is on its way.
+                body = answer.read() if answer.status_code == 206 else b""
+            if len(body) != length:
+                raise RemoteError(f"{self.hub.endpoint} does not send parts of {path}.")
+            return bytes(body)
+
+        return self.hub.ask(read, repo=self.repo, revision=self.commit)
+
+
+def place_of(hub: Hub, repo: str, revision: str, repo_type: RepoType = "model") -> Place:
+    """The place that ``revision`` names now. UsageError when there is none."""
+    commit = commit_of(hub, repo, revision, repo_type)
+    return Place(hub, repo, revision, commit, hub.tree(repo, commit, repo_type), repo_type)
