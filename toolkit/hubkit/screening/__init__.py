@@ -13,7 +13,7 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -25,7 +25,7 @@ from hubkit.screening.filenames import PICKLE_SUFFIXES
 from hubkit.screening.problem import Problem
 from hubkit.tensors import open_header
 
-__all__ = ["PICKLE_SUFFIXES", "Problem", "screen", "screen_file"]
+__all__ = ["PICKLE_SUFFIXES", "Problem", "numbers_of", "screen", "screen_file", "screen_names"]
 
 _MAX_JSON = 64 * 1024 * 1024
 _MAX_YAML = 8 * 1024 * 1024
@@ -41,7 +41,6 @@ def screen(files: Mapping[str, Path], *, finite: Collection[str] = (), fits: boo
     """
     found = list(filenames.problems(files))
     sound = {path: files[path] for path in sorted(files.keys() - {problem.path for problem in found})}
-    found += [Problem(path, "secret", f"its name holds {what}") for path in files for what in _first_secret(path)]
     for path, local in sound.items():
         found += screen_file(path, local)
     regular = {path: local for path, local in sound.items() if stat.S_ISREG(_mode(local))}
@@ -57,6 +56,11 @@ def screen(files: Mapping[str, Path], *, finite: Collection[str] = (), fits: boo
     return [_masked(problem) for problem in found]
 
 
+def screen_names(paths: Iterable[str]) -> list[Problem]:
+    """The problems of the names of a tree that holds ``paths``."""
+    return [_masked(problem) for problem in filenames.problems(paths)]
+
+
 def screen_file(path: str, local: Path) -> list[Problem]:
     """The problems of one file's kind and content; at most one of each rule, but for secrets of several kinds."""
     try:
@@ -70,6 +74,11 @@ def screen_file(path: str, local: Path) -> list[Problem]:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             return [Problem(path, "special-file", f"is {_kind(local)}")]
         return [_masked(problem) for problem in _content(path, file)]
+
+
+def numbers_of(path: str, local: Path) -> list[Problem]:
+    """The problem of a sound safetensors file that holds NaN or infinite numbers; it is read once. Needs numpy."""
+    return [_masked(problem) for problem in weights.numbers(path, local)]
 
 
 def _content(path: str, file: IO[bytes]) -> list[Problem]:
@@ -92,7 +101,7 @@ def _safetensors(path: str, file: IO[bytes]) -> Iterator[Problem]:
         yield Problem(path, "safetensors", error.message.removeprefix(f"{path} ").rstrip("."))
         return
     words = "\n".join((*header.metadata, *header.metadata.values(), *header.tensors))
-    for what in _first_secret(words):
+    if what := secrets.first(words):
         yield Problem(path, "secret", f"its header holds {what}")
     if (key := places.in_json(dict(header.metadata))) is not None:
         yield Problem(path, "local-path", f"{_named(key)} of its metadata names a place on the machine that made it")
@@ -124,10 +133,6 @@ def _values(path: str, file: IO[bytes]) -> Iterator[Problem]:
 
 def _named(key: str) -> str:
     return repr(key) if key else "a value"
-
-
-def _first_secret(words: str) -> list[str]:
-    return [what for what, _ in secrets.find(words)][:1]
 
 
 def _masked(problem: Problem) -> Problem:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from hubkit.names import path_problem
+from hubkit.screening import secrets
 from hubkit.screening.problem import Problem
 
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz"})
@@ -39,6 +40,8 @@ def problems(paths: Iterable[str]) -> Iterator[Problem]:
             yield Problem(path, "private-file", "files of this name hold secrets")
         elif _is_training_state(path):
             yield Problem(path, "training-state", "was left by a training and is no part of a model")
+        elif what := secrets.first(path):
+            yield Problem(path, "secret", f"its name holds {what}")
         elif PurePosixPath(path).suffix.lower() in PICKLE_SUFFIXES:
             yield Problem(path, "pickle", "a format that can run code when it is loaded; use safetensors")
     folders = {str(folder): path for path in known for folder in PurePosixPath(path).parents}

@@ -2,8 +2,8 @@
 
 The shapes of the Hub and of what stands beside a training are our own; detect-secrets knows many more. Of its
 detectors those are taken whose shape is strict: its keyword and entropy detectors take tokenizers, digests, commit
-ids and images for secrets, and its Artifactory, Twilio and Telegram ones take words and dates. None of its verifiers,
-which would send what was found to a server, is ever called.
+ids and images for secrets, its Artifactory, Twilio and Telegram ones take words and dates, and its IBM ones take
+minutes for a large tokenizer. None of its verifiers, which would send what was found to a server, is ever called.
 """
 
 from __future__ import annotations
@@ -34,13 +34,17 @@ class _Shape:
 
 @dataclass(frozen=True)
 class _Pattern:
-    """Our own: a pattern whose group, or else the whole of it, is the secret."""
+    """Our own: a pattern whose group, or else the whole of it, is the secret. ``free``: nothing stuck to its left."""
 
     pattern: re.Pattern[str]
+    free: bool
 
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
         for found in self.pattern.finditer(text):
             group = found.re.groups and 1
+            # Looked at here and not by the pattern, which is searched for ten times faster when it begins with letters.
+            if self.free and not _FREE.fullmatch(text, max(0, found.start() - 20), found.start()):
+                continue
             if not _placeholder(found[group]):
                 yield found.span(group)
 
@@ -68,26 +72,25 @@ def _detector(module: str, name: str) -> _Detector:
     return found
 
 
-def _own(what: str, hints: str, pattern: str) -> _Shape:
-    return _Shape(what, tuple(hints.split()), _Pattern(re.compile(pattern, re.ASCII)))
+def _own(what: str, hints: str, pattern: str, *, free: bool = False) -> _Shape:
+    return _Shape(what, tuple(hints.split()), _Pattern(re.compile(pattern, re.ASCII), free))
 
 
-# Not within a long run of base64 for URLs, where such letters stand by chance.
-_FREE = r"(?<![A-Za-z0-9])(?<![A-Za-z0-9_-]{20})"
+# No letter before it, and not within a long run of base64 for URLs, where such letters stand by chance.
+_FREE = re.compile(r"(?![A-Za-z0-9_-]{20})(?:.*[^A-Za-z0-9])?", re.DOTALL)
 _MIXED = r"(?=[\w.-]{0,80}[0-9])(?=[\w.-]{0,80}[A-Za-z])"
 _IS = r"[\"']?\s{0,3}[:=,(]\s{0,3}[\"']?"
 
 _SHAPES = (
     # huggingface.co/docs/hub/security-tokens; huggingface_hub names api_org_ and hf_jwt_
-    _own("a Hugging Face token", "hf_ api_org_", _FREE + r"(?:hf|api_org)_[A-Za-z0-9]{30,}"),
+    _own("a Hugging Face token", "hf_ api_org_", r"(?:hf|api_org)_[A-Za-z0-9]{30,}", free=True),
     _own(
         "a Hugging Face token",
         "hf_oauth_ hf_jwt_",
-        _FREE + r"hf_(?:oauth|jwt)_(?=[\w.-]{0,80}[0-9])(?=[\w.-]{0,80}[A-Z])[A-Za-z0-9._-]{20,}",
-    ),
-    _own("a GitHub token", "ghp_ gho_ ghu_ ghs_ ghr_", _FREE + r"gh[pousr]_[A-Za-z0-9]{36,}"),
+        r"hf_(?:oauth|jwt)_(?=[\w.-]{0,80}[0-9])(?=[\w.-]{0,80}[A-Z])[A-Za-z0-9._-]{20,}", free=True),
+    _own("a GitHub token", "ghp_ gho_ ghu_ ghs_ ghr_", r"gh[pousr]_[A-Za-z0-9]{36,}", free=True),
     _own("a GitHub token", "github_pat_", r"github_pat_[A-Za-z0-9_]{60,}"),
-    _own("an AWS access key", "akia asia", r"(?<![A-Za-z0-9/+=_-])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9/+])"),
+    _own("an AWS access key", "akia asia", r"(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9/+])", free=True),
     _own(
         "an AWS secret key",
         "aws",
@@ -96,8 +99,7 @@ _SHAPES = (
     _own(
         "an OpenAI or Anthropic key",
         "sk-",
-        _FREE + r"sk-(?:(?:ant|proj|svcacct|admin|or)-[A-Za-z0-9_-]{32,}|[A-Za-z0-9]{32,})",
-    ),
+        r"sk-(?:(?:ant|proj|svcacct|admin|or)-[A-Za-z0-9_-]{32,}|[A-Za-z0-9]{32,})", free=True),
     _own(
         "a Weights & Biases key",
         "wandb",
@@ -106,17 +108,23 @@ _SHAPES = (
     _own("a Weights & Biases key", "wandb_v", r"wandb_v\d_[A-Za-z0-9_]{40,}"),
     _own("a private key", "private", r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"),
     _own("a private key", "putty-user-key-file", r"PuTTY-User-Key-File-\d"),
-    _own("a Google key", "aiza ya29. gocspx-", _FREE + r"(?:AIza|ya29\.|GOCSPX-)[A-Za-z0-9_-]{28,}"),
-    _own("a Groq, xAI or Perplexity key", "gsk_ xai- pplx-", _FREE + r"(?:gsk_|xai-|pplx-)[A-Za-z0-9]{40,}"),
-    _own("a Replicate key", "r8_", _FREE + r"r8_[A-Za-z0-9]{37}(?![A-Za-z0-9])"),
+    _own("a Google key", "aiza ya29. gocspx-", r"(?:AIza|ya29\.|GOCSPX-)[A-Za-z0-9_-]{28,}", free=True),
+    _own("a Groq, xAI or Perplexity key", "gsk_ xai- pplx-", r"(?:gsk_|xai-|pplx-)[A-Za-z0-9]{40,}", free=True),
+    _own("a Replicate key", "r8_", r"r8_[A-Za-z0-9]{37}(?![A-Za-z0-9])", free=True),
     _own("a LangSmith key", "lsv2_", r"lsv2_(?:pt|sk)_[0-9a-f]{32}_[0-9a-f]{10}"),
     _own("a Kaggle key", "kgat_", r"KGAT_[0-9a-f]{32}"),
     _own("a Kaggle key", "kaggle", r"(?i:kaggle)(?s:.{0,80}?)(?i:key)\W{1,8}([0-9a-f]{32})(?![0-9a-f])"),
     _own("a Docker token", "dckr_", r"dckr_(?:pat|oat)_[A-Za-z0-9_-]{27,}"),
     _own("a DigitalOcean token", "_v1_", r"do[opr]_v1_[0-9a-f]{64}"),
-    _own("an npm token", "npm_", _FREE + r"npm_[A-Za-z0-9]{36}(?![A-Za-z0-9])"),
+    _own("an npm token", "npm_", r"npm_[A-Za-z0-9]{36}(?![A-Za-z0-9])", free=True),
+    # discord.com/developers/docs/reference; the dot first, as few places have one there
+    _own(
+        "a Discord token",
+        ".",
+        r"\.(?:(?<=[MNO][\w-]{23}\.)|(?<=[MNO][\w-]{24}\.)|(?<=[MNO][\w-]{25}\.))[\w-]{6}\.[\w-]{27,38}(?![\w-])",
+    ),
     _own("a Telegram token", ":aa", r"(?<![\w:])[0-9]{8,10}:AA[A-Za-z0-9_-]{33}(?![\w-])"),
-    _own("a Twilio key", "sk", r"(?<![A-Za-z0-9/+=_-])SK[0-9a-f]{32}(?![A-Za-z0-9/+])"),
+    _own("a Twilio key", "sk", r"SK[0-9a-f]{32}(?![A-Za-z0-9/+])", free=True),
     _own(
         "a password in a URL",
         "://",
@@ -124,7 +132,8 @@ _SHAPES = (
     ),
     _own(
         "a key or token with its name",
-        "key token secret bearer",
+        "apikey api_key api-key secretkey secret_key secret-key accesstoken access_token access-token"
+        " authtoken auth_token auth-token clientsecret client_secret client-secret",
         r"(?i:api[_-]?key|secret[_-]?key|access[_-]?token|auth[_-]?token|client[_-]?secret)"
         + _IS + _MIXED + r"([A-Za-z0-9_-]{32,})",
     ),
@@ -133,11 +142,8 @@ _SHAPES = (
         for what, hints, module, name in (
             ("an Azure storage key", "accountkey=", "azure_storage_key", "AzureStorageKeyDetector"),
             ("a Cloudant password", "cloudant", "cloudant", "CloudantDetector"),
-            ("a Discord token", ".", "discord", "DiscordBotTokenDetector"),
             ("a GitLab token", "glpat- gldt- glft- glsoat- glrt- gr1348941 glcbt- glimt- glptt- glagent- gloas-",
              "gitlab_token", "GitLabTokenDetector"),
-            ("an IBM cloud key", "ibm", "ibm_cloud_iam", "IbmCloudIamDetector"),
-            ("an IBM storage key", "secret", "ibm_cos_hmac", "IbmCosHmacDetector"),
             ("a JSON web token", "eyj", "jwt", "JwtTokenDetector"),
             ("a Mailchimp key", "-us", "mailchimp", "MailchimpDetector"),
             ("an npm token", "_authtoken", "npm", "NpmDetector"),
@@ -191,6 +197,11 @@ def find(text: str) -> Iterator[tuple[str, int]]:
     for view in views:
         for what, start, _ in spans(view):
             yield what, view.count("\n", 0, start)
+
+
+def first(text: str) -> str | None:
+    """What the first secret found in ``text`` is; None when there is none."""
+    return next((what for what, _ in find(text)), None)
 
 
 def _unescaped(found: re.Match[str]) -> str:

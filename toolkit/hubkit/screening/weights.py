@@ -32,12 +32,10 @@ def problems(files: Mapping[str, Path], known_finite: Collection[str], *, fits: 
             try:
                 with local.open("rb") as file:
                     headers[path] = open_header(file, path)
-                    if path not in known_finite and finite.can_look():
-                        bad = finite.first_not_finite(file, headers[path])
-                        if bad is not None:
-                            yield Problem(path, "not-finite", f"{bad!r} holds a NaN or an infinite number")
             except RefusedError:
                 continue
+            if path not in known_finite:
+                yield from numbers(path, local)
     root = {path: header for path, header in headers.items() if "/" not in path and not path.startswith("adapter_")}
     broken = {path for path in files if path.endswith(".safetensors") and path not in headers}
     whole = True
@@ -49,6 +47,14 @@ def problems(files: Mapping[str, Path], known_finite: Collection[str], *, fits: 
         yield from declared(config, root)
         if fits and whole:
             yield from _architecture(files, root)
+
+
+def numbers(path: str, local: Path) -> Iterator[Problem]:
+    """Whether a tensor of the sound safetensors file ``local`` holds a NaN or an infinite number. Needs numpy."""
+    if path.endswith(".safetensors") and finite.can_look():
+        with local.open("rb") as file:
+            if (bad := finite.first_not_finite(file, open_header(file, path))) is not None:
+                yield Problem(path, "not-finite", f"{bad!r} holds a NaN or an infinite number")
 
 
 def _index(files: Mapping[str, Path], root: Mapping[str, Header], broken: Collection[str]) -> Iterator[Problem]:
