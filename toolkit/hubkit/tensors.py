@@ -37,8 +37,9 @@ DTYPE_NAMES: Mapping[str, str] = {"float64": "F64", "float32": "F32", "float16":
 _LONGEST = 4096
 """Letters of a tensor's name, and of what is said of it; the longest real ones have about 150."""
 _BLANK = re.compile(r"[ \t\n\r]*")
-_WORD = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_NEXT = re.compile(r'["{}]')
+# Possessive: nothing is remembered to go back to, however long a word or an object is.
+_WORD = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_FLAT = re.compile(r'\{(?:[^"{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+\}', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +168,9 @@ def _end_of_word(text: str, start: int) -> int:
 def _end_of_value(text: str, start: int) -> int:
     if text[start : start + 1] != "{":
         return _end_of_word(text, start)
-    place = start + 1
-    while found := _NEXT.search(text, place):
-        if found[0] == "}":
-            return found.end()
-        if found[0] == "{":
-            raise ValueError("an object within an object")
-        place = _end_of_word(text, found.start())
-    raise ValueError("an object without an end")
+    if found := _FLAT.match(text, start):
+        return found.end()
+    raise ValueError("an object that holds another, or has no end")
 
 
 def _as_written(text: str) -> str:

@@ -139,7 +139,8 @@ def _screened(source: Source) -> Iterator[Finding]:
     for item in (*screen_names(source.files()), *source.screened()):
         by_name = PurePosixPath(item.path).suffix.lower() in PICKLE_SUFFIXES
         by_header = item.rule == "safetensors" and "/" not in item.path and not item.path.startswith("adapter_")
-        if not by_header and not (item.rule == "pickle" and by_name):
+        by_card = item.rule == "front-matter" and item.path == "README.md"
+        if not (by_header or by_card or (item.rule == "pickle" and by_name)):
             yield Finding("error" if item.rule in _GRAVE else "warning", item.sentence)
 
 

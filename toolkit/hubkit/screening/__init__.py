@@ -18,12 +18,13 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from hubkit.errors import RefusedError
+from hubkit.errors import RefusedError, UsageError
 from hubkit.files import os_error
 from hubkit.screening import content, filenames, places, secrets, text, weights
 from hubkit.screening.filenames import PICKLE_SUFFIXES
 from hubkit.screening.problem import Problem
 from hubkit.tensors import open_header
+from hubkit.yamltext import parse_yaml
 
 __all__ = ["PICKLE_SUFFIXES", "Problem", "numbers_of", "screen", "screen_file", "screen_names"]
 
@@ -70,9 +71,10 @@ def screen_file(path: str, local: Path) -> list[Problem]:
         if error.errno not in {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP, errno.ENOENT}:
             raise os_error(error, local) from error
         return [Problem(path, "special-file", f"is {_kind(local)}")]
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        return [Problem(path, "special-file", f"is {_kind(local)}")]
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            return [Problem(path, "special-file", f"is {_kind(local)}")]
         return [_masked(problem) for problem in _content(path, file)]
 
 
@@ -127,8 +129,20 @@ def _values(path: str, file: IO[bytes]) -> Iterator[Problem]:
         before = 0
         if suffix == ".md":
             said, before = places.front_matter(said) or "", 1
+            yield from _front_matter(path, said)
         if line := places.in_yaml(said):
             yield Problem(path, "local-path", f"line {line + before:,} names a place on the machine that made it")
+
+
+def _front_matter(path: str, said: str) -> Iterator[Problem]:
+    """Whether the Hub, and any other reader of YAML, will read the same of a card."""
+    try:
+        value, _ = parse_yaml(said, path)
+    except UsageError as error:
+        yield Problem(path, "front-matter", error.message.removeprefix(f"{path}:").strip().rstrip("."))
+        return
+    if said and not isinstance(value, dict):
+        yield Problem(path, "front-matter", "its front matter has no keys")
 
 
 def _named(key: str) -> str:

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from hubkit.tensors import INDEX
 
-_SECONDS = 120
+_SECONDS = 60
+"""Of computing; transformers takes five to be imported, and less than that for a model of any size."""
 _MEMORY = 16 * 2**30
 """Bytes of address space: torch maps several times what it uses."""
 _PASSED = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "OMP_NUM_THREADS")

@@ -11,6 +11,8 @@ import pickletools
 import re
 import struct
 import tarfile
+import warnings
+from collections.abc import Iterator
 from typing import IO
 
 _HEAD = 64 * 1024
@@ -47,7 +49,7 @@ def _is_stream(start: bytes) -> bool:
     codes = named = 0
     marked = start[:1] == b"\x80"
     try:
-        for code, argument, _ in pickletools.genops(start):
+        for code, argument, _ in _operations(start):
             codes += 1
             if code.name in {"GLOBAL", "INST"}:
                 # Text may begin like this opcode too, but seldom with two names on two lines.
@@ -62,6 +64,12 @@ def _is_stream(start: bytes) -> bool:
     except (ValueError, IndexError, struct.error, OverflowError, UnicodeError):
         pass
     return marked and start[1:2] in {b"\x00", b"\x01", b"\x02", b"\x03", b"\x04", b"\x05"} and codes > 3
+
+
+def _operations(start: bytes) -> Iterator[tuple[pickletools.OpcodeInfo, object, int | None]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of backslashes in what is no pickle
+        yield from pickletools.genops(start)
 
 
 def _ends_in_zip(file: IO[bytes]) -> bool:

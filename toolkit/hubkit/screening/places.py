@@ -11,7 +11,7 @@ _ROOTS = (
     "|content|kaggle|dbfs|runpod-volume|teamspace|notebooks|storage|local|network-volume|raid|nvme"
 )
 _PLACE = re.compile(
-    r"(?<![\w.:/~%&?=#@+-])(?:"
+    r"(?<![\w.:/~%&?#@+-])(?:"
     rf"/(?:{_ROOTS})/[^\s/\"']"
     r"|~/[^\s\"']"
     r"|[A-Za-z]:(?:\\+|/(?!/))(?:[\w. ()-]+[\\/]|Users|\w+\.\w)"

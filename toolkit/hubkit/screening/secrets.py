@@ -130,13 +130,6 @@ _SHAPES = (
         "://",
         r"[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"'<>{}$\\]{0,80}:([^\s/:@\"'<>{}$*\\]{3,200})@(?!example\.)[A-Za-z0-9\[]",
     ),
-    _own(
-        "a key or token with its name",
-        "apikey api_key api-key secretkey secret_key secret-key accesstoken access_token access-token"
-        " authtoken auth_token auth-token clientsecret client_secret client-secret",
-        r"(?i:api[_-]?key|secret[_-]?key|access[_-]?token|auth[_-]?token|client[_-]?secret)"
-        + _IS + _MIXED + r"([A-Za-z0-9_-]{32,})",
-    ),
     *(
         _Shape(what, tuple(hints.split()), _Library(module, name))
         for what, hints, module, name in (
@@ -155,6 +148,14 @@ _SHAPES = (
             ("a Stripe key", "k_live_", "stripe", "StripeDetector"),
         )
     ),
+    # last, as it says the least
+    _own(
+        "a key or token with its name",
+        "apikey api_key api-key secretkey secret_key secret-key accesstoken access_token access-token"
+        " authtoken auth_token auth-token clientsecret client_secret client-secret",
+        r"(?i:api[_-]?key|secret[_-]?key|access[_-]?token|auth[_-]?token|client[_-]?secret)"
+        + _IS + _MIXED + r"([A-Za-z0-9_-]{32,})",
+    ),
 )  # fmt: skip
 _PLACEHOLDER = re.compile(
     r"(?i)pass(?:word|wd)?|pwd|secret|token|changeme|user(?:name)?|(?:your|my|the)[_-].*|.*example.*"
@@ -169,12 +170,15 @@ def _placeholder(value: str) -> bool:
 
 
 def spans(text: str) -> Iterator[tuple[str, int, int]]:
-    """(what it is, start, end) of each secret in ``text``, as it stands."""
+    """(what it is, start, end) of each secret in ``text``, as it stands; a place is told once."""
     lowered = text.lower()
+    taken: list[tuple[int, int]] = []
     for shape in _SHAPES:
         if any(hint in lowered for hint in shape.hints):
             for start, end in shape.finder.spans(text):
-                yield shape.what, start, end
+                if not any(begin < end and start < stop for begin, stop in taken):
+                    taken.append((start, end))
+                    yield shape.what, start, end
 
 
 def mask(text: str) -> str:
