@@ -158,15 +158,15 @@ _SHAPES = (
     ),
 )  # fmt: skip
 _PLACEHOLDER = re.compile(
-    r"(?i)pass(?:word|wd)?|pwd|secret|token|changeme|user(?:name)?|(?:your|my|the)[_-].*|.*example.*"
+    r"(?i)pass(?:word|wd)?|pwd|secret|token|changeme|user(?:name)?|(?:your|my|the)[_-].*|(?:.*[_-])?x+"
 )
 _ESCAPE = re.compile(r"\\+(?:(?:u00|x|U000000)([0-7][0-9a-fA-F])|([nrtbf0])|([^\w\s]|_))")
 _SPACE = " "
 
 
 def _placeholder(value: str) -> bool:
-    """Whether ``value`` stands for a secret in a text for people: one letter again and again, ``your-token``."""
-    return len(set(re.split(r"[_-]", value)[-1])) == 1 or bool(_PLACEHOLDER.fullmatch(value))
+    """Whether ``value`` stands for a secret in a text for people: ``hf_xxxx``, ``your-token``."""
+    return bool(_PLACEHOLDER.fullmatch(value))
 
 
 def spans(text: str) -> Iterator[tuple[str, int, int]]:
