@@ -167,7 +167,7 @@ def test_names_that_differ_in_case_only(tmp_path: Path) -> None:
         TOKEN,
         "ghp_" + "a1" * 18,
         "AKIA" + "ABCDEFGH12345678",
-        "sk-ant-" + "x" * 40,
+        "sk-ant-" + "x1" * 20,
         "-----BEGIN OPENSSH PRIVATE KEY-----",
     ],
 )

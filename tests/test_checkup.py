@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import shutil
 import struct
 import subprocess
@@ -10,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import CommitOperationAdd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -143,6 +146,69 @@ def test_what_the_files_are(model, name, content, level, says):
     assert says in said(look(model), level)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "level", "says"),
+    [
+        ("work.ipynb", json.dumps({"cells": [{"source": ["x = 'ghp_" + "a1B2" * 9 + "'"]}]}), "error", "GitHub token"),
+        (".env", "A=1", "error", "hold secrets"),
+        ("optimizer.pt", "x", "warning", "left by a training"),
+        ("trainer_state.json", "{}", "warning", "left by a training"),
+        ("notes.json", pickle.dumps({}), "error", "is a pickle by its content"),
+        ("recipe.yaml", "a: [x, /home/me/x]", "warning", "local-path"),
+        ("con.txt", "x", "error", "device name"),
+        ("ConfiG.json", "{}", "error", "upper and lower case"),
+        ("other.md", "---\na: 1\na: 2\n---\n", "warning", "front-matter"),
+    ],
+)
+@pytest.mark.parametrize("place", ["folder", "repo"])
+def test_a_folder_and_a_repo_are_screened_alike(model, hub, tmp_path, place, name, content, level, says):
+    (model / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    source = FolderSource(model)
+    if place == "repo":
+        connection = connect(Target(hub.url, tmp_path / "hf", hub.token, embedded=True))
+        connection.api.create_repo("hubkit/tiny")
+        files = [CommitOperationAdd(path.name, path) for path in model.iterdir() if path.is_file()]
+        if name == "con.txt":
+            pytest.skip("the embedded Hub takes no such name")
+        connection.api.create_commit("hubkit/tiny", files, commit_message="all")
+        source = RepoSource(connection, "hubkit/tiny")
+    report = check(source)
+    assert says in said(report, level) and "a1B2" not in json.dumps(report.to_json())
+
+
+def test_special_files_in_a_folder_are_told_and_not_waited_for(model, tmp_path):
+    (tmp_path / "outside").write_text("x")
+    (model / "out").symlink_to(tmp_path / "outside")
+    (model / "loop").symlink_to(model / "loop")
+    (model / "up").symlink_to(tmp_path)
+    (model / "near").symlink_to(model / "config.json")
+    os.mkfifo(model / "pipe")
+    told = said(look(model), "warning")
+    assert all(f"'{name}'" in told for name in ("out", "loop", "up", "pipe")) and "'near'" not in told
+
+
+def test_links_of_the_clients_cache_are_no_fault(published, tmp_path):
+    cache = tmp_path / "models--me--x"
+    snapshot = cache / "snapshots" / ("0" * 40)
+    for number, path in enumerate(sorted(published.rglob("*"))):
+        if path.is_file():
+            (cache / "blobs").mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, cache / "blobs" / str(number))
+            link = snapshot / path.relative_to(published)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(cache / "blobs" / str(number))
+    assert look(snapshot).findings == ()
+
+
+def test_weights_that_are_no_numbers_and_that_do_not_fit(model):
+    assert check(FolderSource(model), fits=True).findings == ()
+    put(model / "config.json", num_hidden_layers=3)
+    assert "are not there, for one 'model.layers.2." in said(check(FolderSource(model), fits=True))
+    adapter = model / "adapter" / "adapter_model.safetensors"
+    adapter.write_bytes(adapter.read_bytes()[:-4] + struct.pack("<f", float("nan")))
+    assert "NaN" in said(look(model))
+
+
 def test_shards_that_are_missing_or_strange(model):
     shards = sorted(model.glob("model-*.safetensors"))
     shards[0].rename(model / "model-extra.safetensors")
@@ -178,8 +244,9 @@ def one(**changes) -> dict:
         (broken(b"\x80\x04pickle here"), "not JSON"),
         (broken(b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"w":{}}'), "name stands twice"),
         (broken(b"[" * 100_000), "not JSON"),
-        (broken([1]), "not a JSON object"),
-        (broken({"w": 1}), "lacks its dtype"),
+        (broken([1]), "not JSON"),
+        (broken({"w": 1}), "not JSON"),
+        (broken({"w": {}}), "lacks its dtype"),
         (broken(one(dtype="F77")), "unknown dtype"),
         (broken(one(dtype=["F32"])), "unknown dtype"),
         (broken(one(shape=[3])), "is not 8 bytes"),

@@ -11,10 +11,11 @@ import unicodedata
 
 _REPO_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _REF_FORBIDDEN = re.compile(r"[\x00-\x20\x7f ~^:?*\[\\]|\.\.|@\{|//")
-_BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
+_BIDI = frozenset("\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
 _COMMIT_ID = re.compile(r"[0-9a-fA-F]{40}")
 _DEPTH = 64
-_WINDOWS_DEVICE = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
+_WINDOWS_DEVICE = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\..*)?")
+_WINDOWS_DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def repo_id_problem(repo_id: str) -> str | None:
@@ -60,6 +61,10 @@ def path_problem(path: str) -> str | None:
         return "the path holds a control character"
     if any(char in _BIDI for char in path):
         return "the path holds a character that changes the direction of writing"
+    if any(unicodedata.category(char) in {"Zl", "Zp"} for char in path):
+        return "the path holds a character that begins a line"
+    if _WINDOWS_DRIVE.match(path):
+        return "the path begins like a drive of Windows"
     if "\\" in path:
         return "the path holds a backslash"
     if unicodedata.normalize("NFC", path) != path:

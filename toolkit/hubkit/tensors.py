@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hubkit.errors import RefusedError
 
@@ -20,6 +21,8 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 MAX_HEADER = 16 * 1024 * 1024
 """Bytes; safetensors itself allows 100 MB, the largest published headers have about 7 MB."""
+METADATA = "__metadata__"
+"""The one member of a header that is no tensor."""
 DTYPE_BITS: Mapping[str, int] = {
     **dict.fromkeys(("C64", "F64", "I64", "U64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),
@@ -31,9 +34,15 @@ DTYPE_BITS: Mapping[str, int] = {
 """Bits of one number, by safetensors' name of the dtype."""
 DTYPE_NAMES: Mapping[str, str] = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """torch's names of the dtypes in which models are published, with safetensors' names."""
+_LONGEST = 4096
+"""Letters of a tensor's name, and of what is said of it; the longest real ones have about 150."""
+_BLANK = re.compile(r"[ \t\n\r]*")
+# Possessive: nothing is remembered to go back to, however long a word or an object is.
+_WORD = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_FLAT = re.compile(r'\{(?:[^"{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+\}', re.DOTALL)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """One tensor of a file: safetensors' dtype name, shape, and where its bytes stand in the file."""
 
@@ -73,10 +82,16 @@ def header_length(first: bytes, file_size: int, name: str) -> int:
 
 def read_header(path: Path) -> Header:
     """The header of ``path``. Raises RefusedError, naming the file, when it is not sound."""
-    size = path.stat().st_size
     with path.open("rb") as file:
-        length = header_length(file.read(8), size, path.name)
-        return parse_header(file.read(length), size, path.name)
+        return open_header(file, path.name)
+
+
+def open_header(file: IO[bytes], name: str) -> Header:
+    """The header of an open ``file`` that errors call ``name``; see :func:`parse_header`."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    length = header_length(file.read(8), size, name)
+    return parse_header(file.read(length), size, name)
 
 
 def parse_header(text: bytes, file_size: int, name: str) -> Header:
@@ -85,17 +100,21 @@ def parse_header(text: bytes, file_size: int, name: str) -> Header:
     Raises RefusedError for bad JSON, a name twice, an unknown dtype, a shape that does not fit the bytes, and
     bytes that overlap, leave a gap or lie outside the file.
     """
-    try:
-        found = json.loads(text.decode("utf-8"), object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise _unsound(name, f"its header is not JSON with every name once ({str(error)[:120]})") from error
-    if not text.startswith(b"{") or not isinstance(found, dict):
-        raise _unsound(name, "its header is not a JSON object")
-    metadata = found.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _unsound(name, "its metadata are not texts")
+    tensors: dict[str, Tensor] = {}
+    metadata: dict[str, str] | None = None
     data = 8 + len(text)
-    tensors = {key: _tensor(key, value, data, name) for key, value in found.items()}
+    try:
+        for key, value in _members(text.decode("latin-1")):
+            if key in tensors or (key == METADATA and metadata is not None):
+                raise ValueError("a name stands twice")
+            if len(key) > _LONGEST:
+                raise ValueError(f"a name of {len(key):,} letters")
+            if key == METADATA:
+                metadata = _metadata(value, name)
+            else:
+                tensors[key] = _tensor(key, _value(value), data, name)
+    except (ValueError, RecursionError) as error:
+        raise _unsound(name, f"its header is not JSON as it must be ({str(error)[:120]})") from None
     ordered = dict(sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)))
     place = data
     for key, tensor in ordered.items():
@@ -104,7 +123,76 @@ def parse_header(text: bytes, file_size: int, name: str) -> Header:
         place = tensor.end
     if place != file_size:
         raise _unsound(name, f"its tensors end at byte {place:,}, the file at {file_size:,}")
-    return Header(ordered, metadata)
+    return Header(ordered, metadata or {})
+
+
+def _members(text: str) -> Iterator[tuple[str, str]]:
+    """(key, value as it is written) of each member of a JSON object of words and flat objects; else ValueError.
+
+    json.loads would build the whole of a hostile header, at twenty times its size, before anybody can refuse it.
+    ``text`` is bytes read as Latin-1: one byte a letter, and what is no UTF-8 fails where it is read.
+    """
+    place = _after(text, 0, "{")
+    if text[place : place + 1] != "}":
+        while True:
+            end = _end_of_word(text, place)
+            key = json.loads(_as_written(text[place:end]))
+            start = _after(text, _skip(text, end), ":")
+            end = _end_of_value(text, start)
+            yield key, text[start:end]
+            place = _skip(text, end)
+            if text[place : place + 1] == "}":
+                break
+            place = _after(text, place, ",")
+    if _skip(text, place + 1) != len(text):
+        raise ValueError("more after its end")
+
+
+def _skip(text: str, place: int) -> int:
+    found = _BLANK.match(text, place)
+    return found.end() if found else place
+
+
+def _after(text: str, place: int, sign: str) -> int:
+    if text[place : place + 1] != sign:
+        raise ValueError(f"no {sign} where one must be")
+    return _skip(text, place + 1)
+
+
+def _end_of_word(text: str, start: int) -> int:
+    if found := _WORD.match(text, start):
+        return found.end()
+    raise ValueError("no word where one must be")
+
+
+def _end_of_value(text: str, start: int) -> int:
+    if text[start : start + 1] != "{":
+        return _end_of_word(text, start)
+    if found := _FLAT.match(text, start):
+        return found.end()
+    raise ValueError("an object that holds another, or has no end")
+
+
+def _as_written(text: str) -> str:
+    return text if text.isascii() else text.encode("latin-1").decode("utf-8")
+
+
+def _value(text: str) -> Any:
+    if len(text) > _LONGEST:
+        raise ValueError(f"a tensor described in {len(text):,} bytes")
+    return json.loads(_as_written(text), object_pairs_hook=_once)
+
+
+def _metadata(text: str, name: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    try:
+        for key, value in _members(text):
+            if key in found or not value.startswith('"'):
+                raise ValueError
+            found[key] = json.loads(_as_written(value))
+    except ValueError:
+        raise _unsound(name, "its metadata are not texts, each with a name of its own") from None
+    return found
 
 
 def _tensor(key: str, value: Any, data: int, name: str) -> Tensor:

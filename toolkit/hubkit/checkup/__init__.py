@@ -11,19 +11,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from hubkit import chat, turn_end
 from hubkit.checkup.reading import card_of, plain, settings_of, text_of
 from hubkit.checkup.sources import FolderSource, RepoSource, Source
-from hubkit.checkup.weights import Weights, look
+from hubkit.checkup.weights import Weights, fit, look
 from hubkit.errors import RefusedError
 from hubkit.names import repo_id_problem
 from hubkit.run import Finding
-from hubkit.screening import PICKLE_SUFFIXES
+from hubkit.screening import PICKLE_SUFFIXES, screen_names
 
 __all__ = ["CheckReport", "FolderSource", "RepoSource", "Source", "check"]
 
+_GRAVE = frozenset({"secret", "private-file", "pickle", "safetensors", "not-finite", "name"})
+"""Rules of the screening whose breach is an error in anybody's repo; the others are warnings."""
 _ADAPTER = "adapter_config.json"
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _KINDS = (
@@ -65,8 +68,12 @@ class CheckReport:
         return {**plain, "sound": self.sound}
 
 
-def check(source: Source) -> CheckReport:
-    """Everything that can be found out about the model in ``source`` without loading it."""
+def check(source: Source, *, fits: bool = False) -> CheckReport:
+    """Everything that can be found out about the model in ``source`` without loading it.
+
+    ``fits``: where torch and transformers are installed, also hold the tensors' names and shapes against config.json,
+    which takes some seconds.
+    """
     files = source.files()
     found: list[Finding] = []
     config = settings_of(source, "config.json", found)
@@ -78,11 +85,9 @@ def check(source: Source) -> CheckReport:
     for adapter in adapters:
         found += _adapter(source, adapter, settings_of(source, adapter, found), card)
     end, template = _chat(source, config, weights, found)
-    found += [
-        Finding("error" if item.rule in {"secret", "private-file"} else "warning", item.sentence)
-        for item in source.screened()
-        if item.rule != "pickle"
-    ]
+    found += _screened(source)
+    if fits and config and not any(item.level == "error" for item in found):
+        found += fit(source)
     order = {"error": 0, "warning": 1, "note": 2}
     return CheckReport(
         name=source.name,
@@ -127,6 +132,16 @@ def _layout(files: Mapping[str, int], adapters: list[str]) -> Iterator[Finding]:
             f"{pickles[0]}{f' and {len(pickles) - 1} more' if len(pickles) > 1 else ''} can run code when loaded.",
             "Publish safetensors only, and leave out what the training left behind.",
         )
+
+
+def _screened(source: Source) -> Iterator[Finding]:
+    """What must not be published, with what :func:`look` and :func:`_layout` tell in other words left out."""
+    for item in (*screen_names(source.files()), *source.screened()):
+        by_name = PurePosixPath(item.path).suffix.lower() in PICKLE_SUFFIXES
+        by_header = item.rule == "safetensors" and "/" not in item.path and not item.path.startswith("adapter_")
+        by_card = item.rule == "front-matter" and item.path == "README.md"
+        if not (by_header or by_card or (item.rule == "pickle" and by_name)):
+            yield Finding("error" if item.rule in _GRAVE else "warning", item.sentence)
 
 
 def _card(source: Source, found: list[Finding]) -> dict[str, Any]:

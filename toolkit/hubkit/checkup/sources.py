@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from hubkit.errors import RefusedError, UsageError
 from hubkit.hub import Hub
-from hubkit.screening import Problem, screen_file
+from hubkit.screening import PICKLE_SUFFIXES, Problem, numbers_of, screen_file
+from hubkit.tensors import header_length
 
 _MOST = 64 * 1024 * 1024
 """Bytes of one read; a header, a tokenizer or a card is smaller."""
 _SCREENED = 2 * 1024 * 1024
-"""Bytes up to which a file of a repo is fetched to look for secrets."""
+"""Bytes up to which any file of a repo is fetched to look for secrets."""
+_SCREENED_TEXT = 16 * 1024 * 1024
+"""The same for files that are text by their suffix."""
+_START = 64 * 1024
+"""Bytes from the beginning of other files that show whether they are pickles."""
 _SUFFIXES = frozenset(
     {"", ".md", ".json", ".jsonl", ".txt", ".py", ".yaml", ".yml", ".jinja", ".toml", ".cfg", ".ini", ".sh", ".ipynb"}
 )
@@ -34,7 +41,7 @@ class Source(Protocol):
         ...
 
     def screened(self) -> list[Problem]:
-        """Secrets, pickles and places of the author's machine in the files that are text."""
+        """What the screening finds in the files (:func:`hubkit.screening.screen_file`), as far as they are at hand."""
         ...
 
     def other(self, repo: str, revision: str | None) -> Mapping[str, int] | None:
@@ -63,12 +70,23 @@ class FolderSource:
 
         The caches of git and of that client within the folder are left out.
         """
-        found = {path.relative_to(self.folder): path for path in sorted(self.folder.rglob("*")) if path.is_file()}
-        return {
-            name.as_posix(): path.stat().st_size
-            for name, path in found.items()
-            if name.parts[0] not in {".git", ".cache"}
-        }
+        found = {}
+        for path in self._walk():
+            try:
+                status = path.stat()
+            except OSError:  # a link to nowhere, or to itself
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found[path.relative_to(self.folder).as_posix()] = status.st_size
+        return found
+
+    def _walk(self) -> Iterator[Path]:
+        """All but folders, in the order of their names; links to folders are not entered."""
+        for place, folders, names in os.walk(self.folder):
+            here = Path(place)
+            folders[:] = sorted(set(folders) - {".git", ".cache"}) if here == self.folder else sorted(folders)
+            links = [name for name in folders if (here / name).is_symlink()]
+            yield from (here / name for name in sorted([*names, *links]))
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
         """See :class:`Source`."""
@@ -79,8 +97,24 @@ class FolderSource:
 
     def screened(self) -> list[Problem]:
         """See :class:`Source`."""
-        names = [name for name in self.files() if not name.endswith(".safetensors")]
-        return [problem for name in names for problem in screen_file(name, (self.folder / name).resolve())]
+        found: list[Problem] = []
+        for local in self._walk():
+            path = local.relative_to(self.folder).as_posix()
+            if local.is_symlink() and not self._ours(local):
+                found.append(Problem(path, "special-file", "is a link to what is not in the folder"))
+            elif not local.is_dir():
+                problems = screen_file(path, local.resolve())
+                found += problems or numbers_of(path, local.resolve())
+        return found
+
+    def _ours(self, link: Path) -> bool:
+        """Whether a link leads to a file of the folder, or, in a cache of the Hub's client, of that cache."""
+        try:
+            target, folder = link.resolve(strict=True), self.folder.resolve()
+        except (OSError, RuntimeError):
+            return False
+        cache = folder.parents[1] / "blobs" if folder.parent.name == "snapshots" else folder
+        return target.is_file() and (target.is_relative_to(folder) or target.is_relative_to(cache))
 
     def other(self, repo: str, revision: str | None) -> Mapping[str, int] | None:
         """See :class:`Source`."""
@@ -133,15 +167,32 @@ class RepoSource:
         return self.hub.ask(read, repo=self.repo, revision=self.commit)
 
     def screened(self) -> list[Problem]:
-        """See :class:`Source`; files above 2 MiB are not fetched for it."""
+        """See :class:`Source`. Of large files only the beginning is fetched, and of weights the header."""
         found = []
         with tempfile.TemporaryDirectory() as folder:
             for number, (path, size) in enumerate(self._tree.items()):
-                if size <= _SCREENED and Path(path).suffix.lower() in _SUFFIXES:
-                    local = Path(folder) / f"{number}{Path(path).suffix}"
-                    local.write_bytes(self.read(path))
+                start = self._start(path, size)
+                if start is not None:
+                    local = Path(folder) / str(number)
+                    with local.open("wb") as file:
+                        file.write(start)
+                        file.truncate(size if path.endswith(".safetensors") else len(start))
                     found += screen_file(path, local)
+                    local.unlink()
         return found
+
+    def _start(self, path: str, size: int) -> bytes | None:
+        """What of ``path`` is to be screened; None when it is a pickle by its name, or text too large to fetch."""
+        suffix = Path(path).suffix.lower()
+        if suffix == ".safetensors":
+            try:
+                length = header_length(self.read(path, 0, min(8, size)), size, path)
+            except RefusedError:
+                return self.read(path, 0, min(size, _START))
+            return self.read(path, 0, 8 + length)
+        if size <= (_SCREENED_TEXT if suffix in _SUFFIXES else _SCREENED):
+            return self.read(path)
+        return None if suffix in PICKLE_SUFFIXES or suffix in _SUFFIXES else self.read(path, 0, _START)
 
     def other(self, repo: str, revision: str | None) -> Mapping[str, int] | None:
         """See :class:`Source`."""

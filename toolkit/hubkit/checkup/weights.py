@@ -11,8 +11,10 @@ from typing import Any
 from hubkit.checkup.sources import Source
 from hubkit.errors import RefusedError
 from hubkit.run import Finding
+from hubkit.screening import architecture
 from hubkit.tensors import DTYPE_NAMES, INDEX, Header, header_length, parse_header, shards_of
 
+CONFIG = "config.json"
 _CODES = {**{code: name for name, code in DTYPE_NAMES.items()}, "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 
 
@@ -42,6 +44,26 @@ def look(source: Source, config: Mapping[str, Any], found: list[Finding]) -> Wei
         return None
     found += _index(source, headers, names)
     return _figures(headers, config, found)
+
+
+def fit(source: Source) -> Iterator[Finding]:
+    """Whether the root's tensors have the names and shapes that config.json promises, as transformers loads them."""
+    if not architecture.can_look():
+        yield Finding("note", "The tensors were not held against config.json: torch and transformers are not here.")
+        return
+    files = source.files()
+    starts = {}
+    for name in files:
+        if name.endswith(".safetensors") and "/" not in name and not name.startswith("adapter_"):
+            length = header_length(source.read(name, 0, 8), files[name], name)
+            starts[name] = source.read(name, 0, 8 + length), files[name]
+    if not starts:
+        return
+    found = architecture.fit_of(source.read(CONFIG), starts, source.read(INDEX) if INDEX in files else None)
+    if isinstance(found, str):
+        yield Finding("note", f"The tensors were not held against config.json: {found}.")
+    elif found.sentence:
+        yield Finding("error", f"config.json does not fit the weights: {found.sentence}.")
 
 
 def _index(source: Source, headers: Mapping[str, Header], names: list[str]) -> Iterator[Finding]:

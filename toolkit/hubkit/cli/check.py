@@ -25,15 +25,16 @@ _MARKS = {"error": "red", "warning": "yellow", "note": "dim"}
 @hub_option
 @speaks
 def check(what: str, revision: str, hub_name: str | None) -> None:
-    """Look at a model without loading it: turn end, templates, eos agreement, dtype, adapter base, card, secrets.
+    """Look at a model without loading it: turn end, templates, eos agreement, weights, adapter base, card, secrets.
 
-    Exit code 3 when something is wrong.
+    Of a repo only small parts are fetched: NaN and infinite weights are found in folders. Exit code 3 when something
+    is wrong.
 
     \b
     hubkit check hubkit/tiny-hermes-dpo --revision dpo-v0
     hubkit check ./my-model
     """
-    report = look(_source(what, revision, hub_name))
+    report = look(_source(what, revision, hub_name), fits=True)
     output_of().result(report.to_json(), *_shown(report))
     if not report.sound:
         sys.exit(3)

@@ -1,0 +1,84 @@
+"""Places of the machine that made a model, in the values of JSON and YAML and in the front matter of cards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+_ROOTS = (
+    "home|root|Users|mnt|media|Volumes|tmp|var|opt|usr|srv|workspace|workspaces|scratch|gpfs|lustre|fsx|nfs|ceph|cephfs"
+    "|content|kaggle|dbfs|runpod-volume|teamspace|notebooks|storage|local|network-volume|raid|nvme"
+)
+_PLACE = re.compile(
+    r"(?<![\w.:/~%&?#@+-])(?:"
+    rf"/(?:{_ROOTS})/[^\s/\"']"
+    r"|~/[^\s\"']"
+    r"|[A-Za-z]:(?:\\+|/(?!/))(?:[\w. ()-]+[\\/]|Users|\w+\.\w)"
+    r"|\\\\\\?\\?[\w.-]+\\+[\w$.-]+\\"
+    r")|file://",
+    re.ASCII,
+)
+_PATH_KEY = re.compile(r"(?:.*[_-])?(?:name_or_path|path|paths|dir|folder|file|files|checkpoint)", re.IGNORECASE)
+_NAME_KEY = re.compile(r".*name_or_path")
+_ABSOLUTE = re.compile(r"/[^\s/]+/[^\s]|[A-Za-z]:[\\/]|\\\\")
+_YAML_KEY = re.compile(r"^[\s-]*[\"']?([\w-]+)[\"']?\s*:\s*[\"']?([^\"'\n]+)", re.MULTILINE)
+_LONG = 2000
+"""Characters of a value above which it is a text for people or a template, and only its beginning is looked at."""
+
+
+def is_place(value: str, key: str = "") -> bool:
+    """Whether ``value``, that stands under ``key``, names a place on somebody's machine."""
+    value = value.strip()
+    if _PATH_KEY.fullmatch(key) and _ABSOLUTE.match(value):
+        return True
+    if _NAME_KEY.fullmatch(key) and value.startswith(("./", "../", ".\\", "/", "~")):
+        return True
+    if len(value) > _LONG or "\n" in value:
+        return bool(_PLACE.match(value))
+    return bool(_PLACE.search(value))
+
+
+def in_json(value: Any) -> str | None:
+    """The key under which a value that :func:`is_place` stands ('' for none); None when there is no such value.
+
+    Keys of objects are looked at as well. The order is that of the file; the nest may be of any depth.
+    """
+    for key, item in _strings(value):
+        if is_place(item, key):
+            return key
+    return None
+
+
+def _strings(value: Any) -> Iterator[tuple[str, str]]:
+    left: list[tuple[str, Any]] = [("", value)]
+    while left:
+        key, item = left.pop()
+        if isinstance(item, str):
+            yield key, item
+        elif isinstance(item, dict):
+            left += [(str(name), inner) for name, inner in reversed(item.items())]
+            yield from (("", str(name)) for name in item)
+        elif isinstance(item, list):
+            left += [(key, inner) for inner in reversed(item)]
+
+
+def in_yaml(text: str) -> int | None:
+    """The line (from 1) of ``text`` on which such a place stands, in a value, a key or a comment; None for none.
+
+    The text is not parsed: what is no YAML, or a bomb of aliases, is looked at in the same way.
+    """
+    for number, line in enumerate(text.splitlines(), 1):
+        plain = re.sub(r"\\+(?:u00|x)2[fF]", "/", line)
+        named = _YAML_KEY.match(plain)
+        if _PLACE.search(plain) or (named and is_place(named[2], named[1])):
+            return number
+    return None
+
+
+def front_matter(text: str) -> str | None:
+    """What stands between the first two lines ``---`` of a card; None when it does not begin so."""
+    lines = text.lstrip("\ufeff").splitlines()
+    if lines[:1] != ["---"] or "---" not in lines[1:]:
+        return None
+    return "\n".join(lines[1 : lines.index("---", 1)])
