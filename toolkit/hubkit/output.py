@@ -26,7 +26,9 @@ from hubkit.errors import HubkitError
 
 Mode = Literal["human", "json", "quiet"]
 
-_TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{16,}\b|(?i:bearer\s+)[A-Za-z0-9._~+/=-]{16,}")
+_TOKEN = re.compile(
+    r"(?:hf|api_org)_[A-Za-z0-9]{16,}\b|hf_(?:oauth|jwt)_[A-Za-z0-9._-]{16,}|(?i:bearer\s+)[A-Za-z0-9._~+/=-]{16,}"
+)
 _secrets: set[str] = set()
 _UNBOUNDED = 10_000
 """Columns of what is no terminal: a file or a pipe gets whole lines."""

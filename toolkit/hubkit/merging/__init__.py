@@ -49,7 +49,7 @@ class MergeReport:
     files: Mapping[str, Digests]
 
     def to_json(self) -> dict[str, Any]:
-        """The figures, without the files."""
+        """The figures; of the files the sha256 alone, as ``finite``: the merge refuses NaN and infinite numbers."""
         return {
             "dtype": self.dtype,
             "tensors": self.tensors,
@@ -58,6 +58,7 @@ class MergeReport:
             "bytes": self.bytes,
             "seconds": self.seconds,
             "targets": dict(self.targets),
+            "finite": sorted(item.sha256 for item in self.files.values()),
         }
 
 
