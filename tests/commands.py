@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -54,6 +54,14 @@ def until(condition: Callable[[], Any], seconds: float) -> Any:
         assert time.monotonic() < deadline, "the awaited condition did not come true"
         time.sleep(0.05)
     return found
+
+
+def read_until(stream: IO[str], word: str) -> str:
+    """The next line of ``stream`` with ``word`` in it; fails when the stream ends without one."""
+    for line in stream:
+        if word in line:
+            return line
+    raise AssertionError(f"{word!r} was never said")
 
 
 def workers_of(pid: int) -> list[psutil.Process]:

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from commands import HUBKIT, environment, hubkit, hubkit_json
+from commands import HUBKIT, environment, hubkit, hubkit_json, read_until
 from tiny_release import REPO, Released
 
 pytestmark = [pytest.mark.train, pytest.mark.timeout(1500)]
@@ -247,7 +247,8 @@ def test_a_signal_ends_a_release_with_its_code(released: Released, tmp_path: Pat
     command = subprocess.Popen(
         [HUBKIT, "release", "tiny"], env=environment(home), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
-    assert command.stderr is not None and "preflight" in command.stderr.readline()
+    assert command.stderr is not None
+    read_until(command.stderr, "preflight")
     command.send_signal(signal.SIGTERM)
     _, said = command.communicate(timeout=30)
     hubkit("hub", "stop", home=home)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import HUBKIT, environment, hubkit, hubkit_json, until, workers_of
+from commands import HUBKIT, environment, hubkit, hubkit_json, read_until, until, workers_of
 from samples import RECIPE_TEXT
 
 from hubkit_stages.recipes import tiny
@@ -104,7 +104,7 @@ def test_two_releases_of_one_recipe_at_once(home: Path) -> None:
     )
     try:
         assert first.stderr is not None
-        assert "preflight" in first.stderr.readline()
+        read_until(first.stderr, "preflight")
         done = hubkit("release", "tiny", home=home)
         assert done.returncode == 4
         assert "Another process is releasing hubkit/tiny-hermes-dpo to embedded" in done.stderr
@@ -121,7 +121,7 @@ def test_interrupting_leaves_a_run_that_goes_on_and_no_orphan(home: Path) -> Non
         [HUBKIT, "release", "tiny"], env=environment(home), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
     assert command.stderr is not None
-    assert "preflight" in command.stderr.readline()
+    read_until(command.stderr, "preflight")
     workers = until(lambda: workers_of(command.pid), 20)
     command.send_signal(2)
     _, said = command.communicate(timeout=30)
