@@ -7,6 +7,9 @@ how often, and what happens:
 - ``drop-before``: close the connection; the request does not reach the Hub;
 - ``drop-after``: let the Hub do it, then close the connection without an answer;
 - ``drop-upload``: close the connection once ``after`` bytes of the body have arrived;
+- ``stall-upload``: take no more of the body once ``after`` bytes have arrived, for ``seconds`` at most;
+- ``slow-upload``: take the body piece by piece with a pause of ``seconds`` after each;
+- ``rewrite``: change ``find`` in the request's body to ``body`` before the Hub reads it;
 - ``truncate``: send only the first ``after`` bytes of the answer's body, then close the connection;
 - ``hang``: accept and never answer, for ``seconds`` at most.
 """
@@ -24,7 +27,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hubkit.server.http import Refusal
 
-ACTIONS = frozenset(["status", "drop-before", "drop-after", "drop-upload", "truncate", "hang"])
+ACTIONS = frozenset(
+    ["status", "drop-before", "drop-after", "drop-upload", "stall-upload", "slow-upload", "rewrite", "truncate", "hang"]
+)
 
 
 @dataclass
@@ -38,6 +43,7 @@ class Fault:
     status: int = 500
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str = '{"error": "scripted fault"}'
+    find: str = ""
     after: int = 0
     seconds: float = 3600.0
     seen: int = 0
@@ -132,6 +138,12 @@ async def _strike(fault: Fault, app: ASGIApp, scope: Scope, receive: Receive, se
         _hang_up(receive)
     elif fault.action == "drop-upload":
         await app(scope, _cut_upload(fault.after, receive), send)
+    elif fault.action == "stall-upload":
+        await app(scope, _cut_upload(fault.after, receive, fault.seconds), send)
+    elif fault.action == "slow-upload":
+        await app(scope, _slow(fault.seconds, receive), send)
+    elif fault.action == "rewrite":
+        await app(*await _rewritten(fault, scope, receive), send)
     else:
         await app(scope, receive, _cut_answer(fault.after, receive, send))
 
@@ -147,7 +159,8 @@ async def _hang(seconds: float, receive: Receive) -> None:
         _hang_up(receive)
 
 
-def _cut_upload(after: int, receive: Receive) -> Receive:
+def _cut_upload(after: int, receive: Receive, seconds: float = 0.0) -> Receive:
+    """End the body after so many bytes; before that, take nothing for ``seconds``: the sender's bytes stop moving."""
     arrived = 0
 
     async def cut() -> Message:
@@ -155,11 +168,36 @@ def _cut_upload(after: int, receive: Receive) -> Receive:
         message = await receive()
         arrived += len(message.get("body", b""))
         if arrived >= after:
+            if seconds:
+                await asyncio.sleep(seconds)
             _hang_up(receive)
             return {"type": "http.disconnect"}
         return message
 
     return cut
+
+
+def _slow(seconds: float, receive: Receive) -> Receive:
+    async def slow() -> Message:
+        await asyncio.sleep(seconds)
+        return await receive()
+
+    return slow
+
+
+async def _rewritten(fault: Fault, scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    body = body.replace(fault.find.encode(), fault.body.encode())
+    headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}, again
 
 
 def _cut_answer(after: int, receive: Receive, send: Send) -> Send:
