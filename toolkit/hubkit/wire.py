@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from urllib.request import getproxies, proxy_bypass
 
 from hubkit.answers import AGAIN, Stalled, TimedOut, chain, explain, origin_of, unreachable
 from hubkit.errors import HubkitError, RefusedError, RemoteError, UsageError
@@ -37,8 +39,10 @@ _LONGEST_WAIT = 60.0
 _NO_ROOM = 507
 """The status of a full disk: it stays so."""
 
-_tokens: dict[str, set[str]] = {}
-_renewals: dict[str, Callable[[], str]] = {}
+_HERE = ("127.0.0.1", "localhost")
+
+_tokens: dict[str, dict[str, Callable[[], str] | None]] = {}
+"""By endpoint: its tokens, and how each is renewed."""
 _lock = threading.Lock()
 _installed = False
 
@@ -64,18 +68,16 @@ def _origin(url: str) -> str:
 def install(endpoint: str, token: str | None, renew: Callable[[], str] | None = None) -> None:
     """Put the bounded client under huggingface_hub, and let ``token`` go to ``endpoint`` and nowhere else.
 
-    ``renew`` gives the token that holds now, for one that does not live long; it is asked before every request.
+    ``renew`` gives the token that holds in its place now, for one that does not live long.
     """
     global _installed
     from huggingface_hub import set_client_factory
 
     with _lock:
-        known = _tokens.setdefault(_origin(endpoint), set())
+        known = _tokens.setdefault(_origin(endpoint), {})
         if token:
-            known.add(token)
+            known[token] = renew
             hide(token)
-        if renew:
-            _renewals[_origin(endpoint)] = renew
         if not _installed:
             set_client_factory(_new_client)
             _installed = True
@@ -89,7 +91,6 @@ def uninstall() -> None:
 
     with _lock:
         _tokens.clear()
-        _renewals.clear()
         if _installed:
             set_client_factory(default_client_factory)
             _installed = False
@@ -128,7 +129,7 @@ def _new_client() -> httpx2.Client:
             "response": [_refuse_other_host, _plain_wait],
         },
         follow_redirects=True,
-        mounts={"all://127.0.0.1": None, "all://localhost": None},
+        mounts=dict.fromkeys(f"all://{host}" for host in _HERE),
     )
 
 
@@ -159,16 +160,16 @@ def _bind_token(request: httpx2.Request) -> None:
     if not header:
         return
     origin = _origin(str(request.url))
+    scheme, _, token = header.partition(" ")
     with _lock:
-        known = header[:7].lower() == "bearer " and header[7:] in _tokens.get(origin, set())
-        renew = _renewals.get(origin)
-    if not known:
+        known = dict(_tokens.get(origin, {})) if scheme.lower() == "bearer" else {}
+    if token not in known:
         del request.headers["authorization"]
-    elif renew is not None:
-        token = renew()
+    elif (renew := known[token]) is not None:
+        newest = renew()
         with _lock:
-            _tokens[origin].add(token)
-        request.headers["authorization"] = f"Bearer {token}"
+            _tokens.setdefault(origin, {})[newest] = renew
+        request.headers["authorization"] = f"Bearer {newest}"
 
 
 def _refuse_other_host(response: httpx2.Response) -> None:
@@ -293,3 +294,53 @@ def retried(call: Callable[[], T]) -> T:
                 raise
         time.sleep(wait)
         attempt += 1
+
+
+def reach(endpoint: str, seconds: float = 1.5) -> None:
+    """RemoteError unless somebody listens at ``endpoint``, or its proxy passes a request on, within ``seconds``.
+
+    Asked before anything is begun, so it is short and sends no token. A Hub that listens may take longer to answer.
+    """
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode():
+        raise RemoteError(
+            f"{endpoint} was not asked: HF_HUB_OFFLINE is set.", hint="Unset it and run the same command."
+        )
+    proxy = _proxy_for(endpoint)
+    failed: list[Exception] = []
+
+    def look() -> None:
+        try:
+            _look(endpoint, seconds, proxy)
+        except Exception as error:
+            failed.append(error)
+
+    # In a thread: nothing bounds the time that a machine without a network looks for the address of a name.
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(seconds + 0.2)
+    if thread.is_alive() or failed:
+        cause = failed[0] if failed else TimeoutError(f"no answer within {seconds:g} s")
+        raise unreachable(f"{endpoint} (through the proxy {proxy})" if proxy else endpoint, cause) from cause
+
+
+def _proxy_for(endpoint: str) -> str | None:
+    """``host:port`` of the proxy that a request to ``endpoint`` goes through (no password is shown)."""
+    import httpx2
+
+    url = httpx2.URL(endpoint)
+    found = getproxies().get(url.scheme) or getproxies().get("all")
+    if not found or url.host in _HERE or proxy_bypass(url.host):
+        return None
+    return httpx2.URL(found).netloc.decode()
+
+
+def _look(endpoint: str, seconds: float, proxy: str | None) -> None:
+    import httpx2
+
+    if proxy:
+        httpx2.head(endpoint, timeout=seconds)
+    else:
+        url = httpx2.URL(endpoint)
+        socket.create_connection((url.host, url.port or {"https": 443}.get(url.scheme, 80)), seconds).close()
