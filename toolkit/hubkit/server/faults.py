@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -79,21 +80,24 @@ class Faults:
         self._app, self._lock = app, threading.Lock()
         self._script: list[Fault] = []
         self._requests: list[str] = []
+        self._times: list[float] = []
 
     def set(self, script: list[Fault]) -> None:
         """Replace the script and forget the requests seen."""
         with self._lock:
-            self._script, self._requests = script, []
+            self._script, self._requests, self._times = script, [], []
 
     def shown(self) -> dict[str, Any]:
-        """The script with its counts, and the requests since it was set."""
+        """The script with its counts, and the requests since it was set with their times (seconds)."""
         with self._lock:
-            return {"faults": [asdict(fault) for fault in self._script], "requests": list(self._requests)}
+            script = [asdict(fault) for fault in self._script]
+            return {"faults": script, "requests": list(self._requests), "times": list(self._times)}
 
     def _fault_for(self, line: str) -> Fault | None:
         with self._lock:
             if len(self._requests) < 100_000:
                 self._requests.append(line)
+                self._times.append(time.monotonic())
             struck = [fault for fault in self._script if fault.strikes(line)]
             return struck[0] if struck else None
 
