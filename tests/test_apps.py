@@ -16,8 +16,9 @@ import psutil
 import pytest
 from commands import until
 
-from hubkit.apps import App, end_leftover, environment, free_port, log_tail, older
+from hubkit.apps import App, end_leftover, environment, free_port, is_free, log_tail, older
 
+needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no ::1")
 SERVER = """
 import http.server, json, os
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -110,6 +111,47 @@ def test_who_listens_and_says_nothing_does_not_hold_the_caller(start: Starter) -
         began = time.monotonic()
         assert not app.answers()
         assert time.monotonic() - began < 5
+
+
+def test_who_dribbles_does_not_hold_the_caller_either(start: Starter) -> None:
+    app = start(
+        "import os, socket, time\n"
+        "sock = socket.create_server(('127.0.0.1', int(os.environ['GRADIO_SERVER_PORT'])))\n"
+        "while True:\n"
+        "    connection, _ = sock.accept()\n"
+        "    try:\n"
+        "        while not time.sleep(0.002): connection.sendall(b'H')\n"
+        "    except OSError: pass\n"
+    )
+    until(lambda: not is_free(app.port), 20)
+    began = time.monotonic()
+    assert not app.answers() and time.monotonic() - began < 5
+
+
+@needs_ipv6
+def test_nobody_else_is_found_under_localhost(start: Starter) -> None:
+    app = start(SERVER.replace("STATUS", "200"))
+    until(app.answers, 20)
+    with socket.create_server(("::1", app.port), family=socket.AF_INET6):
+        assert not is_free(app.port) and not app.guard()
+    assert app.guard()
+    with pytest.raises(OSError, match="in use"):
+        socket.create_server(("::1", app.port), family=socket.AF_INET6)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("::1", app.port))
+    app.stop()
+    with socket.create_server(("::1", app.port), family=socket.AF_INET6):
+        assert not is_free(app.port)
+    assert is_free(app.port)
+
+
+@needs_ipv6
+def test_an_app_may_listen_everywhere_itself(start: Starter) -> None:
+    everywhere = "class Both(http.server.ThreadingHTTPServer): address_family = __import__('socket').AF_INET6\n"
+    code = SERVER.replace("STATUS", "200").replace("http.server.ThreadingHTTPServer(('127.0.0.1'", "Both(('::'")
+    app = start(code.replace("class", f"{everywhere}class", 1))
+    until(app.answers, 20)
+    assert app.guard()
 
 
 @pytest.mark.parametrize(

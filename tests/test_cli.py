@@ -85,6 +85,7 @@ def test_init_writes_a_recipe_that_plans(tmp_path: Path) -> None:
     assert hubkit("init", "me/my-model", home=home, cwd=tmp_path).returncode == 0
     done = hubkit("plan", home=home, cwd=tmp_path)
     assert done.returncode == 0 and "me/my-model (public, apache-2.0) on embedded" in done.stdout
+    assert "me/my-model-space" in done.stdout, "the Space is his own, too"
     again = hubkit("init", "me/other", home=home, cwd=tmp_path)
     assert again.returncode == 2 and "is here already; nothing was written" in again.stderr
 

@@ -88,9 +88,9 @@ def test_large_files_show_their_sha256_and_small_ones_their_git_id(mine: Hub) ->
 def test_the_visibility_is_read_back(hub: Running, mine: Hub) -> None:
     assert mine.ensure_repo("hubkit/secret", "private") is True
     assert mine.visibility("hubkit/secret") == "private"
-    with pytest.raises(RefusedError, match=r"is private .* the recipe says public"):
+    with pytest.raises(RefusedError, match=r"is private .* public was asked for"):
         mine.ensure_repo("hubkit/secret", "public")
-    with pytest.raises(RefusedError, match=r"is public .* the recipe says private"):
+    with pytest.raises(RefusedError, match=r"is public .* private was asked for"):
         mine.ensure_repo(REPO, "private")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import psutil
 import pytest
 import yaml
 from commands import hubkit, hubkit_json, until
-from releases import target_of
+from releases import RECIPE, Release, faults, target_of
 
-from hubkit import spaces
+from hubkit import deploying, spaces
 from hubkit.bundle import MANIFEST_PATH
-from hubkit.errors import RefusedError, RemoteError
-from hubkit.hub import Hub, connect
+from hubkit.config import Space
+from hubkit.errors import ConflictError, HubkitError, RefusedError, RemoteError, UsageError
+from hubkit.hub import Hub, Runtime, connect
 from hubkit.server.process import Running
+from hubkit_stages import space as stage
 
 REPO = "hubkit/shown"
 SERVER = """\
@@ -75,8 +78,9 @@ def here(hub: Running, tmp_path: Path) -> Hub:
     return connect(target_of(hub, tmp_path))
 
 
-def deploy(hub: Hub, folder: Path, **more: Any) -> spaces.Deployed:
-    return spaces.deploy(hub, REPO, spaces.bundle_of(folder), "public", timeout=60, **more)
+def deploy(hub: Hub, folder: Path, **more: Any) -> deploying.Deployed:
+    bundle = spaces.bundle_of(folder, folder.with_name(f"{folder.name}.json"))
+    return deploying.deploy(hub, REPO, bundle, "public", timeout=60, **more)
 
 
 # --- building
@@ -102,7 +106,7 @@ def test_a_secret_is_not_published_and_not_printed(tmp_path: Path) -> None:
     token = "hf_" + "a" * 34
     folder = answering(tmp_path / "app", "x", **{"notes.txt": f"token = {token}"})
     with pytest.raises(RefusedError) as refused:
-        spaces.bundle_of(folder)
+        spaces.bundle_of(folder, tmp_path / "manifest.json")
     assert "notes.txt" in refused.value.message and token not in str(refused.value)
 
 
@@ -140,6 +144,13 @@ def test_an_app_that_does_not_come_up_here(tmp_path: Path, app: str, words: str)
     assert ("no weights" if "raise" in app else "asleep") in refused.value.message
 
 
+def test_another_program_on_the_port_is_not_taken_for_the_app(tmp_path: Path) -> None:
+    with spaces.trial(answering(tmp_path / "one", "one"), {}, timeout=30) as app:
+        taken = spaces.trial(answering(tmp_path / "two", "two"), {}, port=app.port)
+        with pytest.raises(UsageError, match="is taken"), taken:
+            pytest.fail("it came up")
+
+
 def test_an_app_file_outside_the_folder_is_refused(tmp_path: Path) -> None:
     folder = answering(tmp_path / "app", "x")
     (tmp_path / "other.py").write_text("print('outside')")
@@ -165,17 +176,42 @@ def test_deploying_twice_writes_once_and_keeps_what_others_added(here: Hub, tmp_
     assert len(here.history(REPO, "main", "space")) == 4, "the first commit, two deploys, one of somebody else"
 
 
-def test_of_a_built_space_what_is_gone_is_removed(here: Hub, tmp_path: Path) -> None:
-    def built(place: Path, *names: str) -> Any:
-        answering(place, "x", **{name: name for name in names})
-        listed = [{"path": path.name} for path in place.iterdir() if path.is_file()]
-        (place / ".hubkit").mkdir()
-        (place / MANIFEST_PATH).write_text(json.dumps({"files": listed}))
-        return place
-
-    deploy(here, built(tmp_path / "one", "old.txt"))
-    done = deploy(here, built(tmp_path / "two"))
+def test_what_is_gone_from_the_folder_is_removed(here: Hub, tmp_path: Path) -> None:
+    deploy(here, answering(tmp_path / "one", "x", **{"old.txt": "old"}))
+    done = deploy(here, answering(tmp_path / "two", "x"))
     assert "old.txt" not in here.tree(REPO, "main", "space") and not done.foreign
+
+
+def test_an_app_that_cannot_answer_is_taken_back(here: Hub, tmp_path: Path) -> None:
+    def ask(host: str) -> None:
+        if told(host)["says"] != "sound":
+            raise HubkitError(f"{host} could not answer.")
+
+    sound = deploy(here, answering(tmp_path / "sound", "sound"), ask=ask)
+    with pytest.raises(RemoteError, match=r"could not answer.\nThe version before .* was put back"):
+        deploy(here, answering(tmp_path / "dull", "nothing"), ask=ask)
+    assert here.tree(REPO, "main", "space") == here.tree(REPO, sound.commit, "space")
+
+
+def test_a_deploy_that_was_interrupted_after_its_commit_is_taken_back_by_the_next(here: Hub, tmp_path: Path) -> None:
+    class Killed(BaseException):
+        """Ends the deploy where a kill would."""
+
+    before: dict[str, str] = {}
+
+    def note(point: str, **facts: str) -> None:
+        assert point == "space-committed"
+        before[facts["commit"]] = facts["previous"]
+        raise Killed
+
+    sound = deploy(here, answering(tmp_path / "sound", "sound"))
+    broken = folder_of(tmp_path / "broken", "raise SystemError('no weights')")
+    with pytest.raises(Killed):
+        deploy(here, broken, note=note)
+    assert set(before.values()) == {sound.commit}
+    with pytest.raises(RemoteError, match="was put back"):
+        deploy(here, broken, before=before)
+    assert here.tree(REPO, "main", "space") == here.tree(REPO, sound.commit, "space")
 
 
 @pytest.mark.parametrize(
@@ -216,6 +252,98 @@ def test_a_space_that_was_ended_is_started_again(here: Hub, tmp_path: Path) -> N
     assert not again.written and again.host and told(again.host)["says"] == "one"
 
 
+def runtime_said(hub: Running, count: int, **said: Any) -> None:
+    """Let the next ``count`` answers about the runtime say this instead of the truth."""
+    body = json.dumps({"hardware": {}, **said})
+    faults(hub, {"route": "GET /api/spaces/.*/runtime", "action": "status", "status": 200, "body": body, "nth": 2,
+                 "count": count, "headers": {"content-type": "application/json"}})  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", ["RUNNING", "BUILD_ERROR"])
+def test_a_state_that_names_no_commit_is_not_taken_for_the_new_one(
+    hub: Running, here: Hub, tmp_path: Path, stage: str
+) -> None:
+    deploy(here, answering(tmp_path / "app", "one"))
+    runtime_said(hub, 2, stage=stage)
+    second = deploy(here, answering(tmp_path / "app", "two"))
+    assert here.runtime(REPO).stage == "RUNNING" and second.host and told(second.host)["says"] == "two"
+
+
+@pytest.mark.parametrize(
+    ("stage", "about", "fresh", "settled"),
+    [
+        ("RUNNING", "new", "well", "well"), ("RUNNING", "old", "coming", "other"), ("RUNNING", None, "coming", "well"),
+        ("SLEEPING", "old", "coming", "other"), ("PAUSED", "old", "well", "well"), ("PAUSED", None, "well", "well"),
+        ("BUILDING", "new", "coming", "coming"), ("RUNNING_BUILDING", "old", "coming", "coming"),
+        ("BUILD_ERROR", "new", "failed", "failed"), ("BUILD_ERROR", "old", "coming", "failed"),
+        ("RUNTIME_ERROR", None, "coming", "failed"),
+    ],
+)  # fmt: skip
+def test_what_a_state_means(stage: str, about: str | None, fresh: str, settled: str) -> None:
+    runtime = Runtime(stage, about)
+    assert deploying.verdict(runtime, "new", settled=False) == fresh
+    assert deploying.verdict(runtime, "new", settled=True) == settled
+
+
+def test_a_paused_space_gets_its_files_and_is_not_waited_for(here: Hub, tmp_path: Path) -> None:
+    deploy(here, answering(tmp_path / "app", "one"))
+    here.api.pause_space(REPO)
+    done = deploy(here, answering(tmp_path / "app", "two"))
+    assert done.written and done.host is None and here.head(REPO, "main", "space") == done.commit
+
+
+def test_what_somebody_else_put_there_meanwhile_is_not_taken_back(here: Hub, tmp_path: Path) -> None:
+    deploy(here, answering(tmp_path / "sound", "sound"))
+
+    def note(point: str, **facts: str) -> None:
+        text = facts["commit"].encode()
+        here.api.upload_file(path_or_fileobj=text, path_in_repo="notes.md", repo_id=REPO, repo_type="space")
+
+    with pytest.raises(ConflictError, match="moved"):
+        deploy(here, answering(tmp_path / "two", "two"), note=note)
+    broken = folder_of(tmp_path / "broken", "raise SystemError('no weights')")
+    with pytest.raises(RemoteError, match="was not put back: The branch 'main' of hubkit/shown moved"):
+        deploy(here, broken, note=note)
+    assert "notes.md" in here.tree(REPO, "main", "space")
+
+
+def test_a_space_that_is_given_a_secret_is_still_taken_back(here: Hub, tmp_path: Path) -> None:
+    secrets = {"HF_TOKEN": here.reading_token("space")}
+    sound = deploy(here, answering(tmp_path / "sound", "sound"), secrets=secrets)
+    assert sound.host and told(sound.host)["environment"]["HF_TOKEN"] == secrets["HF_TOKEN"]
+    with pytest.raises(RemoteError, match="was put back"):
+        deploy(here, folder_of(tmp_path / "broken", "raise SystemError('no weights')"), secrets=secrets)
+    assert here.tree(REPO, "main", "space") == here.tree(REPO, sound.commit, "space")
+
+
+def test_reading_tokens_live_until_they_are_ended(hub: Running, here: Hub, tmp_path: Path) -> None:
+    here.ensure_repo(REPO, "private")
+    first = here.reading_token("a")
+    earlier = here.tokens("a")
+    second, other = here.reading_token("a"), here.reading_token("b")
+    assert len(earlier) == 1 and len(here.tokens("a")) == 2
+    reads = lambda token: connect(target_of(hub, tmp_path, token)).repo_exists(REPO)  # noqa: E731
+    assert reads(first)
+    here.end_tokens(earlier)
+    assert reads(second) and reads(other)
+    with pytest.raises(HubkitError):
+        reads(first)
+
+
+def test_the_artifact_holds_while_the_space_shows_what_was_deployed(hub: Running, here: Hub, tmp_path: Path) -> None:
+    release = Release.on(hub, tmp_path)
+    done = deploy(here, answering(tmp_path / "app", "one"))
+    files: dict[str, Any] = {f"app/{path.name}": path.read_bytes() for path in (tmp_path / "app").iterdir()}
+    made = release.make("space", {"space.json": {"repo": REPO, "commit": done.commit}, **files})
+    ctx = release.context("again")
+    assert stage.holds(ctx, made) is None
+    add = {"repo_id": REPO, "repo_type": "space"}
+    here.api.upload_file(path_or_fileobj=b"mine", path_in_repo="notes.md", **add)
+    assert stage.holds(ctx, made) is None, "files of other people do not change what was deployed"
+    here.api.upload_file(path_or_fileobj=b"exit()", path_in_repo="app.py", **add)
+    assert "was changed" in str(stage.holds(ctx, made))
+
+
 # --- as a user types it
 
 
@@ -228,17 +356,47 @@ def test_the_command_deploys_tells_and_shows_the_log(tmp_path: Path) -> None:
         status = hubkit_json("space", "status", REPO, home=home)
         assert (status["stage"], status["commit"]) == ("RUNNING", said["commit"])
         assert hubkit("space", "logs", REPO, home=home).stdout.strip() == "listening"
+        built = hubkit("space", "logs", REPO, "--build", "--follow", "--json", home=home).stdout.splitlines()
+        assert json.loads(built[-1]) == {"line": "Built."}
         opened = hubkit_json("hub", "open", f"spaces/{REPO}", home=home, BROWSER="true", DISPLAY="")
         assert opened["url"] == said["page"]
 
-        (folder / "app.py").write_text("raise SystemError('no \\x1b[31mweights')")
+        again = hubkit("space", "deploy", *args, home=home)
+        assert said["app"] in again.stdout and "nothing was written" in again.stderr
+
+        (folder / "app.py").write_text("raise SystemExit('no \\x1b[31mweights')")
         tried = hubkit("space", "deploy", *args, home=home)
-        assert tried.returncode == 3 and "Nothing was published" in tried.stderr and "\x1b" not in tried.stderr
+        assert tried.returncode == 3 and "Mend the app" in tried.stderr and "\x1b" not in tried.stderr
         forced = hubkit("space", "deploy", *args, "--no-try", home=home)
         assert forced.returncode == 5 and "RUNTIME_ERROR" in forced.stderr and "weights" in forced.stderr
         assert "hubkit space logs" in forced.stderr
     finally:
         hubkit("hub", "stop", home=home)
+
+
+@pytest.mark.parametrize("card", [None, "# No front matter\n", "---\nsdk: docker\n---\n", "---\n: [\n---\n"])
+def test_what_is_no_gradio_space_is_refused_before_anything_starts(tmp_path: Path, card: str | None) -> None:
+    folder = answering(tmp_path / "app", "x")
+    (folder / "README.md").write_text(card) if card else (folder / "README.md").unlink()
+    done = hubkit("space", "deploy", str(folder), REPO, "--visibility", "public", home=tmp_path / "home")
+    assert done.returncode == 3 and "sdk: gradio" in done.stderr and "Warning" not in done.stderr
+    assert not (tmp_path / "home" / "hub").exists(), "no Hub was started"
+
+
+def test_a_name_that_is_no_repo_is_said(tmp_path: Path) -> None:
+    for args in (("status", "greeter"), ("run", "greeter"), ("logs", "spaces/me/greeter")):
+        done = hubkit("space", *args, home=tmp_path / "home")
+        assert done.returncode == 2 and "namespace/name" in done.stderr, args
+    hubkit("hub", "stop", home=tmp_path / "home")
+
+
+def test_a_release_does_not_take_the_space_of_another_model(hub: Running, here: Hub, tmp_path: Path) -> None:
+    deploy(here, answering(tmp_path / "app", "one", **{"release.json": '{"repo": "hubkit/another"}'}))
+    recipe = RECIPE.model_copy(update={"space": Space(repo=REPO)})
+    ctx = Release.on(hub, tmp_path).context("space")
+    settings = {"space": recipe.space.model_dump() if recipe.space else {}, "repo": recipe.repo, "visibility": "public"}
+    (found,) = stage.check(replace(ctx, recipe=recipe, settings=settings))
+    assert found.level == "error" and "hubkit/another" in found.message
 
 
 def test_a_strangers_space_does_not_run_without_trust(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def run(ctx: Context) -> Artifact:
 
     megabytes = bundle.manifest.size / 1e6
     ctx.report(f"uploading {len(bundle.files)} files, {megabytes:,.1f} MB", 0.2)
-    commit = publishing.stage(hub, repo, branch, bundle, title=f"Stage {ctx.variant_name} for release", note=note)
+    commit = publishing.stage(hub, repo, branch, bundle, title=f"Release {ctx.variant_name}", note=note)
     ctx.report("verifying what the Hub holds", 0.9)
     publishing.verify(hub, repo, commit, bundle.manifest)
     note("staging-verified", branch=branch, commit=commit)

@@ -14,14 +14,15 @@ Makes: ``space.json`` {repo, commit, previous, answers: [{where, prompt, revisio
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from typing import Any
 
-from hubkit import spaces
+from hubkit import deploying, spaces
 from hubkit.config import MAIN
 from hubkit.diff import tree_of
-from hubkit.errors import UsageError
+from hubkit.errors import RemoteError, UsageError
 from hubkit.files import Manifest, write_json
 from hubkit.hub import Hub, connect
 from hubkit.output import hide
@@ -30,8 +31,6 @@ from hubkit.run import Artifact, Context, Finding
 
 VERSION = 1
 SHAPED_BY = ("hubkit", "gradio", "gradio_client", "transformers", "peft")
-TOKEN = "HUBKIT_SPACE_TOKEN"
-"""The variable with a token that may only read: what the Space loads a private repo, or a gated base, with."""
 QUESTION = "Hello! Who are you?"
 _SMALL = 20_000_000
 
@@ -45,19 +44,35 @@ def check(ctx: Context) -> Iterable[Finding]:
             f"Cannot deploy the Space {repo}: {problem}.",
             "Log in with a token that may write there, or change `space` in the recipe.",
         )
-    elif hub.repo_exists(repo, "space") and (found := hub.visibility(repo, "space")) != ctx.settings["visibility"]:
+    elif hub.repo_exists(repo, "space"):
+        if (found := hub.visibility(repo, "space")) != ctx.settings["visibility"]:
+            yield Finding(
+                "error",
+                f"The Space {repo} is {found}, and the recipe says {ctx.settings['visibility']}.",
+                f"Change it on {hub.endpoint}, or write `visibility: {found}` in the recipe.",
+            )
+        if (shown := _shown_model(hub, repo)) not in {None, ctx.settings["repo"]}:
+            yield Finding(
+                "error",
+                f"The Space {repo} shows another model, {shown}.",
+                "Name a Space of its own (`space` in the recipe), or remove that one.",
+            )
+    if ctx.settings["visibility"] == "private" and not ctx.target.embedded and not os.environ.get(spaces.TOKEN):
         yield Finding(
             "error",
-            f"The Space {repo} is {found}, and the recipe says {ctx.settings['visibility']}.",
-            f"Change it on {hub.endpoint}, or write `visibility: {found}` in the recipe.",
-        )
-    if ctx.settings["visibility"] == "private" and not ctx.target.embedded and TOKEN not in os.environ:
-        yield Finding(
-            "error",
-            f"{ctx.settings['repo']} is private, so its Space needs a token to load it, and {TOKEN} is not set.",
-            f"Make a token at {hub.endpoint}/settings/tokens that may only read this repo; set {TOKEN} to it.",
+            f"{ctx.settings['repo']} is private, so its Space needs a token to load it, and {spaces.TOKEN} is not set.",
+            f"Make a token at {hub.endpoint}/settings/tokens that may only read, this repo and {repo}; "
+            f"set {spaces.TOKEN} to it.",
             exit_code=2,
         )
+
+
+def _shown_model(hub: Hub, repo: str) -> str | None:
+    """The model repo that the Space is about, when a release deployed it."""
+    try:
+        return str(json.loads(hub.read_file(repo, "release.json", MAIN, "space") or b"")["repo"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def run(ctx: Context) -> Artifact:
@@ -65,43 +80,51 @@ def run(ctx: Context) -> Artifact:
     hub, wanted = connect(ctx.target), ctx.settings["space"]
     repo, known = str(wanted["repo"]), facts(ctx)
     bundle = spaces.build(known, ctx.out / "app")
-    token = _token(ctx, hub, repo)
+    label = f"space {repo}"
+    earlier = hub.tokens(label) if ctx.target.embedded else []
+    token = _token(ctx, hub, label)
     names = [item.name for item in known.revisions]
     question = (*known.prompts, QUESTION)[0]
 
-    def asked(url: str, where: str, share: float, reading: str | None = None) -> list[dict[str, Any]]:
-        found = []
+    answers: list[dict[str, Any]] = []
+
+    def ask(url: str, where: str, share: float, reading: str | None = None) -> None:
         for index, name in enumerate(names):
             ctx.report(f"asking {name} {where}", share + 0.1 * index / len(names))
             answer = spaces.ask(url, question, name, known.max_new_tokens, token=reading)
-            found.append({"where": where, **answer.to_json()})
-        return found
+            answers.append({"where": where, **answer.to_json()})
 
     ctx.report("starting it on this machine", 0.05)
     environment = spaces.environment(
         ctx.target.endpoint, ctx.target.home / "hub", embedded=ctx.target.embedded, token=token
     )
     with spaces.trial(ctx.out / "app", environment | _threads(ctx)) as app:
-        answers = asked(app.url, "here", 0.3)
+        ask(app.url, "here", 0.3)
+    private = ctx.settings["visibility"] == "private" and not ctx.target.embedded
     ctx.report("deploying", 0.4)
-    done = spaces.deploy(
-        hub,
-        repo,
-        bundle,
-        ctx.settings["visibility"],
-        title=f"Show {', '.join(f'{item.name} at {item.commit[:12]}' for item in known.revisions)}",
-        hardware=wanted["hardware"],
-        secrets={"HF_TOKEN": token} if token else None,
-        report=lambda words, share: ctx.report(words, 0.6),
-        note=lambda point, **said: ctx.run.log(point, step=ctx.step, **said),
-    )
-    if done.host:
-        private = ctx.settings["visibility"] == "private" and not ctx.target.embedded
-        answers += asked(done.host, "on the Hub", 0.9, token if private else None)
+    try:
+        done = deploying.deploy(
+            hub,
+            repo,
+            bundle,
+            ctx.settings["visibility"],
+            title=f"Show {', '.join(f'{item.name} at {item.commit[:12]}' for item in known.revisions)}",
+            hardware=wanted["hardware"],
+            secrets={"HF_TOKEN": token} if token else None,
+            ask=lambda host: ask(host, "on the Hub", 0.9, token if private else None),
+            before=_interrupted(ctx),
+            report=lambda words, share: ctx.report(words, 0.6),
+            note=lambda point, **said: ctx.run.log(point, step=ctx.step, **said),
+        )
+    except RemoteError as error:
+        raise RemoteError(
+            error.message, hint=f"The model's branches are as they were released. {error.hint}"
+        ) from error
+    hub.end_tokens(earlier)  # not before: the version that ran until now read with one of them
     write_json(
         ctx.out / "space.json", {"repo": repo, "commit": done.commit, "previous": done.previous, "answers": answers}
     )
-    warnings = [spaces.foreign_note(done.foreign)] if done.foreign else []
+    warnings = [deploying.foreign_note(done.foreign)] if done.foreign else []
     if not done.host:
         warnings.append(f"The Space {repo} rests on {hub.endpoint}, so it was not asked anything there.")
     return ctx.artifact(figure=f"{repo} at {done.commit[:12]}: {_told(answers[-len(names) :])}", warnings=warnings)
@@ -130,14 +153,25 @@ def facts(ctx: Context) -> spaces.Facts:
     )
 
 
-def _token(ctx: Context, hub: Hub, repo: str) -> str | None:
+def _interrupted(ctx: Context) -> dict[str, str]:
+    """Of this run's commits to the Space that were not seen to run: the commit that ran before."""
+    found: dict[str, str] = {}
+    for line in ctx.run.journal():
+        if line["event"] == "space-committed" and line["previous"]:
+            found[line["commit"]] = line["previous"]
+        elif line["event"] == "space-runs":
+            found.pop(line["commit"], None)
+    return found
+
+
+def _token(ctx: Context, hub: Hub, label: str) -> str | None:
     """A token with which the app may read a private repo, and do nothing else; None when it needs none."""
     private = ctx.settings["visibility"] == "private"
     if ctx.target.embedded:
-        return hub.reading_token(f"space {repo}") if private else None
-    token = os.environ.get(TOKEN)
+        return hub.reading_token(label) if private else None
+    token = os.environ.get(spaces.TOKEN)
     if private and not token:
-        raise UsageError(f"{TOKEN} is not set.", hint="The Space of a private repo needs a token of its own.")
+        raise UsageError(f"{spaces.TOKEN} is not set.", hint="The Space of a private repo needs a token of its own.")
     hide(token)
     return token
 
@@ -161,8 +195,9 @@ def holds(ctx: Context, artifact: Artifact) -> str | None:
         return f"the Space {repo} is not there any more"
     head = hub.head(repo, "main", "space")
     if head != said["commit"]:
-        manifest = Manifest({name.removeprefix("app/"): item for name, item in artifact.manifest.files.items()})
+        made = artifact.manifest.files.items()
+        manifest = Manifest({name.removeprefix("app/"): item for name, item in made if name.startswith("app/")})
         if head is None or not holds_release(hub.tree(repo, head, "space"), tree_of(manifest)):
             return f"the Space {repo} was changed"
     stage = hub.runtime(repo).stage
-    return None if stage in spaces.RESTING | spaces.COMING else f"the Space {repo} is {stage}"
+    return None if stage in deploying.RESTING | deploying.COMING else f"the Space {repo} is {stage}"

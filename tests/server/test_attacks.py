@@ -97,8 +97,28 @@ def test_one_bad_repo_does_not_break_the_list_for_all(raw: httpx.Client) -> None
     assert len(raw.get("/api/models?full=true").json()) == len(CARDS)
 
 
+@pytest.mark.parametrize("sdk", ["[gradio]", "{a: b}", "1", "true", "[]", "1.5"])
+def test_one_space_of_no_sdk_does_not_break_the_pages_of_all(raw: httpx.Client, sdk: str) -> None:
+    for kind in ("space", "model"):
+        order = {"name": "x", "organization": "me", "type": kind} | ({"sdk": "gradio"} if kind == "space" else {})
+        raw.post("/api/repos/create", json=order).raise_for_status()
+    lines: list[dict[str, Any]] = [{"key": "header", "value": {"summary": "s"}}]
+    lines += [{"key": "file", "value": {"path": "README.md", "content": f"---\nsdk: {sdk}\n---\n"}}]
+    body = "\n".join(json.dumps(line) for line in lines)
+    raw.post("/api/spaces/me/x/commit/main", content=body).raise_for_status()
+    for path in ("/", "/spaces", "/me", "/me/x", "/spaces/me/x", "/api/spaces"):
+        assert raw.get(path, headers={"Accept": "text/html"}).status_code == 200, path
+    assert raw.get("/api/spaces/me/x").json()["sdk"] == "gradio"
+
+
 def test_types_of_tensors_are_plain_words(tmp_path: Path) -> None:
     head = json.dumps({"a": {"dtype": "\ud800", "shape": [2]}, "b": {"dtype": "F32", "shape": [3]}}).encode()
+    (tmp_path / "x").write_bytes(len(head).to_bytes(8, "little") + head)
+    assert parameters(tmp_path / "x") == {"F32": 3}
+
+
+def test_no_tensor_has_more_numbers_than_a_page_can_tell(tmp_path: Path) -> None:
+    head = json.dumps({"a": {"dtype": "F32", "shape": [2**39] * 32}, "b": {"dtype": "F32", "shape": [3]}}).encode()
     (tmp_path / "x").write_bytes(len(head).to_bytes(8, "little") + head)
     assert parameters(tmp_path / "x") == {"F32": 3}
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+import threading
 import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from commands import until
 
 from hubkit.server import metadata
 from hubkit.server.git import Change, Git
@@ -202,6 +204,67 @@ def test_a_renderer_that_fails_leaves_the_text(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(rendering.subprocess, "run", fail)
     assert shown(tmp_path / "git", "# <b>x").plain == "# <b>x"
+
+
+GROWING = {
+    "fence": "```json\n" + "[1," * 300_000 + "\n```", "links": "<a href=x>" * 80_000, "images": "<img src=x>" * 80_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_text_that_grows_is_shown_as_text(tmp_path: Path, name: str) -> None:
+    card = shown(tmp_path / "git", GROWING[name])
+    assert card.html == "" and card.plain == GROWING[name] and "too large" in card.note
+
+
+def code(folder: Path, content: str) -> rendering.Code | None:
+    git, path, commit = repo_with(folder, content, "x.py")
+    entry = git.entry(commit, "x.py")
+    assert entry is not None
+    return rendering.code(path, entry)
+
+
+def test_lines_without_number_get_none(tmp_path: Path) -> None:
+    assert code(tmp_path / "few", "a = 1\n" * 19_000) not in (None, rendering.Code(plain="a = 1\n" * 19_000))
+    assert code(tmp_path / "many", "\n" * 200_000) == rendering.Code(plain="\n" * 200_000)
+    assert code(tmp_path / "dense", "- " * 2**17) is not None
+
+
+def test_what_is_kept_is_bounded() -> None:
+    kept = rendering._Kept(10, len)
+    made = [kept.get(number, lambda: "abcd") for number in range(3)]
+    assert made == ["abcd"] * 3 and [number in kept for number in range(3)] == [False, True, True]
+    assert kept.get(9, lambda: "x" * 11) == "x" * 11 and 9 not in kept and 2 not in kept
+
+
+def test_slow_cards_do_not_take_all_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free, asked = threading.Event(), []
+
+    def slow(job: dict[str, str]) -> str:
+        asked.append(job["card"])
+        assert free.wait(20)
+        return "<p>made</p>"
+
+    monkeypatch.setattr(rendering, "_child", slow)
+    repos = [repo_with(tmp_path / str(number // 2), f"card {number // 2}") for number in range(0, 100, 2)]
+    cards: list[rendering.Card | None] = []
+
+    def show(repo: tuple[Git, Path, str]) -> None:
+        cards.append(rendering.card(Git(repo[1]), repo[1], repo[2], PLACE))
+
+    threads = [threading.Thread(target=show, args=(repo,)) for repo in repos]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(cards) >= 38, 20)
+    assert len(asked) == 2 and len(cards) == 38 and {card.note[:8] for card in cards if card} == {"Too many"}
+    free.set()
+    for thread in threads:
+        thread.join(20)
+    assert [card.html for card in cards[38:] if card] == ["<p>made</p>"] * 12
+    cards.clear()
+    show(repos[0])
+    show(repos[-1])
+    assert [card.html for card in cards if card] == ["<p>made</p>"] * 2, "that it was busy must not be remembered"
 
 
 FRONTS = {

@@ -19,6 +19,8 @@ from space_samples import SPACE, apps_of, ask, gone, push, server, wait
 from hubkit.server import process
 from hubkit.server.process import Running
 
+needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no ::1")
+
 
 def test_the_environment_of_an_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HF_TOKEN", "HF_HOME", "PIP_INDEX_URL", "AWS_SECRET_ACCESS_KEY"):
@@ -152,12 +154,14 @@ def test_what_a_killed_hub_and_a_killed_launcher_left_is_ended(api: HfApi, hub: 
     assert wait(api).stage == "RUNNING" and gone(app.pid) and ask(api)["pid"] != app.pid
 
 
-def test_an_address_that_another_program_took_is_changed(api: HfApi, hub: Running) -> None:
+@pytest.mark.parametrize("at", ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)])
+def test_an_address_that_another_program_took_is_changed(api: HfApi, hub: Running, at: str) -> None:
     push(api, app_py=server())
     wait(api)
     host = str(api.space_info(SPACE).host)
     process.stop(hub.data)
-    with socket.create_server(("127.0.0.1", int(host.rpartition(":")[2]))):
+    family = socket.AF_INET6 if ":" in at else socket.AF_INET
+    with socket.create_server((at, int(host.rpartition(":")[2])), family=family):
         again = process.start(hub.data, port=0)
         api = HfApi(endpoint=again.url, token=again.token)
         assert wait(api).stage == "RUNNING" and api.space_info(SPACE).host != host

@@ -96,6 +96,13 @@ def test_requirements_are_read_as_pip_reads_them(tmp_path: Path) -> None:
     assert wanted_lines(tmp_path / "nowhere") == []
 
 
+def test_requirements_have_the_size_of_such(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("gradio\n" * 30_000, encoding="utf-8")
+    with pytest.raises(Failure, match=r"131,072 bytes; it has 210,000") as told:
+        wanted_lines(tmp_path)
+    assert told.value.stage == "BUILD_ERROR"
+
+
 @pytest.mark.parametrize(
     ("line", "met"),
     [
@@ -110,6 +117,8 @@ def test_requirements_are_read_as_pip_reads_them(tmp_path: Path) -> None:
         ("-r more.txt", False),
         ("./local.whl", False),
         ("--extra-index-url https://host/simple", False),
+        ("gradio; python_version ~= 'x'", False),
+        ("gradio; extra ~= 'x'", False),
     ],
 )
 def test_what_is_met_by_what_is_installed(line: str, met: bool) -> None:
@@ -120,6 +129,13 @@ def test_extras_are_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
     needs = ["no-such-package-for-hubkit; extra == 'more'", "numpy; extra == 'less'"]
     monkeypatch.setattr(spacebuild.importlib.metadata, "requires", lambda name: needs)  # type: ignore[attr-defined]
     assert missing(["gradio[less]", "gradio[more]"]) == ["gradio[more]"]
+
+
+def test_an_environment_is_kept_as_long_as_it_holds_the_same() -> None:
+    key = spacebuild.environment_key
+    assert key(["numpy==2", "torch"], "a" * 40) == key(["numpy==2", "torch"], "b" * 40) != key(["numpy"], "a" * 40)
+    for line in ("./own.whl", "-r more.txt", "-e ."):
+        assert key([line], "a" * 40) != key([line], "b" * 40), "the file may be another one in the next commit"
 
 
 def test_an_environment_sees_what_is_installed_here(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+from commands import until
 
 from hubkit import apps
 
@@ -137,7 +138,7 @@ def app(release: tuple[Release, Any], tmp_path_factory: pytest.TempPathFactory) 
         folder, "app.py", port=port, environment=apps.environment(root / "home", port, more), log=root / "log"
     )
     try:
-        _until(lambda: running.answers() or running.code() is not None, 90)
+        until(lambda: running.answers() or running.code() is not None, 90)
         assert running.code() is None, "\n".join(apps.log_tail(root / "log"))
         yield running
     finally:
@@ -184,13 +185,6 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     yield app
     for name in ("app", "models"):
         sys.modules.pop(name, None)
-
-
-def _until(holds: Any, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.1)
 
 
 def _busy(app: apps.App) -> bool:
@@ -332,7 +326,7 @@ def test_stop_ends_the_generation(page: Any, app: apps.App, client: Any) -> None
     words, count = mark.removesuffix(" tokens").split(" · ")
     assert words == "stopped by you"
     assert 20 < int(count) < 1500
-    _until(lambda: not _busy(app), 5)
+    until(lambda: not _busy(app), 5)
     assert client.predict("Hello?", "runs-on", "", 2, api_name="/answer")["tokens"] == 2
     page.fill("#chat-prompt textarea", "And on.")
     page.keyboard.press("Enter")
@@ -352,7 +346,7 @@ def test_a_closed_tab_ends_the_generation(browser: Any, app: apps.App) -> None:
     page.wait_for_function("(document.querySelector('#chat-answers .answer')?.innerText.length ?? 0) > 40")
     assert _busy(app)
     page.close()
-    _until(lambda: not _busy(app), 5)
+    until(lambda: not _busy(app), 5)
 
 
 def test_it_works_in_a_sandboxed_frame_of_another_site(browser: Any, app: apps.App, tmp_path: Path) -> None:

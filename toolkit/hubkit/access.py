@@ -164,7 +164,7 @@ class Access(Connection):
         found = self.visibility(repo, repo_type)
         if found != visibility:
             raise RefusedError(
-                f"{repo} is {found} on {self.endpoint}, and the recipe says {visibility}.",
-                hint=f"Change the repo's visibility there, or write `visibility: {found}` in the recipe.",
+                f"{repo} is {found} on {self.endpoint}, and {visibility} was asked for.",
+                hint=f"Change the repo's visibility there, or ask for {found} (`visibility` in a recipe).",
             )
         return made

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import logging
 import logging.handlers
@@ -51,14 +52,37 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether an app could listen on ``port`` of the loopback."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    """Whether an app could listen on ``port`` of the loopback, and would be found there under ``localhost``."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
+    except OSError:
+        return False
+    if (other := _other_loopback(port)) is not None:
+        other.close()
+    return other is not None
+
+
+def _other_loopback(port: int) -> socket.socket | None:
+    """A socket that takes ``port`` of ``::1`` and listens to nobody; None when another program has it.
+
+    Browsers look for ``localhost`` at ``::1`` first: who listens there is taken for the app. On a machine without
+    ``::1`` the socket is at no address.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        found = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    except OSError:
+        return sock
+    sock.close()
+    try:
+        found.bind(("::1", port))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            found.close()
+            return None
+    return found
 
 
 def environment(home: Path, port: int, more: Mapping[str, str]) -> dict[str, str]:
@@ -107,6 +131,7 @@ class App:
 
     def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
         self._process, self.port, self._swept = process, port, False
+        self._guard: socket.socket | None = None
         self.pid = process.pid
         self.url = f"http://localhost:{port}"
 
@@ -174,7 +199,9 @@ class App:
             with socket.create_connection(("127.0.0.1", self.port), timeout=_ANSWER_SECONDS) as sock:
                 sock.sendall(request)
                 while b"\r\n" not in received and len(received) < _LINE:
-                    sock.settimeout(max(0.01, deadline - time.monotonic()))
+                    if (left := deadline - time.monotonic()) <= 0:
+                        return False
+                    sock.settimeout(left)
                     if not (piece := sock.recv(4096)):
                         break
                     received += piece
@@ -182,6 +209,21 @@ class App:
             return False
         words = received.split(b"\r\n")[0].split()
         return len(words) > 1 and words[0].startswith(b"HTTP/") and words[1].isdigit() and int(words[1]) < 500
+
+    def guard(self) -> bool:
+        """Keep strangers from the app's port of ``::1`` until it is stopped. False when one listens there."""
+        if self._guard is None:
+            self._guard = _other_loopback(self.port)
+        return self._guard is not None or self._has_other_loopback()
+
+    def _has_other_loopback(self) -> bool:
+        """Whether it is the app itself that listens on its port of ``::1``, as one that listens everywhere does."""
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self.pid).children(recursive=True):
+                for at in process.net_connections("tcp6"):
+                    if at.laddr and at.laddr.port == self.port and at.status == psutil.CONN_LISTEN:
+                        return True
+        return False
 
     def stop(self, timeout: float = 5.0) -> None:
         """Ask the app to end, kill what is left after ``timeout`` seconds; returns when all are gone."""
@@ -197,6 +239,8 @@ class App:
         if self._process.stdin:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
+        if self._guard:
+            self._guard.close()
         self.code()
 
 

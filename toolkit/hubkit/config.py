@@ -272,7 +272,7 @@ def load_recipe(path: Path) -> Recipe:
     except FileNotFoundError:
         raise UsageError(
             f"There is no recipe at {path}.",
-            hint="Write one with `hubkit init`, or name a built-in one: `hubkit release tiny`.",
+            hint="Write one with `hubkit init`, or name a built-in one, such as tiny.",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"Cannot read the recipe {path}: {error}.") from error

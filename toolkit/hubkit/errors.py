@@ -46,7 +46,7 @@ class ConflictError(HubkitError):
 
 
 class RemoteError(HubkitError):
-    """The Hub could not be reached or did not answer; the same command can be run again."""
+    """The Hub could not be reached, did not answer, or a Space did not come up there; the command can be run again."""
 
     exit_code = 5
 

@@ -10,6 +10,7 @@ again when that is safe; nothing that writes is: whoever writes looks at the Hub
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,20 +186,27 @@ class Hub(Access, SpaceCalls):
     # --- what only the embedded Hub can
 
     def reading_token(self, label: str) -> str:
-        """Have the embedded Hub issue a token that may only read; earlier ones of the same label end.
+        """Have the embedded Hub issue a token that may only read. Only its owner can; no other Hub issues any."""
+        made = self._own("POST", "tokens", {"user": self._owner(), "role": "read", "label": label})
+        hide(str(made["token"]))
+        return str(made["token"])
 
-        Only its owner can; no other Hub issues tokens to a program.
-        """
+    def tokens(self, label: str) -> list[str]:
+        """The ids of the tokens of that label that the embedded Hub issued to its owner."""
+        owner, accounts = self._owner(), self._own("GET", "accounts")
+        mine = [token for known in accounts if known["name"] == owner for token in known.get("tokens", ())]
+        return [str(token["id"]) for token in mine if token["label"] == label]
+
+    def end_tokens(self, ids: Sequence[str]) -> None:
+        """Have the embedded Hub forget these tokens of its owner's."""
+        for token in ids:
+            self._own("DELETE", f"tokens/{self._owner()}/{token}")
+
+    def _owner(self) -> str:
         account = self.whoami()
         if account is None or not self.target.embedded:
             raise UsageError(f"{self.endpoint} issues no tokens to hubkit.", hint="Make one on its settings page.")
-        for known in self._own("GET", "accounts"):
-            for token in known.get("tokens", ()) if known["name"] == account.name else ():
-                if token["label"] == label:
-                    self._own("DELETE", f"tokens/{account.name}/{token['id']}")
-        made = self._own("POST", "tokens", {"user": account.name, "role": "read", "label": label})
-        hide(str(made["token"]))
-        return str(made["token"])
+        return account.name
 
     def page_session(self, path: str) -> str:
         """An address of the embedded Hub that opens ``path`` in a browser as its owner, once and soon."""

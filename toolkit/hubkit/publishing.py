@@ -243,16 +243,16 @@ def holds_release(tree: Tree, wanted: Tree, gone: frozenset[str] = frozenset()) 
     return not compare(wanted, {path: tree[path] for path in wanted if path in tree}) and not gone & tree.keys()
 
 
-def restore(hub: Hub, repo: str, branch: str, source: str, *, title: str, repo_type: RepoType = "model") -> str:
-    """Make ``branch`` hold exactly the tree of the commit ``source``, in one commit on top; returns the head.
+def restore(
+    hub: Hub, repo: str, branch: str, source: str, *, head: str, title: str, repo_type: RepoType = "model"
+) -> str:
+    """Make ``branch`` hold exactly the tree of the commit ``source``, in one commit on ``head``; returns the new head.
 
-    The files are copied on the server. Nothing is written when the branch holds that tree already.
+    The files are copied on the server. Nothing is written when the branch holds that tree already. ConflictError when
+    the branch is not at ``head`` any more.
     """
     from huggingface_hub import CommitOperationCopy, CommitOperationDelete
 
-    head = hub.head(repo, branch, repo_type)
-    if head is None:
-        raise moved(repo, branch, None, None)
     wanted = hub.tree(repo, source, repo_type)
     change = compare(hub.tree(repo, head, repo_type), wanted)
     if not change:

@@ -1,12 +1,10 @@
-"""The Gradio Space of a release: its files made, tried on this machine, put on the Hub, and waited for.
+"""The Gradio Space of a release: its files made and screened, its app tried on this machine and asked.
 
     bundle = build(facts, folder)
-    with trial(bundle, environment) as url:     # the app runs here, in an environment of its own
-        ask(url, "Hello")
-    deployed = deploy(hub, "me/my-space", bundle, "public")
+    with trial(folder, environment) as app:     # it runs here, in an environment of its own
+        ask(app.url, "Hello", "main", 64)
 
-An app sees none of the user's tokens. What goes to the Hub is one commit; when the app does not come up there, the
-files of the version before are put back in another.
+An app sees none of the user's tokens. :mod:`hubkit.deploying` puts the files on the Hub.
 """
 
 from __future__ import annotations
@@ -24,27 +22,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hubkit import apps, publishing
-from hubkit.bundle import MANIFEST_PATH, Bundle, Provenance
-from hubkit.diff import compare, short_list, tree_of
-from hubkit.errors import ConflictError, HubkitError, RefusedError, RemoteError
-from hubkit.files import Manifest, resource_dir, walk, write_atomic
-from hubkit.hub import Hub, Runtime, Visibility
+from yaml import YAMLError
+
+from hubkit import apps
+from hubkit.bundle import MANIFEST_PATH, SCHEMA, Bundle
+from hubkit.errors import HubkitError, RefusedError, UsageError
+from hubkit.files import Manifest, digests, resource_dir, walk, write_atomic
 from hubkit.output import printable
-from hubkit.publishing import Note
-from hubkit.run import Report, silent
 from hubkit.screening import screen
 
-COMING = frozenset({"BUILDING", "APP_STARTING", "RUNNING_BUILDING", "RUNNING_APP_STARTING"})
-"""Stages from which a Space goes on by itself (huggingface_hub.SpaceStage)."""
-RESTING = frozenset({"RUNNING", "SLEEPING", "PAUSED", "STOPPED"})
-"""Stages in which nothing is wrong: the app answers, or would if its owner let it."""
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "safetensors")
 """What the app imports besides Gradio, which the Hub installs itself (``sdk_version``)."""
 TIMEOUT = 1800.0
 """Seconds that an app may take to come up: the Hub's own limit, ``startup_duration_timeout``."""
+TOKEN = "HUBKIT_SPACE_TOKEN"
+"""The variable with a token that may only read: what an app loads a private repo, or a gated base, with."""
 _ANSWER_TIMEOUT = 600.0
-_TAIL = 20
+TAIL = 20
+"""Lines of a log that an error shows."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +105,6 @@ class Answer:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Deployed:
-    """A Space that runs: the commit, the one before (None: it was new), whether it was written, the app's address."""
-
-    commit: str
-    previous: str | None
-    written: bool
-    host: str | None
-    foreign: tuple[str, ...] = ()
-
-
 def app_folder() -> Path:
     """The app that is deployed, as it lies in the checkout or the wheel."""
     return resource_dir("spaces") / "chat"
@@ -138,9 +122,7 @@ def build(facts: Facts, into: Path) -> Bundle:
     pinned = (f"{name}=={version(name).partition('+')[0]}\n" for name in LIBRARIES)
     write_atomic(into / "requirements.txt", "".join(pinned))
     write_atomic(into / "README.md", card(facts))
-    manifest = Manifest.of(into).to_json()
-    write_atomic(into / MANIFEST_PATH, json.dumps({"schema": 1, "space_of": facts.repo, **manifest}, indent=2) + "\n")
-    return bundle_of(into)
+    return bundle_of(into, into / MANIFEST_PATH)
 
 
 def card(facts: Facts) -> str:
@@ -167,18 +149,24 @@ def card(facts: Facts) -> str:
     )
 
 
-def bundle_of(folder: Path) -> Bundle:
-    """The files of ``folder`` as they are, screened. RefusedError for what must not be published."""
+def bundle_of(folder: Path, manifest_at: Path) -> Bundle:
+    """The files of ``folder`` as they are, screened, and a manifest of them, which is written to ``manifest_at``.
+
+    RefusedError for what must not be published.
+    """
+    found = {path.relative_to(folder).as_posix(): path for path in walk(folder)}
     files = {
-        path.relative_to(folder).as_posix(): path
-        for path in walk(folder)
-        if "__pycache__" not in path.parts and ".git" not in path.relative_to(folder).parts[:-1]
+        name: path
+        for name, path in found.items()
+        if name != MANIFEST_PATH and not {"__pycache__", ".git"} & set(name.split("/")[:-1])
     }
     if problems := screen(files):
-        shown = "\n".join(f"  {problem.sentence}" for problem in problems[:20])
-        raise RefusedError(f"This Space must not be published:\n{shown}", hint="Mend these files and try again.")
-    known = Manifest.of(folder).files
-    return Bundle(files, Manifest({path: known[path] for path in files}))
+        listed = "\n".join(f"  {problem.sentence}" for problem in problems[:20])
+        raise RefusedError(f"This Space must not be published:\n{listed}", hint="Mend these files and try again.")
+    known = {name: digests(path) for name, path in files.items()}
+    content = {"schema": SCHEMA, **Manifest(known).to_json()}
+    write_atomic(manifest_at, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return Bundle({**files, MANIFEST_PATH: manifest_at}, Manifest({**known, MANIFEST_PATH: digests(manifest_at)}))
 
 
 # --- on this machine
@@ -202,13 +190,15 @@ def trial(
     """Run the app of ``folder`` here until the block ends; it answers when the block begins.
 
     Its home is a new folder that goes with it. RefusedError with the end of its log when it ends or does not listen
-    within ``timeout`` seconds.
+    within ``timeout`` seconds; UsageError when another program listens on ``port``.
     """
+    if port and not apps.is_free(port):  # it would be taken for the app
+        raise UsageError(f"Port {port} is taken by another program.", hint="Name another one, or none.")
     with tempfile.TemporaryDirectory(prefix="hubkit-space-") as place:
         home, log, port = Path(place) / "home", Path(place) / "app.log", port or apps.free_port()
-        copy = Path(place) / "app"
+        copy, name = Path(place) / "app", app_file(folder)
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__", ".git"))
-        app = apps.App.start(copy, app_file(copy), port=port, environment=apps.environment(home, port, more), log=log)
+        app = apps.App.start(copy, name, port=port, environment=apps.environment(home, port, more), log=log)
         try:
             deadline = time.monotonic() + timeout
             while not app.answers():
@@ -223,26 +213,34 @@ def trial(
 
 
 def app_file(folder: Path) -> str:
-    """The file that runs, as the card's front matter says; RefusedError when it is not there."""
-    from huggingface_hub import RepoCard
+    """The file that runs, as the card's front matter says. RefusedError for what the Hub would not run."""
+    from huggingface_hub import metadata_load
 
-    name = "app.py"
-    if (folder / "README.md").is_file():
-        name = str(RepoCard.load(folder / "README.md").data.to_dict().get("app_file") or name)
+    try:
+        front = metadata_load(folder / "README.md") or {}
+    except (OSError, ValueError, YAMLError):
+        front = {}
+    if front.get("sdk") != "gradio":
+        raise RefusedError(
+            f"{folder / 'README.md'} does not say that this is a Gradio Space.",
+            hint="Begin it with these lines:\n"
+            f"---\ntitle: My Space\nsdk: gradio\nsdk_version: {version('gradio')}\napp_file: app.py\n---",
+        )
+    name = str(front.get("app_file") or "app.py")
     path = folder / name
     if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
-        raise RefusedError(f"{folder} has no {name} to run.", hint="Name it in the README's `app_file`.")
+        raise RefusedError(f"{folder} has no file {name!r} to run.", hint="Add it, or name another in `app_file`.")
     return name
 
 
 def _not_up(what: str, log: Path) -> RefusedError:
-    return RefusedError(f"{what}.{_shown(apps.log_tail(log, _TAIL))}", hint="Nothing was published. Mend the app.")
+    return RefusedError(f"{what}.{shown(apps.log_tail(log, TAIL))}", hint="Mend the app, then try again.")
 
 
-def _shown(lines: Sequence[str]) -> str:
+def shown(lines: Sequence[str]) -> str:
     """The end of a log, indented below a sentence."""
     told = [printable(line) for line in lines if line.strip()]
-    return " Its log ends:\n" + "\n".join(f"  {line}" for line in told[-_TAIL:]) if told else " Its log is empty."
+    return " Its log ends:\n" + "\n".join(f"  {line}" for line in told[-TAIL:]) if told else " Its log is empty."
 
 
 def ask(url: str, prompt: str, revision: str, limit: int, *, token: str | None = None) -> Answer:
@@ -276,98 +274,6 @@ def ask(url: str, prompt: str, revision: str, limit: int, *, token: str | None =
         ) from error
 
 
-# --- on the Hub
-
-
-def deploy(
-    hub: Hub, repo: str, bundle: Bundle, visibility: Visibility, *,
-    title: str = "Deploy the Space", hardware: str | None = None, secrets: Mapping[str, str] | None = None,
-    timeout: float = TIMEOUT, report: Report = silent, note: Note = publishing.no_note,
-) -> Deployed:  # fmt: skip
-    """Bring ``bundle`` to the Space ``repo`` in one commit and wait until its app runs.
-
-    Only files that an earlier deploy put there are removed. When the app does not come up: RemoteError with its state
-    and the end of its log, after the files of the version that ran before were put back.
-    """
-    hub.ensure_repo(repo, visibility, "space", hardware=hardware)
-    for name, value in (secrets or {}).items():
-        hub.set_space_secret(repo, name, value)
-    head = hub.head(repo, "main", "space")
-    if head is None:
-        raise ConflictError(f"The Space {repo} has no main branch.", hint="Remove it and run again.")
-    ran = hub.runtime(repo).stage in RESTING
-    commit, foreign = _commit(hub, repo, head, bundle, title)
-    note("space-committed", commit=commit, previous=head)
-    if commit == head and not ran and hub.runtime(repo).stage not in COMING:
-        hub.restart_space(repo)
-    try:
-        wait(hub, repo, commit, timeout=timeout, report=report)
-    except RemoteError as error:
-        if commit == head or not ran:
-            raise
-        publishing.restore(hub, repo, "main", head, title=f"Go back to {head[:12]}", repo_type="space")
-        raise RemoteError(
-            f"{error.message}\nThe version before ({head[:12]}) was put back.", hint=error.hint
-        ) from error
-    return Deployed(commit, head, commit != head, hub.space_host(repo), foreign)
-
-
-def _commit(hub: Hub, repo: str, head: str, bundle: Bundle, title: str) -> tuple[str, tuple[str, ...]]:
-    """The commit that holds ``bundle``, and the files of other people that it kept."""
-    from huggingface_hub import CommitOperationDelete
-
-    wanted, tree = tree_of(bundle.manifest), hub.tree(repo, head, "space")
-    known = hub.read_file(repo, MANIFEST_PATH, head, "space") if MANIFEST_PATH in tree else None
-    before = Provenance.parse(known)
-    ours = before.paths if before else frozenset({"README.md"})
-    gone = frozenset(path for path in ours if path not in wanted and path in tree)
-    foreign = tuple(sorted(tree.keys() - wanted.keys() - ours - {".gitattributes"}))
-    if publishing.holds_release(tree, wanted, gone):
-        return head, foreign
-    added = publishing.additions(bundle, [change.path for change in compare(tree, wanted).changes if change.after])
-    removed = [CommitOperationDelete(path) for path in sorted(gone)]
-    commit = publishing.commit(
-        hub, repo, "main", head, [*added, *removed],
-        lambda found: publishing.holds_release(found, wanted, gone), title, "space",
-    )  # fmt: skip
-    return commit, foreign
-
-
-def wait(hub: Hub, repo: str, commit: str, *, timeout: float = TIMEOUT, report: Report = silent) -> Runtime:
-    """Wait until the Space runs ``commit``. RemoteError with its state and the end of its log when it will not."""
-    deadline = time.monotonic() + timeout
-    while True:
-        runtime = hub.runtime(repo)
-        about_it = runtime.commit in {None, commit}
-        if about_it and runtime.stage in RESTING:
-            return runtime
-        if about_it and runtime.stage not in COMING:
-            raise failure(hub, repo, runtime)
-        if time.monotonic() > deadline:
-            raise failure(hub, repo, runtime, f" after {timeout:g} s")
-        report(f"{repo} is {runtime.stage.lower().replace('_', ' ')}", None)
-        time.sleep(1.0)
-
-
-def failure(hub: Hub, repo: str, runtime: Runtime, when: str = "") -> RemoteError:
-    """The error of a Space that does not run: its state, why, and the end of its log."""
-    build = "BUILD" in runtime.stage
-    try:
-        lines = hub.space_log(repo, build=build)
-    except HubkitError:
-        lines = []
-    why = f": {runtime.message.rstrip('.')}" if runtime.message else ""
-    return RemoteError(
-        f"The Space {repo} is {runtime.stage}{when}{why}.{_shown(lines)}",
-        hint=f"The model's branches are as they were. All of the log: hubkit space logs {repo}{' --build' * build}",
-    )
-
-
 def page(endpoint: str, repo: str) -> str:
     """The address of the Space's page."""
     return f"{endpoint}/spaces/{repo}"
-
-
-def foreign_note(foreign: tuple[str, ...]) -> str:
-    """A sentence about files of other people that were kept."""
-    return f"The Space holds files that hubkit did not put there; they are kept: {short_list(foreign)}."

@@ -15,6 +15,7 @@ import click
 
 from hubkit.config import RECIPE_FILE, Recipe, load_recipe
 from hubkit.errors import InterruptedRun, UsageError
+from hubkit.names import repo_id_problem
 from hubkit.output import Output, hide
 from hubkit.pipeline import Desk
 from hubkit.release import finished_desk
@@ -147,7 +148,10 @@ def _saved_token(path: Path) -> str | None:
 def _embedded(home: Path, *, start: bool) -> Target:
     from hubkit.server import process
 
-    running = process.start(home / "hub") if start else process.status(home / "hub")
+    running = process.status(home / "hub")
+    if running is None and start:
+        running = process.start(home / "hub")
+        _current.say(f"Started the embedded Hub of {home} at {running.url}.")
     if running is None:
         raise UsageError("The embedded Hub does not run.", hint="Start it with `hubkit hub start`.")
     hide(running.token)
@@ -164,21 +168,32 @@ def ask(question: str, *, yes: bool) -> None:
         raise InterruptedRun("Nothing was changed.")
 
 
+def repo_id(name: str, otherwise: str = "") -> str:
+    """``name`` when it can be a repo's; UsageError (which begins with ``otherwise``) when it cannot."""
+    if problem := repo_id_problem(name):
+        said = f"{otherwise} " if otherwise else ""
+        raise UsageError(f"{said}{name!r} is not a repo id: {problem}.", hint="Write it as namespace/name.")
+    return name
+
+
 def person_with_browser() -> bool:
     """Whether somebody sits at this terminal, on a machine that shows windows."""
     here = os.isatty(0) and os.isatty(1) and not {"CI", "SSH_CONNECTION"} & os.environ.keys()
     return here and (sys.platform in {"darwin", "win32"} or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()))
 
 
-def open_page(target: Target, url: str) -> bool:
-    """Open ``url`` of ``target`` in the browser, on the embedded Hub as its owner; False when there is none to open."""
+def open_page(target: Target, url: str) -> str | None:
+    """Open ``url`` of ``target`` in the browser, on the embedded Hub as its owner.
+
+    Where no browser can be opened, the address to open elsewhere: on the embedded Hub it works once, for a minute.
+    """
     import webbrowser
 
     if target.embedded:
         from hubkit.hub import connect
 
         url = connect(target).page_session(url.removeprefix(target.endpoint) or "/")
-    return webbrowser.open(url)
+    return None if webbrowser.open(url) else url
 
 
 def last_desk(recipe: Recipe, folder: Path, hub_name: str | None) -> Desk:

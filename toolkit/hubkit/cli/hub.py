@@ -79,11 +79,11 @@ def open_(repo: str | None) -> None:
     """
     target = find_target("embedded")
     url = f"{target.endpoint}/{repo or ''}"
-    opened = open_page(target, url)
+    link = open_page(target, url)
     output = output_of()
-    if not opened:
-        output.say("There is no browser here to open; this is the address.")
-    output.result({"url": url, "opened": opened}, Text(url))
+    if link:
+        output.say("There is no browser here to open. This address logs one in, once and within a minute:")
+    output.result({"url": url, "link": link}, Text(link or url))
 
 
 @hub.command()

@@ -47,6 +47,7 @@ def init(name: str | None, source: str) -> None:
         text = re.sub(r"^  title: Tiny Hermes DPO$", f"  title: {name.split('/')[1]}", text, flags=re.MULTILINE)
         lines = [f"repo: {name}" if line.startswith("repo:") else line for line in text.splitlines()]
         text = "\n".join(lines) + "\n"
+        text = re.sub(r"^(space:\n  repo: ).*$", rf"\g<1>{name}-space", text, flags=re.MULTILINE)
     for beside in sorted(known[source].parent.iterdir()):
         if beside.is_dir() and beside.name in text and not beside.name.startswith("_"):
             shutil.copytree(beside, beside.name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))

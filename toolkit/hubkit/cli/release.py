@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import click
@@ -19,7 +20,7 @@ from hubkit.cli.common import (
     person_with_browser,
     speaks,
 )
-from hubkit.errors import UsageError
+from hubkit.errors import HubkitError, UsageError
 from hubkit.output import megabytes, percent, table
 from hubkit.release import Outcome
 from hubkit.release import release as run_release
@@ -57,7 +58,9 @@ def release(
     done = run_release(found, folder, target, hubkit_home(), output, fresh=fresh, only=only)
     output.result({**done.to_json(), "hub": target.endpoint}, *_shown(done, target.endpoint))
     if opens or (opens is None and output.mode == "human" and person_with_browser()):
-        open_page(target, done.page)
+        with contextlib.suppress(HubkitError):  # the release is done, whatever a browser says
+            if link := open_page(target, done.page):
+                output.say(f"There is no browser here to open {link}")
 
 
 def _shown(done: Outcome, endpoint: str) -> list[RenderableType]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -10,11 +12,21 @@ from typing import Literal
 import click
 from rich.text import Text
 
-from hubkit import spaces
-from hubkit.cli.common import ask, confirm_option, find_recipe, find_target, hub_option, last_desk, output_of, speaks
-from hubkit.errors import RefusedError, UsageError
+from hubkit import deploying, spaces
+from hubkit.cli.common import (
+    ask,
+    confirm_option,
+    find_recipe,
+    find_target,
+    hub_option,
+    last_desk,
+    output_of,
+    repo_id,
+    speaks,
+)
+from hubkit.errors import HubkitError, RefusedError, UsageError
 from hubkit.hub import connect
-from hubkit.output import printable, table
+from hubkit.output import hide, printable, table
 from hubkit.run import Target
 
 _timeout_option = click.option(
@@ -33,7 +45,9 @@ def space() -> None:
 
 @space.command()
 @click.argument("recipe", required=False)
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="A new folder for the files.")
+@click.option(
+    "-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="A new folder for the files."
+)
 @hub_option
 @speaks
 def build(recipe: str | None, out: Path, hub_name: str | None) -> None:
@@ -70,6 +84,8 @@ def build(recipe: str | None, out: Path, hub_name: str | None) -> None:
 def run(source: str, port: int | None, trust: bool, timeout: float, hub_name: str | None) -> None:
     """Run a Space on this machine until Ctrl-C, in an environment without your tokens.
 
+    For a private model, HUBKIT_SPACE_TOKEN names a token that may only read; the app gets it as HF_TOKEN.
+
     \b
     hubkit space run my-space
     """
@@ -77,6 +93,7 @@ def run(source: str, port: int | None, trust: bool, timeout: float, hub_name: st
     with tempfile.TemporaryDirectory(prefix="hubkit-space-") as place:
         folder = Path(source)
         if not folder.is_dir():
+            repo_id(source, f"There is no folder {source}.")
             if not trust:
                 raise RefusedError(
                     f"{source} is not a folder here, and running a Space from a Hub runs its author's code.",
@@ -88,9 +105,13 @@ def run(source: str, port: int | None, trust: bool, timeout: float, hub_name: st
         with spaces.trial(folder, _environment(target), port=port, timeout=timeout) as app:
             output.result({"url": app.url}, Text(app.url))
             output.say("Ctrl-C ends it.")
-            while (code := app.code()) is None:
-                time.sleep(0.2)
-        raise RefusedError(f"The app ended with status {code}.")
+            try:
+                while (code := app.code()) is None:
+                    time.sleep(0.2)
+            except KeyboardInterrupt:
+                code = 0
+    if code:
+        raise HubkitError(f"The app ended with status {code}.", hint="What it wrote says why.")
 
 
 @space.command()
@@ -109,27 +130,36 @@ def deploy(
 ) -> None:  # fmt: skip
     """Put the Gradio app in FOLDER on the Space REPO, in one commit, and wait until it runs.
 
-    When it does not, the version that ran before is put back, and the exit code is 5.
+    When it does not, the version that ran before is put back, and the exit code is 5. For a private model,
+    HUBKIT_SPACE_TOKEN names a token that may only read; the app gets it as HF_TOKEN.
 
     \b
     hubkit space deploy my-space me/my-space --visibility public
     """
-    target = find_target(hub_name)
-    bundle, output = spaces.bundle_of(folder), output_of()
-    if not target.embedded:
-        ask(f"Deploy {folder} to the Space {repo} ({visibility}) on {target.endpoint}?", yes=yes)
-    if tries:
-        output.say("Trying it on this machine.")
-        with spaces.trial(folder, _environment(target), timeout=timeout):
-            pass
-    output.say(f"Deploying to {repo}.")
-    done = spaces.deploy(connect(target), repo, bundle, visibility, hardware=hardware, timeout=timeout)
+    repo_id(repo)
+    spaces.app_file(folder)
+    target, output = find_target(hub_name), output_of()
+    environment = _environment(target)
+    secrets = {name: value for name, value in environment.items() if name == "HF_TOKEN"}
+    with tempfile.TemporaryDirectory(prefix="hubkit-space-") as place:
+        bundle = spaces.bundle_of(folder, Path(place) / "manifest.json")
+        if not target.embedded:
+            ask(f"Deploy {folder} to the Space {repo} ({visibility}) on {target.endpoint}?", yes=yes)
+        if tries:
+            output.say("Trying it on this machine.")
+            with spaces.trial(folder, environment, timeout=timeout):
+                pass
+        output.say(f"Deploying to {repo}.")
+        done = deploying.deploy(
+            connect(target), repo, bundle, visibility, hardware=hardware, secrets=secrets, timeout=timeout
+        )
     if done.foreign:
-        output.warn(spaces.foreign_note(done.foreign))
+        output.warn(deploying.foreign_note(done.foreign))
     page = spaces.page(target.endpoint, repo)
-    output.result(
-        {"repo": repo, "commit": done.commit, "written": done.written, "page": page, "app": done.host}, Text(page)
-    )
+    if not done.written:
+        output.say("It held these files already; nothing was written.")
+    value = {"repo": repo, "commit": done.commit, "written": done.written, "page": page, "app": done.host}
+    output.result(value, Text(f"page  {page}"), Text(f"app   {done.host or 'rests'}"))
 
 
 @space.command()
@@ -143,6 +173,7 @@ def status(repo: str, hub_name: str | None) -> None:
     hubkit space status hubkit/tiny-hermes-dpo-space
     """
     hub = connect(find_target(hub_name))
+    repo_id(repo)
     runtime, host = hub.runtime(repo), hub.space_host(repo)
     value = {"repo": repo, "stage": runtime.stage, "commit": runtime.commit, "message": runtime.message, "app": host}
     rows = [(name, str(said)) for name, said in value.items() if said]
@@ -156,19 +187,23 @@ def status(repo: str, hub_name: str | None) -> None:
 @hub_option
 @speaks
 def logs(repo: str, of_build: bool, follow: bool, hub_name: str | None) -> None:
-    """Print what the app of the Space REPO wrote.
+    """Print what the app of the Space REPO wrote. With --follow and --json, each line is an object of its own.
 
     \b
     hubkit space logs hubkit/tiny-hermes-dpo-space
     """
+    repo_id(repo)
     hub, output = connect(find_target(hub_name)), output_of()
     if follow:
-        for piece in hub.follow_space_log(repo, build=of_build):
-            output.text("\n".join(printable(line) for line in piece.splitlines()))
+        for piece in filter(None, hub.follow_space_log(repo, build=of_build)):
+            for line in piece.splitlines():
+                output.text(json.dumps({"line": line}) if output.mode == "json" else printable(line))
         return
     lines = hub.space_log(repo, build=of_build)
     output.result({"repo": repo, "lines": lines}, *(Text(printable(line)) for line in lines))
 
 
 def _environment(target: Target) -> dict[str, str]:
-    return spaces.environment(target.endpoint, target.home / "hub", embedded=target.embedded)
+    token = os.environ.get(spaces.TOKEN)
+    hide(token)
+    return spaces.environment(target.endpoint, target.home / "hub", embedded=target.embedded, token=token)

@@ -147,7 +147,8 @@ def repo_info(repo: Repo, git: Git, path: Path, commit: str | None) -> dict[str,
         if isinstance(card.get("model-index"), list):
             value["model-index"] = card["model-index"]
     if repo.type == "space":
-        value["sdk"] = card.get("sdk") or repo.sdk
+        given = card.get("sdk")
+        value["sdk"] = given if given and isinstance(given, str) else repo.sdk
     return value
 
 

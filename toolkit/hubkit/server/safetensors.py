@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 _HEADER_LIMIT = 25_000_000
+_MOST = 2**60
+"""Numbers that one tensor may claim to hold: a header can claim more than any arithmetic on it stands."""
 _DTYPE = re.compile(r"[A-Za-z0-9_]{1,20}")
 
 
@@ -38,5 +40,6 @@ def _count(tensor: Any) -> int | None:
         return None
     if not _DTYPE.fullmatch(tensor["dtype"]):
         return None
-    whole = all(isinstance(size, int) and 0 <= size < 2**40 for size in shape)
-    return math.prod(shape) if whole else None
+    whole = all(isinstance(size, int) and 0 <= size < _MOST for size in shape)
+    count = math.prod(shape) if whole else None
+    return count if count is None or count < _MOST else None

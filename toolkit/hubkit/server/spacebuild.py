@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
@@ -29,6 +30,7 @@ NOT_RUN = ("docker", "static", "streamlit")
 STARTUP_SECONDS = 300.0
 _STARTUP_MOST = 24 * 3600.0
 _CARD_LIMIT = 2**20
+_REQUIREMENTS_LIMIT = 2**17
 _SPAN = re.compile(r"(\d{1,6}(?:\.\d{1,3})?) ?(s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?)")
 _UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -141,10 +143,15 @@ def checkout(git: Git, commit: str, repo: str, objects: Objects, target: Path) -
 
 
 def wanted_lines(folder: Path) -> list[str]:
-    """The lines of the requirements file, without comments and empty ones; none when there is no file."""
+    """The lines of the requirements file, without comments and empty ones; none when there is no file.
+
+    Failure for a file that is too large to be one.
+    """
     path = folder / REQUIREMENTS
     if not path.is_file():
         return []
+    if (size := path.stat().st_size) > _REQUIREMENTS_LIMIT:
+        raise Failure("BUILD_ERROR", f"{REQUIREMENTS} may have {_REQUIREMENTS_LIMIT:,} bytes; it has {size:,}.")
     text = path.read_text(encoding="utf-8", errors="replace")
     lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.replace("\\\n", "").splitlines())
     return [line for line in lines if line]
@@ -156,16 +163,24 @@ def missing(lines: list[str]) -> list[str]:
 
 
 def _met(line: str, extra: str = "") -> bool:
-    try:
-        wanted = Requirement(line)
-    except InvalidRequirement:
+    if (wanted := _requirement(line)) is None:
         return False
-    if wanted.marker and not wanted.marker.evaluate({"extra": extra}):
-        return True
+    try:
+        if wanted.marker and not wanted.marker.evaluate({"extra": extra}):
+            return True
+    except (UndefinedComparison, UndefinedEnvironmentName):
+        return False
     if wanted.url or (here := _installed(wanted.name)) is None or not wanted.specifier.contains(here, prereleases=True):
         return False
     further = importlib.metadata.requires(wanted.name) or []
     return all(_met(item, name) for name in wanted.extras for item in further if "extra ==" in item)
+
+
+def _requirement(line: str) -> Requirement | None:
+    try:
+        return Requirement(line)
+    except InvalidRequirement:
+        return None
 
 
 def _installed(name: str) -> Version | None:
@@ -175,9 +190,13 @@ def _installed(name: str) -> Version | None:
         return None
 
 
-def environment_key(lines: list[str]) -> str:
-    """What tells one virtual environment from another: what it holds, and the interpreter that it extends."""
-    return hashlib.sha256("\n".join([sys.version, sys.prefix, *lines]).encode()).hexdigest()[:12]
+def environment_key(lines: list[str], commit: str) -> str:
+    """What tells one virtual environment from another: what it holds, and the interpreter that it extends.
+
+    Lines that are no requirements may name files of the repo (``./a.whl``, ``-r more.txt``): those are of one commit.
+    """
+    known = [commit] if any(_requirement(line) is None for line in lines) else []
+    return hashlib.sha256("\n".join([sys.version, sys.prefix, *known, *lines]).encode()).hexdigest()[:12]
 
 
 def make_environment(folder: Path) -> Path:

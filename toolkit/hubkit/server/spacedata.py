@@ -88,7 +88,7 @@ class SpaceData:
             if last is not None and is_free(last):
                 return last
             taken = {row["port"] for row in self._db.rows("SELECT port FROM spaces")}
-            while (found := free_port()) in taken:
+            while (found := free_port()) in taken or not is_free(found):
                 pass
             self._set(repo, "port", found)
             return found

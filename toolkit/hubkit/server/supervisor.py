@@ -178,7 +178,7 @@ class Supervisor:
         if not (missing := spacebuild.missing(lines)):
             say(build, f"{len(lines)} requirements, all installed." if lines else "No requirements.")
             return Path(sys.executable)
-        place = self.folder / f"venv-{spacebuild.environment_key(lines)}"
+        place = self.folder / f"venv-{spacebuild.environment_key(lines, target.name)}"
         done = place / "done"
         if fresh or not done.exists():
             say(build, f"To be installed: {', '.join(missing)}.")
@@ -239,6 +239,10 @@ class Supervisor:
                     f"{plan.app_file} did not listen on port {port} within {plan.startup_seconds:g} s.",
                 )
             self._pass()
+        if not self._app.guard():
+            raise Failure(
+                "RUNTIME_ERROR", f"Another program listens on [::1]:{port}; browsers would take it for the app."
+            )
         self._set("RUNNING")
         self._up = True
 

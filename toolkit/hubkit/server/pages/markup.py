@@ -205,10 +205,10 @@ def code_lines(text: str, name: str) -> list[str]:
 
 
 def _main() -> None:
-    """Take limits, then a job as JSON from stdin; the answer as JSON to stdout."""
+    """Take limits, then a job as JSON from stdin; the answer as JSON to stdout, or null for too long a one."""
     import resource
 
-    memory, seconds = int(sys.argv[1]), int(sys.argv[2])
+    memory, seconds, most = (int(limit) for limit in sys.argv[1:])
     with contextlib.suppress(ValueError, OSError):  # macOS has no limit on address space
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
@@ -217,7 +217,8 @@ def _main() -> None:
         answer: Any = card_html(job["card"], Place(job["web"], job["revision"]))
     else:
         answer = code_lines(job["code"], job["name"])
-    json.dump(answer, sys.stdout)
+    length = len(answer) if isinstance(answer, str) else sum(map(len, answer))
+    json.dump(answer if length <= most else None, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ import logging
 import subprocess
 import sys
 import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from hubkit.server import metadata
 from hubkit.server.git import Entry, Git
@@ -21,9 +22,61 @@ CARD_LIMIT = 2**20
 """Bytes of a card that is shown at all."""
 CODE_LIMIT = 2**18
 """Bytes of a file that is shown line by line."""
+_LINES = 20_000
+"""Lines of a file that get a number each; a file of more is shown as plain text."""
 _MEMORY, _SECONDS, _PATIENCE = 2**31, 3, 30.0
+_MADE = 2**22
+"""Characters that a text may become: some grow a hundredfold."""
+_KEPT = 2**25
 _AT_ONCE = threading.BoundedSemaphore(2)
+_ROOM = threading.BoundedSemaphore(12)
+"""For who renders or waits to: each holds one of the Hub's forty threads, and all other requests need some too."""
+_T = TypeVar("_T")
 log = logging.getLogger("hubkit.server")
+
+
+class _BusyError(Exception):
+    """Too many wait for their texts to be rendered already."""
+
+
+class _Kept(Generic[_T]):
+    """What was made, by key, as long as all of it together stays below ``most`` characters; the oldest goes first."""
+
+    def __init__(self, most: int, length: Callable[[_T], int]) -> None:
+        self._most, self._length, self._total = most, length, 0
+        self._lock = threading.Lock()
+        self._found: OrderedDict[Hashable, _T] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """What is kept under ``key``, or is made now. _BusyError when too many wait for their turn."""
+        if key not in self:
+            if not _ROOM.acquire(blocking=False):
+                raise _BusyError
+            try:
+                with _AT_ONCE:
+                    if key not in self:  # who waited may find it made
+                        return self._keep(key, make())
+            finally:
+                _ROOM.release()
+        with self._lock:
+            if (found := self._found.get(key)) is not None:
+                self._found.move_to_end(key)
+                return found
+        return self.get(key, make)  # it had to go in the meantime
+
+    def __contains__(self, key: Hashable) -> bool:
+        with self._lock:
+            return key in self._found
+
+    def _keep(self, key: Hashable, made: _T) -> _T:
+        with self._lock:
+            if (old := self._found.pop(key, None)) is not None:
+                self._total -= self._length(old)
+            self._found[key] = made
+            self._total += self._length(made)
+            while self._total > self._most:
+                self._total -= self._length(self._found.popitem(last=False)[1])
+        return made
 
 
 @dataclass(frozen=True)
@@ -44,6 +97,10 @@ class Code:
     plain: str = ""
 
 
+_cards: _Kept[Card] = _Kept(_KEPT, lambda one: len(one.html) + len(one.plain) + 1000)
+_codes: _Kept[Code] = _Kept(_KEPT, lambda one: sum(map(len, one.lines)) + 60 * len(one.lines) + len(one.plain) + 1000)
+
+
 def card(git: Git, path: Path, commit: str, place: markup.Place) -> Card | None:
     """The card of a repo (its git folder is ``path``) at a commit; None when it has none."""
     entry = git.entry(commit, "README.md")
@@ -51,10 +108,12 @@ def card(git: Git, path: Path, commit: str, place: markup.Place) -> Card | None:
         return None
     if entry.pointer or entry.size > CARD_LIMIT:
         return Card(note=f"The card is too large to show here ({entry.size:,} bytes).")
-    return _card(path, entry.oid, place)
+    try:
+        return _cards.get((path, entry.oid, place), lambda: _card(path, entry.oid, place))
+    except _BusyError:
+        return Card(note="Too many cards are being rendered at this moment; load this page again.")
 
 
-@lru_cache(maxsize=64)
 def _card(path: Path, blob: str, place: markup.Place) -> Card:
     text = Git(path).blob(blob).decode("utf-8", "replace")
     problem = ""
@@ -70,33 +129,38 @@ def _card(path: Path, blob: str, place: markup.Place) -> Card:
     html = _child({"card": body, "web": place.web, "revision": place.revision})
     if isinstance(html, str):
         return Card(html=html, metadata_error=problem)
-    return Card(plain=body, note="This card takes too long to render; here is its text.", metadata_error=problem)
+    note = "This card takes too long to render, or becomes too large; here is its text."
+    return Card(plain=body, note=note, metadata_error=problem)
 
 
 def code(path: Path, entry: Entry) -> Code | None:
     """The lines of a text file; None for what is no text, or too large to show."""
     if entry.pointer or entry.size > CODE_LIMIT:
         return None
-    return _code(path, entry.oid, entry.path.rpartition("/")[2])
-
-
-@lru_cache(maxsize=64)
-def _code(path: Path, blob: str, name: str) -> Code | None:
-    content = Git(path).blob(blob)
     try:
-        text = content.decode("utf-8")
+        text = Git(path).blob(entry.oid).decode("utf-8")
     except UnicodeDecodeError:
         return None
     if "\0" in text:
         return None
-    lines = _child({"code": text, "name": name}) if text else []
+    name = entry.path.rpartition("/")[2]
+    try:
+        return _codes.get((entry.oid, name), lambda: _code(text, name))
+    except _BusyError:
+        return Code(plain=text)
+
+
+def _code(text: str, name: str) -> Code:
+    if not text:
+        return Code()
+    lines = _child({"code": text, "name": name}) if text.count("\n") < _LINES else None
     return Code(lines=tuple(lines)) if isinstance(lines, list) else Code(plain=text)
 
 
 def _child(job: dict[str, str]) -> Any:
     """What :mod:`markup` makes of a job in a process of its own, or None when its limits end it."""
-    command = [sys.executable, "-I", markup.__file__, str(_MEMORY), str(_SECONDS)]
-    with _AT_ONCE, contextlib.suppress(ValueError, subprocess.TimeoutExpired):
+    command = [sys.executable, "-I", markup.__file__, str(_MEMORY), str(_SECONDS), str(_MADE)]
+    with contextlib.suppress(ValueError, subprocess.TimeoutExpired):
         done = subprocess.run(command, input=json.dumps(job).encode(), capture_output=True, timeout=_PATIENCE)
         if done.returncode == 0:
             return json.loads(done.stdout)

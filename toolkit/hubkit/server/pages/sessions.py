@@ -2,6 +2,10 @@
 
 The cookie counts for pages and for files of ``resolve`` and ``raw`` (the images of a private card). It is never
 asked for below ``/api``, so whatever a page may make a browser send, no call is made in the user's name.
+
+One thing it cannot keep out: browsers send the cookies of a host to all of its ports. A program that listens on
+another port of 127.0.0.1, and whose page the user opens there, is sent the cookie, and can read by it what the user
+can read until the login ends. Spaces stand under ``localhost`` for that reason; logging out ends it.
 """
 
 from __future__ import annotations

@@ -114,6 +114,7 @@ def card(call: Call) -> Response:
     values = _frame(seen, "card", link) | {
         "card": found, "open": open_to, "groups": views.neighbours(seen), "space": None,
         "results": side.results(seen.info["cardData"] or {}), "parameters": {}, "total": 0,
+        "endpoint": call.base,
     }  # fmt: skip
     if seen.commit and seen.repo.type == "model":
         counted = weights(call, seen.repo, seen.git, seen.commit).get("safetensors", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from hubkit.apps import older
+from hubkit.server.database import now
 from hubkit.server.http import SMALL_LIMIT, Body, Call, Handler, Refusal, Spec
 from hubkit.server.info import card_of
 from hubkit.server.routes.common import find_repo, forbidden, need_user, need_write
@@ -26,6 +28,9 @@ _BUILDING = ("BUILDING", "RUNNING_BUILDING")
 _BEFORE_OR_IN_A_RUN = (*_BUILDING, "APP_STARTING", "RUNNING_APP_STARTING", "RUNNING")
 _POLL_SECONDS = 0.3
 _ALIVE_SECONDS = 15.0
+_MARK_SECONDS = 1.5
+"""After so much silence an empty event is sent, once: huggingface_hub's ``fetch_space_logs`` reads the log there is up
+to the first event that is a second younger than the answer, else it waits for five."""
 """Longer than the 5 s of silence after which a client that does not follow believes to have read everything."""
 
 
@@ -204,7 +209,7 @@ def logs(call: Call) -> Response:
 
 
 async def _events(path: Path, more: Callable[[], bool]) -> AsyncIterator[str]:
-    reader, silent = _Reader(path), 0.0
+    reader, silent, marked = _Reader(path), 0.0, False
     try:
         while True:
             going = more()  # asked before the log is read: what the app said last is not lost
@@ -214,6 +219,9 @@ async def _events(path: Path, more: Callable[[], bool]) -> AsyncIterator[str]:
             elif not going:
                 return
             else:
+                if silent >= _MARK_SECONDS and not marked:
+                    marked = True
+                    yield f"data: {json.dumps({'timestamp': now(), 'data': ''})}\n\n"
                 if silent >= _ALIVE_SECONDS:
                     silent = 0.0
                     yield "data:\n\n"
