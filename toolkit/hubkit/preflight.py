@@ -11,7 +11,6 @@ from hubkit.errors import BY_EXIT_CODE, HubkitError, RefusedError
 from hubkit.hub import connect
 from hubkit.pipeline import Desk, Job, find_stage
 from hubkit.run import Finding, installed
-from hubkit.wire import reach
 
 _LEAST_FREE = 200 * 1000 * 1000
 
@@ -53,11 +52,7 @@ def bytes_needed(desk: Desk) -> int:
 
 
 def gather(desk: Desk, jobs: Iterable[Job], check: Callable[[Job], list[Finding]]) -> list[Finding]:
-    """All findings for ``jobs``, without repetitions. ``check`` asks a job's stage (in a worker).
-
-    RemoteError at once when nobody can be reached at the Hub's address.
-    """
-    reach(desk.target.endpoint)
+    """All findings for ``jobs``, without repetitions. ``check`` asks a job's stage (in a worker)."""
     jobs = list(jobs)
     found = [*disk(desk.run.path, bytes_needed(desk)), *libraries(desk, jobs)]
     if any(finding.level == "error" for finding in found):
