@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubkit.answers import explain
 from hubkit.errors import HubkitError, RemoteError, UsageError
 from hubkit.evals.figures import four
 from hubkit.evals.readers import read_lm_eval
@@ -28,7 +29,7 @@ from hubkit.evals.suites import Suite, harness_tasks, resolve
 from hubkit.evals.taskfiles import copy_tasks
 from hubkit.files import write_json
 from hubkit.run import Finding
-from hubkit.wire import explain, translated
+from hubkit.wire import translated
 
 if TYPE_CHECKING:
     from hubkit.run import Artifact, Context, Report

@@ -10,37 +10,22 @@ again when that is safe; nothing that writes is: whoever writes looks at the Hub
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any
 
+from hubkit.access import Access
+from hubkit.connection import RepoType, Visibility
 from hubkit.diff import Entry
-from hubkit.errors import ConflictError, RefusedError, RemoteError, UsageError
+from hubkit.errors import ConflictError, RemoteError, UsageError
 from hubkit.output import hide
 from hubkit.run import Target
-from hubkit.wire import install, retried, translated
+from hubkit.spacecalls import Runtime, SpaceCalls
+from hubkit.trusted import renewal
+from hubkit.wire import install, translated
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
-T = TypeVar("T")
-RepoType = Literal["model", "dataset", "space"]
-Visibility = Literal["public", "private"]
-
-
-@dataclass(frozen=True)
-class Account:
-    """Who a token speaks for.
-
-    ``role`` is the token's: read, write or fineGrained; None when the Hub does not say.
-    """
-
-    name: str
-    organizations: tuple[str, ...]
-    role: str | None
-    scopes: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """Of a fine-grained token: (user, organization or repo, rights)."""
+__all__ = ["Commit", "Hub", "Refs", "RepoType", "Runtime", "Visibility", "connect"]
 
 
 @dataclass(frozen=True)
@@ -60,74 +45,10 @@ class Commit:
     date: str
 
 
-@dataclass(frozen=True)
-class Runtime:
-    """What a Hub says of a Space: ``stage`` (RUNNING, BUILD_ERROR, ...), the commit that it is about, why it failed.
-
-    ``commit`` and ``message`` are None when the Hub does not say.
-    """
-
-    stage: str
-    commit: str | None = None
-    message: str | None = None
-
-
-@dataclass(frozen=True)
-class Hub:
+class Hub(Access, SpaceCalls):
     """A connection to one Hub with the token that was issued for it. Made by :func:`connect`."""
 
-    target: Target
-    api: HfApi
-
-    @property
-    def endpoint(self) -> str:
-        """The Hub's address, without a slash at its end."""
-        return self.target.endpoint
-
-    def ask(self, call: Callable[[], T], *, repo: str | None = None, revision: str | None = None) -> T:
-        """The answer to a question that changes nothing on the Hub; asked again when the Hub is busy."""
-        with translated(self.endpoint, repo, revision):
-            return retried(call)
-
-    def tell(self, call: Callable[[], T], *, repo: str | None = None, revision: str | None = None) -> T:
-        """The answer to a request that writes: made once."""
-        with translated(self.endpoint, repo, revision):
-            return call()
-
-    # --- who and what is there
-
-    def whoami(self) -> Account | None:
-        """Whose token this is; None without a token. RefusedError when the Hub does not accept it."""
-        if not self.target.token:
-            return None
-        said: dict[str, Any] = self.ask(lambda: self.api.whoami())
-        token = (said.get("auth") or {}).get("accessToken") or {}
-        scoped = (token.get("fineGrained") or {}).get("scoped") or []
-        scopes = tuple(
-            (str((item.get("entity") or {}).get("name", "")), tuple(item.get("permissions") or ())) for item in scoped
-        )
-        organizations = tuple(item["name"] for item in said.get("orgs") or ())
-        return Account(said["name"], organizations, token.get("role"), scopes)
-
-    def repo_exists(self, repo: str, repo_type: RepoType = "model") -> bool:
-        """Whether the repo is there for this token."""
-        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-        def look() -> bool:
-            try:
-                self.api.repo_info(repo, repo_type=repo_type)
-            except GatedRepoError:
-                return True
-            except RepositoryNotFoundError:
-                return False
-            return True
-
-        return self.ask(look, repo=repo)
-
-    def visibility(self, repo: str, repo_type: RepoType = "model") -> Visibility:
-        """Who can see the repo, as the Hub says."""
-        info = self.ask(lambda: self.api.repo_info(repo, repo_type=repo_type), repo=repo)
-        return "private" if info.private else "public"
+    # --- what is there
 
     def resolve(self, repo: str, revision: str, repo_type: RepoType = "model") -> str:
         """The commit that ``revision`` (branch, tag or commit) names; UsageError when there is none."""
@@ -212,69 +133,7 @@ class Hub:
         fetch = self.api.snapshot_download
         return Path(self.ask(lambda: fetch(repo, repo_type=repo_type, local_dir=folder), repo=repo))
 
-    # --- rights
-
-    def writing_problem(self, repo: str, repo_type: RepoType = "model") -> str | None:
-        """Why this token cannot write to ``repo`` (or make it); None when nothing speaks against it."""
-        account = self.whoami()
-        if account is None:
-            return f"there is no token for {self.endpoint}"
-        if account.role == "read":
-            return f"the token of {account.name} can only read"
-        if self.repo_exists(repo, repo_type):
-            return self._writing_problem_there(repo, repo_type, account)
-        if self.target.embedded:  # its owner may write in any namespace, and it says so when asked to
-            return None
-        namespace = repo.split("/")[0]
-        if namespace != account.name and namespace not in account.organizations:
-            return f"{account.name} is not a member of {namespace}"
-        if account.role == "fineGrained" and not _may_write(account, {namespace, repo}):
-            return f"the fine-grained token of {account.name} has no right to write in {namespace}"
-        return None
-
-    def _writing_problem_there(self, repo: str, repo_type: RepoType, account: Account) -> str | None:
-        from huggingface_hub.errors import HfHubHTTPError
-
-        def check() -> str | None:
-            try:
-                self.api.auth_check(repo, repo_type=repo_type, write=True)
-            except HfHubHTTPError as error:
-                if error.response.status_code in {401, 403}:
-                    return f"the token of {account.name} has no right to write to {repo}"
-                if error.response.status_code != 404:  # a Hub that does not know the question
-                    raise
-            return None
-
-        return self.ask(check, repo=repo)
-
     # --- writes
-
-    def ensure_repo(
-        self, repo: str, visibility: Visibility, repo_type: RepoType = "model", *, hardware: str | None = None
-    ) -> bool:
-        """Make the repo when it is not there, then read back who can see it; True when it was made.
-
-        ``hardware`` is for a new Space (always one of Gradio): the flavor to run it on. RefusedError when the Hub shows
-        it otherwise than ``visibility``: nothing has been uploaded by then.
-        """
-        made = not self.repo_exists(repo, repo_type)
-        if made:
-            space: dict[str, Any] = {"space_sdk": "gradio"} if repo_type == "space" else {}
-            if space and hardware:
-                space["space_hardware"] = hardware
-            self.tell(
-                lambda: self.api.create_repo(
-                    repo, private=visibility == "private", repo_type=repo_type, exist_ok=True, **space
-                ),
-                repo=repo,
-            )
-        found = self.visibility(repo, repo_type)
-        if found != visibility:
-            raise RefusedError(
-                f"{repo} is {found} on {self.endpoint}, and {visibility} was asked for.",
-                hint=f"Change the repo's visibility there, or ask for {found} (`visibility` in a recipe).",
-            )
-        return made
 
     def create_branch(self, repo: str, branch: str, commit: str, repo_type: RepoType = "model") -> str:
         """Make ``branch`` at ``commit``; returns its head, another commit when somebody was faster.
@@ -324,36 +183,7 @@ class Hub:
             revision=revision,
         )
 
-    # --- Spaces
-
-    def runtime(self, repo: str) -> Runtime:
-        """How the Space is doing."""
-        said = self.ask(lambda: self.api.get_space_runtime(repo), repo=repo)
-        raw = said.raw or {}
-        return Runtime(str(said.stage), raw.get("sha"), raw.get("errorMessage"))
-
-    def space_host(self, repo: str) -> str | None:
-        """The address at which the Space's app answers, without a slash at its end; None while it has none."""
-        host = self.ask(lambda: self.api.space_info(repo), repo=repo).host
-        return str(host).rstrip("/") if host else None
-
-    def space_log(self, repo: str, *, build: bool = False) -> list[str]:
-        """The lines that the Space's app wrote (or, with ``build``, its last build), oldest first."""
-        pieces = self.ask(lambda: list(self.api.fetch_space_logs(repo, build=build)), repo=repo)
-        return "".join(pieces).splitlines()
-
-    def follow_space_log(self, repo: str, *, build: bool = False) -> Iterator[str]:
-        """The log's lines as they come, until the Hub ends the stream."""
-        with translated(self.endpoint, repo):
-            yield from self.api.fetch_space_logs(repo, build=build, follow=True)
-
-    def restart_space(self, repo: str) -> None:
-        """Start the Space's app again."""
-        self.tell(lambda: self.api.restart_space(repo), repo=repo)
-
-    def set_space_secret(self, repo: str, name: str, value: str) -> None:
-        """Give the Space's app an environment variable that nobody can read back."""
-        self.tell(lambda: self.api.add_space_secret(repo, name, value), repo=repo)
+    # --- what only the embedded Hub can
 
     def reading_token(self, label: str) -> str:
         """Have the embedded Hub issue a token that may only read. Only its owner can; no other Hub issues any."""
@@ -396,11 +226,6 @@ class Hub:
         return self.tell(send)
 
 
-def _may_write(account: Account, names: set[str]) -> bool:
-    rights = {right for name, held in account.scopes if name in names for right in held}
-    return bool(rights & {"repo.write", "repo.content.write"})
-
-
 def connect(target: Target) -> Hub:
     """A connection to ``target``'s Hub. Nothing is sent yet.
 
@@ -416,7 +241,7 @@ def connect(target: Target) -> Hub:
         constants.HF_HUB_DISABLE_XET = True
     disable_progress_bars()
     with translated(target.endpoint):
-        install(target.endpoint, target.token)
+        install(target.endpoint, target.token, renewal(target))
     api = HfApi(
         endpoint=target.endpoint,
         token=target.token or False,

@@ -17,7 +17,8 @@ from hubkit.diff import Tree, TreeDiff, compare, short_list, tree_of
 from hubkit.errors import ConflictError, HubkitError, RemoteError, UsageError
 from hubkit.files import Digests, Manifest, digests, os_error
 from hubkit.hub import Hub, RepoType
-from hubkit.wire import pause_before_retry, retried, translated
+from hubkit.uploading import upload
+from hubkit.wire import pause_before_retry, translated
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
@@ -85,6 +86,8 @@ def commit(
             )
         except HubkitError as error:
             failure = error
+        wait = pause_before_retry(failure, attempt) if failure else None
+        time.sleep(wait or 0.0)  # a busy Hub wants to hear nothing until then, not even a question
         now = _head_after(hub, repo, branch, failure, repo_type)
         if now is not None and now != head and satisfied(hub.tree(repo, now, repo_type)):
             return now
@@ -92,10 +95,8 @@ def commit(
             raise moved(repo, branch, head, now) from failure
         if failure is None:
             raise ConflictError(f"{repo} took the commit to {branch!r} and did not make it.", hint="Run it again.")
-        wait = pause_before_retry(failure, attempt)
         if wait is None:
             raise failure
-        time.sleep(wait)
         attempt += 1
 
 
@@ -147,9 +148,7 @@ def stage(hub: Hub, repo: str, branch: str, bundle: Bundle, *, title: str, note:
     note("staging-begun", branch=branch, commit=head)
     added = additions(bundle, [change.path for change in difference.changes if change.after])
     try:
-        with translated(hub.endpoint, repo, branch):
-            # Files go up before the commit and are kept by digest: sending them again costs no bytes.
-            retried(lambda: hub.api.preupload_lfs_files(repo, added, revision=branch, free_memory=False))
+        upload(hub, repo, branch, added)
     except UsageError as error:
         if hub.head(repo, branch) is None:
             raise moved(repo, branch, head, None) from error

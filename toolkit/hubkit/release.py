@@ -17,6 +17,7 @@ from hubkit.output import Output, StepView
 from hubkit.pipeline import Desk, Job, expand
 from hubkit.run import Artifact, Run, Target, open_run, release_lock
 from hubkit.spaces import page
+from hubkit.wire import reach
 from hubkit.worker import Worker
 
 
@@ -93,6 +94,7 @@ def _run_jobs(desk: Desk, output: Output, only: str | None) -> None:
     with output.steps(names) as view, Worker(desk, only) as shared:
         view.start("preflight")
         began = time.monotonic()
+        reach(desk.target.endpoint)
         findings = preflight.gather(desk, desk.jobs, shared.check)
         for finding in findings:
             if finding.level != "error":

@@ -66,6 +66,8 @@ class Target:
     home: Path
     token: str | None = field(default=None, repr=False)
     embedded: bool = False
+    trusted: str | None = None
+    """The repo that the token is for, when a CI job's identity gave it (:mod:`hubkit.trusted`)."""
 
     @property
     def name(self) -> str:

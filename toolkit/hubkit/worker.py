@@ -23,15 +23,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from hubkit.answers import explain
 from hubkit.config import Recipe
 from hubkit.errors import BY_EXIT_CODE, HubkitError
 from hubkit.files import os_error
 from hubkit.output import RedactingStream, hide
 from hubkit.pipeline import Desk, Job, expand, find_stage
 from hubkit.run import DEFAULT_ENDPOINT, Finding, Report, Run, Target
-from hubkit.wire import explain, install
+from hubkit.trusted import renewal
+from hubkit.wire import install
 
-_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_ENDPOINT", "HUGGINGFACE_CO_STAGING", "HF_HOME")
+_TOKENS = (
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "HF_TOKEN_PATH",
+    "HF_OIDC_RESOURCE",
+    "HF_ENDPOINT",
+    "HUGGINGFACE_CO_STAGING",
+    "HF_HOME",
+)
 """Variables of the user's that would send a worker to another Hub, or another Hub's token to this one."""
 _CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ASSETS_CACHE", "HF_XET_CACHE")
 """Places that the user chose for huggingface.co; another Hub's files must not get into them."""
@@ -108,6 +118,7 @@ class Worker:
             "endpoint": self.desk.target.endpoint,
             "home": str(self.desk.target.home),
             "embedded": self.desk.target.embedded,
+            "trusted": self.desk.target.trusted,
             "log": str(log),
         }
         try:
@@ -175,7 +186,11 @@ def _answer(request: dict[str, Any], report: Callable[..., None]) -> dict[str, A
     run = Run(Path(request["run"]))
     recipe = Recipe.model_validate_json((run.path / "recipe.json").read_text(encoding="utf-8"))
     target = Target(
-        request["endpoint"], Path(request["home"]), os.environ.get("HF_TOKEN"), embedded=request["embedded"]
+        request["endpoint"],
+        Path(request["home"]),
+        os.environ.get("HF_TOKEN"),
+        embedded=request["embedded"],
+        trusted=request["trusted"],
     )
     desk = Desk(recipe, Path(request["folder"]), target, run, expand(recipe, only=request["only"]))
     for job in desk.jobs:
@@ -183,7 +198,7 @@ def _answer(request: dict[str, Any], report: Callable[..., None]) -> dict[str, A
             break
         if found := run.find(job.id):
             desk.finished[job.id] = found
-    install(target.endpoint, target.token)
+    install(target.endpoint, target.token, renewal(target))
     ctx = replace(desk.context(job), report=report)
     stage = find_stage(job.stage)
     if request["what"] == "check":

@@ -127,8 +127,11 @@ def find_target(hub_name: str | None, recipe: Recipe | None = None, *, start: bo
     if endpoint == DEFAULT_ENDPOINT:
         from huggingface_hub import constants, get_token
 
-        # get_token() reads HF_TOKEN first; with HF_ENDPOINT set, that one was issued for another Hub.
-        token = get_token() if paired in {"", endpoint} else _saved_token(Path(constants.HF_TOKEN_PATH))
+        if "HF_OIDC_RESOURCE" in os.environ:  # get_token() would ask for a token by itself, with no limit of time
+            token = None
+        else:
+            # get_token() reads HF_TOKEN first; with HF_ENDPOINT set, that one was issued for another Hub.
+            token = get_token() if paired in {"", endpoint} else _saved_token(Path(constants.HF_TOKEN_PATH))
         hide(token)
         return Target(endpoint, Path(constants.HF_HOME), token)
     from hubkit.server import process

@@ -26,6 +26,7 @@ from hubkit.output import megabytes, percent, table
 from hubkit.release import Outcome
 from hubkit.release import release as run_release
 from hubkit.run import hubkit_home
+from hubkit.trusted import signed_in
 
 
 @click.command()
@@ -61,7 +62,7 @@ def release(
     found = found.signed_with(sign_key) if sign_key else found
     if only is not None and only not in found.variants:
         raise UsageError(f"There is no variant {only!r}; the recipe has {', '.join(found.variants)}.")
-    target = find_target(hub_name, found)
+    target = signed_in(find_target(hub_name, found), found.repo)
     if not target.embedded and os.isatty(0):
         ask(f"Publish {found.repo} ({found.visibility}) to {target.endpoint}?", yes=yes)
     output = output_of()

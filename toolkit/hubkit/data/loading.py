@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from hubkit.answers import explain
 from hubkit.config import Source
 from hubkit.errors import RefusedError, UsageError
 from hubkit.hub import Hub
-from hubkit.wire import explain
 
 if TYPE_CHECKING:
     from datasets import Dataset

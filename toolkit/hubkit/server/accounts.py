@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import secrets
 import sqlite3
+import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from hubkit.errors import UsageError
 from hubkit.files import write_atomic
 from hubkit.names import repo_id_problem
 from hubkit.server.database import Database, now
 from hubkit.server.folder import Folder
+from hubkit.server.grants import READ, WRITE, Grants
 
 OWNER = "hubkit"
 _RESERVED = """
@@ -58,6 +62,14 @@ class Actor:
     role: TokenRole
     label: str
     created: str
+    grants: Grants | None = None
+    """What a fine-grained token may do; None for one that may do what its account may."""
+
+    def holds(self, right: str, namespace: str, repo: tuple[str, str] | None = None) -> bool:
+        """Whether the token (whatever its account may) is good for ``right`` on ``repo`` (type, id)."""
+        if self.grants is not None:
+            return self.grants.allow(right, namespace, repo and (repo[0], repo[1].lower()))
+        return self.role == "write" or right == READ
 
     @property
     def name(self) -> str:
@@ -134,15 +146,24 @@ class Accounts:
         )
         return [(Account.of(row), row["role"]) for row in rows]
 
-    def add_token(self, name: str, *, role: TokenRole = "write", label: str = "token", value: str | None = None) -> str:
-        """A new token of user ``name``; it is shown this once. ``value`` sets it instead of drawing one."""
+    def add_token(
+        self, name: str, *, role: TokenRole = "write", label: str = "token", value: str | None = None,
+        grants: Grants | None = None, lives: float | None = None,
+    ) -> str:  # fmt: skip
+        """A new token of user ``name``; it is shown this once. ``value`` sets it instead of drawing one.
+
+        ``grants`` make it a fine-grained one, and it ends after ``lives`` seconds.
+        """
         if role not in ("read", "write"):
             raise UsageError(f"{role!r} is not a role of a token: read or write.")
         token = value or "hf_" + secrets.token_hex(17)
         account = self._need(name, "user")
-        self._db.run(
-            "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?)", _digest(token), account.id, label, role, now()
-        )
+        digest, until = _digest(token), None if lives is None else time.time() + lives
+        with self._db.transaction():
+            self._db.run("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?)", digest, account.id, label, role, now())
+            if grants or until:
+                text = grants.text() if grants else None
+                self._db.run("INSERT OR REPLACE INTO token_limits VALUES (?, ?, ?)", digest, text, until)
         return token
 
     def tokens(self, name: str) -> list[dict[str, str]]:
@@ -162,13 +183,29 @@ class Accounts:
         digest = _digest(token)
         row = self._db.row(
             "SELECT accounts.*, tokens.digest, tokens.label, tokens.role AS token_role, "
-            "tokens.created AS token_created "
-            "FROM tokens JOIN accounts ON accounts.id = tokens.account WHERE tokens.digest = ?",
+            "tokens.created AS token_created, token_limits.grants, token_limits.expires "
+            "FROM tokens JOIN accounts ON accounts.id = tokens.account "
+            "LEFT JOIN token_limits ON token_limits.digest = tokens.digest WHERE tokens.digest = ?",
             digest,
         )
         if row is None or not hmac.compare_digest(row["digest"], digest):
             return None
-        return Actor(Account.of(row), row["token_role"], row["label"], row["token_created"])
+        if row["expires"] is not None and row["expires"] <= time.time():
+            return None
+        grants = Grants.of(json.loads(row["grants"])) if row["grants"] else None
+        return Actor(Account.of(row), row["token_role"], row["label"], row["token_created"], grants)
+
+    def trust(self, repo: str, account: Account, secret: str, claims: Mapping[str, Any]) -> None:
+        """Let jobs whose identity has these ``claims``, signed with ``secret``, write to the repo ``repo`` (uid)."""
+        self._db.run("INSERT INTO publishers VALUES (?, ?, ?, ?)", repo, account.id, secret, json.dumps(dict(claims)))
+
+    def publishers(self, repo: str) -> list[tuple[str, str, dict[str, Any]]]:
+        """Whom a repo (uid) trusts: account's name, secret, claims."""
+        rows = self._db.rows(
+            "SELECT accounts.name, publishers.* FROM publishers JOIN accounts ON accounts.id = account WHERE repo = ?",
+            repo,
+        )
+        return [(row["name"], row["secret"], json.loads(row["claims"])) for row in rows]
 
     def role_in(self, actor: Actor | None, namespace: str) -> str | None:
         """``admin``, ``write``, ``read`` or None: what the actor's account is in a namespace."""
@@ -183,9 +220,20 @@ class Accounts:
         )  # fmt: skip
         return str(row["role"]) if row else None
 
-    def may_write(self, actor: Actor | None, namespace: str) -> bool:
-        """Whether the actor may change repos of ``namespace``; a read token never may."""
-        return actor is not None and actor.role == "write" and self.role_in(actor, namespace) in {"admin", "write"}
+    def may_write(self, actor: Actor | None, namespace: str, repo: tuple[str, str] | None = None) -> bool:
+        """Whether the actor may change ``repo`` (type, id), or without one make repos in ``namespace``.
+
+        A read token never may, a fine-grained one where it has the right.
+        """
+        if actor is None or self.role_in(actor, namespace) not in {"admin", "write"}:
+            return False
+        return actor.holds(WRITE, namespace, repo)
+
+    def may_read(self, actor: Actor | None, namespace: str, repo: tuple[str, str]) -> bool:
+        """Whether the actor may read ``repo`` (type, id) although it is private or gated."""
+        if actor is None or self.role_in(actor, namespace) is None:
+            return False
+        return actor.holds(READ, namespace, repo) or actor.holds(WRITE, namespace, repo)
 
     def ensure_namespace(self, name: str, owner: Actor) -> Account:
         """The account behind ``name``; a new organisation of ``owner`` when there is none."""

@@ -35,7 +35,20 @@ from hubkit.server.http import Call, Refusal, Spec, decoded, parsed, read_all, r
 from hubkit.server.objects import Objects
 from hubkit.server.pages.sessions import Sessions
 from hubkit.server.pages.site import refused
-from hubkit.server.routes import admin, discussions, identity, lfs, pages, refs, repos, resolve, spaces, tree, upload
+from hubkit.server.routes import (
+    admin,
+    discussions,
+    identity,
+    lfs,
+    oauth,
+    pages,
+    refs,
+    repos,
+    resolve,
+    spaces,
+    tree,
+    upload,
+)
 from hubkit.server.spacedata import SpaceData
 from hubkit.server.spaces import Spaces
 from hubkit.server.store import Repo, Store
@@ -44,7 +57,7 @@ log = logging.getLogger("hubkit.server")
 _LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 _TRACE = re.compile(r"[A-Za-z0-9._=;:-]{1,128}")
 # The pages come last: `/{namespace}/{name}` must not stand before what has a name of its own.
-_MODULES = (admin, identity, spaces, repos, refs, tree, upload, lfs, resolve, discussions, pages)
+_MODULES = (admin, identity, oauth, spaces, repos, refs, tree, upload, lfs, resolve, discussions, pages)
 
 
 class _Kind(Convertor[str]):

@@ -7,6 +7,9 @@ how often, and what happens:
 - ``drop-before``: close the connection; the request does not reach the Hub;
 - ``drop-after``: let the Hub do it, then close the connection without an answer;
 - ``drop-upload``: close the connection once ``after`` bytes of the body have arrived;
+- ``stall-upload``: take no more of the body once ``after`` bytes have arrived, for ``seconds`` at most;
+- ``slow-upload``: take the body piece by piece with a pause of ``seconds`` after each;
+- ``rewrite``: change ``find`` in the request's body to ``body`` before the Hub reads it;
 - ``truncate``: send only the first ``after`` bytes of the answer's body, then close the connection;
 - ``hang``: accept and never answer, for ``seconds`` at most.
 """
@@ -16,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -24,7 +28,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hubkit.server.http import Refusal
 
-ACTIONS = frozenset(["status", "drop-before", "drop-after", "drop-upload", "truncate", "hang"])
+ACTIONS = frozenset(
+    ["status", "drop-before", "drop-after", "drop-upload", "stall-upload", "slow-upload", "rewrite", "truncate", "hang"]
+)
 
 
 @dataclass
@@ -38,6 +44,7 @@ class Fault:
     status: int = 500
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str = '{"error": "scripted fault"}'
+    find: str = ""
     after: int = 0
     seconds: float = 3600.0
     seen: int = 0
@@ -73,21 +80,24 @@ class Faults:
         self._app, self._lock = app, threading.Lock()
         self._script: list[Fault] = []
         self._requests: list[str] = []
+        self._times: list[float] = []
 
     def set(self, script: list[Fault]) -> None:
         """Replace the script and forget the requests seen."""
         with self._lock:
-            self._script, self._requests = script, []
+            self._script, self._requests, self._times = script, [], []
 
     def shown(self) -> dict[str, Any]:
-        """The script with its counts, and the requests since it was set."""
+        """The script with its counts, and the requests since it was set with their times (seconds)."""
         with self._lock:
-            return {"faults": [asdict(fault) for fault in self._script], "requests": list(self._requests)}
+            script = [asdict(fault) for fault in self._script]
+            return {"faults": script, "requests": list(self._requests), "times": list(self._times)}
 
     def _fault_for(self, line: str) -> Fault | None:
         with self._lock:
             if len(self._requests) < 100_000:
                 self._requests.append(line)
+                self._times.append(time.monotonic())
             struck = [fault for fault in self._script if fault.strikes(line)]
             return struck[0] if struck else None
 
@@ -132,6 +142,12 @@ async def _strike(fault: Fault, app: ASGIApp, scope: Scope, receive: Receive, se
         _hang_up(receive)
     elif fault.action == "drop-upload":
         await app(scope, _cut_upload(fault.after, receive), send)
+    elif fault.action == "stall-upload":
+        await app(scope, _cut_upload(fault.after, receive, fault.seconds), send)
+    elif fault.action == "slow-upload":
+        await app(scope, _slow(fault.seconds, receive), send)
+    elif fault.action == "rewrite":
+        await app(*await _rewritten(fault, scope, receive), send)
     else:
         await app(scope, receive, _cut_answer(fault.after, receive, send))
 
@@ -147,7 +163,8 @@ async def _hang(seconds: float, receive: Receive) -> None:
         _hang_up(receive)
 
 
-def _cut_upload(after: int, receive: Receive) -> Receive:
+def _cut_upload(after: int, receive: Receive, seconds: float = 0.0) -> Receive:
+    """End the body after so many bytes; before that, take nothing for ``seconds``: the sender's bytes stop moving."""
     arrived = 0
 
     async def cut() -> Message:
@@ -155,11 +172,36 @@ def _cut_upload(after: int, receive: Receive) -> Receive:
         message = await receive()
         arrived += len(message.get("body", b""))
         if arrived >= after:
+            if seconds:
+                await asyncio.sleep(seconds)
             _hang_up(receive)
             return {"type": "http.disconnect"}
         return message
 
     return cut
+
+
+def _slow(seconds: float, receive: Receive) -> Receive:
+    async def slow() -> Message:
+        await asyncio.sleep(seconds)
+        return await receive()
+
+    return slow
+
+
+async def _rewritten(fault: Fault, scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    body = body.replace(fault.find.encode(), fault.body.encode())
+    headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}, again
 
 
 def _cut_answer(after: int, receive: Receive, send: Send) -> Send:

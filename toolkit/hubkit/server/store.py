@@ -113,12 +113,12 @@ class Store:
 
     def readable(self, repo: Repo, actor: Actor | None) -> bool:
         """Whether the actor may know that the repo exists."""
-        return not repo.private or self._accounts.role_in(actor, repo.namespace) is not None
+        return not repo.private or self._accounts.may_read(actor, repo.namespace, (repo.type, repo.id))
 
     def open_to(self, repo: Repo, actor: Actor | None) -> bool:
         """Whether the actor may read the files: for gated repos, the members of the namespace."""
         return self.readable(repo, actor) and (
-            not repo.gated or self._accounts.role_in(actor, repo.namespace) is not None
+            not repo.gated or self._accounts.may_read(actor, repo.namespace, (repo.type, repo.id))
         )
 
     def create(

@@ -12,7 +12,8 @@ from hubkit.errors import UsageError
 from hubkit.server.accounts import TokenRole
 from hubkit.server.faults import Fault, Faults
 from hubkit.server.folder import proof
-from hubkit.server.http import Call, Refusal, Spec
+from hubkit.server.grants import Grants
+from hubkit.server.http import Call, Refusal, Spec, whole
 from hubkit.server.pages.sessions import LOCAL, own_address
 from hubkit.server.routes.common import need_user
 
@@ -31,7 +32,7 @@ def status(call: Call) -> Response:
 def _need_owner(call: Call) -> None:
     need_user(call)
     assert call.actor is not None
-    if not call.actor.account.admin or call.actor.role != "write":
+    if not call.actor.account.admin or call.actor.role != "write" or call.actor.grants is not None:
         raise Refusal(403, "Only the owner of this Hub may do this.")
 
 
@@ -75,7 +76,7 @@ def add_org(call: Call) -> Response:
 
 
 def add_token(call: Call) -> Response:
-    """``{user, role?, label?, value?}``: a new token, shown this once."""
+    """``{user, role?, label?, value?, fineGrained?, lives?}``: a new token, shown this once; it lives some seconds."""
     _need_owner(call)
     role: TokenRole = "read" if call.text("role", "write") == "read" else "write"
     if call.text("role", "write") != role:
@@ -85,8 +86,25 @@ def add_token(call: Call) -> Response:
         role=role,
         label=call.text("label", "token"),
         value=call.text("value", "") or None,
+        grants=Grants.of(call.fields()["fineGrained"]) if "fineGrained" in call.fields() else None,
+        lives=float(whole(str(call.fields()["lives"]), 0)) if "lives" in call.fields() else None,
     )
     return JSONResponse({"token": token, "role": role})
+
+
+def add_publisher(call: Call) -> Response:
+    """``{repo, secret, claims}``: a job whose identity, signed with ``secret``, has these claims may write to a model.
+
+    Unlike the real Hub, which fetches the keys of known CI services, this one is told a shared key: it stays offline.
+    """
+    _need_owner(call)
+    assert call.actor is not None
+    claims = call.fields().get("claims")
+    repo = call.hub.store.find("model", call.text("repo"))
+    if repo is None or not isinstance(claims, dict) or not claims:
+        raise Refusal(400, "A trusted publisher needs a 'repo' that is there, and 'claims'.")
+    call.hub.accounts.trust(repo.uid, call.actor.account, call.text("secret"), claims)
+    return JSONResponse({})
 
 
 def revoke_token(call: Call) -> Response:
@@ -142,6 +160,7 @@ SPECS = [
     Spec("POST", "/api/hubkit/users", add_user, "json"),
     Spec("POST", "/api/hubkit/orgs", add_org, "json"),
     Spec("POST", "/api/hubkit/tokens", add_token, "json"),
+    Spec("POST", "/api/hubkit/publishers", add_publisher, "json"),
     Spec("DELETE", "/api/hubkit/tokens/{user}/{token}", revoke_token),
     Spec("POST", "/api/hubkit/session", log_in, "json"),
     Spec("GET", "/api/hubkit/faults", show_faults),

@@ -52,7 +52,7 @@ def need_user(call: Call) -> None:
 def need_write(call: Call, repo: Repo) -> None:
     """401 without a token, 403 without the right to change this repo."""
     need_user(call)
-    if not call.hub.accounts.may_write(call.actor, repo.namespace):
+    if not call.hub.accounts.may_write(call.actor, repo.namespace, (repo.type, repo.id)):
         raise forbidden(call, repo.namespace)
 
 
@@ -60,6 +60,8 @@ def forbidden(call: Call, namespace: str) -> Refusal:
     """403 that says which right is missing."""
     if call.actor is not None and call.actor.role == "read":
         return Refusal(403, "You don't have the required permissions: this token is read-only.")
+    if call.actor is not None and call.actor.grants is not None:
+        return Refusal(403, "You don't have the required permissions: this fine-grained token lacks the right.")
     return Refusal(403, f"You don't have the rights to write in the namespace {namespace!r}.")
 
 

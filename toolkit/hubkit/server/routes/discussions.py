@@ -9,8 +9,9 @@ from starlette.responses import JSONResponse, Response
 
 from hubkit.server.discussions import shown
 from hubkit.server.git import Git, MovedError
+from hubkit.server.grants import DISCUSS
 from hubkit.server.http import Call, Refusal, whole
-from hubkit.server.routes.common import api, find_repo, forbidden, need_files, need_user, need_write
+from hubkit.server.routes.common import api, find_repo, forbidden, need_files, need_user, need_write, repo_type
 from hubkit.server.routes.refs import stale
 from hubkit.server.store import Repo
 
@@ -29,8 +30,10 @@ def _need(call: Call) -> tuple[Repo, sqlite3.Row]:
 def _need_voice(call: Call) -> str:
     need_user(call)
     assert call.actor is not None
-    if call.actor.role != "write":
-        raise forbidden(call, "")
+    params = call.params
+    repo = repo_type(params["kind"]), f"{params['ns']}/{params['name']}"
+    if not call.actor.holds(DISCUSS, params["ns"], repo):
+        raise forbidden(call, params["ns"])
     return call.actor.name
 
 

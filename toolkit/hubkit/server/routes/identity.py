@@ -17,15 +17,15 @@ def whoami(call: Call) -> Response:
     need_user(call)
     actor = call.actor
     assert actor is not None
+    token: dict[str, Any] = {"displayName": actor.label, "role": actor.role, "createdAt": actor.created}
+    if actor.grants is not None:
+        token |= {"role": "fineGrained", "fineGrained": actor.grants.shown()}
     orgs = [_org(account, role) for account, role in call.hub.accounts.orgs_of(actor.account)]
     return JSONResponse(
         {
             "type": "user", "id": actor.account.id, "name": actor.name, "fullname": actor.account.fullname,
             "email": None, "emailVerified": False, "canPay": False, "isPro": False, "avatarUrl": "", "orgs": orgs,
-            "auth": {
-                "type": "access_token",
-                "accessToken": {"displayName": actor.label, "role": actor.role, "createdAt": actor.created},
-            },
+            "auth": {"type": "access_token", "accessToken": token},
         }
     )  # fmt: skip
 

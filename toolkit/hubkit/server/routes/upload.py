@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from hubkit.names import path_problem
 from hubkit.server.git import Change, Git, MovedError
+from hubkit.server.grants import DISCUSS, WRITE
 from hubkit.server.http import COMMIT_LIMIT, Call, Refusal, parsed
 from hubkit.server.ignore import ignored
 from hubkit.server.objects import OID, Pointer
@@ -32,9 +33,11 @@ _PROPOSAL = re.compile(r"refs/pr/([0-9]{1,9})")
 
 
 def need_propose(call: Call, repo: Repo) -> None:
-    """Who may read a repo may propose a change to it, with a write token."""
+    """Who may read a repo may propose a change to it, with a token that may write or discuss."""
     need_user(call)
-    if call.actor is None or call.actor.role != "write":
+    assert call.actor is not None
+    place = repo.namespace, (repo.type, repo.id)
+    if not (call.actor.holds(DISCUSS, *place) or call.actor.holds(WRITE, *place)):
         raise forbidden(call, repo.namespace)
 
 
