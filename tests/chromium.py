@@ -14,9 +14,12 @@ ARGUMENTS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, driven by playwright; without one of the two the tests are skipped, and say so."""
+    """Chromium, driven by playwright; without one of the two the tests are skipped, and say so.
+
+    It ends with its module: as long as it lives, no other test of this process can run an event loop.
+    """
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="NOT TESTED IN A BROWSER: playwright is not installed (pip install playwright)"
     )

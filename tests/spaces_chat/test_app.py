@@ -30,7 +30,6 @@ HOSTILE_TEXT = (
 )
 SIZE = 288  # hidden; a basis vector for each of the 262 tokens
 TITLES = {"main": "Ends its turns", "runs-on": "Never ends", "odd": "Random", "hostile": "Says <b>markup</b>"}
-CHROMIUM = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
 
 
 @dataclass(frozen=True)
@@ -150,16 +149,6 @@ def client(app: apps.App) -> Any:
     from gradio_client import Client
 
     return Client(app.url, verbose=False)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM.split())
-        yield found
-        found.close()
 
 
 @pytest.fixture

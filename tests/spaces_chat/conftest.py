@@ -1,0 +1,5 @@
+"""A browser for the app's screen."""
+
+from chromium import browser
+
+__all__ = ["browser"]
