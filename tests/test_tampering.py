@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from releases import Release
 from signatures import Files, content, key_pair, publish_signed
 
@@ -97,6 +98,7 @@ def resign(draw: random.Random, held: dict[str, bytes]) -> None:
     held[SIGNATURE_PATH] = json.dumps(value).encode() + b"\n"
 
 
+@pytest.mark.fault("F9")
 def test_a_thousand_changes_of_a_thousand_are_refused(hub: Running, tmp_path: Path) -> None:
     """Each begins with the whole signed release, which itself passes."""
     release, keys = Release.on(hub, tmp_path).train(), key_pair(tmp_path)

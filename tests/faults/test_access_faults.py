@@ -86,6 +86,7 @@ ASKED = [
 
 
 @pytest.mark.parametrize(("route", "headers", "least"), ASKED)
+@pytest.mark.fault("F4")
 def test_a_busy_hub_is_left_alone(
     hub: Running, release: Release, route: str, headers: dict[str, str], least: float
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_busy_hub_is_left_alone(
     assert_invariant(hub, release)
 
 
+@pytest.mark.fault("F4", "F12")
 def test_the_hubs_own_clock_counts() -> None:
     for skew in (-86_400, 0, 7_200):
         headers = {"retry-after": date(5, skew), "date": date(0, skew)}
@@ -106,6 +108,7 @@ def test_the_hubs_own_clock_counts() -> None:
     assert asked_wait({"retry-after": "٣"}) is None, "digits of other scripts are no number here"
 
 
+@pytest.mark.fault("F4")
 def test_a_hub_that_wants_to_be_left_alone_for_an_hour(hub: Running, release: Release) -> None:
     hour = {"Retry-After": "3600"}
     faults(hub, {"route": "/preupload/", "action": "status", "status": 429, "headers": hour, "count": 0})
@@ -124,6 +127,7 @@ def test_a_hub_that_wants_to_be_left_alone_for_an_hour(hub: Running, release: Re
 @pytest.mark.parametrize(
     "route", ["POST .*/commit/", "POST .*/preupload/", "POST .*/objects/batch", "^PUT ", "GET .*/refs"]
 )
+@pytest.mark.fault("F3")
 def test_the_hub_stumbles(hub: Running, release: Release, route: str, times: int) -> None:
     faults(hub, {"route": route, "action": "status", "status": 500, "count": times})
     release.publish("main")
@@ -132,6 +136,7 @@ def test_the_hub_stumbles(hub: Running, release: Release, route: str, times: int
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.fault("F5")
 def test_a_connection_that_breaks_during_an_upload(hub: Running, release: Release, share: float) -> None:
     size = len(weights(10))
     faults(hub, {"route": "^PUT ", "action": "drop-upload", "after": int(size * share)})
@@ -141,6 +146,7 @@ def test_a_connection_that_breaks_during_an_upload(hub: Running, release: Releas
 
 
 @pytest.mark.parametrize("route", ["POST .*/commit/", "^PUT ", "POST .*/branch/", "POST /api/repos/create"])
+@pytest.mark.fault("F6")
 def test_done_but_the_answer_was_lost(hub: Running, release: Release, route: str) -> None:
     faults(hub, {"route": route, "action": "drop-after"})
     try:
@@ -156,6 +162,7 @@ def test_done_but_the_answer_was_lost(hub: Running, release: Release, route: str
 @pytest.mark.parametrize(
     "route", ["GET .*/refs", "POST .*/preupload/", "POST .*/objects/batch", "POST /api/repos/create"]
 )
+@pytest.mark.fault("F7")
 def test_a_hub_that_falls_silent(hub: Running, release: Release, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUBKIT_TIMEOUT", "1")
     faults(hub, {"route": route, "action": "hang", "count": 0, "seconds": 60})
@@ -168,6 +175,7 @@ def test_a_hub_that_falls_silent(hub: Running, release: Release, route: str, mon
     assert_invariant(hub, release)
 
 
+@pytest.mark.fault("F7")
 def test_an_upload_that_stalls_is_tried_again(hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connected, added = large(hub, tmp_path)
     monkeypatch.setenv("HUBKIT_TIMEOUT", "1")
@@ -179,6 +187,7 @@ def test_an_upload_that_stalls_is_tried_again(hub: Running, tmp_path: Path, monk
     assert len([line for line in requests(hub) if line.startswith("PUT ")]) == 2 and len(stored(hub)) == 1
 
 
+@pytest.mark.fault("F7")
 def test_an_upload_that_stalls_for_ever_is_given_up(
     hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +201,7 @@ def test_an_upload_that_stalls_for_ever_is_given_up(
     assert len([line for line in requests(hub) if line.startswith("PUT ")]) == 3 and stored(hub) == []
 
 
+@pytest.mark.fault("F7")
 def test_a_slow_upload_that_moves_goes_on(hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connected, added = large(hub, tmp_path)
     monkeypatch.setenv("HUBKIT_TIMEOUT", "1")
@@ -202,6 +212,7 @@ def test_a_slow_upload_that_moves_goes_on(hub: Running, tmp_path: Path, monkeypa
     assert len([line for line in requests(hub) if line.startswith("PUT ")]) == 1 and len(stored(hub)) == 1
 
 
+@pytest.mark.fault("F7")
 def test_xet_is_watched_too(hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where files travel by Xet, the store behind the Hub may fall silent, and Xet itself would wait for minutes."""
     _, added = large(hub, tmp_path)
@@ -234,6 +245,7 @@ def large(hub: Running, tmp_path: Path) -> tuple[Any, list[Any]]:
 # --- F11: a token that ends
 
 
+@pytest.mark.fault("F11", "S11")
 def test_a_token_that_ends_after_any_request(hub: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From the n-th request on the token is refused: n = 1, 2, ... until the release comes through."""
     ended = {"action": "status", "status": 401, "count": 0, "headers": {"X-Error-Message": "The token is expired"}}
@@ -268,6 +280,7 @@ def test_a_token_that_ends_after_any_request(hub: Running, tmp_path: Path, capsy
 @pytest.mark.parametrize(
     "route", ["GET .*/refs", "POST /api/repos/create", "POST .*/preupload/", "POST .*/objects/batch", "POST .*/commit/"]
 )
+@pytest.mark.fault("F12")
 def test_a_redirect_to_another_host_is_refused(hub: Running, release: Release, route: str, status: int) -> None:
     with listening() as (url, heard):
         there = {"Location": f"{url}/api/x"}
@@ -279,6 +292,7 @@ def test_a_redirect_to_another_host_is_refused(hub: Running, release: Release, r
 
 
 @pytest.mark.parametrize("status", [302, 307])
+@pytest.mark.fault("F12", "S11")
 def test_a_file_may_come_from_another_host_without_the_token(hub: Running, release: Release, status: int) -> None:
     release.publish("main")
     with listening() as (url, heard):
@@ -290,6 +304,7 @@ def test_a_file_may_come_from_another_host_without_the_token(hub: Running, relea
     assert not any("authorization" in headers or hub.token in str(headers) for headers in heard)
 
 
+@pytest.mark.fault("F12")
 def test_a_redirect_on_the_same_hub_is_followed(hub: Running, release: Release) -> None:
     release.publish("main")
     connected = hub_of(release)
@@ -300,6 +315,7 @@ def test_a_redirect_on_the_same_hub_is_followed(hub: Running, release: Release) 
 # --- P2: no way to the Hub
 
 
+@pytest.mark.fault("P2")
 def test_no_way_to_the_hub_is_told_within_two_seconds(hub: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     reach(hub.url)
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY"):
@@ -321,6 +337,7 @@ def test_no_way_to_the_hub_is_told_within_two_seconds(hub: Running, monkeypatch:
 
 
 @pytest.mark.parametrize("way", ["offline", "nobody", "proxy"])
+@pytest.mark.fault("P2")
 def test_a_release_without_a_way_to_the_hub_begins_nothing(tmp_path: Path, way: str) -> None:
     home = tmp_path / "home"
     hubkit("init", "me/x", home=home, cwd=tmp_path)
