@@ -156,7 +156,7 @@ NO_MANIFEST = textwrap.dedent("""
     def die(path, value):
         if path.name == "manifest.json" and path.parent.name == step:
             if moment == "half":
-                path.with_name("manifest.json.tmp").write_bytes(b'{"step": ')
+                path.with_name(".manifest.json.x.tmp").write_bytes(b'{"step": ')
             os.kill(os.getpid(), signal.SIGKILL)
         real(path, value)
     run.write_json = die
