@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,10 +53,10 @@ ROWS = {
 
 @dataclass
 class Case:
-    """One test with one set of parameters. ``outcome`` is the worst of its phases."""
+    """One test with one set of parameters."""
 
     rows: list[str]
-    outcome: str = "passed"
+    outcome: str = "unfinished"
     seconds: float = 0.0
     figures: dict[str, None] = field(default_factory=dict)
 
@@ -72,7 +74,7 @@ class Matrix:
             return
         case = self.cases.setdefault(report.nodeid, Case(rows))
         case.seconds += report.duration
-        if report.outcome == "failed" or case.outcome == "passed":
+        if report.outcome != "passed" or (report.when == "call" and case.outcome == "unfinished"):
             case.outcome = report.outcome
         case.figures |= {str(value): None for name, value in report.user_properties if name == "figure"}
 
@@ -101,15 +103,33 @@ class Matrix:
         outcomes: dict[str, int] = defaultdict(int)
         for case in found.values():
             outcomes[case.outcome] += 1
-        told = ", ".join(f"{outcomes[name]} {name}" for name in ("failed", "passed", "skipped") if outcomes[name])
+        told = ", ".join(
+            f"{outcomes[name]} {name}" for name in ("failed", "unfinished", "passed", "skipped") if outcomes[name]
+        )
         tests = len({name.partition("[")[0] for name in found})
         seconds = sum(case.seconds for case in found.values())
-        figures = "; ".join(dict.fromkeys(figure for case in found.values() for figure in case.figures))
+        figures = "; ".join(_ranges(figure for case in found.values() for figure in case.figures))
         return (
             f"| {row} | {ROWS[row]} | {tests} | {len(found)} | {told} | {seconds:.1f} | "
             + figures.replace("|", "\\|").replace("\n", " ")
             + " |"
         )
+
+
+def _ranges(figures: Iterable[str]) -> list[str]:
+    """``figures`` without repetition; those that differ in their number only ("label: 1.5 s") as one range."""
+    told: dict[str, list[float]] = {}
+    for figure in figures:
+        shape = re.fullmatch(r"(?P<label>[^:]+): (?P<number>\d+(\.\d+)?) (?P<unit>\S+)", figure)
+        values = told.setdefault(f"{shape['label']}: {{}} {shape['unit']}" if shape else figure, [])
+        if shape:
+            values.append(float(shape["number"]))
+    return [
+        label.format(f"{min(values):g}" if min(values) == max(values) else f"{min(values):g} to {max(values):g}")
+        if values
+        else label
+        for label, values in told.items()
+    ]
 
 
 def configure(config: pytest.Config) -> None:

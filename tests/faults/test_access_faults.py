@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -26,6 +27,8 @@ from hubkit.server.folder import Folder
 from hubkit.server.process import Running
 from hubkit.uploading import upload
 from hubkit.wire import asked_wait, reach
+
+Record = Callable[[str, object], None]
 
 LARGE = 24_000_000
 """Bytes that do not fit into the buffers between client and server, so that a stall is felt."""
@@ -88,13 +91,15 @@ ASKED = [
 @pytest.mark.parametrize(("route", "headers", "least"), ASKED)
 @pytest.mark.fault("F4")
 def test_a_busy_hub_is_left_alone(
-    hub: Running, release: Release, route: str, headers: dict[str, str], least: float
+    hub: Running, release: Release, route: str, headers: dict[str, str], least: float, record_property: Record
 ) -> None:
     faults(hub, {"route": route, "action": "status", "status": 429, "headers": headers})
     release.publish("main")
     said = admin(hub, "GET", "faults")
     struck = next(index for index, line in enumerate(said["requests"]) if re.search(route, line))
-    assert said["times"][struck + 1] - said["times"][struck] >= least, "not even a question in the window"
+    waited = said["times"][struck + 1] - said["times"][struck]
+    assert waited >= least, "not even a question in the window"
+    record_property("figure", f"waited, {'told' if least >= 2 else 'not told'} how long: {waited:.1f} s")
     assert_invariant(hub, release)
 
 
@@ -163,13 +168,17 @@ def test_done_but_the_answer_was_lost(hub: Running, release: Release, route: str
     "route", ["GET .*/refs", "POST .*/preupload/", "POST .*/objects/batch", "POST /api/repos/create"]
 )
 @pytest.mark.fault("F7")
-def test_a_hub_that_falls_silent(hub: Running, release: Release, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_falls_silent(
+    hub: Running, release: Release, route: str, monkeypatch: pytest.MonkeyPatch, record_property: Record
+) -> None:
     monkeypatch.setenv("HUBKIT_TIMEOUT", "1")
     faults(hub, {"route": route, "action": "hang", "count": 0, "seconds": 60})
     begun = time.monotonic()
     with pytest.raises(RemoteError, match="did not answer in time") as told:
         release.publish("main")
-    assert time.monotonic() - begun < 1 + 1 + 1, "the limit, a second, and what went before"
+    took = time.monotonic() - begun
+    assert took < 1 + 1 + 1, "the limit, a second, and what went before"
+    record_property("figure", f"given up, with a limit of 1 s, after: {took:.1f} s")
     assert told.value.exit_code == 5
     monkeypatch.delenv("HUBKIT_TIMEOUT")
     assert_invariant(hub, release)
@@ -246,7 +255,9 @@ def large(hub: Running, tmp_path: Path) -> tuple[Any, list[Any]]:
 
 
 @pytest.mark.fault("F11", "S11")
-def test_a_token_that_ends_after_any_request(hub: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_token_that_ends_after_any_request(
+    hub: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str], record_property: Record
+) -> None:
     """From the n-th request on the token is refused: n = 1, 2, ... until the release comes through."""
     ended = {"action": "status", "status": 401, "count": 0, "headers": {"X-Error-Message": "The token is expired"}}
     refused = 0
@@ -269,6 +280,7 @@ def test_a_token_that_ends_after_any_request(hub: Running, tmp_path: Path, capsy
         else:
             break
     assert 8 <= refused < 59, "every request of a publication was struck, and the loop came to its end"
+    record_property("figure", f"refused at each of {refused} requests, each time told and resumed")
     said = capsys.readouterr()
     assert hub.token not in said.out + said.err
 
@@ -338,7 +350,7 @@ def test_no_way_to_the_hub_is_told_within_two_seconds(hub: Running, monkeypatch:
 
 @pytest.mark.parametrize("way", ["offline", "nobody", "proxy"])
 @pytest.mark.fault("P2")
-def test_a_release_without_a_way_to_the_hub_begins_nothing(tmp_path: Path, way: str) -> None:
+def test_a_release_without_a_way_to_the_hub_begins_nothing(tmp_path: Path, way: str, record_property: Record) -> None:
     home = tmp_path / "home"
     hubkit("init", "me/x", home=home, cwd=tmp_path)
     path = tmp_path / "hubkit.yaml"
@@ -356,3 +368,4 @@ def test_a_release_without_a_way_to_the_hub_begins_nothing(tmp_path: Path, way: 
     assert address in done.stderr
     assert not list(home.glob("runs/*/artifacts/*")) and not list(home.glob("runs/*/logs/*"))
     assert took < 6, "most of it is the start of the program"
+    record_property("figure", f"the whole command: {took:.1f} s")

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -274,7 +275,9 @@ print((most() - before) / 1024)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured by /proc")
 @pytest.mark.parametrize("kind", HEADERS)
 @pytest.mark.fault("S6")
-def test_unsound_weights_are_refused_fast_and_small(tmp_path: Path, kind: str) -> None:
+def test_unsound_weights_are_refused_fast_and_small(
+    tmp_path: Path, kind: str, record_property: Callable[[str, object], None]
+) -> None:
     (tmp_path / "w").write_bytes(HEADERS[kind])
     done = subprocess.run(
         [sys.executable, "-c", _MEASURE, tmp_path / "w"],
@@ -283,6 +286,8 @@ def test_unsound_weights_are_refused_fast_and_small(tmp_path: Path, kind: str) -
     rules, seconds, megabytes = done.stdout.splitlines()
     assert rules == ("not-finite" if kind in {"NaN", "infinite"} else "safetensors"), done.stdout
     assert float(seconds) < 1 and float(megabytes) < 50, done.stdout
+    record_property("figure", f"time of the CPU: {float(seconds):.2f} s")
+    record_property("figure", f"memory: {float(megabytes):.1f} MiB")
 
 
 @pytest.mark.parametrize("kind", ["length 2^63", "overlap", "NaN"])

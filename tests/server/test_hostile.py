@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,9 @@ def body_of(size: int) -> Iterator[bytes]:
 
 
 @pytest.mark.fault("S7")
-def test_bodies_without_end_cost_no_memory_and_hold_up_nobody(hub: Running, raw: httpx.Client) -> None:
+def test_bodies_without_end_cost_no_memory_and_hold_up_nobody(
+    hub: Running, raw: httpx.Client, record_property: Callable[[str, object], None]
+) -> None:
     server = psutil.Process(hub.pid)
     raw.get("/api/whoami-v2")
     before = server.memory_info().rss
@@ -172,6 +174,7 @@ def test_bodies_without_end_cost_no_memory_and_hold_up_nobody(hub: Running, raw:
         assert raw.get("/api/whoami-v2").status_code == 200
         grown = server.memory_info().rss - before
     assert grown < 64 * 2**20, f"{grown:,} bytes more"
+    record_property("figure", f"the server grew by {grown / 2**20:.1f} MiB")
     assert list((hub.data / "tmp").iterdir()) == []
 
 
