@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import matrix
 import pytest
 
 # huggingface_hub reads these when it is imported, so they are set before any test module is.
@@ -27,6 +28,14 @@ CHAT = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    matrix.configure(config)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    matrix.mark(items)
 
 
 @pytest.fixture(scope="session")

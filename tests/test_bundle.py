@@ -103,6 +103,7 @@ def test_something_needed_is_missing(release: Release, step: str, gone: str) -> 
         built(release)
 
 
+@pytest.mark.fault("S4")
 def test_a_token_in_the_card_is_refused_and_never_shown(release: Release) -> None:
     release.make("card[main]", {"README.md": card("x") + f"\nuse {TOKEN} to log in\n", "adapter-README.md": card("a")})
     with pytest.raises(RefusedError) as refused:
@@ -153,10 +154,12 @@ def rules(folder: Path, files: dict[str, bytes]) -> dict[str, str]:
         ("a/b.pkl", "pickle"),
     ],
 )
+@pytest.mark.fault("S1")
 def test_hostile_names(tmp_path: Path, path: str, rule: str) -> None:
     assert rules(tmp_path, {path: b"x"}) == {path: rule}
 
 
+@pytest.mark.fault("S1")
 def test_names_that_differ_in_case_only(tmp_path: Path) -> None:
     assert rules(tmp_path, {"README.md": b"x", "readme.md": b"x"}) == {"readme.md": "name"}
 
@@ -171,6 +174,7 @@ def test_names_that_differ_in_case_only(tmp_path: Path) -> None:
         "-----BEGIN OPENSSH PRIVATE KEY-----",
     ],
 )
+@pytest.mark.fault("S4")
 def test_secrets_in_text(tmp_path: Path, secret: str) -> None:
     local = tmp_path / "x"
     local.write_text(f"one\ntwo {secret}\n")
@@ -179,6 +183,7 @@ def test_secrets_in_text(tmp_path: Path, secret: str) -> None:
     assert secret not in problem.sentence
 
 
+@pytest.mark.fault("S4")
 def test_a_secret_in_safetensors_metadata(tmp_path: Path) -> None:
     header = json.dumps({"__metadata__": {"note": TOKEN}}).encode()
     local = tmp_path / "w"
@@ -186,6 +191,7 @@ def test_a_secret_in_safetensors_metadata(tmp_path: Path) -> None:
     assert [problem.rule for problem in screen({"model.safetensors": local})] == ["secret"]
 
 
+@pytest.mark.fault("S5")
 def test_a_pickle_under_another_name(tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     with zipfile.ZipFile(archive, "w") as file:
@@ -194,6 +200,7 @@ def test_a_pickle_under_another_name(tmp_path: Path) -> None:
     assert found == {"a.safetensors": "pickle", "b.json": "pickle"}
 
 
+@pytest.mark.fault("S3")
 def test_links_and_pipes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "real")
@@ -216,6 +223,7 @@ def test_links_and_pipes_are_refused(tmp_path: Path) -> None:
         struct.pack("<Q", len(TWICE)) + TWICE,
     ],
 )
+@pytest.mark.fault("S6")
 def test_broken_safetensors(tmp_path: Path, content: bytes) -> None:
     assert rules(tmp_path, {"model.safetensors": content}) == {"model.safetensors": "safetensors"}
 

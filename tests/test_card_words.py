@@ -123,6 +123,7 @@ def _inlines(text: str) -> Iterator[str]:
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(title=_WORDS, summary=_PARAGRAPH, limitations=_PARAGRAPH, author=_WORDS, tag=_WORDS, tracking=_WORDS)
+@pytest.mark.fault("S8")
 def test_any_words_of_a_recipe_survive_unharmed(
     title: str, summary: str, limitations: str, author: str, tag: str, tracking: str
 ) -> None:
@@ -226,6 +227,7 @@ def test_control_tokens_in_a_sentence_are_code_and_all_else_is_text(text: str) -
         ("{% if nothing %}x{% endif %}", UndefinedError),
     ],
 )
+@pytest.mark.fault("S9")
 def test_a_template_cannot_print_what_was_not_measured_or_escaped(
     tmp_path: Path, template: str, error: type[Exception]
 ) -> None:

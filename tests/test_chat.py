@@ -80,6 +80,7 @@ def test_golden_conversations_find_what_a_template_does_wrong():
         "{% include '/etc/passwd' %}",
     ],
 )
+@pytest.mark.fault("S9")
 def test_what_a_strangers_template_may_not_do(template, tmp_path):
     canary = tmp_path / "canary"
     [answer] = chat.render_untrusted(template.replace("CANARY", str(canary)), [(SAID, False)])
@@ -91,6 +92,7 @@ def test_what_a_strangers_template_may_not_do(template, tmp_path):
 @pytest.mark.parametrize(
     "template", ["{{ 'x' * 10**10 }}", "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"]
 )
+@pytest.mark.fault("S9")
 def test_a_template_that_eats_memory_or_time_is_stopped(template):
     began = time.monotonic()
     try:
@@ -101,6 +103,7 @@ def test_a_template_that_eats_memory_or_time_is_stopped(template):
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.fault("S9", "S11")
 def test_a_strangers_template_sees_no_environment(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_planted")
     [answer] = chat.render_untrusted("{{ self.__dict__ }}{{ HF_TOKEN }}", [(SAID, False)])

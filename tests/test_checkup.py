@@ -176,6 +176,7 @@ def test_a_folder_and_a_repo_are_screened_alike(model, hub, tmp_path, place, nam
     assert says in said(report, level) and "a1B2" not in json.dumps(report.to_json())
 
 
+@pytest.mark.fault("S3")
 def test_special_files_in_a_folder_are_told_and_not_waited_for(model, tmp_path):
     (tmp_path / "outside").write_text("x")
     (model / "out").symlink_to(tmp_path / "outside")
@@ -261,6 +262,7 @@ def one(**changes) -> dict:
         (broken({"__metadata__": {"a": 1}, **one()}), "metadata"),
     ],
 )
+@pytest.mark.fault("S6")
 def test_unsound_safetensors_are_refused_with_the_reason(tmp_path, model, content, says):
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)

@@ -38,6 +38,7 @@ def test_numbers_are_read_as_people_write_them() -> None:
     assert args == {"learning_rate": 5e-5, "max_length": 40, "bf16": True}
 
 
+@pytest.mark.fault("C1")
 def test_several_mistakes_come_in_one_message_with_lines_and_suggestions() -> None:
     text = RECIPE_TEXT.replace("visibility: public", "visibilty: public").replace("dpo-v0:", "dpo v0:")
     text = text.replace("rows: 300", "rows: many")
@@ -78,24 +79,29 @@ def test_several_mistakes_come_in_one_message_with_lines_and_suggestions() -> No
         ("licence: apache-2.0", "licence: apache-2.0\n7: x", "a key must be a word"),
     ],
 )
+@pytest.mark.fault("C1")
 def test_each_mistake_is_named(old: str, new: str, said: str) -> None:
     assert said in mistakes(RECIPE_TEXT.replace(old, new))
 
 
+@pytest.mark.fault("S8")
 def test_words_that_old_yaml_takes_for_truth_stay_words() -> None:
     value, _ = parse_yaml("on: yes\nno: off\n", "x.yaml")
     assert value == {"on": "yes", "no": "off"}
 
 
+@pytest.mark.fault("S8")
 def test_an_alias_bomb_is_refused_quickly() -> None:
     bomb = "a: &a [x]\n" + "".join(f"b{i}: [*a]\n" for i in range(101))
     assert "aliases" in mistakes(bomb)
 
 
+@pytest.mark.fault("S8")
 def test_a_deep_nest_is_refused() -> None:
     assert "hubkit.yaml:1: nested more than 30 deep" in mistakes("[" * 500_000)
 
 
+@pytest.mark.fault("C1")
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="hubkit init"):
         load_recipe(tmp_path / "hubkit.yaml")

@@ -33,6 +33,7 @@ def test_a_manifest_finds_each_difference(tmp_path: Path) -> None:
     assert manifest.differences(tmp_path) == ["a has other content", "d is missing", "e is not in the manifest"]
 
 
+@pytest.mark.fault("S3")
 def test_links_and_fifos_are_refused_and_do_not_block(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc/passwd")
     with pytest.raises(ConflictError, match="symbolic link"):
@@ -53,6 +54,7 @@ def test_a_reader_never_sees_half_a_file_and_no_temporary_stays(tmp_path: Path) 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tmpfs needs root")
+@pytest.mark.fault("F8")
 def test_a_full_disk_names_path_and_bytes_and_keeps_the_old_file(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -11,11 +11,13 @@ from hubkit.names import path_problem, ref_problem, repo_id_problem
 
 
 @pytest.mark.parametrize("name", ["0f" * 20, "0F" * 20])
+@pytest.mark.fault("S10")
 def test_names_that_are_commit_ids_are_refused(name: str) -> None:
     assert ref_problem(name) and ref_problem(name[1:]) is None
 
 
 @pytest.mark.parametrize("name", ["a b", "../x", "-x", "x..y", "x.lock", "@{0}", "HEAD", "refs/pr/1", "a" * 300, ""])
+@pytest.mark.fault("S10")
 def test_bad_branch_names_are_refused(name: str) -> None:
     assert ref_problem(name)
 
@@ -28,6 +30,7 @@ def test_good_branch_names_pass(name: str) -> None:
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 @settings(max_examples=150, deadline=None)
 @given(st.text(st.sampled_from("ab/.-@{~^: \\*[?\x01é"), min_size=1, max_size=8))
+@pytest.mark.fault("S10")
 def test_what_we_accept_git_accepts(name: str) -> None:
     if ref_problem(name) is None:
         asked = subprocess.run(["git", "check-ref-format", "--branch", name], capture_output=True, check=False)
@@ -38,11 +41,13 @@ def test_what_we_accept_git_accepts(name: str) -> None:
     "path",
     ["../x", "/abs", "a//b", "a\\..\\b", "a\0b", "a\nb", "", "x" * 300, "CON", "aux.txt", ".git/config", "a/.GIT/x"],
 )
+@pytest.mark.fault("S1")
 def test_bad_paths_are_refused(path: str) -> None:
     assert path_problem(path)
 
 
 @pytest.mark.parametrize("path", ["e\u0301.txt", "a\u202eb", "a\ud800"])
+@pytest.mark.fault("S1")
 def test_paths_that_look_like_others_are_refused(path: str) -> None:
     assert path_problem(path)
 
@@ -54,6 +59,7 @@ def test_paths_that_look_like_others_are_refused(path: str) -> None:
         "a/" * 64 + "b",
     ],
 )  # fmt: skip
+@pytest.mark.fault("S1")
 def test_paths_that_become_others_on_some_disk_are_refused(path: str) -> None:
     assert path_problem(path)
 

@@ -43,6 +43,7 @@ def test_quiet_mode_says_errors_only() -> None:
 
 
 @pytest.mark.parametrize("mode", ["human", "json", "quiet"])
+@pytest.mark.fault("S11")
 def test_no_token_gets_out(mode: str) -> None:
     hide("a-secret-of-no-known-shape")
     output, out, err = made(mode)

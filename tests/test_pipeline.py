@@ -118,6 +118,7 @@ def make_all(desk: Desk) -> list[str]:
     return ran
 
 
+@pytest.mark.fault("P3")
 def test_a_second_pass_runs_nothing_and_a_change_only_what_it_touches(desk: Desk) -> None:
     assert len(make_all(desk)) == len(desk.jobs)
     assert make_all(desk) == []
@@ -142,12 +143,14 @@ def test_a_longer_repair_keeps_the_preference_training(desk: Desk) -> None:
     assert "data" in ran and "train[sft]" in ran and "train[dpo]" not in ran
 
 
+@pytest.mark.fault("C2")
 def test_a_lost_artifact_is_made_again(desk: Desk) -> None:
     make_all(desk)
     (desk.run.artifacts / "merge[main]" / "made.txt").unlink()
     assert make_all(desk) == ["merge[main]"], "made from the same inputs it is the same, so nothing follows"
 
 
+@pytest.mark.fault("F8")
 def test_the_disk_is_checked_first(tmp_path: Path) -> None:
     assert not list(disk(tmp_path))
     (finding,) = disk(tmp_path, needed=10**18)

@@ -34,6 +34,7 @@ def test_publish_stages_and_verifies(hub: Running, release: Release) -> None:
     assert len(hub_of(release).history(REPO, "staging/main")) == 2, "the repo's first commit and one more"
 
 
+@pytest.mark.fault("P3")
 def test_publishing_again_does_nothing(hub: Running, release: Release) -> None:
     release.publish()
     before = heads(release)
@@ -128,6 +129,7 @@ def test_the_next_release_of_the_same_repo(hub: Running, release: Release) -> No
     assert tree["model.safetensors"].sha256 == hashlib.sha256(weights(20)).hexdigest()
 
 
+@pytest.mark.fault("P3")
 def test_promoting_again_does_nothing(hub: Running, release: Release) -> None:
     release.publish()
     first = release.promote()
@@ -157,6 +159,7 @@ def test_git_lfs_would_find_every_pointer(release: Release) -> None:
 
 
 @pytest.mark.parametrize("kind", ["none", "read", "wrong"])
+@pytest.mark.fault("S11")
 def test_tokens_without_rights(hub: Running, release: Release, tmp_path: Path, kind: str) -> None:
     owner = hub_of(release).whoami()
     assert owner is not None
@@ -211,6 +214,7 @@ def test_the_check_names_files_of_other_people(release: Release) -> None:
     assert "THEIRS.md" in finding.message and "model.safetensors" not in finding.message
 
 
+@pytest.mark.fault("S4")
 def test_a_secret_stops_before_any_byte(hub: Running, release: Release) -> None:
     release.make("card[main]", {"README.md": "hf_" + "Ab3" * 12, "adapter-README.md": "x"})
     faults(hub)
@@ -219,6 +223,7 @@ def test_a_secret_stops_before_any_byte(hub: Running, release: Release) -> None:
     assert writes(hub) == []
 
 
+@pytest.mark.fault("S8")
 def test_a_card_that_the_hub_refuses(release: Release) -> None:
     release.make("card[main]", {"README.md": "---\nlicense: [not, closed\n---\n", "adapter-README.md": "x"})
     with pytest.raises(RefusedError) as told:
@@ -229,6 +234,7 @@ def test_a_card_that_the_hub_refuses(release: Release) -> None:
 # --- conflicts
 
 
+@pytest.mark.fault("F10")
 def test_a_branch_that_somebody_moved_is_not_written_over(release: Release) -> None:
     release.publish()
     released = release.promote()
@@ -272,6 +278,7 @@ def test_a_branch_or_repo_that_is_gone_is_published_again(release: Release) -> N
     assert_whole(release, "main")
 
 
+@pytest.mark.fault("F10")
 def test_somebody_is_faster(hub: Running, release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between reading main's head and the commit, somebody else commits: theirs stays, nothing is mixed."""
     release.publish()
@@ -289,6 +296,7 @@ def test_somebody_is_faster(hub: Running, release: Release, monkeypatch: pytest.
     assert sorted(connected.tree(REPO, "main")) == [".gitattributes", "THEIRS.md"]
 
 
+@pytest.mark.fault("F10")
 def test_somebody_makes_the_branch_first(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
     release.publish()
     connected = hub_of(release)
@@ -305,6 +313,7 @@ def test_somebody_makes_the_branch_first(release: Release, monkeypatch: pytest.M
     assert heads(release)["dpo-v0"] == first
 
 
+@pytest.mark.fault("F10")
 def test_several_releases_at_once(hub: Running, tmp_path: Path) -> None:
     """Each branch ends as one of them, whole; whoever lost says so with exit code 4."""
     rivals = [Release.on(hub, tmp_path / str(number)).train(number + 1) for number in range(4)]

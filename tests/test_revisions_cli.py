@@ -149,6 +149,7 @@ def test_wrong_inputs(mine: Hub, tmp_path: Path, args: tuple[str, ...], code: in
     assert mine.refs(REPO) == before
 
 
+@pytest.mark.fault("F7", "F10")
 def test_conflict_and_silence_have_their_codes(hub: Running, mine: Hub, tmp_path: Path) -> None:
     moved = {"route": "POST .*/commit/main", "action": "status", "count": 0}
     faults(hub, {**moved, "status": 500})

@@ -38,6 +38,7 @@ def context(tmp_path: Path) -> Context:
     return Context("merge[main]", RECIPE, tmp_path, {}, {}, target, run, key="k1", variant_name="main")
 
 
+@pytest.mark.fault("C2")
 def test_an_artifact_is_found_only_when_whole(context: Context) -> None:
     (context.out / "model.bin").write_bytes(b"12345")
     assert context.run.find("merge[main]") is None, "not done before its manifest is written"
@@ -67,6 +68,7 @@ def test_a_branch_with_a_slash_is_one_folder(context: Context) -> None:
     assert [path.name for path in context.run.artifacts.iterdir()] == ["merge[a~b]"]
 
 
+@pytest.mark.fault("F10")
 def test_a_run_has_one_writer(context: Context) -> None:
     with (
         context.run.lock(),
@@ -79,6 +81,7 @@ def test_a_run_has_one_writer(context: Context) -> None:
         pass
 
 
+@pytest.mark.fault("F1")
 def test_the_journal_keeps_what_was_said_before_a_kill(context: Context) -> None:
     code = f"""
 from pathlib import Path
@@ -111,6 +114,7 @@ def test_the_same_release_gets_its_run_back_unless_fresh(tmp_path: Path) -> None
         named_run(tmp_path, "nonsense")
 
 
+@pytest.mark.fault("F10")
 def test_a_release_has_one_doer_even_before_it_has_a_run(tmp_path: Path) -> None:
     here = Target("http://127.0.0.1:1", tmp_path, embedded=True)
     moved = Target("http://127.0.0.1:2", tmp_path, embedded=True)
@@ -148,6 +152,7 @@ def test_home_is_the_nearest_hubkit_folder(tmp_path: Path, monkeypatch: pytest.M
     assert hubkit_home() == tmp_path / "elsewhere"
 
 
+@pytest.mark.fault("S11")
 def test_a_target_never_shows_its_token() -> None:
     target = Target("http://127.0.0.1:1", Path("/x"), "hf_secret_token", embedded=True)
     assert "secret" not in repr(target)

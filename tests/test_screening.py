@@ -126,6 +126,7 @@ FILES: dict[str, Callable[[str], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", SECRETS)
+@pytest.mark.fault("S4")
 def test_every_kind_of_secret_is_found_in_a_plain_file(tmp_path: Path, kind: str) -> None:
     (tmp_path / "x").write_text(f"one\ntwo {SECRETS[kind]} three\n")
     found = screen({"notes.md": tmp_path / "x"})
@@ -135,6 +136,7 @@ def test_every_kind_of_secret_is_found_in_a_plain_file(tmp_path: Path, kind: str
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.fault("S4")
 def test_secrets_are_found_in_every_kind_of_file(tmp_path: Path, name: str) -> None:
     planted = ("hub", "hub ci", "github", "aws id", "anthropic", "wandb env", "private key", "url", "named", "slack")
     missed = []
@@ -149,6 +151,7 @@ def test_secrets_are_found_in_every_kind_of_file(tmp_path: Path, name: str) -> N
 
 
 @pytest.mark.parametrize("name", ["README.md", "work.ipynb", "rows.jsonl", "escaped.yaml", "windows.txt"])
+@pytest.mark.fault("S4")
 def test_the_line_is_told(tmp_path: Path, name: str) -> None:
     raw = FILES[name](SECRETS["hub"])
     (tmp_path / "x").write_bytes(raw)
@@ -158,6 +161,7 @@ def test_the_line_is_told(tmp_path: Path, name: str) -> None:
     assert problem.message.startswith(f"line {plain[: plain.index(marker)].count(chr(10)) + 1:,} holds")
 
 
+@pytest.mark.fault("S4")
 def test_examples_in_the_shape_of_a_secret_are_found_and_placeholders_are_not() -> None:
     assert [what for what, _ in secrets.find("AKIAIOSFODNN7EXAMPLE hf_" + "a" * 34)] == [
         "a Hugging Face token",
@@ -172,6 +176,7 @@ def shown(secret: str, found: list[Problem]) -> bool:
     return secret[-12:].strip('"}') in said or secret in said
 
 
+@pytest.mark.fault("S4")
 def test_names_that_hold_secrets_are_told_without_them(tmp_path: Path) -> None:
     token, other = SECRETS["hub"], SECRETS["github"]
     (tmp_path / "x").write_text("{}")
@@ -192,6 +197,7 @@ def test_names_that_hold_secrets_are_told_without_them(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(place=st.integers(0, 3000), block=st.integers(1, 400), encoding=st.sampled_from(["utf-8", "utf-16", "utf-32"]))
+@pytest.mark.fault("S4")
 def test_no_cut_between_blocks_hides_a_secret(place: int, block: int, encoding: str) -> None:
     said = ("é令 " * 1000)[:place] + "\n" + SECRETS["hub"] + "\n" + "é令 " * 100
     assert text.secrets_in(io.BytesIO(said.encode(encoding)), block=max(block, 16)) == {"a Hugging Face token": 2}
@@ -276,6 +282,7 @@ CLEAN: dict[str, Callable[[], bytes]] = {
 }  # fmt: skip
 
 
+@pytest.mark.fault("S4")
 def test_nothing_is_found_in_a_clean_tree(tmp_path: Path) -> None:
     files = {}
     for number, (name, make) in enumerate(CLEAN.items()):
@@ -299,6 +306,7 @@ def test_nothing_is_found_in_a_clean_tree(tmp_path: Path) -> None:
         (["\u00c9", "\u00e9"], ["\u00e9"]),
     ],
 )
+@pytest.mark.fault("S1")
 def test_names_that_some_disk_takes_for_one(paths: list[str], refused: list[str]) -> None:
     found = screen_names(paths)
     assert [problem.path for problem in found] == refused and {problem.rule for problem in found} == {"name"}
@@ -322,6 +330,7 @@ def test_names_that_some_disk_takes_for_one(paths: list[str], refused: list[str]
         *((path, "pickle") for path in ("pytorch_model.bin", "a/b.pkl", "x.PT", "x.npz", "x.ckpt", "x.joblib")),
     ],
 )  # fmt: skip
+@pytest.mark.fault("S4")
 def test_names_of_what_is_never_published(path: str, rule: str) -> None:
     assert [(problem.path, problem.rule) for problem in screen_names([path])] == [(path, rule)]
 
@@ -340,6 +349,7 @@ NAME = st.text(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(NAME, max_size=6, unique=True))
+@pytest.mark.fault("S1")
 def test_names_that_pass_are_one_file_each_on_any_disk(paths: list[str]) -> None:
     refused = {problem.path for problem in screen_names(paths)}
     passed = [path for path in paths if secrets.mask(path) not in refused]
@@ -396,6 +406,7 @@ def test_a_place_in_the_metadata_of_weights(tmp_path: Path) -> None:
     assert [problem.rule for problem in screen_file("model.safetensors", tmp_path / "w")] == ["local-path"]
 
 
+@pytest.mark.fault("S8")
 def test_a_bomb_of_aliases_or_nests_takes_no_time(tmp_path: Path) -> None:
     (tmp_path / "x").write_text(
         "a: &a [x]\n" + "".join(f"b{n}: &b{n} [*a, *a]\n" for n in range(1000)) + "c: /home/me/x"

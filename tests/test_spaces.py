@@ -137,6 +137,7 @@ def test_a_trial_answers_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     ("app", "words"),
     [("raise SystemError('no weights')", "ended with status 1"), (DEAF, "did not listen on its port within 2 s")],
 )
+@pytest.mark.fault("P1")
 def test_an_app_that_does_not_come_up_here(tmp_path: Path, app: str, words: str) -> None:
     with pytest.raises(RefusedError) as refused, spaces.trial(folder_of(tmp_path / "app", app), {}, timeout=2):
         pytest.fail("it came up")
@@ -162,6 +163,7 @@ def test_an_app_file_outside_the_folder_is_refused(tmp_path: Path) -> None:
 # --- on the Hub
 
 
+@pytest.mark.fault("P3")
 def test_deploying_twice_writes_once_and_keeps_what_others_added(here: Hub, tmp_path: Path) -> None:
     first = deploy(here, answering(tmp_path / "app", "one", **{"old.txt": "old"}))
     assert first.host and told(first.host)["says"] == "one" and first.written
@@ -182,6 +184,7 @@ def test_what_is_gone_from_the_folder_is_removed(here: Hub, tmp_path: Path) -> N
     assert "old.txt" not in here.tree(REPO, "main", "space") and not done.foreign
 
 
+@pytest.mark.fault("P1")
 def test_an_app_that_cannot_answer_is_taken_back(here: Hub, tmp_path: Path) -> None:
     def ask(host: str) -> None:
         if told(host)["says"] != "sound":
@@ -193,6 +196,7 @@ def test_an_app_that_cannot_answer_is_taken_back(here: Hub, tmp_path: Path) -> N
     assert here.tree(REPO, "main", "space") == here.tree(REPO, sound.commit, "space")
 
 
+@pytest.mark.fault("P1", "F1")
 def test_a_deploy_that_was_interrupted_after_its_commit_is_taken_back_by_the_next(here: Hub, tmp_path: Path) -> None:
     class Killed(BaseException):
         """Ends the deploy where a kill would."""
@@ -222,6 +226,7 @@ def test_a_deploy_that_was_interrupted_after_its_commit_is_taken_back_by_the_nex
         ("print('x')", {"requirements.txt": "no-such-package-for-hubkit==1.0"}, "BUILD_ERROR", "no-such-package"),
     ],
 )
+@pytest.mark.fault("P1")
 def test_a_space_that_does_not_come_up_is_said_and_taken_back(
     here: Hub, tmp_path: Path, app: str, more: dict[str, str], stage: str, words: str
 ) -> None:
@@ -237,6 +242,7 @@ def test_a_space_that_does_not_come_up_is_said_and_taken_back(
     assert host and told(host)["says"] == "sound"
 
 
+@pytest.mark.fault("P1")
 def test_a_first_deploy_that_fails_is_left_for_its_owner_to_see(here: Hub, tmp_path: Path) -> None:
     with pytest.raises(RemoteError, match="RUNTIME_ERROR"):
         deploy(here, folder_of(tmp_path / "broken", "raise SystemError('no weights')"))
@@ -260,6 +266,7 @@ def runtime_said(hub: Running, count: int, **said: Any) -> None:
 
 
 @pytest.mark.parametrize("stage", ["RUNNING", "BUILD_ERROR"])
+@pytest.mark.fault("P1")
 def test_a_state_that_names_no_commit_is_not_taken_for_the_new_one(
     hub: Running, here: Hub, tmp_path: Path, stage: str
 ) -> None:

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from releases import Release
 from signatures import Files, content, key_pair, publish_signed
 
@@ -97,7 +98,10 @@ def resign(draw: random.Random, held: dict[str, bytes]) -> None:
     held[SIGNATURE_PATH] = json.dumps(value).encode() + b"\n"
 
 
-def test_a_thousand_changes_of_a_thousand_are_refused(hub: Running, tmp_path: Path) -> None:
+@pytest.mark.fault("F9")
+def test_a_thousand_changes_of_a_thousand_are_refused(
+    hub: Running, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """Each begins with the whole signed release, which itself passes."""
     release, keys = Release.on(hub, tmp_path).train(), key_pair(tmp_path)
     publish_signed(release, keys[0])
@@ -136,4 +140,5 @@ def test_a_thousand_changes_of_a_thousand_are_refused(hub: Running, tmp_path: Pa
         else:
             assert report.differences, f"{change.__name__} number {number} went unseen"
         refused[change.__name__] = refused.get(change.__name__, 0) + 1
+    record_property("figure", f"{sum(refused.values()):,} of {MUTATIONS:,} changes of a signed release refused")
     assert sum(refused.values()) == MUTATIONS and min(refused.values()) >= MUTATIONS // len(changes)

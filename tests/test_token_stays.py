@@ -50,6 +50,7 @@ def recipe_for(home: Path, tmp_path: Path) -> None:
     path.write_text("".join(line for line in text.splitlines(True) if "provide:" not in line), encoding="utf-8")
 
 
+@pytest.mark.fault("S11", "F12")
 def test_another_hub_never_gets_the_users_token(tmp_path: Path) -> None:
     home, user = tmp_path / "home", logged_in(tmp_path)
     recipe_for(home, tmp_path)
@@ -68,6 +69,7 @@ def test_another_hub_never_gets_the_users_token(tmp_path: Path) -> None:
     assert places_of(home, TOKEN, SAVED) == []
 
 
+@pytest.mark.fault("S11")
 def test_the_token_goes_where_it_was_paired(tmp_path: Path) -> None:
     """The other way round: HF_ENDPOINT and HF_TOKEN together name a Hub and its token, so it is sent there."""
     home, user = tmp_path / "home", logged_in(tmp_path)
@@ -120,6 +122,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("status", "headers", "code", "words"), ERRORS)
+@pytest.mark.fault("S11")
 def test_every_answer_is_a_sentence_and_an_exit_code(
     served: tuple[Running, Path], tmp_path: Path, status: int, headers: dict[str, str], code: int, words: str
 ) -> None:
@@ -149,6 +152,7 @@ PUBLISHING = textwrap.dedent("""
 """)
 
 
+@pytest.mark.fault("S11")
 def test_a_publication_leaves_the_token_nowhere(hub: Running, tmp_path: Path) -> None:
     """Outputs, journals, run folders and the Hub's own store: the owner's token stands in its one file (mode 0600)."""
     command = [sys.executable, "-c", PUBLISHING, hub.url, str(hub.data), str(tmp_path / "work")]
@@ -164,6 +168,7 @@ def test_a_publication_leaves_the_token_nowhere(hub: Running, tmp_path: Path) ->
     admin(hub, "GET", "accounts")  # the Hub still stands, and knows its owner
 
 
+@pytest.mark.fault("S11")
 def test_only_the_worker_has_the_token(served: tuple[Running, Path], tmp_path: Path) -> None:
     """Of the processes of a release, the worker alone has the token in its environment; no command line shows it."""
     running, home = served

@@ -21,16 +21,19 @@ from tiny_release import REPO, Released
 pytestmark = [pytest.mark.train, pytest.mark.timeout(1500)]
 
 
+@pytest.mark.fault("F1")
 def test_each_step_was_done_once_whatever_was_killed(released: Released) -> None:
     done = Counter(line["step"] for line in released.journal() if line["event"] == "done")
     assert set(done.values()) == {1}, done
     assert {"train[dpo]", "train[sft]", "publish[main]", "promote", "space"} <= set(done)
 
 
+@pytest.mark.fault("F1")
 def test_training_went_on_from_its_checkpoint(released: Released) -> None:
     assert released.artifact("train[dpo]", "training.json")["resumed_from"], "it began again from nothing"
 
 
+@pytest.mark.fault("F1")
 def test_no_branch_moved_before_all_were_verified(released: Released) -> None:
     from huggingface_hub import HfApi
 
@@ -40,6 +43,7 @@ def test_no_branch_moved_before_all_were_verified(released: Released) -> None:
     assert released.refs_after_staging["main"] == first
 
 
+@pytest.mark.fault("F1")
 def test_main_moves_last_and_an_interruption_rolls_forward(released: Released) -> None:
     moved = {line["variant"]: line for line in released.outcome["variants"]}
     assert released.refs_between_branches["dpo-v0"] == moved["dpo-v0"]["commit"], "moved before the kill, once"
@@ -62,6 +66,7 @@ def test_the_stop_rates_are_those_of_the_story(released: Released) -> None:
     assert gates["main"]["passed"] and not gates["dpo-v0"]["passed"]
 
 
+@pytest.mark.fault("P3")
 def test_a_second_release_does_nothing(released: Released) -> None:
     refs, lines = released.refs(), len(released.journal())
     log = released.home / "hub" / "log" / "hub.log"
@@ -186,6 +191,7 @@ def test_the_cards_tell_the_story(released: Released) -> None:
         assert str(released.home) not in card
 
 
+@pytest.mark.fault("S11")
 def test_no_token_is_left_anywhere(released: Released) -> None:
     from hubkit.server import process
 
@@ -223,6 +229,7 @@ def test_check_finds_nothing_wrong_with_main(released: Released) -> None:
     assert not [finding for finding in report["findings"] if finding["level"] == "error"], report
 
 
+@pytest.mark.fault("S11")
 def test_a_token_without_rights_is_refused_before_any_training(released: Released, tmp_path: Path) -> None:
     from hubkit.server.accounts import open_accounts
 
@@ -242,6 +249,7 @@ def test_a_token_without_rights_is_refused_before_any_training(released: Release
     assert not [path for path in home.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
 
 
+@pytest.mark.fault("F2")
 def test_a_signal_ends_a_release_with_its_code(released: Released, tmp_path: Path) -> None:
     home = tmp_path / "home"
     command = subprocess.Popen(

@@ -34,6 +34,7 @@ def write(folder: Path, text: str) -> Path:
     return folder
 
 
+@pytest.mark.fault("C1")
 def test_no_recipe_here(home: Path, tmp_path: Path) -> None:
     done = hubkit("release", home=home, cwd=tmp_path)
     assert done.returncode == 2
@@ -41,6 +42,7 @@ def test_no_recipe_here(home: Path, tmp_path: Path) -> None:
     assert not home.exists(), "nothing was begun"
 
 
+@pytest.mark.fault("C1")
 def test_a_recipe_with_three_mistakes(home: Path, tmp_path: Path) -> None:
     text = RECIPE_TEXT.replace("visibility: public", "visibility: publik").replace("dpo-v0:", "dpo v0:")
     write(tmp_path, text.replace("base: {repo: them/base}", "base: {rpo: them/base, repo: them/base}"))
@@ -65,6 +67,7 @@ def test_a_base_that_is_not_there(home: Path, tmp_path: Path) -> None:
     assert "hubkit/nobody-made-this" in done.stderr
 
 
+@pytest.mark.fault("C1")
 def test_an_unknown_key_of_the_trainer_is_found_before_training(home: Path, tmp_path: Path) -> None:
     text = TINY.replace("learning_rate:", "lerning_rate:", 1)
     done = hubkit("release", home=home, cwd=write(tmp_path, text))
@@ -84,6 +87,7 @@ def test_a_port_in_use(home: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tmpfs needs root")
+@pytest.mark.fault("F8")
 def test_a_full_disk(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -98,6 +102,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         subprocess.run(["umount", str(home)], check=True)
 
 
+@pytest.mark.fault("F10")
 def test_two_releases_of_one_recipe_at_once(home: Path) -> None:
     first = subprocess.Popen(
         [HUBKIT, "release", "tiny"], env=environment(home), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
@@ -116,6 +121,7 @@ def test_two_releases_of_one_recipe_at_once(home: Path) -> None:
     assert not alive, "a killed release leaves no worker behind"
 
 
+@pytest.mark.fault("F2")
 def test_interrupting_leaves_a_run_that_goes_on_and_no_orphan(home: Path) -> None:
     command = subprocess.Popen(
         [HUBKIT, "release", "tiny"], env=environment(home), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True

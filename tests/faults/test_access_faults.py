@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -26,6 +27,8 @@ from hubkit.server.folder import Folder
 from hubkit.server.process import Running
 from hubkit.uploading import upload
 from hubkit.wire import asked_wait, reach
+
+Record = Callable[[str, object], None]
 
 LARGE = 24_000_000
 """Bytes that do not fit into the buffers between client and server, so that a stall is felt."""
@@ -86,17 +89,21 @@ ASKED = [
 
 
 @pytest.mark.parametrize(("route", "headers", "least"), ASKED)
+@pytest.mark.fault("F4")
 def test_a_busy_hub_is_left_alone(
-    hub: Running, release: Release, route: str, headers: dict[str, str], least: float
+    hub: Running, release: Release, route: str, headers: dict[str, str], least: float, record_property: Record
 ) -> None:
     faults(hub, {"route": route, "action": "status", "status": 429, "headers": headers})
     release.publish("main")
     said = admin(hub, "GET", "faults")
     struck = next(index for index, line in enumerate(said["requests"]) if re.search(route, line))
-    assert said["times"][struck + 1] - said["times"][struck] >= least, "not even a question in the window"
+    waited = said["times"][struck + 1] - said["times"][struck]
+    assert waited >= least, "not even a question in the window"
+    record_property("figure", f"waited, {'told' if least >= 2 else 'not told'} how long: {waited:.1f} s")
     assert_invariant(hub, release)
 
 
+@pytest.mark.fault("F4", "F12")
 def test_the_hubs_own_clock_counts() -> None:
     for skew in (-86_400, 0, 7_200):
         headers = {"retry-after": date(5, skew), "date": date(0, skew)}
@@ -106,6 +113,7 @@ def test_the_hubs_own_clock_counts() -> None:
     assert asked_wait({"retry-after": "٣"}) is None, "digits of other scripts are no number here"
 
 
+@pytest.mark.fault("F4")
 def test_a_hub_that_wants_to_be_left_alone_for_an_hour(hub: Running, release: Release) -> None:
     hour = {"Retry-After": "3600"}
     faults(hub, {"route": "/preupload/", "action": "status", "status": 429, "headers": hour, "count": 0})
@@ -124,6 +132,7 @@ def test_a_hub_that_wants_to_be_left_alone_for_an_hour(hub: Running, release: Re
 @pytest.mark.parametrize(
     "route", ["POST .*/commit/", "POST .*/preupload/", "POST .*/objects/batch", "^PUT ", "GET .*/refs"]
 )
+@pytest.mark.fault("F3")
 def test_the_hub_stumbles(hub: Running, release: Release, route: str, times: int) -> None:
     faults(hub, {"route": route, "action": "status", "status": 500, "count": times})
     release.publish("main")
@@ -132,6 +141,7 @@ def test_the_hub_stumbles(hub: Running, release: Release, route: str, times: int
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.fault("F5")
 def test_a_connection_that_breaks_during_an_upload(hub: Running, release: Release, share: float) -> None:
     size = len(weights(10))
     faults(hub, {"route": "^PUT ", "action": "drop-upload", "after": int(size * share)})
@@ -141,6 +151,7 @@ def test_a_connection_that_breaks_during_an_upload(hub: Running, release: Releas
 
 
 @pytest.mark.parametrize("route", ["POST .*/commit/", "^PUT ", "POST .*/branch/", "POST /api/repos/create"])
+@pytest.mark.fault("F6")
 def test_done_but_the_answer_was_lost(hub: Running, release: Release, route: str) -> None:
     faults(hub, {"route": route, "action": "drop-after"})
     try:
@@ -156,18 +167,24 @@ def test_done_but_the_answer_was_lost(hub: Running, release: Release, route: str
 @pytest.mark.parametrize(
     "route", ["GET .*/refs", "POST .*/preupload/", "POST .*/objects/batch", "POST /api/repos/create"]
 )
-def test_a_hub_that_falls_silent(hub: Running, release: Release, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault("F7")
+def test_a_hub_that_falls_silent(
+    hub: Running, release: Release, route: str, monkeypatch: pytest.MonkeyPatch, record_property: Record
+) -> None:
     monkeypatch.setenv("HUBKIT_TIMEOUT", "1")
     faults(hub, {"route": route, "action": "hang", "count": 0, "seconds": 60})
     begun = time.monotonic()
     with pytest.raises(RemoteError, match="did not answer in time") as told:
         release.publish("main")
-    assert time.monotonic() - begun < 1 + 1 + 1, "the limit, a second, and what went before"
+    took = time.monotonic() - begun
+    assert took < 1 + 1 + 1, "the limit, a second, and what went before"
+    record_property("figure", f"given up, with a limit of 1 s, after: {took:.1f} s")
     assert told.value.exit_code == 5
     monkeypatch.delenv("HUBKIT_TIMEOUT")
     assert_invariant(hub, release)
 
 
+@pytest.mark.fault("F7")
 def test_an_upload_that_stalls_is_tried_again(hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connected, added = large(hub, tmp_path)
     monkeypatch.setenv("HUBKIT_TIMEOUT", "1")
@@ -179,6 +196,7 @@ def test_an_upload_that_stalls_is_tried_again(hub: Running, tmp_path: Path, monk
     assert len([line for line in requests(hub) if line.startswith("PUT ")]) == 2 and len(stored(hub)) == 1
 
 
+@pytest.mark.fault("F7")
 def test_an_upload_that_stalls_for_ever_is_given_up(
     hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +210,7 @@ def test_an_upload_that_stalls_for_ever_is_given_up(
     assert len([line for line in requests(hub) if line.startswith("PUT ")]) == 3 and stored(hub) == []
 
 
+@pytest.mark.fault("F7")
 def test_a_slow_upload_that_moves_goes_on(hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connected, added = large(hub, tmp_path)
     monkeypatch.setenv("HUBKIT_TIMEOUT", "1")
@@ -202,6 +221,7 @@ def test_a_slow_upload_that_moves_goes_on(hub: Running, tmp_path: Path, monkeypa
     assert len([line for line in requests(hub) if line.startswith("PUT ")]) == 1 and len(stored(hub)) == 1
 
 
+@pytest.mark.fault("F7")
 def test_xet_is_watched_too(hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where files travel by Xet, the store behind the Hub may fall silent, and Xet itself would wait for minutes."""
     _, added = large(hub, tmp_path)
@@ -234,7 +254,10 @@ def large(hub: Running, tmp_path: Path) -> tuple[Any, list[Any]]:
 # --- F11: a token that ends
 
 
-def test_a_token_that_ends_after_any_request(hub: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.fault("F11", "S11")
+def test_a_token_that_ends_after_any_request(
+    hub: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str], record_property: Record
+) -> None:
     """From the n-th request on the token is refused: n = 1, 2, ... until the release comes through."""
     ended = {"action": "status", "status": 401, "count": 0, "headers": {"X-Error-Message": "The token is expired"}}
     refused = 0
@@ -257,6 +280,7 @@ def test_a_token_that_ends_after_any_request(hub: Running, tmp_path: Path, capsy
         else:
             break
     assert 8 <= refused < 59, "every request of a publication was struck, and the loop came to its end"
+    record_property("figure", f"refused at each of {refused} requests, each time told and resumed")
     said = capsys.readouterr()
     assert hub.token not in said.out + said.err
 
@@ -268,6 +292,7 @@ def test_a_token_that_ends_after_any_request(hub: Running, tmp_path: Path, capsy
 @pytest.mark.parametrize(
     "route", ["GET .*/refs", "POST /api/repos/create", "POST .*/preupload/", "POST .*/objects/batch", "POST .*/commit/"]
 )
+@pytest.mark.fault("F12")
 def test_a_redirect_to_another_host_is_refused(hub: Running, release: Release, route: str, status: int) -> None:
     with listening() as (url, heard):
         there = {"Location": f"{url}/api/x"}
@@ -279,6 +304,7 @@ def test_a_redirect_to_another_host_is_refused(hub: Running, release: Release, r
 
 
 @pytest.mark.parametrize("status", [302, 307])
+@pytest.mark.fault("F12", "S11")
 def test_a_file_may_come_from_another_host_without_the_token(hub: Running, release: Release, status: int) -> None:
     release.publish("main")
     with listening() as (url, heard):
@@ -290,6 +316,7 @@ def test_a_file_may_come_from_another_host_without_the_token(hub: Running, relea
     assert not any("authorization" in headers or hub.token in str(headers) for headers in heard)
 
 
+@pytest.mark.fault("F12")
 def test_a_redirect_on_the_same_hub_is_followed(hub: Running, release: Release) -> None:
     release.publish("main")
     connected = hub_of(release)
@@ -300,6 +327,7 @@ def test_a_redirect_on_the_same_hub_is_followed(hub: Running, release: Release) 
 # --- P2: no way to the Hub
 
 
+@pytest.mark.fault("P2")
 def test_no_way_to_the_hub_is_told_within_two_seconds(hub: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     reach(hub.url)
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY"):
@@ -321,7 +349,8 @@ def test_no_way_to_the_hub_is_told_within_two_seconds(hub: Running, monkeypatch:
 
 
 @pytest.mark.parametrize("way", ["offline", "nobody", "proxy"])
-def test_a_release_without_a_way_to_the_hub_begins_nothing(tmp_path: Path, way: str) -> None:
+@pytest.mark.fault("P2")
+def test_a_release_without_a_way_to_the_hub_begins_nothing(tmp_path: Path, way: str, record_property: Record) -> None:
     home = tmp_path / "home"
     hubkit("init", "me/x", home=home, cwd=tmp_path)
     path = tmp_path / "hubkit.yaml"
@@ -339,3 +368,4 @@ def test_a_release_without_a_way_to_the_hub_begins_nothing(tmp_path: Path, way: 
     assert address in done.stderr
     assert not list(home.glob("runs/*/artifacts/*")) and not list(home.glob("runs/*/logs/*"))
     assert took < 6, "most of it is the start of the program"
+    record_property("figure", f"the whole command: {took:.1f} s")

@@ -26,6 +26,7 @@ def release(hub: Running, tmp_path: Path) -> Release:
     return Release.on(hub, tmp_path).train()
 
 
+@pytest.mark.fault("F6")
 def test_an_answer_that_is_lost_is_no_failure(hub: Running, release: Release) -> None:
     lost = {"action": "drop-after", "count": 0}
     faults(hub, {"route": "POST .*/commit/", **lost}, {"route": "POST .*/branch/", **lost})
@@ -38,12 +39,14 @@ def test_an_answer_that_is_lost_is_no_failure(hub: Running, release: Release) ->
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.fault("F3")
 def test_the_hub_stumbles_over_a_commit(hub: Running, release: Release, times: int) -> None:
     faults(hub, {"route": "POST .*/commit/", "action": "status", "status": 500, "count": times})
     release.publish("main")
     assert len(hub_of(release).history(REPO, "staging/main")) == 2
 
 
+@pytest.mark.fault("F3")
 def test_the_hub_never_takes_the_commit(hub: Running, release: Release) -> None:
     release.publish()
     before = heads(release)
@@ -59,12 +62,14 @@ def test_the_hub_never_takes_the_commit(hub: Running, release: Release) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 2000, 4000])
+@pytest.mark.fault("F5")
 def test_a_connection_that_breaks_during_an_upload(hub: Running, release: Release, after: int) -> None:
     faults(hub, {"route": "^PUT ", "action": "drop-upload", "after": after})
     release.publish("main")
     assert not compare(tree_of(manifest(release, "main")), hub_of(release).tree(REPO, "staging/main"))
 
 
+@pytest.mark.fault("F7")
 def test_a_hub_that_falls_silent(hub: Running, release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
     release.publish()
     monkeypatch.setenv("HUBKIT_TIMEOUT", "0.3")
@@ -76,6 +81,7 @@ def test_a_hub_that_falls_silent(hub: Running, release: Release, monkeypatch: py
     assert_whole(release, "main")
 
 
+@pytest.mark.fault("P2")
 def test_the_hub_goes_away(hub: Running, release: Release) -> None:
     from hubkit.server import process
 
@@ -113,6 +119,7 @@ POINTS = (
 
 
 @pytest.mark.parametrize("point", POINTS)
+@pytest.mark.fault("F1")
 def test_killed_at_any_point(hub: Running, tmp_path: Path, point: str) -> None:
     """After the kill every branch is old or new and whole; the same again ends with exactly one new commit."""
 
@@ -151,6 +158,7 @@ def lfs_file(hub: Running, content: bytes) -> Path:
 
 
 @pytest.mark.parametrize("damage", ["other", "short", "gone"])
+@pytest.mark.fault("F9")
 def test_a_file_that_is_damaged_in_the_store_is_found(
     hub: Running, release: Release, tmp_path: Path, damage: str
 ) -> None:
@@ -173,6 +181,7 @@ def test_a_file_that_is_damaged_in_the_store_is_found(
         assert "model.safetensors has other content" in told.value.message
 
 
+@pytest.mark.fault("F9")
 def test_a_staging_branch_that_was_changed_after_the_upload_is_not_promoted(release: Release) -> None:
     release.publish()
     staged = release.made["publish[main]"]
@@ -190,6 +199,7 @@ def test_a_staging_branch_that_was_changed_after_the_upload_is_not_promoted(rele
     assert heads(release)["staging/main"] == other != said["commit"]
 
 
+@pytest.mark.fault("F9")
 def test_the_promotion_checks_every_staged_tree_first(release: Release) -> None:
     release.publish()
     path = release.made["publish[main]"].path / "bundle.json"

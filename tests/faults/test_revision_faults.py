@@ -76,6 +76,7 @@ def held(hub: Hub, commit: str) -> bool:
     ],
     ids=["answer lost", "every answer lost", "request lost", "500 once", "503 three times", "429"],
 )
+@pytest.mark.fault("F3", "F6")
 def test_one_commit_whatever_the_answer(hub: Running, mine: Hub, act: Act, fault: dict[str, object]) -> None:
     goal, before = wanted(mine, act), [item.id for item in mine.history(REPO, "main")]
     faults(hub, {"route": "POST .*/commit/main", **fault})
@@ -86,6 +87,7 @@ def test_one_commit_whatever_the_answer(hub: Running, mine: Hub, act: Act, fault
 
 
 @ACTS
+@pytest.mark.fault("F3")
 def test_a_hub_that_never_takes_it(hub: Running, mine: Hub, act: Act) -> None:
     goal, head = wanted(mine, act), mine.head(REPO, "main")
     faults(hub, {"route": "POST .*/commit/main", "action": "status", "status": 500, "count": 0})
@@ -99,6 +101,7 @@ def test_a_hub_that_never_takes_it(hub: Running, mine: Hub, act: Act) -> None:
 
 
 @ACTS
+@pytest.mark.fault("F7")
 def test_a_hub_that_falls_silent(hub: Running, mine: Hub, act: Act, monkeypatch: pytest.MonkeyPatch) -> None:
     goal = wanted(mine, act)
     monkeypatch.setenv("HUBKIT_TIMEOUT", "0.3")
@@ -112,6 +115,7 @@ def test_a_hub_that_falls_silent(hub: Running, mine: Hub, act: Act, monkeypatch:
 
 
 @ACTS
+@pytest.mark.fault("F3", "F6")
 def test_reads_that_fail_are_made_again(hub: Running, mine: Hub, act: Act) -> None:
     goal = wanted(mine, act)
     faults(
@@ -151,6 +155,7 @@ KILLED = textwrap.dedent("""
 
 @ACTS
 @pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.fault("F1")
 def test_killed_between_reading_and_the_answer(hub: Running, mine: Hub, tmp_path: Path, act: Act, moment: str) -> None:
     goal, before = wanted(mine, act), [item.id for item in mine.history(REPO, "main")]
     name = "promote" if act is promote else "rollback"
@@ -182,6 +187,7 @@ def at_once(count: int, act: Callable[[int], object]) -> list[HubkitError | None
     return told
 
 
+@pytest.mark.fault("F10")
 def test_two_rollbacks_at_once(hub: Running, mine: Hub) -> None:
     """Planned from the same head, to two commits: one wins, the other is told; no tree is mixed."""
     before = [item.id for item in mine.history(REPO, "main")]
@@ -194,6 +200,7 @@ def test_two_rollbacks_at_once(hub: Running, mine: Hub) -> None:
     assert [item.id for item in mine.history(REPO, "main")][1:] == before
 
 
+@pytest.mark.fault("F10")
 def test_two_equal_rollbacks_at_once_make_one_commit(hub: Running, mine: Hub) -> None:
     goal, before = wanted(mine, roll_back), [item.id for item in mine.history(REPO, "main")]
     plans = [revisions.plan_rollback(mine, REPO, "main") for _ in range(2)]
@@ -202,6 +209,7 @@ def test_two_equal_rollbacks_at_once_make_one_commit(hub: Running, mine: Hub) ->
     assert held(mine, goal) and [item.id for item in mine.history(REPO, "main")][1:] == before
 
 
+@pytest.mark.fault("F10")
 def test_eight_promotions_at_once(hub: Running, mine: Hub) -> None:
     for number in range(8):
         mine.api.create_branch(REPO, branch=f"b{number}")
@@ -219,6 +227,7 @@ def test_eight_promotions_at_once(hub: Running, mine: Hub) -> None:
     [{"action": "drop-after"}, {"action": "drop-before"}, {"action": "status", "status": 500, "count": 2}],
     ids=["answer lost", "request lost", "500 twice"],
 )
+@pytest.mark.fault("F3", "F6")
 def test_names_are_made_and_removed_whatever_the_answer(hub: Running, mine: Hub, fault: dict[str, object]) -> None:
     new = str(mine.head(REPO, "new"))
     for act, there in (
@@ -233,6 +242,7 @@ def test_names_are_made_and_removed_whatever_the_answer(hub: Running, mine: Hub,
         assert (set(refs.branches), set(refs.tags)) == there
 
 
+@pytest.mark.fault("F3")
 def test_a_hub_that_never_removes(hub: Running, mine: Hub) -> None:
     faults(hub, {"route": "DELETE .*", "action": "status", "status": 500, "count": 0})
     with pytest.raises(RemoteError):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("path", HOSTILE, ids=ascii)
+@pytest.mark.fault("S1")
 def test_a_hostile_name_is_refused_with_its_rule(tmp_path: Path, path: str) -> None:
     (tmp_path / "x").write_text("x")
     (problem,) = screen({path: tmp_path / "x"})
@@ -73,6 +75,7 @@ def test_a_hostile_name_is_refused_with_its_rule(tmp_path: Path, path: str) -> N
 
 
 @pytest.mark.parametrize("pair", [("Readme.md", "README.md"), ("\u00e9", "e\u0301"), ("a/x", "A/y")])
+@pytest.mark.fault("S1")
 def test_two_names_that_are_one_on_some_disks(tmp_path: Path, pair: tuple[str, str]) -> None:
     (tmp_path / "x").write_text("x")
     found = screen(dict.fromkeys(pair, tmp_path / "x"))
@@ -82,6 +85,7 @@ def test_two_names_that_are_one_on_some_disks(tmp_path: Path, pair: tuple[str, s
 # --- S3
 
 
+@pytest.mark.fault("S3")
 def test_links_pipes_and_devices_are_refused_and_none_is_waited_for(tmp_path: Path) -> None:
     outside, inside = tmp_path / "outside", tmp_path / "tree"
     inside.mkdir()
@@ -103,12 +107,14 @@ def test_links_pipes_and_devices_are_refused_and_none_is_waited_for(tmp_path: Pa
     assert len(found) == len(files) and time.monotonic() - began < 1
 
 
+@pytest.mark.fault("S3")
 def test_two_names_of_one_file_within_the_tree_are_no_harm(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("x")
     (tmp_path / "b").hardlink_to(tmp_path / "a")
     assert screen({"a": tmp_path / "a", "b": tmp_path / "b"}) == []
 
 
+@pytest.mark.fault("S3")
 def test_a_file_that_becomes_a_pipe_again_and_again_is_never_waited_for(tmp_path: Path) -> None:
     place, over = tmp_path / "x", threading.Event()
 
@@ -131,6 +137,7 @@ def test_a_file_that_becomes_a_pipe_again_and_again_is_never_waited_for(tmp_path
 
 
 @pytest.mark.parametrize("path", ["model.safetensors", "config.json", "README.md"])
+@pytest.mark.fault("S3")
 def test_a_file_swapped_between_screening_and_upload_is_never_promoted(
     hub: Running, release: Release, path: str
 ) -> None:
@@ -151,6 +158,7 @@ def test_a_file_swapped_between_screening_and_upload_is_never_promoted(
     publishing.verify(client, REPO, commit, bundle.manifest)
 
 
+@pytest.mark.fault("S3")
 def test_a_file_that_grew_after_the_screening_is_refused(hub: Running, release: Release) -> None:
     bundle = built(release)
     with bundle.files["model.safetensors"].open("ab") as file:
@@ -177,6 +185,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize(("step", "path"), PLANTED)
+@pytest.mark.fault("S4")
 def test_a_planted_secret_stops_the_release_and_is_never_told(
     hub: Running, release: Release, step: str, path: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,6 +198,7 @@ def test_a_planted_secret_stops_the_release_and_is_never_told(
     assert not [text for text in told if TOKEN in text]
 
 
+@pytest.mark.fault("S4")
 def test_a_secret_in_the_metadata_of_weights(hub: Running, release: Release) -> None:
     header = json.dumps({"__metadata__": {"note": TOKEN}}).encode()
     files = {"adapter/adapter_config.json": "{}", "training.json": {"stage": "sft", "libraries": {}}}
@@ -202,6 +212,7 @@ def test_a_secret_in_the_metadata_of_weights(hub: Running, release: Release) -> 
 
 
 @pytest.mark.parametrize("body", [pickle.dumps({"w": [1]}), pickle.dumps(print, 0), b"PK\x03\x04" + bytes(40)])
+@pytest.mark.fault("S5")
 def test_a_pickle_called_safetensors_stops_the_release(hub: Running, release: Release, body: bytes) -> None:
     artifact = release.made["merge[main]"]
     files = {name: (artifact.path / name).read_bytes() for name in artifact.manifest.files}
@@ -263,7 +274,10 @@ print((most() - before) / 1024)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured by /proc")
 @pytest.mark.parametrize("kind", HEADERS)
-def test_unsound_weights_are_refused_fast_and_small(tmp_path: Path, kind: str) -> None:
+@pytest.mark.fault("S6")
+def test_unsound_weights_are_refused_fast_and_small(
+    tmp_path: Path, kind: str, record_property: Callable[[str, object], None]
+) -> None:
     (tmp_path / "w").write_bytes(HEADERS[kind])
     done = subprocess.run(
         [sys.executable, "-c", _MEASURE, tmp_path / "w"],
@@ -272,9 +286,12 @@ def test_unsound_weights_are_refused_fast_and_small(tmp_path: Path, kind: str) -
     rules, seconds, megabytes = done.stdout.splitlines()
     assert rules == ("not-finite" if kind in {"NaN", "infinite"} else "safetensors"), done.stdout
     assert float(seconds) < 1 and float(megabytes) < 50, done.stdout
+    record_property("figure", f"time of the CPU: {float(seconds):.2f} s")
+    record_property("figure", f"memory: {float(megabytes):.1f} MiB")
 
 
 @pytest.mark.parametrize("kind", ["length 2^63", "overlap", "NaN"])
+@pytest.mark.fault("S6")
 def test_unsound_weights_stop_the_release(hub: Running, release: Release, kind: str) -> None:
     artifact = release.made["merge[main]"]
     files = {name: (artifact.path / name).read_bytes() for name in artifact.manifest.files}
@@ -282,6 +299,7 @@ def test_unsound_weights_stop_the_release(hub: Running, release: Release, kind: 
     assert ("[not-finite]" if kind == "NaN" else "[safetensors]") in refused(release, hub)
 
 
+@pytest.mark.fault("S6")
 def test_a_thousand_changes_of_one_byte_of_a_header(tmp_path: Path) -> None:
     """Whatever a flipped byte makes of a header, it is refused or is sound; it never breaks the screening."""
     dice, sound = random.Random(4), weights(3)
@@ -306,6 +324,7 @@ def test_a_thousand_changes_of_one_byte_of_a_header(tmp_path: Path) -> None:
         "[" * 1000,
     ],
 )
+@pytest.mark.fault("S8")
 def test_front_matter_that_readers_take_in_more_than_one_way(
     hub: Running, release: Release, front: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ def lfs_file(hub: Running, content: bytes) -> Path:
 
 
 @pytest.mark.parametrize("damage", ["other", "short", "long", "gone"])
+@pytest.mark.fault("F9")
 def test_a_file_that_is_damaged_in_the_store(hub: Running, release: Release, damage: str) -> None:
     """The Hub lists what it was told; only its bytes show that it does not hold them any more."""
     body = weights(10)
@@ -54,6 +55,7 @@ def test_a_file_that_is_damaged_in_the_store(hub: Running, release: Release, dam
     assert (found.path, found.kind) == ("model.safetensors", "changed")
 
 
+@pytest.mark.fault("F3")
 def test_a_hub_that_stumbles_is_no_difference(hub: Running, release: Release) -> None:
     faults(
         hub,
@@ -64,6 +66,7 @@ def test_a_hub_that_stumbles_is_no_difference(hub: Running, release: Release) ->
     assert not verify(source(release), whole=True).differences
 
 
+@pytest.mark.fault("F5")
 def test_a_connection_that_breaks_every_time_is_no_difference_either(hub: Running, release: Release) -> None:
     """Nobody may say that bytes are wrong which never arrived: exit code 5, run it again."""
     faults(hub, {"route": "GET .*/resolve/.*/model.safetensors", "action": "truncate", "after": 100, "count": 0})
@@ -75,6 +78,7 @@ def test_a_connection_that_breaks_every_time_is_no_difference_either(hub: Runnin
         verify(source(release))
 
 
+@pytest.mark.fault("F7")
 def test_a_hub_that_falls_silent(hub: Running, release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
     held = source(release)
     monkeypatch.setenv("HUBKIT_TIMEOUT", "0.3")
@@ -83,6 +87,7 @@ def test_a_hub_that_falls_silent(hub: Running, release: Release, monkeypatch: py
         verify(held)
 
 
+@pytest.mark.fault("F12", "S11")
 def test_the_token_stays_with_its_hub(hub: Running, release: Release) -> None:
     """A redirect to another host is followed without the token."""
     arrived: list[str | None] = []
@@ -130,6 +135,7 @@ POINTS = (
 
 
 @pytest.mark.parametrize("point", POINTS)
+@pytest.mark.fault("F1")
 def test_killed_after_the_signature(hub: Running, tmp_path: Path, point: str) -> None:
     """The signature is random; the same again still ends with exactly one new commit a branch, and it holds."""
     private, public = key_pair(tmp_path)

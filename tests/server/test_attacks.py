@@ -77,6 +77,7 @@ CARDS = [
 
 
 @pytest.mark.parametrize("card", CARDS)
+@pytest.mark.fault("S8")
 def test_no_card_is_more_than_bad_metadata(card: str) -> None:
     with pytest.raises(metadata.BadMetadata, match=r"\w"):
         metadata.read(f"---\n{card}\n---\n")
@@ -124,6 +125,7 @@ def test_no_tensor_has_more_numbers_than_a_page_can_tell(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["!!set ", "", "!!omap "])
+@pytest.mark.fault("S8")
 def test_merges_of_merges_are_refused_at_once(kind: str) -> None:
     lines = ["a0: &a0 {" + ", ".join(f"k{n}: 1" for n in range(9)) + "}"]
     lines += [f"a{n}: &a{n} {kind}{{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 12)]
@@ -161,6 +163,7 @@ def ndjson(*operations: dict[str, Any]) -> str:
     return "\n".join(json.dumps(line) for line in (header, *operations))
 
 
+@pytest.mark.fault("S7")
 def test_bodies_that_anybody_may_send_are_small(api: HfApi, raw: httpx.Client) -> None:
     api.create_repo("me/model")
     for path in ("/api/validate-yaml", "/api/models/me/model/paths-info/main"):
@@ -174,6 +177,7 @@ WORDS, ENDLESS = "[" + '"",' * 500_000 + '""]', '"' + '\\"' * 900_000
 
 
 @pytest.mark.parametrize("line", [NESTS, WORDS, ENDLESS])
+@pytest.mark.fault("S7")
 def test_long_lines_of_a_commit_hold_few_values(tmp_path: Path, line: str) -> None:
     (tmp_path / "body").write_text(line)
     begun = time.process_time()
@@ -188,6 +192,7 @@ def test_a_long_file_may_travel_inline(tmp_path: Path) -> None:
     assert list(lines(tmp_path / "body")) == [line]
 
 
+@pytest.mark.fault("S10")
 def test_no_branch_or_tag_hides_a_commit(api: HfApi, hub: Running, raw: httpx.Client) -> None:
     api.create_repo("me/model")
     first = api.model_info("me/model").sha
@@ -200,6 +205,7 @@ def test_no_branch_or_tag_hides_a_commit(api: HfApi, hub: Running, raw: httpx.Cl
     assert api.model_info("me/model", revision=first).sha == first
 
 
+@pytest.mark.fault("S7")
 def test_only_who_may_commit_sends_a_body(api: HfApi, hub: Running, make_token: Callable[..., str]) -> None:
     api.create_repo("me/model")
     url, other = httpx.URL(hub.url), make_token("other")
@@ -217,6 +223,7 @@ def test_an_upload_has_the_size_that_was_signed(api: HfApi, hub: Running, raw: h
     assert list((hub.data / "tmp").iterdir()) == []
 
 
+@pytest.mark.fault("S2")
 def test_addresses_and_cursors_that_lead_nowhere(api: HfApi, raw: httpx.Client) -> None:
     api.create_repo("me/model")
     sha = api.model_info("me/model").sha

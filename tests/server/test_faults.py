@@ -70,6 +70,7 @@ def test_a_truncated_download_is_resumed_by_the_client(api: HfApi, raw: httpx.Cl
     assert len([line for line in raw.get("/api/hubkit/faults").json()["requests"] if line.startswith("GET /me")]) == 2
 
 
+@pytest.mark.fault("F5")
 def test_an_upload_cut_in_the_middle_stores_nothing(api: HfApi, raw: httpx.Client, hub: Any) -> None:
     content = bytes(range(256)) * 20000
     script(raw, {"route": "PUT /lfs/", "action": "drop-upload", "after": 2_000_000, "count": 0})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ def commit(raw: httpx.Client, *operations: dict[str, Any], to: str = "main") -> 
     return raw.post(f"/api/models/me/model/commit/{to}", content="\n".join(json.dumps(line) for line in lines))
 
 
+@pytest.mark.fault("S2")
 def test_hostile_paths_are_refused_and_nothing_is_written(api: HfApi, hub: Running, raw: httpx.Client) -> None:
     before, start = outside(hub), api.model_info("me/model").sha
     for path in PATHS:
@@ -56,6 +57,7 @@ def test_hostile_paths_are_refused_and_nothing_is_written(api: HfApi, hub: Runni
     assert outside(hub) == before and api.model_info("me/model").sha == start
 
 
+@pytest.mark.fault("S2")
 def test_no_address_leads_out_of_the_store(hub: Running, raw: httpx.Client) -> None:
     (hub.data.parent / "secret.txt").write_text("secret")
     ways = [
@@ -80,6 +82,7 @@ def test_no_address_leads_out_of_the_store(hub: Running, raw: httpx.Client) -> N
                 )
 
 
+@pytest.mark.fault("S2", "S10")
 def test_hostile_refs_are_refused(api: HfApi, raw: httpx.Client) -> None:
     from urllib.parse import quote
 
@@ -93,6 +96,7 @@ def test_hostile_refs_are_refused(api: HfApi, raw: httpx.Client) -> None:
     assert [branch.name for branch in api.list_repo_refs("me/model").branches] == ["main"]
 
 
+@pytest.mark.fault("S2")
 def test_hostile_repo_names_are_refused(hub: Running, raw: httpx.Client) -> None:
     before = outside(hub)
     for name in REPOS:
@@ -106,6 +110,7 @@ def test_hostile_repo_names_are_refused(hub: Running, raw: httpx.Client) -> None
     assert moved.status_code == 400 and outside(hub) == before
 
 
+@pytest.mark.fault("S7")
 def test_values_of_the_wrong_type_are_refused(raw: httpx.Client) -> None:
     wrong: list[Any] = [None, 1, [], {}, True, [1], {"a": 1}, "x" * 100_000, "\ud800", "nul\0"]
     routes = {
@@ -138,7 +143,10 @@ def body_of(size: int) -> Iterator[bytes]:
         yield b"[" * 65536
 
 
-def test_bodies_without_end_cost_no_memory_and_hold_up_nobody(hub: Running, raw: httpx.Client) -> None:
+@pytest.mark.fault("S7")
+def test_bodies_without_end_cost_no_memory_and_hold_up_nobody(
+    hub: Running, raw: httpx.Client, record_property: Callable[[str, object], None]
+) -> None:
     server = psutil.Process(hub.pid)
     raw.get("/api/whoami-v2")
     before = server.memory_info().rss
@@ -166,6 +174,7 @@ def test_bodies_without_end_cost_no_memory_and_hold_up_nobody(hub: Running, raw:
         assert raw.get("/api/whoami-v2").status_code == 200
         grown = server.memory_info().rss - before
     assert grown < 64 * 2**20, f"{grown:,} bytes more"
+    record_property("figure", f"the server grew by {grown / 2**20:.1f} MiB")
     assert list((hub.data / "tmp").iterdir()) == []
 
 

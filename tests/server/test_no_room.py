@@ -18,6 +18,7 @@ from hubkit.server.process import Running
 @pytest.mark.parametrize(
     ("name", "content"), [("w.bin", os.urandom(4_000_000)), ("t.txt", os.urandom(2_000_000).hex().encode())]
 )
+@pytest.mark.fault("F8")
 def test_no_room(api: HfApi, hub: Running, name: str, content: bytes) -> None:
     api.create_repo("me/model")
     start = api.model_info("me/model").sha

@@ -112,6 +112,7 @@ def test_a_server_that_does_not_answer_is_said_and_can_be_stopped(hub: Running) 
 
 
 @pytest.mark.parametrize("objects", [1, 40, 79, 120])
+@pytest.mark.fault("F1")
 def test_killed_during_a_commit_it_serves_the_old_or_the_new_state(hub: Running, objects: int) -> None:
     api = client(hub)
     api.create_repo("me/model")
@@ -178,6 +179,7 @@ def test_folders_that_cannot_be_a_hubs(tmp_path: Path) -> None:
     assert process.status(tmp_path / "nowhere") is None and not process.stop(tmp_path / "nowhere")
 
 
+@pytest.mark.fault("F5")
 def test_killed_during_a_transfer_it_keeps_nothing_of_it(hub: Running) -> None:
     api = client(hub)
     api.create_repo("me/model")

@@ -79,6 +79,7 @@ def test_a_stale_parent_is_refused_and_moves_nothing(api: HfApi, repo: str) -> N
     assert head(api) == new
 
 
+@pytest.mark.fault("F10")
 def test_of_many_at_once_exactly_one_wins(api: HfApi, repo: str) -> None:
     start, results = head(api), []
 

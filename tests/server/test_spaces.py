@@ -65,6 +65,7 @@ def test_other_branches_leave_it_alone_and_a_merge_does_not(api: HfApi) -> None:
     assert wait(api).raw["sha"] == api.space_info(SPACE).sha
 
 
+@pytest.mark.fault("P1")
 def test_an_app_that_raises(api: HfApi, hub: Running) -> None:
     push(api, app_py="print('loading')\nraise ValueError('no weights here')")
     runtime = wait(api)
@@ -77,6 +78,7 @@ def test_an_app_that_raises(api: HfApi, hub: Running) -> None:
     assert wait(api).stage == "RUNNING", "the next commit gets its chance"
 
 
+@pytest.mark.fault("P1")
 def test_an_app_that_never_listens(api: HfApi, hub: Running) -> None:
     push(api, head="startup_duration_timeout: 2s", app_py="import time\nprint('busy', flush=True)\ntime.sleep(600)")
     runtime = wait(api)
@@ -86,6 +88,7 @@ def test_an_app_that_never_listens(api: HfApi, hub: Running) -> None:
     assert list(api.fetch_space_logs(SPACE)) == ["busy\n"] and not apps_of(hub)
 
 
+@pytest.mark.fault("P1")
 def test_requirements_that_cannot_be_installed(api: HfApi, hub: Running) -> None:
     push(api, app_py=server(), requirements_txt="--no-index\nno-such-package-for-hubkit==1.0\n")
     runtime = wait(api)
