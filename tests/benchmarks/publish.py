@@ -1,7 +1,8 @@
 """Cost of publishing a bundle with hubkit beside `hf upload` of the same folder. Run by `make bench`; writes
 docs/bench-publish.md.
 
-The weights are random and already merged: shards with known digests, as the merge leaves them. Each upload meets a
+The weights are random and already merged: shards with known digests, which the merge has found finite and fit for
+config.json. Each upload meets a
 fresh embedded Hub, the two take turns, and all three are measured as processes from start to end: what `hubkit
 release` does in one step (screening, signing, upload, one commit, the comparison with what the Hub then lists) is done
 here by a process of its own, which also pays for importing the libraries.
@@ -126,7 +127,7 @@ def prepare(release: Release, size: int) -> dict[str, Digests]:
         ("model/config.json", config),
         ("model/tokenizer_config.json", {"chat_template": None}),
         ("model/tokenizer.json", {"model": {"vocab": {}}}),
-        ("merge.json", {"dtype": "bfloat16", "finite": sorted(item.sha256 for item in weights.values())}),
+        ("merge.json", {"dtype": "bfloat16", "finite": sorted(item.sha256 for item in weights.values()), "fits": True}),
     ):
         (ctx.out / name).write_text(json.dumps(value))
     release.made[ctx.step] = ctx.artifact(known={f"model/{name}": item for name, item in weights.items()})
