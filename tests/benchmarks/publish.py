@@ -377,8 +377,8 @@ def report(runs: dict[str, list[dict[str, dict[str, Any]]]], size: int, shards: 
         f"screened, signed and published to a fresh embedded Hub by hubkit's publish step, beside `hf upload` of the "
         f"same folder (huggingface_hub {version('huggingface_hub')}, LFS), {len(runs['hf'])} times each in turn, on "
         f"{os.cpu_count()} cores ({platform.machine()}). The load of the machine was {min(loads):.1f} to "
-        f"{max(loads):.1f} (one minute); both read from the page cache. That the tensors fit config.json is the merge's "
-        f"to find out, and not counted here. Medians, with least and most.",
+        f"{max(loads):.1f} (one minute); both read from the page cache. That the tensors fit config.json is the "
+        f"merge's to find out, and not counted here. Medians, with least and most.",
         "",
         "| figure | hubkit | hf upload | ratio |",
         "|---|---:|---:|---:|",
