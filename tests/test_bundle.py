@@ -15,7 +15,7 @@ from hubkit.bundle import MANIFEST_PATH, SIGNATURE_PATH, Provenance, build, git_
 from hubkit.errors import RefusedError
 from hubkit.files import Digests, Manifest, digests
 from hubkit.run import Target, open_run
-from hubkit.screening import screen
+from hubkit.screening import architecture, screen
 from hubkit.tensors import read_header
 
 PROVENANCE = {"variant": "main", "base": {"repo": "them/base", "commit": "b" * 40}}
@@ -81,6 +81,20 @@ def test_large_files_are_not_read_again(release: Release, monkeypatch: pytest.Mo
     monkeypatch.setattr(bundles, "digests", counted)
     built(release)
     assert sorted(read) == [".gitattributes", "manifest.json"]
+
+
+def test_what_the_merge_held_against_its_config_is_not_held_again(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+    monkeypatch.setattr(architecture, "fit_of", lambda config, *_: asked.append(config) or "not told")
+    built(release)
+    assert len(asked) == 1
+    merged = release.made["merge[main]"]
+    files = {name: (merged.path / name).read_bytes() for name in merged.manifest.files}
+    release.make("merge[main]", {**files, "merge.json": {"dtype": "bfloat16", "fits": True}})
+    built(release)
+    assert len(asked) == 1
 
 
 def test_the_manifest_on_the_branch_names_every_other_file(release: Release) -> None:

@@ -2,7 +2,10 @@
 
     base: {repo: teknium/OpenHermes-2.5-Mistral-7B, dtype: bfloat16}      # dtype: of the merged weights
 
-Makes: ``model/`` (weights, configs, tokenizer, chat template) and ``merge.json``.
+The weights are screened at once: a model that cannot be published is not measured first.
+
+Makes: ``model/`` (weights, configs, tokenizer, chat template) and ``merge.json``; its ``finite`` and ``fits`` spare the
+publish step a second look.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from hubkit import merging
 from hubkit.errors import HubkitError, RefusedError
 from hubkit.files import write_json
 from hubkit.run import Artifact, Context, Finding
+from hubkit.screening import architecture, screen
+from hubkit.tensors import INDEX
 from hubkit.turn_end import TurnEnd
 
 VERSION = 1
@@ -67,7 +72,13 @@ def run(ctx: Context) -> Artifact:
         pad_token=known["pad_token"],
         report=ctx.report,
     )
-    write_json(ctx.out / "merge.json", report.to_json())
+    ctx.report("holding the tensors against config.json", None)
+    model = ctx.out / "model"
+    weights = {name: model / name for name in (*report.files, "config.json", INDEX) if (model / name).is_file()}
+    if problems := screen(weights, finite=report.files):
+        said = "\n".join(f"  {problem.sentence}" for problem in problems[:20])
+        raise RefusedError(f"The merged model must not be published:\n{said}", hint="Mend the base, or choose another.")
+    write_json(ctx.out / "merge.json", {**report.to_json(), "fits": architecture.can_look()})
     figure = f"{report.changed} of {report.tensors} tensors changed, {report.bytes / 1e6:,.1f} MB in {report.dtype}"
     known_digests = {f"model/{name}": item for name, item in report.files.items()}
     return ctx.artifact(known=known_digests, figure=figure, changed=report.changed, bytes=report.bytes)

@@ -129,7 +129,11 @@ def build(merge: Artifact, train: Artifact, card: Artifact, provenance: Mapping[
     write(".gitattributes", git_attributes(Manifest(known)))
     inside = {"schema": SCHEMA, **provenance, **Manifest(known).to_json()}
     write(MANIFEST_PATH, json.dumps(inside, indent=2, ensure_ascii=False) + "\n")
-    if problems := screen(files, finite=_finite(merge, files, known)):
+    vouched = merge.json("merge.json") if "merge.json" in merge.manifest.files else {}
+    sums = set(vouched.get("finite", ()))
+    finite = {path for path in files if known[path].sha256 in sums}
+    # The files at the root are the merge's own, unchanged: what it found out need not be found out again.
+    if problems := screen(files, finite=finite, fits=not vouched.get("fits")):
         shown = "\n".join(f"  {problem.sentence}" for problem in problems[:20])
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise RefusedError(
@@ -137,14 +141,6 @@ def build(merge: Artifact, train: Artifact, card: Artifact, provenance: Mapping[
             hint="Mend what made these files, then run the same command. Nothing was uploaded.",
         )
     return Bundle(dict(sorted(files.items())), Manifest(known), tuple(sorted(left_out)))
-
-
-def _finite(merge: Artifact, files: Mapping[str, Path], known: Mapping[str, Digests]) -> set[str]:
-    """The paths that the merge says it wrote without NaN, by their sha256; their numbers need not be read again."""
-    if "merge.json" not in merge.manifest.files:
-        return set()
-    seen = set(merge.json("merge.json").get("finite", ()))
-    return {path for path in files if known[path].sha256 in seen}
 
 
 def _refuse_missing(files: Mapping[str, Path]) -> None:
