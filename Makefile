@@ -7,7 +7,7 @@ RECIPE ?= tiny
 
 export HUBKIT_HOME ?= $(CURDIR)/.hubkit
 
-.PHONY: release test browser lint soak bench pictures clean install
+.PHONY: release test browser lint soak bench faults pictures clean install
 
 release: $(STAMP)  ## train, measure, gate and publish the tiny release on the embedded Hub, with its Space
 	$(BIN)/hubkit release $(RECIPE)
@@ -33,8 +33,12 @@ lint: $(STAMP)  ## style, types and the direction of imports
 soak: $(STAMP)  ## long fault and endurance runs, and the upstream conformance suite
 	$(BIN)/pytest -m soak --timeout 3600
 
-bench: $(STAMP)  ## time and memory of the tiny release; writes docs/bench.md
+bench: $(STAMP)  ## time and memory of the tiny release, and of publishing 2 GiB beside `hf upload`; writes docs/bench*.md
 	$(BIN)/python tests/benchmarks/release.py
+	$(BIN)/python tests/benchmarks/publish.py
+
+faults: $(STAMP)  ## the faults that a release survives, injected for real; writes docs/faults.md
+	HUBKIT_TEST_MATRIX=docs/faults.md $(BIN)/pytest -m "fault and not soak"
 
 pictures: $(STAMP) browser  ## the pictures of docs/, taken of a fresh release
 	HUBKIT_TEST_PICTURES=$(CURDIR)/docs $(BIN)/pytest tests/e2e/test_in_browser.py
