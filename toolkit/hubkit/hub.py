@@ -10,10 +10,11 @@ again when that is safe; nothing that writes is: whoever writes looks at the Hub
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hubkit.access import Access
 from hubkit.connection import RepoType, Visibility
@@ -24,6 +25,9 @@ from hubkit.run import Target
 from hubkit.spacecalls import Runtime, SpaceCalls
 from hubkit.trusted import renewal
 from hubkit.wire import install, translated
+
+if TYPE_CHECKING:
+    import httpx2
 
 __all__ = ["Commit", "Hub", "Refs", "RepoType", "Runtime", "Visibility", "connect"]
 
@@ -109,22 +113,38 @@ class Hub(Access, SpaceCalls):
                 return None
             raise
 
-    def read_file(self, repo: str, path: str, revision: str, repo_type: RepoType = "model") -> bytes | None:
-        """The content of one small file at ``revision``, kept in no cache; None when it is not there."""
+    @contextmanager
+    def opened(
+        self, repo: str, path: str, revision: str, repo_type: RepoType = "model", *, span: tuple[int, int] | None = None
+    ) -> Iterator[httpx2.Response]:
+        """The answer to a request for one file, unpacked by nobody and kept in no cache, to be read in the block.
+
+        ``span`` is the first byte that is asked for and the last; a Hub may send all of them even so, and then does not
+        answer 206. Use it in what :meth:`ask` calls: the client's own errors are raised.
+        """
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.errors import EntryNotFoundError
         from huggingface_hub.utils import get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
         url = hf_hub_url(repo, path, repo_type=repo_type, revision=revision, endpoint=self.endpoint)
+        headers = {"accept-encoding": "identity"}
+        if span:
+            headers["range"] = f"bytes={span[0]}-{span[1]}"
+        if self.target.token:
+            headers["authorization"] = f"Bearer {self.target.token}"
+        with get_session().stream("GET", url, headers=headers) as answer:
+            hf_raise_for_status(answer)
+            yield answer
+
+    def read_file(self, repo: str, path: str, revision: str, repo_type: RepoType = "model") -> bytes | None:
+        """The content of one small file at ``revision``, kept in no cache; None when it is not there."""
+        from huggingface_hub.errors import EntryNotFoundError
 
         def read() -> bytes | None:
-            headers = {"authorization": f"Bearer {self.target.token}"} if self.target.token else {}
-            answer = get_session().get(url, headers=headers)
             try:
-                hf_raise_for_status(answer)
+                with self.opened(repo, path, revision, repo_type) as answer:
+                    return bytes(answer.read())
             except EntryNotFoundError:
                 return None
-            return bytes(answer.content)
 
         return self.ask(read, repo=repo, revision=revision)
 

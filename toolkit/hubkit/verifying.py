@@ -134,15 +134,7 @@ class RepoSource:
 
     def blocks(self, path: str) -> Iterator[bytes]:
         """See :class:`Source`."""
-        from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import get_session, hf_raise_for_status  # type: ignore[attr-defined]
-
-        url = hf_hub_url(self.repo, path, revision=self.commit, endpoint=self.hub.endpoint)
-        headers = {"accept-encoding": "identity"}
-        if self.hub.target.token:
-            headers["authorization"] = f"Bearer {self.hub.target.token}"
-        with get_session().stream("GET", url, headers=headers) as answer:
-            hf_raise_for_status(answer)
+        with self.hub.opened(self.repo, path, str(self.commit)) as answer:
             yield from answer.iter_bytes(_BLOCK)
 
     def ask(self, call: Callable[[], T]) -> T | None:

@@ -145,17 +145,8 @@ class RepoSource:
         return self._kept[path][start:]
 
     def _range(self, path: str, start: int, length: int) -> bytes:
-        from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import get_session, hf_raise_for_status  # type: ignore[attr-defined]
-
-        url = hf_hub_url(self.repo, path, revision=self.commit, endpoint=self.hub.endpoint)
-        headers = {"range": f"bytes={start}-{start + length - 1}", "accept-encoding": "identity"}
-        if self.hub.target.token:
-            headers["authorization"] = f"Bearer {self.hub.target.token}"
-
         def read() -> bytes:
-            with get_session().stream("GET", url, headers=headers) as answer:
-                hf_raise_for_status(answer)
+            with self.hub.opened(self.repo, path, self.commit, span=(start, start + length - 1)) as answer:
                 skip = 0 if answer.status_code == 206 else start
                 body = b""
                 for block in answer.iter_bytes():

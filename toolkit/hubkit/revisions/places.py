@@ -27,17 +27,10 @@ class Place:
 
     def part(self, path: str, start: int, length: int) -> bytes:
         """``length`` bytes of the file from ``start`` on. RemoteError when the Hub sends anything else."""
-        from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import get_session, hf_raise_for_status  # type: ignore[attr-defined]
-
-        url = hf_hub_url(self.repo, path, repo_type=self.repo_type, revision=self.commit, endpoint=self.hub.endpoint)
-        headers = {"range": f"bytes={start}-{start + length - 1}", "accept-encoding": "identity"}
-        if self.hub.target.token:
-            headers["authorization"] = f"Bearer {self.hub.target.token}"
+        span = start, start + length - 1
 
         def read() -> bytes:
-            with get_session().stream("GET", url, headers=headers) as answer:
-                hf_raise_for_status(answer)
+            with self.hub.opened(self.repo, path, self.commit, self.repo_type, span=span) as answer:
                 # Without 206 the whole file is on its way.
                 body = answer.read() if answer.status_code == 206 else b""
             if len(body) != length:
