@@ -5,10 +5,14 @@
 Nobody who loads the model sees a staging branch. It begins at the repo's first commit, is changed in one commit, and is
 left alone when it holds the bundle already.
 
+A recipe that says ``pull_request`` has it proposed to the repo's owner: the commit is a pull request's then, and no
+branch is written (:mod:`hubkit.proposing`).
+
 A recipe that says ``sign`` has the bundle signed. Signatures are random, so the one that was made is kept and used
 again while the files are the same: a step that runs again makes no second commit.
 
-Makes: ``published.json`` {repo, branch, commit, files, bytes}; ``bundle.json`` (the manifest of the whole bundle);
+Makes: ``published.json`` {repo, branch, commit, files, bytes, tree, pull_request (its number, or None)};
+``bundle.json`` (the manifest of the whole bundle);
 ``written/`` (the files that were written for it).
 """
 
@@ -18,7 +22,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from hubkit import __version__, publishing, signing
+from hubkit import __version__, proposing, publishing, signing
 from hubkit.bundle import MANIFEST_PATH, SIGNATURE_PATH, Bundle, Provenance, build
 from hubkit.config import MAIN, STAGING
 from hubkit.diff import compare, short_list, tree_of
@@ -39,11 +43,20 @@ def check(ctx: Context) -> Iterable[Finding]:
         yield Finding("error", error.message, error.hint, error.exit_code)
     hub = connect(ctx.target)
     repo: str = ctx.settings["repo"]
-    if problem := hub.writing_problem(repo):
+    if ctx.settings.get("pull_request"):
+        if problem := proposing.problem(hub, repo):
+            yield Finding(
+                "error",
+                f"Cannot propose anything to {repo}: {problem}.",
+                "Log in with a token that may open discussions there, or change `repo` in the recipe.",
+            )
+            return
+    elif problem := hub.writing_problem(repo):
         yield Finding(
             "error",
             f"Cannot publish to {repo}: {problem}.",
-            "Log in with a token that may write there, or change `repo` in the recipe.",
+            "Log in with a token that may write there, change `repo` in the recipe, or propose the release to the"
+            " repo's owner with --pr.",
         )
         return
     if not hub.repo_exists(repo):
@@ -80,16 +93,23 @@ def run(ctx: Context) -> Artifact:
     ctx.report("screening the bundle", 0.05)
     bundle = build(ctx.input("merge"), ctx.input("train"), ctx.input("card"), provenance(ctx), ctx.out / "written")
     bundle = _signed(ctx, bundle)
-    hub.ensure_repo(repo, ctx.settings["visibility"])
+    proposed = bool(ctx.settings.get("pull_request"))
+    if not proposed:  # a proposal is for a repo that is there, and preflight has seen who can see it
+        hub.ensure_repo(repo, ctx.settings["visibility"])
 
     def note(point: str, **facts: str) -> None:
         ctx.run.log(point, step=ctx.step, **facts)
 
     megabytes = bundle.manifest.size / 1e6
     ctx.report(f"uploading {len(bundle.files)} files, {megabytes:,.1f} MB", 0.2)
-    commit = publishing.stage(hub, repo, branch, bundle, title=f"Release {ctx.variant_name}", note=note)
+    number = None
+    if proposed:
+        proposal = proposing.propose(hub, repo, str(ctx.variant_name), bundle, note=note)
+        branch, commit, number = proposal.ref, proposal.commit, proposal.number
+    else:
+        commit = publishing.stage(hub, repo, branch, bundle, title=f"Release {ctx.variant_name}", note=note)
     ctx.report("verifying what the Hub holds", 0.9)
-    publishing.verify(hub, repo, commit, bundle.manifest)
+    publishing.verify(hub, repo, commit, bundle.manifest, beside=proposed)
     note("staging-verified", branch=branch, commit=commit)
     write_json(
         ctx.out / "published.json",
@@ -100,11 +120,15 @@ def run(ctx: Context) -> Artifact:
             "files": len(bundle.files),
             "bytes": bundle.manifest.size,
             "tree": bundle.manifest.digest,
+            "pull_request": number,
         },
     )
     write_json(ctx.out / "bundle.json", bundle.to_json())
     return ctx.artifact(
-        figure=f"{len(bundle.files)} files, {megabytes:,.1f} MB at {commit[:12]}", commit=commit, branch=branch
+        figure=f"{len(bundle.files)} files, {megabytes:,.1f} MB at {commit[:12]}"
+        + (f", pull request {number}" if number else ""),
+        commit=commit,
+        branch=branch,
     )
 
 
@@ -207,6 +231,9 @@ def holds(ctx: Context, artifact: Artifact) -> str | None:
     tree = hub.tree_if_there(said["repo"], said["commit"])
     if tree is None:
         return f"the staged commit {said['commit'][:12]} is not there any more"
-    if compare(tree_of(Manifest.from_json(artifact.json("bundle.json"))), tree):
+    wanted = tree_of(Manifest.from_json(artifact.json("bundle.json")))
+    if ctx.settings.get("pull_request"):
+        tree = {path: tree[path] for path in wanted if path in tree}
+    if compare(wanted, tree):
         return f"the staged commit {said['commit'][:12]} holds other files"
     return None

@@ -210,6 +210,14 @@ class Recipe(Model):
         (), strict=False, description="branches and tags that `hubkit revisions` changes only with --force"
     )
 
+    pull_request: bool = Field(
+        False, description="propose the release to a repo of others by pull requests, in place of writing its branches"
+    )
+
+    def proposed(self) -> Recipe:
+        """This recipe, published by pull requests whatever it says itself."""
+        return self.model_copy(update={"pull_request": True})
+
     def signed_with(self, key: Path) -> Recipe:
         """This recipe, signed by the private key in the file ``key`` whatever it says itself."""
         return self.model_copy(update={"sign": Sign(key=str(key.absolute()))})

@@ -160,14 +160,13 @@ def stage(hub: Hub, repo: str, branch: str, bundle: Bundle, *, title: str, note:
     return done
 
 
-def differences(hub: Hub, repo: str, revision: str, manifest: Manifest) -> TreeDiff:
-    """How the tree that the Hub shows at ``revision`` differs from ``manifest``."""
-    return compare(tree_of(manifest), hub.tree(repo, revision))
+def verify(hub: Hub, repo: str, revision: str, manifest: Manifest, *, beside: bool = False) -> None:
+    """ConflictError, naming the files, unless the Hub shows at ``revision`` every path, size and digest promised.
 
-
-def verify(hub: Hub, repo: str, revision: str, manifest: Manifest) -> None:
-    """ConflictError, naming the files, unless the Hub shows at ``revision`` every path, size and digest promised."""
-    found = differences(hub, repo, revision, manifest)
+    ``beside``: files of other people may stand beside them.
+    """
+    wanted, tree = tree_of(manifest), hub.tree(repo, revision)
+    found = compare(wanted, {path: tree[path] for path in wanted if path in tree} if beside else tree)
     if found:
         raise ConflictError(
             f"{repo} at {revision[:12]} does not hold what was sent: "

@@ -32,6 +32,8 @@ class VariantOutcome:
     passed: bool
     average: float | None
     bytes: int
+    pull_request: str | None = None
+    """The page of the pull request that offers it; None: it stands on its branch."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ def outcome(desk: Desk, *, already: bool) -> Outcome:
     """Read the outcome from the artifacts of a finished release."""
     released = desk.finished["promote"].json("release.json")
     gates = desk.finished["gate"].json("gates.json")["variants"]
+    endpoint, space = desk.target.endpoint, desk.finished.get("space")
     lines = []
     for variant, moved in released["variants"].items():
         forms = desk.finished[f"stopping[{variant}]"].json("stopping.json")["forms"]
@@ -164,10 +167,12 @@ def outcome(desk: Desk, *, already: bool) -> Outcome:
                 passed=gates[variant]["passed"],
                 average=_average(desk.finished[f"evaluate[{variant}]"]),
                 bytes=desk.finished[f"publish[{variant}]"].json("published.json")["bytes"],
+                pull_request=f"{endpoint}/{desk.recipe.repo}/discussions/{moved['pull_request']}"
+                if moved.get("pull_request")
+                else None,
             )
         )
     base = desk.finished["base-stopping"].json("stopping.json")["forms"]["base"]["rate"]
-    endpoint, space = desk.target.endpoint, desk.finished.get("space")
     return Outcome(
         repo=desk.recipe.repo,
         run=desk.run.name,
