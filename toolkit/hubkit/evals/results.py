@@ -156,12 +156,18 @@ def parse_results(value: Any, name: str) -> Results:
     try:
         return Results.model_validate(value)
     except ValidationError as error:
+        raise ConflictError(
+            f"{name} does not hold benchmark results: {why(error)}.", hint="Run the evaluation again."
+        ) from error
+
+
+def why(error: Exception) -> str:
+    """What is wrong with a file, in a few words: where in it, when a model refused it."""
+    if isinstance(error, ValidationError):
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConflictError(
-            f"{name} does not hold benchmark results: {where + ': ' if where else ''}{first['msg']}.",
-            hint="Run the evaluation again.",
-        ) from error
+        return f"{where + ': ' if where else ''}{first['msg']}"
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def finite(value: Any) -> float | None:
