@@ -79,7 +79,8 @@ def run(ctx: Context) -> Artifact:
     )
     results.write(ctx.out / RESULTS_FILE)
     write_json(ctx.out / RAW_FILE, raw)
-    missing = [name for suite in results.suites.values() for name in suite.average.missing]
+    missing = [name for suite in results.suites.values() for name, task in suite.tasks.items() if task is None]
+    missing += [name for suite in results.suites.values() for name in suite.average.missing if name not in missing]
     if missing:
         raise HubkitError(
             f"lm-eval gave no usable number for {', '.join(missing)}.",

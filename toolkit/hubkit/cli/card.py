@@ -6,6 +6,7 @@ import click
 
 from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, gather, placeholder, render_card
 from hubkit.cli.common import find_recipe, hub_option, last_desk, output_of, speaks
+from hubkit.cli.tables import tables_command
 from hubkit.config import MAIN
 from hubkit.errors import UsageError
 
@@ -15,6 +16,9 @@ _DRAFT = "> **Draft.** Nothing, or not everything, is measured yet: the numbers 
 @click.group()
 def card() -> None:
     """Render model cards from what was measured."""
+
+
+card.add_command(tables_command)
 
 
 @card.command()
