@@ -6,6 +6,7 @@ problems = validate(card.text)
 """
 
 from hubkit.cards.context import build_context
+from hubkit.cards.edits import Conflict, Kept, keep_edits
 from hubkit.cards.evidence import Evidence, gather
 from hubkit.cards.measured import FORMATS, CardError, Number, resolve_pointer
 from hubkit.cards.placeholder import placeholder
@@ -18,11 +19,14 @@ __all__ = [
     "FORMATS",
     "MODEL_CARD",
     "CardError",
+    "Conflict",
     "Evidence",
+    "Kept",
     "Number",
     "Rendered",
     "build_context",
     "gather",
+    "keep_edits",
     "placeholder",
     "render_card",
     "resolve_pointer",
