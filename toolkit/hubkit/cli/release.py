@@ -37,6 +37,7 @@ from hubkit.trusted import signed_in
     "--sign-key", type=click.Path(path_type=Path), metavar="FILE", help="Sign it with this EC private key (PEM)."
 )
 @click.option("--pr", "proposes", is_flag=True, help="Propose it by pull requests, to a repo of others.")
+@click.option("--overwrite-card", is_flag=True, help="Publish over edits of the cards on the Hub that are in the way.")
 @click.option("--open/--no-open", "opens", default=None, help="Open the model's page at the end, or do not.")
 @confirm_option
 @hub_option
@@ -47,6 +48,7 @@ def release(
     only: str | None,
     sign_key: Path | None,
     proposes: bool,
+    overwrite_card: bool,
     opens: bool | None,
     yes: bool,
     hub_name: str | None,
@@ -70,7 +72,9 @@ def release(
         does = "Propose pull requests for" if found.pull_request else "Publish"
         ask(f"{does} {found.repo} ({found.visibility}) to {target.endpoint}?", yes=yes)
     output = output_of()
-    done = run_release(found, folder, target, hubkit_home(), output, fresh=fresh, only=only)
+    done = run_release(
+        found, folder, target, hubkit_home(), output, fresh=fresh, only=only, overwrite_card=overwrite_card
+    )
     output.result({**done.to_json(), "hub": target.endpoint}, *_shown(done, target.endpoint))
     if opens or (opens is None and output.mode == "human" and person_with_browser()):
         with contextlib.suppress(HubkitError):  # the release is done, whatever a browser says
