@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,8 +148,13 @@ class _Run:
         served = next((part for part in reversed(needed) if serve_arguments(part.shell) is not None), None)
         if served is None:
             return self._said(block, "skipped", "it asks a server on this machine that no `transformers serve` starts")
-        with self._server(serve_arguments(served.shell, pin) or []) as (url, problem):
-            return self._said(block, "failed", problem) if problem else self._run(block, needed, url)
+        log = self.place.folder / "serve.log"
+        with self._server(serve_arguments(served.shell, pin) or [], log) as (url, problem):
+            outcome = self._said(block, "failed", problem) if problem else self._run(block, needed, url)
+        if outcome.outcome == "failed":
+            output = f"{outcome.output}\n`transformers serve` said:\n{_said_in(log)}"
+            return replace(outcome, output=output.strip())
+        return outcome
 
     def _run(self, block: Block, needed: Sequence[Block], url: str | None = None) -> Outcome:
         parts = []
@@ -185,10 +190,9 @@ class _Run:
         return Outcome(self.card.path, block.number, block.line, outcome, seconds, why, revision, output)
 
     @contextmanager
-    def _server(self, arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    def _server(self, arguments: Sequence[str], log: Path) -> Iterator[tuple[str, str]]:
         """A running ``transformers serve``: its address, and why there is none."""
         port = apps.free_port()
-        log = self.place.folder / "serve.log"
         log.unlink(missing_ok=True)
         with _folder(self.place.folder / "server") as folder:
             job = {
@@ -197,11 +201,7 @@ class _Run:
             }  # fmt: skip
             self.host.call(job)
             try:
-                problem = self._await(port)
-                if problem:
-                    said = _tail(log.read_text("utf-8", "replace") if log.exists() else "").splitlines()
-                    problem += f": {said[-1].strip()}" if said else ""
-                yield f"http://127.0.0.1:{port}", problem
+                yield f"http://127.0.0.1:{port}", self._await(port)
             finally:
                 self.host.call({"do": "stop"})
 
@@ -222,6 +222,13 @@ class _Run:
                 return f"`transformers serve` ended with status {code}"
             time.sleep(0.1)
         return f"`transformers serve` did not come up within {self.limits.seconds:g} s"
+
+
+def _said_in(log: Path) -> str:
+    """The end of a log."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 64 * 1024))
+        return _tail(file.read().decode("utf-8", "replace"))
 
 
 def _tail(text: str) -> str:
@@ -267,7 +274,7 @@ class _Host:
             line = self._lines.get(timeout=seconds + _GRACE)
         if line:
             return dict(json.loads(line))
-        said = _tail(self._log.read_text("utf-8", "replace")).splitlines()
+        said = _said_in(self._log).splitlines()
         code = self._process.poll()
         ended = "does not answer" if code is None else f"ended with status {code}"
         raise HubkitError(
