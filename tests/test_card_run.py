@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from commands import HUBKIT, environment
-from releases import target_of
+from releases import admin, target_of
 
 from hubkit.hub import Hub, connect
 from hubkit.server.process import Running
@@ -44,16 +44,16 @@ def publish(hub: Running, folder: Path, repo: str, visibility: Any = "public") -
     return connected
 
 
-def command(hub: Running, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(hub: Running, folder: Path, *arguments: str, token: str | None = None) -> subprocess.CompletedProcess[str]:
     """Not by the tests' ``hubkit``, which asserts that there is no traceback: a block's own is shown."""
-    given = environment(folder / "home", HF_ENDPOINT=hub.url, HF_TOKEN=hub.token)
+    given = environment(folder / "home", HF_ENDPOINT=hub.url, HF_TOKEN=hub.token if token is None else token)
     words = [HUBKIT, "card", "run", *arguments, "--hub", hub.url]
     return subprocess.run(words, env=given, capture_output=True, text=True, timeout=300, check=False)
 
 
-def card_run(hub: Running, folder: Path, *arguments: str) -> tuple[int, Any]:
-    """The command against ``hub``, as its owner: exit code and JSON."""
-    done = command(hub, folder, *arguments, "--json")
+def card_run(hub: Running, folder: Path, *arguments: str, token: str | None = None) -> tuple[int, Any]:
+    """The command against ``hub``, as its owner or with ``token``: exit code and JSON."""
+    done = command(hub, folder, *arguments, "--json", token=token)
     return done.returncode, json.loads(done.stdout)
 
 
@@ -74,11 +74,14 @@ def test_a_private_repo_of_ones_own_is_read_with_the_token(hub: Running, tmp_pat
 
 
 def test_somebody_elses_blocks_need_trust(hub: Running, tmp_path: Path) -> None:
-    publish(hub, tmp_path, "stranger/shown")
-    code, said = card_run(hub, tmp_path, "stranger/shown")
-    assert code == 3 and "stranger/shown is not your own: stranger is neither" in said["error"]
-    assert "--trust" in said["hint"]
-    code, said = card_run(hub, tmp_path, "stranger/shown", "--trust")
+    publish(hub, tmp_path, REPO)
+    admin(hub, "POST", "users", {"name": "reader"})
+    token = str(admin(hub, "POST", "tokens", {"user": "reader", "role": "read"})["token"])
+    for given, why in ((token, "hubkit is neither reader nor an organisation"), ("", "no token that says who you are")):
+        code, said = card_run(hub, tmp_path, REPO, token=given)
+        assert code == 3 and f"{REPO} is not your own: " in said["error"] and why in said["error"]
+        assert "--trust" in said["hint"]
+    code, said = card_run(hub, tmp_path, REPO, "--trust", token=token)
     assert code == 0 and said["blocks"][0]["output"] == "main False"
 
 
