@@ -89,12 +89,12 @@ def run(ctx: Context) -> Artifact:
     suites = tuple({suite.name: suite for suite in resolve(asked.suites, _include(ctx))}.values())
     subject, source, dtype = _subject(ctx)
     device, kind = _device()
-    cache = Cache(hubkit_home() / FOLDER)
+    cache, libraries = Cache(hubkit_home() / FOLDER), _libraries(ctx)
     found, raws, seconds, reused = {}, {}, 0.0, 0
     with _Harness(ctx, source, subject, dtype, device) as harness:
         for place, suite in enumerate(suites):
             report = _part(ctx.report, suite.title if len(suites) > 1 else "", place / len(suites), 1 / len(suites))
-            key = _key(ctx, suite, source, subject, dtype, kind)
+            key = _key(ctx, suite, subject, dtype, kind, libraries)
             kept = cache.find(key) if key is not None else None
             if kept is not None:
                 report("measured before", 1.0)
@@ -105,7 +105,7 @@ def run(ctx: Context) -> Artifact:
                 raw = harness.measure(suite, report)
                 took = time.monotonic() - started
                 # A data set that moved meanwhile: nobody knows which commit was read.
-                if key is not None and _key(ctx, suite, source, subject, dtype, kind) == key:
+                if key is not None and (not key["data"] or _data(ctx, suite) == key["data"]):
                     cache.keep(key, raw, took)
             seconds += took
             found[suite.name], raws[suite.name] = lm_eval_suite(raw, suite), raw
@@ -122,7 +122,7 @@ def run(ctx: Context) -> Artifact:
             batch_size=asked.batch_size,
             device=device,
         ),
-        libraries={name: there for name, there in _libraries(ctx).items() if there},
+        libraries={name: there for name, there in libraries.items() if there},
         seconds=round(seconds, 3),
     )
     results.write(ctx.out / RESULTS_FILE)
@@ -188,7 +188,14 @@ def _libraries(ctx: Context) -> dict[str, str | None]:
     return {name: installed(name) for name in SHAPED_BY if name != "vllm" or ctx.recipe.evaluate.backend == "vllm"}
 
 
-def _key(ctx: Context, suite: Suite, source: str, subject: Subject, dtype: str, kind: str) -> Key | None:
+def _data(ctx: Context, suite: Suite) -> dict[str, str] | None:
+    """The commits of the data sets on the Hub that ``suite`` reads now; None when that is not known."""
+    return hub_data(suite, _include(ctx), lambda repo, at: connect(ctx.target).resolve(repo, at, "dataset"))
+
+
+def _key(
+    ctx: Context, suite: Suite, subject: Subject, dtype: str, kind: str, libraries: Mapping[str, str | None]
+) -> Key | None:
     """Under what this suite's numbers are kept; None when not all that shapes them is known."""
     asked, template = ctx.recipe.evaluate, _template(ctx)
     if subject.form == "merged":
@@ -198,8 +205,7 @@ def _key(ctx: Context, suite: Suite, source: str, subject: Subject, dtype: str, 
         weights = {"commit": subject.commit}
     else:
         return None
-    hub = connect(ctx.target)
-    data = hub_data(suite, _include(ctx), lambda repo, revision: hub.resolve(repo, revision, "dataset"))
+    data = _data(ctx, suite)
     if data is None:
         return None
     shapes = asked.model_dump(mode="json", exclude={"suites", "include", "backend"})
@@ -213,7 +219,7 @@ def _key(ctx: Context, suite: Suite, source: str, subject: Subject, dtype: str, 
         device=kind,
         backend=asked.backend,
         asked={**shapes, "fewshot_as_multiturn": _turns(ctx)},
-        libraries=_libraries(ctx),
+        libraries=libraries,
         code=VERSION,
     )
 
@@ -228,20 +234,26 @@ def _part(report: Report, title: str, start: float, share: float) -> Report:
 
 
 class _Harness:
-    """lm-eval with one model, loaded when the first suite is to be measured and gone when the block is left."""
+    """lm-eval with one model, loaded when the first suite is to be measured and gone when the block is left.
+
+    A model hangs on itself in circles, so the collector must come by; what was there before it is put out of its way,
+    or it would look through every object of every library (a third of a second).
+    """
 
     def __init__(self, ctx: Context, source: str, subject: Subject, dtype: str, device: str) -> None:
         self.ctx, self.source, self.subject, self.dtype, self.device = ctx, source, subject, dtype, device
         self._model: Any = None
+        self._frozen = False
 
     def __enter__(self) -> _Harness:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._model is None:
+        if not self._frozen:
             return
         self._model = None
         gc.collect()
+        gc.unfreeze()
         if self.device == "cuda":
             import torch
 
@@ -255,6 +267,8 @@ class _Harness:
         asked, endpoint = self.ctx.recipe.evaluate, self.ctx.target.endpoint
         if self._model is None:
             report("loading the model", 0.0)
+            gc.freeze()
+            self._frozen = True
             with translated(endpoint, self.subject.repo, self._revision):
                 self._model = self._load()
         if suite.own:
