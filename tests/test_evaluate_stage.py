@@ -197,6 +197,44 @@ def test_a_backend_or_a_module_that_is_not_installed_is_refused_before_anything_
     assert shots.level == "note" and "keeps its own" in shots.message
 
 
+def test_what_vllm_is_given_is_what_the_installed_harness_takes(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM is not installed here, so the harness's file about it is read and not imported."""
+    import ast
+    import sys
+    import types
+    from importlib.util import find_spec
+
+    spec = find_spec("lm_eval")
+    assert spec is not None and spec.origin is not None
+    tree = ast.parse((Path(spec.origin).parent / "models" / "vllm_causallms.py").read_text())
+    (theirs,) = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == "VLLM"]
+    (init,) = [node for node in theirs.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+    given: dict[str, object] = {}
+    fake = types.ModuleType("lm_eval.models.vllm_causallms")
+    fake.VLLM = lambda **options: given.update(options) or object()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lm_eval.models.vllm_causallms", fake)
+    ctx = _asked(context, backend="vllm")
+    subject, source, dtype = evaluate._subject(ctx)
+    evaluate._Harness(ctx, source, subject, dtype, "cuda")._load()
+    assert given.keys() <= {argument.arg for argument in init.args.args}
+    assert (given["pretrained"], given["dtype"], given["batch_size"]) == (source, "float32", 4)
+    assert CHATML in Path(str(given["tokenizer"]), "chat_template.jinja").read_text()
+
+
+def test_the_progress_of_several_suites_is_one(context: Context) -> None:
+    said: list[tuple[str, float | None]] = []
+    for place, title in enumerate(("One", "Two")):
+        part = evaluate._part(lambda text, share: said.append((text, share)), title, place / 2, 0.5)
+        part("a", 0.0)
+        part("b", None)
+        part("c", 1.0)
+    assert said == [
+        ("One: a", 0.0), ("One: b", None), ("One: c", 0.5), ("Two: a", 0.5), ("Two: b", None), ("Two: c", 1.0),
+    ]  # fmt: skip
+
+
 def find_spec_without(*names: str) -> Callable[[str], object]:
     """importlib's find_spec on a machine that has everything but ``names``."""
     import importlib.util
