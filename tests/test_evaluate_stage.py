@@ -134,6 +134,7 @@ def test_merged_weights_are_measured_on_own_tasks_from_any_folder(
     assert sorted(path.name for path in made.path.iterdir()) == ["manifest.json", "raw", "results.json"]
     again = read_file(made.path / "raw" / "1-colours.json")
     assert again.suites["other"].tasks["colours"] == task and again.settings.limit == 6
+    assert again.libraries == {name: results.libraries[name] for name in ("lm_eval", "transformers")}
 
 
 def test_the_base_gets_the_releases_template_and_no_space_before_the_answer(
@@ -268,6 +269,18 @@ def test_examples_in_the_prompt_are_counted_and_said(context: Context, monkeypat
         assert task is not None and task.n_shot == 2
     assert [prompt.count("<|im_start|>user") for prompt in prompts] == [3, 1]
     assert all(prompt.count("Name colour") == 3 for prompt in prompts)
+
+
+def test_the_machine_is_not_listed_and_lm_eval_is_left_as_it_was(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lm_eval import evaluator
+    from torch.utils import collect_env
+
+    monkeypatch.setattr(collect_env, "get_pretty_env_info", lambda: pytest.fail("the machine was listed"))
+    before = evaluator.add_env_info
+    evaluate.run(context)
+    assert evaluator.add_env_info is before
 
 
 def test_the_model_is_gone_when_the_step_is_done(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:

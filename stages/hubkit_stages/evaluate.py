@@ -277,7 +277,7 @@ class _Harness:
             folders = [copy_tasks(include, self.ctx.scratch / "tasks")]
         else:
             folders = [harness_tasks() / folder for folder in suite.folders]
-        with _watched(self._model, report), _tasks_translated(endpoint, list(suite.tasks)):
+        with _watched(self._model, report), _tasks_translated(endpoint, list(suite.tasks)), _no_inventory():
             raw = simple_evaluate(
                 model=self._model,
                 tasks=list(suite.tasks),
@@ -333,6 +333,25 @@ class _Harness:
             device=self.device,
             batch_size=asked.batch_size,
         )
+
+
+@contextmanager
+def _no_inventory() -> Iterator[None]:
+    """Keep lm-eval from listing the whole machine after each suite: it takes a second, and nothing of it is kept.
+
+    Of what it lists, only the two versions stay in the results.
+    """
+    from lm_eval import evaluator
+
+    def versions(results: dict[str, Any]) -> None:
+        results.update({f"{name}_version": found for name in ("lm_eval", "transformers") if (found := installed(name))})
+
+    kept = evaluator.add_env_info
+    evaluator.add_env_info = versions
+    try:
+        yield
+    finally:
+        evaluator.add_env_info = kept
 
 
 @contextmanager

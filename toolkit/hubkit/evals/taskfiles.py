@@ -38,8 +38,8 @@ class _Tagged:
     value: str
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that keeps lm-eval's own tags as they are."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Safe YAML that keeps lm-eval's own tags as they are; libyaml's is ten times as fast, where it is there."""
 
 
 class _Dumper(yaml.SafeDumper):
