@@ -17,7 +17,7 @@ from hubkit.errors import HubkitError, RemoteError, UsageError
 from hubkit.evals.readers import read_file
 from hubkit.evals.results import read_results
 from hubkit.files import Manifest, write_json
-from hubkit.run import Artifact, Context, Run, Target
+from hubkit.run import Artifact, Context, Run, Target, installed
 from hubkit_stages import evaluate
 
 CHATML = (
@@ -222,6 +222,23 @@ def test_what_vllm_is_given_is_what_the_installed_harness_takes(
     assert given.keys() <= {argument.arg for argument in init.args.args}
     assert (given["pretrained"], given["dtype"], given["batch_size"]) == (source, "float32", 4)
     assert CHATML in Path(str(given["tokenizer"]), "chat_template.jinja").read_text()
+
+
+def test_a_release_needs_no_vllm_and_one_measured_by_another_vllm_is_measured_anew(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert all(installed(name) for name in evaluate.SHAPED_BY)
+    made = evaluate.run(context)
+    assert evaluate.holds(context, made) is None
+    ctx = _asked(context, backend="vllm")
+    versions = {"vllm": "0.9"}
+    monkeypatch.setattr(evaluate, "installed", lambda name: versions.get(name))
+    assert evaluate.holds(ctx, made) == "vLLM None measured, and 0.9 is installed"
+    results = json.loads((made.path / "results.json").read_text())
+    write_json(made.path / "results.json", {**results, "libraries": {"vllm": "0.9"}})
+    assert evaluate.holds(ctx, made) is None
+    versions.clear()
+    assert evaluate.holds(ctx, made) == "vLLM 0.9 measured, and none is installed"
 
 
 def test_the_progress_of_several_suites_is_one(context: Context) -> None:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from hubkit.run import Artifact, Context, Report
 
 VERSION = 2
-SHAPED_BY = ("lm_eval", "torch", "transformers", "tokenizers", "datasets", "vllm")
+SHAPED_BY = ("lm_eval", "torch", "transformers", "tokenizers", "datasets")
 
 
 def check(ctx: Context) -> Iterable[Finding]:
@@ -81,6 +81,14 @@ def check(ctx: Context) -> Iterable[Finding]:
             "note",
             f"Benchmarks use {asked.limit:,} examples of each task; the card will say that this is a rehearsal.",
         )
+
+
+def holds(ctx: Context, artifact: Artifact) -> str | None:
+    """None while the backend is the one that measured; vLLM is not among the libraries that every release needs."""
+    before = artifact.json(RESULTS_FILE)["libraries"].get("vllm")
+    if ctx.recipe.evaluate.backend != "vllm" or before == (now := installed("vllm")):
+        return None
+    return f"vLLM {before} measured, and {now or 'none'} is installed"
 
 
 def run(ctx: Context) -> Artifact:
@@ -185,7 +193,8 @@ def _template(ctx: Context) -> Path | None:
 
 def _libraries(ctx: Context) -> dict[str, str | None]:
     """The versions of the libraries that shape the numbers; vLLM's only where it is the backend."""
-    return {name: installed(name) for name in SHAPED_BY if name != "vllm" or ctx.recipe.evaluate.backend == "vllm"}
+    also = ("vllm",) if ctx.recipe.evaluate.backend == "vllm" else ()
+    return {name: installed(name) for name in (*SHAPED_BY, *also)}
 
 
 def _data(ctx: Context, suite: Suite) -> dict[str, str] | None:
