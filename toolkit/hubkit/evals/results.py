@@ -18,7 +18,10 @@ from hubkit.evals.averages import Average, average_of_suites, average_of_tasks
 from hubkit.files import read_json, write_json
 
 RESULTS_FILE = "results.json"
+RAW_FOLDER = "raw"
+"""What the harness said, a file for each suite."""
 RAW_FILE = "raw.json"
+"""The same in one file, as older runs left it."""
 
 
 class Part(BaseModel):
