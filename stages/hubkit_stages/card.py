@@ -1,8 +1,8 @@
 """Write the cards of one variant from what all the steps measured.
 
-Makes ``README.md`` (the branch's card), ``adapter-README.md`` (the adapter's), their pictures in ``assets/``, and
-``numbers.json``: for each card every number that stands on it, with the result file and the place in that file from
-which it was read.
+Makes ``README.md`` (the branch's card), ``adapter-README.md`` (the adapter's), their pictures in ``assets/``,
+``comparisons.json`` (differences that are computed for the card) and ``numbers.json``: for each card every number that
+stands on it, with the result file and the place in that file from which it was read.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def check(ctx: Context) -> Iterable[Finding]:
 def run(ctx: Context) -> Artifact:
     """Render both cards from the artifacts. RefusedError when one would not pass the Hub's rules."""
     ctx.report("reading the results", 0.0)
-    context = _context(ctx, gather(ctx.inputs, ctx.variant_name or ""))
+    evidence = gather(ctx.inputs, ctx.variant_name or "")
+    context = _context(ctx, evidence)
     cards = _cards(ctx, context)
     problems = [f"{name}: {problem}" for name, card in cards.items() for problem in validate(card.text)]
     if problems:
@@ -64,6 +65,8 @@ def run(ctx: Context) -> Artifact:
     os.environ.setdefault("MPLCONFIGDIR", str(ctx.scratch))  # where matplotlib keeps its list of fonts
     for name, picture in draw(context).items():
         write_atomic(ctx.out / name, picture)
+    for name, value in evidence.derived.get(ctx.step, {}).items():
+        write_json(ctx.out / name, value)
     write_json(
         ctx.out / NUMBERS,
         {name: [number.to_json() for number in card.numbers] for name, card in cards.items()},

@@ -16,7 +16,6 @@ from hubkit.cards.benchmarks import benchmarks, scores
 from hubkit.cards.erratum import erratum
 from hubkit.cards.escape import bibtex, clean
 from hubkit.cards.evidence import Evidence
-from hubkit.cards.measured import wrap
 from hubkit.cards.metadata import Metadata
 from hubkit.cards.pictures import pictures_of
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD
@@ -42,9 +41,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
     ``benchmarks``, ``prompt``, ``question``, ``max_new_tokens``, ``provenance``, ``metadata`` (by card), ``serve_url``,
     ``citation``, ``pictures`` (their paths by name, None for those that there are not).
     """
-    files = {
-        step: {name: wrap(value, step, name) for name, value in made.items()} for step, made in evidence.files.items()
-    }
+    files = evidence.wrapped()
     base = _file(files, "base", "base.json")
     variants = [_variant(recipe, name, files, evidence) for name in _shown_order(recipe)]
     here = next(item for item in variants if item["branch"] == variant)
@@ -74,7 +71,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "several_stages": len(chain) > 1,
         "here": here,
         "erratum": wrong,
-        "findings": _findings(files, chain),
+        "findings": [item for item in _findings(files, chain) if item not in (wrong or {}).get("findings", [])],
         "training": [_stage(recipe, name, files) for name in chain],
         "data_licences": _licences(files, recipe, chain),
         "benchmarks": benchmarks(recipe, variant, files, evidence),

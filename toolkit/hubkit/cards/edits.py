@@ -208,7 +208,7 @@ def _head(text: str | None) -> str:
 
 
 def _body(text: str) -> str:
-    return _split(_lines(text))[1]
+    return _split(_lines(text))[1].lstrip("\n")
 
 
 def _lines(text: str) -> str:
@@ -295,7 +295,7 @@ def _without_mine(text: str) -> str:
 
 
 def _marked(name: str, text: str) -> str:
-    return text if name == WHOLE else f"<!-- hubkit:begin {name} -->\n{text}\n<!-- hubkit:end {name} -->"
+    return text if name == WHOLE else f"<!-- hubkit:begin {name} -->\n{text}\n\n<!-- hubkit:end {name} -->"
 
 
 def _conflict(where: str, before: str | None, now: str) -> Conflict:

@@ -23,7 +23,7 @@ class Score:
     split: str | None
     metric: str
     value: Measured
-    shots: Measured
+    shots: Measured | None
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
             dataset_name=score.task,
             dataset_config=score.config,
             dataset_split=score.split,
-            dataset_args={"num_few_shot": said(score.shots, "plain")},
+            dataset_args={"num_few_shot": said(score.shots, "plain")} if score.shots else None,
             metric_type=score.metric,
             metric_name=f"{score.metric} ({score.task})",
             metric_value=said(score.value, "score"),
@@ -101,7 +101,11 @@ def dump_block(plain: Mapping[str, Any]) -> str:
 _FOLDED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 
 
-class _Dumper(yaml.SafeDumper):
+_SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml, where PyYAML was built with it
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Dumper(_SafeDumper):  # type: ignore[misc]
     """PyYAML's safe dumper that writes words with line ends or control characters in double quotes."""
 
 
@@ -112,7 +116,7 @@ def _word(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _word)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(_SafeLoader):  # type: ignore[misc]
     """PyYAML's safe loader that refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -123,7 +127,8 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", node.value[place][0].start_mark
                 )
-        return super().construct_mapping(node, deep)
+        made: dict[Any, Any] = super().construct_mapping(node, deep)
+        return made
 
 
 def read_block(text: str) -> dict[str, Any] | None:

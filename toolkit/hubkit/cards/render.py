@@ -21,6 +21,7 @@ from hubkit.files import resource_dir
 MODEL_CARD, ADAPTER_CARD = "README.md", "adapter-README.md"
 TEMPLATES = {MODEL_CARD: "model.md.jinja", ADAPTER_CARD: "adapter.md.jinja"}
 _MARK = re.compile("\x00([nf])([0-9]+)\x00")
+_BEGIN = re.compile(r"(<!-- hubkit:begin \S+ -->\n)\n")
 _EMPTY = re.compile(r"<!-- hubkit:begin (\S+) -->\n+<!-- hubkit:end \1 -->\n*")
 
 
@@ -175,7 +176,7 @@ def unwrapped(body: str) -> str:
             lines.append(line if line.strip() else "")
         fenced = fenced != fence
         joins = prose
-    return _EMPTY.sub("", "\n".join(lines)).strip() + "\n"
+    return _BEGIN.sub(r"\1", _EMPTY.sub("", "\n".join(lines))).strip() + "\n"
 
 
 @cache
