@@ -20,7 +20,7 @@ from hubkit.cards.metadata import Metadata
 from hubkit.cards.pictures import pictures_of
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD
 from hubkit.config import MAIN, Recipe, Training
-from hubkit.errors import HubkitError
+from hubkit.errors import HubkitError, RefusedError
 from hubkit.files import digest_of
 
 SYSTEM = "You are a helpful assistant."
@@ -43,6 +43,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
     """
     files = evidence.wrapped()
     base = _file(files, "base", "base.json")
+    licence = licence_of(recipe, base)
     variants = [_variant(recipe, name, files, evidence) for name in _shown_order(recipe)]
     here = next(item for item in variants if item["branch"] == variant)
     stopping = _file(files, "base-stopping", "stopping.json")
@@ -58,7 +59,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "limitations": clean(recipe.card.limitations or ""),
         "tracking": clean(recipe.card.tracking or ""),
         "authors": [clean(name) for name in recipe.card.authors],
-        "licence": clean(recipe.licence),
+        "licence": clean(licence),
         "repo": recipe.repo,
         "branch": variant,
         "main": MAIN,
@@ -80,7 +81,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "question": clean(evidence.question or QUESTION),
         "max_new_tokens": stopping.get("max_new_tokens"),
         "provenance": _provenance(recipe, variant, files),
-        "metadata": _metadata(recipe, variant, files, evidence),
+        "metadata": _metadata(recipe, variant, licence, files, evidence),
         "serve_url": SERVE_URL,
         "citation": _citation(recipe, variant),
     }
@@ -228,14 +229,29 @@ def _provenance(recipe: Recipe, variant: str, files: Mapping[str, Any]) -> dict[
     }
 
 
-def _metadata(recipe: Recipe, variant: str, files: Mapping[str, Any], evidence: Evidence) -> dict[str, Metadata]:
+def licence_of(recipe: Recipe, base: Mapping[str, Any]) -> str:
+    """The recipe's licence, else that of ``base`` (``base.json``). RefusedError when neither names one."""
+    found = recipe.licence or base.get("licence")
+    if not found:
+        raise RefusedError(
+            f"Neither the recipe nor the card of {recipe.base.repo} names a licence.",
+            hint="Write `licence:` in the recipe, as the base model's authors allow it.",
+        )
+    return str(found)
+
+
+def _metadata(
+    recipe: Recipe, variant: str, licence: str, files: Mapping[str, Any], evidence: Evidence
+) -> dict[str, Metadata]:
     chain = recipe.chain(recipe.variants[variant].stage)
     methods = [_uses(recipe, name) for name in chain]
     shared = partial(
         Metadata,
         name=clean(recipe.card.title),
         base_model=recipe.base.repo,
-        licence=recipe.licence,
+        licence=licence,
+        licence_name=recipe.licence_name,
+        licence_link=recipe.licence_link,
         language=recipe.card.language,
         datasets=[source.repo for name in chain for source in recipe.data[recipe.stages[name].data]],
     )

@@ -89,6 +89,20 @@ def keep_edits(before: str | None, now: str | None, new: str) -> Kept:
     return Kept(text, (*front_kept, *merged.kept), (*front_conflicts, *merged.conflicts))
 
 
+def settled(body: str) -> str:
+    """A generated ``body``, whose every word stands in a region; one with stray words or marks loses all its marks."""
+    try:
+        if all(part.name for part in _parts(body)):
+            return body
+    except _Damaged:
+        pass
+    kept, last = [], 0
+    for _, _, start, end in _marks(body):
+        kept.append(body[last:start])
+        last = end
+    return "".join([*kept, body[last:]]).strip("\n") + "\n"
+
+
 @dataclass(frozen=True)
 class _Merged:
     text: str

@@ -110,6 +110,7 @@ FORMATS: Mapping[str, Callable[[float], str]] = {
     "percent": percent,
     "score": lambda value: decimals(value, 4),
     "signed": signed,
+    "hundred": lambda value: decimals(float(Decimal(repr(float(value))) * 100), 2),
     "short": lambda value: f"{value:.3g}",
     "count": lambda value: f"{value:,}",
     "whole": lambda value: f"{int(decimals(value, 0)):,}",

@@ -39,6 +39,8 @@ class Metadata:
     datasets: Sequence[str]
     tags: Sequence[str]
     scores: Sequence[Score] = field(default=())
+    licence_name: str | None = None
+    licence_link: str | None = None
 
 
 def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]:
@@ -72,6 +74,8 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
     ]
     card = ModelCardData(
         license=metadata.licence,
+        license_name=metadata.licence_name,
+        license_link=metadata.licence_link,
         language=list(metadata.language),
         base_model=metadata.base_model,
         base_model_relation=metadata.relation,
@@ -94,7 +98,12 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
 
 def dump_block(plain: Mapping[str, Any]) -> str:
     """Metadata as YAML, without the ``---`` lines."""
-    return yaml.dump(dict(plain), Dumper=_Dumper, sort_keys=False, allow_unicode=True).strip()
+    return dump_plain(dict(plain)).strip()
+
+
+def dump_plain(value: Any) -> str:
+    """Plain values as YAML, by a dumper of which every text can be read back as it was."""
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
 # PyYAML's other styles fold these, and the text that is read back is another.
