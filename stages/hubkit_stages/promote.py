@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from hubkit import publishing
-from hubkit.diff import tree_of
+from hubkit.bundle import CARDS
+from hubkit.diff import Tree, tree_of
 from hubkit.errors import ConflictError
 from hubkit.files import Manifest, write_json
 from hubkit.hub import Hub, connect
@@ -39,6 +40,7 @@ def run(ctx: Context) -> Artifact:
         publishing.verify(hub, repo, commit, manifests[name])
     for name in staged:
         _refuse_if_moved(ctx, hub, repo, name, manifests[name])
+        _refuse_if_edited(hub, repo, name, staged[name], manifests[name])
 
     def note(point: str, **facts: str) -> None:
         ctx.run.log(point, step=ctx.step, repo=repo, **facts)
@@ -102,13 +104,30 @@ def _refuse_if_moved(ctx: Context, hub: Hub, repo: str, branch: str, manifest: M
         return  # a repo that was made anew, or what is to be published anyway
     for source in sources:
         held = hub.tree_if_there(repo, source)
-        if held is not None and publishing.holds_release(tree, held):
+        # Cards may have been edited: the publish step has merged them, and what it did not see is refused below.
+        if held is not None and publishing.holds_release(tree, _but_cards(held)):
             return
     moved = publishing.moved(repo, branch, last, head, since="since this run published it")
     raise ConflictError(
         moved.message,
         hint=f"Look at it (`hubkit revisions list {repo}`). `hubkit release --fresh` publishes a new run over it.",
     )
+
+
+def _but_cards(tree: Tree) -> Tree:
+    return {path: entry for path, entry in tree.items() if path not in CARDS.values()}
+
+
+def _refuse_if_edited(hub: Hub, repo: str, branch: str, staged: Artifact, manifest: Manifest) -> None:
+    """ConflictError when a card on the branch was edited since the publish step read it: the edit would be lost."""
+    head = hub.head(repo, branch)
+    over = staged.json("published.json").get("over", {})
+    if head is not None and (paths := publishing.edited(hub.tree(repo, head), tree_of(manifest), over)):
+        raise ConflictError(
+            f"{' and '.join(paths)} of the branch {branch!r} of {repo} was edited while it was released; nothing was "
+            "written over it.",
+            hint="Run the same command again: it keeps the edit.",
+        )
 
 
 def _read_back(hub: Hub, repo: str, done: dict[str, dict[str, Any]], manifests: dict[str, Manifest]) -> None:

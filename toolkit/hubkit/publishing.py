@@ -7,12 +7,12 @@ the outcome is read from the branch: its head and its tree, never the text of a 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hubkit.bundle import MANIFEST_PATH, Bundle, Provenance
+from hubkit.bundle import CARDS, MANIFEST_PATH, Bundle, Provenance
 from hubkit.diff import Tree, TreeDiff, compare, short_list, tree_of
 from hubkit.errors import ConflictError, HubkitError, RemoteError, UsageError
 from hubkit.files import Digests, Manifest, digests, os_error
@@ -236,6 +236,21 @@ class Move:
     written: bool
     removed: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
+
+
+def edited(tree: Tree, wanted: Tree, over: Mapping[str, str]) -> list[str]:
+    """The cards on a branch (its ``tree``) that are neither those of ``wanted`` nor those that were read there.
+
+    ``over`` are the digests of those that were read, by path.
+    """
+    return [
+        path
+        for path in CARDS.values()
+        if path in tree
+        and path in wanted
+        and not tree[path].same(wanted[path])
+        and over.get(path) not in {tree[path].sha256, tree[path].git} - {None}
+    ]
 
 
 def holds_release(tree: Tree, wanted: Tree, gone: frozenset[str] = frozenset()) -> bool:

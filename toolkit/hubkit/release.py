@@ -62,8 +62,11 @@ def release(
     *,
     fresh: bool = False,
     only: str | None = None,
+    overwrite_card: bool = False,
 ) -> Outcome:
     """Bring ``recipe`` (its files stand in ``folder``) to ``target``. A finished one does nothing.
+
+    With ``overwrite_card`` what people edited on the Hub's cards may be lost where this release writes it anew.
 
     Raises HubkitError: RefusedError by a check or a gate (nothing was promoted), ConflictError when a branch moved
     or another process has the run, RemoteError when the Hub cannot be reached.
@@ -71,15 +74,17 @@ def release(
     with release_lock(home, recipe.repo, target):
         run = open_run(home, recipe.repo, target, fresh=fresh)
         with run.lock():
-            return _release(Desk(recipe, folder, target, run, expand(recipe, only=only)), output, only)
+            desk = Desk(recipe, folder, target, run, expand(recipe, only=only))
+            return _release(desk, output, only, overwrite_card)
 
 
-def _release(desk: Desk, output: Output, only: str | None) -> Outcome:
+def _release(desk: Desk, output: Output, only: str | None, overwrite_card: bool) -> Outcome:
     run = desk.run
     write_atomic(run.path / "recipe.json", desk.recipe.model_dump_json(indent=2) + "\n")
     if desk.released():
         return outcome(desk, already=True)
-    run.log("begin", hubkit=__version__, python=platform.python_version(), endpoint=desk.target.endpoint)
+    begun = {"hubkit": __version__, "python": platform.python_version(), "endpoint": desk.target.endpoint}
+    run.log("begin", **begun, **({"overwrite_card": True} if overwrite_card else {}))
     try:
         _run_jobs(desk, output, only)
     except BaseException as error:

@@ -5,25 +5,29 @@ Everything that a card says about the variants is decided here, from measurement
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any
 
 from hubkit import __version__, chat
+from hubkit.bundle import MANIFEST_PATH
 from hubkit.cards.benchmarks import benchmarks, scores
 from hubkit.cards.erratum import erratum
-from hubkit.cards.escape import clean
+from hubkit.cards.escape import bibtex, clean
 from hubkit.cards.evidence import Evidence
-from hubkit.cards.measured import wrap
 from hubkit.cards.metadata import Metadata
+from hubkit.cards.pictures import pictures_of
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD
 from hubkit.config import MAIN, Recipe, Training
-from hubkit.errors import HubkitError
+from hubkit.errors import HubkitError, RefusedError
 from hubkit.files import digest_of
 
 SYSTEM = "You are a helpful assistant."
 QUESTION = "What do you know about the moon?"
 FORMS = {"merged": "merged weights", "adapter": "adapter on the base", "four-bit": "adapter on the four-bit base"}
+SERVE_URL = "http://localhost:8000/v1"
+"""Where `transformers serve` and `vllm serve` answer."""
 _METHODS = {"dpo": "DPO", "sft": "SFT"}
 _FACTS = ("rows", "epochs", "steps", "seconds", "tokens_per_second", "peak_memory_bytes", "device")
 PUBLISHED = ("merged", "adapter")
@@ -34,12 +38,12 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
 
     Keys: ``title summary limitations tracking authors licence`` (the recipe's words), ``repo branch turn_end base``,
     ``here`` and ``variants`` (see :func:`_variant`), ``erratum``, ``training`` (the stages of the chain),
-    ``benchmarks``, ``prompt``, ``question``, ``max_new_tokens``, ``provenance``, ``metadata`` (by card).
+    ``benchmarks``, ``prompt``, ``question``, ``max_new_tokens``, ``provenance``, ``metadata`` (by card), ``serve_url``,
+    ``citation``, ``pictures`` (their paths by name, None for those that there are not).
     """
-    files = {
-        step: {name: wrap(value, step, name) for name, value in made.items()} for step, made in evidence.files.items()
-    }
+    files = evidence.wrapped()
     base = _file(files, "base", "base.json")
+    licence = licence_of(recipe, base)
     variants = [_variant(recipe, name, files, evidence) for name in _shown_order(recipe)]
     here = next(item for item in variants if item["branch"] == variant)
     stopping = _file(files, "base-stopping", "stopping.json")
@@ -49,13 +53,13 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         broken = recipe.chain(recipe.variants[wrong["broken"]["branch"]].stage)
         wrong["stages"] = [_stage(recipe, name, files) for name in wrong["stages"]]
         wrong["findings"] = [item for item in _findings(files, broken) if "turn-end" in item["code"]]
-    return {
+    made = {
         "title": clean(recipe.card.title),
         "summary": clean(recipe.card.summary),
         "limitations": clean(recipe.card.limitations or ""),
         "tracking": clean(recipe.card.tracking or ""),
         "authors": [clean(name) for name in recipe.card.authors],
-        "licence": clean(recipe.licence),
+        "licence": clean(licence),
         "repo": recipe.repo,
         "branch": variant,
         "main": MAIN,
@@ -68,7 +72,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "several_stages": len(chain) > 1,
         "here": here,
         "erratum": wrong,
-        "findings": _findings(files, chain),
+        "findings": [item for item in _findings(files, chain) if item not in (wrong or {}).get("findings", [])],
         "training": [_stage(recipe, name, files) for name in chain],
         "data_licences": _licences(files, recipe, chain),
         "benchmarks": benchmarks(recipe, variant, files, evidence),
@@ -77,8 +81,24 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "question": clean(evidence.question or QUESTION),
         "max_new_tokens": stopping.get("max_new_tokens"),
         "provenance": _provenance(recipe, variant, files),
-        "metadata": _metadata(recipe, variant, files, evidence),
+        "metadata": _metadata(recipe, variant, licence, files, evidence),
+        "serve_url": SERVE_URL,
+        "citation": _citation(recipe, variant),
     }
+    return {**made, "pictures": pictures_of(made)}
+
+
+def _citation(recipe: Recipe, variant: str) -> str:
+    """A BibTeX entry, from what the recipe says. It names no year: a card holds no time."""
+    name = recipe.repo.rpartition("/")[2]
+    fields = {
+        "title": bibtex(recipe.card.title),
+        "author": " and ".join(f"{{{bibtex(author)}}}" for author in recipe.card.authors),
+        "howpublished": f"Hugging Face Hub, {bibtex(recipe.repo)}",
+        "note": f"Branch {bibtex(variant)}",
+    }
+    lines = [f"  {key} = {{{value}}}," for key, value in fields.items() if value]
+    return "\n".join([f"@misc{{{re.sub(r'[^A-Za-z0-9.-]', '-', name)},", *lines, "}"])
 
 
 def _shown_order(recipe: Recipe) -> list[str]:
@@ -143,6 +163,7 @@ def _stage(recipe: Recipe, name: str, files: Mapping[str, Any]) -> dict[str, Any
         "quantization": made.get("quantization") or stage.quantization,
         "lora": _lora(made.get("lora") or {}),
         "args": made.get("args") or {},
+        "curve": [(point["step"], point["loss"]) for point in curve if point.get("loss") and point.get("step")],
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
     }
@@ -200,6 +221,7 @@ def _provenance(recipe: Recipe, variant: str, files: Mapping[str, Any]) -> dict[
         libraries.update(made.get("libraries") or {})
     return {
         "hubkit": __version__,
+        "manifest": MANIFEST_PATH,
         "recipe": digest_of(recipe.model_dump(mode="json", exclude={"hub"})),
         "data": [source for name in used for source in (sets.get(name) or {}).get("sources") or []],
         "merge": _file(files, f"merge[{variant}]", "merge.json") or None,
@@ -207,14 +229,29 @@ def _provenance(recipe: Recipe, variant: str, files: Mapping[str, Any]) -> dict[
     }
 
 
-def _metadata(recipe: Recipe, variant: str, files: Mapping[str, Any], evidence: Evidence) -> dict[str, Metadata]:
+def licence_of(recipe: Recipe, base: Mapping[str, Any]) -> str:
+    """The recipe's licence, else that of ``base`` (``base.json``). RefusedError when neither names one."""
+    found = recipe.licence or base.get("licence")
+    if not found:
+        raise RefusedError(
+            f"Neither the recipe nor the card of {recipe.base.repo} names a licence.",
+            hint="Write `licence:` in the recipe, as the base model's authors allow it.",
+        )
+    return str(found)
+
+
+def _metadata(
+    recipe: Recipe, variant: str, licence: str, files: Mapping[str, Any], evidence: Evidence
+) -> dict[str, Metadata]:
     chain = recipe.chain(recipe.variants[variant].stage)
     methods = [_uses(recipe, name) for name in chain]
     shared = partial(
         Metadata,
         name=clean(recipe.card.title),
         base_model=recipe.base.repo,
-        licence=recipe.licence,
+        licence=licence,
+        licence_name=recipe.licence_name,
+        licence_link=recipe.licence_link,
         language=recipe.card.language,
         datasets=[source.repo for name in chain for source in recipe.data[recipe.stages[name].data]],
     )

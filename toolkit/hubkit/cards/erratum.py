@@ -5,13 +5,12 @@ Nobody writes it and nobody can forget it. There is none when every variant of t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from hubkit.cards.evidence import Evidence
 from hubkit.config import Recipe
-from hubkit.evals.averages import Average
+from hubkit.evals import compare
 
 _PUBLISHED = ("merged", "adapter")
 
@@ -89,19 +88,14 @@ def _worse(evidence: Evidence, variant: str) -> bool:
 def _scores(evidence: Evidence, before: str, after: str) -> str | None:
     """How the average of ``after`` stands to that of ``before``: 'rose', 'fell', 'within', or None: not measured.
 
-    'within': the difference is no larger than the standard error of the difference, the two taken as independent.
+    'within': the difference is no more than the noise (:func:`hubkit.evals.compare`), or nothing.
     """
-    averages: list[Average] = []
-    for step in (before, after):
-        results = evidence.results(step)
-        if results is None or results.average.value is None:
-            return None
-        averages.append(results.average)
-    first, second = averages
-    difference = (second.value or 0.0) - (first.value or 0.0)
-    if first.stderr is not None and second.stderr is not None:
-        if abs(difference) <= math.hypot(first.stderr, second.stderr):
-            return "within"
-    elif difference == 0:
+    first, second = evidence.results(before), evidence.results(after)
+    if first is None or second is None:
+        return None
+    found = compare(first, second).average
+    if found.value is None:
+        return None
+    if found.exceeds is False or not found.value:
         return "within"
-    return "rose" if difference > 0 else "fell"
+    return "rose" if found.value > 0 else "fell"

@@ -23,7 +23,7 @@ class Score:
     split: str | None
     metric: str
     value: Measured
-    shots: Measured
+    shots: Measured | None
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Metadata:
     datasets: Sequence[str]
     tags: Sequence[str]
     scores: Sequence[Score] = field(default=())
+    licence_name: str | None = None
+    licence_link: str | None = None
 
 
 def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]:
@@ -63,7 +65,7 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
             dataset_name=score.task,
             dataset_config=score.config,
             dataset_split=score.split,
-            dataset_args={"num_few_shot": said(score.shots, "plain")},
+            dataset_args={"num_few_shot": said(score.shots, "plain")} if score.shots else None,
             metric_type=score.metric,
             metric_name=f"{score.metric} ({score.task})",
             metric_value=said(score.value, "score"),
@@ -72,6 +74,8 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
     ]
     card = ModelCardData(
         license=metadata.licence,
+        license_name=metadata.licence_name,
+        license_link=metadata.licence_link,
         language=list(metadata.language),
         base_model=metadata.base_model,
         base_model_relation=metadata.relation,
@@ -83,7 +87,7 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
         model_name=metadata.name if results else None,
     )
     plain: dict[str, Any] = card.to_dict()  # type: ignore[no-untyped-call]
-    block = yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True).strip()
+    block = dump_block(plain)
     if read_block(f"---\n{block}\n---\n") != plain:
         raise RefusedError(
             "The card's metadata would not be read back as it was meant.",
@@ -92,11 +96,25 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
     return block, plain, numbers
 
 
+def dump_block(plain: Mapping[str, Any]) -> str:
+    """Metadata as YAML, without the ``---`` lines."""
+    return dump_plain(dict(plain)).strip()
+
+
+def dump_plain(value: Any) -> str:
+    """Plain values as YAML, by a dumper of which every text can be read back as it was."""
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
 # PyYAML's other styles fold these, and the text that is read back is another.
 _FOLDED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 
 
-class _Dumper(yaml.SafeDumper):
+_SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml, where PyYAML was built with it
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Dumper(_SafeDumper):  # type: ignore[misc]
     """PyYAML's safe dumper that writes words with line ends or control characters in double quotes."""
 
 
@@ -107,7 +125,7 @@ def _word(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _word)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(_SafeLoader):  # type: ignore[misc]
     """PyYAML's safe loader that refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -118,7 +136,8 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", node.value[place][0].start_mark
                 )
-        return super().construct_mapping(node, deep)
+        made: dict[Any, Any] = super().construct_mapping(node, deep)
+        return made
 
 
 def read_block(text: str) -> dict[str, Any] | None:

@@ -36,6 +36,7 @@ from hubkit.trusted import signed_in
 @click.option(
     "--sign-key", type=click.Path(path_type=Path), metavar="FILE", help="Sign it with this EC private key (PEM)."
 )
+@click.option("--overwrite-card", is_flag=True, help="Publish over edits of the cards on the Hub that are in the way.")
 @click.option("--open/--no-open", "opens", default=None, help="Open the model's page at the end, or do not.")
 @confirm_option
 @hub_option
@@ -45,6 +46,7 @@ def release(
     fresh: bool,
     only: str | None,
     sign_key: Path | None,
+    overwrite_card: bool,
     opens: bool | None,
     yes: bool,
     hub_name: str | None,
@@ -66,7 +68,9 @@ def release(
     if not target.embedded and os.isatty(0):
         ask(f"Publish {found.repo} ({found.visibility}) to {target.endpoint}?", yes=yes)
     output = output_of()
-    done = run_release(found, folder, target, hubkit_home(), output, fresh=fresh, only=only)
+    done = run_release(
+        found, folder, target, hubkit_home(), output, fresh=fresh, only=only, overwrite_card=overwrite_card
+    )
     output.result({**done.to_json(), "hub": target.endpoint}, *_shown(done, target.endpoint))
     if opens or (opens is None and output.mode == "human" and person_with_browser()):
         with contextlib.suppress(HubkitError):  # the release is done, whatever a browser says

@@ -1,4 +1,8 @@
-"""Benchmarks: which tasks a suite has, one model of the results, averages by named rules, tables.
+"""Benchmarks: the tasks of a suite, one model of the results, averages by named rules, tables, comparisons, warnings.
 
 Running them is the business of the stage ``evaluate``; nothing here imports lm_eval, except by looking at its files.
 """
+
+from hubkit.evals.comparing import COMPARISON_RULE, Comparison, Difference, SuiteComparison, compare
+
+__all__ = ["COMPARISON_RULE", "Comparison", "Difference", "SuiteComparison", "compare"]

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from hubkit.evals.leaderboard import BENCHMARKS, Benchmark
+
 if TYPE_CHECKING:
     from hubkit.evals.results import Metric, SuiteResult, TaskResult
 
@@ -23,7 +25,7 @@ class Rule:
 
     ``metrics`` are looked for in this order, the first that a task has counts. A task that has none of them counts with
     its first metric under ``or_first``, not at all under ``or_skip``, and is missing else. ``note`` says what the
-    average must not be compared with.
+    average must not be compared with. With ``benchmarks`` the average is that of those, each made from its own tasks.
     """
 
     text: str
@@ -31,6 +33,7 @@ class Rule:
     or_first: bool = False
     or_skip: bool = False
     note: str | None = None
+    benchmarks: tuple[Benchmark, ...] = ()
 
 
 RULES: Mapping[str, Rule] = {
@@ -46,6 +49,12 @@ RULES: Mapping[str, Rule] = {
         "unweighted mean over the tasks of acc",
         ("acc",),
         note="not comparable with averages of multiple_choice_grade, which older cards give for this suite",
+    ),
+    "leaderboard": Rule(
+        "mean of the six benchmarks of the Open LLM Leaderboard, each rescaled from guessing (0) to all right (1)",
+        ("acc_norm", "acc", "exact_match", "inst_level_strict_acc"),
+        note="the Leaderboard writes it times 100; not comparable with its first version's averages",
+        benchmarks=BENCHMARKS,
     ),
     "own": Rule(
         "unweighted mean over the tasks of acc_norm, else acc, else the task's first metric",
@@ -90,6 +99,8 @@ def counted(rule: str, task: TaskResult) -> str | None:
 def average_of_tasks(rule: str, tasks: Mapping[str, TaskResult | None]) -> Average:
     """The average of a suite's ``tasks``. KeyError for a rule that does not exist."""
     named = RULES[rule]
+    if named.benchmarks:
+        return _of_benchmarks(named, tasks)
     found: dict[str, Metric] = {}
     for name, task in tasks.items():
         metric = counted(rule, task) if task else None
@@ -100,6 +111,47 @@ def average_of_tasks(rule: str, tasks: Mapping[str, TaskResult | None]) -> Avera
     )
     value, stderr = _mean([(item.value, item.stderr) for item in found.values()] if not missing else [])
     return Average(value=value, stderr=stderr, text=named.text, note=named.note, missing=missing)
+
+
+def _of_benchmarks(rule: Rule, tasks: Mapping[str, TaskResult | None]) -> Average:
+    missing: list[str] = []
+    parts = []
+    for benchmark in rule.benchmarks:
+        lacking = [name for name in benchmark.tasks if not _whole(benchmark, tasks.get(name))]
+        missing += lacking
+        if not lacking:
+            parts.append(_rescaled(benchmark, [task for name in benchmark.tasks if (task := tasks[name])]))
+    value, stderr = _mean(parts if not missing else [])
+    return Average(value=value, stderr=stderr, text=rule.text, note=rule.note, missing=tuple(missing))
+
+
+def _whole(benchmark: Benchmark, task: TaskResult | None) -> bool:
+    """Whether ``task`` has all that its benchmark's score is made of."""
+    if task is None or (benchmark.by_size and not task.n):
+        return False
+    return all(name in task.metrics for name in benchmark.metrics)
+
+
+def _rescaled(benchmark: Benchmark, tasks: list[TaskResult]) -> tuple[float, float | None]:
+    """The score of one benchmark with its standard error; metrics of one task count as wholly dependent."""
+    raw = []
+    for task in tasks:
+        chosen = [task.metrics[name] for name in benchmark.metrics]
+        errors = [item.stderr for item in chosen if item.stderr is not None]
+        error = math.fsum(errors) / len(errors) if len(errors) == len(chosen) else None
+        raw.append((math.fsum(item.value for item in chosen) / len(chosen), error))
+    chances = [benchmark.chance(task.name) for task in tasks]
+    if benchmark.by_size:
+        weights = [task.n / sum(item.n for item in tasks) for task in tasks]
+        raw = [_weighted(raw, weights)]
+        chances = [math.fsum(weight * chance for weight, chance in zip(weights, chances, strict=True))]
+    scaled = [
+        (max(0.0, (value - chance) / (1 - chance)), None if error is None else error / (1 - chance))
+        for (value, error), chance in zip(raw, chances, strict=True)
+    ]
+    value, stderr = _mean(scaled)
+    assert value is not None
+    return value, stderr
 
 
 def average_of_suites(suites: Mapping[str, SuiteResult]) -> Average:
@@ -120,3 +172,9 @@ def _mean(parts: list[tuple[float, float | None]]) -> tuple[float | None, float 
     if len(errors) < len(parts):
         return value, None
     return value, math.sqrt(math.fsum(error * error for error in errors)) / len(parts)
+
+
+def _weighted(parts: list[tuple[float, float | None]], weights: list[float]) -> tuple[float, float | None]:
+    value = math.fsum(weight * item for (item, _), weight in zip(parts, weights, strict=True))
+    errors = [weight * error for (_, error), weight in zip(parts, weights, strict=True) if error is not None]
+    return value, math.hypot(*errors) if len(errors) == len(parts) else None

@@ -31,13 +31,15 @@ class Metric(Part):
     """One measured number.
 
     ``value`` is in the metric's own unit (a share from 0 to 1 for accuracies), ``stderr`` its standard error in the
-    same unit (None when the harness gave none), ``n`` how many examples it rests on.
+    same unit (None when the harness gave none), ``n`` how many examples it rests on (0: the source does not say).
+    ``filter`` is the name of what picked the answer out of the text, 'none' when nothing did.
     """
 
     value: float
     stderr: float | None = None
     n: int = Field(ge=0)
     higher_is_better: bool | None = True
+    filter: str = "none"
 
 
 class Dataset(Part):
@@ -51,12 +53,13 @@ class Dataset(Part):
 class TaskResult(Part):
     """The metrics of one task, by name and in the harness's order.
 
-    ``available`` is how many examples the task has; fewer were used when ``settings.limit`` is set.
+    ``available`` is how many examples the task has; fewer were used when ``settings.limit`` is set. ``n_shot`` counts
+    the examples in the prompt (None: the source does not say), ``n`` the questions asked (0: the source does not say).
     """
 
     name: str
     version: str
-    n_shot: int = Field(ge=0)
+    n_shot: int | None = Field(ge=0)
     n: int = Field(ge=0)
     available: int | None = None
     dataset: Dataset = Dataset()
@@ -85,21 +88,30 @@ class SuiteResult(Part):
 
 
 class Subject(Part):
-    """What was measured: a Hub repo at a commit, or the merged weights that stand on that base."""
+    """What was measured: a Hub repo at a commit, or the merged weights that stand on that base.
+
+    'other' is what a file of another program measured: ``repo`` is the name that it gives, ``commit`` often empty.
+    """
 
     repo: str
-    commit: str
+    commit: str = ""
     form: Literal["base", "merged", "other"]
 
 
 class Settings(Part):
-    """Everything that shapes the numbers besides weights and tasks."""
+    """Everything that shapes the numbers besides weights and tasks.
+
+    ``num_fewshot`` is set when it replaced the tasks' own numbers; ``fewshot_as_multiturn`` says whether the examples
+    in the prompt were turns of their own. None, or an empty word, is what the source does not say.
+    """
 
     backend: str
-    apply_chat_template: bool
+    apply_chat_template: bool | None
     limit: int | None = None
+    num_fewshot: int | None = None
+    fewshot_as_multiturn: bool | None = None
     dtype: str
-    batch_size: int
+    batch_size: int | None
     device: str
 
 
@@ -111,7 +123,7 @@ class Results(Part):
     average: Average
     settings: Settings
     libraries: Mapping[str, str]
-    seconds: float = Field(ge=0)
+    seconds: float | None = Field(ge=0)
 
     @model_validator(mode="after")
     def _average_is_computed(self) -> Results:

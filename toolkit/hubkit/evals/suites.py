@@ -1,4 +1,5 @@
-"""Which tasks a suite has: the four classic suites in today's task names, any installed task, and own task files.
+"""Which tasks a suite has: the four classic suites in today's task names, the Open LLM Leaderboard's, any installed
+task, and own task files.
 
 lm-eval's index takes seconds to build, so tasks are found in its files, and only their folders are given to it.
 """
@@ -13,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hubkit.errors import UsageError
+from hubkit.evals import leaderboard
 from hubkit.evals.taskfiles import own_tasks
 
 
@@ -22,7 +24,8 @@ class Suite:
 
     ``tasks`` are lm-eval's names in order. ``rule`` is a key of ``averages.RULES``. ``folders`` are the folders below
     lm-eval's ``tasks`` that define them; none for own tasks. ``renamed`` gives, by task, metrics that have a better
-    known name (TruthfulQA's mc2 is reported as acc).
+    known name (TruthfulQA's mc2 is reported as acc). ``own_shots``: the examples in the prompt are the task files' own
+    and are not to be changed. ``modules`` must be installed, and are by ``lm_eval[extras]``.
     """
 
     name: str
@@ -31,6 +34,13 @@ class Suite:
     tasks: tuple[str, ...]
     folders: tuple[str, ...] = ()
     renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    own_shots: bool = False
+    modules: tuple[str, ...] = ()
+    extras: str = ""
+
+    def lacking(self) -> tuple[str, ...]:
+        """The modules that its tasks import and that are not installed; looked for without importing them."""
+        return tuple(name for name in self.modules if find_spec(name) is None)
 
     @property
     def own(self) -> bool:
@@ -87,6 +97,16 @@ SUITES: Mapping[str, Suite] = {
             ("truthfulqa_mc1", "truthfulqa_mc2"),
             ("truthfulqa",),
             {"truthfulqa_mc1": {"acc": "mc1"}, "truthfulqa_mc2": {"acc": "mc2"}},
+        ),
+        Suite(
+            "openllm",
+            "Open LLM Leaderboard",
+            "leaderboard",
+            leaderboard.TASKS,
+            tuple(f"leaderboard/{name}" for name in ("ifeval", "bbh_mc", "math", "gpqa", "musr", "mmlu_pro")),
+            own_shots=True,
+            modules=("langdetect", "immutabledict", "nltk", "math_verify", "antlr4"),
+            extras="math,ifeval",
         ),
     )
 }
