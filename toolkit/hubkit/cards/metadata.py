@@ -103,7 +103,10 @@ def dump_block(plain: Mapping[str, Any]) -> str:
 
 def dump_plain(value: Any) -> str:
     """Plain values as YAML, by a dumper of which every text can be read back as it was."""
-    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    try:
+        return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    except UnicodeEncodeError:  # libyaml writes no half of a surrogate pair; Python's emitter escapes it
+        return str(yaml.dump(value, Dumper=_SlowDumper, sort_keys=False, allow_unicode=True))
 
 
 # PyYAML's other styles fold these, and the text that is read back is another.
@@ -118,11 +121,16 @@ class _Dumper(_SafeDumper):  # type: ignore[misc]
     """PyYAML's safe dumper that writes words with line ends or control characters in double quotes."""
 
 
+class _SlowDumper(yaml.SafeDumper):
+    """The same in Python."""
+
+
 def _word(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _FOLDED.search(text) else None)
 
 
 _Dumper.add_representer(str, _word)
+_SlowDumper.add_representer(str, _word)
 
 
 class _Loader(_SafeLoader):  # type: ignore[misc]
