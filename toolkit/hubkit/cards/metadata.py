@@ -133,19 +133,32 @@ _Dumper.add_representer(str, _word)
 _SlowDumper.add_representer(str, _word)
 
 
-class _Loader(_SafeLoader):  # type: ignore[misc]
-    """PyYAML's safe loader that refuses a key given twice."""
+class _Once:
+    """A loader that refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping; a ConstructorError when a key stands twice."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        loader: Any = super()
+        keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
         for place, key in enumerate(keys):
             if key in keys[:place]:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", node.value[place][0].start_mark
                 )
-        made: dict[Any, Any] = super().construct_mapping(node, deep)
+        made: dict[Any, Any] = loader.construct_mapping(node, deep)
         return made
+
+
+class _Loader(_Once, _SafeLoader):  # type: ignore[misc]
+    """PyYAML's safe loader by libyaml."""
+
+
+class _SlowLoader(_Once, yaml.SafeLoader):
+    """The same in Python."""
+
+
+# Half of a surrogate pair, escaped: Python's loader reads it, libyaml does not.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_block(text: str) -> dict[str, Any] | None:
@@ -158,7 +171,7 @@ def read_block(text: str) -> dict[str, Any] | None:
     found = REGEX_YAML_BLOCK.search(text)
     if not found:
         return None
-    value = yaml.load(found[2], Loader=_Loader)
+    value = yaml.load(found[2], Loader=_SlowLoader if _HALF.search(found[2]) else _Loader)
     if value is None:
         return {}
     if not isinstance(value, Mapping):
