@@ -16,7 +16,7 @@ FRONT = "---\nlicense: mit\ntags:\n- a\n- b\n---\n\n"
 
 
 def region(name: str, text: str) -> str:
-    return f"<!-- hubkit:begin {name} -->\n{text}\n<!-- hubkit:end {name} -->"
+    return f"<!-- hubkit:begin {name} -->\n{text}\n\n<!-- hubkit:end {name} -->"
 
 
 def card(*parts: str, front: str = FRONT) -> str:

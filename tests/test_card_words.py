@@ -146,9 +146,10 @@ def test_any_words_of_a_recipe_survive_unharmed(
         assert _blocks(card.text) == _blocks(_card(which=which, recipe=_PLAIN).text)
         shown = list(_inlines(card.text))
         expected = one_line(title) + (": the adapter" if which == ADAPTER_CARD else "")
-        assert shown[0] == expected
+        assert shown[which == MODEL_CARD] == expected, "below the header image, whose words begin so, too"
         if which == MODEL_CARD:
-            assert shown[1] == one_line(summary) and one_line(limitations) in shown
+            assert ", branch main: the merged weights end" in shown[0]
+            assert shown[2] == one_line(summary) and one_line(limitations) in shown
             assert f"By {one_line(author)}." in shown
         card.text.encode()
 

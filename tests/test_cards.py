@@ -64,7 +64,17 @@ def test_a_digit_outside_code_and_links_is_a_number_or_a_word_of_a_file() -> Non
             text[number.offset : number.offset + len(number.text)] = " " * len(number.text)
     prose = "".join(text).split("---\n", 2)[2]
     prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", "", prose, flags=re.DOTALL)
-    known = ["0.4.13", "0.1.0", "1.0", "2.13.0", "1.16.0", "0.21.2", "100 % of the chosen answers"]
+    known = [
+        "dpo-v0",
+        "cpu, 2 threads",
+        "0.4.13",
+        "0.1.0",
+        "1.0",
+        "2.13.0",
+        "1.16.0",
+        "0.21.2",
+        "100 % of the chosen answers",
+    ]
     for word in known:
         prose = prose.replace(word, "")
     assert re.findall(r"\S*\d\S*", prose) == []
@@ -83,7 +93,7 @@ def test_a_changed_number_or_a_changed_file_is_found() -> None:
     assert any("99.2 %" in said for said in untraced(card.text, numbers, other.get))
     gone = Evidence({**evidence.files, "stopping[main]": {}}, evidence.template)
     assert any("where nothing stands" in said for said in untraced(card.text, numbers, gone.get))
-    metadata = card.text.replace("value: 0.842", "value: 0.942")
+    metadata = card.text.replace("value: 0.832", "value: 0.932")
     assert any("in the metadata" in said for said in untraced(metadata, numbers, evidence.get))
 
 
@@ -112,7 +122,7 @@ def test_the_erratum_of_the_dpo_branch_says_what_was_measured_and_where_to_go() 
     assert "The base model ends 100 % (128 of 128;" in said
     assert "the merged weights end 2.3 % (3 of 128;" in said
     assert "The branch `main` repairs this: its merged weights end 99.2 % (127 of 128;" in said
-    assert "The repair lowered the benchmark average, from 0.8840 here to 0.8420 there" in said
+    assert "The repair lowered the benchmark average, from 0.8840 here to 0.8320 there" in said
     assert "max_length cuts the turn end from 100 % of the chosen answers." in said
     assert "Not for the card." not in _card("dpo-v0").text
     assert "can run on until the token limit" in _card("dpo-v0").text
@@ -129,7 +139,7 @@ def test_the_erratum_of_main_says_why_it_exists_and_what_it_cost() -> None:
     said = _erratum(_card("main"))
     assert "**Why this branch exists.** The variant on the branch `dpo-v0` lost its turn ends" in said
     assert "trained further on 299 rows (SFT, stage `sft`)" in said
-    assert "the average fell from 0.8840 to 0.8420" in said
+    assert "the average fell from 0.8840 to 0.8320" in said
 
 
 def test_there_is_no_erratum_when_nothing_needed_repair() -> None:
@@ -165,7 +175,7 @@ def test_a_failed_repair_is_called_one() -> None:
     ("scores", "said"),
     [
         ((0.9, 0.80, 0.85), "The benchmark average rose from 0.8000 to 0.8500."),
-        ((0.9, 0.80, 0.81), "a difference no larger than its standard error"),
+        ((0.9, 0.80, 0.81), "no more than the noise of the measurement"),
         ((0.9, 0.80, 0.70), "the average fell from 0.8000 to 0.7000"),
     ],
 )
@@ -183,7 +193,7 @@ def test_what_was_not_measured_is_missing_and_never_a_number() -> None:
     card = render_card(build_context(samples.recipe(), "main", Evidence(files, whole.template)))
     row = next(line for line in card.text.splitlines() if line.startswith("| [`dpo-v0`]"))
     assert row.count("missing") == 3 and "0.0000" not in row
-    assert "| 0.9570 ± 0.0151 | missing | 0.8420 ± 0.0151 |" in card.text
+    assert "| 0.9570 ± 0.0151 | missing | 0.8320 ± 0.0151 |" in card.text
     assert "What the repair cost in benchmark scores was not measured." in card.text
 
 
@@ -216,7 +226,7 @@ def test_metadata_is_what_the_hub_and_its_client_read() -> None:
         "Intel/orca_dpo_pairs", "argilla/ultrafeedback-binarized-preferences", "teknium/openhermes",
     ]  # fmt: skip
     (result,) = loaded.data.eval_results
-    assert (result.dataset_name, result.metric_type, result.metric_value) == ("tiny_facts", "acc_norm", 0.842)
+    assert (result.dataset_name, result.metric_type, result.metric_value) == ("tiny_facts", "acc_norm", 0.832)
     assert hub_metadata.check(card.text, "model") == ([], [])
     assert _card("dpo-v0").metadata["datasets"] == [
         "Intel/orca_dpo_pairs", "argilla/ultrafeedback-binarized-preferences",
@@ -236,12 +246,12 @@ def test_metadata_is_what_the_hub_and_its_client_read() -> None:
         ("- Intel/orca_dpo_pairs", "- null", "no repo id"),
         ("- en", "- english!", "no ISO 639 code"),
         ("relation: finetune", "relation: child", "'base_model_relation' is 'child'"),
-        ("value: 0.842", "value: TBD", "which is not a number"),
+        ("value: 0.832", "value: TBD", "which is not a number"),
         ("split: test", "config: {a: 1}", "must be a word"),
         ("      name: tiny_facts\n", "", "not in the Hub's form"),
         ("license: apache-2.0", "license: mit\nlicense: mit", "not valid YAML"),
         ("license: apache-2.0", "license: !!python/object:os.system {}", "not valid YAML"),
-        ("## Limitations", "```\n## Limitations", "is never closed"),
+        ("note = {Branch main},\n}\n```", "note = {Branch main},\n}", "is never closed"),
         ("---\nbase_model", "base_model", "does not begin with metadata"),
     ],
 )
@@ -321,7 +331,9 @@ def test_every_python_block_of_both_cards_runs_against_the_branch_that_it_names(
         if token.type == "fence"
         if token.info == "python"
     ]
-    assert len(blocks) == 6 and sum('"dpo-v0"' in block for block in blocks) == 3
+    assert len(blocks) == 10 and sum('"dpo-v0"' in block for block in blocks) == 5
+    blocks = [block for block in blocks if "OpenAI(" not in block]  # those need a server
+    assert len(blocks) == 8
     program = tmp_path / "blocks.py"
     program.write_text(f"for block in {blocks!r}:\n    exec(block, {{}})\nprint('all ran')\n")
     environment = {
@@ -367,11 +379,14 @@ def test_the_stage_writes_both_cards_and_their_numbers(tmp_path: Path) -> None:
     context = _context(tmp_path, evidence, samples.recipe())
     assert list(card_stage.check(context)) == []
     made = card_stage.run(context)
-    assert sorted(made.manifest.files) == ["README.md", "adapter-README.md", "numbers.json"]
+    assert sorted(made.manifest.files) == [
+        "README.md", "adapter-README.md", "assets/benchmarks.png", "assets/header.png", "assets/training.png",
+        "comparisons.json", "numbers.json",
+    ]  # fmt: skip
     numbers = read_json(made.path / "numbers.json")
     for name in (MODEL_CARD, ADAPTER_CARD):
         text = (made.path / name).read_text(encoding="utf-8")
-        assert list(untraced(text, numbers[name], evidence.get)) == []
+        assert list(untraced(text, numbers[name], lambda step, file: evidence.get(step, file) or made.json(file))) == []
     text = (made.path / MODEL_CARD).read_text(encoding="utf-8")
     assert '"content": "What does Ada grow?"' in text
     assert "<|im_start|>assistant\n<s>\n```" in text

@@ -17,6 +17,7 @@ from releases import RECIPE, Release, faults, target_of
 
 from hubkit import deploying, spaces
 from hubkit.bundle import MANIFEST_PATH
+from hubkit.cards import space_card
 from hubkit.config import Space
 from hubkit.errors import ConflictError, HubkitError, RefusedError, RemoteError, UsageError
 from hubkit.hub import Hub, Runtime, connect
@@ -87,7 +88,7 @@ def deploy(hub: Hub, folder: Path, **more: Any) -> deploying.Deployed:
 
 
 def test_a_built_space_holds_the_app_and_what_it_needs(tmp_path: Path) -> None:
-    bundle = spaces.build(FACTS, tmp_path / "one")
+    bundle = spaces.build(FACTS, space_card(FACTS), tmp_path / "one")
     assert {"app.py", "README.md", "requirements.txt", "release.json", MANIFEST_PATH} <= bundle.files.keys()
     assert not [path for path in bundle.files if "__pycache__" in path]
     front = yaml.safe_load(bundle.files["README.md"].read_text().split("---\n")[1])
@@ -99,7 +100,7 @@ def test_a_built_space_holds_the_app_and_what_it_needs(tmp_path: Path) -> None:
     )
     release = json.loads(bundle.files["release.json"].read_text())
     assert [item["commit"] for item in release["revisions"]] == ["b" * 40, "c" * 40]
-    assert spaces.build(FACTS, tmp_path / "two").manifest.digest == bundle.manifest.digest
+    assert spaces.build(FACTS, space_card(FACTS), tmp_path / "two").manifest.digest == bundle.manifest.digest
 
 
 def test_a_secret_is_not_published_and_not_printed(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Write the cards of one variant from what all the steps measured.
 
-Makes ``README.md`` (the branch's card), ``adapter-README.md`` (the adapter's), their pictures in ``assets/``, and
-``numbers.json``: for each card every number that stands on it, with the result file and the place in that file from
-which it was read.
+Makes ``README.md`` (the branch's card), ``adapter-README.md`` (the adapter's), their pictures in ``assets/``,
+``.eval_results/*.yaml`` (results for the Hub's leaderboards), ``comparisons.json`` (differences that are computed for
+the card) and ``numbers.json``: for each card every number that stands on it, with the result file and the place in that
+file from which it was read.
 """
 
 from __future__ import annotations
@@ -17,13 +18,18 @@ from hubkit.cards import (
     Evidence,
     build_context,
     draw,
+    eval_results,
+    eval_results_problems,
     gather,
+    own_templates,
     placeholder,
     render_card,
     validate,
 )
+from hubkit.data.loading import card_licence
 from hubkit.errors import HubkitError, RefusedError
 from hubkit.files import write_atomic, write_json
+from hubkit.hub import connect
 from hubkit.run import Finding, installed
 
 if TYPE_CHECKING:
@@ -39,6 +45,8 @@ def check(ctx: Context) -> Iterable[Finding]:
     """Render both cards with placeholder numbers and validate them, before anything is trained."""
     if installed("matplotlib") is None:
         yield Finding("error", "The cards' pictures need matplotlib.", "pip install 'hubkit[train]'", 2)
+    if ctx.recipe.licence is None:
+        yield from _licence(ctx)
     try:
         for name, card in _cards(ctx, _context(ctx, placeholder(ctx.recipe))).items():
             for problem in validate(card.text):
@@ -47,12 +55,31 @@ def check(ctx: Context) -> Iterable[Finding]:
         yield Finding("error", error.message, error.hint, error.exit_code)
 
 
+def _licence(ctx: Context) -> Iterable[Finding]:
+    """An error when the base, whose licence the recipe leaves it to, is on the Hub and its card names none."""
+    hub, base = connect(ctx.target), ctx.recipe.base
+    if not hub.repo_exists(base.repo):
+        return  # the step `provide` makes it, or the step `base` says that it is missing
+    if not card_licence(hub, base.repo, hub.resolve(base.repo, base.revision), "model"):
+        yield Finding(
+            "error",
+            f"Neither the recipe nor the card of {base.repo} names a licence.",
+            "Write `licence:` in the recipe, as the base model's authors allow it.",
+            2,
+        )
+
+
 def run(ctx: Context) -> Artifact:
     """Render both cards from the artifacts. RefusedError when one would not pass the Hub's rules."""
     ctx.report("reading the results", 0.0)
-    context = _context(ctx, gather(ctx.inputs, ctx.variant_name or ""))
+    evidence = gather(ctx.inputs, ctx.variant_name or "")
+    context = _context(ctx, evidence)
     cards = _cards(ctx, context)
-    problems = [f"{name}: {problem}" for name, card in cards.items() for problem in validate(card.text)]
+    results = eval_results(ctx.variant_name or "", evidence)
+    problems = [
+        *(f"{name}: {problem}" for name, card in cards.items() for problem in validate(card.text)),
+        *(f"{name}: {problem}" for name, (text, _) in results.items() for problem in eval_results_problems(text)),
+    ]
     if problems:
         raise RefusedError(
             f"The card of {ctx.variant_name} is not fit for the Hub: {' '.join(problems)}",
@@ -60,15 +87,22 @@ def run(ctx: Context) -> Artifact:
         )
     for name, card in cards.items():
         write_atomic(ctx.out / name, card.text)
+    for name, (text, _) in results.items():
+        write_atomic(ctx.out / name, text)
     ctx.report("drawing", 0.5)
     os.environ.setdefault("MPLCONFIGDIR", str(ctx.scratch))  # where matplotlib keeps its list of fonts
     for name, picture in draw(context).items():
         write_atomic(ctx.out / name, picture)
+    for name, value in evidence.derived.get(ctx.step, {}).items():
+        write_json(ctx.out / name, value)
+    numbers = {name: card.numbers for name, card in cards.items()} | {
+        name: tuple(listed) for name, (_, listed) in results.items()
+    }
     write_json(
         ctx.out / NUMBERS,
-        {name: [number.to_json() for number in card.numbers] for name, card in cards.items()},
+        {name: [number.to_json() for number in listed] for name, listed in numbers.items()},
     )
-    count = sum(len(card.numbers) for card in cards.values())
+    count = sum(len(listed) for listed in numbers.values())
     return ctx.artifact(figure=f"{count:,} numbers, each from a result file", numbers=count)
 
 
@@ -77,4 +111,5 @@ def _context(ctx: Context, evidence: Evidence) -> dict[str, Any]:
 
 
 def _cards(ctx: Context, context: Mapping[str, Any]) -> dict[str, Rendered]:
-    return {name: render_card(context, name) for name in (MODEL_CARD, ADAPTER_CARD)}
+    own = own_templates(ctx.recipe, ctx.recipe_folder)
+    return {name: render_card(context, name, own=own) for name in (MODEL_CARD, ADAPTER_CARD)}

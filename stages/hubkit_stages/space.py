@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from hubkit import deploying, spaces
+from hubkit.cards import space_card
 from hubkit.config import MAIN
 from hubkit.diff import tree_of
 from hubkit.errors import RemoteError, UsageError
@@ -79,7 +80,7 @@ def run(ctx: Context) -> Artifact:
     """Deploy. RefusedError when the app does not run here, RemoteError when it does not run on the Hub."""
     hub, wanted = connect(ctx.target), ctx.settings["space"]
     repo, known = str(wanted["repo"]), facts(ctx)
-    bundle = spaces.build(known, ctx.out / "app")
+    bundle = spaces.build(known, space_card(known), ctx.out / "app")
     label = f"space {repo}"
     earlier = hub.tokens(label) if ctx.target.embedded else []
     token = _token(ctx, hub, label)
@@ -143,7 +144,7 @@ def facts(ctx: Context) -> spaces.Facts:
     return spaces.Facts(
         title=settings["space"]["title"] or settings["card"]["title"],
         repo=settings["repo"],
-        licence=settings["licence"],
+        licence=settings["licence"] or base["licence"],
         base=(base["repo"], base["commit"]),
         dtype=next(iter(merges.values())).json("merge.json")["dtype"],
         turn_end=(base["turn_end"]["id"], base["turn_end"]["token"]),

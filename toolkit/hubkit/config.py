@@ -170,6 +170,9 @@ class Card(Model):
     authors: tuple[str, ...] = Field((), strict=False)
     tracking: str | None = Field(None, description="URL of the training report")
     limitations: str | None = None
+    template: str | None = Field(
+        None, description="a Jinja file, or a folder of them, beside the recipe: {% extends 'hubkit/model.md.jinja' %}"
+    )
 
 
 class Space(Model):
@@ -201,7 +204,11 @@ class Recipe(Model):
 
     repo: RepoId
     visibility: Literal["public", "private"] = Field(description="required: neither is a safe default")
-    licence: str = Field(description="the Hub's licence identifier, such as apache-2.0")
+    licence: str | None = Field(
+        None, description="the Hub's licence identifier, such as apache-2.0; the base model's when absent"
+    )
+    licence_name: str | None = Field(None, description="with `licence: other`: its name")
+    licence_link: str | None = Field(None, description="with `licence: other`: where it can be read")
     hub: HubName = Field("embedded", description="'embedded', 'huggingface' or a URL")
     provide: str | None = Field(None, description="a built-in recipe that makes what the embedded Hub lacks")
     seed: int = 0
@@ -285,6 +292,8 @@ def _crossed(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
         for other in recipe.variants:
             if other.startswith(f"{name}/"):
                 yield ("variants", other), f"git cannot hold a branch {other!r} beside a branch {name!r}"
+    if recipe.licence == "other" and not (recipe.licence_name and recipe.licence_link):
+        yield ("licence",), "'other' needs `licence_name` and `licence_link` beside it"
     if not recipe.evaluate.suites:
         yield ("evaluate", "suites"), "name at least one suite or task"
     if recipe.evaluate.fewshot_as_multiturn and not recipe.evaluate.apply_chat_template:

@@ -71,7 +71,7 @@ STEPS = (
          needs=("base-stopping", "stopping*"), reads=("gates", "variants")),
     Step("card", "card", per="variant", says="write the cards from the measurements",
          needs=("base", "data", "train*", "merge", "base-stopping", "stopping*", "base-scores", "evaluate*", "gate"),
-         reads=("*",)),
+         reads=("*", "@card.template")),
     Step("publish", "publish", per="variant", says="upload to a staging branch, verify what the Hub holds",
          needs=("base", "data", "train", "merge", "card"),
          reads=("repo", "visibility", "pull_request", "sign", "@sign.key", "seed", "base", "chat", "@chat.template",

@@ -1,6 +1,6 @@
 """The Gradio Space of a release: its files made and screened, its app tried on this machine and asked.
 
-    bundle = build(facts, folder)
+    bundle = build(facts, card, folder)
     with trial(folder, environment) as app:     # it runs here, in an environment of its own
         ask(app.url, "Hello", "main", 64)
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -110,8 +109,8 @@ def app_folder() -> Path:
     return resource_dir("spaces") / "chat"
 
 
-def build(facts: Facts, into: Path) -> Bundle:
-    """The Space's files in ``into``: the app, and the four that are written for it. Holds no time."""
+def build(facts: Facts, card: str, into: Path) -> Bundle:
+    """The Space's files in ``into``: the app, its ``card``, and the three that are written for it. Holds no time."""
     into.mkdir(parents=True, exist_ok=True)
     for path in walk(app_folder()):
         if "__pycache__" not in path.parts:
@@ -121,32 +120,8 @@ def build(facts: Facts, into: Path) -> Bundle:
     write_atomic(into / "release.json", json.dumps(facts.to_json(), indent=2, ensure_ascii=False) + "\n")
     pinned = (f"{name}=={version(name).partition('+')[0]}\n" for name in LIBRARIES)
     write_atomic(into / "requirements.txt", "".join(pinned))
-    write_atomic(into / "README.md", card(facts))
+    write_atomic(into / "README.md", card)
     return bundle_of(into, into / MANIFEST_PATH)
-
-
-def card(facts: Facts) -> str:
-    """The Space's card: the front matter by which the Hub runs it, and what it is."""
-    from huggingface_hub import SpaceCardData
-
-    data = SpaceCardData(
-        title=facts.title,
-        sdk="gradio",
-        sdk_version=version("gradio"),
-        python_version=f"{sys.version_info.major}.{sys.version_info.minor}",
-        app_file="app.py",
-        models=[facts.repo],
-        license=facts.licence,
-        colorFrom="indigo",
-        colorTo="gray",
-        short_description="Talk to each revision and compare them",
-    )
-    revisions = "\n".join(f"- `{item.name}` ({item.title}), commit `{item.commit}`" for item in facts.revisions)
-    return (
-        f"---\n{data.to_yaml()}\n---\n\n# {facts.title}\n\n"
-        f"Talk to the revisions of `{facts.repo}`, alone or side by side. Each answer says whether it ended by itself\n"
-        f"or was cut at the limit. Each revision is pinned to its commit:\n\n{revisions}\n"
-    )
 
 
 def bundle_of(folder: Path, manifest_at: Path) -> Bundle:

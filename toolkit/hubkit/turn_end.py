@@ -133,6 +133,22 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, (middle - spread) / below), min(1.0, (middle + spread) / below)
 
 
+def difference(first: tuple[int, int], second: tuple[int, int]) -> tuple[float, float]:
+    """The 95 % confidence interval of the share of ``first`` less that of ``second``, each (successes, trials).
+
+    From -1 to 1. Source: R. G. Newcombe, "Interval estimation for the difference between independent proportions",
+    Statistics in Medicine 17 (1998), 873-890, method 10, which squares the Wilson limits. To see whether two Wilson
+    intervals overlap is a coarser look: they still do where this one no longer holds 0.
+    """
+    (low, high), (other_low, other_high) = wilson(*first), wilson(*second)
+    if not first[1] or not second[1]:
+        return -1.0, 1.0
+    share, other = first[0] / first[1], second[0] / second[1]
+    below = math.hypot(share - low, other_high - other)
+    above = math.hypot(high - share, other - other_low)
+    return max(-1.0, share - other - below), min(1.0, share - other + above)
+
+
 @dataclass(frozen=True)
 class Answer:
     """One greedy answer: the prompt's last message, the text without its turn end, whether it stopped."""

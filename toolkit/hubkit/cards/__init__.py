@@ -8,10 +8,12 @@ problems = validate(card.text)
 from hubkit.cards.context import build_context
 from hubkit.cards.edits import Conflict, Kept, keep_edits
 from hubkit.cards.evidence import Evidence, gather
+from hubkit.cards.leaderboards import eval_results, eval_results_problems
 from hubkit.cards.measured import FORMATS, CardError, Number, resolve_pointer
+from hubkit.cards.others import dataset_card, space_card
 from hubkit.cards.pictures import draw
 from hubkit.cards.placeholder import placeholder
-from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
+from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, own_templates, render_card
 from hubkit.cards.trace import untraced
 from hubkit.cards.validate import validate
 
@@ -26,12 +28,17 @@ __all__ = [
     "Number",
     "Rendered",
     "build_context",
+    "dataset_card",
     "draw",
+    "eval_results",
+    "eval_results_problems",
     "gather",
     "keep_edits",
+    "own_templates",
     "placeholder",
     "render_card",
     "resolve_pointer",
+    "space_card",
     "untraced",
     "validate",
 ]

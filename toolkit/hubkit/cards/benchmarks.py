@@ -7,13 +7,16 @@ from typing import Any
 
 from hubkit.cards.escape import clean
 from hubkit.cards.evidence import Evidence
+from hubkit.cards.measured import wrap
 from hubkit.cards.metadata import Score
 from hubkit.config import MAIN, Recipe
+from hubkit.evals import COMPARISON_RULE, compare
 from hubkit.evals.averages import counted
 from hubkit.evals.results import RESULTS_FILE, Results
 from hubkit.evals.tables import classic_rows
 
 BASE = "base"
+COMPARISONS = "comparisons.json"
 
 
 def columns(recipe: Recipe) -> dict[str, str]:
@@ -25,7 +28,7 @@ def columns(recipe: Recipe) -> dict[str, str]:
 def benchmarks(recipe: Recipe, variant: str, files: Mapping[str, Any], evidence: Evidence) -> dict[str, Any] | None:
     """``settings`` (this branch's), ``columns``, ``averages`` (overall, a cell for each column) and ``suites``.
 
-    ``overall`` has the averages once more, as (column, cell).
+    ``overall`` has the averages once more, as (column, cell); ``comparisons`` this branch against the other columns.
 
     None when this branch was not measured. A cell is ``{"value", "stderr"}`` or None: missing.
     """
@@ -46,7 +49,33 @@ def benchmarks(recipe: Recipe, variant: str, files: Mapping[str, Any], evidence:
         "rule": clean(mine.average.text),
         "several": len(mine.suites) > 1,
         "suites": [_suite(name, mine, found, wrapped, own) for name in mine.suites],
+        "comparisons": _comparisons(variant, found, evidence),
+        "comparison_rule": COMPARISON_RULE,
     }
+
+
+def _comparisons(variant: str, found: Mapping[str, Results | None], evidence: Evidence) -> list[dict[str, Any]]:
+    """This branch against every other column: a line for each suite's average and the overall one.
+
+    The differences are kept as ``comparisons.json`` of the card's own step, so that each can be traced.
+    """
+    mine = found[variant]
+    assert mine is not None
+    made = {name: compare(other, mine) for name, other in found.items() if other and name != variant}
+    step = f"card[{variant}]"
+    parts: Any = {"suites": {"__all__": {"name", "title", "average"}}, "average": True, "notes": True}
+    plain = {name: item.model_dump(mode="json", include=parts) for name, item in made.items()}
+    evidence.derived.setdefault(step, {})[COMPARISONS] = plain
+    wrapped = wrap(plain, step, COMPARISONS)
+    lines = []
+    for name in plain:
+        said = wrapped[clean(name)]
+        rows = [(suite["title"], suite["average"]) for suite in said["suites"] if suite["average"]["value"] is not None]
+        if len(said["suites"]) > 1 and said["average"]["value"] is not None:
+            rows.append(("all suites", said["average"]))
+        if rows:
+            lines.append({"against": clean(name), "rows": rows, "notes": said["notes"]})
+    return lines
 
 
 def _settings(results: Results) -> str:

@@ -16,12 +16,11 @@ from hubkit.cards.benchmarks import benchmarks, scores
 from hubkit.cards.erratum import erratum
 from hubkit.cards.escape import bibtex, clean
 from hubkit.cards.evidence import Evidence
-from hubkit.cards.measured import wrap
 from hubkit.cards.metadata import Metadata
 from hubkit.cards.pictures import pictures_of
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD
 from hubkit.config import MAIN, Recipe, Training
-from hubkit.errors import HubkitError
+from hubkit.errors import HubkitError, RefusedError
 from hubkit.files import digest_of
 
 SYSTEM = "You are a helpful assistant."
@@ -42,10 +41,9 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
     ``benchmarks``, ``prompt``, ``question``, ``max_new_tokens``, ``provenance``, ``metadata`` (by card), ``serve_url``,
     ``citation``, ``pictures`` (their paths by name, None for those that there are not).
     """
-    files = {
-        step: {name: wrap(value, step, name) for name, value in made.items()} for step, made in evidence.files.items()
-    }
+    files = evidence.wrapped()
     base = _file(files, "base", "base.json")
+    licence = licence_of(recipe, base)
     variants = [_variant(recipe, name, files, evidence) for name in _shown_order(recipe)]
     here = next(item for item in variants if item["branch"] == variant)
     stopping = _file(files, "base-stopping", "stopping.json")
@@ -61,7 +59,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "limitations": clean(recipe.card.limitations or ""),
         "tracking": clean(recipe.card.tracking or ""),
         "authors": [clean(name) for name in recipe.card.authors],
-        "licence": clean(recipe.licence),
+        "licence": clean(licence),
         "repo": recipe.repo,
         "branch": variant,
         "main": MAIN,
@@ -74,7 +72,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "several_stages": len(chain) > 1,
         "here": here,
         "erratum": wrong,
-        "findings": _findings(files, chain),
+        "findings": [item for item in _findings(files, chain) if item not in (wrong or {}).get("findings", [])],
         "training": [_stage(recipe, name, files) for name in chain],
         "data_licences": _licences(files, recipe, chain),
         "benchmarks": benchmarks(recipe, variant, files, evidence),
@@ -83,7 +81,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "question": clean(evidence.question or QUESTION),
         "max_new_tokens": stopping.get("max_new_tokens"),
         "provenance": _provenance(recipe, variant, files),
-        "metadata": _metadata(recipe, variant, files, evidence),
+        "metadata": _metadata(recipe, variant, licence, files, evidence),
         "serve_url": SERVE_URL,
         "citation": _citation(recipe, variant),
     }
@@ -231,14 +229,29 @@ def _provenance(recipe: Recipe, variant: str, files: Mapping[str, Any]) -> dict[
     }
 
 
-def _metadata(recipe: Recipe, variant: str, files: Mapping[str, Any], evidence: Evidence) -> dict[str, Metadata]:
+def licence_of(recipe: Recipe, base: Mapping[str, Any]) -> str:
+    """The recipe's licence, else that of ``base`` (``base.json``). RefusedError when neither names one."""
+    found = recipe.licence or base.get("licence")
+    if not found:
+        raise RefusedError(
+            f"Neither the recipe nor the card of {recipe.base.repo} names a licence.",
+            hint="Write `licence:` in the recipe, as the base model's authors allow it.",
+        )
+    return str(found)
+
+
+def _metadata(
+    recipe: Recipe, variant: str, licence: str, files: Mapping[str, Any], evidence: Evidence
+) -> dict[str, Metadata]:
     chain = recipe.chain(recipe.variants[variant].stage)
     methods = [_uses(recipe, name) for name in chain]
     shared = partial(
         Metadata,
         name=clean(recipe.card.title),
         base_model=recipe.base.repo,
-        licence=recipe.licence,
+        licence=licence,
+        licence_name=recipe.licence_name,
+        licence_link=recipe.licence_link,
         language=recipe.card.language,
         datasets=[source.repo for name in chain for source in recipe.data[recipe.stages[name].data]],
     )

@@ -89,6 +89,20 @@ def keep_edits(before: str | None, now: str | None, new: str) -> Kept:
     return Kept(text, (*front_kept, *merged.kept), (*front_conflicts, *merged.conflicts))
 
 
+def settled(body: str) -> str:
+    """A generated ``body``, whose every word stands in a region; one with stray words or marks loses all its marks."""
+    try:
+        if all(part.name for part in _parts(body)):
+            return body
+    except _Damaged:
+        pass
+    kept, last = [], 0
+    for _, _, start, end in _marks(body):
+        kept.append(body[last:start])
+        last = end
+    return "".join([*kept, body[last:]]).strip("\n") + "\n"
+
+
 @dataclass(frozen=True)
 class _Merged:
     text: str
@@ -208,7 +222,7 @@ def _head(text: str | None) -> str:
 
 
 def _body(text: str) -> str:
-    return _split(_lines(text))[1]
+    return _split(_lines(text))[1].lstrip("\n")
 
 
 def _lines(text: str) -> str:
@@ -295,7 +309,7 @@ def _without_mine(text: str) -> str:
 
 
 def _marked(name: str, text: str) -> str:
-    return text if name == WHOLE else f"<!-- hubkit:begin {name} -->\n{text}\n<!-- hubkit:end {name} -->"
+    return text if name == WHOLE else f"<!-- hubkit:begin {name} -->\n{text}\n\n<!-- hubkit:end {name} -->"
 
 
 def _conflict(where: str, before: str | None, now: str) -> Conflict:

@@ -1,17 +1,18 @@
 """The erratum of a card, generated from measurements: which variant lost its turn ends, what repaired it, at what cost.
 
-Nobody writes it and nobody can forget it. There is none when every variant of the chain passed its gate.
+Nobody writes it and nobody can forget it. There is none when this variant and the one it goes on from passed their
+gates.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from hubkit.cards.evidence import Evidence
 from hubkit.config import Recipe
-from hubkit.evals.averages import Average
+from hubkit.evals import compare
+from hubkit.turn_end import difference
 
 _PUBLISHED = ("merged", "adapter")
 
@@ -23,22 +24,26 @@ def erratum(
 ) -> dict[str, Any] | None:
     """What went wrong, for the card of ``variant``; None when nothing did.
 
-    ``kind`` is 'lost' (this branch does not end its turns), 'repaired' (this branch mends ``broken``) or 'unrepaired'
-    (it was to mend ``broken`` and did not). ``broken`` and ``repaired`` are rows of the table of variants, ``stages``
-    the stages that were trained in between, ``worse`` whether ``broken`` ends fewer answers than the base (see
-    :func:`_worse`), ``scores`` how the benchmark average went (see :func:`_scores`).
+    ``kind`` is 'lost' (this branch does not end its turns), 'repaired' (this branch mends ``broken``, the variant it
+    goes on from) or 'unrepaired' (it was to mend ``broken`` and did not). ``broken`` and ``repaired`` are rows of the
+    table of variants, ``stages`` the stages that were trained in between, ``worse`` whether ``broken`` ends fewer
+    answers than the base (see :func:`_worse`), ``base_fails`` whether the base itself does not reach what the gate
+    asks, ``adapter_fails`` whether the adapter of this variant does not, ``scores`` how the benchmark average went
+    (see :func:`_scores`).
     """
     passed = {name: row["gate"]["passed"] if row.get("gate") else None for name, row in variants.items()}
-    before = _before(recipe, variant)
-    broken_before = [name for name in before if passed[name] is False]
-    if passed[variant] is False:
-        if broken_before:
-            return _said("unrepaired", broken_before[-1], variant, recipe, variants, evidence)
+    judged = [name for name in _before(recipe, variant) if passed[name] is not None]
+    broken = judged[-1] if judged and passed[judged[-1]] is False else None
+    if passed[variant] is None or (passed[variant] and broken is None):
+        return None
+    if passed[variant]:
+        said = _said("repaired", broken or variant, variant, recipe, variants, evidence)
+    elif broken is not None:
+        said = _said("unrepaired", broken, variant, recipe, variants, evidence)
+    else:
         repaired = [name for name in variants if variant in _before(recipe, name) and passed[name]]
-        return _said("lost", variant, repaired[0] if repaired else None, recipe, variants, evidence)
-    if broken_before:
-        return _said("repaired", broken_before[-1], variant, recipe, variants, evidence)
-    return None
+        said = _said("lost", variant, repaired[0] if repaired else None, recipe, variants, evidence)
+    return {**said, "adapter_fails": _fails(evidence, variant, _form(evidence, variant, "adapter"))}
 
 
 def _before(recipe: Recipe, variant: str) -> list[str]:
@@ -67,6 +72,7 @@ def _said(
         "repaired": variants[mended] if mended is not None else None,
         "stages": stages,
         "worse": _worse(evidence, broken),
+        "base_fails": _fails(evidence, broken, _base(evidence)),
         "scores": {
             "broken": _scores(evidence, "base-scores", f"evaluate[{broken}]"),
             "repaired": _scores(evidence, f"evaluate[{broken}]", f"evaluate[{mended}]") if mended else None,
@@ -74,34 +80,49 @@ def _said(
     }
 
 
+def _base(evidence: Evidence) -> Mapping[str, Any] | None:
+    """The base's stop rate; None: not measured."""
+    return ((evidence.get("base-stopping", "stopping.json") or {}).get("forms") or {}).get("base")
+
+
+def _form(evidence: Evidence, variant: str, form: str) -> Mapping[str, Any] | None:
+    """The stop rate of a form of ``variant``; None: not measured."""
+    return ((evidence.get(f"stopping[{variant}]", "stopping.json") or {}).get("forms") or {}).get(form)
+
+
+def _fails(evidence: Evidence, variant: str, form: Mapping[str, Any] | None) -> bool:
+    """Whether ``form`` (a stop rate) stays below what the gate asks of ``variant``."""
+    gate = ((evidence.get("gate", "gates.json") or {}).get("variants") or {}).get(variant)
+    return bool(form and gate and form["rate"] < gate["threshold"])
+
+
 def _worse(evidence: Evidence, variant: str) -> bool:
     """Whether a published form of ``variant`` ends its answers less often than the base.
 
-    So it counts where its whole 95 % interval lies below the base's; where either was not measured, it counts too.
+    So it counts where the whole 95 % interval of the difference lies below zero; where either was not measured, it
+    counts too.
     """
-    base = ((evidence.get("base-stopping", "stopping.json") or {}).get("forms") or {}).get("base")
-    forms = (evidence.get(f"stopping[{variant}]", "stopping.json") or {}).get("forms") or {}
-    if not base or not all(forms.get(form) for form in _PUBLISHED):
+    base, forms = _base(evidence), [_form(evidence, variant, form) for form in _PUBLISHED]
+    if not base:
         return True
-    return any(forms[form]["high"] < base["low"] for form in _PUBLISHED)
+    return any(not form or difference(_counts(form), _counts(base))[1] < 0 for form in forms)
+
+
+def _counts(form: Mapping[str, Any]) -> tuple[int, int]:
+    return int(form["stopped"]), int(form["prompts"])
 
 
 def _scores(evidence: Evidence, before: str, after: str) -> str | None:
     """How the average of ``after`` stands to that of ``before``: 'rose', 'fell', 'within', or None: not measured.
 
-    'within': the difference is no larger than the standard error of the difference, the two taken as independent.
+    'within': the difference is no more than the noise (:func:`hubkit.evals.compare`), or nothing.
     """
-    averages: list[Average] = []
-    for step in (before, after):
-        results = evidence.results(step)
-        if results is None or results.average.value is None:
-            return None
-        averages.append(results.average)
-    first, second = averages
-    difference = (second.value or 0.0) - (first.value or 0.0)
-    if first.stderr is not None and second.stderr is not None:
-        if abs(difference) <= math.hypot(first.stderr, second.stderr):
-            return "within"
-    elif difference == 0:
+    first, second = evidence.results(before), evidence.results(after)
+    if first is None or second is None:
+        return None
+    found = compare(first, second).average
+    if found.value is None:
+        return None
+    if found.exceeds is False or not found.value:
         return "within"
-    return "rose" if difference > 0 else "fell"
+    return "rose" if found.value > 0 else "fell"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hubkit.cards.measured import wrap
 from hubkit.chat import special_tokens
 from hubkit.evals.results import RAW_FILE, RESULTS_FILE, Results, parse_results
 
@@ -29,11 +30,21 @@ class Evidence:
     template: str
     tokens: Mapping[str, str] = field(default_factory=dict)
     question: str | None = None
+    derived: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False, compare=False)
+    """Files that are computed for a card from the others, in the same shape; the card's step keeps them."""
     _parsed: dict[str, Results] = field(default_factory=dict, repr=False, compare=False)
+    _wrapped: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False, compare=False)
 
     def get(self, step: str, name: str) -> Any:
         """The file ``name`` of ``step``; None when the step did not run or made no such file."""
-        return self.files.get(step, {}).get(name)
+        return {**self.files.get(step, {}), **self.derived.get(step, {})}.get(name)
+
+    def wrapped(self) -> dict[str, dict[str, Any]]:
+        """The files, with every number as one that knows its place: made once, for the cards of all variants."""
+        if not self._wrapped:
+            for step, made in self.files.items():
+                self._wrapped[step] = {name: wrap(value, step, name) for name, value in made.items()}
+        return self._wrapped
 
     def results(self, step: str) -> Results | None:
         """The benchmark results of ``step``; None when it was not measured."""

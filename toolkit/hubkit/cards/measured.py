@@ -100,9 +100,17 @@ def parameters(value: float) -> str:
     return f"{decimals(value / 1e6, 2)} M" if value >= 1e6 else f"{value:,}"
 
 
+def signed(value: float) -> str:
+    """A difference of scores, with four decimals and its sign: '+0.0122', '-0.0061', '0.0000'."""
+    shown = decimals(value, 4)
+    return f"+{shown}" if float(shown) > 0 else shown.replace("-", "") if not float(shown) else shown
+
+
 FORMATS: Mapping[str, Callable[[float], str]] = {
     "percent": percent,
     "score": lambda value: decimals(value, 4),
+    "signed": signed,
+    "hundred": lambda value: decimals(float(Decimal(repr(float(value))) * 100), 2),
     "short": lambda value: f"{value:.3g}",
     "count": lambda value: f"{value:,}",
     "whole": lambda value: f"{int(decimals(value, 0)):,}",

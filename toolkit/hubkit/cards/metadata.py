@@ -23,7 +23,7 @@ class Score:
     split: str | None
     metric: str
     value: Measured
-    shots: Measured
+    shots: Measured | None
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Metadata:
     datasets: Sequence[str]
     tags: Sequence[str]
     scores: Sequence[Score] = field(default=())
+    licence_name: str | None = None
+    licence_link: str | None = None
 
 
 def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]:
@@ -63,7 +65,7 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
             dataset_name=score.task,
             dataset_config=score.config,
             dataset_split=score.split,
-            dataset_args={"num_few_shot": said(score.shots, "plain")},
+            dataset_args={"num_few_shot": said(score.shots, "plain")} if score.shots else None,
             metric_type=score.metric,
             metric_name=f"{score.metric} ({score.task})",
             metric_value=said(score.value, "score"),
@@ -72,6 +74,8 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
     ]
     card = ModelCardData(
         license=metadata.licence,
+        license_name=metadata.licence_name,
+        license_link=metadata.licence_link,
         language=list(metadata.language),
         base_model=metadata.base_model,
         base_model_relation=metadata.relation,
@@ -94,15 +98,31 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
 
 def dump_block(plain: Mapping[str, Any]) -> str:
     """Metadata as YAML, without the ``---`` lines."""
-    return yaml.dump(dict(plain), Dumper=_Dumper, sort_keys=False, allow_unicode=True).strip()
+    return dump_plain(dict(plain)).strip()
+
+
+def dump_plain(value: Any) -> str:
+    """Plain values as YAML, by a dumper of which every text can be read back as it was."""
+    try:
+        return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    except UnicodeEncodeError:  # libyaml writes no half of a surrogate pair; Python's emitter escapes it
+        return str(yaml.dump(value, Dumper=_SlowDumper, sort_keys=False, allow_unicode=True))
 
 
 # PyYAML's other styles fold these, and the text that is read back is another.
 _FOLDED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 
 
-class _Dumper(yaml.SafeDumper):
+_SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml, where PyYAML was built with it
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Dumper(_SafeDumper):  # type: ignore[misc]
     """PyYAML's safe dumper that writes words with line ends or control characters in double quotes."""
+
+
+class _SlowDumper(yaml.SafeDumper):
+    """The same in Python."""
 
 
 def _word(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -110,20 +130,35 @@ def _word(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _word)
+_SlowDumper.add_representer(str, _word)
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader that refuses a key given twice."""
+class _Once:
+    """A loader that refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping; a ConstructorError when a key stands twice."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        loader: Any = super()
+        keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
         for place, key in enumerate(keys):
             if key in keys[:place]:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", node.value[place][0].start_mark
                 )
-        return super().construct_mapping(node, deep)
+        made: dict[Any, Any] = loader.construct_mapping(node, deep)
+        return made
+
+
+class _Loader(_Once, _SafeLoader):  # type: ignore[misc]
+    """PyYAML's safe loader by libyaml."""
+
+
+class _SlowLoader(_Once, yaml.SafeLoader):
+    """The same in Python."""
+
+
+# Half of a surrogate pair, escaped: Python's loader reads it, libyaml does not.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_block(text: str) -> dict[str, Any] | None:
@@ -136,7 +171,7 @@ def read_block(text: str) -> dict[str, Any] | None:
     found = REGEX_YAML_BLOCK.search(text)
     if not found:
         return None
-    value = yaml.load(found[2], Loader=_Loader)
+    value = yaml.load(found[2], Loader=_SlowLoader if _HALF.search(found[2]) else _Loader)
     if value is None:
         return {}
     if not isinstance(value, Mapping):

@@ -29,7 +29,8 @@ def placeholder(recipe: Recipe) -> Evidence:
         "base": {
             "base.json": {
                 "repo": recipe.base.repo, "commit": _COMMIT, "revision": recipe.base.revision, "parameters": 1,
-                "dtype": recipe.base.dtype, "architecture": "AnyForCausalLM", "turn_end": turn_end, "licence": None,
+                "dtype": recipe.base.dtype, "architecture": "AnyForCausalLM", "turn_end": turn_end,
+                "licence": "unknown",
             }
         },
         "data": {"data.json": _data(recipe)},

@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import FileSystemLoader, StrictUndefined, Undefined
+from jinja2 import (
+    BaseLoader,
+    ChoiceLoader,
+    FileSystemLoader,
+    FunctionLoader,
+    PrefixLoader,
+    StrictUndefined,
+    TemplateError,
+    TemplateSyntaxError,
+    Undefined,
+)
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hubkit.cards import escape
+from hubkit.cards.edits import settled
 from hubkit.cards.measured import FORMATS, CardError, Measured, Number, value_of
 from hubkit.cards.metadata import front_matter
+from hubkit.config import Recipe
+from hubkit.errors import UsageError
 from hubkit.files import resource_dir
 
 MODEL_CARD, ADAPTER_CARD = "README.md", "adapter-README.md"
-TEMPLATES = {MODEL_CARD: "model.md.jinja", ADAPTER_CARD: "adapter.md.jinja"}
+SPACE_CARD, DATASET_CARD = "space-README.md", "dataset-README.md"
+TEMPLATES = {
+    MODEL_CARD: "model.md.jinja",
+    ADAPTER_CARD: "adapter.md.jinja",
+    SPACE_CARD: "space.md.jinja",
+    DATASET_CARD: "dataset.md.jinja",
+}
+OURS = "hubkit"
+"""The folder under which a recipe's templates find ours: ``{% extends "hubkit/model.md.jinja" %}``."""
 _MARK = re.compile("\x00([nf])([0-9]+)\x00")
+_BEGIN = re.compile(r"(<!-- hubkit:begin \S+ -->\n)\n")
 _EMPTY = re.compile(r"<!-- hubkit:begin (\S+) -->\n+<!-- hubkit:end \1 -->\n*")
 
 
@@ -34,7 +56,12 @@ class Rendered:
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, in which a measured number has no attributes."""
+    """The sandbox, in which a measured number has no attributes, and what was rendered once may be printed again."""
+
+    @staticmethod
+    def concat(parts: Iterable[str]) -> escape.Safe:
+        """The pieces of a block, a macro or a template (`super()`, `caller()`): each has passed a filter already."""
+        return escape.Safe("".join(parts))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Refuse every attribute of a :class:`Measured`, and what the sandbox refuses."""
@@ -136,10 +163,17 @@ def _recording(name: str) -> Callable[..., escape.Safe]:
 
 
 @cache
-def environment(templates: Path) -> ImmutableSandboxedEnvironment:
-    """The sandbox for the templates in the folder ``templates``, with our filters and no others. Compiled once."""
+def environment(templates: Path, own: Path | None = None) -> ImmutableSandboxedEnvironment:
+    """The sandbox for the templates in the folder ``templates``, with our filters and no others. Compiled once.
+
+    ``own`` is a recipe's: a folder of templates that are found before ours, or one file, the model card's.
+    """
+    ours = FileSystemLoader(templates)
+    loaders: list[BaseLoader] = [ours, PrefixLoader({OURS: ours})]
+    if own is not None:
+        loaders.insert(0, FileSystemLoader(own) if own.is_dir() else _one_file(own))
     made = _Environment(
-        loader=FileSystemLoader(templates),
+        loader=ChoiceLoader(loaders),
         undefined=StrictUndefined,
         autoescape=False,
         trim_blocks=True,
@@ -159,6 +193,34 @@ def environment(templates: Path) -> ImmutableSandboxedEnvironment:
     return made
 
 
+def own_templates(recipe: Recipe, folder: Path) -> Path | None:
+    """The recipe's own templates, which ``card.template`` names; its files stand in ``folder``.
+
+    UsageError when there are none of that name.
+    """
+    if recipe.card.template is None:
+        return None
+    found = folder / recipe.card.template
+    if not found.exists():
+        raise UsageError(
+            f"There is no card template {recipe.card.template!r} beside the recipe.",
+            hint="Mend `card.template`: it names a Jinja file, or a folder of them.",
+        )
+    return found
+
+
+def _one_file(path: Path) -> BaseLoader:
+    """The file ``path`` as the template of the model card."""
+
+    def load(name: str) -> tuple[str, str, Callable[[], bool]] | None:
+        if name != TEMPLATES[MODEL_CARD]:
+            return None
+        made = path.stat().st_mtime_ns
+        return path.read_text(encoding="utf-8"), str(path), lambda: path.stat().st_mtime_ns == made
+
+    return FunctionLoader(load)
+
+
 def unwrapped(body: str) -> str:
     """``body`` with each paragraph on one line, no two empty lines in a row and no empty region.
 
@@ -175,7 +237,7 @@ def unwrapped(body: str) -> str:
             lines.append(line if line.strip() else "")
         fenced = fenced != fence
         joins = prose
-    return _EMPTY.sub("", "\n".join(lines)).strip() + "\n"
+    return _BEGIN.sub(r"\1", _EMPTY.sub("", "\n".join(lines))).strip() + "\n"
 
 
 @cache
@@ -183,20 +245,51 @@ def _templates() -> Path:
     return resource_dir("card_templates")
 
 
-def render_card(context: Mapping[str, Any], which: str = MODEL_CARD, *, templates: Path | None = None) -> Rendered:
+def render_card(
+    context: Mapping[str, Any], which: str = MODEL_CARD, *, templates: Path | None = None, own: Path | None = None
+) -> Rendered:
     """The card ``which`` (``MODEL_CARD`` or ``ADAPTER_CARD``) of ``context`` (see :func:`hubkit.cards.build_context`).
 
-    Raises CardError, or Jinja's UndefinedError and SecurityError, when a template is wrong.
+    ``own`` are a recipe's templates (see :func:`environment`); UsageError when one is wrong. A mistake in ours raises
+    CardError, or Jinja's UndefinedError and SecurityError.
     """
+    body, recorder = _body(context, which, templates or _templates(), own)
+    block, metadata, in_metadata = front_matter(context["metadata"][which])
+    head = f"---\n{block}\n---\n\n"
+    text, numbers = recorder.finish(body, len(head))
+    return Rendered(head + text, metadata, (*in_metadata, *numbers))
+
+
+def render_body(context: Mapping[str, Any], which: str, start: int) -> tuple[str, list[Number]]:
+    """The text of the card ``which`` without metadata, and its numbers, their places counted from ``start``."""
+    body, recorder = _body(context, which, _templates(), None)
+    return recorder.finish(body, start)
+
+
+def _body(context: Mapping[str, Any], which: str, templates: Path, own: Path | None) -> tuple[str, _Recorder]:
     if which != MODEL_CARD:
-        context = {**context, "pictures": dict.fromkeys(context["pictures"])}
+        context = {**context, "pictures": dict.fromkeys(context.get("pictures", {}))}
     recorder = _Recorder()
     token = _RECORDER.set(recorder)
     try:
-        body = environment(templates or _templates()).get_template(TEMPLATES[which]).render(context)
+        body = unwrapped(environment(templates, own).get_template(TEMPLATES[which]).render(context))
+    except (TemplateError, CardError, TypeError, ValueError, KeyError, ArithmeticError) as error:
+        if own is None or (not isinstance(error, TemplateError | CardError) and not _is_own(error, own)):
+            raise
+        line = f", line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
+        raise UsageError(
+            f"The recipe's card template {own.name}{line}: {' '.join(str(error).split())}",
+            hint="Numbers are printed by the filter `measured`, words by `md`, `code` and the like.",
+        ) from error
     finally:
         _RECORDER.reset(token)
-    block, metadata, in_metadata = front_matter(context["metadata"][which])
-    head = f"---\n{block}\n---\n\n"
-    text, numbers = recorder.finish(unwrapped(body), len(head))
-    return Rendered(head + text, metadata, (*in_metadata, *numbers))
+    return (body if own is None else settled(body)), recorder
+
+
+def _is_own(error: BaseException, own: Path) -> bool:
+    """Whether ``error`` was raised while a template of ``own`` was rendered."""
+    found, trace = False, error.__traceback__
+    while trace is not None:
+        found = found or Path(trace.tb_frame.f_code.co_filename).is_relative_to(own)
+        trace = trace.tb_next
+    return found

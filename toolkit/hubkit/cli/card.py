@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import click
 
-from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, gather, placeholder, render_card
+from hubkit.cards import (
+    ADAPTER_CARD,
+    MODEL_CARD,
+    build_context,
+    dataset_card,
+    gather,
+    own_templates,
+    placeholder,
+    render_card,
+)
 from hubkit.cli.card_run import run
 from hubkit.cli.common import find_recipe, hub_option, last_desk, output_of, speaks
 from hubkit.cli.tables import tables_command
@@ -29,9 +38,10 @@ card.add_command(tables_command)
 @click.argument("recipe", required=False)
 @click.option("--variant", default=MAIN, show_default=True, help="The branch whose card is rendered.")
 @click.option("--adapter", is_flag=True, help="The adapter's card instead of the model's.")
+@click.option("--dataset", is_flag=True, help="The card of the held-out prompts instead: data that was derived.")
 @hub_option
 @speaks
-def render(recipe: str | None, variant: str, adapter: bool, hub_name: str | None) -> None:
+def render(recipe: str | None, variant: str, adapter: bool, dataset: bool, hub_name: str | None) -> None:
     """Print the card of a variant from the last run of RECIPE.
 
     What is not measured yet is filled with placeholders, and said so on standard error.
@@ -50,7 +60,11 @@ def render(recipe: str | None, variant: str, adapter: bool, hub_name: str | None
     if not measured:
         output.warn("not everything is measured yet; the numbers on this card are placeholders.")
     evidence = gather(inputs, variant) if measured else placeholder(found)
-    rendered = render_card(build_context(found, variant, evidence), ADAPTER_CARD if adapter else MODEL_CARD)
+    if dataset:
+        rendered = dataset_card(found, evidence)
+    else:
+        which = ADAPTER_CARD if adapter else MODEL_CARD
+        rendered = render_card(build_context(found, variant, evidence), which, own=own_templates(found, folder))
     if output.mode == "json":
         numbers = [number.to_json() for number in rendered.numbers]
         output.result({"variant": variant, "measured": measured, "text": rendered.text, "numbers": numbers})

@@ -97,7 +97,8 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
         {"branch": name, "stage": variant.stage, "gate": variant.gate, "title": variant.title}
         for name, variant in ((name, found.variants[name]) for name in found.publishing_order())
     ]
-    where = f"{found.repo} ({found.visibility}, {found.licence}) on {hub_name or found.hub}"
+    licence = found.licence or "the licence of its base"
+    where = f"{found.repo} ({found.visibility}, {licence}) on {hub_name or found.hub}"
     order = ", then ".join(f"{item['branch']} (adapter of stage {item['stage']})" for item in branches)
     shown: list[RenderableType] = [
         Text(where, "bold"),

@@ -1,0 +1,77 @@
+"""The cards beside a model's: its Space's, and that of data which a release derives from other data."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from hubkit import __version__
+from hubkit.cards.escape import clean, one_line
+from hubkit.cards.metadata import dump_block
+from hubkit.cards.render import DATASET_CARD, SPACE_CARD, Rendered, render_body
+from hubkit.config import Recipe
+from hubkit.errors import RefusedError
+from hubkit.licences import LICENCES
+
+if TYPE_CHECKING:
+    from hubkit.cards.evidence import Evidence
+    from hubkit.spaces import Facts
+
+
+def space_card(facts: Facts) -> str:
+    """The card of a release's Space: the front matter by which the Hub runs it, and what it is."""
+    from huggingface_hub import SpaceCardData
+
+    data = SpaceCardData(
+        title=one_line(facts.title),
+        sdk="gradio",
+        sdk_version=version("gradio"),
+        python_version=f"{sys.version_info.major}.{sys.version_info.minor}",
+        app_file="app.py",
+        models=[facts.repo],
+        license=facts.licence,
+        colorFrom="indigo",
+        colorTo="gray",
+        short_description="Talk to each revision and compare them",
+    )
+    revisions = [{"name": item.name, "title": clean(item.title), "commit": item.commit} for item in facts.revisions]
+    context = {"title": clean(facts.title), "repo": facts.repo, "revisions": revisions}
+    return _card(data.to_dict(), context, SPACE_CARD).text  # type: ignore[no-untyped-call]
+
+
+def dataset_card(recipe: Recipe, evidence: Evidence) -> Rendered:
+    """The card of the prompts that the release of ``recipe`` held out (``prompts.jsonl`` of its data step).
+
+    RefusedError when the data step has not run.
+    """
+    from huggingface_hub import DatasetCardData
+
+    data = evidence.wrapped().get("data", {}).get("data.json") or {}
+    if not data.get("prompts"):
+        raise RefusedError("No prompts were held out yet.", hint="Run the release first.")
+    sources = ((data.get("sets") or {}).get(data["prompts"]["set"]) or {}).get("sources") or []
+    licences = list(dict.fromkeys(source["licence"] for source in sources if source.get("licence") in LICENCES))
+    context = {
+        "title": clean(recipe.card.title),
+        "repo": recipe.repo,
+        "prompts": data["prompts"],
+        "sources": [{**source, "dropped": list((source.get("dropped") or {}).items())} for source in sources],
+        "hubkit": __version__,
+    }
+    metadata = DatasetCardData(
+        pretty_name=f"Held-out prompts of {one_line(recipe.card.title)}",
+        language=list(recipe.card.language),
+        license=licences or None,
+        source_datasets=list(dict.fromkeys(source["repo"] for source in sources)),
+        task_categories=["text-generation"],
+        tags=["hubkit"],
+    )
+    return _card(metadata.to_dict(), context, DATASET_CARD)  # type: ignore[no-untyped-call]
+
+
+def _card(metadata: Mapping[str, Any], context: Mapping[str, Any], which: str) -> Rendered:
+    head = f"---\n{dump_block(metadata)}\n---\n\n"
+    text, numbers = render_body(context, which, len(head))
+    return Rendered(head + text, metadata, tuple(numbers))
