@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, gather, placeholder, render_card
+from hubkit.cli.card_lint import lint
 from hubkit.cli.card_run import run
 from hubkit.cli.common import find_recipe, hub_option, last_desk, output_of, speaks
 from hubkit.config import MAIN
@@ -18,6 +19,7 @@ def card() -> None:
     """Render model cards from what was measured; look at anybody's, and run what they show."""
 
 
+card.add_command(lint)
 card.add_command(run)
 
 
