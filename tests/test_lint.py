@@ -183,6 +183,10 @@ def test_rows_and_columns_of_averages() -> None:
     assert not of(rows.format("**0.80**"), "average")
     (fault,) = of(rows.format("0.85"), "average")
     assert fault.line == 8 and "the column 'ours' gives 0.8" in fault.what
+    rescaled = rows.replace("| a |", "| leaderboard_bbh |").replace("| b |", "| leaderboard_gpqa |")
+    assert not of(rescaled.format("0.33"), "average"), "not a mean of what stands there"
+    alone = "| Task | Score |\n|---|---|\n| a | 0.70 |\n| Average | 0.71 |\n"
+    assert not of(alone.replace("0.71", "0.70"), "average") and len(of(alone.replace("0.71", "0.75"), "average")) == 1
     columns = "| Model | Params | X | Y | Average |\n|---|---|---|---|---|\n"
     columns += "| m | 7 | 10.0 | 20.0 | {} |\n| n | 7 | - | 20 | 20 |\n"
     assert not of(columns.format("15.0"), "average")

@@ -179,7 +179,13 @@ def _fault(document: Document, line: int, stated: _Figure, mean: _Mean, of: str)
 
 
 def _rows(document: Document, table: Table) -> Iterator[Fault]:
-    """A row 'Average': the mean of the figures above it, column by column."""
+    """A row 'Average': the mean of the figures above it, column by column.
+
+    The Open LLM Leaderboard's second version rescales each benchmark before it takes the mean, which cannot be done
+    from rounded figures.
+    """
+    if any(row.cells and row.cells[0].startswith("leaderboard_") for row in table.rows):
+        return
     if metrics_of(table):
         yield from _metric_rows(document, table)
         return
@@ -192,7 +198,7 @@ def _rows(document: Document, table: Table) -> Iterator[Fault]:
             stated = _Figure.of(row.cells[place])
             held = [item.cells[place] for item in above if place < len(item.cells) and item.cells[place]]
             parts = [figure for figure in map(_Figure.of, held) if figure]
-            if stated and len(parts) > 1 and len(parts) == len(held):
+            if stated and parts and len(parts) == len(held):
                 mean = _Mean("mean of the rows above it", tuple(parts))
                 if not stated.is_mean(parts, mean.value):
                     yield _fault(document, row.line, stated, mean, f"the column {table.heads[place]!r}")
