@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+from hubkit.cards.validate import refusals
 from hubkit.lint.document import Document
 from hubkit.lint.finding import Fault
 from hubkit.names import repo_id_problem
-from hubkit.server.metadata import check
 
 _RELATIONS = ("adapter", "finetune", "merge", "quantized")
-_MOST = 120
+_OWN_RULES = frozenset({"base_model", "base_model_relation"})
+_MOST = 300
 
 Lookup = Callable[[str], Mapping[str, Any] | None]
 """The metadata of a repo's card: {} when there is such a repo and its card says nothing, None when there is none."""
@@ -19,22 +20,18 @@ Lookup = Callable[[str], Mapping[str, Any] | None]
 
 def find(document: Document) -> Iterator[Fault]:
     """What the front matter shows by itself."""
-    for problem in check(document.text, "model")[0]:
-        said = problem if len(problem) <= _MOST else problem[:_MOST].rpartition(",")[0] + ", ...]"
-        yield Fault(
-            "front-matter", document.path, document.line_of(problem.split('"')[1] if '"' in problem else "-"),
-            f"The Hub refuses the front matter: {said}.", "Mend it; the Hub's words say how.",
-        )  # fmt: skip
+    for key, problem in refusals(document.text):
+        if key not in _OWN_RULES:
+            said = problem if len(problem) <= _MOST else f"{problem[:_MOST]}..."
+            yield Fault(
+                "front-matter", document.path, document.line_of(key), f"The Hub refuses the front matter. {said}",
+                "Mend the value, or leave the key out.",
+            )  # fmt: skip
     licence = document.metadata.get("license")
     if not licence:
         yield Fault(
             "licence-missing", document.path, 1, "The front matter names no licence.",
             "Write `license:` with the Hub's identifier; that of the base, unless you may choose another.",
-        )  # fmt: skip
-    elif licence == "other" and not document.metadata.get("license_name"):
-        yield Fault(
-            "licence-missing", document.path, document.line_of("license"), "The licence 'other' has no name.",
-            "Write `license_name` and `license_link`.",
         )  # fmt: skip
     line = document.line_of("base_model")
     for base in bases(document):

@@ -31,6 +31,11 @@ class Place:
     embedded: bool = False
     token: str | None = field(default=None, repr=False)
 
+    @property
+    def cache(self) -> Path:
+        """Where the blocks' downloads are kept."""
+        return self.folder / "hf" / "hub"
+
     def environment(self) -> dict[str, str]:
         """The whole environment of the blocks. The cache of models is one for all of them: each loads the same."""
         home = self.folder / "home"
