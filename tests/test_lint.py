@@ -164,6 +164,22 @@ def test_an_average_is_that_of_its_own_section() -> None:
     assert not of(f"# A\n{HARNESS}\n# Other\n\nAverage: 0.1\n", "average"), "no table of its own"
 
 
+def test_averages_of_logs_that_were_pasted_in_a_hurry() -> None:
+    """Shapes met in published logs: a header after the fence's marks, a table that begins there, lines run together."""
+    body = HARNESS.strip()
+    after = f"```hf-causal (pretrained=a/b), num_fewshot: 0\n{body}\n```\nAverage: {{}}\n"
+    at_once = f"```{body}\n```\nAverage: {{}}\n"
+    for text in (after, at_once):
+        assert not of(text.format("84.60"), "average") and len(of(text.format("80.00"), "average")) == 1
+    first, second, *rest = body.split("\n")
+    together = "\n".join([first, second + "   " + rest[0], *rest[1:]])
+    assert not of(f"```\n{together}\n```\nAverage: 10.0\n", "average"), "the first row is not seen"
+    ran_on = "\n".join([first, second, rest[0] + "   " + rest[1], *rest[2:]])
+    assert not of(f"```\n{ran_on}\n```\nAverage: 10.0\n", "average"), "the second row is not seen"
+    other = f"```\n{body}\n```\nAverage: 0.846\n\nMT-Bench:\nFirst turn - 9.16\nAverage - 9.04"
+    assert not of(other, "average"), "words stand between the two"
+
+
 def test_classic_averages() -> None:
     metrics = (
         "|bigbench_navigate|0|multiple_choice_grade|0.5000|±|0.01|\n|bigbench_geometric_shapes|0|{}|0.2006|±|0.01|"

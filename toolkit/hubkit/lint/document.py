@@ -18,9 +18,28 @@ from markdown_it.token import Token
 from hubkit.cards.metadata import read_block
 from hubkit.snippets.blocks import Block, extract, without_front_matter
 
+_RULED = re.compile(r"^\s*\|.*\|\s*\n\s*\|[-:| ]+\|", re.MULTILINE)
+_PIPE = re.compile(r"(?<!\\)\|")
 _LABEL = 80
 """Characters up to which a paragraph directly before a table is its title."""
-_TEXT = frozenset({"", "text", "txt", "markdown", "md", "plaintext"})
+_CODE = frozenset(
+    {
+        "python",
+        "py",
+        "python3",
+        "pycon",
+        "json",
+        "yaml",
+        "yml",
+        "sh",
+        "bash",
+        "shell",
+        "console",
+        "jinja",
+        "diff",
+        "sql",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -33,13 +52,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. ``section`` numbers the headings before it, ``labels`` are what may be its title, nearest first."""
+    """A table. ``section`` numbers the headings before it, ``labels`` are what may be its title, nearest first.
+
+    ``damaged``: a row has more cells than there are heads, as when lines ran together, so that some are not seen.
+    """
 
     line: int
     section: int
     heads: tuple[str, ...]
     rows: tuple[Row, ...]
     labels: tuple[str, ...]
+    damaged: bool = False
+
+    @property
+    def last(self) -> int:
+        """Its last line."""
+        return max((row.line for row in self.rows), default=self.line + 1)
 
 
 @dataclass(frozen=True)
@@ -119,10 +147,12 @@ class _Reader:
         self.section = 0
         self.heading = ""
         self.before = ""
+        self.lines: list[str] = []
 
     def read(self, text: str, offset: int) -> None:
         """Add what is in ``text``, the line 1 of which is the line ``offset`` + 1 of the card."""
         tokens = MarkdownIt("commonmark").enable("table").parse(text)
+        around, self.lines = self.lines, text.splitlines()
         index = 0
         while index < len(tokens):
             token = tokens[index]
@@ -141,6 +171,7 @@ class _Reader:
                 self._inline(token, line)
                 self.before = words_of(token)
             index += 1
+        self.lines = around
 
     def _table(self, tokens: Sequence[Token], index: int, offset: int) -> int:
         start, row_line = index, 0
@@ -159,14 +190,19 @@ class _Reader:
         line = offset + ((tokens[start].map or [0])[0]) + 1
         titles = [self.before] if len(self.before) <= _LABEL else []
         labels = tuple(label for label in (*titles, self.heading) if label)
-        self.document.tables.append(Table(line, self.section, rows[0].cells, tuple(rows[1:]), labels))
+        heads, lines = rows[0].cells, self.lines
+        damaged = any(_PIPE.subn("", lines[row.line - offset - 1])[1] > len(heads) + 1 for row in rows[1:])
+        self.document.tables.append(Table(line, self.section, heads, tuple(rows[1:]), labels, damaged))
         return index
 
     def _fence(self, token: Token, line: int) -> None:
         language = token.info.strip().split(" ")[0].lower()
         self.document.fences.append(Fence(line, language, token.content))
-        if language in _TEXT and re.search(r"^\s*\|.*\|\s*\n\s*\|[-:| ]+\|", token.content, re.MULTILINE):
-            self._inside(token.content, line)
+        content = token.content
+        if token.info.lstrip().startswith("|"):  # the table begins where the fence does
+            content, line = f"{token.info}\n{content}", line - 1
+        if language not in _CODE and _RULED.search(content):
+            self._inside(content, line)
 
     def _inside(self, content: str, line: int) -> None:
         """The tables of a fence, and what stands between them; no heading is in there, only a '#'."""

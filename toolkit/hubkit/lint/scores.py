@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -134,7 +134,7 @@ class _Mean:
 def means(table: Table) -> list[_Mean]:
     """The averages that a table of metrics may have, the classic rule's first; empty for a table of another kind."""
     tasks = metrics_of(table)
-    if not tasks:
+    if not tasks or table.damaged:
         return []
     found = []
     for rule in (*_CLASSIC, "acc", "acc_norm"):
@@ -184,7 +184,7 @@ def _rows(document: Document, table: Table) -> Iterator[Fault]:
     The Open LLM Leaderboard's second version rescales each benchmark before it takes the mean, which cannot be done
     from rounded figures.
     """
-    if any(row.cells and row.cells[0].startswith("leaderboard_") for row in table.rows):
+    if table.damaged or any(row.cells and row.cells[0].startswith("leaderboard_") for row in table.rows):
         return
     if metrics_of(table):
         yield from _metric_rows(document, table)
@@ -249,22 +249,28 @@ def _statements(document: Document) -> Iterator[Fault]:
         figure = _Figure.of(found["value"]) if found else None
         if found is None or figure is None:
             continue
-        table = _table_of(document.tables, line, section, named_suites(found["of"]))
+        table = _table_of(document, line, section, named_suites(found["of"]))
         if table is not None:
             yield from _held(document, line, figure, table)
 
 
-def _table_of(tables: Sequence[Table], line: int, section: int, named: frozenset[str]) -> Table | None:
-    """The table that a statement is about: of the suite that it names, else the nearest of its section."""
-    fitting = [table for table in tables if metrics_of(table)]
+def _table_of(document: Document, line: int, section: int, named: frozenset[str]) -> Table | None:
+    """The table that a statement is about: the one of the suite that it names, else the one next to it.
+
+    Next to it: with no words between the two, but other statements.
+    """
+    fitting = [table for table in document.tables if metrics_of(table)]
     if named:
-        fitting = [table for table in fitting if named & _about(table)]
-        same: Mapping[bool, list[Table]] = {True: [table for table in fitting if table.section == section]}
-        fitting = same[True] or fitting
-    else:
-        fitting = [table for table in fitting if table.section == section]
-    before = [table for table in fitting if table.line <= line]
-    return before[-1] if before else fitting[0] if fitting else None
+        fitting = [table for table in fitting if table.section == section and named & _about(table)]
+        return fitting[-1] if fitting else None
+    words = [item.line for item in document.prose if item.text and not _STATED.fullmatch(item.text)]
+    for table in reversed(fitting):
+        if table.last <= line and not any(table.last < at < line for at in words):
+            return table
+    for table in fitting:
+        if line < table.line and not any(line < at < table.line for at in words):
+            return table
+    return None
 
 
 def _about(table: Table) -> frozenset[str]:
