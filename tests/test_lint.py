@@ -240,6 +240,7 @@ def test_no_placeholders(text: str) -> None:
         ("It lies in /home/anna/out.", True),
         ("```python\nload('/Users/anna/model')\n```", True),
         (r"Saved to C:\Users\anna\model", True),
+        ("python prepare.py --out ~/data/x", False),
         ("docker run -v ~/.cache/huggingface:/root/.cache/huggingface x", False),
         ("See https://example.org/home/anna/x and /path/to/model, in /tmp/x.", False),
     ],
@@ -258,6 +259,8 @@ def test_local_paths(text: str, found: bool) -> None:
         (f"Scores fell.\n{HARNESS}", True),
         (f"Scores fell.\n\n# v0\n{HARNESS}\n# v1\n{HARNESS}", False),
         ("Lower the temperature for better answers.", False),
+        ("A reward is lower when the evaluation is stricter; training time drops.", False),
+        ("At the cost of some benchmark scores it stops.", True),
     ],
 )
 def test_scores_that_are_only_told_about(text: str, found: bool) -> None:
@@ -403,6 +406,22 @@ def test_the_command(hub: Running, tmp_path: Path) -> None:
         assert done.returncode == 2 and words in done.stderr
     done = hubkit("card", "lint", str(CARDS / "seed.md"), home=tmp_path / "home")
     assert "Not checked: The base and its licence were not looked up" in done.stdout, "no Hub runs"
+
+
+@pytest.mark.parametrize(
+    ("own", "base", "found"),
+    [
+        ("mit", "mit", []),
+        ("mit", "cc-by-nc-4.0", ["licence-mismatch"]),
+        ("other\nlicense_name: llama3", "other\nlicense_name: llama3", []),
+        ("other\nlicense_name: mine", "other\nlicense_name: llama3", ["licence-mismatch"]),
+    ],
+)
+def test_licences_of_the_base(hub: Running, tmp_path: Path, own: str, base: str, found: list[str]) -> None:
+    connected = with_base(hub, tmp_path, "me/base", base)
+    text = f"---\nlicense: {own}\nbase_model: [me/base]\n---\n"
+    report = lint(FolderSource(folder(tmp_path / "m", text)), connected)
+    assert [fault.rule for fault in report.faults] == found
 
 
 def test_a_repo_is_read_at_its_revision(hub: Running, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from textwrap import dedent
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hubkit.snippets import Card, Limits, Outcome, Pin, Place, extract, run_cards
 from hubkit.snippets.blocks import Imports, with_what_it_needs
@@ -90,6 +92,17 @@ def test_a_branch_becomes_the_commit_wherever_it_is_a_revision() -> None:
     assert revision_of('ask(model="me/model@dpo-v0")') == "dpo-v0"
     assert names_repo(source, "me/model") and not names_repo(source, "me/mod")
     assert pinned("revision = (", PIN) == ("revision = (", 0)
+
+
+@given(st.text(min_size=1, max_size=30), st.text(max_size=10))
+def test_any_branch_is_exchanged_and_nothing_else(branch: str, before: str) -> None:
+    pin = Pin("me/model", branch, "c" * 40)
+    source = f"a = {before!r}; repo, revision = 'me/model', {branch!r}; b = {branch!r}\nc = [{before!r}]\n"
+    changed, count = pinned(source, pin)
+    names: dict[str, object] = {}
+    exec(changed, names)
+    assert (names["revision"], names["repo"], names["b"]) == (pin.commit, "me/model", branch)
+    assert (names["a"], names["c"], count) == (before, [before], 1)
 
 
 def test_the_address_of_a_local_server_is_exchanged() -> None:

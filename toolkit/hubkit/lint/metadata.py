@@ -91,9 +91,15 @@ def find_on_hub(document: Document, look_up: Lookup) -> Iterator[Fault]:
                 "base-model", document.path, document.line_of("base_model"), f"The base {base} is not on this Hub.",
                 "Name the repo in which others find it.",
             )  # fmt: skip
-        elif licence and held.get("license") and held["license"] != licence:
+        elif licence and held.get("license") and _licence(held) != _licence(document.metadata):
             yield Fault(
                 "licence-mismatch", document.path, document.line_of("license"),
-                f"The licence is {licence!r}, and that of the base {base} is {held['license']!r}.",
+                f"The licence is {_licence(document.metadata)!r}, and that of the base {base} is {_licence(held)!r}.",
                 "Write the base's licence, unless it lets you choose another.",
             )  # fmt: skip
+
+
+def _licence(metadata: Mapping[str, Any]) -> Any:
+    """The identifier of a licence, or the name of one that has none."""
+    licence = metadata.get("license")
+    return metadata.get("license_name") or licence if licence == "other" else licence

@@ -15,14 +15,14 @@ _PLACEHOLDER = re.compile(
     r"|\[More Information Needed\]|\b(?:results|scores|numbers|benchmarks) coming soon\b"
 )
 _GENERIC = re.compile(
-    r"(?:~|/root|/home/user)/\.cache/\S*|(?<![\w.])/(?:usr|opt|var|tmp|etc|dev)/\S*|/path/to/\S*|/home/(?:user|you|username)/\S*"
+    r"(?<![\w.])(?:~|/(?:usr|opt|var|tmp|etc|dev))/\S*|(?:/root|/home/\w+)/\.cache/\S*|/path/to/\S*"
+    r"|/home/(?:user|you|username)/\S*"
 )
-"""Places that every machine has, and those that stand for the reader's own."""
+"""Places that every machine has, and those that stand for the reader's own, in the text of a card."""
 _FELL = re.compile(
-    r"\b(?:scores?|benchmarks?|evals?|evaluations?|performance|results?)\b[^.]{0,80}?"
-    r"\b(?:lower(?:ed)?|dropp?(?:ed|s)?|drops?|fell|fall(?:en)?|decreased?|reduced|worse(?:ned)?|suffer(?:ed|s)?|regress\w*)\b"
-    r"|\b(?:lower(?:ed|s|ing)?|reduc(?:ed|es|ing)|decreas(?:ed|es|ing)|hurts?|cost)\b[^.]{0,60}?"
-    r"\b(?:scores?|benchmarks?|evals?|evaluations?)\b",
+    r"\b(?:scores?|benchmarks?)\b[^.]{0,60}?"
+    r"\b(?:lower(?:ed)?|dropp?(?:ed|s)?|fell|fall(?:en)?|decreased?|reduced|worse(?:ned)?|suffer(?:ed|s)?|regress(?:ed|es)?)\b"
+    r"|\b(?:lower(?:ed|s|ing)|reduc(?:ed|es|ing)|decreas(?:ed|es|ing)|hurts?|costs?)\b[^.]{0,40}?\b(?:scores?|benchmarks?)\b",
     re.IGNORECASE,
 )
 _FIGURE = re.compile(r"\d+\.\d+|\d+\s?%")
@@ -54,7 +54,7 @@ def _paths(document: Document) -> Iterator[Fault]:
     front = places.front_matter(document.text)
     last = front.count("\n") + 2 if front is not None else 0
     for number, line in enumerate(document.text.splitlines(), 1):
-        words = _GENERIC.sub("", line)
+        words = line if number <= last else _GENERIC.sub("", line)
         in_front = number <= last and places.in_yaml(words) is not None
         if in_front or (number > last and len(words) <= _LONGEST and places.is_place(words)):
             yield Fault(
