@@ -183,6 +183,13 @@ def test_the_environment_is_a_clean_one(tmp_path: Path, monkeypatch: pytest.Monk
     assert Path(home).is_relative_to(tmp_path)
 
 
+def test_the_way_through_a_firewall_is_for_ones_own_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:sesame@proxy:3128")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert {"HTTPS_PROXY", "no_proxy"} <= Place("https://huggingface.co", tmp_path).environment().keys()
+    assert "sesame" not in str(Place("https://huggingface.co", tmp_path, own=False).environment())
+
+
 def test_a_token_is_in_no_output(tmp_path: Path) -> None:
     (outcome,) = run(
         tmp_path, block("import os\nprint('token', os.environ['HF_TOKEN'])\nraise ValueError(os.environ['HF_TOKEN'])")

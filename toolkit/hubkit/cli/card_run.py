@@ -65,7 +65,7 @@ def run(what: str, revision: str, trust: bool, timeout: float, memory: float | N
     output = output_of()
     with (
         tempfile.TemporaryDirectory(prefix="hubkit-card-", ignore_cleanup_errors=True) as folder,
-        place_for(hub, Path(folder), repos) as place,
+        place_for(hub, Path(folder), repos, own=not stranger) as place,
     ):
         outcomes = run_cards(cards, place, limits, lambda words, share: output.say(f"{words} …"))
     passed = all(item.outcome != "failed" for item in outcomes)
