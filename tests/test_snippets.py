@@ -12,6 +12,8 @@ from textwrap import dedent
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hubkit.snippets import Card, Limits, Outcome, Pin, Place, extract, run_cards
 from hubkit.snippets.blocks import Imports, with_what_it_needs
@@ -92,6 +94,17 @@ def test_a_branch_becomes_the_commit_wherever_it_is_a_revision() -> None:
     assert pinned("revision = (", PIN) == ("revision = (", 0)
 
 
+@given(st.text(min_size=1, max_size=30), st.text(max_size=10))
+def test_any_branch_is_exchanged_and_nothing_else(branch: str, before: str) -> None:
+    pin = Pin("me/model", branch, "c" * 40)
+    source = f"a = {before!r}; repo, revision = 'me/model', {branch!r}; b = {branch!r}\nc = [{before!r}]\n"
+    changed, count = pinned(source, pin)
+    names: dict[str, object] = {}
+    exec(changed, names)
+    assert (names["revision"], names["repo"], names["b"]) == (pin.commit, "me/model", branch)
+    assert (names["a"], names["c"], count) == (before, [before], 1)
+
+
 def test_the_address_of_a_local_server_is_exchanged() -> None:
     source = 'c = OpenAI(base_url="http://localhost:8000/v1", api_key="none")  # ü\n'
     assert with_server(source, "http://127.0.0.1:9") == source.replace(
@@ -170,6 +183,13 @@ def test_the_environment_is_a_clean_one(tmp_path: Path, monkeypatch: pytest.Monk
     assert Path(home).is_relative_to(tmp_path)
 
 
+def test_the_way_through_a_firewall_is_for_ones_own_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:sesame@proxy:3128")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert {"HTTPS_PROXY", "no_proxy"} <= Place("https://huggingface.co", tmp_path).environment().keys()
+    assert "sesame" not in str(Place("https://huggingface.co", tmp_path, own=False).environment())
+
+
 def test_a_token_is_in_no_output(tmp_path: Path) -> None:
     (outcome,) = run(
         tmp_path, block("import os\nprint('token', os.environ['HF_TOKEN'])\nraise ValueError(os.environ['HF_TOKEN'])")
@@ -221,8 +241,9 @@ def test_a_block_that_closes_its_output(tmp_path: Path) -> None:
 
 
 def test_a_block_that_kills_its_own_process(tmp_path: Path) -> None:
-    outcomes = run(tmp_path, block("import os\nos.kill(os.getpid(), 9)", "print('next')"))
-    assert outcomes[0].why == "a signal ended it (9)" and outcomes[1].outcome == "passed"
+    outcomes = run(tmp_path, block("import os\nprint('so far', flush=True)\nos.kill(os.getpid(), 9)", "print('next')"))
+    assert outcomes[0].why.startswith("a signal ended it (9)") and outcomes[0].output == "so far"
+    assert outcomes[1].outcome == "passed"
 
 
 def test_blocks_die_with_their_starter(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from releases import REPO, Release, faults, requests
 
+from hubkit.cards import Rendered
 from hubkit.errors import HubkitError, RefusedError
 from hubkit.hub import connect
 from hubkit.server.process import Running
@@ -111,6 +112,33 @@ def test_a_public_repo_gives_blocks_no_token(hub: Running, tmp_path: Path) -> No
     release = staged(hub, tmp_path, main=("import os\nprint('HF_TOKEN' in os.environ)",))
     (block,) = run(release)
     assert block["output"] == "False"
+
+
+def test_the_base_is_not_fetched_once_more(hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    cached = tmp_path / "cache" / "models--them--base"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("b" * 40)
+    held = cached / "snapshots" / ("b" * 40) / "config.json"
+    held.parent.mkdir(parents=True)
+    held.write_text("held")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    show = (
+        "from huggingface_hub import hf_hub_download\nprint(open(hf_hub_download('them/base', 'config.json')).read())"
+    )
+    (block,) = run(staged(hub, tmp_path, main=(show,)))
+    assert block["output"] == "held" and held.read_text() == "held"
+
+
+def test_preflight_names_blocks_that_cannot_run(hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx = Release.on(hub, tmp_path).context("snippets[main]", {})
+    rendered = [Rendered(card("print(message)"), {}, ()), Rendered(card("if True print()"), {}, ())]
+    monkeypatch.setattr(snippets, "render_card", lambda *_: rendered.pop(0))
+    first, second = snippets.check(ctx)
+    assert (first.level, first.exit_code) == ("error", 2)
+    assert first.message == "README.md of main, line 7: The block uses 'message', which nothing defines."
+    assert second.message.startswith("adapter-README.md of main, line 7: The block is not Python: ")
 
 
 def test_preflight_names_what_the_blocks_need(hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 from importlib.util import find_spec
+from pathlib import Path
 
 from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, placeholder, render_card
 from hubkit.errors import ConflictError, HubkitError, RefusedError
 from hubkit.files import write_json
 from hubkit.hub import Hub, connect
+from hubkit.lint import lint_text
 from hubkit.run import Artifact, Context, Finding
-from hubkit.snippets import Card, Limits, Pin, extract, place_for, run_cards
+from hubkit.snippets import Card, Limits, Pin, Place, extract, place_for, run_cards
 from hubkit.snippets.blocks import Imports
 
 VERSION = 1
@@ -29,16 +31,24 @@ LIMITS = Limits(seconds=3600.0)
 """Of each block: it may have to fetch the weights of a large model, and to answer on a processor."""
 
 
+CANNOT_RUN = frozenset({"snippet-syntax", "undefined-name"})
+"""Rules of lint whose breach ends a block."""
+
+
 def check(ctx: Context) -> Iterable[Finding]:
-    """What the cards' blocks import must be installed here, which a card with placeholder numbers shows already."""
-    context = build_context(ctx.recipe, ctx.variant_name or "", placeholder(ctx.recipe))
+    """What cards with placeholder numbers show already: blocks that cannot run, and what is not installed here."""
     imports = Imports()
     try:
-        for name in (MODEL_CARD, ADAPTER_CARD):
-            for block in extract(render_card(context, name).text):
-                imports.add(block.source)
+        context = build_context(ctx.recipe, ctx.variant_name or "", placeholder(ctx.recipe))
+        texts = {name: render_card(context, name).text for name in (MODEL_CARD, ADAPTER_CARD)}
     except HubkitError:
         return  # the stage that writes the cards says it
+    for name, text in texts.items():
+        for fault in lint_text(text):
+            if fault.rule in CANNOT_RUN:
+                yield Finding("error", f"{name} of {ctx.variant_name}, line {fault.line}: {fault.what}", fault.todo, 2)
+        for block in extract(text):
+            imports.add(block.source)
     for name in sorted(imports.roots):
         if find_spec(name) is None:
             yield Finding(
@@ -59,6 +69,7 @@ def run(ctx: Context) -> Artifact:
     folder = ctx.scratch / "cards"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    _lend(base, folder)
     try:
         with place_for(hub, folder, [repo, base]) as place:
             outcomes = run_cards(cards, place, LIMITS, ctx.report)
@@ -75,6 +86,18 @@ def run(ctx: Context) -> Artifact:
             "output of each block.",
         )
     return ctx.artifact(figure=f"{len(outcomes)} of {len(outcomes)} blocks ran", blocks=len(outcomes))
+
+
+def _lend(base: str, folder: Path) -> None:
+    """Let the blocks find the base where the release has it already: the adapter's block would fetch it once more."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    name = repo_folder_name(repo_id=base, repo_type="model")
+    held, cache = Path(constants.HF_HUB_CACHE) / name, Place("", folder).cache
+    if held.is_dir():
+        cache.mkdir(parents=True)
+        (cache / name).symlink_to(held.resolve(), target_is_directory=True)
 
 
 def _cards(ctx: Context) -> list[str]:

@@ -23,7 +23,10 @@ from hubkit.worker import Worker
 
 @dataclass(frozen=True)
 class VariantOutcome:
-    """One line of the table at the end. Rates and averages are shares; None: not measured."""
+    """One line of the table at the end. Rates and averages are shares; None: not measured.
+
+    ``blocks`` is how many Python blocks of its cards ran against the staged commit: all of them.
+    """
 
     variant: str
     branch: str
@@ -32,6 +35,7 @@ class VariantOutcome:
     passed: bool
     average: float | None
     bytes: int
+    blocks: int
     pull_request: str | None = None
     """The page of the pull request that offers it; None: it stands on its branch."""
 
@@ -172,6 +176,7 @@ def outcome(desk: Desk, *, already: bool) -> Outcome:
                 passed=gates[variant]["passed"],
                 average=_average(desk.finished[f"evaluate[{variant}]"]),
                 bytes=desk.finished[f"publish[{variant}]"].json("published.json")["bytes"],
+                blocks=len(desk.finished[f"snippets[{variant}]"].json("snippets.json")["blocks"]),
                 pull_request=f"{endpoint}/{desk.recipe.repo}/discussions/{moved['pull_request']}"
                 if moved.get("pull_request")
                 else None,

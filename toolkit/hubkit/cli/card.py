@@ -14,6 +14,7 @@ from hubkit.cards import (
     placeholder,
     render_card,
 )
+from hubkit.cli.card_lint import lint
 from hubkit.cli.card_run import run
 from hubkit.cli.common import find_recipe, hub_option, last_desk, output_of, speaks
 from hubkit.cli.tables import tables_command
@@ -28,6 +29,7 @@ def card() -> None:
     """Render model cards from what was measured; look at anybody's, and run what they show."""
 
 
+card.add_command(lint)
 card.add_command(run)
 
 

@@ -37,7 +37,8 @@ def run(what: str, revision: str, trust: bool, timeout: float, memory: float | N
 
     The blocks get none of your environment and a home of their own, but limits are no sandbox: they can read your files
     and reach the network. Somebody else's need --trust: a repo outside your namespace and your organisations, and a
-    file or folder that was downloaded from a Hub. Exit code 3 when a block does not pass.
+    file or folder that was downloaded from a Hub. What they download goes to a temporary folder (TMPDIR says where).
+    Exit code 3 when a block does not pass.
 
     \b
     hubkit card run hubkit/tiny-hermes-dpo --revision dpo-v0
@@ -64,7 +65,7 @@ def run(what: str, revision: str, trust: bool, timeout: float, memory: float | N
     output = output_of()
     with (
         tempfile.TemporaryDirectory(prefix="hubkit-card-", ignore_cleanup_errors=True) as folder,
-        place_for(hub, Path(folder), repos) as place,
+        place_for(hub, Path(folder), repos, own=not stranger) as place,
     ):
         outcomes = run_cards(cards, place, limits, lambda words, share: output.say(f"{words} …"))
     passed = all(item.outcome != "failed" for item in outcomes)

@@ -37,6 +37,7 @@ _TAIL = 64 * 1024
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 """Of Linux's prctl(2): a child dies with this process; orphans among the descendants become its children."""
 _TICK = 0.05
+_TRIES = 500
 _LINUX = sys.platform == "linux"
 
 
@@ -102,17 +103,17 @@ class Host:
             child = self.start(job, writer)
         finally:
             os.close(writer)
-        output, late = b"", False
+        output, late, watched = b"", False, [0, reader]
         try:
             while self.code(child) is None:
-                ready, _, _ = select.select([reader, 0], [], [], _TICK)
+                ready, _, _ = select.select(watched, [], [], _TICK)
                 if 0 in ready:
                     self.orders.read()
                 if reader in ready:
                     piece = os.read(reader, 65536)
                     output = (output + piece)[-_TAIL:]
                     if not piece:
-                        time.sleep(_TICK)  # it closed its output and goes on: there is nothing to select on
+                        watched = [0]  # it closed its output and goes on
                 if time.monotonic() - began > job["seconds"]:
                     late = True
                     self.end(child)
@@ -133,6 +134,7 @@ class Host:
         if self.forks:
             me = os.getpid()
             if child := os.fork():
+                self.ended.pop(child, None)  # the system uses numbers again
                 return child
             os.setsid()
             if _LINUX:
@@ -152,6 +154,7 @@ class Host:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(json.dumps(job).encode())
             process.stdin.close()
+        self.ended.pop(process.pid, None)
         process.returncode = 0  # its end is waited for here, not by subprocess
         return process.pid
 
@@ -200,7 +203,10 @@ class Host:
             if self.server:
                 kept |= {process.pid for process in psutil.Process(self.server).children(recursive=True)}
         me = psutil.Process()
-        while left := [process for process in me.children(recursive=True) if process.pid not in kept]:
+        for _ in range(_TRIES):  # what runs as another user cannot be killed
+            left = [process for process in me.children(recursive=True) if process.pid not in kept]
+            if not left:
+                return
             for process in left:
                 with contextlib.suppress(psutil.Error):
                     process.kill()

@@ -14,9 +14,11 @@ from hubkit.names import repo_id_problem
 
 _PASSED = (
     "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
-    "SSL_CERT_FILE", "SSL_CERT_DIR",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
 )  # fmt: skip
 """The user's variables that blocks get: how to find programs, how to write text, which devices to use."""
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+"""The way to the Hub from behind a firewall; an address may hold a password, so strangers' blocks do not get it."""
 _TOKEN = "hubkit card run"
 _ASKED = 8
 """Repos that are asked about, at most: a stranger's card may name thousands."""
@@ -24,17 +26,25 @@ _ASKED = 8
 
 @dataclass(frozen=True)
 class Place:
-    """A Hub and a folder for the blocks' homes. ``token`` is one for this Hub, or None."""
+    """A Hub and a folder for the blocks' homes. ``token`` is one for this Hub, or None; ``own``: the blocks are the
+    user's own."""
 
     endpoint: str
     folder: Path
     embedded: bool = False
     token: str | None = field(default=None, repr=False)
+    own: bool = True
+
+    @property
+    def cache(self) -> Path:
+        """Where the blocks' downloads are kept."""
+        return self.folder / "hf" / "hub"
 
     def environment(self) -> dict[str, str]:
         """The whole environment of the blocks. The cache of models is one for all of them: each loads the same."""
         home = self.folder / "home"
-        found = {name: os.environ[name] for name in _PASSED if name in os.environ}
+        passed = (*_PASSED, *_PROXIES, *map(str.lower, _PROXIES)) if self.own else _PASSED
+        found = {name: os.environ[name] for name in passed if name in os.environ}
         found |= {
             "HOME": str(home), "TMPDIR": str(self.folder / "tmp"), "XDG_CACHE_HOME": str(home / ".cache"),
             "HF_HOME": str(self.folder / "hf"), "HF_ENDPOINT": self.endpoint,
@@ -49,7 +59,7 @@ class Place:
 
 
 @contextmanager
-def place_for(hub: Hub, folder: Path, repos: Iterable[str]) -> Iterator[Place]:
+def place_for(hub: Hub, folder: Path, repos: Iterable[str], *, own: bool = True) -> Iterator[Place]:
     """A place whose token, if one is needed to read ``repos``, may read only where the Hub issues such tokens.
 
     The embedded Hub's is made for this and ended afterwards; elsewhere it is the user's own token for that Hub.
@@ -62,7 +72,7 @@ def place_for(hub: Hub, folder: Path, repos: Iterable[str]) -> Iterator[Place]:
             token = hub.reading_token(_TOKEN)
             ids = [item for item in hub.tokens(_TOKEN) if item not in before]
     try:
-        yield Place(hub.endpoint, folder, hub.target.embedded, token)
+        yield Place(hub.endpoint, folder, hub.target.embedded, token, own)
     finally:
         if ids:
             hub.end_tokens(ids)

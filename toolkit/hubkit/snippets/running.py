@@ -176,8 +176,10 @@ class _Run:
             )
         if told["code"]:
             last = output.splitlines()[-1].strip() if output else ""
-            how = f"a signal ended it ({-told['code']})" if told["code"] < 0 else f"it ended with status {told['code']}"
-            return self._said(block, "failed", last or how, told["seconds"], output)
+            why = last or f"it ended with status {told['code']}"
+            if told["code"] < 0:
+                why = f"a signal ended it ({-told['code']}); 9 often means that the memory was full"
+            return self._said(block, "failed", why, told["seconds"], output)
         return self._said(block, "passed", "", told["seconds"], output)
 
     def _said(
