@@ -332,14 +332,20 @@ def test_any_name_that_a_recipe_may_give_survives(
             sound(card, evidence)
             assert skeleton(card.text) == skeleton(plain.text)
             assert card.metadata["base_model"] == repo and card.metadata["datasets"] == [repo]
-        strings = _strings(cards(recipe, evidence, variant)[0].text)
-        assert variant in strings
+        text = cards(recipe, evidence, variant)[0].text
+        assert variant in _strings(text) and one_line(variant) in _spans(text)
 
 
 def _tamed(value: Any) -> Any:
     if isinstance(value, list):
         return [_tamed(item) for item in value]
     return value if isinstance(value, bool) else "x" if one_line(value) else ""
+
+
+def _spans(card: str) -> set[str]:
+    """Every code span of a card."""
+    children = (child for token in parsed(card) for child in token.children or [])
+    return {child.content for child in children if child.type == "code_inline"}
 
 
 def _strings(card: str) -> set[str]:
@@ -425,6 +431,8 @@ def test_any_word_of_a_result_file_survives(place: str, text: str) -> None:
 
 @settings(CHECKED, max_examples=20)
 @given(question=SHOWN)
+@example(question="a\n```\n# out\n~~~\n````")
+@example(question='"""\n\\\n</details>\n<!-- hubkit:end prompt -->\n')
 def test_any_question_of_the_data_survives(question: str) -> None:
     evidence = Evidence(samples.evidence().files, samples.evidence().template, {}, question)
     made = cards(samples.recipe(), evidence)
