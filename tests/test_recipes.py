@@ -89,7 +89,20 @@ def test_the_tiny_recipe_shows_a_newcomer_the_keys_and_explains_what_it_accepts(
     text = tiny.RECIPE.read_text()
     shown = set(_keys(yaml.safe_load(text)))
     # said in prose, or with good defaults
-    rare = {"authors", "tracking", "language", "limit", "split", "uses", "hardware", "sign", "key", "keyless"}
+    rare = {
+        "authors",
+        "tracking",
+        "language",
+        "licence_name",
+        "licence_link",
+        "limit",
+        "split",
+        "uses",
+        "hardware",
+        "sign",
+        "key",
+        "keyless",
+    }
     schema = recipe_schema()
     known = {key for part in [schema, *schema["$defs"].values()] for key in part.get("properties", {})}
     assert known - shown <= rare
