@@ -74,7 +74,9 @@ class Base(Model):
 class Chat(Model):
     """How a conversation becomes text."""
 
-    template: str = Field("base", description="'base' (its own), 'chatml', or a Jinja file beside the recipe")
+    template: str = Field(
+        "base", description="'base' (its own), a format of hubkit.chat.library, or a Jinja file beside the recipe"
+    )
 
 
 class Source(Model):

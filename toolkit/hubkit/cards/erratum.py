@@ -1,6 +1,7 @@
 """The erratum of a card, generated from measurements: which variant lost its turn ends, what repaired it, at what cost.
 
-Nobody writes it and nobody can forget it. There is none when every variant of the chain passed its gate.
+Nobody writes it and nobody can forget it. There is none when this variant and the one it goes on from passed their
+gates.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from hubkit.cards.benchmarks import of_averages
 from hubkit.cards.evidence import Evidence
 from hubkit.config import Recipe
 from hubkit.evals import compare
+from hubkit.turn_end import difference
 
 _PUBLISHED = ("merged", "adapter")
 
@@ -23,22 +25,26 @@ def erratum(
 ) -> dict[str, Any] | None:
     """What went wrong, for the card of ``variant``; None when nothing did.
 
-    ``kind`` is 'lost' (this branch does not end its turns), 'repaired' (this branch mends ``broken``) or 'unrepaired'
-    (it was to mend ``broken`` and did not). ``broken`` and ``repaired`` are rows of the table of variants, ``stages``
-    the stages that were trained in between, ``worse`` whether ``broken`` ends fewer answers than the base (see
-    :func:`_worse`), ``scores`` how the benchmark average went (see :func:`_scores`).
+    ``kind`` is 'lost' (this branch does not end its turns), 'repaired' (this branch mends ``broken``, the variant it
+    goes on from) or 'unrepaired' (it was to mend ``broken`` and did not). ``broken`` and ``repaired`` are rows of the
+    table of variants, ``stages`` the stages that were trained in between, ``worse`` whether ``broken`` ends fewer
+    answers than the base (see :func:`_worse`), ``base_fails`` whether the base itself does not reach what the gate
+    asks, ``adapter_fails`` whether the adapter of this variant does not, ``scores`` how the benchmark average went
+    (see :func:`_scores`).
     """
     passed = {name: row["gate"]["passed"] if row.get("gate") else None for name, row in variants.items()}
-    before = _before(recipe, variant)
-    broken_before = [name for name in before if passed[name] is False]
-    if passed[variant] is False:
-        if broken_before:
-            return _said("unrepaired", broken_before[-1], variant, recipe, variants, evidence)
+    judged = [name for name in _before(recipe, variant) if passed[name] is not None]
+    broken = judged[-1] if judged and passed[judged[-1]] is False else None
+    if passed[variant] is None or (passed[variant] and broken is None):
+        return None
+    if passed[variant]:
+        said = _said("repaired", broken or variant, variant, recipe, variants, evidence)
+    elif broken is not None:
+        said = _said("unrepaired", broken, variant, recipe, variants, evidence)
+    else:
         repaired = [name for name in variants if variant in _before(recipe, name) and passed[name]]
-        return _said("lost", variant, repaired[0] if repaired else None, recipe, variants, evidence)
-    if broken_before:
-        return _said("repaired", broken_before[-1], variant, recipe, variants, evidence)
-    return None
+        said = _said("lost", variant, repaired[0] if repaired else None, recipe, variants, evidence)
+    return {**said, "adapter_fails": _fails(evidence, variant, _form(evidence, variant, "adapter"))}
 
 
 def _before(recipe: Recipe, variant: str) -> list[str]:
@@ -67,6 +73,7 @@ def _said(
         "repaired": variants[mended] if mended is not None else None,
         "stages": stages,
         "worse": _worse(evidence, broken),
+        "base_fails": _fails(evidence, broken, _base(evidence)),
         "scores": {
             "broken": _scores(evidence, "base-scores", f"evaluate[{broken}]"),
             "repaired": _scores(evidence, f"evaluate[{broken}]", f"evaluate[{mended}]") if mended else None,
@@ -74,16 +81,36 @@ def _said(
     }
 
 
+def _base(evidence: Evidence) -> Mapping[str, Any] | None:
+    """The base's stop rate; None: not measured."""
+    return ((evidence.get("base-stopping", "stopping.json") or {}).get("forms") or {}).get("base")
+
+
+def _form(evidence: Evidence, variant: str, form: str) -> Mapping[str, Any] | None:
+    """The stop rate of a form of ``variant``; None: not measured."""
+    return ((evidence.get(f"stopping[{variant}]", "stopping.json") or {}).get("forms") or {}).get(form)
+
+
+def _fails(evidence: Evidence, variant: str, form: Mapping[str, Any] | None) -> bool:
+    """Whether ``form`` (a stop rate) stays below what the gate asks of ``variant``."""
+    gate = ((evidence.get("gate", "gates.json") or {}).get("variants") or {}).get(variant)
+    return bool(form and gate and form["rate"] < gate["threshold"])
+
+
 def _worse(evidence: Evidence, variant: str) -> bool:
     """Whether a published form of ``variant`` ends its answers less often than the base.
 
-    So it counts where its whole 95 % interval lies below the base's; where either was not measured, it counts too.
+    So it counts where the whole 95 % interval of the difference lies below zero; where either was not measured, it
+    counts too.
     """
-    base = ((evidence.get("base-stopping", "stopping.json") or {}).get("forms") or {}).get("base")
-    forms = (evidence.get(f"stopping[{variant}]", "stopping.json") or {}).get("forms") or {}
-    if not base or not all(forms.get(form) for form in _PUBLISHED):
+    base, forms = _base(evidence), [_form(evidence, variant, form) for form in _PUBLISHED]
+    if not base:
         return True
-    return any(forms[form]["high"] < base["low"] for form in _PUBLISHED)
+    return any(not form or difference(_counts(form), _counts(base))[1] < 0 for form in forms)
+
+
+def _counts(form: Mapping[str, Any]) -> tuple[int, int]:
+    return int(form["stopped"]), int(form["prompts"])
 
 
 def _scores(evidence: Evidence, before: str, after: str) -> str | None:

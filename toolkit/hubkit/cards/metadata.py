@@ -105,7 +105,10 @@ def dump_block(plain: Mapping[str, Any]) -> str:
 
 def dump_plain(value: Any) -> str:
     """Plain values as YAML, by a dumper of which every text can be read back as it was."""
-    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    try:
+        return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    except UnicodeEncodeError:  # libyaml writes no half of a surrogate pair; Python's emitter escapes it
+        return str(yaml.dump(value, Dumper=_SlowDumper, sort_keys=False, allow_unicode=True))
 
 
 # PyYAML's other styles fold these, and the text that is read back is another.
@@ -124,12 +127,21 @@ class _Dumper(_SafeDumper):  # type: ignore[misc]
         return True
 
 
+class _SlowDumper(yaml.SafeDumper):
+    """The same in Python."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Always, too."""
+        return True
+
+
 def _word(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     quoted = not text.isprintable() and _FOLDED.search(text)
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if quoted else None)
 
 
 _Dumper.add_representer(str, _word)
+_SlowDumper.add_representer(str, _word)
 
 
 def _written(plain: Mapping[str, Any]) -> tuple[str, bool]:
@@ -140,20 +152,27 @@ def _written(plain: Mapping[str, Any]) -> tuple[str, bool]:
     """
     from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-    stream = io.StringIO()
-    dumper = _Dumper(stream, sort_keys=False, allow_unicode=True, default_flow_style=False)
-    meant = dumper.represent_data(dict(plain))
-    dumper.open()
-    dumper.serialize(meant)
-    dumper.close()
-    block = stream.getvalue().strip()
+    try:
+        block, meant = _nodes(plain, _Dumper)
+    except UnicodeEncodeError:
+        block, meant = _nodes(plain, _SlowDumper)
     found = REGEX_YAML_BLOCK.search(f"---\n{block}\n---\n")
     if found is None or found[2] != block:
         return block, False
     try:
-        return block, _same(meant, yaml.compose(block, Loader=_Loader))
+        return block, _same(meant, yaml.compose(block, Loader=_loader(block)))
     except yaml.YAMLError:
         return block, False
+
+
+def _nodes(plain: Mapping[str, Any], dumper_of: Any) -> tuple[str, Any]:
+    stream = io.StringIO()
+    dumper = dumper_of(stream, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    meant = dumper.represent_data(dict(plain))
+    dumper.open()
+    dumper.serialize(meant)
+    dumper.close()
+    return stream.getvalue().strip(), meant
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -169,19 +188,36 @@ def _same(one: Any, other: Any) -> bool:
     return all(_same(a, b) for a, b in pairs)
 
 
-class _Loader(_SafeLoader):  # type: ignore[misc]
-    """PyYAML's safe loader that refuses a key given twice."""
+class _Once:
+    """A loader that refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping; a ConstructorError when a key stands twice."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        loader: Any = super()
+        keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
         for place, key in enumerate(keys):
             if key in keys[:place]:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", node.value[place][0].start_mark
                 )
-        made: dict[Any, Any] = super().construct_mapping(node, deep)
+        made: dict[Any, Any] = loader.construct_mapping(node, deep)
         return made
+
+
+class _Loader(_Once, _SafeLoader):  # type: ignore[misc]
+    """PyYAML's safe loader by libyaml."""
+
+
+class _SlowLoader(_Once, yaml.SafeLoader):
+    """The same in Python."""
+
+
+# Half of a surrogate pair, escaped: Python's loader reads it, libyaml does not.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def _loader(block: str) -> Any:
+    return _SlowLoader if _HALF.search(block) else _Loader
 
 
 def read_block(text: str) -> dict[str, Any] | None:
@@ -194,7 +230,7 @@ def read_block(text: str) -> dict[str, Any] | None:
     found = REGEX_YAML_BLOCK.search(text)
     if not found:
         return None
-    value = yaml.load(found[2], Loader=_Loader)
+    value = yaml.load(found[2], Loader=_loader(found[2]))
     if value is None:
         return {}
     if not isinstance(value, Mapping):
