@@ -62,6 +62,8 @@ def test_several_mistakes_come_in_one_message_with_lines_and_suggestions() -> No
         ("dpo-v0:", "staging/x:", "'staging/' is where releases are prepared"),
         ("dpo-v0:", "main/x:", "git cannot hold a branch 'main/x' beside a branch 'main'"),
         ("suites: [tiny_facts]", "suites: []", "evaluate.suites: name at least one suite"),
+        ("suites: [tiny_facts]", "suites: [x], fewshot_as_multiturn: true", "turns need the chat template"),
+        ("suites: [tiny_facts]", "suites: [x], backend: onnx", "is not one of 'hf' or 'vllm'"),
         ("  preferences:", "  ../x:", "data.../x: '../x' cannot be a name here"),
         ("dpo-v0:", "MAIN:", "differ only in upper and lower case"),
         ("prompts_from: repair", "prompts_from: repairs", "did you mean 'repair'?"),

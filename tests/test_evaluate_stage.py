@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +14,10 @@ import pytest
 from hubkit import wire
 from hubkit.config import parse_recipe
 from hubkit.errors import HubkitError, RemoteError, UsageError
+from hubkit.evals.readers import read_file
 from hubkit.evals.results import read_results
 from hubkit.files import Manifest, write_json
-from hubkit.run import Artifact, Context, Run, Target
+from hubkit.run import Artifact, Context, Run, Target, installed
 from hubkit_stages import evaluate
 
 CHATML = (
@@ -75,8 +76,9 @@ def _kept(folder: Path) -> Artifact:
 
 
 @pytest.fixture
-def context(tmp_path: Path, model: Path) -> Context:
+def context(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     """What the runner would give this step: a base, merged weights, the recipe and its task files."""
+    monkeypatch.setenv("HUBKIT_HOME", str(tmp_path / "home"))
     tasks = tmp_path / "recipe" / "tasks"
     tasks.mkdir(parents=True)
     rows = [{"q": f"Name colour {place}.", "c": COLOURS, "a": place % 4} for place in range(10)]
@@ -125,11 +127,14 @@ def test_merged_weights_are_measured_on_own_tasks_from_any_folder(
     assert list(task.metrics) == ["acc", "acc_norm"] and task.dataset.path is None
     assert made.summary["average"] == results.average.value == task.metrics["acc_norm"].value
     assert results.rehearsal and results.settings.apply_chat_template and results.subject.form == "merged"
-    raw = (made.path / "raw.json").read_text()
+    raw = (made.path / "raw" / "1-colours.json").read_text()
     assert json.loads(raw)["results"]["colours"]["acc,none"] == task.metrics["acc"].value
     assert str(tmp_path) not in raw and "samples" not in json.loads(raw)
     assert said[-1] == ("24 of 24 requests", 1.0)
-    assert sorted(path.name for path in made.path.iterdir()) == ["manifest.json", "raw.json", "results.json"]
+    assert sorted(path.name for path in made.path.iterdir()) == ["manifest.json", "raw", "results.json"]
+    again = read_file(made.path / "raw" / "1-colours.json")
+    assert again.suites["other"].tasks["colours"] == task and again.settings.limit == 6
+    assert again.libraries == {name: results.libraries[name] for name in ("lm_eval", "transformers")}
 
 
 def test_the_base_gets_the_releases_template_and_no_space_before_the_answer(
@@ -167,6 +172,132 @@ def test_the_check_names_what_is_wrong_without_a_model(context: Context) -> None
     )
     (finding,) = evaluate.check(replace(context, recipe=gone))
     assert "no folder of task files" in finding.message
+
+
+def _asked(context: Context, **evaluate_keys: object) -> Context:
+    """The same step with other keys under `evaluate`."""
+    recipe = context.recipe
+    asked = recipe.evaluate.model_copy(update=evaluate_keys)
+    return replace(context, recipe=recipe.model_copy(update={"evaluate": asked}))
+
+
+def test_a_backend_or_a_module_that_is_not_installed_is_refused_before_anything_runs(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: set[str] = {"lm_eval"}
+    monkeypatch.setattr(evaluate, "find_spec", lambda name: object() if name in there else None)
+    (finding,) = evaluate.check(_asked(context, backend="vllm", limit=None))
+    assert (finding.level, finding.exit_code) == ("error", 2) and "vLLM, which is not installed" in finding.message
+    there.add("vllm")
+    (finding,) = evaluate.check(_asked(context, backend="vllm", limit=None))
+    assert finding.level == "note" and "has not been tested" in finding.message
+    monkeypatch.setattr("hubkit.evals.suites.find_spec", find_spec_without("langdetect", "antlr4"))
+    lacking, shots = evaluate.check(_asked(context, suites=("openllm",), limit=None, num_fewshot=2))
+    assert lacking.exit_code == 2 and "langdetect" in lacking.message and "antlr4" in lacking.message
+    assert lacking.hint == "pip install 'lm_eval[math,ifeval]'"
+    assert shots.level == "note" and "keeps its own" in shots.message
+
+
+def test_what_vllm_is_given_is_what_the_installed_harness_takes(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM is not installed here, so the harness's file about it is read and not imported."""
+    import ast
+    import sys
+    import types
+    from importlib.util import find_spec
+
+    spec = find_spec("lm_eval")
+    assert spec is not None and spec.origin is not None
+    tree = ast.parse((Path(spec.origin).parent / "models" / "vllm_causallms.py").read_text())
+    (theirs,) = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == "VLLM"]
+    (init,) = [node for node in theirs.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+    given: dict[str, object] = {}
+    fake = types.ModuleType("lm_eval.models.vllm_causallms")
+    fake.VLLM = lambda **options: given.update(options) or object()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lm_eval.models.vllm_causallms", fake)
+    ctx = _asked(context, backend="vllm")
+    subject, source, dtype = evaluate._subject(ctx)
+    evaluate._Harness(ctx, source, subject, dtype, "cuda")._load()
+    assert given.keys() <= {argument.arg for argument in init.args.args}
+    assert (given["pretrained"], given["dtype"], given["batch_size"]) == (source, "float32", 4)
+    assert CHATML in Path(str(given["tokenizer"]), "chat_template.jinja").read_text()
+
+
+def test_a_release_needs_no_vllm_and_one_measured_by_another_vllm_is_measured_anew(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert all(installed(name) for name in evaluate.SHAPED_BY)
+    made = evaluate.run(context)
+    assert evaluate.holds(context, made) is None
+    ctx = _asked(context, backend="vllm")
+    versions = {"vllm": "0.9"}
+    monkeypatch.setattr(evaluate, "installed", lambda name: versions.get(name))
+    assert evaluate.holds(ctx, made) == "vLLM None measured, and 0.9 is installed"
+    results = json.loads((made.path / "results.json").read_text())
+    write_json(made.path / "results.json", {**results, "libraries": {"vllm": "0.9"}})
+    assert evaluate.holds(ctx, made) is None
+    versions.clear()
+    assert evaluate.holds(ctx, made) == "vLLM 0.9 measured, and none is installed"
+
+
+def test_the_progress_of_several_suites_is_one(context: Context) -> None:
+    said: list[tuple[str, float | None]] = []
+    for place, title in enumerate(("One", "Two")):
+        part = evaluate._part(lambda text, share: said.append((text, share)), title, place / 2, 0.5)
+        part("a", 0.0)
+        part("b", None)
+        part("c", 1.0)
+    assert said == [
+        ("One: a", 0.0), ("One: b", None), ("One: c", 0.5), ("Two: a", 0.5), ("Two: b", None), ("Two: c", 1.0),
+    ]  # fmt: skip
+
+
+def find_spec_without(*names: str) -> Callable[[str], object]:
+    """importlib's find_spec on a machine that has everything but ``names``."""
+    import importlib.util
+
+    def find(name: str) -> object:
+        return None if name in names else importlib.util.find_spec(name) or object()
+
+    kept = importlib.util.find_spec("lm_eval")
+    return lambda name: kept if name == "lm_eval" else find(name)
+
+
+def test_examples_in_the_prompt_are_counted_and_said(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    prompts: list[str] = []
+    whole = HFLM.loglikelihood
+
+    def watched(self: HFLM, requests: Sequence[object], **options: object) -> object:
+        prompts.append(requests[0].args[0])  # type: ignore[attr-defined]
+        return whole(self, requests, **options)
+
+    monkeypatch.setattr(HFLM, "loglikelihood", watched)
+    tasks = context.recipe_folder / "tasks" / "colours.yaml"
+    tasks.write_text(tasks.read_text() + "fewshot_split: test\nfewshot_config: {sampler: first_n}\n")
+    for turns in (None, False):
+        context.run.begin(context.step, "key")
+        made = evaluate.run(_asked(context, num_fewshot=2, fewshot_as_multiturn=turns))
+        results = read_results(made.path / "results.json")
+        assert results.settings.num_fewshot == 2 and results.settings.fewshot_as_multiturn is (turns is None)
+        task = results.suites["colours"].tasks["colours"]
+        assert task is not None and task.n_shot == 2
+    assert [prompt.count("<|im_start|>user") for prompt in prompts] == [3, 1]
+    assert all(prompt.count("Name colour") == 3 for prompt in prompts)
+
+
+def test_the_machine_is_not_listed_and_lm_eval_is_left_as_it_was(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lm_eval import evaluator
+    from torch.utils import collect_env
+
+    monkeypatch.setattr(collect_env, "get_pretty_env_info", lambda: pytest.fail("the machine was listed"))
+    before = evaluator.add_env_info
+    evaluate.run(context)
+    assert evaluator.add_env_info is before
 
 
 def test_the_model_is_gone_when_the_step_is_done(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +359,13 @@ def test_a_data_set_that_is_away_is_a_remote_error(context: Context) -> None:
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(ConnectionError("Couldn't reach x"), 5), (FileNotFoundError("x"), 2), (KeyError("x"), 2), (ValueError("x"), 2)],
+    [
+        (ConnectionError("Couldn't reach x"), 5),
+        (FileNotFoundError("x"), 2),
+        (KeyError("x"), 2),
+        (ValueError("x"), 2),
+        (ModuleNotFoundError("No module named 'x'"), 2),
+    ],
 )
 def test_what_a_task_raises_becomes_one_sentence(error: Exception, code: int) -> None:
     with (

@@ -3,9 +3,12 @@
     evaluate:
       suites: [agieval, gpt4all]        # or own task files in the folder `include`
       apply_chat_template: true
+      backend: hf                       # or vllm, where it is installed
 
-Makes ``results.json`` (the typed results of ``hubkit.evals``) and ``raw.json`` (what the harness said, without the
-samples). The content of the folder ``include`` is in this step's settings, so a changed question changes the key.
+Makes ``results.json`` (the typed results of ``hubkit.evals``) and, below ``raw/``, what the harness said of each suite,
+without the samples. The content of the folder ``include`` is in this step's settings, so a changed question changes
+the key. What was measured is kept in ``evaluations`` of hubkit's home, too: another run that asks the same of the same
+weights measures nothing (:mod:`hubkit.evals.caching`).
 """
 
 from __future__ import annotations
@@ -13,73 +16,128 @@ from __future__ import annotations
 import gc
 import json
 import math
+import platform
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubkit.answers import explain
 from hubkit.errors import HubkitError, RemoteError, UsageError
+from hubkit.evals.caching import FOLDER, Cache, Key, hub_data, key_of, tasks_digest
 from hubkit.evals.figures import four
-from hubkit.evals.readers import read_lm_eval
-from hubkit.evals.results import RAW_FILE, RESULTS_FILE, Settings, Subject
+from hubkit.evals.readers import lm_eval_suite
+from hubkit.evals.results import RAW_FOLDER, RESULTS_FILE, Results, Settings, Subject
 from hubkit.evals.suites import Suite, harness_tasks, resolve
 from hubkit.evals.taskfiles import copy_tasks
 from hubkit.files import write_json
-from hubkit.run import Finding
+from hubkit.hub import connect
+from hubkit.run import Finding, hubkit_home, installed
 from hubkit.wire import translated
 
 if TYPE_CHECKING:
     from hubkit.run import Artifact, Context, Report
 
-VERSION = 1
+VERSION = 2
 SHAPED_BY = ("lm_eval", "torch", "transformers", "tokenizers", "datasets")
-BACKEND = "hf"
 
 
 def check(ctx: Context) -> Iterable[Finding]:
-    """Every suite must be known and own task files whole; a limit is said aloud. Imports nothing heavy."""
+    """Every suite must be known, installed and whole, the backend installed; a limit is said aloud. Loads no model."""
+    asked = ctx.recipe.evaluate
+    suites: tuple[Suite, ...] = ()
     try:
         harness_tasks()
-        resolve(ctx.recipe.evaluate.suites, _include(ctx))
+        suites = resolve(asked.suites, _include(ctx))
     except HubkitError as error:
         yield Finding("error", error.message, error.hint, error.exit_code)
-    limit = ctx.recipe.evaluate.limit
-    if limit is not None:
+    for suite in suites:
+        if lacking := suite.lacking():
+            yield Finding(
+                "error",
+                f"The suite {suite.name} needs {', '.join(lacking)}, which are not installed.",
+                f"pip install 'lm_eval[{suite.extras}]'",
+                2,
+            )
+        if suite.own_shots and asked.num_fewshot is not None:
+            yield Finding(
+                "note", f"{suite.title} keeps its own numbers of examples in the prompt, whatever num_fewshot."
+            )
+    if asked.backend == "vllm":
+        if find_spec("vllm") is None:
+            yield Finding(
+                "error",
+                "The benchmarks are to run on vLLM, which is not installed.",
+                "pip install vllm on a machine with a GPU that it knows, or set evaluate.backend: hf.",
+                2,
+            )
+        else:
+            yield Finding("note", "The backend vllm has not been tested with hubkit: hold its numbers against hf's.")
+    if asked.limit is not None:
         yield Finding(
             "note",
-            f"Benchmarks use {limit:,} examples of each task; the card will say that this is a rehearsal.",
+            f"Benchmarks use {asked.limit:,} examples of each task; the card will say that this is a rehearsal.",
         )
 
 
+def holds(ctx: Context, artifact: Artifact) -> str | None:
+    """None while the backend is the one that measured; vLLM is not among the libraries that every release needs."""
+    before = artifact.json(RESULTS_FILE)["libraries"].get("vllm")
+    if ctx.recipe.evaluate.backend != "vllm" or before == (now := installed("vllm")):
+        return None
+    return f"vLLM {before} measured, and {now or 'none'} is installed"
+
+
 def run(ctx: Context) -> Artifact:
-    """Measure every suite of the recipe; shows the average of the suites."""
+    """Measure every suite of the recipe, or find it measured; shows the average of the suites."""
     asked = ctx.recipe.evaluate
-    suites = resolve(asked.suites, _include(ctx))
+    suites = tuple({suite.name: suite for suite in resolve(asked.suites, _include(ctx))}.values())
     subject, source, dtype = _subject(ctx)
-    ctx.report("loading the model", 0.0)
-    started = time.monotonic()
-    raw, device = _measure(ctx, suites, source, subject, dtype)
-    results = read_lm_eval(
-        raw,
-        suites,
+    device, kind = _device()
+    cache, libraries = Cache(hubkit_home() / FOLDER), _libraries(ctx)
+    found, raws, seconds, reused = {}, {}, 0.0, 0
+    with _Harness(ctx, source, subject, dtype, device) as harness:
+        for place, suite in enumerate(suites):
+            report = _part(ctx.report, suite.title if len(suites) > 1 else "", place / len(suites), 1 / len(suites))
+            key = _key(ctx, suite, subject, dtype, kind, libraries)
+            kept = cache.find(key) if key is not None else None
+            if kept is not None:
+                report("measured before", 1.0)
+                raw, took = kept.raw, kept.seconds
+                reused += 1
+            else:
+                started = time.monotonic()
+                raw = harness.measure(suite, report)
+                took = time.monotonic() - started
+                # A data set that moved meanwhile: nobody knows which commit was read.
+                if key is not None and (not key["data"] or _data(ctx, suite) == key["data"]):
+                    cache.keep(key, raw, took)
+            seconds += took
+            found[suite.name], raws[suite.name] = lm_eval_suite(raw, suite), raw
+    results = Results.of(
+        suites=found,
         subject=subject,
         settings=Settings(
-            backend=BACKEND,
+            backend=asked.backend,
             apply_chat_template=asked.apply_chat_template,
             limit=asked.limit,
+            num_fewshot=asked.num_fewshot,
+            fewshot_as_multiturn=_turns(ctx) if asked.apply_chat_template else None,
             dtype=dtype,
             batch_size=asked.batch_size,
             device=device,
         ),
-        libraries={name: version(name) for name in SHAPED_BY},
-        seconds=round(time.monotonic() - started, 3),
+        libraries={name: there for name, there in libraries.items() if there},
+        seconds=round(seconds, 3),
     )
     results.write(ctx.out / RESULTS_FILE)
-    write_json(ctx.out / RAW_FILE, raw)
-    missing = [name for suite in results.suites.values() for name in suite.average.missing]
+    for place, (name, raw) in enumerate(raws.items(), start=1):
+        write_json(ctx.out / RAW_FOLDER / f"{place}-{re.sub('[^A-Za-z0-9_.-]', '_', name)[:100]}.json", raw)
+    missing = [name for suite in found.values() for name, task in suite.tasks.items() if task is None]
+    missing += [name for suite in found.values() for name in suite.average.missing if name not in missing]
     if missing:
         raise HubkitError(
             f"lm-eval gave no usable number for {', '.join(missing)}.",
@@ -87,7 +145,8 @@ def run(ctx: Context) -> Artifact:
         )
     average = results.average.value or 0.0
     figure = f"average {four(average)}" + (f" on {asked.limit:,} examples a task" if asked.limit else "")
-    return ctx.artifact(figure=figure, average=average, rehearsal=results.rehearsal)
+    figure += ", measured before" if reused == len(suites) else ""
+    return ctx.artifact(figure=figure, average=average, rehearsal=results.rehearsal, reused=reused)
 
 
 def _include(ctx: Context) -> Path | None:
@@ -109,58 +168,199 @@ def _subject(ctx: Context) -> tuple[Subject, str, str]:
     return subject, str(merge.path / "model"), merge.json("merge.json")["dtype"]
 
 
-def _measure(
-    ctx: Context, suites: tuple[Suite, ...], source: str, subject: Subject, dtype: str
-) -> tuple[dict[str, Any], str]:
-    """lm-eval's results as plain JSON values, without samples and without paths of this machine; and the device."""
+def _device() -> tuple[str, str]:
+    """Where the model runs, as PyTorch calls it; and its kind, as far as it moves the last digits of a number."""
     import torch
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
-    from transformers import AutoTokenizer
 
-    folders = [harness_tasks() / folder for suite in suites for folder in suite.folders]
-    include = _include(ctx)
-    if include is not None:
-        folders.append(copy_tasks(include, ctx.scratch / "tasks"))
-    revision = subject.commit if subject.form == "base" else None
-    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    with translated(ctx.target.endpoint, subject.repo, revision):
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main")
-    template = ctx.input("base").path / "chat_template.jinja"
-    if ctx.recipe.evaluate.apply_chat_template and template.is_file():
-        tokenizer.chat_template = template.read_text(encoding="utf-8")
-    names = list(dict.fromkeys(name for suite in suites for name in suite.tasks))
-    with translated(ctx.target.endpoint, subject.repo, revision):
-        model = HFLM(
-            pretrained=source,
-            revision=revision or "main",
-            tokenizer=tokenizer,
-            dtype=dtype,
-            device=device,
-            batch_size=ctx.recipe.evaluate.batch_size,
-        )
-    try:
-        with _watched(model, ctx.report), _tasks_translated(ctx.target.endpoint, names):
+    if torch.cuda.is_available():
+        return "cuda", f"cuda {torch.cuda.get_device_name()}"
+    if torch.backends.mps.is_available():
+        return "mps", f"mps {platform.machine()}"
+    return "cpu", f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _turns(ctx: Context) -> bool:
+    """Whether the examples in the prompt are turns of their own."""
+    asked = ctx.recipe.evaluate
+    return asked.apply_chat_template and asked.fewshot_as_multiturn is not False
+
+
+def _template(ctx: Context) -> Path | None:
+    """The release's chat template, where one is applied and it is not the tokenizer's own."""
+    path = ctx.input("base").path / "chat_template.jinja"
+    return path if ctx.recipe.evaluate.apply_chat_template and path.is_file() else None
+
+
+def _libraries(ctx: Context) -> dict[str, str | None]:
+    """The versions of the libraries that shape the numbers; vLLM's only where it is the backend."""
+    also = ("vllm",) if ctx.recipe.evaluate.backend == "vllm" else ()
+    return {name: installed(name) for name in (*SHAPED_BY, *also)}
+
+
+def _data(ctx: Context, suite: Suite) -> dict[str, str] | None:
+    """The commits of the data sets on the Hub that ``suite`` reads now; None when that is not known."""
+    return hub_data(suite, _include(ctx), lambda repo, at: connect(ctx.target).resolve(repo, at, "dataset"))
+
+
+def _key(
+    ctx: Context, suite: Suite, subject: Subject, dtype: str, kind: str, libraries: Mapping[str, str | None]
+) -> Key | None:
+    """Under what this suite's numbers are kept; None when not all that shapes them is known."""
+    asked, template = ctx.recipe.evaluate, _template(ctx)
+    if subject.form == "merged":
+        files = ctx.input("merge").manifest.files
+        weights = {path: item.sha256 for path, item in files.items() if path.startswith("model/")}
+    elif re.fullmatch(r"[0-9a-f]{40,64}", subject.commit):
+        weights = {"commit": subject.commit}
+    else:
+        return None
+    data = _data(ctx, suite)
+    if data is None:
+        return None
+    shapes = asked.model_dump(mode="json", exclude={"suites", "include", "backend"})
+    return key_of(
+        suite=suite,
+        tasks=tasks_digest(suite, _include(ctx)),
+        data=data,
+        weights=weights,
+        template=template.read_text(encoding="utf-8") if template else None,
+        dtype=dtype,
+        device=kind,
+        backend=asked.backend,
+        asked={**shapes, "fewshot_as_multiturn": _turns(ctx)},
+        libraries=libraries,
+        code=VERSION,
+    )
+
+
+def _part(report: Report, title: str, start: float, share: float) -> Report:
+    """``report`` for one suite of several: ``title`` before its figures, its share after those before it."""
+
+    def part(figure: str, done: float | None) -> None:
+        report(f"{title}: {figure}" if title else figure, None if done is None else start + share * done)
+
+    return part
+
+
+class _Harness:
+    """lm-eval with one model, loaded when the first suite is to be measured and gone when the block is left.
+
+    A model hangs on itself in circles, so the collector must come by; what was there before it is put out of its way,
+    or it would look through every object of every library (a third of a second).
+    """
+
+    def __init__(self, ctx: Context, source: str, subject: Subject, dtype: str, device: str) -> None:
+        self.ctx, self.source, self.subject, self.dtype, self.device = ctx, source, subject, dtype, device
+        self._model: Any = None
+        self._frozen = False
+
+    def __enter__(self) -> _Harness:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._frozen:
+            return
+        self._model = None
+        gc.collect()
+        gc.unfreeze()
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def measure(self, suite: Suite, report: Report) -> dict[str, Any]:
+        """lm-eval's results of ``suite`` as plain JSON values, without samples and without paths of this machine."""
+        from lm_eval import simple_evaluate
+        from lm_eval.tasks import TaskManager
+
+        asked, endpoint = self.ctx.recipe.evaluate, self.ctx.target.endpoint
+        if self._model is None:
+            report("loading the model", 0.0)
+            gc.freeze()
+            self._frozen = True
+            with translated(endpoint, self.subject.repo, self._revision):
+                self._model = self._load()
+        if suite.own:
+            include = _include(self.ctx)
+            assert include is not None
+            folders = [copy_tasks(include, self.ctx.scratch / "tasks")]
+        else:
+            folders = [harness_tasks() / folder for folder in suite.folders]
+        with _watched(self._model, report), _tasks_translated(endpoint, list(suite.tasks)), _no_inventory():
             raw = simple_evaluate(
-                model=model,
-                tasks=names,
+                model=self._model,
+                tasks=list(suite.tasks),
+                num_fewshot=None if suite.own_shots else asked.num_fewshot,
                 task_manager=TaskManager(include_path=folders, include_defaults=False),
-                limit=ctx.recipe.evaluate.limit,
-                apply_chat_template=ctx.recipe.evaluate.apply_chat_template,
+                limit=asked.limit,
+                apply_chat_template=asked.apply_chat_template,
+                fewshot_as_multiturn=_turns(self.ctx),
                 log_samples=False,
             )
+        if raw is None:
+            raise HubkitError("lm-eval returned no results in this process.", hint="Run it in the first process.")
+        hidden = {
+            str(self.ctx.run.path.absolute()): ".",
+            str(self.ctx.recipe_folder.absolute()): ".",
+            str(Path.home()): "~",
+        }
+        if self.subject.form == "merged":
+            hidden = {self.source: "merged", **hidden}
+        return _plain(raw, hidden)
+
+    @property
+    def _revision(self) -> str | None:
+        return self.subject.commit if self.subject.form == "base" else None
+
+    def _load(self) -> Any:
+        """The model as lm-eval's backend wants it, with the release's chat template where one is applied."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(self.source, revision=self._revision or "main")
+        if (template := _template(self.ctx)) is not None:
+            tokenizer.chat_template = template.read_text(encoding="utf-8")
+        asked = self.ctx.recipe.evaluate
+        if asked.backend == "vllm":
+            from lm_eval.models.vllm_causallms import VLLM
+
+            # vLLM loads the tokenizer itself, so one with this template is laid down for it.
+            tokenizer.save_pretrained(self.ctx.scratch / "tokenizer")
+            return VLLM(
+                pretrained=self.source,
+                revision=self._revision,
+                tokenizer=str(self.ctx.scratch / "tokenizer"),
+                dtype=self.dtype,
+                batch_size=asked.batch_size,
+            )
+        from lm_eval.models.huggingface import HFLM
+
+        return HFLM(
+            pretrained=self.source,
+            revision=self._revision or "main",
+            tokenizer=tokenizer,
+            dtype=self.dtype,
+            device=self.device,
+            batch_size=asked.batch_size,
+        )
+
+
+@contextmanager
+def _no_inventory() -> Iterator[None]:
+    """Keep lm-eval from listing the whole machine after each suite: it takes a second, and nothing of it is kept.
+
+    Of what it lists, only the two versions stay in the results.
+    """
+    from lm_eval import evaluator
+
+    def versions(results: dict[str, Any]) -> None:
+        results.update({f"{name}_version": found for name in ("lm_eval", "transformers") if (found := installed(name))})
+
+    kept = evaluator.add_env_info
+    evaluator.add_env_info = versions
+    try:
+        yield
     finally:
-        del model
-        gc.collect()
-        if device == "cuda":
-            torch.cuda.empty_cache()
-    if raw is None:
-        raise HubkitError("lm-eval returned no results in this process.", hint="Run it in the first process.")
-    hidden = {str(ctx.run.path.absolute()): ".", str(ctx.recipe_folder.absolute()): ".", str(Path.home()): "~"}
-    if subject.form == "merged":
-        hidden = {source: "merged", **hidden}
-    return _plain(raw, hidden), device
+        evaluator.add_env_info = kept
 
 
 @contextmanager
@@ -171,7 +371,7 @@ def _tasks_translated(endpoint: str, names: list[str]) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, OSError, ImportError) as error:
         if (found := explain(error, endpoint)) is not None:
             raise found from error
         said = f"lm-eval could not run {', '.join(names)}: {type(error).__name__}: {error}."
@@ -222,7 +422,7 @@ def _watched(model: Any, report: Report) -> Iterator[None]:
         model.set_cache_hook(before)
 
 
-def _plain(raw: dict[str, Any], hidden: dict[str, str]) -> dict[str, Any]:
+def _plain(raw: Mapping[str, Any], hidden: Mapping[str, str]) -> dict[str, Any]:
     """``raw`` as JSON values without NaN, environment dump and the paths in ``hidden``."""
 
     def clean(value: Any) -> Any:

@@ -116,8 +116,15 @@ class Evaluate(Model):
 
     suites: tuple[str, ...] = Field(strict=False)
     include: str | None = Field(None, description="a folder of lm-eval task files beside the recipe")
+    backend: Literal["hf", "vllm"] = Field("hf", description="what the harness runs the model with")
     limit: int | None = Field(None, gt=0, description="examples per task; marks the result as a rehearsal's")
+    num_fewshot: int | None = Field(
+        None, ge=0, description="examples in the prompt; each task's own number when absent"
+    )
     apply_chat_template: bool = False
+    fewshot_as_multiturn: bool | None = Field(
+        None, description="examples in the prompt as turns of their own; when absent, with the chat template"
+    )
     batch_size: int = Field(8, gt=0)
 
 
@@ -281,6 +288,8 @@ def _crossed(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("licence",), "'other' needs `licence_name` and `licence_link` beside it"
     if not recipe.evaluate.suites:
         yield ("evaluate", "suites"), "name at least one suite or task"
+    if recipe.evaluate.fewshot_as_multiturn and not recipe.evaluate.apply_chat_template:
+        yield ("evaluate", "fewshot_as_multiturn"), "turns need the chat template; set apply_chat_template: true"
     source = recipe.gates.stop_rate.prompts_from
     if source not in recipe.data:
         yield (

@@ -15,6 +15,7 @@ from hubkit.cards import (
     render_card,
 )
 from hubkit.cli.common import find_recipe, hub_option, last_desk, output_of, speaks
+from hubkit.cli.tables import tables_command
 from hubkit.config import MAIN
 from hubkit.errors import UsageError
 
@@ -24,6 +25,9 @@ _DRAFT = "> **Draft.** Nothing, or not everything, is measured yet: the numbers 
 @click.group()
 def card() -> None:
     """Render model cards from what was measured."""
+
+
+card.add_command(tables_command)
 
 
 @card.command()

@@ -4,5 +4,6 @@ Running them is the business of the stage ``evaluate``; nothing here imports lm_
 """
 
 from hubkit.evals.comparing import COMPARISON_RULE, Comparison, Difference, SuiteComparison, compare
+from hubkit.evals.suspicious import Suspicion, suspicions
 
-__all__ = ["COMPARISON_RULE", "Comparison", "Difference", "SuiteComparison", "compare"]
+__all__ = ["COMPARISON_RULE", "Comparison", "Difference", "SuiteComparison", "Suspicion", "compare", "suspicions"]

@@ -24,8 +24,9 @@ class Rule:
     """How a suite's average is made.
 
     ``metrics`` are looked for in this order, the first that a task has counts. A task that has none of them counts with
-    its first metric under ``or_first``, not at all under ``or_skip``, and is missing else. ``note`` says what the
-    average must not be compared with. With ``benchmarks`` the average is that of those, each made from its own tasks.
+    its first metric under ``or_first``, not at all under ``or_skip`` (while another has one), and is missing else.
+    ``note`` says what the average must not be compared with. With ``benchmarks`` the average is that of those, each
+    made from its own tasks.
     """
 
     text: str
@@ -106,9 +107,7 @@ def average_of_tasks(rule: str, tasks: Mapping[str, TaskResult | None]) -> Avera
         metric = counted(rule, task) if task else None
         if task and metric:
             found[name] = task.metrics[metric]
-    missing = tuple(
-        name for name, task in tasks.items() if name not in found and not (named.or_skip and task is not None and found)
-    )
+    missing = tuple(name for name in tasks if name not in found and not (named.or_skip and found))
     value, stderr = _mean([(item.value, item.stderr) for item in found.values()] if not missing else [])
     return Average(value=value, stderr=stderr, text=named.text, note=named.note, missing=missing)
 

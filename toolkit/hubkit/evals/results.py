@@ -18,7 +18,10 @@ from hubkit.evals.averages import Average, average_of_suites, average_of_tasks
 from hubkit.files import read_json, write_json
 
 RESULTS_FILE = "results.json"
+RAW_FOLDER = "raw"
+"""What the harness said, a file for each suite."""
 RAW_FILE = "raw.json"
+"""The same in one file, as older runs left it."""
 
 
 class Part(BaseModel):
@@ -156,12 +159,18 @@ def parse_results(value: Any, name: str) -> Results:
     try:
         return Results.model_validate(value)
     except ValidationError as error:
+        raise ConflictError(
+            f"{name} does not hold benchmark results: {why(error)}.", hint="Run the evaluation again."
+        ) from error
+
+
+def why(error: Exception) -> str:
+    """What is wrong with a file, in a few words: where in it, when a model refused it."""
+    if isinstance(error, ValidationError):
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConflictError(
-            f"{name} does not hold benchmark results: {where + ': ' if where else ''}{first['msg']}.",
-            hint="Run the evaluation again.",
-        ) from error
+        return f"{where + ': ' if where else ''}{first['msg']}"
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def finite(value: Any) -> float | None:

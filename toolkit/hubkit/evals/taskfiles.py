@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,8 @@ class _Tagged:
     value: str
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that keeps lm-eval's own tags as they are."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Safe YAML that keeps lm-eval's own tags as they are; libyaml's is ten times as fast, where it is there."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -93,6 +93,20 @@ def own_tasks(folder: Path) -> Mapping[str, OwnTasks]:
                 tagged.setdefault(str(tag), []).append(members)
     for tag, tasks in tagged.items():
         found.setdefault(tag, OwnTasks(tag, tuple(tasks)))
+    return found
+
+
+def task_configs(folders: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """The whole configs, with what they include, of the single tasks below ``folders``, by name.
+
+    Functions stay names; data files are named by absolute path. UsageError for a file that is not YAML.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        for path in sorted(folder.rglob("*.yaml")):
+            config = _with_includes(path)
+            if isinstance(config.get("task"), str):
+                found[config["task"]] = config
     return found
 
 

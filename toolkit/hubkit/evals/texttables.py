@@ -1,0 +1,175 @@
+"""Benchmark tables as text: what lm-eval prints, and what people paste into cards (markdown, or ASCII with borders).
+
+Two layouts: that of lm-eval 0.3 (Task, Version, Metric, Value, ±, Stderr) and today's (Tasks, Version, Filter, n-shot,
+Metric, arrow, Value, ±, Stderr). A cell that is empty goes on with what stands above it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from hubkit.errors import UsageError
+
+_HEADS = {"task": "task", "tasks": "task", "version": "version", "filter": "filter", "n-shot": "shots"}
+_HEADS |= {"metric": "metric", "value": "value", "stderr": "stderr"}
+_BORDER = re.compile(r"[\s|+:=-]+")
+_MISSING = {"", "-", "n/a", "nan", "missing"}
+_DIRECTIONS = {"↑": True, "↓": False}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric in a table. ``depth`` counts how deep lm-eval set the task below its group; ``line`` counts from 1.
+
+    ``value`` is None when the cell says that there is none.
+    """
+
+    line: int
+    task: str
+    depth: int
+    version: str
+    filter: str
+    shots: int | None
+    metric: str
+    value: float | None
+    stderr: float | None
+    higher_is_better: bool | None = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with the heading above it (empty: none); ``line`` is that of its header."""
+
+    line: int
+    heading: str
+    rows: tuple[Row, ...]
+    groups: frozenset[str] = field(default=frozenset())
+    """Tasks of it that are only the averages of those below them."""
+
+
+def read_tables(text: str, name: str = "the text") -> tuple[Table, ...]:
+    """Every benchmark table in ``text``, in order; other tables are passed over.
+
+    UsageError for a row that does not fit its header, and for a value that is no number.
+    """
+    found: list[Table] = []
+    heading, lines = "", text.splitlines()
+    place = 0
+    while place < len(lines):
+        line = lines[place]
+        if re.match(r" {0,3}#{1,6}[ \t]", line):
+            heading = line.strip().strip("#").strip()
+        columns = _columns(line)
+        place += 1
+        if columns is None:
+            continue
+        start, body = place, []
+        while place < len(lines) and ("|" in lines[place] or _is_border(lines[place])):
+            if not _is_border(lines[place]) and lines[place].replace("|", "").strip():
+                body.append((place + 1, lines[place]))
+            place += 1
+        rows = tuple(_rows(body, columns, name))
+        found.append(Table(start, heading, rows, _groups(rows)))
+    return tuple(found)
+
+
+def call_line(text: str) -> Mapping[str, str]:
+    """What lm-eval prints above its tables: 'model', 'pretrained', 'limit', 'num_fewshot', 'batch_size', as words."""
+    found = re.search(
+        r"^[ \t]{0,9}`?(?P<model>[\w.-]+) \((?P<args>[^)\n]*)\), (?P<rest>[^\n]*limit: [^\n]*)$", text, re.MULTILINE
+    )
+    if not found:
+        return {}
+    said = dict(re.findall(r"(\w+): ([^,`\n]+)", found["rest"]))
+    named = dict(item.split("=", 1) for item in found["args"].split(",") if "=" in item)
+    return {**said, **named, "model": found["model"]}
+
+
+def _is_border(line: str) -> bool:
+    return bool(line.strip()) and _BORDER.fullmatch(line) is not None and ("-" in line or "=" in line)
+
+
+def _cells(line: str) -> list[str]:
+    text = line.strip()
+    text = text.removeprefix("|").removesuffix("|")
+    return text.split("|")
+
+
+def _plain(cell: str) -> str:
+    """The words of a cell without markdown's emphasis, code marks and escapes."""
+    return re.sub(r"\\([_*|-])", r"\1", cell.strip()).strip("*` ")
+
+
+def _columns(line: str) -> dict[str, int] | None:
+    """Where each known column stands; None when this is no header of a benchmark table."""
+    if "|" not in line:
+        return None
+    found: dict[str, int] = {}
+    cells = [_plain(cell).lower() for cell in _cells(line)]
+    for place, cell in enumerate(cells):
+        if cell in _HEADS:
+            found.setdefault(_HEADS[cell], place)
+    if not {"task", "metric", "value"} <= found.keys():
+        return None
+    if found["value"] > 0 and cells[found["value"] - 1] == "":
+        found["direction"] = found["value"] - 1
+    return found
+
+
+def _rows(body: Sequence[tuple[int, str]], columns: Mapping[str, int], name: str) -> Iterator[Row]:
+    above = {"task": "", "version": "", "filter": "none", "shots": ""}
+    depth = 0
+    for line, text in body:
+        cells = _cells(text)
+        if len(cells) <= max(columns.values()):
+            raise UsageError(
+                f"{name}, line {line}: this row has {len(cells)} cells, and its header more.",
+                hint="Mend the row, or remove it.",
+            )
+        said = {key: _plain(cells[place]) for key, place in columns.items()}
+        if said["task"]:
+            above = {"task": "", "version": "", "filter": "none", "shots": ""}
+            raw = cells[columns["task"]]
+            depth = len(raw) - len(raw.lstrip()) if raw.lstrip().startswith("- ") else 0
+            said["task"] = _plain(raw.lstrip().removeprefix("- "))
+        for key in above:
+            above[key] = said.get(key) or above[key]
+        if not above["task"]:
+            raise UsageError(f"{name}, line {line}: this row belongs to no task.", hint="Name its task.")
+        shots = above["shots"]
+        yield Row(
+            line=line,
+            task=above["task"],
+            depth=depth,
+            version=above["version"].removesuffix("N/A").strip(),
+            filter=above["filter"],
+            shots=int(shots) if shots.isdigit() else None,
+            metric=said["metric"],
+            value=_number(said["value"], name, line),
+            stderr=_number(said.get("stderr", ""), name, line),
+            higher_is_better=_DIRECTIONS.get(said["direction"]) if "direction" in columns else True,
+        )
+
+
+def _groups(rows: Sequence[Row]) -> frozenset[str]:
+    """The tasks directly below which others are set deeper."""
+    return frozenset(one.task for one, after in pairwise(rows) if after.depth > one.depth)
+
+
+def _number(text: str, name: str, line: int) -> float | None:
+    if text.lower() in _MISSING:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(
+            f"{name}, line {line}: {text!r} is not a number.",
+            hint="Write the measured value, or leave the cell empty when there is none.",
+        )
+    return value
