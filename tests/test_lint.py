@@ -156,12 +156,31 @@ def test_stated_averages(stated: str, faults: int) -> None:
     assert len(of(f"{HARNESS}{stated}\n", "average")) == faults, "a last line of the table"
 
 
+def test_percent_is_answered_in_percent() -> None:
+    (fault,) = of(f"{HARNESS}\nAverage: 85.00%\n", "average")
+    assert fault.what.startswith("The average is given as 85.00, and its table gives 84.60 (")
+    (fault,) = of(f"{HARNESS}\nAverage: 0.80\n", "average")
+    assert "its table gives 0.8460" in fault.what
+
+
 def test_an_average_is_that_of_its_own_section() -> None:
     other = HARNESS.replace("0.8599", "0.2000")
     assert not of(f"# A\n{HARNESS}\nAverage: 0.846\n\n# B\n{other}\nAverage: 0.5160\n", "average")
     (fault,) = of(f"# A\n{HARNESS}\nAverage: 0.846\n\n# B\n{other}\nAverage: 0.846\n", "average")
     assert "0.5161" in fault.what
     assert not of(f"# A\n{HARNESS}\n# Other\n\nAverage: 0.1\n", "average"), "no table of its own"
+
+
+@pytest.mark.parametrize(
+    "stated", ["- GPT4All: {}", "| Suite | Average |\n|---|---|\n| GPT4All | {} |", "**GPT4All** {}"]
+)
+def test_averages_of_a_suite_in_another_place(stated: str) -> None:
+    summary = f"# Summary\n\n{stated}\n\n# GPT4All\n{HARNESS}"
+    assert not of(summary.format("84.6"), "average")
+    (fault,) = of(summary.format("85.6"), "average")
+    assert "gives 84.60" in fault.what
+    assert not of(f"{summary}\n# Another branch\n{HARNESS}".format("85.6"), "average"), "of which of the two?"
+    assert not of(f"- GPT4All-J: 6\n- Tasks: 7\n- GPT4All has 7 tasks\n\n# GPT4All\n{HARNESS}", "average")
 
 
 def test_averages_of_logs_that_were_pasted_in_a_hurry() -> None:
