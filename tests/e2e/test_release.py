@@ -205,6 +205,28 @@ def test_no_token_is_left_anywhere(released: Released) -> None:
     assert running.token not in released.said
 
 
+@pytest.mark.parametrize("variant", ["dpo-v0", "main"])
+def test_every_python_block_ran_against_the_staged_commit(released: Released, variant: str) -> None:
+    said = released.artifact(f"snippets[{variant}]", "snippets.json")
+    assert said["commit"] == released.artifact(f"publish[{variant}]", "published.json")["commit"]
+    assert {item["card"] for item in said["blocks"]} == {"README.md", "adapter/README.md"}
+    for item in said["blocks"]:
+        assert (item["outcome"], item["revision"]) == ("passed", said["commit"]), item
+        assert item["output"], "it prints the answer"
+
+
+@pytest.mark.parametrize("branch", ["dpo-v0", "main"])
+def test_lint_finds_nothing_on_the_cards(released: Released, branch: str) -> None:
+    found = hubkit_json("card", "lint", REPO, "--revision", branch, home=released.home)
+    assert (found["faults"], found["unchecked"]) == ([], [])
+
+
+def test_anybody_can_run_the_blocks_of_the_released_card(released: Released) -> None:
+    found = hubkit_json("card", "run", REPO, "--revision", "dpo-v0", home=released.home)
+    assert {item["outcome"] for item in found["blocks"]} == {"passed"}
+    assert {item["revision"] for item in found["blocks"]} == {released.refs()["dpo-v0"]}
+
+
 def test_runs_and_plan_show_what_was_made(released: Released) -> None:
     (about,) = hubkit_json("runs", "list", home=released.home)
     assert about["state"] == "released" and about["repo"] == REPO

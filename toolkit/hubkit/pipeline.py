@@ -78,8 +78,10 @@ STEPS = (
                 "variants", *_SCORES, "gates")),
     Step("loadback", "loadback", per="variant", says="load the staged commit back and gate it again",
          needs=("base", "data", "train", "merge", "stopping", "gate", "publish"), reads=("gates",)),
+    Step("snippets", "snippets", per="variant", says="run the cards' Python blocks against the staged commit",
+         needs=("base", "publish", "loadback")),
     Step("promote", "promote", per="release", says="move the branches, main last",
-         needs=("publish*", "loadback*"), reads=("repo", "variants"), lasting=True),
+         needs=("publish*", "loadback*", "snippets*"), reads=("repo", "variants"), lasting=True),
     Step("space", "space", per="release", says="build the Space, try it here, deploy it, ask it",
          needs=("base", "merge*", "stopping*", "promote"), lasting=True,
          reads=("space", "repo", "visibility", "licence", "card.title", "variants", "gates.stop_rate.max_new_tokens")),
@@ -117,7 +119,7 @@ def expand(recipe: Recipe, *, only: str | None = None) -> tuple[Job, ...]:
             "stage": stages,
             "variant": tuple(recipe.variants),
         }[step.per]
-        if only is not None and step.name in {"publish", "loadback"}:
+        if only is not None and step.name in {"publish", "loadback", "snippets"}:
             names = (only,)
         for name in names:
             done = {job.id for job in jobs}

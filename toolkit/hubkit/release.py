@@ -23,7 +23,10 @@ from hubkit.worker import Worker
 
 @dataclass(frozen=True)
 class VariantOutcome:
-    """One line of the table at the end. Rates and averages are shares; None: not measured."""
+    """One line of the table at the end. Rates and averages are shares; None: not measured.
+
+    ``blocks`` is how many Python blocks of its cards ran against the staged commit: all of them.
+    """
 
     variant: str
     branch: str
@@ -32,6 +35,7 @@ class VariantOutcome:
     passed: bool
     average: float | None
     bytes: int
+    blocks: int
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,7 @@ def outcome(desk: Desk, *, already: bool) -> Outcome:
                 passed=gates[variant]["passed"],
                 average=_average(desk.finished[f"evaluate[{variant}]"]),
                 bytes=desk.finished[f"publish[{variant}]"].json("published.json")["bytes"],
+                blocks=len(desk.finished[f"snippets[{variant}]"].json("snippets.json")["blocks"]),
             )
         )
     base = desk.finished["base-stopping"].json("stopping.json")["forms"]["base"]["rate"]

@@ -30,37 +30,62 @@ _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 
 def validate(text: str) -> list[str]:
     """What is wrong with the card ``text``, a sentence each; empty when nothing is."""
-    try:
-        data = read_block(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        return [f"The metadata is not valid YAML: {str(error).splitlines()[0]}."]
+    data, problem = _read(text)
     if data is None:
-        return ["The card does not begin with metadata between two lines of '---'."]
-    return [*_metadata(data), *_index(data.get("model-index")), *_body(text)]
+        return [problem or "The card does not begin with metadata between two lines of '---'."]
+    return [*_lacking(data), *(said for _, said in _refused(data)), *_body(text)]
 
 
-def _metadata(data: Mapping[str, Any]) -> Iterator[str]:
+def refusals(text: str) -> list[tuple[str, str]]:
+    """What of anybody's card the Hub refuses: the key of the metadata ('' for all of it) and a sentence, each.
+
+    A card of ours has to have more than that (:func:`validate`).
+    """
+    data, problem = _read(text)
+    if data is None:
+        return [("", problem)] if problem else []
+    return list(_refused(data))
+
+
+def _read(text: str) -> tuple[dict[str, Any] | None, str | None]:
+    """The metadata, or why it cannot be read; neither when there is none."""
+    try:
+        return read_block(text), None
+    except (yaml.YAMLError, RecursionError) as error:
+        return None, f"The metadata is not valid YAML: {str(error).splitlines()[0]}."
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # PyYAML's own constructors, given a tag and a value that do not belong together (!!int x).
+        return None, f"The metadata cannot be read: {type(error).__name__}."
+
+
+def _lacking(data: Mapping[str, Any]) -> Iterator[str]:
     for key in _REQUIRED:
         if data.get(key) in (None, "", []):
             yield f"The metadata lacks '{key}'."
-    licence = data.get("license")
-    if licence and licence not in LICENCES:
-        yield f"The licence {licence!r} is none of the Hub's identifiers, such as apache-2.0, cc-by-4.0 or other."
-    if licence == "other" and not data.get("license_name"):
-        yield "The licence 'other' needs 'license_name' and 'license_link'."
+
+
+def _refused(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for licence in _list(data.get("license")):
+        if licence and (not isinstance(licence, str) or licence not in LICENCES):
+            said = f"The licence {licence!r} is none of the Hub's identifiers, such as apache-2.0, cc-by-4.0 or other."
+            yield "license", said
+    if data.get("license") == "other" and not data.get("license_name"):
+        yield "license", "The licence 'other' needs 'license_name' and 'license_link'."
     relation = data.get("base_model_relation")
-    if relation and relation not in _RELATIONS:
-        yield f"'base_model_relation' is {relation!r}; it is one of {', '.join(sorted(_RELATIONS))}."
+    if relation and (not isinstance(relation, str) or relation not in _RELATIONS):
+        said = f"'base_model_relation' is {relation!r}; it is one of {', '.join(sorted(_RELATIONS))}."
+        yield "base_model_relation", said
     for key in ("base_model", "datasets"):
         for item in _list(data.get(key)):
             if not isinstance(item, str) or repo_id_problem(item):
-                yield f"'{key}' names {item!r}, which is no repo id of the form namespace/name."
+                yield key, f"'{key}' names {item!r}, which is no repo id of the form namespace/name."
     for item in _list(data.get("language")):
         if not isinstance(item, str) or not _LANGUAGE.fullmatch(item):
-            yield f"The language {item!r} is no ISO 639 code such as 'en'."
+            yield "language", f"The language {item!r} is no ISO 639 code such as 'en'."
     for key in ("tags", "language", "datasets"):
         if key in data and not all(isinstance(item, str) for item in _list(data[key])):
-            yield f"'{key}' holds something that is not a word."
+            yield key, f"'{key}' holds something that is not a word."
+    yield from (("model-index", said) for said in _index(data.get("model-index")))
 
 
 def _list(value: Any) -> list[Any]:

@@ -102,6 +102,8 @@ def _shown(done: Outcome, endpoint: str) -> list[RenderableType]:
             f"\nThe base stops in {percent(done.base_stop_rate)} of its answers, and scores {_rate(done.base_average)}."
         )
     )
+    blocks = sum(line.blocks for line in done.variants)
+    shown.append(Text(f"All {blocks} Python blocks on the cards ran against the staged commits."))
     shown.append(Text(f"To load it from another program, set HF_ENDPOINT={endpoint}\n"))
     shown.append(Text(f"page   {done.page}"))
     if done.space:

@@ -1,0 +1,137 @@
+"""Python blocks that cannot run, found in their syntax trees: nothing is executed."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from hubkit.lint.document import Document
+from hubkit.lint.finding import Fault
+from hubkit.snippets.blocks import Block
+from hubkit.snippets.names import defined, undefined
+
+_TEMPLATE = "apply_chat_template"
+
+
+def find(document: Document) -> Iterator[Fault]:
+    """What is wrong with the Python blocks of ``document``."""
+    before: set[str] = set()
+    for block in document.blocks:
+        source = block.without_magic if block.for_notebook else block.source
+        try:
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            yield _syntax(document, block, error)
+            continue
+        for name, line in undefined(source).items():
+            if name not in before:
+                yield _undefined(document, block.line + line - 1, name, defined(source) | before)
+        before |= defined(source)
+        for fault_line, rule, what, todo in (*_prompts(tree), *_results(tree)):
+            yield Fault(rule, document.path, block.line + fault_line - 1, what, todo)
+
+
+def _syntax(document: Document, block: Block, error: BaseException) -> Fault:
+    line = (error.lineno or 1) if isinstance(error, SyntaxError) else 1
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    return Fault(
+        "snippet-syntax", document.path, block.line + line - 1, f"The block is not Python: {said}.",
+        "Mend it, or mark the block as another language (```text).",
+    )  # fmt: skip
+
+
+def _undefined(document: Document, line: int, name: str, known: set[str]) -> Fault:
+    close = next((other for other in (f"{name}s", name.removesuffix("s")) if other != name and other in known), None)
+    todo = f"Write {close!r}, which is defined." if close else "Define it in the block, or import it."
+    return Fault("undefined-name", document.path, line, f"The block uses {name!r}, which nothing defines.", todo)
+
+
+_Found = tuple[int, str, str, str]
+
+
+def _prompts(tree: ast.Module) -> Iterator[_Found]:
+    """Chat prompts that do not open the assistant's turn, in a block that then generates."""
+    if not any(_called(node) == "generate" for node in ast.walk(tree)):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _called(node) == _TEMPLATE:
+            given = _constants(node)
+            open_ended = any(keyword.arg is None for keyword in node.keywords)
+            if (
+                given.get("continue_final_message") is True
+                or open_ended
+                or given.get("add_generation_prompt", ...) is True
+            ):
+                continue
+            if "add_generation_prompt" in _arguments(node) and "add_generation_prompt" not in given:
+                continue  # decided elsewhere
+            yield (
+                node.lineno, "generation-prompt",
+                "The prompt does not open the assistant's turn: the model may go on with the question.",
+                "Call apply_chat_template with add_generation_prompt=True.",
+            )  # fmt: skip
+
+
+def _results(tree: ast.Module) -> Iterator[_Found]:
+    """What ``apply_chat_template`` returns, a tensor or a mapping, used as the other."""
+    made: dict[str, object] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            call = _inner(node.value)
+            if call is not None:
+                given = _constants(call)
+                if given.get("tokenize") is not False:
+                    made[node.targets[0].id] = given.get("return_dict", "not said")
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and _called(node) == "generate"):
+            continue
+        for keyword in node.keywords:
+            if keyword.arg is None and isinstance(keyword.value, ast.Name) and keyword.value.id in made:
+                name = keyword.value.id
+                if made[name] is not True:
+                    when = "" if made[name] is False else " (before transformers 5)"
+                    yield (
+                        node.lineno, "template-result",
+                        f"{name!r} is a tensor{when}, and `**{name}` unpacks a mapping.",
+                        "Call apply_chat_template with return_dict=True, which says it for every version.",
+                    )  # fmt: skip
+        for argument in node.args[:1]:
+            if isinstance(argument, ast.Name) and made.get(argument.id, False) is not False:
+                when = "" if made[argument.id] is True else " (since transformers 5)"
+                yield (
+                    node.lineno, "template-result",
+                    f"{argument.id!r} is a mapping{when}, and generate() takes a tensor first.",
+                    f"Call apply_chat_template with return_dict=True and pass `**{argument.id}`.",
+                )  # fmt: skip
+
+
+def _called(node: ast.AST) -> str | None:
+    if not isinstance(node, ast.Call):
+        return None
+    if isinstance(node.func, ast.Attribute):
+        return node.func.attr
+    return node.func.id if isinstance(node.func, ast.Name) else None
+
+
+def _arguments(call: ast.Call) -> set[str]:
+    return {keyword.arg for keyword in call.keywords if keyword.arg}
+
+
+def _constants(call: ast.Call) -> dict[str, object]:
+    """Keyword arguments that are written out."""
+    return {
+        keyword.arg: keyword.value.value
+        for keyword in call.keywords
+        if keyword.arg and isinstance(keyword.value, ast.Constant)
+    }
+
+
+def _inner(value: ast.expr) -> ast.Call | None:
+    """The call of ``apply_chat_template`` whose result this is, moved to a device or not."""
+    while isinstance(value, ast.Call):
+        if _called(value) == _TEMPLATE:
+            return value
+        if not (isinstance(value.func, ast.Attribute) and value.func.attr in {"to", "cuda", "cpu"}):
+            return None
+        value = value.func.value
+    return None
