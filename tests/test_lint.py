@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from releases import target_of
 
-from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, render_card
+from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, draw, render_card
 from hubkit.chat import CHATML
 from hubkit.checkup import FolderSource, RepoSource
 from hubkit.hub import Hub, connect
@@ -111,11 +111,16 @@ def test_every_fault_of_its_successors_card_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("variant", ["main", "dpo-v0"])
 @pytest.mark.parametrize("which", [MODEL_CARD, ADAPTER_CARD])
 def test_nothing_is_found_on_our_own_cards(variant: str, which: str, tmp_path: Path, hub: Running) -> None:
-    text = render_card(build_context(samples.recipe(), variant, samples.evidence()), which).text
+    context = build_context(samples.recipe(), variant, samples.evidence())
+    text = render_card(context, which).text
     assert lint_text(text) == []
     connected = with_base(hub, tmp_path, "me/tiny", "apache-2.0")
     files = {"config__json": "{}", "model__safetensors": "", "adapter_of_adapter_config__json": "{}"}
-    report = lint(FolderSource(folder(tmp_path / "ours", text, CHATML, **files)), connected)
+    place = folder(tmp_path / "ours", text, CHATML, **files)
+    for path in draw(context):
+        (place / path).parent.mkdir(exist_ok=True)
+        (place / path).write_bytes(b"")
+    report = lint(FolderSource(place), connected)
     assert [fault for fault in report.faults if which == MODEL_CARD or fault.rule != "base-relation"] == []
     assert report.unchecked == ()
 

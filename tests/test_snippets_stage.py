@@ -134,7 +134,7 @@ def test_the_base_is_not_fetched_once_more(hub: Running, tmp_path: Path, monkeyp
 def test_preflight_names_blocks_that_cannot_run(hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ctx = Release.on(hub, tmp_path).context("snippets[main]", {})
     rendered = [Rendered(card("print(message)"), {}, ()), Rendered(card("if True print()"), {}, ())]
-    monkeypatch.setattr(snippets, "render_card", lambda *_: rendered.pop(0))
+    monkeypatch.setattr(snippets, "render_card", lambda *_, **__: rendered.pop(0))
     first, second = snippets.check(ctx)
     assert (first.level, first.exit_code) == ("error", 2)
     assert first.message == "README.md of main, line 7: The block uses 'message', which nothing defines."
@@ -152,5 +152,5 @@ def test_preflight_names_what_the_blocks_need(hub: Running, tmp_path: Path, monk
     assert list(snippets.check(ctx)) == [], "the stage `card` says that itself"
 
 
-def _refuse(*_: object) -> None:
+def _refuse(*_: object, **__: object) -> None:
     raise HubkitError("no card")
