@@ -269,9 +269,7 @@ def test_placeholder_cards_of_any_recipe_are_valid_before_anything_ran() -> None
             assert validate(render_card(context, which).text) == []
 
 
-def test_a_card_of_a_thousand_tasks_is_made_in_a_moment() -> None:
-    import time
-
+def test_a_card_of_a_thousand_tasks_is_whole() -> None:
     from hubkit.evals.results import Metric, Results, SuiteResult, TaskResult
 
     tasks = {
@@ -287,10 +285,9 @@ def test_a_card_of_a_thousand_tasks_is_made_in_a_moment() -> None:
     ).model_dump(mode="json")
     evidence = samples.evidence()
     files = {step: {"results.json": many} if "results.json" in made else made for step, made in evidence.files.items()}
-    started = time.perf_counter()
-    card = render_card(build_context(samples.recipe(), "main", Evidence(files, evidence.template)))
-    assert len(card.numbers) > 10_000
-    assert time.perf_counter() - started < 5  # a machine that other tests share; alone it takes well under one
+    many_tasks = Evidence(files, evidence.template)
+    card = render_card(build_context(samples.recipe(), "main", many_tasks))
+    assert len(card.numbers) > 10_000 and _problems(card, many_tasks) == []
 
 
 # --- the quick start -------------------------------------------------------------------------------------------------

@@ -148,6 +148,13 @@ def test_a_table_that_cannot_be_meant_is_refused_by_line(body: str, said: str) -
         read_text(f"|Task|Metric|Value|\n|---|---|---|\n{body}\n", "card.md", "card")
 
 
+@pytest.mark.parametrize("filler", ["\n", " ", "# ", "|", "|-", "a", "` (", "hf (", "a|"])
+def test_a_long_file_of_one_thing_is_read_to_its_end(filler: str) -> None:
+    """No pattern may go over such a text again and again: it would not come to the table in an hour."""
+    text = f"# {filler * 200_000}x\n\n|Task|Metric|Value|\n|-|-|-|\n|a|acc|0.5|\n"
+    assert read_text(text, "x", "x").average.value == 0.5
+
+
 def test_the_same_row_twice_is_read_once() -> None:
     read = read_text(
         "|Task|Metric|Value|\n|-|-|-|\n|a|acc|0.5|\n\n|Task|Metric|Value|\n|-|-|-|\n|a|acc|0.5|\n", "x", "x"

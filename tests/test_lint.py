@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from releases import target_of
 
-from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, render_card
+from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, draw, render_card
 from hubkit.chat import CHATML
 from hubkit.checkup import FolderSource, RepoSource
 from hubkit.hub import Hub, connect
@@ -111,11 +111,16 @@ def test_every_fault_of_its_successors_card_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("variant", ["main", "dpo-v0"])
 @pytest.mark.parametrize("which", [MODEL_CARD, ADAPTER_CARD])
 def test_nothing_is_found_on_our_own_cards(variant: str, which: str, tmp_path: Path, hub: Running) -> None:
-    text = render_card(build_context(samples.recipe(), variant, samples.evidence()), which).text
+    context = build_context(samples.recipe(), variant, samples.evidence())
+    text = render_card(context, which).text
     assert lint_text(text) == []
     connected = with_base(hub, tmp_path, "me/tiny", "apache-2.0")
     files = {"config__json": "{}", "model__safetensors": "", "adapter_of_adapter_config__json": "{}"}
-    report = lint(FolderSource(folder(tmp_path / "ours", text, CHATML, **files)), connected)
+    place = folder(tmp_path / "ours", text, CHATML, **files)
+    for path in draw(context):
+        (place / path).parent.mkdir(exist_ok=True)
+        (place / path).write_bytes(b"")
+    report = lint(FolderSource(place), connected)
     assert [fault for fault in report.faults if which == MODEL_CARD or fault.rule != "base-relation"] == []
     assert report.unchecked == ()
 
@@ -156,12 +161,31 @@ def test_stated_averages(stated: str, faults: int) -> None:
     assert len(of(f"{HARNESS}{stated}\n", "average")) == faults, "a last line of the table"
 
 
+def test_percent_is_answered_in_percent() -> None:
+    (fault,) = of(f"{HARNESS}\nAverage: 85.00%\n", "average")
+    assert fault.what.startswith("The average is given as 85.00, and its table gives 84.60 (")
+    (fault,) = of(f"{HARNESS}\nAverage: 0.80\n", "average")
+    assert "its table gives 0.8460" in fault.what
+
+
 def test_an_average_is_that_of_its_own_section() -> None:
     other = HARNESS.replace("0.8599", "0.2000")
     assert not of(f"# A\n{HARNESS}\nAverage: 0.846\n\n# B\n{other}\nAverage: 0.5160\n", "average")
     (fault,) = of(f"# A\n{HARNESS}\nAverage: 0.846\n\n# B\n{other}\nAverage: 0.846\n", "average")
     assert "0.5161" in fault.what
     assert not of(f"# A\n{HARNESS}\n# Other\n\nAverage: 0.1\n", "average"), "no table of its own"
+
+
+@pytest.mark.parametrize(
+    "stated", ["- GPT4All: {}", "| Suite | Average |\n|---|---|\n| GPT4All | {} |", "**GPT4All** {}"]
+)
+def test_averages_of_a_suite_in_another_place(stated: str) -> None:
+    summary = f"# Summary\n\n{stated}\n\n# GPT4All\n{HARNESS}"
+    assert not of(summary.format("84.6"), "average")
+    (fault,) = of(summary.format("85.6"), "average")
+    assert "gives 84.60" in fault.what
+    assert not of(f"{summary}\n# Another branch\n{HARNESS}".format("85.6"), "average"), "of which of the two?"
+    assert not of(f"- GPT4All-J: 6\n- Tasks: 7\n- GPT4All has 7 tasks\n\n# GPT4All\n{HARNESS}", "average")
 
 
 def test_averages_of_logs_that_were_pasted_in_a_hurry() -> None:

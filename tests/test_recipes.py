@@ -91,7 +91,7 @@ def test_the_tiny_recipe_shows_a_newcomer_the_keys_and_explains_what_it_accepts(
     shown = set(_keys(yaml.safe_load(text)))
     # said in prose, or with good defaults
     rare = {"authors", "tracking", "language", "limit", "split", "uses", "hardware", "sign", "key", "keyless"}
-    rare |= {"num_fewshot", "fewshot_as_multiturn", "pull_request"}
+    rare |= {"num_fewshot", "fewshot_as_multiturn", "pull_request", "licence_name", "licence_link"}
     schema = recipe_schema()
     known = {key for part in [schema, *schema["$defs"].values()] for key in part.get("properties", {})}
     assert known - shown <= rare

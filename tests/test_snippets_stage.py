@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from releases import REPO, Release, faults, requests
+from releases import RECIPE, REPO, Release, faults, requests
 
 from hubkit.cards import Rendered
 from hubkit.errors import HubkitError, RefusedError
@@ -134,11 +135,22 @@ def test_the_base_is_not_fetched_once_more(hub: Running, tmp_path: Path, monkeyp
 def test_preflight_names_blocks_that_cannot_run(hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ctx = Release.on(hub, tmp_path).context("snippets[main]", {})
     rendered = [Rendered(card("print(message)"), {}, ()), Rendered(card("if True print()"), {}, ())]
-    monkeypatch.setattr(snippets, "render_card", lambda *_: rendered.pop(0))
+    monkeypatch.setattr(snippets, "render_card", lambda *_, **__: rendered.pop(0))
     first, second = snippets.check(ctx)
     assert (first.level, first.exit_code) == ("error", 2)
     assert first.message == "README.md of main, line 7: The block uses 'message', which nothing defines."
     assert second.message.startswith("adapter-README.md of main, line 7: The block is not Python: ")
+
+
+def test_preflight_names_blocks_of_the_recipes_own_template(hub: Running, tmp_path: Path) -> None:
+    (tmp_path / "card.jinja").write_text(
+        '{% extends "hubkit/model.md.jinja" %}{% block more %}\n```python\nprint(answer, reply)\n```\n{% endblock %}'
+    )
+    recipe = RECIPE.model_copy(update={"card": RECIPE.card.model_copy(update={"template": "card.jinja"})})
+    ctx = replace(Release.on(hub, tmp_path).context("snippets[main]", {}), recipe=recipe)
+    (finding,) = snippets.check(ctx)
+    assert finding.message.startswith("README.md of main, line ")
+    assert "uses 'reply'" in finding.message, "earlier blocks have made the answer"
 
 
 def test_preflight_names_what_the_blocks_need(hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,5 +164,5 @@ def test_preflight_names_what_the_blocks_need(hub: Running, tmp_path: Path, monk
     assert list(snippets.check(ctx)) == [], "the stage `card` says that itself"
 
 
-def _refuse(*_: object) -> None:
+def _refuse(*_: object, **__: object) -> None:
     raise HubkitError("no card")

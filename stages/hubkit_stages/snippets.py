@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, placeholder, render_card
+from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, own_templates, placeholder, render_card
 from hubkit.errors import ConflictError, HubkitError, RefusedError
 from hubkit.files import write_json
 from hubkit.hub import Hub, connect
@@ -40,7 +40,8 @@ def check(ctx: Context) -> Iterable[Finding]:
     imports = Imports()
     try:
         context = build_context(ctx.recipe, ctx.variant_name or "", placeholder(ctx.recipe))
-        texts = {name: render_card(context, name).text for name in (MODEL_CARD, ADAPTER_CARD)}
+        own = own_templates(ctx.recipe, ctx.recipe_folder)
+        texts = {name: render_card(context, name, own=own).text for name in (MODEL_CARD, ADAPTER_CARD)}
     except HubkitError:
         return  # the stage that writes the cards says it
     for name, text in texts.items():

@@ -61,7 +61,11 @@ def _comparisons(variant: str, found: Mapping[str, Results | None], evidence: Ev
     """
     mine = found[variant]
     assert mine is not None
-    made = {name: compare(other, mine) for name, other in found.items() if other and name != variant}
+    made = {
+        name: compare(of_averages(other), of_averages(mine))
+        for name, other in found.items()
+        if other and name != variant
+    }
     step = f"card[{variant}]"
     parts: Any = {"suites": {"__all__": {"name", "title", "average"}}, "average": True, "notes": True}
     plain = {name: item.model_dump(mode="json", include=parts) for name, item in made.items()}
@@ -76,6 +80,14 @@ def _comparisons(variant: str, found: Mapping[str, Results | None], evidence: Ev
         if rows:
             lines.append({"against": clean(name), "rows": rows, "notes": said["notes"]})
     return lines
+
+
+def of_averages(results: Results) -> Results:
+    """``results`` with the names of the tasks alone: to compare averages, thousands of tasks need not be compared."""
+    suites = {
+        name: suite.model_copy(update={"tasks": dict.fromkeys(suite.tasks)}) for name, suite in results.suites.items()
+    }
+    return results.model_copy(update={"suites": suites})
 
 
 def _settings(results: Results) -> str:
@@ -99,15 +111,9 @@ def _suite(
     classic = []
     for row in classic_rows(suite):
         task = own["suites"][key]["tasks"][clean(row.task)]
-        classic.append(
-            {
-                "task": clean(row.task),
-                "first": row.first,
-                "version": clean(row.version),
-                "metric": clean(row.metric),
-                "measured": task["metrics"][clean(row.metric)] if task else None,
-            }
-        )
+        measured = task["metrics"][clean(row.metric)] if task else None
+        shown = (clean(row.task), clean(row.version)) if row.first else ("", "")
+        classic.append((*shown, clean(row.metric), measured))
     rows = []
     for task_name, task in suite.tasks.items():
         metric = counted(suite.rule, task) if task else None
@@ -118,15 +124,7 @@ def _suite(
             tasks = ((wrapped[column] or {}).get("suites", {}).get(key) or {}).get("tasks", {})
             cells.append(((tasks.get(clean(task_name)) or {}).get("metrics") or {}).get(clean(metric)))
         facts = own["suites"][key]["tasks"][clean(task_name)]
-        rows.append(
-            {
-                "task": clean(task_name),
-                "metric": clean(metric),
-                "n": facts["n"],
-                "shots": facts["n_shot"],
-                "cells": cells,
-            }
-        )
+        rows.append((clean(task_name), clean(metric), facts["n"], facts["n_shot"], cells))
     return {
         "title": clean(suite.title),
         "rule": clean(suite.average.text),

@@ -16,6 +16,7 @@ from hubkit.cards.benchmarks import benchmarks, scores
 from hubkit.cards.erratum import erratum
 from hubkit.cards.escape import bibtex, clean
 from hubkit.cards.evidence import Evidence
+from hubkit.cards.measured import many_objects
 from hubkit.cards.metadata import Metadata
 from hubkit.cards.pictures import pictures_of
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD
@@ -33,6 +34,7 @@ _FACTS = ("rows", "epochs", "steps", "seconds", "tokens_per_second", "peak_memor
 PUBLISHED = ("merged", "adapter")
 
 
+@many_objects()
 def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str, Any]:
     """Everything that the cards of ``variant`` may say.
 

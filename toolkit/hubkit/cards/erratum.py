@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from hubkit.cards.benchmarks import of_averages
 from hubkit.cards.evidence import Evidence
 from hubkit.config import Recipe
 from hubkit.evals import compare
@@ -120,7 +121,7 @@ def _scores(evidence: Evidence, before: str, after: str) -> str | None:
     first, second = evidence.results(before), evidence.results(after)
     if first is None or second is None:
         return None
-    found = compare(first, second).average
+    found = compare(of_averages(first), of_averages(second)).average
     if found.value is None:
         return None
     if found.exceeds is False or not found.value:

@@ -31,6 +31,8 @@ class Safe(str):
 
 def clean(text: str) -> str:
     """``text`` without control characters (but line ends and tabs) and lone surrogates: each becomes U+FFFD."""
+    if text.isprintable():
+        return text
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _UNPRINTABLE.sub("\ufffd", text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
     Raises RefusedError when the block would not be read back as the same values.
     """
     from huggingface_hub import EvalResult, ModelCardData
+    from huggingface_hub.repocard_data import eval_results_to_model_index
 
     numbers: list[Number] = []
 
@@ -83,12 +85,12 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
         library_name=metadata.library,
         pipeline_tag="text-generation",
         tags=list(dict.fromkeys(metadata.tags)),
-        eval_results=results or None,
-        model_name=metadata.name if results else None,
     )
     plain: dict[str, Any] = card.to_dict()  # type: ignore[no-untyped-call]
-    block = dump_block(plain)
-    if read_block(f"---\n{block}\n---\n") != plain:
+    if results:
+        plain["model-index"] = eval_results_to_model_index(metadata.name, results)
+    block, reads_back = _written(plain)
+    if not reads_back:
         raise RefusedError(
             "The card's metadata would not be read back as it was meant.",
             hint="Remove unusual characters from the recipe's tags, languages and licence.",
@@ -118,19 +120,72 @@ _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Dumper(_SafeDumper):  # type: ignore[misc]
-    """PyYAML's safe dumper that writes words with line ends or control characters in double quotes."""
+    """PyYAML's safe dumper that writes words with line ends or control characters in double quotes, and no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Always: what is given twice is written twice."""
+        return True
 
 
 class _SlowDumper(yaml.SafeDumper):
     """The same in Python."""
 
+    def ignore_aliases(self, data: Any) -> bool:
+        """Always, too."""
+        return True
+
 
 def _word(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _FOLDED.search(text) else None)
+    quoted = not text.isprintable() and _FOLDED.search(text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if quoted else None)
 
 
 _Dumper.add_representer(str, _word)
 _SlowDumper.add_representer(str, _word)
+
+
+def _written(plain: Mapping[str, Any]) -> tuple[str, bool]:
+    """:func:`dump_block` of ``plain``, and whether a card with it is read back as ``plain``.
+
+    The Hub's pattern must find all of the block. Then nodes are compared, by the tags and texts of which values are
+    made: that takes half of the time of comparing the values.
+    """
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
+    try:
+        block, meant = _nodes(plain, _Dumper)
+    except UnicodeEncodeError:
+        block, meant = _nodes(plain, _SlowDumper)
+    found = REGEX_YAML_BLOCK.search(f"---\n{block}\n---\n")
+    if found is None or found[2] != block:
+        return block, False
+    try:
+        return block, _same(meant, yaml.compose(block, Loader=_loader(block)))
+    except yaml.YAMLError:
+        return block, False
+
+
+def _nodes(plain: Mapping[str, Any], dumper_of: Any) -> tuple[str, Any]:
+    stream = io.StringIO()
+    dumper = dumper_of(stream, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    meant = dumper.represent_data(dict(plain))
+    dumper.open()
+    dumper.serialize(meant)
+    dumper.close()
+    return stream.getvalue().strip(), meant
+
+
+def _same(one: Any, other: Any) -> bool:
+    if type(one) is not type(other) or one.tag != other.tag:
+        return False
+    if isinstance(one, yaml.ScalarNode):
+        return bool(one.value == other.value)
+    pairs = zip(one.value, other.value, strict=False)
+    if len(one.value) != len(other.value):
+        return False
+    if isinstance(one, yaml.MappingNode):
+        return all(_same(a, b) and _same(c, d) for (a, c), (b, d) in pairs)
+    return all(_same(a, b) for a, b in pairs)
 
 
 class _Once:
@@ -161,6 +216,10 @@ class _SlowLoader(_Once, yaml.SafeLoader):
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
+def _loader(block: str) -> Any:
+    return _SlowLoader if _HALF.search(block) else _Loader
+
+
 def read_block(text: str) -> dict[str, Any] | None:
     """The metadata of the card ``text``; None when it has none. ``yaml.YAMLError`` when it is not YAML.
 
@@ -171,7 +230,7 @@ def read_block(text: str) -> dict[str, Any] | None:
     found = REGEX_YAML_BLOCK.search(text)
     if not found:
         return None
-    value = yaml.load(found[2], Loader=_SlowLoader if _HALF.search(found[2]) else _Loader)
+    value = yaml.load(found[2], Loader=_loader(found[2]))
     if value is None:
         return {}
     if not isinstance(value, Mapping):

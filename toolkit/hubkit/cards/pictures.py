@@ -148,7 +148,7 @@ def _benchmarks(context: Mapping[str, Any]) -> Figure:
     made = context["benchmarks"]
     rows = [(suite["title"], suite["averages"]) for suite in made["suites"]]
     if len(rows) == 1:
-        tasks = [(row["task"], row["cells"]) for row in made["suites"][0]["rows"]]
+        tasks = [(task, cells) for task, _, _, _, cells in made["suites"][0]["rows"]]
         rows = tasks if 1 < len(tasks) <= _MOST_ROWS else rows
     else:
         rows = [*rows[: _MOST_ROWS - 1], ("average", made["averages"])]

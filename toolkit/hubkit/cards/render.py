@@ -25,7 +25,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hubkit.cards import escape
 from hubkit.cards.edits import settled
-from hubkit.cards.measured import FORMATS, CardError, Measured, Number, value_of
+from hubkit.cards.measured import FORMATS, CardError, Measured, Number, many_objects, value_of
 from hubkit.cards.metadata import front_matter
 from hubkit.config import Recipe
 from hubkit.errors import UsageError
@@ -102,6 +102,13 @@ class _Recorder:
         value = self.measured(cell["value"], "score")
         error = cell.get("stderr")
         return escape.Safe(f"{value} ± {self.measured(error, 'score')}") if error is not None else value
+
+    def classic(self, metric: Any) -> escape.Safe:
+        """A metric as the cells Value, ± and Stderr of the classic table."""
+        if metric is None:
+            return escape.Safe("missing | | ")
+        value, error = self.measured(metric["value"], "score"), metric["stderr"]
+        return escape.Safe(f"{value} | ± | {self.measured(error, 'score')}" if error is not None else f"{value} | | ")
 
     def fenced(self, text: str, language: str = "text") -> escape.Safe:
         """``text`` as a fenced block, kept apart so that nothing touches its empty lines."""
@@ -181,7 +188,7 @@ def environment(templates: Path, own: Path | None = None) -> ImmutableSandboxedE
         keep_trailing_newline=True,
         finalize=_finalize,
     )
-    recorded = ("measured", "shown", "share", "score", "fenced")
+    recorded = ("measured", "shown", "share", "score", "classic", "fenced")
     escaped = (
         "md", "sentence", "paragraphs", "code", "cell", "python", "shell", "html", "path", "link", "branch_url",
     )  # fmt: skip
@@ -245,6 +252,7 @@ def _templates() -> Path:
     return resource_dir("card_templates")
 
 
+@many_objects()
 def render_card(
     context: Mapping[str, Any], which: str = MODEL_CARD, *, templates: Path | None = None, own: Path | None = None
 ) -> Rendered:

@@ -31,8 +31,6 @@ def card() -> None:
 
 card.add_command(lint)
 card.add_command(run)
-
-
 card.add_command(tables_command)
 
 

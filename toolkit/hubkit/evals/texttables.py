@@ -61,8 +61,8 @@ def read_tables(text: str, name: str = "the text") -> tuple[Table, ...]:
     place = 0
     while place < len(lines):
         line = lines[place]
-        if marked := re.match(r"\s{0,3}#{1,6}\s+(.*?)\s*#*\s*$", line):
-            heading = marked[1]
+        if re.match(r" {0,3}#{1,6}[ \t]", line):
+            heading = line.strip().strip("#").strip()
         columns = _columns(line)
         place += 1
         if columns is None:
@@ -80,7 +80,7 @@ def read_tables(text: str, name: str = "the text") -> tuple[Table, ...]:
 def call_line(text: str) -> Mapping[str, str]:
     """What lm-eval prints above its tables: 'model', 'pretrained', 'limit', 'num_fewshot', 'batch_size', as words."""
     found = re.search(
-        r"^\s*`?(?P<model>[\w.-]+) \((?P<args>[^)\n]*)\), (?P<rest>[^\n]*limit: [^\n]*)$", text, re.MULTILINE
+        r"^[ \t]{0,9}`?(?P<model>[\w.-]+) \((?P<args>[^)\n]*)\), (?P<rest>[^\n]*limit: [^\n]*)$", text, re.MULTILINE
     )
     if not found:
         return {}

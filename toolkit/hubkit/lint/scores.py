@@ -19,6 +19,7 @@ _STATED = re.compile(
     r"(?P<value>\d+(?:\.\d+)?)\s*%?\W*",
     re.IGNORECASE,
 )
+_BARE = re.compile(r"\W*(?P<of>[A-Za-z][\w -]{2,20}?)(?: score| average)?\s?\W{1,4}(?P<value>\d+(?:\.\d+)?)\s*%?\W*")
 _NO_SCORE = re.compile(
     r"param|size|rank|^#|\bn\b|examples|samples|context|shots?\b|version|stderr|date|epoch|gate|stop", re.IGNORECASE
 )
@@ -26,7 +27,7 @@ _CLASSIC = ("multiple_choice_grade", "mc2", "acc_norm else acc")
 """The rules that a table of metrics is held against, in the order in which its metrics are looked for."""
 _SUITE_NAMES = {
     "agieval": re.compile(r"agi[\s_-]?eval", re.IGNORECASE),
-    "bigbench": re.compile(r"big[\s_-]?bench|\bbbh\b", re.IGNORECASE),
+    "bigbench": re.compile(r"big[\s_-]?bench(?:[\s_-]?hard)?|\bbbh\b", re.IGNORECASE),
     "gpt4all": re.compile(r"gpt[\s_-]?4[\s_-]?all", re.IGNORECASE),
     "truthfulqa": re.compile(r"truthful[\s_-]?qa", re.IGNORECASE),
     "openllm": re.compile(r"open[\s_-]?llm", re.IGNORECASE),
@@ -126,9 +127,10 @@ class _Mean:
     def _exact(self) -> Decimal:
         return sum((part.exact for part in self.parts), Decimal()) / len(self.parts)
 
-    def shown(self, decimals: int) -> str:
+    def shown(self, decimals: int, *, percent: bool = False) -> str:
         """The mean as people round it: a half goes up."""
-        return str(self._exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
+        value = self._exact * 100 if percent else self._exact
+        return str(value.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
 
 
 def means(table: Table) -> list[_Mean]:
@@ -170,7 +172,9 @@ def metrics_of(table: Table) -> dict[str, dict[str, _Figure]]:
 
 
 def _fault(document: Document, line: int, stated: _Figure, mean: _Mean, of: str) -> Fault:
-    shown = mean.shown(max(stated.decimals, max(part.decimals for part in mean.parts)))
+    percent = stated.value > 1 >= max(part.value for part in mean.parts)
+    decimals = max(part.decimals for part in mean.parts) - 2 * percent
+    shown = mean.shown(max(stated.decimals, decimals), percent=percent)
     return Fault(
         "average", document.path, line,
         f"The average is given as {stated.value:.{stated.decimals}f}, and {of} gives {shown} ({mean.text}).",
@@ -236,22 +240,27 @@ def _columns(document: Document, table: Table) -> Iterator[Fault]:
 
 
 def _statements(document: Document) -> Iterator[Fault]:
-    """'Average: 0.4364' on a line of its own, or as the last line of a table that has only one cell filled."""
+    """'Average: 0.4364' on a line of its own, or as the last line of a table that has only one cell filled.
+
+    So is 'AGIEval: 0.4364', in a list or in a table of the suites, when the card has one table of that suite.
+    """
     stated = [(line.line, line.section, line.text) for line in document.prose]
-    stated += [
-        (row.line, table.section, row.cells[0])
-        for table in document.tables
-        for row in table.rows
-        if row.cells and not any(row.cells[1:])
-    ]
+    for table in document.tables:
+        for row in table.rows:
+            filled = [cell for cell in row.cells if cell]
+            if len(filled) == 1 or (len(row.cells) == 2 and named_suites(row.cells[0])):
+                stated.append((row.line, table.section, ": ".join(filled)))
     for line, section, text in stated:
-        found = _STATED.fullmatch(text)
+        found = _STATED.fullmatch(text) or _BARE.fullmatch(text)
         figure = _Figure.of(found["value"]) if found else None
         if found is None or figure is None:
             continue
-        table = _table_of(document, line, section, named_suites(found["of"]))
-        if table is not None:
-            yield from _held(document, line, figure, table)
+        named = named_suites(found["of"])
+        if found.re is _BARE and not any(pattern.fullmatch(found["of"].strip()) for pattern in _SUITE_NAMES.values()):
+            continue
+        about = _table_of(document, line, section, named)
+        if about is not None:
+            yield from _held(document, line, figure, about)
 
 
 def _table_of(document: Document, line: int, section: int, named: frozenset[str]) -> Table | None:
@@ -261,8 +270,9 @@ def _table_of(document: Document, line: int, section: int, named: frozenset[str]
     """
     fitting = [table for table in document.tables if metrics_of(table)]
     if named:
-        fitting = [table for table in fitting if table.section == section and named & _about(table)]
-        return fitting[-1] if fitting else None
+        fitting = [table for table in fitting if named <= _about(table)]
+        near = [table for table in fitting if table.section == section]
+        return near[-1] if near else fitting[0] if len(fitting) == 1 else None
     words = [item.line for item in document.prose if item.text and not _STATED.fullmatch(item.text)]
     for table in reversed(fitting):
         if table.last <= line and not any(table.last < at < line for at in words):
@@ -274,5 +284,6 @@ def _table_of(document: Document, line: int, section: int, named: frozenset[str]
 
 
 def _about(table: Table) -> frozenset[str]:
-    suites = [suites_of(name) for name in metrics_of(table)]
-    return frozenset.union(*suites) if suites else frozenset()
+    """The suites that all of a table's known tasks belong to."""
+    suites = [known for name in metrics_of(table) if (known := suites_of(name))]
+    return frozenset.intersection(*suites) if suites else frozenset()
