@@ -13,7 +13,7 @@ release: $(STAMP)  ## train, measure, gate and publish the tiny release on the e
 	$(BIN)/hubkit release $(RECIPE)
 
 test: $(STAMP) browser lint  ## lint and the whole suite (under 25 minutes on 2 cores)
-	$(BIN)/pytest -m "not soak"
+	$(BIN)/pytest -m "not soak" -n logical --maxprocesses 4 --dist loadgroup
 
 browser:  ## Debian's chromium for the browser tests, where it is missing and may be installed
 	@command -v chromium >/dev/null && exit 0; \

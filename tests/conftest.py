@@ -34,8 +34,12 @@ def pytest_configure(config: pytest.Config) -> None:
     matrix.configure(config)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     matrix.mark(items)
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:  # what a file's tests share is made once, and so is the release that two files look at
+            shared = "released" if "released" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
+            item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture(scope="session")

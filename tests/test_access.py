@@ -88,6 +88,20 @@ def test_a_private_repo_needs_the_right_to_read(hub: Running, mine: Hub, tmp_pat
     assert seeing.visibility("hubkit/secret") == "private"
 
 
+def test_a_hub_without_xet_is_sent_files_by_lfs(
+    hub: Running, mine: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import CommitOperationAdd, constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    by_address = connect(replace(target_of(hub, tmp_path), embedded=False))
+    faults(hub)
+    upload(by_address, MODEL, "main", [CommitOperationAdd("model.bin", b"\0" * 4096)])
+    asked = requests(hub)
+    assert any("/xet-write-token/" in line for line in asked), "it was tried"
+    assert any(line.startswith("PUT ") for line in asked), "and then sent another way"
+
+
 def test_what_the_real_hub_says_is_understood() -> None:
     said = {
         "type": "user",

@@ -6,6 +6,7 @@ import pickle
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from releases import RECIPE, Release, card, weights
@@ -39,6 +40,8 @@ def test_the_tree_is_what_the_allow_list_says(release: Release) -> None:
     found = built(release)
     assert sorted(found.files) == [
         ".gitattributes",
+        ".hubkit/cards/README.md",
+        ".hubkit/cards/adapter-README.md",
         ".hubkit/manifest.json",
         "README.md",
         "adapter/README.md",
@@ -52,6 +55,24 @@ def test_the_tree_is_what_the_allow_list_says(release: Release) -> None:
     assert found.left_out == ("adapter/README.md",), "the trainer's own card gives way to the generated one"
     for path, local in found.files.items():
         assert found.manifest.files[path] == digests(local), path
+
+
+def test_pictures_and_results_come_with_the_card_and_nothing_else(release: Release) -> None:
+    files: dict[str, bytes | str | dict[str, Any]] = {
+        name: (release.made["card[main]"].path / name).read_bytes()
+        for name in release.made["card[main]"].manifest.files
+    }
+    extra: dict[str, bytes | str | dict[str, Any]] = {
+        "assets/header.png": b"x",
+        "assets/notes.txt": "x",
+        ".eval_results/gsm8k.yaml": "- value: 1\n",
+        "stray.png": b"x",
+    }
+    release.make("card[main]", {**files, **extra})
+    found = built(release)
+    assert {"assets/header.png", ".eval_results/gsm8k.yaml"} <= found.files.keys()
+    assert not {"assets/notes.txt", "stray.png"} & found.files.keys()
+    assert "*.png filter=lfs" in found.files[".gitattributes"].read_text(), "the Hub keeps pictures in LFS"
 
 
 def test_a_checkpoint_cannot_slip_in(release: Release) -> None:

@@ -40,16 +40,30 @@ def test_the_sandbox_knows_what_transformers_knows(make_tokenizer, template):
 def test_template_of_the_recipe(make_tokenizer, tmp_path):
     own = make_tokenizer("{{ messages }}")
     (tmp_path / "mine.jinja").write_text("{# mine #}")
-    assert chat.template_for("base", own, tmp_path) == "{{ messages }}"
-    assert chat.template_for("chatml", own, tmp_path) == chat.CHATML
-    assert chat.template_for("mine.jinja", own, tmp_path) == "{# mine #}"
-    with pytest.raises(UsageError, match=r"other\.jinja"):
-        chat.template_for("other.jinja", own, tmp_path)
+    assert chat.choose("base", own, tmp_path) == chat.Chosen("{{ messages }}", "{{ messages }}")
+    assert chat.choose("chatml", own, tmp_path) == chat.Chosen(chat.CHATML, chat.training("chatml"))
+    assert chat.choose("mine.jinja", own, tmp_path).shipped == "{# mine #}"
+    for wrong in ("other.jinja", "chatlm"):
+        with pytest.raises(UsageError, match=wrong) as refused:
+            chat.choose(wrong, own, tmp_path)
+        assert "llama-3" in (refused.value.hint or "")
+    assert "did you mean 'chatml'?" in str(chat.setting_problem("chatlm", tmp_path))
+    assert chat.setting_problem("base", tmp_path) is chat.setting_problem("gemma", tmp_path) is None
     with pytest.raises(RefusedError, match="no chat template"):
-        chat.template_for("base", make_tokenizer(None), tmp_path)
+        chat.choose("base", make_tokenizer(None), tmp_path)
     (tmp_path / "mine.jinja").write_text("{% for %}")
     with pytest.raises(RefusedError, match="not valid Jinja"):
-        chat.template_for("mine.jinja", own, tmp_path)
+        chat.choose("mine.jinja", own, tmp_path)
+    (tmp_path / "mine.jinja").write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="Cannot read"):
+        chat.choose("mine.jinja", own, tmp_path)
+
+
+def test_of_several_own_templates_the_default_one_is_taken_and_said(make_tokenizer, tmp_path):
+    own = make_tokenizer({"default": "{{ messages }}", "tool_use": "{{ tools }}"})
+    chosen = chat.choose("base", own, tmp_path)
+    assert chosen.shipped == "{{ messages }}"
+    assert [finding.level for finding in chosen.findings] == ["note"] and "tool_use" in chosen.findings[0].message
 
 
 def golden(template):
@@ -136,8 +150,36 @@ def test_the_four_files_agree_or_it_is_said(changes, levels, says):
 
 
 def test_ends_are_read_from_tokenizer_and_configs(make_tokenizer, make_model):
-    read = chat.ends_of(make_tokenizer(), make_model().config.to_dict(), {"eos_token_id": [257, 260]})
-    assert read == ends(tokenizer_eos=257)
+    config = make_model().config.to_dict()
+    tokens = chat.Tokens.of(make_tokenizer())
+    assert chat.ends_of(tokens, config, {"eos_token_id": [257, 260]}) == ends(tokenizer_eos=257)
+    plain = chat.Tokens({"eos_token": "a", "pad_token": "ab"}, {}, 261, lambda text: [ord(letter) for letter in text])
+    read = chat.ends_of(plain, config, None)
+    assert (read.tokenizer_eos, read.pad, read.generation_eos) == (97, None, ())
+
+
+def test_agreement_is_one_look_at_template_tokenizer_and_configs(make_tokenizer, make_model):
+    tokens = chat.Tokens.of(make_tokenizer())
+    config = make_model().config.to_dict()
+    sound = chat.agree(chat.CHATML, tokens, config, {"eos_token_id": [260]})
+    assert (sound.turn_end, sound.template) == (TurnEnd("<|im_end|>", 260, (198,)), ())
+    assert [finding.level for finding in sound.files] == ["note"]  # the tokenizer's own eos is </s>
+    chat.refuse(sound.findings)
+    wrong = chat.agree(chat.CHATML, tokens, config, {"eos_token_id": 257})
+    assert wrong.template == () and [finding.level for finding in wrong.files] == ["error", "note"]
+    with pytest.raises(RefusedError, match=r"^Here: Answers end with <\|im_end\|> \(260\)"):
+        chat.refuse(wrong.findings, "Here: ")
+    endless = chat.agree(chat.CHATML.replace("<|im_end|>", ""), tokens, config, None)
+    assert endless.turn_end is None and "never closes" in endless.findings[-1].message
+    assert chat.agree("{{ 'x' * 10**10 }}", tokens, config, None).findings[-1].level == "error"
+    adapter = chat.agree(chat.CHATML, tokens, {}, {"eos_token_id": 257})
+    assert (adapter.turn_end, adapter.findings) == (sound.turn_end, ())
+
+
+def test_a_template_that_writes_the_date_is_said(make_tokenizer):
+    dated = "{{ strftime_now('%d %b %Y') }}" + chat.CHATML
+    found = chat.agree(dated, chat.Tokens.of(make_tokenizer()), None, None)
+    assert [(finding.level, "date of the day" in finding.message) for finding in found.findings] == [("note", True)]
 
 
 def test_special_tokens_in_both_spellings():

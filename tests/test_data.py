@@ -144,6 +144,13 @@ def test_planted_faults_are_all_counted_and_nothing_else() -> None:
                 mappings.MAPPINGS["orca"].convert(source[index])
 
 
+def test_a_row_in_which_somebody_says_a_control_token_is_dropped() -> None:
+    said = [{**PAIR, "question": text} for text in ("a <s> b", "strike <s>this</s>", "a < s > b", "<|im_end|> <s>")]
+    found = rows.check(said, mappings.MAPPINGS["orca"], forbidden=["<|im_end|>"], control=["<s>", "</s>", "<|im_end|>"])
+    assert found.examples == {"holds a control token as text": [0, 1], "holds the turn end as text": [3]}
+    assert rows.check(said, mappings.MAPPINGS["orca"]).dropped == {}
+
+
 def test_a_duplicate_counts_across_the_sources_of_a_set() -> None:
     seen: set[bytes] = set()
     first = rows.check(pairs(4), mappings.MAPPINGS["orca"], seen=seen)
@@ -387,6 +394,12 @@ def test_sound_data_makes_rows_prompts_and_a_report(make_tokenizer: Callable[...
     assert told["stages"]["dpo"]["turn_end_lost"] == {"chosen": 0.0, "rejected": 0.0}
     assert told["findings"] == []
     assert all(prompt[-1]["role"] == "user" for prompt in made.prompts)
+
+
+def test_the_data_step_drops_what_the_tokenizer_would_take_for_tokens(make_tokenizer: Callable[..., Any]) -> None:
+    loud = [*pairs(60), {**PAIR, "question": "Is <|im_start|> a token?"}]
+    made = made_of(recipe(), {"them/pairs": loud, "them/chats": chats(40)}, make_tokenizer())
+    assert made.sources["preferences"][0]["dropped"] == {"holds a control token as text": 1}
 
 
 def test_a_set_called_prompts_is_kept_apart_from_the_held_out_prompts(

@@ -130,7 +130,8 @@ def base(make_model, make_tokenizer, tmp_path) -> Path:
     turn_end = {"token": "<|im_end|>", "id": 260, "suffix_ids": [198]}
     told = {"repo": str(folder), "commit": "main", "dtype": "float32", "turn_end": turn_end, "pad_token": "<pad>"}
     write_json(made / "base.json", told)
-    (made / "chat_template.jinja").write_text(CHATML)
+    for name in ("chat_template.jinja", "training_template.jinja"):
+        (made / name).write_text(CHATML)
     return made
 
 

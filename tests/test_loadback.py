@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from releases import Release
 
-from hubkit import turn_end
+from hubkit import chat, turn_end
 from hubkit.errors import ConflictError
 from hubkit.hub import connect
 from hubkit.server.process import Running
@@ -134,6 +134,17 @@ def test_merged_weights_that_are_not_the_adapter(
     release.publish("main")
     code, message = load_back(hub, release)
     assert code == 4 and "not the same model: their logits differ" in message
+
+
+def test_a_tokenizer_that_writes_other_tokens_than_were_trained_on(
+    hub: Running, release: Release, make_tokenizer: Any, tmp_path: Path
+) -> None:
+    template = make_tokenizer().chat_template.replace("+ '\n' +", "+ '\n ' +")
+    texts = {chat.SEEN_FILE: chat.seen(make_tokenizer(template), [])}
+    keep(release, "train[sft]", "adapter", tmp_path / "adapter", {"training.json": {"stage": "sft"}, **texts})
+    release.publish("main")
+    code, message = load_back(hub, release)
+    assert code == 4 and "other tokens than were trained on: the golden conversation 'one turn' differs" in message
 
 
 @pytest.mark.fault("F9")

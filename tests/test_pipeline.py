@@ -33,7 +33,8 @@ def test_the_jobs_come_in_an_order_that_can_run() -> None:
     assert [job.id for job in jobs] == [
         "base", "data", "base-stopping", "base-scores", "train[dpo]", "train[sft]", "merge[main]", "merge[dpo-v0]",
         "stopping[main]", "stopping[dpo-v0]", "evaluate[main]", "evaluate[dpo-v0]", "gate", "card[main]",
-        "card[dpo-v0]", "publish[main]", "publish[dpo-v0]", "loadback[main]", "loadback[dpo-v0]", "promote",
+        "card[dpo-v0]", "publish[main]", "publish[dpo-v0]", "loadback[main]", "loadback[dpo-v0]", "snippets[main]",
+        "snippets[dpo-v0]", "promote",
     ]  # fmt: skip
     done: set[str] = set()
     for job in jobs:
@@ -42,7 +43,8 @@ def test_the_jobs_come_in_an_order_that_can_run() -> None:
     by_id = {job.id: job for job in jobs}
     assert by_id["train[sft]"].inputs == ("base", "data", "train[dpo]")
     assert by_id["merge[dpo-v0]"].inputs == ("base", "train[dpo]")
-    assert set(by_id["promote"].inputs) == {"publish[main]", "publish[dpo-v0]", "loadback[main]", "loadback[dpo-v0]"}
+    before = ("publish", "loadback", "snippets")
+    assert set(by_id["promote"].inputs) == {f"{step}[{name}]" for step in before for name in ("main", "dpo-v0")}
 
 
 def test_only_one_variant_is_published_but_all_are_measured() -> None:

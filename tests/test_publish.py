@@ -27,7 +27,7 @@ def release(hub: Running, tmp_path: Path) -> Release:
 def test_publish_stages_and_verifies(hub: Running, release: Release) -> None:
     release.publish("main")
     said = release.made["publish[main]"].json("published.json")
-    assert said["repo"] == REPO and said["branch"] == "staging/main" and said["files"] == 10
+    assert said["repo"] == REPO and said["branch"] == "staging/main" and said["files"] == 12
     assert heads(release)["staging/main"] == said["commit"]
     assert not compare(tree_of(manifest(release, "main")), hub_of(release).tree(REPO, said["commit"]))
     assert "model.safetensors" not in hub_of(release).tree(REPO, "main"), "main is not touched before promotion"
@@ -239,7 +239,7 @@ def test_a_branch_that_somebody_moved_is_not_written_over(release: Release) -> N
     release.publish()
     released = release.promote()
     connected = hub_of(release)
-    connected.api.upload_file(path_or_fileobj=b"# theirs", path_in_repo="README.md", repo_id=REPO)
+    connected.api.upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id=REPO)
     now = str(connected.head(REPO, "main"))
     said = promote.holds(release.context("again"), release.made["promote"])
     assert said is not None and released["main"]["commit"][:12] in said and now[:12] in said
@@ -254,11 +254,101 @@ def test_a_branch_that_somebody_moved_is_not_written_over(release: Release) -> N
 def test_a_fresh_run_publishes_over_it(hub: Running, release: Release) -> None:
     release.publish()
     release.promote()
-    hub_of(release).api.upload_file(path_or_fileobj=b"# theirs", path_in_repo="README.md", repo_id=REPO)
+    hub_of(release).api.upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id=REPO)
     again = Release.on(hub, release.folder, fresh=True).train(2)
     again.publish()
     again.promote()
     assert_whole(again, "main")
+
+
+# --- cards that were edited on the Hub
+
+
+EDITED = b"---\nlicense: apache-2.0\ntags: [mine]\n---\n\n# edited\n"
+
+
+def edit(release: Release, text: bytes, path: str = "README.md") -> None:
+    hub_of(release).api.upload_file(path_or_fileobj=text, path_in_repo=path, repo_id=REPO)
+
+
+def on_main(release: Release, path: str = "README.md") -> str:
+    return (hub_of(release).read_file(REPO, path, "main") or b"").decode()
+
+
+def test_an_edited_card_survives_the_next_release(release: Release) -> None:
+    release.publish()
+    release.promote()
+    was = on_main(release)
+    edit(release, was.replace("---\n", "---\ntags: [mine]\n", 1).encode())
+    ctx = release.context("again")
+    assert "was edited" in str(publish.holds(ctx, release.made["publish[main]"]))
+    assert publish.holds(ctx, release.made["publish[dpo-v0]"]) is None
+    (finding,) = publish.check(release.context("publish[main]"))
+    assert finding.level == "warning" and "README.md of the branch 'main'" in finding.message
+    assert "`tags`" in finding.message
+    release.publish()
+    assert release.made["publish[main]"].summary["warnings"] and not release.made["publish[dpo-v0]"].summary["warnings"]
+    release.promote()
+    assert "mine" in on_main(release), "the same words again: the card stays as it was edited"
+    assert publish.holds(ctx, release.made["publish[main]"]) is None
+    release.train(2)
+    release.publish()
+    release.promote()
+    assert "mine" in on_main(release) and "main 2" in on_main(release)
+    assert_whole(release, "main")
+    assert "mine" not in on_main(release, ".hubkit/cards/README.md")
+
+
+def test_an_edit_that_this_release_writes_anew_too_stops_it_and_is_shown(hub: Running, release: Release) -> None:
+    release.publish()
+    release.promote()
+    edit(release, EDITED)
+    before = heads(release)
+    again = Release.on(hub, release.folder, fresh=True).train(2)
+    with pytest.raises(ConflictError) as told:
+        again.publish()
+    assert told.value.exit_code == 4 and "+# edited" in told.value.message
+    assert "--overwrite-card" in str(told.value.hint)
+    assert heads(release)["main"] == before["main"] and on_main(release) == EDITED.decode()
+    again.run.log("begin", overwrite_card=True)
+    again.publish()
+    again.promote()
+    assert_whole(again, "main")
+    assert "# edited" not in on_main(release) and "main 2" in on_main(release)
+
+
+def test_a_card_that_was_there_before_any_release_stops_the_first_one(release: Release) -> None:
+    hub_of(release).ensure_repo(REPO, "public")
+    edit(release, b"---\nlicense: apache-2.0\n---\n\n# An old card\n")
+    with pytest.raises(ConflictError, match="which no release of hubkit wrote"):
+        release.publish()
+    edit(release, b"---\nlicense: apache-2.0\n---\n")
+    release.publish()
+    release.promote()
+    assert_whole(release, "main")
+
+
+def test_an_edit_between_publishing_and_promotion_is_not_written_over(release: Release) -> None:
+    release.publish()
+    release.promote()
+    release.train(2)
+    release.publish()
+    edit(release, on_main(release).replace("---\n", "---\ntags: [mine]\n", 1).encode())
+    before = heads(release)["main"]
+    with pytest.raises(ConflictError, match=r"README\.md .* was edited while it was released"):
+        release.promote()
+    assert heads(release)["main"] == before
+    release.publish()
+    release.promote()
+    assert "mine" in on_main(release) and "main 2" in on_main(release)
+
+
+def test_an_edit_that_the_hub_would_not_have_is_refused(release: Release) -> None:
+    release.publish()
+    release.promote()
+    edit(release, on_main(release).replace("license: apache-2.0", "license: apache-2.0\ndatasets: /home/me").encode())
+    with pytest.raises(RefusedError, match="as it was edited there"):
+        release.publish()
 
 
 def test_a_branch_or_repo_that_is_gone_is_published_again(release: Release) -> None:

@@ -17,12 +17,13 @@ import yaml
 from releases import faults, target_of
 from training_case import Case
 
+from hubkit import chat
 from hubkit.chat import CHATML
 from hubkit.config import Recipe, load_recipe, recipe_schema
 from hubkit.data import mappings, rows
 from hubkit.errors import RefusedError, RemoteError, UsageError
 from hubkit.hub import connect
-from hubkit.run import Target
+from hubkit.run import Finding, Target
 from hubkit_stages import base, provide
 from hubkit_stages.recipes import dpopenhermes_7b, tiny
 from hubkit_stages.recipes.tiny import model, world
@@ -89,7 +90,19 @@ def test_the_tiny_recipe_shows_a_newcomer_the_keys_and_explains_what_it_accepts(
     text = tiny.RECIPE.read_text()
     shown = set(_keys(yaml.safe_load(text)))
     # said in prose, or with good defaults
-    rare = {"authors", "tracking", "language", "limit", "split", "uses", "hardware", "sign", "key", "keyless"}
+    rare = {
+        "authors",
+        "tracking",
+        "language",
+        "limit",
+        "split",
+        "uses",
+        "hardware",
+        "sign",
+        "key",
+        "keyless",
+        "pull_request",
+    }
     rare |= {"num_fewshot", "fewshot_as_multiturn"}
     schema = recipe_schema()
     known = {key for part in [schema, *schema["$defs"].values()] for key in part.get("properties", {})}
@@ -309,6 +322,10 @@ def test_a_hub_that_is_down_does_not_lack_a_generation_config(hub: Any, tmp_path
 LONG = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}"
 
 
+def _tried(template: str) -> tuple[Finding, ...]:
+    return chat.agree(template, chat.Tokens({"bos_token": "<s>"}, {"<|im_end|>": 2}), None, None).template
+
+
 @pytest.mark.parametrize(
     ("template", "said"),
     [
@@ -323,17 +340,17 @@ LONG = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(
 )
 def test_a_template_is_tried_under_limits_before_it_is_used(template: str, said: str) -> None:
     with pytest.raises(RefusedError) as refused:
-        base.tried(template, {"bos_token": "<s>"})
+        chat.refuse(_tried(template))
     assert said in refused.value.message
     assert "\n" not in refused.value.message
     assert refused.value.hint
 
 
 def test_a_template_without_system_messages_or_that_asks_for_tools_passes() -> None:
-    assert base.tried(CHATML, {}) == []
-    assert base.tried("{% if tools is not none %}{{ tools.x.y }}{% endif %}" + CHATML, {}) == []
+    assert _tried(CHATML) == ()
+    assert _tried("{% if tools is not none %}{{ tools.x.y }}{% endif %}" + CHATML) == ()
     refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('none') }}{% endif %}" + CHATML
-    assert [item.level for item in base.tried(refuses, {})] == ["note"]
+    assert [item.level for item in _tried(refuses)] == ["note"]
 
 
 def test_provide_is_refused_on_a_hub_that_is_not_embedded(recipe: Recipe, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from access_samples import Issuer
 from commands import HUBKIT, environment, hubkit, hubkit_json
 from huggingface_hub import CommitOperationAdd
-from releases import REPO, Release, faults, hub_of, writes
+from releases import REPO, Release, admin, faults, hub_of, writes
 from samples import RECIPE_TEXT
 
 from hubkit.hub import Hub
@@ -197,3 +198,17 @@ def _read(handle: int) -> bytes:
         return os.read(handle, 65536)
     except OSError:  # the other end is closed
         return b""
+
+
+def test_a_ci_job_promotes_with_its_identity(hub: Running, release: Release, mine: Hub, tmp_path: Path) -> None:
+    job = Issuer({"repository": "me/ci"})
+    admin(hub, "POST", "publishers", {"repo": REPO, "secret": Issuer.KEY, "claims": job.claims})
+    elsewhere = tmp_path / "elsewhere"
+    with job.serving() as variables:
+        promote = ("revisions", "promote", REPO, "dpo-v0", "main", "-y", "--hub", hub.url)
+        done = hubkit(*promote, home=elsewhere, **variables)
+        assert done.returncode == 0, done.stderr
+        assert job.asked == [hub.url]
+        assert mine.tree(REPO, "main") == mine.tree(REPO, "dpo-v0")
+    refused = hubkit("revisions", "rollback", REPO, "main", "-y", "--hub", hub.url, home=elsewhere)
+    assert refused.returncode == 3, "without an identity it may not"

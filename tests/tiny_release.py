@@ -1,4 +1,5 @@
-"""One whole release, as a user runs it, with a kill -9 in training, in publishing, between two branches, in deploying.
+"""One whole release, as a user runs it: killed in training, interrupted in the repair, killed in publishing, between
+two branches and in deploying.
 
 The release is made once, by the real command, in a fresh folder; the tests look at what it left from every side.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,6 +33,8 @@ class Released:
     refs_after_staging: dict[str, str] = field(default_factory=dict)
     refs_between_branches: dict[str, str] = field(default_factory=dict)
     said: str = ""
+    interrupted: int | None = None
+    """The exit code of the command that was interrupted in the repair."""
 
     @property
     def run(self) -> Path:
@@ -49,21 +53,28 @@ class Released:
         return {branch.name: branch.target_commit for branch in found.branches}
 
 
-def kill_while_training(home: Path) -> None:
-    """Kill the command -9 once the DPO training has a whole checkpoint; its workers must die with it."""
+def stop_while_training(home: Path, stage: str, how: signal.Signals) -> int:
+    """End the command by ``how`` once the training of ``stage`` has a whole checkpoint; its workers must end with it.
+
+    Returns the exit code.
+    """
     command = subprocess.Popen(
         [HUBKIT, "release", "tiny"], env=environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
+    children: list[psutil.Process] = []
     try:
-        checkpoints = home / "runs" / "tiny-hermes-dpo-1" / "work" / "train[dpo]" / "scratch"
+        checkpoints = home / "runs" / "tiny-hermes-dpo-1" / "work" / f"train[{stage}]" / "scratch"
         until(lambda: command.poll() is not None or any(checkpoints.rglob("checkpoint-*/manifest.json")), 400)
         assert command.poll() is None, "the release ended before it had a checkpoint"
         children = until(lambda: workers_of(command.pid), 10)
+        command.send_signal(how)
+        command.wait(60)
     finally:
         command.kill()
         command.wait()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive, "the worker outlived its parent"
+    return command.returncode
 
 
 @pytest.fixture(scope="package")
@@ -71,7 +82,8 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Released]:
     home = tmp_path_factory.mktemp("release") / "home"
     made = Released(home)
     try:
-        kill_while_training(home)
+        stop_while_training(home, "dpo", signal.SIGKILL)
+        made.interrupted = stop_while_training(home, "sft", signal.SIGINT)
         made.url = hubkit_json("hub", "status", home=home)["url"]
         done = hubkit("release", "tiny", home=home, HUBKIT_TEST_KILL_AT="staging-verified:publish[main]")
         made.said += done.stdout + done.stderr

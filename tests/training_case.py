@@ -73,7 +73,8 @@ class Case:
             "pad_token": tokenizer.pad_token,
         }
         write_json(ctx.out / "base.json", told)
-        (ctx.out / "chat_template.jinja").write_text(tokenizer.chat_template)
+        for name in ("chat_template.jinja", "training_template.jinja"):
+            (ctx.out / name).write_text(tokenizer.chat_template)
         ctx.artifact()
         ctx = self.context(recipe, "data", stage=None)
         asked = [[{"role": "user", "content": f"What is number {n}?"}] for n in range(24)]

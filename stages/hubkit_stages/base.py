@@ -1,9 +1,10 @@
 """Pin the base model to a commit; settle its chat template, turn end and padding token.
 
     base: {repo: teknium/OpenHermes-2.5-Mistral-7B, revision: main, dtype: bfloat16}
-    chat: {template: base}
+    chat: {template: base}      # or chatml, llama-3, mistral ...: see hubkit/chat/library.py; or a file
 
-Nothing of the weights is loaded. What later steps need stands in ``base.json`` and ``chat_template.jinja``.
+Nothing of the weights is loaded. What later steps need stands in ``base.json``, ``chat_template.jinja`` (published) and
+``training_template.jinja`` (the same, with TRL's ``{% generation %}`` where it has any).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from hubkit import chat
 from hubkit.errors import HubkitError, RefusedError
 from hubkit.files import write_atomic, write_json
 from hubkit.run import Artifact, Context, Finding
@@ -21,25 +23,19 @@ if TYPE_CHECKING:
     from hubkit.hub import Hub
     from hubkit.turn_end import TurnEnd
 
-VERSION = 2
+VERSION = 3
 SHAPED_BY = ("transformers", "tokenizers")
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn"}
-_MEND = "Mend the template, or set another one as chat.template in the recipe."
 
 
 def check(ctx: Context) -> Iterator[Finding]:
     """Is the repo there, are its weights safetensors, does its vocabulary fit: read from small files only."""
     from hubkit.hub import connect
 
-    base, template = ctx.recipe.base, ctx.recipe.chat.template
-    if template not in {"base", "chatml"} and not (ctx.recipe_folder / template).is_file():
-        yield Finding(
-            "error",
-            f"chat.template: there is no file {template!r} beside the recipe.",
-            "Write 'base', 'chatml', or a Jinja file.",
-            exit_code=2,
-        )
+    base = ctx.recipe.base
+    if problem := chat.setting_problem(ctx.recipe.chat.template, ctx.recipe_folder):
+        yield Finding("error", f"chat.template: {problem}.", chat.choices(), exit_code=2)
     hub = connect(ctx.target)
     try:
         if ctx.recipe.provide and ctx.target.embedded and not hub.repo_exists(base.repo):
@@ -88,10 +84,9 @@ def vocabulary_problem(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) 
 
 
 def run(ctx: Context) -> Artifact:
-    """Make ``base.json`` and ``chat_template.jinja``."""
+    """Make ``base.json`` and the two templates."""
     from transformers import AutoConfig, AutoTokenizer
 
-    from hubkit import chat, turn_end
     from hubkit.data.loading import card_licence
     from hubkit.hub import connect
     from hubkit.wire import translated
@@ -105,14 +100,14 @@ def run(ctx: Context) -> Artifact:
         config = AutoConfig.from_pretrained(base.repo, revision=commit)
         tokenizer = AutoTokenizer.from_pretrained(base.repo, revision=commit)
     own = tokenizer.chat_template
-    tokenizer.chat_template = chat.template_for(ctx.recipe.chat.template, tokenizer, ctx.recipe_folder)
-    findings = tried(tokenizer.chat_template, tokenizer.special_tokens_map)
-    end = turn_end.find(tokenizer)
+    chosen = chat.choose(ctx.recipe.chat.template, tokenizer, ctx.recipe_folder)
     generation = _json(hub, base.repo, commit, "generation_config.json")
-    findings += chat.disagreements(end, chat.ends_of(tokenizer, config.to_dict(), generation))
+    end, findings = settled(chosen, tokenizer, config.to_dict(), generation)
+    tokenizer.chat_template = chosen.shipped
     weights = hub.ask(lambda: hub.api.get_safetensors_metadata(base.repo, revision=commit), repo=base.repo)
     stored = max(weights.parameter_count, key=lambda name: weights.parameter_count[name])
-    write_atomic(ctx.out / "chat_template.jinja", tokenizer.chat_template)
+    write_atomic(ctx.out / "chat_template.jinja", chosen.shipped)
+    write_atomic(ctx.out / "training_template.jinja", chosen.training)
     told = {
         "repo": base.repo,
         "commit": commit,
@@ -125,8 +120,10 @@ def run(ctx: Context) -> Artifact:
         "eos_token": tokenizer.eos_token,
         "pad_token": padding(tokenizer, end),
         "own_pad_token": tokenizer.pad_token,
-        "chat_template_sha256": hashlib.sha256(tokenizer.chat_template.encode()).hexdigest(),
-        "chat_template_is_own": tokenizer.chat_template == own,
+        "chat_template": ctx.recipe.chat.template,
+        "chat_template_sha256": hashlib.sha256(chosen.shipped.encode()).hexdigest(),
+        "chat_template_is_own": chosen.training == (own.get("default") if isinstance(own, dict) else own),
+        "control_tokens": list(chat.control_tokens(tokenizer, chosen.shipped)),
         "licence": card_licence(hub, base.repo, commit, "model"),
         "findings": [{"level": item.level, "message": item.message} for item in findings],
     }
@@ -135,26 +132,32 @@ def run(ctx: Context) -> Artifact:
     return ctx.artifact(figure=f"{commit[:8]}  turn end {end.token}", commit=commit, warnings=said)
 
 
-def tried(template: str, tokens: Mapping[str, Any]) -> list[Finding]:
-    """What is to be said of ``template`` after it rendered the probe and the golden conversations, under limits.
+def settled(
+    chosen: chat.Chosen, tokenizer: Any, config: Mapping[str, Any], generation: Mapping[str, Any] | None
+) -> tuple[TurnEnd, list[Finding]]:
+    """The turn end of ``chosen``, and what is to be said of it and of the base's files.
 
-    ``tokens`` are the special tokens that it may name. RefusedError when it passes a limit, refuses a conversation
-    without a system message, or loses what was said; only after that is it rendered in this process.
+    RefusedError when the template passes a limit, refuses a conversation without a system message, loses what was
+    said, never ends an answer, or is another one without its marks for trainers. That the base's files disagree with
+    it is only said: the merge mends them.
     """
-    from hubkit import chat, turn_end
-
-    variables = {name: value for name, value in tokens.items() if isinstance(value, str)}
-    requests = [(turn_end.PROBE, False), *chat.golden_requests()]
-    probe, *golden = chat.render_untrusted(template, requests, variables=variables)
-    if probe.text is None:
-        raise RefusedError(
-            f"The chat template cannot render a user and an assistant message: {probe.problem}.", hint=_MEND
+    tokens = chat.Tokens.of(tokenizer)
+    found = chat.agree(chosen.shipped, tokens, config, generation)
+    chat.refuse(found.template)
+    if chosen.training != chosen.shipped:
+        requests = chat.golden_requests()
+        one, other = (
+            chat.render_untrusted(text, requests, variables=tokens.special)
+            for text in (chosen.training, chosen.shipped)
         )
-    findings = chat.golden_findings(golden)
-    for finding in findings:
-        if finding.level == "error":
-            raise RefusedError(finding.message, hint=finding.hint or _MEND)
-    return findings
+        different = [name for name, a, b in zip(chat.golden_names(), one, other, strict=True) if a != b]
+        if different:
+            raise RefusedError(
+                f"Without its {{% generation %}} the chat template renders something else ({different[0]}).",
+                hint="Write the template so that the marks stand around whole expressions and change no variable.",
+            )
+    assert found.turn_end is not None
+    return found.turn_end, [*chosen.findings, *found.findings]
 
 
 def padding(tokenizer: Any, end: TurnEnd) -> str:

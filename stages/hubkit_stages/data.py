@@ -28,7 +28,7 @@ from hubkit.run import Artifact, Context, Finding
 if TYPE_CHECKING:
     from hubkit.data.preparing import DataReport
 
-VERSION = 2
+VERSION = 3
 SHAPED_BY = ("datasets", "transformers", "tokenizers", "trl")
 
 _log = logging.getLogger("hubkit.data")

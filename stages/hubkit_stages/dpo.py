@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from hubkit import arguments, training
 from hubkit.run import Artifact, Context, Finding
 
-VERSION = 1
+VERSION = 2
 SHAPED_BY = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
 
@@ -27,7 +27,7 @@ def check(ctx: Context) -> Iterator[Finding]:
 
 
 def run(ctx: Context) -> Artifact:
-    """Make ``adapter/`` and ``training.json``."""
+    """Make ``adapter/``, ``training.json`` and ``seen/texts.json``."""
     from trl import DPOTrainer
 
     prepared = training.prepare(ctx)

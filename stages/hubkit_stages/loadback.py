@@ -1,7 +1,8 @@
 """Load the staged commit back as a stranger would, and hold the gates against what came back.
 
 From an empty cache, by repo id and commit: every byte is hashed, the merged weights and the adapter on its base are
-loaded, the stop rate of both is measured again on the same prompts, and their logits are compared with each other.
+loaded, the stop rate of both is measured again on the same prompts, and their logits are compared with each other. The
+tokenizer that came back makes of conversations the token ids that the trainer saw.
 
 Makes: ``loadback.json`` {commit, files, bytes, stopping: {form: F}, compared: {dtype, conversations, positions,
 top1_agreement, max_difference}}.
@@ -17,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hubkit import publishing, turn_end
+from hubkit import chat, publishing, turn_end
 from hubkit.errors import ConflictError, RefusedError
 from hubkit.files import Manifest, write_json
 from hubkit.hub import Hub, connect
 from hubkit.run import Artifact, Context, Finding
 from hubkit.wire import translated
 
-VERSION = 1
+VERSION = 2
 SHAPED_BY = ("torch", "transformers", "peft")
 
 CONVERSATIONS = 64
@@ -113,6 +114,13 @@ def _measure(
     if end.id != base["turn_end"]["id"]:
         raise ConflictError(
             f"The tokenizer that came back ends a turn by {end.token!r}, not by {base['turn_end']['token']!r}.",
+            hint="The merge wrote other tokenizer files than the base has; run with --fresh.",
+        )
+    train = ctx.input("train")
+    kept = train.json(chat.SEEN_FILE) if chat.SEEN_FILE in train.manifest.files else None
+    if kept and (different := chat.differences(tokenizer, kept)):
+        raise ConflictError(
+            f"The tokenizer that came back makes other tokens than were trained on: {different[0]}.",
             hint="The merge wrote other tokenizer files than the base has; run with --fresh.",
         )
     model = load(repo, commit, cache_dir=cache)

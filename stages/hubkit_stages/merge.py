@@ -2,7 +2,8 @@
 
     base: {repo: teknium/OpenHermes-2.5-Mistral-7B, dtype: bfloat16}      # dtype: of the merged weights
 
-The weights are screened at once: a model that cannot be published is not measured first.
+The weights are screened at once: a model that cannot be published is not measured first. The tokenizer, the template
+and the two configs must agree on where an answer ends, and make of conversations the token ids that the trainer saw.
 
 Makes: ``model/`` (weights, configs, tokenizer, chat template) and ``merge.json``; its ``finite`` and ``fits`` spare the
 publish step a second look.
@@ -12,8 +13,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
-from hubkit import merging
+from hubkit import chat, merging
 from hubkit.errors import HubkitError, RefusedError
 from hubkit.files import write_json
 from hubkit.run import Artifact, Context, Finding
@@ -21,8 +23,8 @@ from hubkit.screening import architecture, screen
 from hubkit.tensors import INDEX
 from hubkit.turn_end import TurnEnd
 
-VERSION = 1
-SHAPED_BY = ("torch",)
+VERSION = 2
+SHAPED_BY = ("torch", "transformers", "tokenizers")
 
 
 def check(ctx: Context) -> Iterator[Finding]:
@@ -72,13 +74,47 @@ def run(ctx: Context) -> Artifact:
         pad_token=known["pad_token"],
         report=ctx.report,
     )
-    ctx.report("holding the tensors against config.json", None)
     model = ctx.out / "model"
+    ctx.report("holding the template against the configs and the training", None)
+    compared = agreed(model, TurnEnd.from_json(known["turn_end"]), ctx.input("train"))
+    ctx.report("holding the tensors against config.json", None)
     weights = {name: model / name for name in (*report.files, "config.json", INDEX) if (model / name).is_file()}
     if problems := screen(weights, finite=report.files):
         said = "\n".join(f"  {problem.sentence}" for problem in problems[:20])
         raise RefusedError(f"The merged model must not be published:\n{said}", hint="Mend the base, or choose another.")
-    write_json(ctx.out / "merge.json", {**report.to_json(), "fits": architecture.can_look()})
+    told = {**report.to_json(), "fits": architecture.can_look(), "compared_texts": compared}
+    write_json(ctx.out / "merge.json", told)
     figure = f"{report.changed} of {report.tensors} tensors changed, {report.bytes / 1e6:,.1f} MB in {report.dtype}"
     known_digests = {f"model/{name}": item for name, item in report.files.items()}
     return ctx.artifact(known=known_digests, figure=figure, changed=report.changed, bytes=report.bytes)
+
+
+def agreed(model: Path, turn_end: TurnEnd, train: Artifact) -> int:
+    """How many texts of the training the tokenizer in ``model`` writes with the same token ids; 0: none was kept.
+
+    RefusedError when it writes one otherwise, or when the files in ``model`` do not agree on ``turn_end``.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    found = chat.agree(
+        tokenizer.chat_template,
+        chat.Tokens.of(tokenizer),
+        merging.read_settings(model, "config.json"),
+        merging.read_settings(model, "generation_config.json"),
+    )
+    chat.refuse(found.findings, "The merged model's files do not agree: ")
+    if found.turn_end is None or found.turn_end.id != turn_end.id:
+        raise RefusedError(
+            f"The merged model ends a turn by {found.turn_end and found.turn_end.token!r}, not {turn_end.token!r}.",
+            hint="Nothing can be published so; run with --fresh.",
+        )
+    if chat.SEEN_FILE not in train.manifest.files:
+        return 0
+    kept = train.json(chat.SEEN_FILE)
+    if different := chat.differences(tokenizer, kept):
+        raise RefusedError(
+            f"The merged model's tokenizer and template make other tokens than were trained on: {different[0]}.",
+            hint="The base's files changed, or a library renders otherwise than before; run with --fresh.",
+        )
+    return len(kept["golden"]) + len(kept["rows"])

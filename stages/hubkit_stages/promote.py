@@ -5,7 +5,11 @@ commit whose parent is the head that was read before, so that two releases at on
 interrupted, the next run goes on with the branches that are left. The staging branches are removed at the end, when
 every branch has been read back; a later run finds the commits by their ids in the artifacts.
 
-Makes: ``release.json`` {repo, variants: {V: {commit, previous, staging_commit, tree, written, removed, foreign}}}.
+Where the release is only proposed (``pull_request`` in the recipe) no branch is moved: it is read what was decided on
+the pull requests, and a closed one ends the release.
+
+Makes: ``release.json`` {repo, variants: {V: {commit, previous, staging_commit, tree, written, removed, foreign}}}; of a
+proposed one {commit, staging_commit, tree, pull_request, status}.
 """
 
 from __future__ import annotations
@@ -13,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hubkit import publishing
-from hubkit.diff import tree_of
+from hubkit import proposing, publishing
+from hubkit.bundle import CARDS
+from hubkit.diff import Tree, tree_of
 from hubkit.errors import ConflictError
 from hubkit.files import Manifest, write_json
 from hubkit.hub import Hub, connect
@@ -35,10 +40,14 @@ def run(ctx: Context) -> Artifact:
     staged = ctx.each("publish")
     manifests = {name: _manifest(artifact) for name, artifact in staged.items()}
     commits = {name: str(artifact.json("published.json")["commit"]) for name, artifact in staged.items()}
+    proposed = bool(ctx.settings.get("pull_request"))
     for name, commit in commits.items():
-        publishing.verify(hub, repo, commit, manifests[name])
+        publishing.verify(hub, repo, commit, manifests[name], beside=proposed)
+    if proposed:
+        return _proposed(ctx, hub, repo, staged)
     for name in staged:
         _refuse_if_moved(ctx, hub, repo, name, manifests[name])
+        _refuse_if_edited(hub, repo, name, staged[name], manifests[name])
 
     def note(point: str, **facts: str) -> None:
         ctx.run.log(point, step=ctx.step, repo=repo, **facts)
@@ -73,6 +82,25 @@ def run(ctx: Context) -> Artifact:
     return ctx.artifact(figure=shown, variants={name: said["commit"] for name, said in done.items()})
 
 
+def _proposed(ctx: Context, hub: Hub, repo: str, staged: dict[str, Artifact]) -> Artifact:
+    """How each pull request stands; there is nothing to move."""
+    done, words = {}, []
+    for name, artifact in staged.items():
+        said = artifact.json("published.json")
+        number = said["pull_request"]
+        status = proposing.standing(hub, repo, name, number).status if number else "there already"
+        words.append(f"{name}: pull request {number}, {status}" if number else f"{name}: there already")
+        done[name] = {
+            "commit": said["commit"],
+            "staging_commit": said["commit"],
+            "tree": said["tree"],
+            "pull_request": number,
+            "status": status,
+        }
+    write_json(ctx.out / "release.json", {"repo": repo, "variants": done})
+    return ctx.artifact(figure="; ".join(words), variants={name: said["commit"] for name, said in done.items()})
+
+
 def _manifest(artifact: Artifact) -> Manifest:
     return Manifest.from_json(artifact.json("bundle.json"))
 
@@ -102,13 +130,30 @@ def _refuse_if_moved(ctx: Context, hub: Hub, repo: str, branch: str, manifest: M
         return  # a repo that was made anew, or what is to be published anyway
     for source in sources:
         held = hub.tree_if_there(repo, source)
-        if held is not None and publishing.holds_release(tree, held):
+        # Cards may have been edited: the publish step has merged them, and what it did not see is refused below.
+        if held is not None and publishing.holds_release(tree, _but_cards(held)):
             return
     moved = publishing.moved(repo, branch, last, head, since="since this run published it")
     raise ConflictError(
         moved.message,
         hint=f"Look at it (`hubkit revisions list {repo}`). `hubkit release --fresh` publishes a new run over it.",
     )
+
+
+def _but_cards(tree: Tree) -> Tree:
+    return {path: entry for path, entry in tree.items() if path not in CARDS.values()}
+
+
+def _refuse_if_edited(hub: Hub, repo: str, branch: str, staged: Artifact, manifest: Manifest) -> None:
+    """ConflictError when a card on the branch was edited since the publish step read it: the edit would be lost."""
+    head = hub.head(repo, branch)
+    over = staged.json("published.json").get("over", {})
+    if head is not None and (paths := publishing.edited(hub.tree(repo, head), tree_of(manifest), over)):
+        raise ConflictError(
+            f"{' and '.join(paths)} of the branch {branch!r} of {repo} was edited while it was released; nothing was "
+            "written over it.",
+            hint="Run the same command again: it keeps the edit.",
+        )
 
 
 def _read_back(hub: Hub, repo: str, done: dict[str, dict[str, Any]], manifests: dict[str, Manifest]) -> None:
@@ -140,6 +185,11 @@ def holds(ctx: Context, artifact: Artifact) -> str | None:
     heads = hub.refs(repo).branches
     staged = ctx.each("publish")
     for name, moved in said["variants"].items():
+        if number := moved.get("pull_request"):
+            now = proposing.standing(hub, repo, name, number).status
+            if now != moved["status"]:
+                return f"the pull request {number} of {repo} is {now}, and was {moved['status']}"
+            continue
         head = heads.get(name)
         if head is None:
             return f"the branch {name!r} of {repo} is not there any more"

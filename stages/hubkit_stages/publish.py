@@ -5,11 +5,18 @@
 Nobody who loads the model sees a staging branch. It begins at the repo's first commit, is changed in one commit, and is
 left alone when it holds the bundle already.
 
+A recipe that says ``pull_request`` has it proposed to the repo's owner: the commit is a pull request's then, and no
+branch is written (:mod:`hubkit.proposing`).
+
+What people edited on the branch's cards since the last release stays (:mod:`hubkit.cards.edits`). Where this release
+writes the same place anew, nothing is published: ``hubkit release --overwrite-card`` says that it may be lost.
+
 A recipe that says ``sign`` has the bundle signed. Signatures are random, so the one that was made is kept and used
 again while the files are the same: a step that runs again makes no second commit.
 
-Makes: ``published.json`` {repo, branch, commit, files, bytes}; ``bundle.json`` (the manifest of the whole bundle);
-``written/`` (the files that were written for it).
+Makes: ``published.json`` {repo, branch, commit, files, bytes, tree, pull_request (its number, or None), over: the cards
+that were read on the branch}; ``bundle.json`` (the manifest of the whole bundle); ``written/`` (the files that were
+written for it).
 """
 
 from __future__ import annotations
@@ -18,16 +25,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from hubkit import __version__, publishing, signing
-from hubkit.bundle import MANIFEST_PATH, SIGNATURE_PATH, Bundle, Provenance, build
+from hubkit import __version__, proposing, publishing, signing
+from hubkit.bundle import CARDS, GENERATED, MANIFEST_PATH, SIGNATURE_PATH, Bundle, Provenance, build
+from hubkit.cards import Kept, keep_edits, validate
 from hubkit.config import MAIN, STAGING
-from hubkit.diff import compare, short_list, tree_of
-from hubkit.errors import HubkitError
+from hubkit.diff import Entry, Tree, compare, short_list, tree_of
+from hubkit.errors import ConflictError, HubkitError, RefusedError
 from hubkit.files import Manifest, digest_of, write_atomic, write_json
 from hubkit.hub import Hub, connect
 from hubkit.run import Artifact, Context, Finding
 
-VERSION = 3
+VERSION = 4
 SHAPED_BY: tuple[str, ...] = ()
 
 
@@ -39,11 +47,20 @@ def check(ctx: Context) -> Iterable[Finding]:
         yield Finding("error", error.message, error.hint, error.exit_code)
     hub = connect(ctx.target)
     repo: str = ctx.settings["repo"]
-    if problem := hub.writing_problem(repo):
+    if ctx.settings.get("pull_request"):
+        if problem := proposing.problem(hub, repo):
+            yield Finding(
+                "error",
+                f"Cannot propose anything to {repo}: {problem}.",
+                "Log in with a token that may open discussions there, or change `repo` in the recipe.",
+            )
+            return
+    elif problem := hub.writing_problem(repo):
         yield Finding(
             "error",
             f"Cannot publish to {repo}: {problem}.",
-            "Log in with a token that may write there, or change `repo` in the recipe.",
+            "Log in with a token that may write there, change `repo` in the recipe, or propose the release to the"
+            " repo's owner with --pr.",
         )
         return
     if not hub.repo_exists(repo):
@@ -55,15 +72,21 @@ def check(ctx: Context) -> Iterable[Finding]:
             f"{repo} is {found}, and the recipe says {ctx.settings['visibility']}.",
             f"Change it on {hub.endpoint}, or write `visibility: {found}` in the recipe.",
         )
-    yield from _foreign(hub, repo, ctx.variant_name or MAIN)
+    branch = ctx.variant_name or MAIN
+    if head := hub.head(repo, branch):
+        tree = hub.tree(repo, head)
+        ours = Provenance.parse(hub.read_file(repo, MANIFEST_PATH, head) if MANIFEST_PATH in tree else None)
+        yield from _foreign(repo, branch, tree, ours)
+        for path, before, now in _on_branch(hub, repo, head, tree):
+            if now is not None and before is not None and (edits := keep_edits(before, now, before).kept):
+                yield Finding(
+                    "warning",
+                    f"{path} of the branch {branch!r} of {repo} was edited on the Hub: {', '.join(edits)}. "
+                    "That stays, unless this release writes the same place anew; then it stops before it publishes.",
+                )
 
 
-def _foreign(hub: Hub, repo: str, branch: str) -> Iterator[Finding]:
-    head = hub.head(repo, branch)
-    if head is None:
-        return
-    tree = hub.tree(repo, head)
-    ours = Provenance.parse(hub.read_file(repo, MANIFEST_PATH, head) if MANIFEST_PATH in tree else None)
+def _foreign(repo: str, branch: str, tree: Tree, ours: Provenance | None) -> Iterator[Finding]:
     foreign = sorted(tree.keys() - (ours.paths if ours else frozenset()) - {".gitattributes"})
     if foreign:
         yield Finding(
@@ -73,23 +96,105 @@ def _foreign(hub: Hub, repo: str, branch: str) -> Iterator[Finding]:
         )
 
 
+def _on_branch(hub: Hub, repo: str, head: str, tree: Tree) -> Iterator[tuple[str, str | None, str | None]]:
+    """(path, text as it was generated last time or None, text as it is) of each card on the branch at ``head``."""
+    for name, path in CARDS.items():
+        if path not in tree:
+            continue
+        if tree[path].size > _LARGEST_CARD:
+            raise ConflictError(f"{path} of {repo} has {tree[path].size:,} bytes, too many for a card.")
+        now = (hub.read_file(repo, path, head) or b"").decode(errors="replace")
+        before = hub.read_file(repo, f"{GENERATED}/{name}", head) if f"{GENERATED}/{name}" in tree else None
+        if before is None and MANIFEST_PATH in tree and _unchanged(hub, repo, head, path, tree[path]):
+            yield path, now, now
+        else:
+            yield path, before.decode(errors="replace") if before is not None else None, now
+
+
+def _unchanged(hub: Hub, repo: str, head: str, path: str, entry: Entry) -> bool:
+    """Whether the branch's manifest promises ``path`` as it is: a release wrote it that kept no copy of its cards."""
+    found = Provenance.parse(hub.read_file(repo, MANIFEST_PATH, head))
+    try:
+        promised = Manifest.from_json(found.content).files.get(path) if found else None
+    except (KeyError, TypeError, ValueError):
+        return False
+    return promised is not None and entry.same(Entry(promised.size, promised.sha256, promised.git))
+
+
+def _kept(ctx: Context, hub: Hub, repo: str) -> tuple[dict[str, Kept], dict[str, str]]:
+    """The cards that a person edited on the branch, merged; and what was read there, a digest by path.
+
+    ConflictError when an edit would be lost, RefusedError when a card is not fit for the Hub with it.
+    """
+    branch, head = ctx.variant_name or MAIN, None
+    if hub.repo_exists(repo):
+        head = hub.head(repo, branch)
+    if head is None:
+        return {}, {}
+    tree = hub.tree(repo, head)
+    over = {path: _digest(tree[path]) for path in CARDS.values() if path in tree}
+    begun = [line for line in ctx.run.journal() if line["event"] == "begin"]
+    overwrite = bool(begun and begun[-1].get("overwrite_card"))
+    names = {path: name for name, path in CARDS.items()}
+    found: dict[str, Kept] = {}
+    for path, before, now in _on_branch(hub, repo, head, tree):
+        if names[path] not in ctx.input("card").manifest.files:
+            continue
+        new = (ctx.input("card").path / names[path]).read_text(encoding="utf-8")
+        made = keep_edits(before, now, new)
+        if made.conflicts and not overwrite:
+            shown = "\n".join(
+                f"  {item.where}\n" + "\n".join(f"    {line}" for line in item.edit) for item in made.conflicts
+            )
+            raise ConflictError(
+                f"{path} of the branch {branch!r} of {repo} was edited on the Hub where this release writes it anew:"
+                f"\n{shown}",
+                hint="Bring the edit into the recipe, or on the Hub put it outside of the marked region, then run the "
+                "same command again. `hubkit release --overwrite-card` publishes over it.",
+            )
+        if made.kept and (problems := [item for item in validate(made.text) if item not in validate(new)]):
+            raise RefusedError(
+                f"{path} of the branch {branch!r} of {repo} is not fit for the Hub as it was edited there: "
+                f"{' '.join(problems)}",
+                hint="Mend it on the Hub, or publish over it: hubkit release --overwrite-card.",
+            )
+        if made.kept or made.conflicts:
+            found[path] = made
+    return found, over
+
+
+def _digest(entry: Entry) -> str:
+    return entry.sha256 or entry.git or ""
+
+
 def run(ctx: Context) -> Artifact:
     """Upload and verify. RefusedError before any byte when the screening or the repo's visibility says no."""
     hub = connect(ctx.target)
     repo, branch = str(ctx.settings["repo"]), f"{STAGING}/{ctx.variant_name}"
     ctx.report("screening the bundle", 0.05)
-    bundle = build(ctx.input("merge"), ctx.input("train"), ctx.input("card"), provenance(ctx), ctx.out / "written")
+    kept, over = _kept(ctx, hub, repo)
+    edited = {path: card.text for path, card in kept.items()}
+    bundle = build(
+        ctx.input("merge"), ctx.input("train"), ctx.input("card"), provenance(ctx), ctx.out / "written", edited
+    )
     bundle = _signed(ctx, bundle)
-    hub.ensure_repo(repo, ctx.settings["visibility"])
+    proposed = bool(ctx.settings.get("pull_request"))
+    if not proposed:  # a proposal is for a repo that is there, and preflight has seen who can see it
+        hub.ensure_repo(repo, ctx.settings["visibility"])
 
     def note(point: str, **facts: str) -> None:
         ctx.run.log(point, step=ctx.step, **facts)
 
     megabytes = bundle.manifest.size / 1e6
     ctx.report(f"uploading {len(bundle.files)} files, {megabytes:,.1f} MB", 0.2)
-    commit = publishing.stage(hub, repo, branch, bundle, title=f"Release {ctx.variant_name}", note=note)
+    number = None
+    if proposed:
+        proposal = proposing.propose(hub, repo, str(ctx.variant_name), bundle, note=note)
+        branch, commit, number = proposal.ref, proposal.commit, proposal.number
+    else:
+        commit = publishing.stage(hub, repo, branch, bundle, title=f"Release {ctx.variant_name}", note=note)
     ctx.report("verifying what the Hub holds", 0.9)
-    publishing.verify(hub, repo, commit, bundle.manifest)
+    publishing.verify(hub, repo, commit, bundle.manifest, beside=proposed)
     note("staging-verified", branch=branch, commit=commit)
     write_json(
         ctx.out / "published.json",
@@ -100,11 +205,21 @@ def run(ctx: Context) -> Artifact:
             "files": len(bundle.files),
             "bytes": bundle.manifest.size,
             "tree": bundle.manifest.digest,
+            "pull_request": number,
+            "over": over,
         },
     )
     write_json(ctx.out / "bundle.json", bundle.to_json())
     return ctx.artifact(
-        figure=f"{len(bundle.files)} files, {megabytes:,.1f} MB at {commit[:12]}", commit=commit, branch=branch
+        figure=f"{len(bundle.files)} files, {megabytes:,.1f} MB at {commit[:12]}"
+        + (f", pull request {number}" if number else ""),
+        commit=commit,
+        branch=branch,
+        warnings=[
+            f"{path} of the branch {ctx.variant_name!r} keeps what was edited on the Hub: {', '.join(card.kept)}."
+            for path, card in kept.items()
+            if card.kept
+        ],
     )
 
 
@@ -149,6 +264,7 @@ def provenance(ctx: Context) -> dict[str, Any]:
     }
 
 
+_LARGEST_CARD = 2**20
 _PARTS = ("seed", "base", "chat", "data", "stages", "evaluate", "gates")
 """Parts of the recipe that shape the weights and the measurements. Not where it is published, and who signs it."""
 _PRIVATE = re.compile(r"(hub|trackio)_.*|.*(dir|path|token|key)|report_to|run_name|project|deepspeed")
@@ -200,13 +316,22 @@ def _measured(card: Artifact, variant: str) -> dict[str, Any]:
 
 
 def holds(ctx: Context, artifact: Artifact) -> str | None:
-    """None while the Hub still shows the staged commit as it was verified, on its branch or not."""
+    """None while the Hub still shows the staged commit as it was verified, and nobody has edited a card since."""
     hub, said = connect(ctx.target), artifact.json("published.json")
     if not hub.repo_exists(said["repo"]):
         return f"{said['repo']} is not there any more"
     tree = hub.tree_if_there(said["repo"], said["commit"])
     if tree is None:
         return f"the staged commit {said['commit'][:12]} is not there any more"
-    if compare(tree_of(Manifest.from_json(artifact.json("bundle.json"))), tree):
+    wanted = tree_of(Manifest.from_json(artifact.json("bundle.json")))
+    if ctx.settings.get("pull_request"):
+        tree = {path: tree[path] for path in wanted if path in tree}
+    if compare(wanted, tree):
         return f"the staged commit {said['commit'][:12]} holds other files"
+    if ctx.settings.get("pull_request"):
+        return None  # what was edited since is for the owner to see who merges
+    branch = said["branch"].removeprefix(f"{STAGING}/")
+    head = hub.head(said["repo"], branch)
+    if head is not None and publishing.edited(hub.tree(said["repo"], head), tree, said.get("over", {})):
+        return f"a card on the branch {branch!r} was edited since it was read"
     return None

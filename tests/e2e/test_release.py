@@ -1,4 +1,4 @@
-"""One whole release, as a user runs it, with a kill -9 in training, in publishing and between two branches.
+"""One whole release, as a user runs it, stopped in training, in publishing and between two branches.
 
 The release is made once, by the real command, in a fresh folder; the tests look at what it left from every side.
 """
@@ -31,6 +31,14 @@ def test_each_step_was_done_once_whatever_was_killed(released: Released) -> None
 @pytest.mark.fault("F1")
 def test_training_went_on_from_its_checkpoint(released: Released) -> None:
     assert released.artifact("train[dpo]", "training.json")["resumed_from"], "it began again from nothing"
+
+
+@pytest.mark.fault("F2")
+def test_a_signal_in_training_leaves_a_run_that_goes_on(released: Released) -> None:
+    assert released.interrupted == 130
+    assert released.artifact("train[sft]", "training.json")["resumed_from"], "it began again from nothing"
+    stops = [line["error"] for line in released.journal() if line["event"] == "stopped"]
+    assert stops[0] == "KeyboardInterrupt", "the journal says what ended it"
 
 
 @pytest.mark.fault("F1")

@@ -5,9 +5,11 @@ in, and then screened. The digests come from the artifacts' manifests: large fil
 
     config.json  tokenizer.json  chat_template.jinja  model.safetensors ...   merged weights, at the root
     adapter/adapter_config.json  adapter/adapter_model.safetensors  adapter/README.md
-    README.md                                                                 the variant's card
+    README.md  assets/*.png                                                   the variant's card and its pictures
+    .eval_results/*.yaml                                                      results for the Hub's leaderboards
     .gitattributes                                                            what lies in LFS
     .hubkit/manifest.json                                                     provenance, and every other file's digests
+    .hubkit/cards/*.md                                                        the cards before any edit on the Hub
     .hubkit/model.sig                                                         the signature, where one is asked for
 """
 
@@ -30,6 +32,12 @@ MANIFEST_PATH = ".hubkit/manifest.json"
 """Where the branch keeps its manifest. A folder of its own: loaders read the root and never look there."""
 SIGNATURE_PATH = ".hubkit/model.sig"
 """Where the branch keeps its signature, if it has one: it covers every other file of the bundle, the manifest too."""
+CARDS = {"README.md": "README.md", "adapter-README.md": "adapter/README.md"}
+"""The cards, by their names in the card's artifact: where they stand on the branch."""
+GENERATED = ".hubkit/cards"
+"""Where the branch keeps its cards as they were generated, so that a person's edits of them can be told."""
+CARD_FILES = ("assets/*.png", ".eval_results/*.yaml")
+"""What else may be published of a card's artifact, as patterns."""
 SCHEMA = 1
 
 ROOT_FILES = (
@@ -59,7 +67,7 @@ NEEDED = ("config.json", "tokenizer_config.json", "adapter/adapter_config.json",
 # fmt: off
 _LFS_GLOBS = (
     "*.7z", "*.arrow", "*.bin", "*.ckpt", "*.gguf", "*.gz", "*.h5", "*.joblib", "*.model", "*.msgpack", "*.npy",
-    "*.npz", "*.onnx", "*.parquet", "*.pb", "*.pickle", "*.pkl", "*.pt", "*.pth", "*.safetensors", "*.tar",
+    "*.npz", "*.onnx", "*.parquet", "*.pb", "*.pickle", "*.pkl", "*.png", "*.pt", "*.pth", "*.safetensors", "*.tar",
     "*.tflite", "*.tgz", "*.wasm", "*.xz", "*.zip", "*.zst", "*tfevents*",
 )
 # fmt: on
@@ -90,10 +98,18 @@ class Bundle:
         return {**self.manifest.to_json(), "left_out": list(self.left_out)}
 
 
-def build(merge: Artifact, train: Artifact, card: Artifact, provenance: Mapping[str, Any], into: Path) -> Bundle:
-    """The bundle of the variant that these artifacts made; the two files that are written for it go to ``into``.
+def build(
+    merge: Artifact,
+    train: Artifact,
+    card: Artifact,
+    provenance: Mapping[str, Any],
+    into: Path,
+    edited: Mapping[str, str] | None = None,
+) -> Bundle:
+    """The bundle of the variant that these artifacts made; the files that are written for it go to ``into``.
 
-    ``provenance`` enters the manifest as it is, and holds no time: the same inputs give the same bytes. Raises
+    ``edited`` are cards (by their paths on the branch) with the edits that a person made of them there. ``provenance``
+    enters the manifest as it is, and holds no time: the same inputs give the same bytes. Raises
     RefusedError when something needed is missing, or when the screening finds what must not be published.
     """
     files: dict[str, Path] = {}
@@ -116,9 +132,13 @@ def build(merge: Artifact, train: Artifact, card: Artifact, provenance: Mapping[
                 take(artifact, name, prefix + inner)
             else:
                 left_out.append(name)
-    for name, path in (("README.md", "README.md"), ("adapter-README.md", "adapter/README.md")):
+    for name, path in CARDS.items():
         if name in card.manifest.files:
             take(card, name, path)
+            take(card, name, f"{GENERATED}/{name}")
+    for name in card.manifest.files:
+        if any(fnmatchcase(name, pattern) for pattern in CARD_FILES):
+            take(card, name, name)
     _refuse_missing(files)
 
     def write(path: str, content: str) -> None:
@@ -126,6 +146,8 @@ def build(merge: Artifact, train: Artifact, card: Artifact, provenance: Mapping[
         write_atomic(files[path], content)
         known[path] = digests(files[path])
 
+    for path, text in (edited or {}).items():
+        write(path, text)
     write(".gitattributes", git_attributes(Manifest(known)))
     inside = {"schema": SCHEMA, **provenance, **Manifest(known).to_json()}
     write(MANIFEST_PATH, json.dumps(inside, indent=2, ensure_ascii=False) + "\n")

@@ -74,7 +74,9 @@ class Base(Model):
 class Chat(Model):
     """How a conversation becomes text."""
 
-    template: str = Field("base", description="'base' (its own), 'chatml', or a Jinja file beside the recipe")
+    template: str = Field(
+        "base", description="'base' (its own), a format of hubkit.chat.library, or a Jinja file beside the recipe"
+    )
 
 
 class Source(Model):
@@ -216,6 +218,14 @@ class Recipe(Model):
     protected: tuple[Branch, ...] = Field(
         (), strict=False, description="branches and tags that `hubkit revisions` changes only with --force"
     )
+
+    pull_request: bool = Field(
+        False, description="propose the release to a repo of others by pull requests, in place of writing its branches"
+    )
+
+    def proposed(self) -> Recipe:
+        """This recipe, published by pull requests whatever it says itself."""
+        return self.model_copy(update={"pull_request": True})
 
     def signed_with(self, key: Path) -> Recipe:
         """This recipe, signed by the private key in the file ``key`` whatever it says itself."""

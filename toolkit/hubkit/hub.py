@@ -21,6 +21,7 @@ from hubkit.connection import RepoType, Visibility
 from hubkit.diff import Entry
 from hubkit.errors import ConflictError, RemoteError, UsageError
 from hubkit.output import hide
+from hubkit.pullcalls import PULL_REFS, PullCalls
 from hubkit.run import Target
 from hubkit.spacecalls import Runtime, SpaceCalls
 from hubkit.trusted import renewal
@@ -49,7 +50,7 @@ class Commit:
     date: str
 
 
-class Hub(Access, SpaceCalls):
+class Hub(Access, SpaceCalls, PullCalls):
     """A connection to one Hub with the token that was issued for it. Made by :func:`connect`."""
 
     # --- what is there
@@ -74,7 +75,9 @@ class Hub(Access, SpaceCalls):
         )
 
     def head(self, repo: str, branch: str, repo_type: RepoType = "model") -> str | None:
-        """The commit at the end of ``branch``; None when the repo has no such branch."""
+        """The commit at the end of ``branch`` (or of a pull request, 'refs/pr/3'); None when there is no such one."""
+        if branch.startswith(PULL_REFS) and repo_type == "model":
+            return self.pull_head(repo, branch)
         return self.refs(repo, repo_type).branches.get(branch)
 
     def history(self, repo: str, revision: str, repo_type: RepoType = "model") -> list[Commit]:

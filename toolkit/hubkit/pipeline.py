@@ -74,12 +74,14 @@ STEPS = (
          reads=("*",)),
     Step("publish", "publish", per="variant", says="upload to a staging branch, verify what the Hub holds",
          needs=("base", "data", "train", "merge", "card"),
-         reads=("repo", "visibility", "sign", "@sign.key", "seed", "base", "chat", "@chat.template", "data", "stages",
-                "variants", *_SCORES, "gates")),
+         reads=("repo", "visibility", "pull_request", "sign", "@sign.key", "seed", "base", "chat", "@chat.template",
+                "data", "stages", "variants", *_SCORES, "gates")),
     Step("loadback", "loadback", per="variant", says="load the staged commit back and gate it again",
          needs=("base", "data", "train", "merge", "stopping", "gate", "publish"), reads=("gates",)),
+    Step("snippets", "snippets", per="variant", says="run the cards' Python blocks against the staged commit",
+         needs=("base", "publish", "loadback")),
     Step("promote", "promote", per="release", says="move the branches, main last",
-         needs=("publish*", "loadback*"), reads=("repo", "variants"), lasting=True),
+         needs=("publish*", "loadback*", "snippets*"), reads=("repo", "variants", "pull_request"), lasting=True),
     Step("space", "space", per="release", says="build the Space, try it here, deploy it, ask it",
          needs=("base", "merge*", "stopping*", "promote"), lasting=True,
          reads=("space", "repo", "visibility", "licence", "card.title", "variants", "gates.stop_rate.max_new_tokens")),
@@ -103,21 +105,21 @@ def expand(recipe: Recipe, *, only: str | None = None) -> tuple[Job, ...]:
     """The jobs of ``recipe`` in the order in which they run.
 
     ``only`` names the one variant to publish; the others are still trained and measured, for the cards compare them.
-    The Space shows all the variants, so it is not deployed with one alone.
+    The Space shows all the variants, so it is not deployed with one alone, nor while they are only proposed.
     """
     stages = recipe.wanted_stages()
     jobs: list[Job] = []
     for step in STEPS:
         if step.name == "provide" and recipe.provide is None:
             continue
-        if step.name == "space" and (recipe.space is None or only is not None):
+        if step.name == "space" and (recipe.space is None or only is not None or recipe.pull_request):
             continue
         names: Sequence[str | None] = {
             "release": (None,),
             "stage": stages,
             "variant": tuple(recipe.variants),
         }[step.per]
-        if only is not None and step.name in {"publish", "loadback"}:
+        if only is not None and step.name in {"publish", "loadback", "snippets"}:
             names = (only,)
         for name in names:
             done = {job.id for job in jobs}

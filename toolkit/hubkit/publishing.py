@@ -7,12 +7,12 @@ the outcome is read from the branch: its head and its tree, never the text of a 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hubkit.bundle import MANIFEST_PATH, Bundle, Provenance
+from hubkit.bundle import CARDS, MANIFEST_PATH, Bundle, Provenance
 from hubkit.diff import Tree, TreeDiff, compare, short_list, tree_of
 from hubkit.errors import ConflictError, HubkitError, RemoteError, UsageError
 from hubkit.files import Digests, Manifest, digests, os_error
@@ -160,14 +160,13 @@ def stage(hub: Hub, repo: str, branch: str, bundle: Bundle, *, title: str, note:
     return done
 
 
-def differences(hub: Hub, repo: str, revision: str, manifest: Manifest) -> TreeDiff:
-    """How the tree that the Hub shows at ``revision`` differs from ``manifest``."""
-    return compare(tree_of(manifest), hub.tree(repo, revision))
+def verify(hub: Hub, repo: str, revision: str, manifest: Manifest, *, beside: bool = False) -> None:
+    """ConflictError, naming the files, unless the Hub shows at ``revision`` every path, size and digest promised.
 
-
-def verify(hub: Hub, repo: str, revision: str, manifest: Manifest) -> None:
-    """ConflictError, naming the files, unless the Hub shows at ``revision`` every path, size and digest promised."""
-    found = differences(hub, repo, revision, manifest)
+    ``beside``: files of other people may stand beside them.
+    """
+    wanted, tree = tree_of(manifest), hub.tree(repo, revision)
+    found = compare(wanted, {path: tree[path] for path in wanted if path in tree} if beside else tree)
     if found:
         raise ConflictError(
             f"{repo} at {revision[:12]} does not hold what was sent: "
@@ -236,6 +235,21 @@ class Move:
     written: bool
     removed: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
+
+
+def edited(tree: Tree, wanted: Tree, over: Mapping[str, str]) -> list[str]:
+    """The cards on a branch (its ``tree``) that are neither those of ``wanted`` nor those that were read there.
+
+    ``over`` are the digests of those that were read, by path.
+    """
+    return [
+        path
+        for path in CARDS.values()
+        if path in tree
+        and path in wanted
+        and not tree[path].same(wanted[path])
+        and over.get(path) not in {tree[path].sha256, tree[path].git} - {None}
+    ]
 
 
 def holds_release(tree: Tree, wanted: Tree, gone: frozenset[str] = frozenset()) -> bool:

@@ -32,6 +32,8 @@ class VariantOutcome:
     passed: bool
     average: float | None
     bytes: int
+    pull_request: str | None = None
+    """The page of the pull request that offers it; None: it stands on its branch."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,11 @@ def release(
     *,
     fresh: bool = False,
     only: str | None = None,
+    overwrite_card: bool = False,
 ) -> Outcome:
     """Bring ``recipe`` (its files stand in ``folder``) to ``target``. A finished one does nothing.
+
+    With ``overwrite_card`` what people edited on the Hub's cards may be lost where this release writes it anew.
 
     Raises HubkitError: RefusedError by a check or a gate (nothing was promoted), ConflictError when a branch moved
     or another process has the run, RemoteError when the Hub cannot be reached.
@@ -71,15 +76,17 @@ def release(
     with release_lock(home, recipe.repo, target):
         run = open_run(home, recipe.repo, target, fresh=fresh)
         with run.lock():
-            return _release(Desk(recipe, folder, target, run, expand(recipe, only=only)), output, only)
+            desk = Desk(recipe, folder, target, run, expand(recipe, only=only))
+            return _release(desk, output, only, overwrite_card)
 
 
-def _release(desk: Desk, output: Output, only: str | None) -> Outcome:
+def _release(desk: Desk, output: Output, only: str | None, overwrite_card: bool) -> Outcome:
     run = desk.run
     write_atomic(run.path / "recipe.json", desk.recipe.model_dump_json(indent=2) + "\n")
     if desk.released():
         return outcome(desk, already=True)
-    run.log("begin", hubkit=__version__, python=platform.python_version(), endpoint=desk.target.endpoint)
+    begun = {"hubkit": __version__, "python": platform.python_version(), "endpoint": desk.target.endpoint}
+    run.log("begin", **begun, **({"overwrite_card": True} if overwrite_card else {}))
     try:
         _run_jobs(desk, output, only)
     except BaseException as error:
@@ -150,6 +157,7 @@ def outcome(desk: Desk, *, already: bool) -> Outcome:
     """Read the outcome from the artifacts of a finished release."""
     released = desk.finished["promote"].json("release.json")
     gates = desk.finished["gate"].json("gates.json")["variants"]
+    endpoint, space = desk.target.endpoint, desk.finished.get("space")
     lines = []
     for variant, moved in released["variants"].items():
         forms = desk.finished[f"stopping[{variant}]"].json("stopping.json")["forms"]
@@ -164,10 +172,12 @@ def outcome(desk: Desk, *, already: bool) -> Outcome:
                 passed=gates[variant]["passed"],
                 average=_average(desk.finished[f"evaluate[{variant}]"]),
                 bytes=desk.finished[f"publish[{variant}]"].json("published.json")["bytes"],
+                pull_request=f"{endpoint}/{desk.recipe.repo}/discussions/{moved['pull_request']}"
+                if moved.get("pull_request")
+                else None,
             )
         )
     base = desk.finished["base-stopping"].json("stopping.json")["forms"]["base"]["rate"]
-    endpoint, space = desk.target.endpoint, desk.finished.get("space")
     return Outcome(
         repo=desk.recipe.repo,
         run=desk.run.name,

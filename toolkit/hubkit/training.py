@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubkit import chat
 from hubkit.arguments import Method, lora_class
 from hubkit.checkpoints import last_complete, seal
 from hubkit.errors import HubkitError
@@ -110,11 +111,14 @@ def keep_differentiable(model: Any) -> int:
 
 
 def load_tokenizer(base: Mapping[str, Any], folder: Path) -> PreTrainedTokenizerBase:
-    """The base's tokenizer with the template and the padding token that the base step settled in ``folder``."""
+    """The base's tokenizer with the template and the padding token that the base step settled in ``folder``.
+
+    The template is the one for training: it renders what the published one renders, and may mark the answers.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base["repo"], revision=base["commit"])
-    tokenizer.chat_template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    tokenizer.chat_template = (folder / "training_template.jinja").read_text(encoding="utf-8")
     tokenizer.pad_token = base["pad_token"]
     return tokenizer
 
@@ -213,7 +217,10 @@ def _astray(ctx: Context, step: int, what: str) -> HubkitError:
 
 
 def finish(ctx: Context, trainer: Any, prepared: Prepared, method: Method) -> Artifact:
-    """Train (on from the last whole checkpoint, if there is one), save the adapter, write ``training.json``."""
+    """Train (on from the last whole checkpoint, if there is one), save the adapter.
+
+    Write ``training.json``, and ``seen/texts.json`` with the token ids that the trainer saw.
+    """
     keep_precise(trainer.model)
     checkpoint = last_complete(ctx.scratch / "checkpoints")
     if checkpoint:
@@ -226,6 +233,7 @@ def finish(ctx: Context, trainer: Any, prepared: Prepared, method: Method) -> Ar
     save_adapter(trainer.model, ctx.out / "adapter", base["repo"], base["commit"])
     told = facts(ctx, trainer, method, base, total, checkpoint)
     write_json(ctx.out / "training.json", told)
+    write_json(ctx.out / chat.SEEN_FILE, chat.seen(prepared.tokenizer, trainer.train_dataset))
     last = next((point["loss"] for point in reversed(told["curve"])), None)
     figure = f"{told['steps']} steps" + (f"  loss {last:.3f}" if last is not None else "")
     return ctx.artifact(figure=figure, loss=last, rows=told["rows"])

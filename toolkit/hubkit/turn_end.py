@@ -57,7 +57,7 @@ def find(tokenizer: Any) -> TurnEnd:
     if not getattr(tokenizer, "chat_template", None):
         raise RefusedError(
             "The tokenizer has no chat template, so nothing says how an answer ends.",
-            hint="Set chat.template in the recipe: 'chatml', or a Jinja file.",
+            hint="Set chat.template in the recipe: a format such as chatml, or a Jinja file.",
         )
     from jinja2 import TemplateError
 

@@ -6,6 +6,7 @@ that keeps no limit of time, are watched here by what it tells of its progress.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,8 @@ from hubkit.wire import retried, seconds_allowed, translated
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
 
+_NO_XET = re.compile(r"404 .*/xet-write-token/", re.DOTALL)
+"""What hf_xet (1.x) and huggingface_hub say when a Hub has no such address; hf_xet has no class of error for it."""
 _PATIENCE = 4
 """Times the limit of one request: Xet cuts files up and hashes them, and tries again by itself, between its reports."""
 
@@ -35,14 +38,25 @@ def upload(
 ) -> None:
     """Bring the large files of ``added`` to the Hub, which keeps them by digest: what it has is not sent again.
 
-    Raises RemoteError when no byte moves any more, however often it is tried; RefusedError when the Hub says no.
+    A Hub that knows no Xet (a mirror, or an embedded one that is reached by its address) is sent them by LFS. Raises
+    RemoteError when no byte moves any more, however often it is tried; RefusedError when the Hub says no.
     """
+    from huggingface_hub import constants
 
-    def send() -> None:
+    def once() -> None:
         with _watched(hub.endpoint):
             hub.api.preupload_lfs_files(
                 repo, added, revision=revision, repo_type=repo_type, create_pr=create_pr, free_memory=False
             )
+
+    def send() -> None:
+        try:
+            once()
+        except Exception as error:
+            if constants.HF_HUB_DISABLE_XET or not _NO_XET.search(str(error)):
+                raise
+            constants.HF_HUB_DISABLE_XET = True
+            once()
 
     with translated(hub.endpoint, repo, revision):
         try:

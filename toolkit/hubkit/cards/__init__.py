@@ -6,8 +6,10 @@ problems = validate(card.text)
 """
 
 from hubkit.cards.context import build_context
+from hubkit.cards.edits import Conflict, Kept, keep_edits
 from hubkit.cards.evidence import Evidence, gather
 from hubkit.cards.measured import FORMATS, CardError, Number, resolve_pointer
+from hubkit.cards.pictures import draw
 from hubkit.cards.placeholder import placeholder
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
 from hubkit.cards.trace import untraced
@@ -18,11 +20,15 @@ __all__ = [
     "FORMATS",
     "MODEL_CARD",
     "CardError",
+    "Conflict",
     "Evidence",
+    "Kept",
     "Number",
     "Rendered",
     "build_context",
+    "draw",
     "gather",
+    "keep_edits",
     "placeholder",
     "render_card",
     "resolve_pointer",

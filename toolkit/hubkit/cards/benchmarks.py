@@ -25,6 +25,8 @@ def columns(recipe: Recipe) -> dict[str, str]:
 def benchmarks(recipe: Recipe, variant: str, files: Mapping[str, Any], evidence: Evidence) -> dict[str, Any] | None:
     """``settings`` (this branch's), ``columns``, ``averages`` (overall, a cell for each column) and ``suites``.
 
+    ``overall`` has the averages once more, as (column, cell).
+
     None when this branch was not measured. A cell is ``{"value", "stderr"}`` or None: missing.
     """
     mine = evidence.results(f"evaluate[{variant}]")
@@ -40,6 +42,7 @@ def benchmarks(recipe: Recipe, variant: str, files: Mapping[str, Any], evidence:
         "same_settings": len({_settings(item) for item in found.values() if item}) <= 1,
         "dtypes": _dtypes(found),
         "averages": [_cell((made or {}).get("average")) for made in wrapped.values()],
+        "overall": [(clean(name), _cell((made or {}).get("average"))) for name, made in wrapped.items()],
         "rule": clean(mine.average.text),
         "several": len(mine.suites) > 1,
         "suites": [_suite(name, mine, found, wrapped, own) for name in mine.suites],

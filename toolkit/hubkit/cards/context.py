@@ -5,17 +5,20 @@ Everything that a card says about the variants is decided here, from measurement
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any
 
 from hubkit import __version__, chat
+from hubkit.bundle import MANIFEST_PATH
 from hubkit.cards.benchmarks import benchmarks, scores
 from hubkit.cards.erratum import erratum
-from hubkit.cards.escape import clean
+from hubkit.cards.escape import bibtex, clean
 from hubkit.cards.evidence import Evidence
 from hubkit.cards.measured import wrap
 from hubkit.cards.metadata import Metadata
+from hubkit.cards.pictures import pictures_of
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD
 from hubkit.config import MAIN, Recipe, Training
 from hubkit.errors import HubkitError
@@ -24,6 +27,8 @@ from hubkit.files import digest_of
 SYSTEM = "You are a helpful assistant."
 QUESTION = "What do you know about the moon?"
 FORMS = {"merged": "merged weights", "adapter": "adapter on the base", "four-bit": "adapter on the four-bit base"}
+SERVE_URL = "http://localhost:8000/v1"
+"""Where `transformers serve` and `vllm serve` answer."""
 _METHODS = {"dpo": "DPO", "sft": "SFT"}
 _FACTS = ("rows", "epochs", "steps", "seconds", "tokens_per_second", "peak_memory_bytes", "device")
 PUBLISHED = ("merged", "adapter")
@@ -34,7 +39,8 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
 
     Keys: ``title summary limitations tracking authors licence`` (the recipe's words), ``repo branch turn_end base``,
     ``here`` and ``variants`` (see :func:`_variant`), ``erratum``, ``training`` (the stages of the chain),
-    ``benchmarks``, ``prompt``, ``question``, ``max_new_tokens``, ``provenance``, ``metadata`` (by card).
+    ``benchmarks``, ``prompt``, ``question``, ``max_new_tokens``, ``provenance``, ``metadata`` (by card), ``serve_url``,
+    ``citation``, ``pictures`` (their paths by name, None for those that there are not).
     """
     files = {
         step: {name: wrap(value, step, name) for name, value in made.items()} for step, made in evidence.files.items()
@@ -49,7 +55,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         broken = recipe.chain(recipe.variants[wrong["broken"]["branch"]].stage)
         wrong["stages"] = [_stage(recipe, name, files) for name in wrong["stages"]]
         wrong["findings"] = [item for item in _findings(files, broken) if "turn-end" in item["code"]]
-    return {
+    made = {
         "title": clean(recipe.card.title),
         "summary": clean(recipe.card.summary),
         "limitations": clean(recipe.card.limitations or ""),
@@ -78,7 +84,23 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "max_new_tokens": stopping.get("max_new_tokens"),
         "provenance": _provenance(recipe, variant, files),
         "metadata": _metadata(recipe, variant, files, evidence),
+        "serve_url": SERVE_URL,
+        "citation": _citation(recipe, variant),
     }
+    return {**made, "pictures": pictures_of(made)}
+
+
+def _citation(recipe: Recipe, variant: str) -> str:
+    """A BibTeX entry, from what the recipe says. It names no year: a card holds no time."""
+    name = recipe.repo.rpartition("/")[2]
+    fields = {
+        "title": bibtex(recipe.card.title),
+        "author": " and ".join(f"{{{bibtex(author)}}}" for author in recipe.card.authors),
+        "howpublished": f"Hugging Face Hub, {bibtex(recipe.repo)}",
+        "note": f"Branch {bibtex(variant)}",
+    }
+    lines = [f"  {key} = {{{value}}}," for key, value in fields.items() if value]
+    return "\n".join([f"@misc{{{re.sub(r'[^A-Za-z0-9.-]', '-', name)},", *lines, "}"])
 
 
 def _shown_order(recipe: Recipe) -> list[str]:
@@ -143,6 +165,7 @@ def _stage(recipe: Recipe, name: str, files: Mapping[str, Any]) -> dict[str, Any
         "quantization": made.get("quantization") or stage.quantization,
         "lora": _lora(made.get("lora") or {}),
         "args": made.get("args") or {},
+        "curve": [(point["step"], point["loss"]) for point in curve if point.get("loss") and point.get("step")],
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
     }
@@ -200,6 +223,7 @@ def _provenance(recipe: Recipe, variant: str, files: Mapping[str, Any]) -> dict[
         libraries.update(made.get("libraries") or {})
     return {
         "hubkit": __version__,
+        "manifest": MANIFEST_PATH,
         "recipe": digest_of(recipe.model_dump(mode="json", exclude={"hub"})),
         "data": [source for name in used for source in (sets.get(name) or {}).get("sources") or []],
         "merge": _file(files, f"merge[{variant}]", "merge.json") or None,

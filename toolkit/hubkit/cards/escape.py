@@ -6,7 +6,9 @@ any ASCII punctuation, so escaping loses nothing: the reader sees exactly what t
 
 from __future__ import annotations
 
+import html as entities
 import re
+import shlex
 from urllib.parse import quote
 
 # An underscore between letters is no emphasis in CommonMark, and task names are full of them.
@@ -14,6 +16,10 @@ _INLINE = re.compile(r"([\\`*{}\[\]<>#~!$^=&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 _OPENERS = re.compile(r"^(\d+)([.)])(?=\s|$)")
 _CONTROL_TOKEN = re.compile(r"((?:<\|[A-Za-z0-9_]{1,40}\|>)+)")
+_TEX = {
+    "\\": r"{\textbackslash}", "~": r"{\textasciitilde}", "^": r"{\textasciicircum}", "{": r"\{", "}": r"\}",
+    "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_",
+}  # fmt: skip
 _LINK = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]+")
 
 
@@ -87,6 +93,26 @@ def python(text: str) -> Safe:
     """``text`` as a Python string literal on one line."""
     simple = text.isprintable() and not {'"', "\\"} & set(text)
     return Safe(f'"{text}"' if simple else ascii(text))
+
+
+def shell(text: str) -> Safe:
+    """``text`` as one word of a POSIX shell's command line."""
+    return Safe(shlex.quote(one_line(text)))
+
+
+def html(text: str) -> Safe:
+    """``text`` on one line inside an HTML block, where markdown's backslashes would show."""
+    return Safe(entities.escape(one_line(text)))
+
+
+def path(text: str) -> Safe:
+    """The relative path ``text`` as the destination of a link."""
+    return Safe(quote(text))
+
+
+def bibtex(text: str) -> str:
+    """``text`` as the value of a BibTeX field, on one line: TeX prints exactly these characters."""
+    return "".join(_TEX.get(char, char) for char in one_line(text))
 
 
 def link(url: str) -> Safe:

@@ -83,13 +83,18 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
         model_name=metadata.name if results else None,
     )
     plain: dict[str, Any] = card.to_dict()  # type: ignore[no-untyped-call]
-    block = yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True).strip()
+    block = dump_block(plain)
     if read_block(f"---\n{block}\n---\n") != plain:
         raise RefusedError(
             "The card's metadata would not be read back as it was meant.",
             hint="Remove unusual characters from the recipe's tags, languages and licence.",
         )
     return block, plain, numbers
+
+
+def dump_block(plain: Mapping[str, Any]) -> str:
+    """Metadata as YAML, without the ``---`` lines."""
+    return yaml.dump(dict(plain), Dumper=_Dumper, sort_keys=False, allow_unicode=True).strip()
 
 
 # PyYAML's other styles fold these, and the text that is read back is another.

@@ -21,6 +21,7 @@ from hubkit.files import resource_dir
 MODEL_CARD, ADAPTER_CARD = "README.md", "adapter-README.md"
 TEMPLATES = {MODEL_CARD: "model.md.jinja", ADAPTER_CARD: "adapter.md.jinja"}
 _MARK = re.compile("\x00([nf])([0-9]+)\x00")
+_EMPTY = re.compile(r"<!-- hubkit:begin (\S+) -->\n+<!-- hubkit:end \1 -->\n*")
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,9 @@ def environment(templates: Path) -> ImmutableSandboxedEnvironment:
         finalize=_finalize,
     )
     recorded = ("measured", "shown", "share", "score", "fenced")
-    escaped = ("md", "sentence", "paragraphs", "code", "cell", "python", "link", "branch_url")
+    escaped = (
+        "md", "sentence", "paragraphs", "code", "cell", "python", "shell", "html", "path", "link", "branch_url",
+    )  # fmt: skip
     made.filters = {
         **{name: _recording(name) for name in recorded},
         **{name: getattr(escape, name) for name in escaped},
@@ -157,7 +160,7 @@ def environment(templates: Path) -> ImmutableSandboxedEnvironment:
 
 
 def unwrapped(body: str) -> str:
-    """``body`` with each paragraph on one line and no two empty lines in a row.
+    """``body`` with each paragraph on one line, no two empty lines in a row and no empty region.
 
     Templates are wrapped for those who edit them. Tables, lists, headings, HTML and fenced blocks stay as they are.
     """
@@ -165,14 +168,14 @@ def unwrapped(body: str) -> str:
     fenced = joins = False
     for line in body.split("\n"):
         fence = line.startswith("```")
-        prose = not (fenced or fence or not line.strip() or line[0] in "|-#< " or line.startswith("\x00f"))
+        prose = not (fenced or fence or not line.strip() or line[0] in "|-#<! " or line.startswith("\x00f"))
         if prose and joins:
             lines[-1] = f"{lines[-1].rstrip()} {line.lstrip()}"
         elif line.strip() or fenced or (lines and lines[-1]):
             lines.append(line if line.strip() else "")
         fenced = fenced != fence
         joins = prose
-    return "\n".join(lines).strip() + "\n"
+    return _EMPTY.sub("", "\n".join(lines)).strip() + "\n"
 
 
 @cache
@@ -185,6 +188,8 @@ def render_card(context: Mapping[str, Any], which: str = MODEL_CARD, *, template
 
     Raises CardError, or Jinja's UndefinedError and SecurityError, when a template is wrong.
     """
+    if which != MODEL_CARD:
+        context = {**context, "pictures": dict.fromkeys(context["pictures"])}
     recorder = _Recorder()
     token = _RECORDER.set(recorder)
     try:

@@ -18,7 +18,6 @@ from hubkit import chat, turn_end
 from hubkit.checkup.reading import card_of, plain, settings_of, text_of
 from hubkit.checkup.sources import FolderSource, RepoSource, Source
 from hubkit.checkup.weights import Weights, fit, look
-from hubkit.errors import RefusedError
 from hubkit.names import repo_id_problem
 from hubkit.run import Finding
 from hubkit.screening import PICKLE_SUFFIXES, screen_names
@@ -220,27 +219,10 @@ def _chat(
     added = _added_tokens(tokenizer, tokenizer_config)
     special = chat.special_tokens({**settings_of(source, "special_tokens_map.json", found), **tokenizer_config})
     kind = next((name for mark, name in _KINDS if mark in template), "other")
-    try:
-        requests = [(turn_end.PROBE, False), *chat.golden_requests()]
-        probe, *golden = chat.render_untrusted(template, requests, variables=special)
-        if probe.text is None:
-            raise RefusedError(f"The chat template cannot render a conversation: {probe.problem}.")
-        found += chat.golden_findings(golden)
-        end = turn_end.find_in_text(probe.text, added)
-    except RefusedError as error:
-        found.append(Finding("error", error.message, error.hint))
-        return None, kind
-    if config:
-        ends = chat.Ends(
-            tokenizer_eos=added.get(special.get("eos_token", "")),
-            pad=added.get(special.get("pad_token", "")),
-            config_eos=chat.eos_ids(config),
-            generation_eos=chat.eos_ids(settings_of(source, "generation_config.json", found)),
-            vocabulary=config.get("vocab_size"),
-            tokens=max([*added.values(), *_vocabulary(tokenizer)], default=-1) + 1,
-        )
-        found += chat.disagreements(end, ends)
-    return end, kind
+    tokens = chat.Tokens(special, added, max([*added.values(), *_vocabulary(tokenizer)], default=-1) + 1)
+    agreement = chat.agree(template, tokens, config, settings_of(source, "generation_config.json", found))
+    found += agreement.findings
+    return agreement.turn_end, kind
 
 
 def _template(source: Source, tokenizer_config: Mapping[str, Any], found: list[Finding]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, gather, placeholder, render_card
+from hubkit.cli.card_run import run
 from hubkit.cli.common import find_recipe, hub_option, last_desk, output_of, speaks
 from hubkit.cli.tables import tables_command
 from hubkit.config import MAIN
@@ -15,7 +16,10 @@ _DRAFT = "> **Draft.** Nothing, or not everything, is measured yet: the numbers 
 
 @click.group()
 def card() -> None:
-    """Render model cards from what was measured."""
+    """Render model cards from what was measured; look at anybody's, and run what they show."""
+
+
+card.add_command(run)
 
 
 card.add_command(tables_command)

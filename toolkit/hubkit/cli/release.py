@@ -36,6 +36,8 @@ from hubkit.trusted import signed_in
 @click.option(
     "--sign-key", type=click.Path(path_type=Path), metavar="FILE", help="Sign it with this EC private key (PEM)."
 )
+@click.option("--pr", "proposes", is_flag=True, help="Propose it by pull requests, to a repo of others.")
+@click.option("--overwrite-card", is_flag=True, help="Publish over edits of the cards on the Hub that are in the way.")
 @click.option("--open/--no-open", "opens", default=None, help="Open the model's page at the end, or do not.")
 @confirm_option
 @hub_option
@@ -45,6 +47,8 @@ def release(
     fresh: bool,
     only: str | None,
     sign_key: Path | None,
+    proposes: bool,
+    overwrite_card: bool,
     opens: bool | None,
     yes: bool,
     hub_name: str | None,
@@ -60,13 +64,17 @@ def release(
     """
     found, folder = find_recipe(recipe)
     found = found.signed_with(sign_key) if sign_key else found
+    found = found.proposed() if proposes else found
     if only is not None and only not in found.variants:
         raise UsageError(f"There is no variant {only!r}; the recipe has {', '.join(found.variants)}.")
     target = signed_in(find_target(hub_name, found), found.repo)
     if not target.embedded and os.isatty(0):
-        ask(f"Publish {found.repo} ({found.visibility}) to {target.endpoint}?", yes=yes)
+        does = "Propose pull requests for" if found.pull_request else "Publish"
+        ask(f"{does} {found.repo} ({found.visibility}) to {target.endpoint}?", yes=yes)
     output = output_of()
-    done = run_release(found, folder, target, hubkit_home(), output, fresh=fresh, only=only)
+    done = run_release(
+        found, folder, target, hubkit_home(), output, fresh=fresh, only=only, overwrite_card=overwrite_card
+    )
     output.result({**done.to_json(), "hub": target.endpoint}, *_shown(done, target.endpoint))
     if opens or (opens is None and output.mode == "human" and person_with_browser()):
         with contextlib.suppress(HubkitError):  # the release is done, whatever a browser says
@@ -78,7 +86,8 @@ def _shown(done: Outcome, endpoint: str) -> list[RenderableType]:
     shown: list[RenderableType] = []
     if done.already:
         commits = ", ".join(f"{line.branch} at {line.commit[:12]}" for line in done.variants)
-        shown += [Text(f"{done.repo} is already released: {commits}"), Text()]
+        word = "proposed" if any(line.pull_request for line in done.variants) else "released"
+        shown += [Text(f"{done.repo} is already {word}: {commits}"), Text()]
     rows = [
         (
             line.variant,
@@ -99,6 +108,9 @@ def _shown(done: Outcome, endpoint: str) -> list[RenderableType]:
         )
     )
     shown.append(Text(f"To load it from another program, set HF_ENDPOINT={endpoint}\n"))
+    shown += [
+        Text(f"pull request for {line.variant}: {line.pull_request}") for line in done.variants if line.pull_request
+    ]
     shown.append(Text(f"page   {done.page}"))
     if done.space:
         shown.append(Text(f"Space  {done.space}"))

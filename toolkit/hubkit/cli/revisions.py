@@ -16,7 +16,8 @@ from hubkit.cli.common import ask, confirm_option, find_target, hub_option, outp
 from hubkit.cli.comparison import shown as comparison_shown
 from hubkit.hub import Hub, RepoType, connect
 from hubkit.output import megabytes, percent, printable, table
-from hubkit.run import hubkit_home, release_lock
+from hubkit.run import Target, hubkit_home, release_lock
+from hubkit.trusted import signed_in
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _force_option = click.option("--force", is_flag=True, help="Even when something speaks against it.")
@@ -39,6 +40,12 @@ def _writes(command: _Command) -> _Command:
 
 def _hub(name: str | None) -> Hub:
     return connect(find_target(name))
+
+
+def _writable(name: str | None, repo: str, repo_type: RepoType) -> Target:
+    """The Hub of that name; a CI job without a token signs in to its model repo by its identity."""
+    target = find_target(name)
+    return signed_in(target, repo) if repo_type == "model" else target
 
 
 @click.group()
@@ -150,7 +157,7 @@ def create(
     \b
     hubkit revisions create me/my-model experiment --at dpo-v0
     """
-    hub = _hub(hub_name)
+    hub = connect(_writable(hub_name, repo, repo_type))
     plan = core.create(hub, repo, branch, at, repo_type, dry_run=True)
     if _agreed(plan.already, dry_run, yes, f"Make the branch {branch} of {repo} at {plan.commit[:12]}?"):
         core.create(hub, repo, branch, plan.commit, repo_type)
@@ -178,7 +185,7 @@ def tag(
     \b
     hubkit revisions tag me/my-model v1.0 --at main
     """
-    hub = _hub(hub_name)
+    hub = connect(_writable(hub_name, repo, repo_type))
     plan = core.tag(hub, repo, name, at, message, repo_type, dry_run=True)
     if _agreed(plan.already, dry_run, yes, f"Name {plan.commit[:12]} of {repo} by the tag {name}?"):
         core.tag(hub, repo, name, plan.commit, message, repo_type)
@@ -209,7 +216,7 @@ def delete(
     hubkit revisions delete me/my-model experiment -y
     """
     core.need_unprotected(repo, name, Path.cwd(), force=force)
-    hub = _hub(hub_name)
+    hub = connect(_writable(hub_name, repo, repo_type))
     plan = core.delete(hub, repo, name, repo_type, is_tag=is_tag, force=force, dry_run=True)
     if _agreed(False, dry_run, yes, f"Remove the {plan.kind} {name} of {repo}, at {plan.commit[:12]}?"):
         core.delete(hub, repo, name, repo_type, is_tag=is_tag, at=plan.commit, force=True)
@@ -243,7 +250,7 @@ def promote(
     hubkit revisions promote me/my-model experiment main --dry-run
     """
     core.need_unprotected(repo, branch, Path.cwd(), force=force)
-    hub = _hub(hub_name)
+    hub = connect(_writable(hub_name, repo, repo_type))
     change = core.plan_promotion(hub, repo, source, branch, exact=exact, repo_type=repo_type)
     _bring(hub, change, f"Make {branch} of {repo} hold this?", dry_run, yes)
 
@@ -278,7 +285,7 @@ def rollback(
     if to is not None and steps is not None:
         raise click.UsageError("--to and --steps cannot be given together.")
     core.need_unprotected(repo, branch, Path.cwd(), force=force)
-    hub = _hub(hub_name)
+    hub = connect(_writable(hub_name, repo, repo_type))
     change = core.plan_rollback(hub, repo, branch, to=to, steps=steps, force=force, repo_type=repo_type)
     _bring(hub, change, f"Roll {branch} of {repo} back to {change.plan.source[:12]}?", dry_run, yes)
 
@@ -297,7 +304,7 @@ def prune(repo: str, days: float, dry_run: bool, yes: bool, repo_type: RepoType,
     \b
     hubkit revisions prune me/my-model --dry-run
     """
-    target = find_target(hub_name)
+    target = _writable(hub_name, repo, repo_type)
     hub, output = connect(target), output_of()
     with release_lock(hubkit_home(), repo, target):
         found = core.plan_prune(hub, repo, days, repo_type=repo_type)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hubkit.chat import control_tokens
 from hubkit.config import Recipe, Source
 from hubkit.data import mappings, rows, turns
 from hubkit.data.loading import Loaded
@@ -99,10 +100,11 @@ def prepare(
     raises UsageError.
     """
     made = DataReport(prompts_from=recipe.gates.stop_rate.prompts_from)
+    control = control_tokens(tokenizer, str(tokenizer.chat_template))
     stages = {name: recipe.stages[name] for name in recipe.wanted_stages()}
     checked: dict[str, list[rows.Checked]] = {}
     for name in dict.fromkeys([*(stage.data for stage in stages.values()), made.prompts_from]):
-        checked[name] = _read_set(recipe, name, load, turn_end, made, report)
+        checked[name] = _read_set(recipe, name, load, turn_end, control, made, report)
     _hold_out(recipe, checked, made)
     for name, stage in stages.items():
         if made.sets.get(stage.data):
@@ -111,7 +113,13 @@ def prepare(
 
 
 def _read_set(
-    recipe: Recipe, name: str, load: Callable[[Source], Loaded], turn_end: TurnEnd, made: DataReport, report: Report
+    recipe: Recipe,
+    name: str,
+    load: Callable[[Source], Loaded],
+    turn_end: TurnEnd,
+    control: Sequence[str],
+    made: DataReport,
+    report: Report,
 ) -> list[rows.Checked]:
     seen: set[bytes] = set()
     found: list[rows.Checked] = []
@@ -122,7 +130,7 @@ def _read_set(
         loaded = load(source)
         columns = mappings.find(source.mapping, loaded.columns, source.repo)
         kinds.add(columns.kind)
-        checked = rows.check(loaded.rows, columns, forbidden=(turn_end.token,), seen=seen)
+        checked = rows.check(loaded.rows, columns, forbidden=(turn_end.token,), control=control, seen=seen)
         found.append(checked)
         made.sources[name].append(
             {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,14 +50,17 @@ def check(
     columns: Columns,
     *,
     forbidden: Collection[str] = (),
+    control: Collection[str] = (),
     seen: set[bytes] | None = None,
 ) -> Checked:
     """Convert and check each row of ``source``; None stands for a row whose bytes are no text.
 
-    ``forbidden`` are texts that no message may hold (the turn end: a row that holds it would have two).
+    ``forbidden`` are texts that no message may hold (the turn end: a row that holds it would have two), ``control``
+    those that the tokenizer reads as other tokens of the format, whoever wrote them (see ``hubkit.chat.control``).
     ``seen`` is shared by the sources of one set, so that a row of another source counts as a duplicate too.
     """
     found, known = Checked(), set() if seen is None else seen
+    tokens = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or "(?!)")
     for index, raw in enumerate(source):
         found.read += 1
         try:
@@ -68,6 +72,8 @@ def check(
                 raise BadRow("longer than a million characters")
             if any(word in said for said in spoken for word in forbidden):
                 raise BadRow("holds the turn end as text")
+            if any(tokens.search(said) for said in spoken):
+                raise BadRow("holds a control token as text")
             if (mark := _digest(row)) in known:
                 raise BadRow("duplicate")
         except BadRow as reason:

@@ -24,7 +24,16 @@ from hubkit.merging.shards import Planned, ShardWriter, plan, write_index
 from hubkit.tensors import DTYPE_BITS, DTYPE_NAMES, Tensor, read_weights
 from hubkit.turn_end import TurnEnd
 
-__all__ = ["SHARD_BYTES", "MergeReport", "fetch_base", "merge", "model_config", "read_adapter", "unmergeable"]
+__all__ = [
+    "SHARD_BYTES",
+    "MergeReport",
+    "fetch_base",
+    "merge",
+    "model_config",
+    "read_adapter",
+    "read_settings",
+    "unmergeable",
+]
 
 SHARD_BYTES = 5_000_000_000
 """The most bytes of a shard: small enough for every store and for a retry."""

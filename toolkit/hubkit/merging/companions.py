@@ -129,9 +129,11 @@ def write_companions(
 ) -> None:
     """Write config, generation config, tokenizer files and chat template of merged weights into ``out``.
 
-    ``chat_template`` replaces the base's own, in its own file and where tokenizer_config.json repeats it for older
-    programs. ``pad_token`` becomes the padding token when the base has none, or pads with ``turn_end``: whoever
-    trains on would mask the turn end. None keeps what the base has.
+    ``chat_template`` replaces the base's own. It is written twice, the same text: as chat_template.jinja, which today's
+    transformers reads first and alone saves, and as ``chat_template`` in tokenizer_config.json, the only place where
+    older transformers and programs such as text-generation-inference look. ``pad_token`` becomes the padding token
+    when the base has none, or pads with ``turn_end``: whoever trains on would mask the turn end. None keeps what the
+    base has.
     """
     config = read_settings(base, "config.json")
     if not config:
@@ -146,7 +148,7 @@ def write_companions(
         settings = read_settings(base, name)
         mended = dict(settings)
         mended.pop("name_or_path", None)
-        if chat_template and "chat_template" in settings:
+        if chat_template and (name == "tokenizer_config.json" or "chat_template" in settings):
             mended["chat_template"] = chat_template
         own = special_tokens(settings).get("pad_token")
         if settings and pad_token and (own is None or (turn_end and own == turn_end.token)):

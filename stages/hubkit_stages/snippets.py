@@ -1,0 +1,91 @@
+"""Run every Python block of a variant's cards against the staged commit, before any branch is moved.
+
+The cards are those that the Hub holds, and each block is run as a reader would: by itself, in an empty folder, with
+nothing of this machine's environment (:mod:`hubkit.snippets`). The branch that a block names does not hold the release
+yet, so the literal is exchanged for the commit; a block that names the repo and no such revision would show the
+reader another variant than the card is about, and is refused.
+
+Makes: ``snippets.json`` {commit, blocks: [{card, block, line, outcome, seconds, why, revision, output}]}.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from importlib.util import find_spec
+
+from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, placeholder, render_card
+from hubkit.errors import ConflictError, HubkitError, RefusedError
+from hubkit.files import write_json
+from hubkit.hub import Hub, connect
+from hubkit.run import Artifact, Context, Finding
+from hubkit.snippets import Card, Limits, Pin, extract, place_for, run_cards
+from hubkit.snippets.blocks import Imports
+
+VERSION = 1
+SHAPED_BY = ("huggingface_hub", "openai", "peft", "torch", "transformers")
+CARDS = ("README.md", "adapter/README.md")
+LIMITS = Limits(seconds=3600.0)
+"""Of each block: it may have to fetch the weights of a large model, and to answer on a processor."""
+
+
+def check(ctx: Context) -> Iterable[Finding]:
+    """What the cards' blocks import must be installed here, which a card with placeholder numbers shows already."""
+    context = build_context(ctx.recipe, ctx.variant_name or "", placeholder(ctx.recipe))
+    imports = Imports()
+    try:
+        for name in (MODEL_CARD, ADAPTER_CARD):
+            for block in extract(render_card(context, name).text):
+                imports.add(block.source)
+    except HubkitError:
+        return  # the stage that writes the cards says it
+    for name in sorted(imports.roots):
+        if find_spec(name) is None:
+            yield Finding(
+                "error",
+                f"A Python block of the cards imports {name}, which is not installed: it could not be run.",
+                "pip install 'hubkit[card]'",
+                2,
+            )
+
+
+def run(ctx: Context) -> Artifact:
+    """Run the blocks. RefusedError when one does not pass."""
+    hub, published = connect(ctx.target), ctx.input("publish").json("published.json")
+    repo, commit = str(published["repo"]), str(published["commit"])
+    pin = Pin(repo, ctx.variant_name or "", commit)
+    cards = [Card(path, _text(hub, repo, path, commit), pin, strict=True) for path in _cards(ctx)]
+    base = str(ctx.input("base").json("base.json")["repo"])
+    folder = ctx.scratch / "cards"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        with place_for(hub, folder, [repo, base]) as place:
+            outcomes = run_cards(cards, place, LIMITS, ctx.report)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    write_json(ctx.out / "snippets.json", {"commit": commit, "blocks": [item.to_json() for item in outcomes]})
+    bad = [item for item in outcomes if item.outcome != "passed"]
+    if bad:
+        ctx.run.log("snippets-failed", step=ctx.step, blocks=[item.to_json() for item in bad])
+        told = "; ".join(f"{item.card} line {item.line}: {item.why}" for item in bad[:3])
+        raise RefusedError(
+            f"{len(bad)} of the {len(outcomes)} Python blocks on the cards of {ctx.variant_name} did not run: {told}",
+            hint="Nothing was promoted. Mend the card's template or the recipe's words; the run's journal has the "
+            "output of each block.",
+        )
+    return ctx.artifact(figure=f"{len(outcomes)} of {len(outcomes)} blocks ran", blocks=len(outcomes))
+
+
+def _cards(ctx: Context) -> list[str]:
+    """The cards of the bundle."""
+    held = {item["path"] for item in ctx.input("publish").json("bundle.json")["files"]}
+    return [path for path in CARDS if path in held]
+
+
+def _text(hub: Hub, repo: str, path: str, commit: str) -> str:
+    """A card as the Hub holds it."""
+    content = hub.read_file(repo, path, commit)
+    if content is None:
+        raise ConflictError(f"{repo} has no {path} at {commit[:12]}, where it was verified.", hint="Run it again.")
+    return content.decode("utf-8")
