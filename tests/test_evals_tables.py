@@ -145,6 +145,9 @@ def test_the_command_prints_tables_averages_doubts_and_comparisons(tmp_path: Pat
     shown = hubkit("card", "tables", str(SEED), str(other), "--layout", "today", home=tmp_path / "home")
     assert "|hellaswag|acc_norm|0.8357|0.8057|-0.0300|±|0.0052|worse|" in shown.stdout
     assert "|Tasks|Version|Filter|n-shot|Metric| |Value| |Stderr|" in shown.stdout
+    assert "## seed-tables, then other\n" in shown.stdout
+    alike = hubkit("card", "tables", str(SEED), str(SEED), home=tmp_path / "home")
+    assert "## seed-tables (data/seed-tables.md), then seed-tables (data/seed-tables.md)" in alike.stdout
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from hubkit import wire
 from hubkit.config import parse_recipe
 from hubkit.errors import HubkitError, RemoteError, UsageError
+from hubkit.evals.harness import tasks_translated
 from hubkit.evals.readers import read_file
 from hubkit.evals.results import read_results
 from hubkit.files import Manifest, write_json
@@ -370,7 +371,7 @@ def test_a_data_set_that_is_away_is_a_remote_error(context: Context) -> None:
 def test_what_a_task_raises_becomes_one_sentence(error: Exception, code: int) -> None:
     with (
         pytest.raises(HubkitError, match="lm-eval could not run one, two: ") as said,
-        evaluate._tasks_translated("http://127.0.0.1:9", ["one", "two"]),
+        tasks_translated("http://127.0.0.1:9", ["one", "two"]),
     ):
         raise error
     assert said.value.exit_code == code

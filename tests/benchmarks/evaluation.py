@@ -29,6 +29,7 @@ from typing import Any
 import torch
 
 from hubkit.config import load_recipe
+from hubkit.evals.harness import no_inventory
 from hubkit.evals.results import read_results
 from hubkit.files import Manifest, write_json
 from hubkit.run import Artifact, Context, Run, Target
@@ -109,7 +110,7 @@ def overhead(base: Path, folder: Path, repeats: int) -> dict[str, Any]:
         return {name: metric.value for name, metric in found.metrics.items()}
 
     def bare() -> Any:
-        with evaluate._no_inventory():
+        with no_inventory():
             return direct()
 
     def direct() -> Any:

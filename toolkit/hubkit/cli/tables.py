@@ -67,15 +67,14 @@ def tables_command(files: tuple[Path, ...], layout: Layout, published: tuple[str
             }
         )
         return
-    parts = []
-    for read in found:
-        heading = f"## {_title(read)}\n\n" if len(found) > 1 else ""
+    parts, titles = [], _titles(found)
+    for read, title in zip(found, titles, strict=True):
+        heading = f"## {title}\n\n" if len(found) > 1 else ""
         parts.append(f"{heading}{_setting(read.results)}{tables(read.results, layout, given)}")
-    for read, comparison in zip(found[1:], comparisons, strict=True):
+    for title, comparison in zip(titles[1:], comparisons, strict=True):
         notes = "".join(f"Not alike: {note}.\n" for note in comparison.notes)
         parts.append(
-            f"## {_title(found[0])}, then {_title(read)}\n\n{comparison_table(comparison)}\n"
-            f"The rule: {comparison.rule}.\n{notes}"
+            f"## {titles[0]}, then {title}\n\n{comparison_table(comparison)}\nThe rule: {comparison.rule}.\n{notes}"
         )
     output.text("\n".join(parts))
     for read, doubt in zip(found, doubts, strict=True):
@@ -85,8 +84,13 @@ def tables_command(files: tuple[Path, ...], layout: Layout, published: tuple[str
             output.warn(f"{read.path.name}: {item.message}" if len(found) > 1 else item.message)
 
 
-def _title(read: Read) -> str:
-    return " ".join(read.results.subject.repo.split()) or read.path.stem
+def _titles(found: list[Read]) -> list[str]:
+    """What each is called: its model, and where two are of the same one, its file too."""
+    names = [" ".join(read.results.subject.repo.split()) or read.path.stem for read in found]
+    return [
+        name if names.count(name) == 1 else f"{name} ({'/'.join(read.path.parts[-2:])})"
+        for name, read in zip(names, found, strict=True)
+    ]
 
 
 def _setting(results: Results) -> str:
