@@ -9,21 +9,18 @@ file from which it was read.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from hubkit.cards import (
-    ADAPTER_CARD,
-    MODEL_CARD,
     Evidence,
-    build_context,
+    cards_of,
     draw,
     eval_results,
     eval_results_problems,
     gather,
     own_templates,
     placeholder,
-    render_card,
     validate,
 )
 from hubkit.data.loading import card_licence
@@ -48,7 +45,7 @@ def check(ctx: Context) -> Iterable[Finding]:
     if ctx.recipe.licence is None:
         yield from _licence(ctx)
     try:
-        for name, card in _cards(ctx, _context(ctx, placeholder(ctx.recipe))).items():
+        for name, card in _cards(ctx, placeholder(ctx.recipe))[1].items():
             for problem in validate(card.text):
                 yield Finding("error", f"{name} of {ctx.variant_name}: {problem}", "Mend the recipe's words.", 2)
     except HubkitError as error:
@@ -73,8 +70,7 @@ def run(ctx: Context) -> Artifact:
     """Render both cards from the artifacts. RefusedError when one would not pass the Hub's rules."""
     ctx.report("reading the results", 0.0)
     evidence = gather(ctx.inputs, ctx.variant_name or "")
-    context = _context(ctx, evidence)
-    cards = _cards(ctx, context)
+    context, cards = _cards(ctx, evidence)
     results = eval_results(ctx.variant_name or "", evidence)
     problems = [
         *(f"{name}: {problem}" for name, card in cards.items() for problem in validate(card.text)),
@@ -106,10 +102,5 @@ def run(ctx: Context) -> Artifact:
     return ctx.artifact(figure=f"{count:,} numbers, each from a result file", numbers=count)
 
 
-def _context(ctx: Context, evidence: Evidence) -> dict[str, Any]:
-    return build_context(ctx.recipe, ctx.variant_name or "", evidence)
-
-
-def _cards(ctx: Context, context: Mapping[str, Any]) -> dict[str, Rendered]:
-    own = own_templates(ctx.recipe, ctx.recipe_folder)
-    return {name: render_card(context, name, own=own) for name in (MODEL_CARD, ADAPTER_CARD)}
+def _cards(ctx: Context, evidence: Evidence) -> tuple[dict[str, Any], dict[str, Rendered]]:
+    return cards_of(ctx.recipe, ctx.variant_name or "", evidence, own_templates(ctx.recipe, ctx.recipe_folder))

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import card_samples as samples  # noqa: E402
 
-from hubkit.cards import ADAPTER_CARD, MODEL_CARD, Evidence, build_context, draw, render_card  # noqa: E402
+from hubkit.cards import Evidence, cards_of, draw  # noqa: E402
 from hubkit.config import Recipe, parse_recipe  # noqa: E402
 from hubkit.evals.results import Metric, Results, SuiteResult, TaskResult  # noqa: E402
 
@@ -71,20 +71,23 @@ def main() -> None:
     made = recipe()
     assert len(made.variants) == VARIANTS
     source = evidence(made)
-    rounds, cards = [], []
+    rounds: list[float] = []
+    busy: list[float] = []
     for _ in range(ROUNDS + 1):
         fresh = Evidence(source.files, source.template, {}, source.question)
-        began = time.perf_counter()
-        contexts = [build_context(made, name, fresh) for name in made.variants]
-        cards = [render_card(context, which) for context in contexts for which in (MODEL_CARD, ADAPTER_CARD)]
+        began, worked = time.perf_counter(), time.process_time()
+        pairs = [cards_of(made, name, fresh) for name in made.variants]
         rounds.append(time.perf_counter() - began)
+        busy.append(time.process_time() - worked)
     first, rest = rounds[0], rounds[1:]
     began = time.perf_counter()
-    pictures = [draw(context) for context in contexts]
+    pictures = [draw(context) for context, _ in pairs]
     drawing = time.perf_counter() - began
+    cards = [card for _, both in pairs for card in both.values()]
     numbers = sum(len(card.numbers) for card in cards)
     size = sum(len(card.text.encode()) for card in cards)
-    median = statistics.median(rest)
+    median, processor = statistics.median(rest), statistics.median(busy[1:])
+    load = os.getloadavg()[0]
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     libraries = f"Jinja {version('jinja2')}, PyYAML {version('pyyaml')}"
     text = f"""# What cards cost
@@ -95,17 +98,21 @@ def main() -> None:
 
 | | seconds |
 |---|---:|
-| all {len(cards)} cards, median of {ROUNDS} rounds | {median:.2f} |
-| fastest and slowest round | {min(rest):.2f} to {max(rest):.2f} |
+| all {len(cards)} cards, processor time, median of {ROUNDS} rounds | {processor:.2f} |
+| the same by the clock | {median:.2f} |
+| fastest and slowest round, by the clock | {min(rest):.2f} to {max(rest):.2f} |
 | the first round, which imports and compiles the templates | {first:.2f} |
 | the {sum(map(len, pictures))} pictures, once | {drawing:.2f} |
 
-The bar is one second for the {TASKS:,} tasks of all {VARIANTS} variants: {"met" if median < 1 else "MISSED"}.
+Nothing here waits or runs beside anything, so by the clock it takes longer than the processor time only while other
+programs ask for the same cores: {load:.1f} of them did on average in the minute before the end of these rounds.
+
+The bar is one second for the {TASKS:,} tasks of all {VARIANTS} variants: {"met" if processor < 1 else "MISSED"}.
 """
     print(text)
     (ROOT / "docs" / "bench-cards.md").write_text(text, encoding="utf-8")
-    if median >= 1:
-        sys.exit(f"{median:.2f} s is more than one second")
+    if processor >= 1:
+        sys.exit(f"{processor:.2f} s is more than one second")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ card = render_card(build_context(recipe, "main", evidence))
 problems = validate(card.text)
 """
 
-from hubkit.cards.context import build_context
+from hubkit.cards.context import build_context, cards_of
 from hubkit.cards.edits import Conflict, Kept, keep_edits
 from hubkit.cards.evidence import Evidence, gather
 from hubkit.cards.leaderboards import eval_results, eval_results_problems
@@ -28,6 +28,7 @@ __all__ = [
     "Number",
     "Rendered",
     "build_context",
+    "cards_of",
     "dataset_card",
     "draw",
     "eval_results",

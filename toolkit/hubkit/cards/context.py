@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 from hubkit import __version__, chat
@@ -19,7 +20,7 @@ from hubkit.cards.evidence import Evidence
 from hubkit.cards.measured import many_objects
 from hubkit.cards.metadata import Metadata
 from hubkit.cards.pictures import pictures_of
-from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD
+from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
 from hubkit.config import MAIN, Recipe, Training
 from hubkit.errors import HubkitError, RefusedError
 from hubkit.files import digest_of
@@ -88,6 +89,15 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "citation": _citation(recipe, variant),
     }
     return {**made, "pictures": pictures_of(made)}
+
+
+@many_objects()
+def cards_of(
+    recipe: Recipe, variant: str, evidence: Evidence, own: Path | None = None
+) -> tuple[dict[str, Any], dict[str, Rendered]]:
+    """The context of the cards of ``variant``, and both cards, by their names. ``own``: see :func:`render_card`."""
+    made = build_context(recipe, variant, evidence)
+    return made, {name: render_card(made, name, own=own) for name in (MODEL_CARD, ADAPTER_CARD)}
 
 
 def _citation(recipe: Recipe, variant: str) -> str:

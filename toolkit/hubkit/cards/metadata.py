@@ -69,7 +69,6 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
             dataset_split=score.split,
             dataset_args={"num_few_shot": said(score.shots, "plain")} if score.shots else None,
             metric_type=score.metric,
-            metric_name=f"{score.metric} ({score.task})",
             metric_value=said(score.value, "score"),
         )
         for score in metadata.scores
