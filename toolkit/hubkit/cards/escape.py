@@ -9,6 +9,7 @@ from __future__ import annotations
 import html as entities
 import re
 import shlex
+from functools import lru_cache
 from urllib.parse import quote
 
 # An underscore between letters is no emphasis in CommonMark, and task names are full of them.
@@ -42,6 +43,7 @@ def one_line(text: str) -> str:
     return " ".join(clean(text).split())
 
 
+@lru_cache(maxsize=4096)  # tables say the same names thousands of times
 def md(text: str) -> Safe:
     """``text`` as inline markdown that shows exactly these characters, on one line."""
     return Safe(_opening(_inline(one_line(text))))

@@ -141,7 +141,7 @@ def wrap(value: Any, step: str, file: str, pointer: str = "") -> Any:
         return clean(value)
     if type(value) is float:
         return Measured(value, step, file, pointer)
-    if isinstance(value, bool) or value is None:
+    if value is None or value is True or value is False:
         return value
     if isinstance(value, int | float):
         return Measured(value, step, file, pointer)
