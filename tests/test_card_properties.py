@@ -115,12 +115,17 @@ def sound(card: Rendered, evidence: Evidence, *, language: bool = True) -> None:
 
 @functools.cache
 def _expected(recipe: str, variant: str = "main") -> list[Skeleton]:
-    parsed = Recipe.model_validate_json(recipe)
+    parsed = Recipe.model_validate(json.loads(recipe))
     return [skeleton(card.text) for card in cards(parsed, samples.evidence(), variant)]
 
 
+def _plain(recipe: Recipe) -> str:
+    """The recipe as a key of the cache; pydantic's own JSON refuses half a surrogate pair."""
+    return json.dumps(recipe.model_dump(mode="json"))
+
+
 def same_shape(recipe: Recipe, tame: Recipe, made: list[Rendered], variant: str = "main") -> None:
-    for card, expected in zip(made, _expected(tame.model_dump_json(), variant), strict=True):
+    for card, expected in zip(made, _expected(_plain(tame), variant), strict=True):
         assert skeleton(card.text) == expected
 
 
@@ -173,7 +178,7 @@ def test_any_language_and_licence_read_back_and_change_nothing_else(languages: l
     for card in cards(recipe, evidence):
         sound(card, evidence, language=False)
         assert card.metadata["language"] == languages
-        assert skeleton(card.text) in _expected(samples.recipe().model_dump_json())
+        assert skeleton(card.text) in _expected(_plain(samples.recipe()))
     other = samples.recipe().model_copy(update={"licence": licence})
     for card, tame in zip(cards(other, samples.evidence()), _licensed(bool(one_line(licence))), strict=True):
         assert read_block(card.text) == card.metadata and card.metadata.get("license") == licence

@@ -93,6 +93,11 @@ def test_words_that_old_yaml_takes_for_truth_stay_words() -> None:
 
 
 @pytest.mark.fault("S8")
+def test_half_a_surrogate_pair_is_refused_with_its_line() -> None:
+    text = RECIPE_TEXT.replace("visibility: public", 'visibility: public\nlicence: "\\ud800"')
+    assert "hubkit.yaml:3: half a surrogate pair" in mistakes(text)
+
+
 def test_an_alias_bomb_is_refused_quickly() -> None:
     bomb = "a: &a [x]\n" + "".join(f"b{i}: [*a]\n" for i in range(101))
     assert "aliases" in mistakes(bomb)

@@ -37,13 +37,16 @@ _Loader.add_implicit_resolver(
     list("-+0123456789."),
 )
 
+_HALF = re.compile("[\ud800-\udfff]")
+
 Lines = dict[tuple[str, ...], int]
 
 
 def parse_yaml(text: str, name: str) -> tuple[Any, Lines]:
     """``text`` as plain Python values, and the line (from 1) of each path of keys.
 
-    Raises UsageError for what is not YAML, for a key that stands twice or is no word, and for too many aliases.
+    Raises UsageError for what is not YAML, for a key that stands twice or is no word, for too many aliases, and for
+    half a surrogate pair (``"\\ud800"``), which no file could hold.
     """
     if len(text.encode()) > _MAX_BYTES:
         raise UsageError(f"{name} is larger than a recipe can be ({_MAX_BYTES:,} bytes).")
@@ -78,6 +81,9 @@ def _refuse_bombs(text: str, name: str) -> None:
     aliases = depth = 0
     for event in yaml.parse(text, _Loader):
         aliases += isinstance(event, yaml.AliasEvent)
+        if isinstance(event, yaml.ScalarEvent) and _HALF.search(event.value):
+            where = f"{name}:{event.start_mark.line + 1}" if event.start_mark else name
+            raise UsageError(f"{where}: half a surrogate pair is no character.", hint="Write the character.")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if aliases > _MAX_ALIASES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,7 +92,7 @@ def of_averages(results: Results) -> Results:
 
 
 def _settings(results: Results) -> str:
-    return results.settings.model_dump_json(exclude={"device", "batch_size", "dtype"})
+    return json.dumps(results.settings.model_dump(exclude={"device", "batch_size", "dtype"}))
 
 
 def _dtypes(found: Mapping[str, Results | None]) -> list[tuple[str, str]]:
