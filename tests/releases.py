@@ -21,6 +21,9 @@ from hubkit_stages import promote, publish
 
 RECIPE = parse_recipe(RECIPE_TEXT.replace("repo: me/my-model", "repo: hubkit/my-model"))
 REPO = RECIPE.repo
+FILES = 12
+"""Files of a variant on its branch: two configs, two tokenizer files, two weights, two cards and how they were written,
+and what git and hubkit keep."""
 
 
 def weights(seed: int, size: int = 4096) -> bytes:

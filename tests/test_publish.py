@@ -6,7 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from releases import REPO, Release, admin, assert_whole, faults, heads, hub_of, manifest, requests, weights, writes
+from releases import (
+    FILES,
+    REPO,
+    Release,
+    admin,
+    assert_whole,
+    faults,
+    heads,
+    hub_of,
+    manifest,
+    requests,
+    weights,
+    writes,
+)
 
 from hubkit import publishing
 from hubkit.diff import compare, tree_of
@@ -27,7 +40,7 @@ def release(hub: Running, tmp_path: Path) -> Release:
 def test_publish_stages_and_verifies(hub: Running, release: Release) -> None:
     release.publish("main")
     said = release.made["publish[main]"].json("published.json")
-    assert said["repo"] == REPO and said["branch"] == "staging/main" and said["files"] == 12
+    assert said["repo"] == REPO and said["branch"] == "staging/main" and said["files"] == FILES
     assert heads(release)["staging/main"] == said["commit"]
     assert not compare(tree_of(manifest(release, "main")), hub_of(release).tree(REPO, said["commit"]))
     assert "model.safetensors" not in hub_of(release).tree(REPO, "main"), "main is not touched before promotion"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from commands import until
 from huggingface_hub import CommitOperationAdd
-from releases import REPO, Release, admin, target_of
+from releases import FILES, REPO, Release, admin, target_of
 from samples import RECIPE_TEXT
 
 from hubkit import revisions
@@ -47,7 +47,7 @@ def test_a_released_repo(release: Release) -> None:
     ]
     main, dpo, _, tagged = listed
     assert main.commit == moved["main"]["commit"] and main.variant == "main"
-    assert main.base == f"them/base@{'b' * 40}" and main.files == 10 and main.size > 8000
+    assert main.base == f"them/base@{'b' * 40}" and main.files == FILES and main.size > 8000
     assert main.title and main.title.startswith("Release main") and str(main.date).endswith("Z")
     assert (main.stop_rates, main.average) == ({"merged": 0.6}, 0.25)
     assert tagged.commit == dpo.commit and tagged.variant == "dpo-v0"

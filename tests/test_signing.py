@@ -251,7 +251,7 @@ def test_a_step_that_runs_again_makes_no_second_commit(
     """Whether it was killed after the commit, or its staged commit was swept away: the signature is the same."""
     real = publish.publishing.verify
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(publish.publishing, "verify", killed)
