@@ -189,3 +189,17 @@ def test_a_real_card_is_made_of_regions_and_takes_an_edit() -> None:
     assert made.conflicts == () and made.text == new.replace(
         "<!-- hubkit:begin limitations -->", f"{note}\n\n<!-- hubkit:begin limitations -->"
     )
+
+
+@pytest.mark.parametrize("value", ["!!int x", "!!timestamp x", "[1"])
+def test_metadata_that_cannot_be_read_is_a_conflict(value: str) -> None:
+    made = keep_edits(BEFORE, BEFORE.replace("license: mit", f"license: mit\nodd: {value}"), NEW)
+    assert [item.where for item in made.conflicts] == ["the metadata, which cannot be read"] and made.text == NEW
+
+
+def test_a_region_that_is_claimed_and_edited_in_its_place_too_is_a_conflict() -> None:
+    claimed = BEFORE.replace(
+        region("end", "Bye."), "<!-- mine end -->\nMine.\n<!-- /mine -->\n\n" + region("end", "So long.")
+    )
+    (conflict,) = keep_edits(BEFORE, claimed, NEW).conflicts
+    assert conflict.where.startswith("`end`") and "+So long." in conflict.edit

@@ -155,6 +155,47 @@ def test_somebody_else_moves_the_pull_request(owner: Hub, release: Proposing, mo
     assert "x.txt" in owner.tree(REPO, ref), "nothing was written over it"
 
 
+def test_what_a_maintainer_changed_in_the_pull_request_is_not_lost(owner: Hub, release: Proposing) -> None:
+    release.publish()
+    ref = f"refs/pr/{numbers(release)['main']}"
+    theirs = [
+        CommitOperationAdd("README.md", b"---\nlicense: mit\n---\n# better"),
+        CommitOperationAdd("extra.txt", b"x"),
+    ]
+    owner.api.create_commit(REPO, theirs, commit_message="a better card", revision=ref)
+    release.train(version=2)
+    with pytest.raises(
+        ConflictError, match=r"Somebody changed README\.md and extra\.txt|README\.md, extra\.txt"
+    ) as told:
+        release.publish("main")
+    assert told.value.hint is not None and "--overwrite-card" in told.value.hint
+    assert owner.read_file(REPO, "README.md", ref) == theirs[0].path_or_fileobj
+    release.run.log("begin", overwrite_card=True)
+    release.publish("main")
+    assert b"main 2" in (owner.read_file(REPO, "README.md", ref) or b"")
+
+
+def test_what_was_taken_and_then_edited_is_no_refusal(owner: Hub, release: Proposing) -> None:
+    release.publish()
+    number = numbers(release)["dpo-v0"] or 0
+    owner.create_branch(REPO, "dpo-v0", str(owner.pull_head(REPO, f"refs/pr/{number}")))
+    owner.api.change_discussion_status(REPO, number, "closed")
+    assert release.promote()["dpo-v0"]["status"] == "closed"
+    owner.api.create_commit(REPO, [CommitOperationAdd("README.md", b"mine")], commit_message="m", revision="dpo-v0")
+    assert promote.holds(release.context("promote"), release.made["promote"]) is None
+
+
+def test_what_stood_there_and_is_gone_is_proposed_anew(owner: Hub, release: Proposing) -> None:
+    release.publish()
+    owner.api.merge_pull_request(REPO, numbers(release)["main"] or 0)
+    release.publish()
+    assert publish.holds(release.context("publish[main]"), release.made["publish[main]"]) is None
+    owner.api.create_commit(REPO, [CommitOperationAdd("config.json", b"{}")], commit_message="m")
+    assert "does not hold" in str(publish.holds(release.context("publish[main]"), release.made["publish[main]"]))
+    release.publish("main")
+    assert numbers(release)["main"] is not None
+
+
 def findings(release: Release) -> list[str]:
     return [item.message for item in publish.check(release.context("publish[main]")) if item.level == "error"]
 

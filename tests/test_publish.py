@@ -335,7 +335,13 @@ def test_a_card_that_was_there_before_any_release_stops_the_first_one(release: R
     edit(release, b"---\nlicense: apache-2.0\n---\n\n# An old card\n")
     with pytest.raises(ConflictError, match="which no release of hubkit wrote"):
         release.publish()
+    (finding,) = publish.check(release.context("publish[main]"))
+    assert (finding.level, finding.exit_code) == ("error", 4) and "written by no release" in finding.message
+    release.run.log("begin", overwrite_card=True)
+    assert list(publish.check(release.context("publish[main]"))) == []
+    release.run.log("begin", overwrite_card=False)
     edit(release, b"---\nlicense: apache-2.0\n---\n")
+    assert list(publish.check(release.context("publish[main]"))) == []
     release.publish()
     release.promote()
     assert_whole(release, "main")
@@ -356,12 +362,36 @@ def test_an_edit_between_publishing_and_promotion_is_not_written_over(release: R
     assert "mine" in on_main(release) and "main 2" in on_main(release)
 
 
+def test_an_edit_while_the_other_branches_move_is_not_written_over(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release.publish()
+    release.promote()
+    release.train(2)
+    release.publish()
+    real = publishing.move
+
+    def slower(hub: Hub, repo: str, branch: str, *args: Any, **rest: Any) -> publishing.Move:
+        done = real(hub, repo, branch, *args, **rest)
+        if branch == "dpo-v0":
+            edit(release, on_main(release).replace("---\n", "---\ntags: [mine]\n", 1).encode())
+        return done
+
+    monkeypatch.setattr(publishing, "move", slower)
+    with pytest.raises(ConflictError, match=r"README\.md .* was edited while it was released"):
+        release.promote()
+    assert "mine" in on_main(release)
+
+
 def test_an_edit_that_the_hub_would_not_have_is_refused(release: Release) -> None:
     release.publish()
     release.promote()
     edit(release, on_main(release).replace("license: apache-2.0", "license: apache-2.0\ndatasets: /home/me").encode())
     with pytest.raises(RefusedError, match="as it was edited there"):
         release.publish()
+    release.run.log("begin", overwrite_card=True)
+    release.publish()
+    assert "/home/me" not in str(hub_of(release).read_file(REPO, "README.md", "staging/main"))
 
 
 def test_a_branch_or_repo_that_is_gone_is_published_again(release: Release) -> None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from releases import RECIPE, REPO, Release, faults, requests
+from huggingface_hub import CommitOperationAdd
+from releases import RECIPE, REPO, Release, admin, faults, hub_of, requests, target_of
 
 from hubkit.cards import Rendered
 from hubkit.errors import HubkitError, RefusedError
@@ -166,3 +167,26 @@ def test_preflight_names_what_the_blocks_need(hub: Running, tmp_path: Path, monk
 
 def _refuse(*_: object, **__: object) -> None:
     raise HubkitError("no card")
+
+
+def test_of_a_repo_of_others_only_our_own_blocks_are_run(hub: Running, tmp_path: Path) -> None:
+    """What its owner edits on a card goes along in a proposal, and is not run on the proposer's machine."""
+    told = tmp_path / "told"
+    release = staged(hub, tmp_path, main=(LOADS,))
+    release.promote()
+    hub_of(release).api.create_commit(
+        REPO,
+        [CommitOperationAdd("README.md", (card(LOADS) + f"\n```python\nopen({str(told)!r}, 'w')\n```\n").encode())],
+        commit_message="a block of theirs",
+    )
+    admin(hub, "POST", "users", {"name": "guest"})
+    token = admin(hub, "POST", "tokens", {"user": "guest", "role": "write"})["token"]
+    guest = replace(release, target=replace(target_of(hub, tmp_path, token), embedded=False))
+    guest.train(2).make("card[main]", {"README.md": card(LOADS), "adapter-README.md": card(), "numbers.json": {}})
+    guest.make("loadback[main]", {"loadback.json": {}})
+    ctx = guest.context("publish[main]", {"repo": REPO, "visibility": "public", "pull_request": True})
+    guest.run.log("begin", overwrite_card=False)
+    guest.made["publish[main]"] = publish.run(ctx)
+    commit = guest.made["publish[main]"].json("published.json")["commit"]
+    assert str(told) in str(hub_of(release).read_file(REPO, "README.md", commit)), "it goes along"
+    assert [block["outcome"] for block in run(guest)] == ["passed"] and not told.exists()

@@ -63,6 +63,7 @@ def run(ctx: Context) -> Artifact:
             commits[name],
             manifests[name],
             title=f"Release {name} (staged as {commits[name][:12]})",
+            over=_over(staged[name]),
             note=note,
         )
         done[name] = {
@@ -144,16 +145,15 @@ def _but_cards(tree: Tree) -> Tree:
     return {path: entry for path, entry in tree.items() if path not in CARDS.values()}
 
 
+def _over(staged: Artifact) -> dict[str, str]:
+    """The digests of the cards that the publish step read on the branch, by path."""
+    return dict(staged.json("published.json").get("over", {}))
+
+
 def _refuse_if_edited(hub: Hub, repo: str, branch: str, staged: Artifact, manifest: Manifest) -> None:
     """ConflictError when a card on the branch was edited since the publish step read it: the edit would be lost."""
-    head = hub.head(repo, branch)
-    over = staged.json("published.json").get("over", {})
-    if head is not None and (paths := publishing.edited(hub.tree(repo, head), tree_of(manifest), over)):
-        raise ConflictError(
-            f"{' and '.join(paths)} of the branch {branch!r} of {repo} was edited while it was released; nothing was "
-            "written over it.",
-            hint="Run the same command again: it keeps the edit.",
-        )
+    if head := hub.head(repo, branch):
+        publishing.refuse_if_edited(repo, branch, hub.tree(repo, head), tree_of(manifest), _over(staged))
 
 
 def _read_back(hub: Hub, repo: str, done: dict[str, dict[str, Any]], manifests: dict[str, Manifest]) -> None:
@@ -186,7 +186,7 @@ def holds(ctx: Context, artifact: Artifact) -> str | None:
     staged = ctx.each("publish")
     for name, moved in said["variants"].items():
         if number := moved.get("pull_request"):
-            now = proposing.standing(hub, repo, name, number).status
+            now = hub.pull_request(repo, number).status
             if now != moved["status"]:
                 return f"the pull request {number} of {repo} is {now}, and was {moved['status']}"
             continue

@@ -34,6 +34,7 @@ from hubkit.errors import ConflictError, HubkitError, RefusedError
 from hubkit.files import Manifest, digest_of, write_atomic, write_json
 from hubkit.hub import Hub, connect
 from hubkit.run import Artifact, Context, Finding
+from hubkit.snippets.blocks import without_front_matter
 
 VERSION = 4
 SHAPED_BY: tuple[str, ...] = ()
@@ -78,16 +79,32 @@ def check(ctx: Context) -> Iterable[Finding]:
         ours = Provenance.parse(hub.read_file(repo, MANIFEST_PATH, head) if MANIFEST_PATH in tree else None)
         yield from _foreign(repo, branch, tree, ours)
         for path, before, now in _on_branch(hub, repo, head, tree):
-            if now is not None and before is not None and (edits := keep_edits(before, now, before).kept):
-                yield Finding(
-                    "warning",
-                    f"{path} of the branch {branch!r} of {repo} was edited on the Hub: {', '.join(edits)}. "
-                    "That stays, unless this release writes the same place anew; then it stops before it publishes.",
-                )
+            if now is not None and not _overwrites(ctx):
+                yield from _edits(f"{path} of the branch {branch!r} of {repo}", before, now)
+
+
+def _edits(card: str, before: str | None, now: str) -> Iterator[Finding]:
+    """What is known of a card on the branch, before this release's own is written."""
+    hint = "Move its words elsewhere, or publish over it: hubkit release --overwrite-card."
+    if before is None:
+        if without_front_matter(now).strip():
+            yield Finding("error", f"{card} was written by no release of hubkit, and would be lost.", hint, 4)
+        return
+    found = keep_edits(before, now, before)
+    if found.conflicts:
+        yield Finding(
+            "error", f"{card} was edited so that no release can keep the edit: {found.conflicts[0].where}.", hint, 4
+        )
+    elif found.kept:
+        yield Finding(
+            "warning",
+            f"{card} was edited on the Hub: {', '.join(found.kept)}. "
+            "That stays, unless this release writes the same place anew; then it stops before it publishes.",
+        )
 
 
 def _foreign(repo: str, branch: str, tree: Tree, ours: Provenance | None) -> Iterator[Finding]:
-    foreign = sorted(tree.keys() - (ours.paths if ours else frozenset()) - {".gitattributes"})
+    foreign = sorted(tree.keys() - (ours.paths if ours else frozenset()) - {".gitattributes", *CARDS.values()})
     if foreign:
         yield Finding(
             "warning",
@@ -133,8 +150,7 @@ def _kept(ctx: Context, hub: Hub, repo: str) -> tuple[dict[str, Kept], dict[str,
         return {}, {}
     tree = hub.tree(repo, head)
     over = {path: _digest(tree[path]) for path in CARDS.values() if path in tree}
-    begun = [line for line in ctx.run.journal() if line["event"] == "begin"]
-    overwrite = bool(begun and begun[-1].get("overwrite_card"))
+    overwrite = _overwrites(ctx)
     names = {path: name for name, path in CARDS.items()}
     found: dict[str, Kept] = {}
     for path, before, now in _on_branch(hub, repo, head, tree):
@@ -153,6 +169,8 @@ def _kept(ctx: Context, hub: Hub, repo: str) -> tuple[dict[str, Kept], dict[str,
                 "same command again. `hubkit release --overwrite-card` publishes over it.",
             )
         if made.kept and (problems := [item for item in validate(made.text) if item not in validate(new)]):
+            if overwrite:
+                continue
             raise RefusedError(
                 f"{path} of the branch {branch!r} of {repo} is not fit for the Hub as it was edited there: "
                 f"{' '.join(problems)}",
@@ -161,6 +179,12 @@ def _kept(ctx: Context, hub: Hub, repo: str) -> tuple[dict[str, Kept], dict[str,
         if made.kept or made.conflicts:
             found[path] = made
     return found, over
+
+
+def _overwrites(ctx: Context) -> bool:
+    """Whether the command that runs now was given --overwrite-card."""
+    begun = [line for line in ctx.run.journal() if line["event"] == "begin"]
+    return bool(begun and begun[-1].get("overwrite_card"))
 
 
 def _digest(entry: Entry) -> str:
@@ -189,7 +213,7 @@ def run(ctx: Context) -> Artifact:
     ctx.report(f"uploading {len(bundle.files)} files, {megabytes:,.1f} MB", 0.2)
     number = None
     if proposed:
-        proposal = proposing.propose(hub, repo, str(ctx.variant_name), bundle, note=note)
+        proposal = proposing.propose(hub, repo, str(ctx.variant_name), bundle, overwrite=_overwrites(ctx), note=note)
         branch, commit, number = proposal.ref, proposal.commit, proposal.number
     else:
         commit = publishing.stage(hub, repo, branch, bundle, title=f"Release {ctx.variant_name}", note=note)
@@ -328,10 +352,18 @@ def holds(ctx: Context, artifact: Artifact) -> str | None:
         tree = {path: tree[path] for path in wanted if path in tree}
     if compare(wanted, tree):
         return f"the staged commit {said['commit'][:12]} holds other files"
-    if ctx.settings.get("pull_request"):
-        return None  # what was edited since is for the owner to see who merges
+    if ctx.settings.get("pull_request"):  # what was edited since is for the owner to see who merges
+        return None if said["pull_request"] else _no_longer_there(hub, said["repo"], said["branch"], wanted)
     branch = said["branch"].removeprefix(f"{STAGING}/")
     head = hub.head(said["repo"], branch)
     if head is not None and publishing.edited(hub.tree(said["repo"], head), tree, said.get("over", {})):
         return f"a card on the branch {branch!r} was edited since it was read"
     return None
+
+
+def _no_longer_there(hub: Hub, repo: str, branch: str, wanted: Tree) -> str | None:
+    """Why a release that its branch held already, so that nothing was proposed, is to be proposed now."""
+    head = hub.head(repo, branch)
+    if head is not None and publishing.holds_release(hub.tree(repo, head), wanted):
+        return None
+    return f"the branch {branch!r} of {repo} does not hold the release any more"

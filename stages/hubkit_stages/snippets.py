@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
+from hubkit.bundle import CARDS, GENERATED
 from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, own_templates, placeholder, render_card
 from hubkit.errors import ConflictError, HubkitError, RefusedError
 from hubkit.files import write_json
@@ -23,10 +24,10 @@ from hubkit.lint import lint_text
 from hubkit.run import Artifact, Context, Finding
 from hubkit.snippets import Card, Limits, Pin, Place, extract, place_for, run_cards
 from hubkit.snippets.blocks import Imports
+from hubkit.snippets.owners import repo_stranger
 
 VERSION = 1
 SHAPED_BY = ("huggingface_hub", "openai", "peft", "torch", "transformers")
-CARDS = ("README.md", "adapter/README.md")
 LIMITS = Limits(seconds=3600.0)
 """Of each block: it may have to fetch the weights of a large model, and to answer on a processor."""
 
@@ -65,7 +66,12 @@ def run(ctx: Context) -> Artifact:
     hub, published = connect(ctx.target), ctx.input("publish").json("published.json")
     repo, commit = str(published["repo"]), str(published["commit"])
     pin = Pin(repo, ctx.variant_name or "", commit)
-    cards = [Card(path, _text(hub, repo, path, commit), pin, strict=True) for path in _cards(ctx)]
+    # Of a repo of others the blocks that this release wrote are run, and not what its owner has edited on the cards.
+    ours = hub.target.embedded or hub.target.trusted or repo_stranger(hub, repo) is None
+    cards = [
+        Card(path, _text(hub, repo, path if ours else f"{GENERATED}/{name}", commit), pin, strict=True)
+        for name, path in _cards(ctx)
+    ]
     base = str(ctx.input("base").json("base.json")["repo"])
     folder = ctx.scratch / "cards"
     shutil.rmtree(folder, ignore_errors=True)
@@ -101,10 +107,10 @@ def _lend(base: str, folder: Path) -> None:
         (cache / name).symlink_to(held.resolve(), target_is_directory=True)
 
 
-def _cards(ctx: Context) -> list[str]:
-    """The cards of the bundle."""
+def _cards(ctx: Context) -> list[tuple[str, str]]:
+    """The cards of the bundle: (name of the generated copy, path)."""
     held = {item["path"] for item in ctx.input("publish").json("bundle.json")["files"]}
-    return [path for path in CARDS if path in held]
+    return [(name, path) for name, path in CARDS.items() if path in held]
 
 
 def _text(hub: Hub, repo: str, path: str, commit: str) -> str:

@@ -14,10 +14,11 @@ import time
 from dataclasses import dataclass
 
 from hubkit.access import DISCUSS
-from hubkit.bundle import MANIFEST_PATH, Bundle, Provenance
+from hubkit.bundle import MANIFEST_PATH, SIGNATURE_PATH, Bundle, Provenance
 from hubkit.config import MAIN
-from hubkit.diff import Tree, compare, tree_of
+from hubkit.diff import Tree, compare, short_list, tree_of
 from hubkit.errors import ConflictError, HubkitError, RefusedError
+from hubkit.files import Manifest
 from hubkit.hub import Hub
 from hubkit.publishing import Note, additions, commit, holds_release, no_note
 from hubkit.pullcalls import PullRequest
@@ -52,11 +53,13 @@ def title_of(variant: str) -> str:
     return f"Release {variant}"
 
 
-def propose(hub: Hub, repo: str, variant: str, bundle: Bundle, *, note: Note = no_note) -> Proposal:
+def propose(
+    hub: Hub, repo: str, variant: str, bundle: Bundle, *, overwrite: bool = False, note: Note = no_note
+) -> Proposal:
     """Have a pull request hold ``bundle``, and return its commit; nothing is written when one does already.
 
-    RefusedError when the Hub does not let this token propose, ConflictError when the pull request is moved by somebody
-    else meanwhile, RemoteError when the Hub cannot be reached.
+    RefusedError when the Hub does not let this token propose, ConflictError when somebody else changed the pull
+    request (``overwrite``: they may lose that) or moves it meanwhile, RemoteError when the Hub cannot be reached.
     """
     wanted = tree_of(bundle.manifest)
     heads = hub.refs(repo).branches
@@ -78,7 +81,7 @@ def propose(hub: Hub, repo: str, variant: str, bundle: Bundle, *, note: Note = n
                 raise failure
             time.sleep(wait)
             attempt += 1
-    return Proposal(_bring(hub, repo, variant, opened, bundle, goal), opened.ref, opened.number)
+    return Proposal(_bring(hub, repo, variant, opened, bundle, goal, overwrite), opened.ref, opened.number)
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def _text(repo: str, variant: str) -> str:
     )
 
 
-def _bring(hub: Hub, repo: str, variant: str, opened: PullRequest, bundle: Bundle, goal: Goal) -> str:
+def _bring(hub: Hub, repo: str, variant: str, opened: PullRequest, bundle: Bundle, goal: Goal, overwrite: bool) -> str:
     """Bring an open pull request to ``goal`` in one commit, and return its head."""
     from huggingface_hub import CommitOperationDelete
 
@@ -153,10 +156,33 @@ def _bring(hub: Hub, repo: str, variant: str, opened: PullRequest, bundle: Bundl
     tree = hub.tree(repo, head)
     if goal.reached(tree):
         return head
+    if not overwrite and (paths := _changed_by_others(hub, repo, head, tree, goal)):
+        raise ConflictError(
+            f"Somebody changed {short_list(paths)} in the pull request {opened.number} of {repo}, and this would"
+            " write over it.",
+            hint=f"See {hub.pull_url(repo, opened.number)}. Bring the change into the recipe, then propose over it:"
+            " hubkit release --pr --overwrite-card.",
+        )
     added = additions(bundle, goal.missing(tree))
     upload(hub, repo, opened.ref, added)
     removed = [CommitOperationDelete(path) for path in goal.removals(tree)]
     return commit(hub, repo, opened.ref, head, [*added, *removed], goal.reached, title_of(variant))
+
+
+def _changed_by_others(hub: Hub, repo: str, head: str, tree: Tree, goal: Goal) -> list[str]:
+    """What of a pull request is not as the manifest in it promises, and would be lost on the way to ``goal``."""
+    found = Provenance.parse(hub.read_file(repo, MANIFEST_PATH, head) if MANIFEST_PATH in tree else None)
+    try:
+        promised = tree_of(Manifest.from_json(found.content)) if found else {}
+    except (KeyError, TypeError, ValueError):
+        promised = {}
+    ours = {MANIFEST_PATH, SIGNATURE_PATH}
+    lost = {*goal.missing(tree), *goal.removals(tree)} - ours
+    return sorted(
+        path
+        for path in lost
+        if (path in tree) != (path in promised) or (path in tree and not promised[path].same(tree[path]))
+    )
 
 
 def standing(hub: Hub, repo: str, variant: str, number: int) -> PullRequest:

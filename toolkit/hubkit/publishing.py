@@ -252,6 +252,16 @@ def edited(tree: Tree, wanted: Tree, over: Mapping[str, str]) -> list[str]:
     ]
 
 
+def refuse_if_edited(repo: str, branch: str, tree: Tree, wanted: Tree, over: Mapping[str, str]) -> None:
+    """ConflictError when a card on the branch was edited since it was read (see :func:`edited`)."""
+    if paths := edited(tree, wanted, over):
+        raise ConflictError(
+            f"{' and '.join(paths)} of the branch {branch!r} of {repo} was edited while it was released; nothing was "
+            "written over it.",
+            hint="Run the same command again: it keeps the edit.",
+        )
+
+
 def holds_release(tree: Tree, wanted: Tree, gone: frozenset[str] = frozenset()) -> bool:
     """Whether ``tree`` has all the files of ``wanted`` as they should be, and none of ``gone``."""
     return not compare(wanted, {path: tree[path] for path in wanted if path in tree}) and not gone & tree.keys()
@@ -340,13 +350,22 @@ def restore(
 
 
 def move(
-    hub: Hub, repo: str, branch: str, source: str, manifest: Manifest, *, title: str, note: Note = no_note
+    hub: Hub,
+    repo: str,
+    branch: str,
+    source: str,
+    manifest: Manifest,
+    *,
+    title: str,
+    over: Mapping[str, str] | None = None,
+    note: Note = no_note,
 ) -> Move:
     """Make ``branch`` hold the release that stands at the commit ``source``; ``manifest`` is its file list.
 
     A branch that is not there is made at ``source``. On one that is, the files are copied on the server in one commit:
     files of the release that the branch held before and that are gone are removed, and files of other people are
-    kept. Nothing is written when it holds the release already. ConflictError when the branch moves meanwhile.
+    kept. Nothing is written when it holds the release already. ConflictError when the branch moves meanwhile, or when
+    a card on it is not as it was read (``over``: the digests that were read, by path; None: it does not matter).
     """
     from huggingface_hub import CommitOperationCopy, CommitOperationDelete
 
@@ -359,6 +378,8 @@ def move(
         note(f"branch-moved[{branch}]", branch=branch, commit=made, source=source)
         return Move(made, None, True)
     tree = hub.tree(repo, head)
+    if over is not None:
+        refuse_if_edited(repo, branch, tree, wanted, over)
     before = Provenance.parse(hub.read_file(repo, MANIFEST_PATH, head) if MANIFEST_PATH in tree else None)
     ours = before.paths if before else frozenset()
     gone = frozenset(path for path in ours if path not in wanted and path in tree)

@@ -74,7 +74,8 @@ def keep_edits(before: str | None, now: str | None, new: str) -> Kept:
         return Kept(new)
     try:
         front, front_kept, front_conflicts = _front(before, now, new)
-    except (yaml.YAMLError, RecursionError):
+    except (yaml.YAMLError, RecursionError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        # The last five are of PyYAML's own constructors, given a tag and a value that do not belong together.
         return Kept(new, (), (_conflict("the metadata, which cannot be read", _head(before), _head(now)),))
     found_before, found_now, found_new = (_body(text) if text else "" for text in (before, now, new))
     if not found_now.strip() and not found_before.strip():
@@ -133,6 +134,11 @@ def _regions(before: str, now: str, new: str) -> _Merged:
             kept += [f"`{name}`"] if is_theirs else []
             conflicts += [conflict] if conflict else []
         done += own.get(name, [])
+    for name in claimed & theirs.keys():
+        if name in was and _without_mine(theirs[name]) != was[name]:
+            conflicts.append(
+                _conflict(f"`{name}`, which is claimed and edited in its place, too", was[name], theirs[name])
+            )
     for name, text in theirs.items():
         if name not in wanted and _without_mine(text) != was.get(name):
             conflicts.append(_conflict(f"`{name}`, which the release no longer writes", was.get(name, ""), text))
