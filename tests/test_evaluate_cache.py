@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from hubkit.config import parse_recipe
-from hubkit.errors import RemoteError
+from hubkit.errors import HubkitError, RemoteError
 from hubkit.evals.caching import Cache, hub_data, key_of, tasks_digest
 from hubkit.evals.results import read_results
 from hubkit.evals.suites import SUITES, Suite
@@ -48,7 +48,8 @@ class Bench:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.patch, self.measured = folder, monkeypatch, 0
-        self.value, self.during = 0.25, lambda: None
+        self.value: float | None = 0.25
+        self.during: Callable[[], None] = lambda: None
         self.tasks, self.base, self.model = folder / "recipe" / "tasks", folder / "base", folder / "merge" / "model"
         for made in (self.tasks, self.base, self.model):
             made.mkdir(parents=True)
@@ -210,6 +211,26 @@ def test_a_kept_file_that_is_not_whole_counts_for_nothing(bench: Bench, harm: st
         write_json(path, value)
     else:
         path.write_text("no" if harm == "not JSON" else "[]")
+    bench.value = 0.75
+    assert bench.run() == 0.75 and bench.measured == 2
+    assert bench.run() == 0.75 and bench.measured == 2
+
+
+def test_a_measurement_without_a_number_is_not_kept(bench: Bench) -> None:
+    bench.value = None
+    for number in (1, 2):
+        with pytest.raises(HubkitError, match="no usable number for colours"):
+            bench.run()
+        assert bench.measured == number
+    bench.value = 0.75
+    assert bench.run() == 0.75 and bench.measured == 3
+
+
+def test_a_kept_measurement_without_a_number_is_made_again(bench: Bench) -> None:
+    bench.run()
+    (path,) = (bench.folder / "home" / "evaluations").rglob("*.json")
+    raw = {"results": {"colours": {"alias": "colours", "acc,none": None}}}
+    Cache(bench.folder / "home" / "evaluations").keep(json.loads(path.read_text())["key"], raw, 1.0)
     bench.value = 0.75
     assert bench.run() == 0.75 and bench.measured == 2
     assert bench.run() == 0.75 and bench.measured == 2
