@@ -38,7 +38,7 @@ from hubkit.wire import translated
 if TYPE_CHECKING:
     from hubkit.run import Artifact, Context, Report
 
-VERSION = 2
+VERSION = 3
 SHAPED_BY = ("lm_eval", "torch", "transformers", "tokenizers", "datasets")
 
 
@@ -139,8 +139,9 @@ def run(ctx: Context) -> Artifact:
             f"lm-eval gave no usable number for {', '.join(missing)}.",
             hint="The step's log says what went wrong with these tasks.",
         )
-    average = results.average.value or 0.0
-    figure = f"average {four(average)}" + (f" on {asked.limit:,} examples a task" if asked.limit else "")
+    average = results.average.value
+    figure = f"average {four(average)}" if average is not None else "no average: the metrics are unlike"
+    figure += f" on {asked.limit:,} examples a task" if asked.limit else ""
     figure += ", measured before" if reused == len(suites) else ""
     return ctx.artifact(figure=figure, average=average, rehearsal=results.rehearsal, reused=reused)
 
