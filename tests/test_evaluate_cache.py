@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,41 @@ def test_each_part_of_the_key_alone_asks_for_a_new_measurement(bench: Bench, cha
     assert bench.run() == 0.75 and bench.measured == 2
     bench.value = 0.9
     assert bench.run() == 0.75 and bench.measured == 2
+
+
+@pytest.mark.parametrize("name", ["../common.yaml", "{folder}/common.yaml"])
+def test_a_changed_include_outside_of_the_folder_asks_for_a_new_measurement(bench: Bench, name: str) -> None:
+    common = bench.tasks.parent / "common.yaml"
+    common.write_text("doc_to_text: x\nprocess_docs: !function utils.f\n")
+    text = f"include: {name.format(folder=common.parent)}\n{TASK}"
+    (bench.tasks / "colours.yaml").write_text(text)
+    bench.run()
+    bench.run()
+    assert bench.measured == 1
+    common.write_text("doc_to_text: y\nprocess_docs: !function utils.f\n")
+    bench.run()
+    assert bench.measured == 2
+    common.write_text("doc_to_text: y\nprocess_docs: !function utils.g\n")
+    bench.run()
+    assert bench.measured == 3
+
+
+def test_a_recipe_in_another_folder_has_the_same_tasks(bench: Bench, tmp_path: Path) -> None:
+    suite = Suite("c", "C", "own", ("colours",))
+    shutil.copytree(bench.tasks, tmp_path / "elsewhere")
+    assert tasks_digest(suite, bench.tasks) == tasks_digest(suite, tmp_path / "elsewhere")
+
+
+def test_a_new_version_of_what_the_tasks_import_asks_for_a_new_measurement(bench: Bench) -> None:
+    suite = Suite("colours", "Colours", "own", ("colours",), modules=("yaml",))
+    bench.patch.setattr(evaluate, "resolve", lambda names, include: (suite,))
+    bench.run()
+    bench.run()
+    assert bench.measured == 1
+    there = evaluate.installed
+    bench.patch.setattr(evaluate, "installed", lambda name: "0.1" if name.lower() == "pyyaml" else there(name))
+    bench.run()
+    assert bench.measured == 2
 
 
 def test_the_base_is_known_by_its_commit_and_dtype_and_never_by_a_branch(bench: Bench) -> None:

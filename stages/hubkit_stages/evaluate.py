@@ -18,6 +18,7 @@ import platform
 import re
 import time
 from collections.abc import Iterable, Mapping
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,6 +201,12 @@ def _libraries(ctx: Context) -> dict[str, str | None]:
     return {name: installed(name) for name in (*SHAPED_BY, *also)}
 
 
+def _imported(suite: Suite) -> dict[str, str | None]:
+    """The versions of what the tasks of ``suite`` import themselves, by distribution: it scores the answers."""
+    owners = packages_distributions() if suite.modules else {}
+    return {name: installed(name) for module in suite.modules for name in owners.get(module, ())}
+
+
 def _data(ctx: Context, suite: Suite) -> dict[str, str] | None:
     """The commits of the data sets on the Hub that ``suite`` reads now; None when that is not known."""
     return hub_data(suite, _include(ctx), lambda repo, at: connect(ctx.target).resolve(repo, at, "dataset"))
@@ -231,7 +238,7 @@ def _key(
         device=kind,
         backend=asked.backend,
         asked={**shapes, "fewshot_as_multiturn": _turns(ctx)},
-        libraries=libraries,
+        libraries={**libraries, **_imported(suite)},
         code=VERSION,
     )
 
