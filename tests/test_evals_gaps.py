@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hubkit.errors import UsageError
+from hubkit.evals import compare
 from hubkit.evals.foreign import read_csv
 from hubkit.evals.readers import read_text, read_value
 from hubkit.evals.results import Metric, Results, TaskResult
@@ -100,6 +101,13 @@ def test_unlike_metrics_have_no_average(rows: str) -> None:
     read = read_csv(f"{head}\n{rows}\n", "x.csv", "x")
     assert read.average.value is None and read.suites["other"].average.missing == ()
     assert "Average: missing" in tables(read) and "none is made: the metrics differ" in tables(read)
+
+
+def test_a_higher_average_of_perplexities_is_worse() -> None:
+    head = "task,metric,value,stderr,higher_is_better\n"
+    before, after = (read_csv(f"{head}a,ppl,{a},0.1,false\nb,ppl,5,0.1,false\n", "x.csv", "x") for a in ("5", "9"))
+    found = compare(before, after)
+    assert [line.better for line in (found.suites[0].tasks[0], found.suites[0].average, found.average)] == [False] * 3
 
 
 @pytest.mark.parametrize("rows", ["a,acc_norm,70\nb,acc,0.9", "a,acc,0.5\nb,f1,0.7", "a,acc,50\nb,f1,0\nc,em,70"])

@@ -86,17 +86,15 @@ class Bench:
         update = {"evaluate": recipe.evaluate.model_copy(update=keys)}
         self.context = replace(self.context, recipe=recipe.model_copy(update=update))
 
-    def run(self) -> float:
-        """The average that the step reports; the run's folder is new each time, as with --fresh."""
+    def run(self) -> float | None:
+        """The average that the step reports, if any; the run's folder is new each time, as with --fresh."""
         number = len(list(self.folder.glob("run-*")))
         step, given = self.context.step, {"base": _artifact(self.base)}
         if self.context.variant_name:
             given[f"merge[{self.context.variant_name}]"] = _artifact(self.model.parent)
         ctx = replace(self.context, run=Run(self.folder / f"run-{number}"), inputs=given)
         ctx.run.begin(step, "key")
-        average = read_results(evaluate.run(ctx).path / "results.json").average.value
-        assert average is not None
-        return average
+        return read_results(evaluate.run(ctx).path / "results.json").average.value
 
 
 @pytest.fixture
@@ -270,6 +268,22 @@ def test_a_kept_measurement_without_a_number_is_made_again(bench: Bench) -> None
     bench.value = 0.75
     assert bench.run() == 0.75 and bench.measured == 2
     assert bench.run() == 0.75 and bench.measured == 2
+
+
+def test_tasks_of_unlike_metrics_have_no_average_and_are_kept_all_the_same(bench: Bench) -> None:
+    (bench.tasks / "words.yaml").write_text(TASK.replace("task: colours", "task: words"))
+    suite = Suite("colours", "Colours", "own", ("colours", "words"))
+    bench.patch.setattr(evaluate, "resolve", lambda names, include: (suite,))
+
+    def measure(harness: object, suite: Suite, report: object) -> dict[str, Any]:
+        bench.measured += 1
+        return {"results": {"colours": {"acc,none": 0.5}, "words": {"word_perplexity,none": 15.2}}}
+
+    bench.patch.setattr(evaluate._Harness, "measure", measure)
+    assert bench.run() is None and bench.run() is None and bench.measured == 1
+    made = sorted(bench.folder.glob("run-*/artifacts/*/manifest.json"))
+    figures = [json.loads(path.read_text())["summary"]["figure"] for path in made]
+    assert [figure.startswith("no average: ") for figure in figures] == [True, True]
 
 
 @pytest.fixture

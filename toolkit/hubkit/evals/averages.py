@@ -169,6 +169,15 @@ def _rescaled(benchmark: Benchmark, tasks: list[TaskResult]) -> tuple[float, flo
     return value, stderr
 
 
+def directions(suite: SuiteResult) -> set[bool | None]:
+    """Whether more is better, of each metric that counts in ``suite``; None where it has no direction."""
+    return {
+        task.metrics[metric].higher_is_better
+        for task in suite.tasks.values()
+        if task and (metric := counted(suite.rule, task))
+    }
+
+
 def average_of_suites(suites: Mapping[str, SuiteResult]) -> Average:
     """The mean of the suites' averages; none where they are unlike."""
     missing = tuple(name for name, suite in suites.items() if suite.average.value is None)
@@ -176,12 +185,7 @@ def average_of_suites(suites: Mapping[str, SuiteResult]) -> Average:
         (suite.average.value, suite.average.stderr) for suite in suites.values() if suite.average.value is not None
     ]
     value, stderr = _mean(parts if not missing else [])
-    better = [
-        task.metrics[metric].higher_is_better
-        for suite in suites.values()
-        for task in suite.tasks.values()
-        if task and (metric := counted(suite.rule, task))
-    ]
+    better = {up for suite in suites.values() for up in directions(suite)}
     if value is not None and not _alike(better, [item for item, _ in parts]):
         return Average(value=None, text=OVERALL, note=UNLIKE)
     return Average(value=value, stderr=stderr, text=OVERALL, missing=missing)

@@ -96,8 +96,9 @@ def key_of(
     ``tasks`` is the digest of the task files with their own data, ``data`` the commit of each data set on the Hub,
     ``weights`` the digest of each file of the model (the tokenizer's among them) or its commit, ``template`` the text
     of the chat template that is applied (None: none is), ``asked`` what the recipe says of limits, examples in the
-    prompt and batches, ``libraries`` the versions of what asks and what scores, ``code`` that of our own code. Tasks are measured together, so all of the suite's
-    are in it, in order: who shares a batch with whom moves the last digits.
+    prompt and batches, ``libraries`` the versions of what asks and what scores, ``code`` that of our own code.
+    Tasks are measured together, so all of the suite's are in it, in order: who shares a batch with whom moves the last
+    digits.
     """
     return {
         "format": FORMAT,
