@@ -228,6 +228,8 @@ def test_a_csv_is_read_by_its_documented_columns(tmp_path: Path) -> None:
     [
         ("", "names no column task, metric, value"),
         ("task,metric\n", "names no column value"),
+        ("task;metric;value\na;acc;0,5\n", "between semicolons"),
+        (f"task,metric,value,n\na,acc,1,{'9' * 5000}\n", "in the column n is not a whole number"),
         ("task,metric,value,colour\n", "unknown column colour"),
         ("task,metric,value,value\n", "named twice"),
         ("task,metric,value\n", "holds no row"),

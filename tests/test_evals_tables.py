@@ -117,12 +117,18 @@ def test_names_of_strangers_cannot_break_a_table() -> None:
     read = read_csv('task,metric,value\n"lighteval|gsm8k|5","acc|x",0.5\n"two\nlines",acc,0.5\n', "x.csv", "m")
     table = tables(read)
     assert "|lighteval\\|gsm8k\\|5| |acc\\|x|0.5000| | |" in table and "|two lines| |acc|0.5000| | |" in table
+    again = read_text(table, "x.md", "m").suites["other"]
+    assert {name: list(task.metrics) for name, task in again.tasks.items() if task} == {
+        "lighteval|gsm8k|5": ["acc|x"],
+        "two lines": ["acc"],
+    }
 
 
 @pytest.mark.parametrize(
     ("value", "published", "verdict"),
     [(0.44205, "0.4421", True), (0.44205, "0.4364", False), (0.44205, "44.21", True), (0.44205, "0.44", True),
-     (0.44205, "44.2", True), (0.44205, "0.443", False), (None, "0.4", None), (1.0, "1", True), (1.0, "100", True)],
+     (0.44205, "44.2", True), (0.44205, "0.443", False), (None, "0.4", None), (1.0, "1", True), (1.0, "100", True),
+     (7.5, "7.5", True), (7.5, "750", False), (0.25, f"0.25{'0' * 40}", True)],
 )  # fmt: skip
 def test_a_published_average_is_held_to_its_own_decimals(
     value: float | None, published: str, verdict: bool | None
@@ -157,6 +163,8 @@ def test_the_command_prints_tables_averages_doubts_and_comparisons(tmp_path: Pat
         ([str(SEED), "--published", "agi=0.4"], "There is no suite 'agi'"),
         ([str(SEED), "--published", "agieval=TBD"], "'TBD' is not a number"),
         ([str(SEED), "--published", "agieval"], "'' is not a number"),
+        ([str(SEED), "--published", "agieval=inf"], "'inf' is not a number"),
+        ([str(SEED), "--published", "agieval=."], "'.' is not a number"),
         ([str(SEED), str(SEED), "--published", "agieval=0.4"], "several are given"),
     ],
 )

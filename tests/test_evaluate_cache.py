@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from hubkit.config import parse_recipe
-from hubkit.errors import RemoteError
+from hubkit.errors import HubkitError, RemoteError
 from hubkit.evals.caching import Cache, hub_data, key_of, tasks_digest
 from hubkit.evals.results import read_results
 from hubkit.evals.suites import SUITES, Suite
@@ -48,7 +49,8 @@ class Bench:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.patch, self.measured = folder, monkeypatch, 0
-        self.value, self.during = 0.25, lambda: None
+        self.value: float | None = 0.25
+        self.during: Callable[[], None] = lambda: None
         self.tasks, self.base, self.model = folder / "recipe" / "tasks", folder / "base", folder / "merge" / "model"
         for made in (self.tasks, self.base, self.model):
             made.mkdir(parents=True)
@@ -84,17 +86,15 @@ class Bench:
         update = {"evaluate": recipe.evaluate.model_copy(update=keys)}
         self.context = replace(self.context, recipe=recipe.model_copy(update=update))
 
-    def run(self) -> float:
-        """The average that the step reports; the run's folder is new each time, as with --fresh."""
+    def run(self) -> float | None:
+        """The average that the step reports, if any; the run's folder is new each time, as with --fresh."""
         number = len(list(self.folder.glob("run-*")))
         step, given = self.context.step, {"base": _artifact(self.base)}
         if self.context.variant_name:
             given[f"merge[{self.context.variant_name}]"] = _artifact(self.model.parent)
         ctx = replace(self.context, run=Run(self.folder / f"run-{number}"), inputs=given)
         ctx.run.begin(step, "key")
-        average = read_results(evaluate.run(ctx).path / "results.json").average.value
-        assert average is not None
-        return average
+        return read_results(evaluate.run(ctx).path / "results.json").average.value
 
 
 @pytest.fixture
@@ -164,6 +164,41 @@ def test_each_part_of_the_key_alone_asks_for_a_new_measurement(bench: Bench, cha
     assert bench.run() == 0.75 and bench.measured == 2
 
 
+@pytest.mark.parametrize("name", ["../common.yaml", "{folder}/common.yaml"])
+def test_a_changed_include_outside_of_the_folder_asks_for_a_new_measurement(bench: Bench, name: str) -> None:
+    common = bench.tasks.parent / "common.yaml"
+    common.write_text("doc_to_text: x\nprocess_docs: !function utils.f\n")
+    text = f"include: {name.format(folder=common.parent)}\n{TASK}"
+    (bench.tasks / "colours.yaml").write_text(text)
+    bench.run()
+    bench.run()
+    assert bench.measured == 1
+    common.write_text("doc_to_text: y\nprocess_docs: !function utils.f\n")
+    bench.run()
+    assert bench.measured == 2
+    common.write_text("doc_to_text: y\nprocess_docs: !function utils.g\n")
+    bench.run()
+    assert bench.measured == 3
+
+
+def test_a_recipe_in_another_folder_has_the_same_tasks(bench: Bench, tmp_path: Path) -> None:
+    suite = Suite("c", "C", "own", ("colours",))
+    shutil.copytree(bench.tasks, tmp_path / "elsewhere")
+    assert tasks_digest(suite, bench.tasks) == tasks_digest(suite, tmp_path / "elsewhere")
+
+
+def test_a_new_version_of_what_the_tasks_import_asks_for_a_new_measurement(bench: Bench) -> None:
+    suite = Suite("colours", "Colours", "own", ("colours",), modules=("yaml",))
+    bench.patch.setattr(evaluate, "resolve", lambda names, include: (suite,))
+    bench.run()
+    bench.run()
+    assert bench.measured == 1
+    there = evaluate.installed
+    bench.patch.setattr(evaluate, "installed", lambda name: "0.1" if name.lower() == "pyyaml" else there(name))
+    bench.run()
+    assert bench.measured == 2
+
+
 def test_the_base_is_known_by_its_commit_and_dtype_and_never_by_a_branch(bench: Bench) -> None:
     bench.context = replace(bench.context, step="base-scores", variant_name=None)
     bench.run()
@@ -213,6 +248,42 @@ def test_a_kept_file_that_is_not_whole_counts_for_nothing(bench: Bench, harm: st
     bench.value = 0.75
     assert bench.run() == 0.75 and bench.measured == 2
     assert bench.run() == 0.75 and bench.measured == 2
+
+
+def test_a_measurement_without_a_number_is_not_kept(bench: Bench) -> None:
+    bench.value = None
+    for number in (1, 2):
+        with pytest.raises(HubkitError, match="no usable number for colours"):
+            bench.run()
+        assert bench.measured == number
+    bench.value = 0.75
+    assert bench.run() == 0.75 and bench.measured == 3
+
+
+def test_a_kept_measurement_without_a_number_is_made_again(bench: Bench) -> None:
+    bench.run()
+    (path,) = (bench.folder / "home" / "evaluations").rglob("*.json")
+    raw = {"results": {"colours": {"alias": "colours", "acc,none": None}}}
+    Cache(bench.folder / "home" / "evaluations").keep(json.loads(path.read_text())["key"], raw, 1.0)
+    bench.value = 0.75
+    assert bench.run() == 0.75 and bench.measured == 2
+    assert bench.run() == 0.75 and bench.measured == 2
+
+
+def test_tasks_of_unlike_metrics_have_no_average_and_are_kept_all_the_same(bench: Bench) -> None:
+    (bench.tasks / "words.yaml").write_text(TASK.replace("task: colours", "task: words"))
+    suite = Suite("colours", "Colours", "own", ("colours", "words"))
+    bench.patch.setattr(evaluate, "resolve", lambda names, include: (suite,))
+
+    def measure(harness: object, suite: Suite, report: object) -> dict[str, Any]:
+        bench.measured += 1
+        return {"results": {"colours": {"acc,none": 0.5}, "words": {"word_perplexity,none": 15.2}}}
+
+    bench.patch.setattr(evaluate._Harness, "measure", measure)
+    assert bench.run() is None and bench.run() is None and bench.measured == 1
+    made = sorted(bench.folder.glob("run-*/artifacts/*/manifest.json"))
+    figures = [json.loads(path.read_text())["summary"]["figure"] for path in made]
+    assert [figure.startswith("no average: ") for figure in figures] == [True, True]
 
 
 @pytest.fixture

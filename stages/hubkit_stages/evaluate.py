@@ -18,6 +18,7 @@ import platform
 import re
 import time
 from collections.abc import Iterable, Mapping
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from hubkit.evals.caching import FOLDER, Cache, Key, hub_data, key_of, tasks_dig
 from hubkit.evals.figures import four
 from hubkit.evals.harness import no_inventory, plain, tasks_translated, watched
 from hubkit.evals.readers import lm_eval_suite
-from hubkit.evals.results import RAW_FOLDER, RESULTS_FILE, Results, Settings, Subject
+from hubkit.evals.results import RAW_FOLDER, RESULTS_FILE, Results, Settings, Subject, SuiteResult
 from hubkit.evals.suites import Suite, harness_tasks, resolve
 from hubkit.evals.taskfiles import copy_tasks
 from hubkit.files import write_json
@@ -38,7 +39,7 @@ from hubkit.wire import translated
 if TYPE_CHECKING:
     from hubkit.run import Artifact, Context, Report
 
-VERSION = 2
+VERSION = 3
 SHAPED_BY = ("lm_eval", "torch", "transformers", "tokenizers", "datasets")
 
 
@@ -101,7 +102,7 @@ def run(ctx: Context) -> Artifact:
             report = _part(ctx.report, suite.title if len(suites) > 1 else "", place / len(suites), 1 / len(suites))
             key = _key(ctx, suite, subject, dtype, kind, libraries)
             kept = cache.find(key) if key is not None else None
-            if kept is not None:
+            if kept is not None and not _lacking(lm_eval_suite(kept.raw, suite)):
                 report("measured before", 1.0)
                 raw, took = kept.raw, kept.seconds
                 reused += 1
@@ -110,7 +111,8 @@ def run(ctx: Context) -> Artifact:
                 raw = harness.measure(suite, report)
                 took = time.monotonic() - started
                 # A data set that moved meanwhile: nobody knows which commit was read.
-                if key is not None and (not key["data"] or _data(ctx, suite) == key["data"]):
+                whole = not _lacking(lm_eval_suite(raw, suite))
+                if key is not None and whole and (not key["data"] or _data(ctx, suite) == key["data"]):
                     cache.keep(key, raw, took)
             seconds += took
             found[suite.name], raws[suite.name] = lm_eval_suite(raw, suite), raw
@@ -133,17 +135,22 @@ def run(ctx: Context) -> Artifact:
     results.write(ctx.out / RESULTS_FILE)
     for place, (name, raw) in enumerate(raws.items(), start=1):
         write_json(ctx.out / RAW_FOLDER / f"{place}-{re.sub('[^A-Za-z0-9_.-]', '_', name)[:100]}.json", raw)
-    missing = [name for suite in found.values() for name, task in suite.tasks.items() if task is None]
-    missing += [name for suite in found.values() for name in suite.average.missing if name not in missing]
-    if missing:
+    if missing := [name for suite in found.values() for name in _lacking(suite)]:
         raise HubkitError(
             f"lm-eval gave no usable number for {', '.join(missing)}.",
             hint="The step's log says what went wrong with these tasks.",
         )
-    average = results.average.value or 0.0
-    figure = f"average {four(average)}" + (f" on {asked.limit:,} examples a task" if asked.limit else "")
+    average = results.average.value
+    figure = f"average {four(average)}" if average is not None else "no average: the metrics are unlike"
+    figure += f" on {asked.limit:,} examples a task" if asked.limit else ""
     figure += ", measured before" if reused == len(suites) else ""
     return ctx.artifact(figure=figure, average=average, rehearsal=results.rehearsal, reused=reused)
+
+
+def _lacking(suite: SuiteResult) -> list[str]:
+    """The tasks of ``suite`` without a number, or without all that the average needs of them."""
+    unmeasured = [name for name, task in suite.tasks.items() if task is None]
+    return list(dict.fromkeys([*unmeasured, *suite.average.missing]))
 
 
 def _include(ctx: Context) -> Path | None:
@@ -194,6 +201,12 @@ def _libraries(ctx: Context) -> dict[str, str | None]:
     return {name: installed(name) for name in (*SHAPED_BY, *also)}
 
 
+def _imported(suite: Suite) -> dict[str, str | None]:
+    """The versions of what the tasks of ``suite`` import themselves, by distribution: it scores the answers."""
+    owners = packages_distributions() if suite.modules else {}
+    return {name: installed(name) for module in suite.modules for name in owners.get(module, ())}
+
+
 def _data(ctx: Context, suite: Suite) -> dict[str, str] | None:
     """The commits of the data sets on the Hub that ``suite`` reads now; None when that is not known."""
     return hub_data(suite, _include(ctx), lambda repo, at: connect(ctx.target).resolve(repo, at, "dataset"))
@@ -225,7 +238,7 @@ def _key(
         device=kind,
         backend=asked.backend,
         asked={**shapes, "fewshot_as_multiturn": _turns(ctx)},
-        libraries=libraries,
+        libraries={**libraries, **_imported(suite)},
         code=VERSION,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -114,11 +115,7 @@ def _published(pairs: tuple[str, ...], found: list[Read]) -> Mapping[str, str]:
         known = [*found[0].results.suites, "average"]
         if name not in known:
             raise UsageError(f"There is no suite {name!r} in {found[0].path}.", hint=f"It has {', '.join(known)}.")
-        try:
-            fits = bool(equals) and float(value) >= 0
-        except ValueError:
-            fits = False
-        if not fits:
+        if not equals or not re.fullmatch(r"(?=.*[0-9])[0-9]{0,20}(\.[0-9]{0,20})?", value):
             raise UsageError(f"--published {pair}: {value!r} is not a number.", hint="Write SUITE=0.1234.")
         given[name] = value
     return given

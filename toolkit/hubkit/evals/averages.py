@@ -7,7 +7,7 @@ fewer tasks than the suite has is no average of the suite, so it is missing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ class Rule:
     ``metrics`` are looked for in this order, the first that a task has counts. A task that has none of them counts with
     its first metric under ``or_first``, not at all under ``or_skip`` (while another has one), and is missing else.
     ``note`` says what the average must not be compared with. With ``benchmarks`` the average is that of those, each
-    made from its own tasks.
+    made from its own tasks. Numbers of unlike metrics have no average under ``or_first``.
     """
 
     text: str
@@ -64,12 +64,14 @@ RULES: Mapping[str, Rule] = {
     ),
 }
 OVERALL = "mean of the suites' averages"
+UNLIKE = "none is made: the metrics differ in direction or unit"
 
 
 class Average(BaseModel):
     """A mean with the rule that made it.
 
-    ``stderr`` treats the parts as independent. ``value`` is None when a part is missing; ``missing`` names them.
+    ``stderr`` treats the parts as independent. ``value`` is None when a part is missing, and ``missing`` names them;
+    or when the parts are unlike, and ``note`` says so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -103,13 +105,27 @@ def average_of_tasks(rule: str, tasks: Mapping[str, TaskResult | None]) -> Avera
     if named.benchmarks:
         return _of_benchmarks(named, tasks)
     found: dict[str, Metric] = {}
+    metrics: set[str] = set()
     for name, task in tasks.items():
         metric = counted(rule, task) if task else None
         if task and metric:
             found[name] = task.metrics[metric]
+            metrics.add(metric)
     missing = tuple(name for name in tasks if name not in found and not (named.or_skip and found))
     value, stderr = _mean([(item.value, item.stderr) for item in found.values()] if not missing else [])
-    return Average(value=value, stderr=stderr, text=named.text, note=named.note, missing=missing)
+    note = named.note
+    one_unit = len(metrics) == 1 or metrics <= {"acc", "acc_norm"}
+    sizes = [] if one_unit else [item.value for item in found.values()]
+    if value is not None and named.or_first and not _alike([item.higher_is_better for item in found.values()], sizes):
+        value, stderr, note = None, None, UNLIKE
+    return Average(value=value, stderr=stderr, text=named.text, note=note, missing=missing)
+
+
+def _alike(better: Iterable[bool | None], values: Iterable[float]) -> bool:
+    """Whether numbers can have a mean: none grows for the ``better`` while another falls, and no share is among
+    ``values`` that are none.
+    """
+    return len({*better} - {None}) < 2 and len({abs(value) <= 1 for value in values if value}) < 2
 
 
 def _of_benchmarks(rule: Rule, tasks: Mapping[str, TaskResult | None]) -> Average:
@@ -153,24 +169,37 @@ def _rescaled(benchmark: Benchmark, tasks: list[TaskResult]) -> tuple[float, flo
     return value, stderr
 
 
+def directions(suite: SuiteResult) -> set[bool | None]:
+    """Whether more is better, of each metric that counts in ``suite``; None where it has no direction."""
+    return {
+        task.metrics[metric].higher_is_better
+        for task in suite.tasks.values()
+        if task and (metric := counted(suite.rule, task))
+    }
+
+
 def average_of_suites(suites: Mapping[str, SuiteResult]) -> Average:
-    """The mean of the suites' averages."""
+    """The mean of the suites' averages; none where they are unlike."""
     missing = tuple(name for name, suite in suites.items() if suite.average.value is None)
     parts = [
         (suite.average.value, suite.average.stderr) for suite in suites.values() if suite.average.value is not None
     ]
     value, stderr = _mean(parts if not missing else [])
+    better = {up for suite in suites.values() for up in directions(suite)}
+    if value is not None and not _alike(better, [item for item, _ in parts]):
+        return Average(value=None, text=OVERALL, note=UNLIKE)
     return Average(value=value, stderr=stderr, text=OVERALL, missing=missing)
 
 
 def _mean(parts: list[tuple[float, float | None]]) -> tuple[float | None, float | None]:
     if not parts:
         return None, None
-    value = math.fsum(item for item, _ in parts) / len(parts)
-    errors = [error for _, error in parts if error is not None]
-    if len(errors) < len(parts):
-        return value, None
-    return value, math.sqrt(math.fsum(error * error for error in errors)) / len(parts)
+    try:
+        value = math.fsum(item for item, _ in parts) / len(parts)
+    except OverflowError:
+        value = math.fsum(item / len(parts) for item, _ in parts)
+    errors = [error / len(parts) for _, error in parts if error is not None]
+    return value, math.hypot(*errors) if len(errors) == len(parts) else None
 
 
 def _weighted(parts: list[tuple[float, float | None]], weights: list[float]) -> tuple[float, float | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from hubkit.evals.taskfiles import task_configs
 from hubkit.files import Manifest, digest_of, digests, write_json
 
 FOLDER = "evaluations"
-FORMAT = 1
+FORMAT = 2
 """Raised when what is kept, or what a part of the key means, changes."""
 _LOCAL = {"json", "csv", "parquet", "arrow", "text", "pandas", "xml"}
 """Builders of ``datasets`` that read the files that the task names."""
@@ -96,8 +96,9 @@ def key_of(
     ``tasks`` is the digest of the task files with their own data, ``data`` the commit of each data set on the Hub,
     ``weights`` the digest of each file of the model (the tokenizer's among them) or its commit, ``template`` the text
     of the chat template that is applied (None: none is), ``asked`` what the recipe says of limits, examples in the
-    prompt and batches, ``code`` the version of the code that asks. Tasks are measured together, so all of the suite's
-    are in it, in order: who shares a batch with whom moves the last digits.
+    prompt and batches, ``libraries`` the versions of what asks and what scores, ``code`` that of our own code.
+    Tasks are measured together, so all of the suite's are in it, in order: who shares a batch with whom moves the last
+    digits.
     """
     return {
         "format": FORMAT,
@@ -117,11 +118,14 @@ def key_of(
 
 
 def tasks_digest(suite: Suite, include: Path | None) -> str:
-    """sha256 over the files that define ``suite``: its folders of the harness, or the recipe's own with their data."""
+    """sha256 over the files that define ``suite``: its folders of the harness, or the recipe's own with their data.
+
+    And over the tasks as they are with what they include, which may lie outside of these folders.
+    """
     if suite.own:
         if include is None:
             raise UsageError(f"The suite {suite.name} has no files.", hint="evaluate.include names their folder.")
-        return Manifest.of(include).digest
+        return digest_of([Manifest.of(include).digest, _whole(suite, [include], include)])
     root = harness_tasks()
     found = [
         (path.relative_to(root).as_posix(), digests(path).sha256)
@@ -129,7 +133,13 @@ def tasks_digest(suite: Suite, include: Path | None) -> str:
         for path in sorted((root / folder).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     ]
-    return digest_of(found)
+    return digest_of([found, _whole(suite, [root / folder for folder in suite.folders], root)])
+
+
+def _whole(suite: Suite, folders: Iterable[Path], root: Path) -> str:
+    """The configs of the tasks of ``suite``, with what they include; functions by name, files from ``root`` on."""
+    configs = task_configs(folders)
+    return repr([configs.get(name) for name in suite.tasks]).replace(str(root), ".")
 
 
 def hub_data(suite: Suite, include: Path | None, commit: Callable[[str, str], str]) -> dict[str, str] | None:

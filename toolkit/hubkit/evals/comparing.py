@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from hubkit.evals.averages import Average, counted
+from hubkit.evals.averages import Average, counted, directions
 from hubkit.evals.results import Metric, Part, Results, SuiteResult, TaskResult
 
 ERRORS = 2.0
@@ -62,7 +62,8 @@ def compare(before: Results, after: Results) -> Comparison:
     """``after`` against ``before``: every suite and metric that either has. Pure; the results are not changed."""
     names = dict.fromkeys([*before.suites, *after.suites])
     suites = tuple(_suite(name, before.suites.get(name), after.suites.get(name)) for name in names)
-    overall = _of_averages(None, before.average, after.average)
+    ways = {way for suite in after.suites.values() for way in directions(suite)}
+    overall = _of_averages(None, before.average, after.average, ways != {False})
     if set(before.suites) != set(after.suites):
         overall = overall.model_copy(update={"notes": (*overall.notes, "means of different suites")})
     return Comparison(suites=suites, average=overall, notes=_settings(before, after))
@@ -77,7 +78,9 @@ def _suite(name: str, before: SuiteResult | None, after: SuiteResult | None) -> 
         for task in dict.fromkeys([*was, *now])
         for line in _task(name, either.rule, task, was.get(task), now.get(task))
     ]
-    average = _of_averages(name, before.average if before else None, after.average if after else None)
+    average = _of_averages(
+        name, before.average if before else None, after.average if after else None, directions(either) != {False}
+    )
     if was and now and set(was) != set(now):
         average = average.model_copy(update={"notes": (*average.notes, "averages over different tasks")})
     return SuiteComparison(name=name, title=either.title, tasks=tuple(lines), average=average)
@@ -108,11 +111,11 @@ def _task(suite: str, rule: str, name: str, before: TaskResult | None, after: Ta
     ]
 
 
-def _of_averages(suite: str | None, before: Average | None, after: Average | None) -> Difference:
+def _of_averages(suite: str | None, before: Average | None, after: Average | None, upward: bool) -> Difference:
     def number(average: Average | None) -> Metric | None:
         if average is None or average.value is None:
             return None
-        return Metric(value=average.value, stderr=average.stderr, n=0)
+        return Metric(value=average.value, stderr=average.stderr, n=0, higher_is_better=upward)
 
     notes = ("averages by different rules",) if before and after and before.text != after.text else ()
     return _difference(number(before), number(after), suite=suite, notes=notes)

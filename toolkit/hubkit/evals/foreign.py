@@ -21,11 +21,24 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from hubkit.errors import UsageError
-from hubkit.evals.results import Dataset, Metric, Results, Settings, Subject, SuiteResult, TaskResult, finite, why
+from hubkit.evals.results import (
+    Dataset,
+    Metric,
+    Results,
+    Settings,
+    Subject,
+    SuiteResult,
+    TaskResult,
+    finite,
+    upward,
+    whole,
+    why,
+)
 from hubkit.evals.sorting import KNOWN, of_known, sort_tasks, unique
 
 REQUIRED = ("task", "metric", "value")
@@ -68,11 +81,13 @@ def read_csv(text: str, where: str, name: str) -> Results:
     )
 
 
-def _loose(name: str, tasks: Mapping[str, TaskResult]) -> SuiteResult:
+def _loose(name: str, tasks: Mapping[str, TaskResult | None]) -> SuiteResult:
     return SuiteResult.of(name, name, "own", dict(tasks))
 
 
 def _head_problem(heads: list[str]) -> str | None:
+    if len(heads) == 1 and ";" in heads[0]:
+        return "its columns stand between semicolons, not commas"
     if lacking := [name for name in REQUIRED if name not in heads]:
         return f"the first line names no column {', '.join(lacking)}"
     if unknown := [name for name in heads if name not in (*REQUIRED, *OPTIONAL)]:
@@ -121,9 +136,10 @@ def _number(text: str, column: str, where: str) -> float:
 def _count(text: str, column: str, where: str) -> int | None:
     if not text:
         return None
-    if not text.isdecimal():
-        raise UsageError(f"{where}: {text!r} in the column {column} is not a whole number.", hint=_COLUMNS)
-    return int(text)
+    if (number := whole(text)) is None:
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
+        raise UsageError(f"{where}: {shown!r} in the column {column} is not a whole number.", hint=_COLUMNS)
+    return number
 
 
 def read_lighteval(raw: Mapping[str, Any], where: str, name: str) -> Results:
@@ -134,29 +150,28 @@ def read_lighteval(raw: Mapping[str, Any], where: str, name: str) -> Results:
     """
     try:
         return _lighteval(raw, where, name)
-    except (TypeError, AttributeError, ValueError, KeyError) as error:
+    except (TypeError, AttributeError, ValueError, KeyError, OverflowError) as error:
         raise UsageError(f"{where} is not laid out as lighteval writes it: {why(error)}.") from error
 
 
 def _lighteval(raw: Mapping[str, Any], where: str, name: str) -> Results:
-    general = raw["config_general"]
+    general = raw["config_general"] or {}
     model = general.get("model_config") or {}
-    suites: dict[str, dict[str, TaskResult]] = {}
+    suites: dict[str, dict[str, TaskResult | None]] = {}
     parents: dict[str, int] = {}
+    called = Counter(_lighteval_name(key)[0] for key in raw["results"])
     for key in raw["results"]:
         parent = _lighteval_name(key)[0].partition(":")[0]
         parents[parent] = parents.get(parent, 0) + (":_average" not in key)
     for key, values in raw["results"].items():
         task, shots = _lighteval_name(key)
-        if key == "all" or ":_average" in task:
+        if key == "all" or ":_average" in task or not values:
             continue
         made = _lighteval_task(raw, key, task, shots, values)
-        if made is None:
-            continue
         parent, _, subset = task.partition(":")
         tasks = suites.setdefault(parent if subset and parents[parent] > 1 else "lighteval", {})
-        tasks[task if task not in tasks else f"{task}|{shots}"] = made
-    if not suites:
+        tasks[task if called[task] == 1 else key] = made
+    if not any(task for tasks in suites.values() for task in tasks.values()):
         raise UsageError(f"{where} holds no measured number.", hint="Is the run finished?")
     limit = general.get("max_samples")
     return Results.of(
@@ -183,7 +198,7 @@ def _lighteval_name(key: str) -> tuple[str, int | None]:
     """The task of a key of lighteval's, without its suite, and its examples in the prompt."""
     parts = key.split("|")
     numbers = 0
-    while len(parts) > numbers + 1 and parts[-1 - numbers].isdigit():
+    while len(parts) > numbers + 1 and parts[-1 - numbers].isdecimal():
         numbers += 1
     names = parts[: len(parts) - numbers]
     return names[-1], int(parts[len(names)]) if numbers else None
@@ -209,7 +224,7 @@ def _lighteval_task(
             value=number,
             stderr=finite(values.get(f"{metric}_stderr")),
             n=n,
-            higher_is_better=better.get(metric, True),
+            higher_is_better=better.get(metric, upward(metric)),
         )
         for metric, value in values.items()
         if not metric.endswith("_stderr") and (number := finite(value)) is not None

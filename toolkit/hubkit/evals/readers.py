@@ -27,6 +27,8 @@ from hubkit.evals.results import (
     TaskResult,
     finite,
     parse_results,
+    upward,
+    whole,
     why,
 )
 from hubkit.evals.sorting import KNOWN, sort_tasks
@@ -131,14 +133,18 @@ _RENAMED = {task: names for suite in KNOWN for task, names in suite.renamed.item
 
 
 def _foreign_lm_eval(raw: Mapping[str, Any], where: str, name: str) -> Results:
-    """A file that lm-eval wrote. Groups, which are averages of their tasks, are made anew from the tasks."""
-    below = {key: tuple(_leaves(raw, key)) for key in _map(raw, "group_subtasks")}
-    groups = {key: tasks for key, tasks in below.items() if tasks and tasks != (key,)}
+    """A file that lm-eval wrote. Groups, which are averages of their tasks, are made anew from the tasks.
+
+    A task without a usable number is missing. Older files name their groups, and not the tasks of these.
+    """
     try:
+        below = {key: tuple(_leaves(raw, key)) for key in _map(raw, "group_subtasks")}
+        groups = {key: tasks for key, tasks in below.items() if tasks and tasks != (key,)}
+        left_out = {*groups, *(_map(raw, "groups").keys() - below.keys())}
         tasks = {
             key: task
-            for key in raw["results"]
-            if key not in groups and (task := _task(raw, key, _RENAMED.get(key, {})))
+            for key, values in raw["results"].items()
+            if key not in left_out and ((task := _task(raw, key, _RENAMED.get(key, {}))) or _asked(values))
         }
         config = _map(raw, "config")
         settings = Settings(
@@ -147,7 +153,7 @@ def _foreign_lm_eval(raw: Mapping[str, Any], where: str, name: str) -> Results:
             limit=_limit(config.get("limit"), tasks),
             fewshot_as_multiturn=raw.get("fewshot_as_multiturn"),
             dtype=str(config.get("model_dtype") or "").removeprefix("torch."),
-            batch_size=_whole(config.get("batch_size")),
+            batch_size=whole(config.get("batch_size")),
             device=str(config.get("device") or ""),
         )
         tops = {key: members for key, members in groups.items() if not any(key in _deep(raw, up) for up in groups)}
@@ -167,12 +173,12 @@ def _foreign_lm_eval(raw: Mapping[str, Any], where: str, name: str) -> Results:
             },
             seconds=_seconds(raw.get("total_evaluation_time_seconds")),
         )
-    except (TypeError, AttributeError, ValueError, KeyError) as error:
+    except (TypeError, AttributeError, ValueError, KeyError, OverflowError) as error:
         raise UsageError(f"{where} is not laid out as lm-eval writes it: {why(error)}.", hint=_KINDS) from error
 
 
 def _made(suites: Mapping[str, SuiteResult], where: str, **facts: Any) -> Results:
-    if not suites:
+    if not any(task for suite in suites.values() for task in suite.tasks.values()):
         raise UsageError(f"{where} holds no measured number.", hint="A row needs a task, a metric and a value.")
     return Results.of(suites=suites, **facts)
 
@@ -199,23 +205,19 @@ def _leaves(raw: Mapping[str, Any], group: str) -> Iterator[str]:
     yield from (name for name in raw["results"] if name in below and not _map(raw, "group_subtasks").get(name))
 
 
-def _limit(limit: Any, tasks: Mapping[str, TaskResult]) -> int | None:
+def _limit(limit: Any, tasks: Mapping[str, TaskResult | None]) -> int | None:
     """Questions a task; lm-eval takes a share of them, too, which is told here by the longest task."""
     if not isinstance(limit, int | float) or isinstance(limit, bool):
         return None
-    return int(limit) if limit >= 1 else max((task.n for task in tasks.values()), default=0) or None
-
-
-def _whole(value: Any) -> int | None:
-    text = str(value)
-    return int(text) if text.isdigit() else None
+    return int(limit) if limit >= 1 else max((task.n for task in tasks.values() if task), default=0) or None
 
 
 def _seconds(value: Any) -> float | None:
     try:
-        return max(0.0, float(value))
-    except (TypeError, ValueError):
+        number = finite(float(value))
+    except (TypeError, ValueError, OverflowError):
         return None
+    return None if number is None else max(0.0, number)
 
 
 def _pretrained(arguments: Any) -> str | None:
@@ -228,39 +230,56 @@ def _pretrained(arguments: Any) -> str | None:
 _WORDS = {"alias", "name", "sample_len", "sample_count"}
 
 
+def _metric_keys(values: Mapping[str, Any]) -> list[str]:
+    """The keys of a task's metrics: 'metric,filter' today, 'metric' in lm-eval 0.3; a blank one stands for none."""
+    today = any("," in key for key in values)
+    return [
+        key
+        for key in values
+        if key.strip()
+        and ("," in key or not today)
+        and key not in _WORDS
+        and not key.partition(",")[0].endswith("_stderr")
+    ]
+
+
+def _asked(values: Any) -> bool:
+    """Whether the entry ``values`` is of a task, measured or not: it names a metric."""
+    return bool(values) and bool(_metric_keys(values))
+
+
 def _task(raw: Mapping[str, Any], name: str, renamed: Mapping[str, str]) -> TaskResult | None:
-    """Keys are 'metric,filter' today and were 'metric' in lm-eval 0.3."""
+    """The task ``name``; None when it has no finite number."""
     values = raw.get("results", {}).get(name)
     if not values:
         return None
-    samples = raw.get("n-samples", {}).get(name, {})
+    samples = _of(raw, "n-samples", name) or {}
     n = int(samples.get("effective") or values.get("sample_len") or 0)
-    better = raw.get("higher_is_better", {}).get(name, {})
-    today = any("," in key for key in values)
+    better = _of(raw, "higher_is_better", name) or {}
     metrics = {}
-    for key, value in values.items():
-        metric, comma, filtered = key.partition(",")
-        number = finite(value)
-        if (today and not comma) or key in _WORDS or metric.endswith("_stderr") or number is None:
+    for key in _metric_keys(values):
+        if (number := finite(values[key])) is None:
             continue
-        filtered = filtered or "none"
+        metric, comma, filter_name = key.partition(",")
+        filtered = filter_name or "none"
         shown = renamed.get(metric, metric)
         metrics[shown if filtered == "none" else f"{shown} ({filtered})"] = Metric(
             value=number,
-            stderr=finite(values.get(f"{metric}_stderr{comma}{key.partition(',')[2]}")),
+            stderr=finite(values.get(f"{metric}_stderr{comma}{filter_name}")),
             n=n,
-            higher_is_better=better.get(metric, True),
+            higher_is_better=better.get(metric, upward(metric)),
             filter=filtered,
         )
     if not metrics:
         return None
-    config = raw.get("configs", {}).get(name, {})
+    config = _of(raw, "configs", name) or {}
     own = bool((config.get("dataset_kwargs") or {}).get("data_files"))
-    shots = raw.get("n-shot", {}).get(name)
+    shots, version = _of(raw, "n-shot", name), _of(raw, "versions", name)
+    today = any("," in key for key in values)
     return TaskResult(
         name=name,
-        version=str(raw.get("versions", {}).get(name, "")),
-        n_shot=_whole(shots) if shots is not None else (0 if today else None),
+        version="" if version is None else str(version),
+        n_shot=whole(shots) if shots is not None else (0 if today else None),
         n=n,
         available=samples.get("original"),
         dataset=Dataset(
@@ -275,18 +294,24 @@ def _task(raw: Mapping[str, Any], name: str, renamed: Mapping[str, str]) -> Task
     )
 
 
+def _of(raw: Mapping[str, Any], part: str, name: str) -> Any:
+    """What ``part`` of the file says of the task ``name``; None when it says nothing."""
+    return (raw.get(part) or {}).get(name)
+
+
 def read_text(text: str, where: str, name: str) -> Results:
     """The benchmark tables in ``text``, all of them together; lm-eval's line above them tells the settings."""
     tables = read_tables(text, where)
     if not tables:
         raise UsageError(f"{where} holds no benchmark table: none has the columns Task, Metric and Value.", hint=_KINDS)
     rows: dict[str, list[Row]] = {}
+    groups = frozenset().union(*(table.groups for table in tables))
     for table in tables:
         for row in table.rows:
-            if row.task not in table.groups:
+            if row.asked and row.task not in groups:
                 rows.setdefault(row.task, []).append(row)
     said = call_line(text)
-    tasks = {task: made for task, found in rows.items() if (made := _of_rows(task, found, where)) is not None}
+    tasks = {task: _of_rows(task, found, where) for task, found in rows.items()}
     shots, limit = said.get("num_fewshot", ""), said.get("limit", "")
     return _made(
         sort_tasks(tasks),
@@ -295,10 +320,10 @@ def read_text(text: str, where: str, name: str) -> Results:
         settings=Settings(
             backend=said.get("model", ""),
             apply_chat_template=None,
-            limit=int(float(limit)) if re.fullmatch(r"[1-9]\d*(\.\d+)?", limit.strip()) else None,
-            num_fewshot=int(shots) if shots.strip().isdigit() else None,
+            limit=int(float(limit)) if re.fullmatch(r"[1-9]\d{0,14}(\.\d+)?", limit.strip()) else None,
+            num_fewshot=whole(shots.strip()),
             dtype=said.get("dtype", ""),
-            batch_size=_whole(said.get("batch_size", "").split(" ")[0]),
+            batch_size=whole(said.get("batch_size", "").split(" ")[0]),
             device=said.get("device", ""),
         ),
         libraries={},
@@ -307,6 +332,7 @@ def read_text(text: str, where: str, name: str) -> Results:
 
 
 def _of_rows(task: str, rows: list[Row], where: str) -> TaskResult | None:
+    """One task; None when none of its rows has a number."""
     metrics: dict[str, Metric] = {}
     lines: dict[str, int] = {}
     for row in rows:

@@ -177,4 +177,23 @@ def finite(value: Any) -> float | None:
     """``value`` as a float, or None when it is no finite number (lm-eval writes 'N/A' and NaN)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond all floats
+        return None
+    return number if math.isfinite(number) else None
+
+
+def whole(value: Any) -> int | None:
+    """``value`` as a whole number, when it is written as one of at most 15 digits."""
+    text = str(value)
+    return int(text) if text.isdecimal() and len(text) <= 15 else None
+
+
+_DOWNWARD = {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "ppl", "loss", "brier_score"}
+_DOWNWARD |= {"wer", "cer", "ter"}
+
+
+def upward(metric: str) -> bool:
+    """Whether more of ``metric`` is better, where a file does not say it."""
+    return metric not in _DOWNWARD

@@ -46,9 +46,12 @@ OTHER = "other"
 
 
 def sort_tasks(
-    tasks: Mapping[str, TaskResult], groups: Mapping[str, Iterable[str]] | None = None
+    tasks: Mapping[str, TaskResult | None], groups: Mapping[str, Iterable[str]] | None = None
 ) -> dict[str, SuiteResult]:
-    """``tasks`` by suite, in the order of the file. ``groups`` are the file's own groups of them: name to tasks."""
+    """``tasks`` by suite, in the order of the file; None is a task that the file names and has no number of.
+
+    ``groups`` are the file's own groups of them: name to tasks.
+    """
     suites: list[SuiteResult] = []
     rest = dict(tasks)
     for known in KNOWN:
@@ -62,11 +65,11 @@ def sort_tasks(
     if rest:
         suites.append(SuiteResult.of(OTHER, "Other tasks" if suites else "Tasks", "own", rest))
     order = {name: place for place, name in enumerate(tasks)}
-    suites.sort(key=lambda suite: min(order[name] for name, task in suite.tasks.items() if task is not None))
+    suites.sort(key=lambda suite: min(order[name] for name in suite.tasks if name in order))
     return unique(suites)
 
 
-def of_known(suite: Suite, tasks: Mapping[str, TaskResult]) -> SuiteResult:
+def of_known(suite: Suite, tasks: Mapping[str, TaskResult | None]) -> SuiteResult:
     """``suite`` with those of its tasks that there are."""
     return SuiteResult.of(suite.name, suite.title, suite.rule, {name: tasks.get(name) for name in suite.tasks})
 

@@ -110,12 +110,12 @@ def tables(results: Results, layout: Layout = "classic", published: Mapping[str,
         for name, suite in results.suites.items()
     ]
     if len(results.suites) > 1:
-        parts.append(f"{_average_line(results.average, given.get('average'), 'Average of all')}\n")
+        parts.append(f"{_average_line(results.average, given.get('average'), 'Average of all', 'without one')}\n")
     return "\n".join(parts)
 
 
 def agrees(average: Average, published: str) -> bool | None:
-    """Whether ``published`` is ``average``, rounded to as many decimals; above 1 it is in per cent.
+    """Whether ``published`` is ``average``, rounded to as many decimals; a share may be given in per cent.
 
     None when there is no average. ValueError when ``published`` is no number.
     """
@@ -123,13 +123,16 @@ def agrees(average: Average, published: str) -> bool | None:
     if average.value is None:
         return None
     places = len(published.partition(".")[2])
-    return decimals(average.value * (100 if number > 1 else 1), places) == decimals(number, places)
+    scale = 100 if number > 1 >= abs(average.value) else 1
+    return decimals(average.value * scale, places) == decimals(number, places)
 
 
-def _average_line(average: Average, published: str | None, title: str = "Average") -> str:
+def _average_line(
+    average: Average, published: str | None, title: str = "Average", without: str = "not measured"
+) -> str:
     value = four(average.value) if average.value is not None else MISSING
     note = f"; {average.note}" if average.note else ""
-    lacking = f"; not measured: {', '.join(cell(name) for name in average.missing)}" if average.missing else ""
+    lacking = f"; {without}: {', '.join(cell(name) for name in average.missing)}" if average.missing else ""
     said = ""
     if published is not None:
         said = " As published." if agrees(average, published) else f" Note: {published} was published."

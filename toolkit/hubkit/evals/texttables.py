@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from hubkit.errors import UsageError
+from hubkit.evals.results import upward, whole
 
 _HEADS = {"task": "task", "tasks": "task", "version": "version", "filter": "filter", "n-shot": "shots"}
 _HEADS |= {"metric": "metric", "value": "value", "stderr": "stderr"}
@@ -38,6 +39,8 @@ class Row:
     value: float | None
     stderr: float | None
     higher_is_better: bool | None = True
+    asked: bool = True
+    """Whether it is of a measurement: it names a metric, or says that the value is missing. Headings do neither."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,8 @@ def _is_border(line: str) -> bool:
 
 
 def _cells(line: str) -> list[str]:
-    text = line.strip()
-    text = text.removeprefix("|").removesuffix("|")
-    return text.split("|")
+    text = line.strip().removeprefix("|")
+    return re.split(r"(?<!\\)\|", re.sub(r"(?<!\\)\|$", "", text))
 
 
 def _plain(cell: str) -> str:
@@ -147,11 +149,12 @@ def _rows(body: Sequence[tuple[int, str]], columns: Mapping[str, int], name: str
             depth=depth,
             version=above["version"].removesuffix("N/A").strip(),
             filter=above["filter"],
-            shots=int(shots) if shots.isdigit() else None,
+            shots=whole(shots),
             metric=said["metric"],
             value=_number(said["value"], name, line),
             stderr=_number(said.get("stderr", ""), name, line),
-            higher_is_better=_DIRECTIONS.get(said["direction"]) if "direction" in columns else True,
+            higher_is_better=_DIRECTIONS.get(said["direction"]) if "direction" in columns else upward(said["metric"]),
+            asked=bool(said["metric"] or said["value"]),
         )
 
 
