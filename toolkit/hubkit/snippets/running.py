@@ -137,12 +137,20 @@ class _Run:
 
     def block(self, blocks: list[Block], index: int) -> Outcome:
         """Run one block, after those whose names it uses, and beside the server that it asks."""
-        block, pin = blocks[index], self.card.pin
+        needed = [*with_what_it_needs(blocks, index)[:-1], blocks[index]]
+        return replace(self._outcome(blocks[index], needed), revision=revision_of(self._pinned(needed)[-1][0]))
+
+    def _pinned(self, needed: Sequence[Block]) -> list[tuple[str, int]]:
+        """The sources of ``needed``, the branch exchanged for the commit, and how many there were in each."""
+        sources, pin = [part.source for part in needed], self.card.pin
+        return [pinned(text, pin, sources[:at]) if pin else (text, 0) for at, text in enumerate(sources)]
+
+    def _outcome(self, block: Block, needed: Sequence[Block]) -> Outcome:
+        pin = self.card.pin
         if block.for_notebook:
             return self._said(block, "skipped", "it has lines that only a notebook understands")
-        if pin and self.card.strict and names_repo(block.source, pin.repo) and not pinned(block.source, pin)[1]:
+        if pin and self.card.strict and names_repo(block.source, pin.repo) and not self._pinned(needed)[-1][1]:
             return self._said(block, "failed", f"it loads {pin.repo} and is not pinned to {pin.branch!r}")
-        needed = [*with_what_it_needs(blocks, index)[:-1], block]
         if not any(asks_local_server(part.source) for part in needed):
             return self._run(block, needed)
         served = next((part for part in reversed(needed) if serve_arguments(part.shell) is not None), None)
@@ -158,8 +166,7 @@ class _Run:
 
     def _run(self, block: Block, needed: Sequence[Block], url: str | None = None) -> Outcome:
         parts = []
-        for part in needed:
-            source = pinned(part.source, self.card.pin)[0] if self.card.pin else part.source
+        for part, (source, _) in zip(needed, self._pinned(needed), strict=True):
             parts.append({"source": with_server(source, url) if url else source, "line": part.line})
         with _folder(self.place.folder / "blocks") as folder:
             told = self.host.call(
@@ -186,10 +193,7 @@ class _Run:
         self, block: Block, outcome: Literal["passed", "failed", "skipped"], why: str, seconds: float = 0.0,
         output: str = "",
     ) -> Outcome:  # fmt: skip
-        revision, pin = revision_of(block.source), self.card.pin
-        if pin and revision == pin.branch:
-            revision = pin.commit
-        return Outcome(self.card.path, block.number, block.line, outcome, seconds, why, revision, output)
+        return Outcome(self.card.path, block.number, block.line, outcome, seconds, why, None, output)
 
     @contextmanager
     def _server(self, arguments: Sequence[str], log: Path) -> Iterator[tuple[str, str]]:
