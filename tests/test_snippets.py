@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, render_card
+from hubkit.errors import HubkitError
 from hubkit.snippets import Card, Limits, Outcome, Pin, Place, extract, run_cards
 from hubkit.snippets.blocks import Imports, with_what_it_needs
 from hubkit.snippets.names import defined, undefined
@@ -288,6 +289,30 @@ def test_a_block_that_kills_its_own_process(tmp_path: Path) -> None:
     outcomes = run(tmp_path, block("import os\nprint('so far', flush=True)\nos.kill(os.getpid(), 9)", "print('next')"))
     assert outcomes[0].why.startswith("a signal ended it (9)") and outcomes[0].output == "so far"
     assert outcomes[1].outcome == "passed"
+
+
+def test_nothing_outlives_the_process_that_ran_the_blocks(tmp_path: Path) -> None:
+    """A block that kills it: what it has started is ended all the same, and what hubkit runs beside it goes on."""
+    pid = tmp_path / "pid"
+    source = dedent(f"""
+        import os, subprocess, sys, time
+        sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+        middle = f"import subprocess; print(subprocess.Popen({{sleep!r}}, stdout=-3, start_new_session=True).pid)"
+        child = subprocess.Popen(sleep, start_new_session=True, env={{}})
+        orphan = subprocess.check_output([sys.executable, "-c", middle], text=True)
+        open({str(pid)!r}, "w").write(f"{{child.pid}} {{orphan}}")
+        os.kill(os.getppid(), 9)
+        time.sleep(600)
+        """)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True) as mine:
+        try:
+            with pytest.raises(HubkitError, match="was ended by signal 9"):
+                run(tmp_path, block(source))
+            assert mine.poll() is None
+        finally:
+            mine.kill()
+    left = [int(number) for number in pid.read_text().split()]
+    assert len(left) == 2 and not any(psutil.pid_exists(number) for number in left)
 
 
 def test_blocks_die_with_their_starter(tmp_path: Path) -> None:
