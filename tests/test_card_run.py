@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from commands import HUBKIT, environment
 from releases import admin, target_of
 
+from hubkit.access import Account
 from hubkit.hub import Hub, connect
+from hubkit.run import Target
 from hubkit.server.process import Running
 from hubkit.snippets import Card, Limits, Pin, place_for, run_cards
 from hubkit.snippets.owners import path_stranger
@@ -122,7 +125,8 @@ def test_what_shows_that_it_came_from_a_hub(tmp_path: Path) -> None:
     assert path_stranger(own) == "it is a clone of a repo of them on huggingface.co"
     (own / ".git" / "config").write_text('[remote "origin"]\n\turl = http://me:x@127.0.0.1:8750/them/model\n')
     assert path_stranger(own) is None
-    assert path_stranger(own, "http://127.0.0.1:8750") == "it is a clone of a repo of them on 127.0.0.1:8750"
+    nobody = connect(Target("http://127.0.0.1:8750", tmp_path / "hf"))
+    assert path_stranger(own, nobody) == "it is a clone of a repo of them on 127.0.0.1:8750"
     loaded = tmp_path / "loaded"
     (loaded / ".cache" / "huggingface" / "download").mkdir(parents=True)
     (loaded / "README.md").write_text("x")
@@ -131,6 +135,59 @@ def test_what_shows_that_it_came_from_a_hub(tmp_path: Path) -> None:
     cached.mkdir(parents=True)
     (cached / "README.md").symlink_to(own / "README.md")
     assert "cache" in (path_stranger(cached / "README.md") or "") and "cache" in (path_stranger(cached) or "")
+
+
+@pytest.mark.parametrize(
+    ("url", "whose"),
+    [
+        ("https://huggingface.co/gpt2", "gpt2 on huggingface.co"),
+        ("https://HuggingFace.co/them/model", "a repo of them on huggingface.co"),
+        ("https://huggingface.co:443/datasets/them/data", "a repo of them on huggingface.co"),
+        ("https://www.huggingface.co/them/model", "a repo of them on huggingface.co"),
+        ("https://huggingface.co//them/model", "a repo of them on huggingface.co"),
+        ('"https://me:hf_x@huggingface.co/spaces/them/app"  # mine', "a repo of them on huggingface.co"),
+        ("git@hf.co:them/model", "a repo of them on huggingface.co"),
+        ("ssh://git@hf.co:22/them/model.git", "a repo of them on huggingface.co"),
+        ("http://localhost:8750/them/model", "a repo of them on 127.0.0.1:8750"),
+        ("http://127.0.0.1:8750/me/model", None),
+        ("http://localhost:8751/them/model", None),
+        ("https://huggingface.co.example.org/them/model", None),
+        ("git@github.com:them/model.git", None),
+        ("../model", None),
+        ("https://[/them/model", None),
+    ],
+)
+def test_whose_clone_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, whose: str | None) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path / "clone"], check=True)
+    config = tmp_path / "clone" / ".git" / "config"
+    config.write_text(f'{config.read_text()}[remote "origin"]\n\tURL = {url}\n')
+    ours = connect(Target("http://127.0.0.1:8750", tmp_path / "hf", "hf_" + "x" * 34))
+    monkeypatch.setattr(ours, "whoami", lambda: Account("me"))
+    assert path_stranger(tmp_path / "clone", ours) == (f"it is a clone of {whose}" if whose else None)
+
+
+def test_a_worktree_is_its_clones(tmp_path: Path) -> None:
+    clone, tree = tmp_path / "clone", tmp_path / "tree"
+    git = ["git", "-C", str(clone), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    subprocess.run(["git", "init", "-q", clone], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    subprocess.run([*git, "worktree", "add", "-q", tree], check=True, capture_output=True)
+    assert path_stranger(tree) is None
+    subprocess.run([*git, "remote", "add", "origin", "https://huggingface.co/them/model"], check=True)
+    assert path_stranger(tree) == path_stranger(clone) == "it is a clone of a repo of them on huggingface.co"
+    (tree / ".git").write_text("gitdir: " + "x" * 9999)
+    assert path_stranger(tree) is None
+
+
+def test_strangers_blocks_get_no_token_of_another_hub(hub: Running, tmp_path: Path) -> None:
+    elsewhere = replace(target_of(hub, tmp_path), embedded=False)
+    publish(hub, tmp_path, REPO, "private")
+    connected = connect(elsewhere)
+    words = [f"word {number}" for number in range(20)]
+    with place_for(connected, tmp_path, [*words, REPO], own=False) as place:
+        assert place.token is None
+    with place_for(connected, tmp_path, [*words, REPO]) as place:
+        assert place.token == hub.token, "what is no repo is not asked about"
 
 
 CLIENT = """\

@@ -10,11 +10,14 @@ import time
 from pathlib import Path
 from textwrap import dedent
 
+import card_samples as samples
 import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, render_card
+from hubkit.errors import HubkitError
 from hubkit.snippets import Card, Limits, Outcome, Pin, Place, extract, run_cards
 from hubkit.snippets.blocks import Imports, with_what_it_needs
 from hubkit.snippets.names import defined, undefined
@@ -92,6 +95,48 @@ def test_a_branch_becomes_the_commit_wherever_it_is_a_revision() -> None:
     assert revision_of('ask(model="me/model@dpo-v0")') == "dpo-v0"
     assert names_repo(source, "me/model") and not names_repo(source, "me/mod")
     assert pinned("revision = (", PIN) == ("revision = (", 0)
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("load('me/model', revision='main')", 1),
+        ("load_dataset('other/data', revision='main')", 0),
+        ("load_dataset('imdb', revision='main')", 0),
+        ("data = 'other/data'\nload_dataset(data, split='train', revision='main')", 0),
+        ("load_dataset(path='other/data', revision='main')", 0),
+        ("load('me/model')\nload('other/data', revision='main')", 0),
+        ("repo, revision = 'other/data', 'main'", 0),
+        ("repo = 'other/data'\nrevision = 'main'\nload(repo, revision=revision)", 0),
+        ("revision = 'main'\nload('me/model', revision=revision)\nload('other/data', revision=revision)", 0),
+        ("revision = 'main'\nload('me/model', revision=revision)\nload('other/data')", 1),
+        ("repo = 'me/model'\nrepo = 'other/data'\nload(repo, revision='main')", 0),
+        ("for repo in ('me/model', 'other/data'):\n    load(repo, revision='main')", 0),
+        ("for repo in ('me/model',):\n    load(repo, revision='main')", 1),
+        ("base = load('other/base', revision='0123')\nload(base, 'me/model', revision='main')", 1),
+        ("pipeline('text-generation', model='me/model', revision='main')", 1),
+        ("get(filename='adapter/README.md', repo_id='me/model', revision='main')", 1),
+        ("word, revision = 'x', 'main'\nask(f'{repo}@{revision}')", 1),
+    ],
+)
+def test_another_repos_revision_stays(source: str, count: int) -> None:
+    changed, found = pinned(source, PIN)
+    assert found == count == changed.count(PIN.commit)
+
+
+def test_every_block_of_our_own_cards_is_pinned() -> None:
+    context = build_context(samples.recipe(), "main", samples.evidence())
+    for name, blocks in ((MODEL_CARD, 4), (ADAPTER_CARD, 1)):
+        found = extract(render_card(context, name).text)
+        pin = Pin(context["repo"], "main", "c" * 40)
+        assert [pinned(item.source, pin)[1] for item in found] == [1] * blocks
+        assert [revision_of(pinned(item.source, pin)[0]) for item in found] == [pin.commit] * blocks
+
+
+def test_what_a_name_holds_may_stand_in_an_earlier_block() -> None:
+    load = "load(repo, revision='main')"
+    assert pinned(load, PIN)[1] == pinned(load, PIN, ["repo = 'me/model'"])[1] == 1
+    assert pinned(load, PIN, ["repo = 'other/data'"]) == (load, 0)
 
 
 @given(st.text(min_size=1, max_size=30), st.text(max_size=10))
@@ -246,6 +291,30 @@ def test_a_block_that_kills_its_own_process(tmp_path: Path) -> None:
     assert outcomes[1].outcome == "passed"
 
 
+def test_nothing_outlives_the_process_that_ran_the_blocks(tmp_path: Path) -> None:
+    """A block that kills it: what it has started is ended all the same, and what hubkit runs beside it goes on."""
+    pid = tmp_path / "pid"
+    source = dedent(f"""
+        import os, subprocess, sys, time
+        sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+        middle = f"import subprocess; print(subprocess.Popen({{sleep!r}}, stdout=-3, start_new_session=True).pid)"
+        child = subprocess.Popen(sleep, start_new_session=True, env={{}})
+        orphan = subprocess.check_output([sys.executable, "-c", middle], text=True)
+        open({str(pid)!r}, "w").write(f"{{child.pid}} {{orphan}}")
+        os.kill(os.getppid(), 9)
+        time.sleep(600)
+        """)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True) as mine:
+        try:
+            with pytest.raises(HubkitError, match="was ended by signal 9"):
+                run(tmp_path, block(source))
+            assert mine.poll() is None
+        finally:
+            mine.kill()
+    left = [int(number) for number in pid.read_text().split()]
+    assert len(left) == 2 and not any(psutil.pid_exists(number) for number in left)
+
+
 def test_blocks_die_with_their_starter(tmp_path: Path) -> None:
     starter = dedent(f"""
         from pathlib import Path
@@ -313,3 +382,6 @@ def test_a_block_that_is_not_pinned_is_refused_where_it_must_be(tmp_path: Path) 
     )
     assert outcomes[0].outcome == "failed" and outcomes[0].why == "it loads me/model and is not pinned to 'main'"
     assert (outcomes[1].outcome, outcomes[1].output, outcomes[1].revision) == ("passed", PIN.commit, PIN.commit)
+    other = "print('me/model')\nprint(dict(repo='other/data', revision='main'))"
+    (outcome,) = run(tmp_path, block(other), pin=PIN)
+    assert (outcome.outcome, outcome.revision) == ("failed", "main") and "is not pinned" in outcome.why

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
@@ -20,6 +21,10 @@ from hubkit.evals.figures import decimals
 
 class CardError(HubkitError):
     """A template tried to print something that it may not print. A mistake in the template, never in a recipe."""
+
+
+RENDERING: ContextVar[bool] = ContextVar("rendering", default=False)
+"""Whether a template is being rendered, where nothing of a :class:`Measured` may be shown."""
 
 
 class Measured:
@@ -34,13 +39,21 @@ class Measured:
         self.pointer = pointer
 
     def __repr__(self) -> str:
+        if RENDERING.get():
+            raise bare(self)
         return f"<number at {self.step}/{self.file}#{self.pointer}>"
 
     def __str__(self) -> NoReturn:
-        raise CardError(f"{self!r} was printed without the filter `measured`")
+        raise bare(self)
 
     def __format__(self, spec: str) -> NoReturn:
-        raise CardError(f"{self!r} was printed without the filter `measured`")
+        raise bare(self)
+
+
+def bare(number: Measured) -> CardError:
+    """What is said of a number that a template prints by itself."""
+    place = f"{number.step}/{number.file}#{number.pointer}"
+    return CardError(f"<number at {place}> was printed without the filter `measured`")
 
 
 def value_of(number: Measured) -> int | float:

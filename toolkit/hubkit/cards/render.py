@@ -25,7 +25,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hubkit.cards import escape
 from hubkit.cards.edits import settled
-from hubkit.cards.measured import FORMATS, CardError, Measured, Number, many_objects, value_of
+from hubkit.cards.measured import FORMATS, RENDERING, CardError, Measured, Number, bare, many_objects, value_of
 from hubkit.cards.metadata import front_matter
 from hubkit.config import Recipe
 from hubkit.errors import UsageError
@@ -41,6 +41,9 @@ TEMPLATES = {
 }
 OURS = "hubkit"
 """The folder under which a recipe's templates find ours: ``{% extends "hubkit/model.md.jinja" %}``."""
+_OF_TEMPLATES = (TemplateError, CardError, RecursionError)
+_MISTAKES = (*_OF_TEMPLATES, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
+"""What a mistake in a template raises; the first ones are raised by nothing else."""
 _MARK = re.compile("\x00([nf])([0-9]+)\x00")
 _BEGIN = re.compile(r"(<!-- hubkit:begin \S+ -->\n)\n")
 _EMPTY = re.compile(r"<!-- hubkit:begin (\S+) -->\n+<!-- hubkit:end \1 -->\n*")
@@ -62,6 +65,14 @@ class _Environment(ImmutableSandboxedEnvironment):
     def concat(parts: Iterable[str]) -> escape.Safe:
         """The pieces of a block, a macro or a template (`super()`, `caller()`): each has passed a filter already."""
         return escape.Safe("".join(parts))
+
+    def preprocess(self, source: str, name: str | None = None, filename: str | None = None) -> str:
+        """Refuse a template that holds the character of which our marks are made."""
+        source = super().preprocess(source, name, filename)
+        if "\x00" in source:
+            line = source.count("\n", 0, source.index("\x00")) + 1
+            raise TemplateSyntaxError("it holds a NUL character", line, name, filename)
+        return source
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Refuse every attribute of a :class:`Measured`, and what the sandbox refuses."""
@@ -112,7 +123,7 @@ class _Recorder:
 
     def fenced(self, text: str, language: str = "text") -> escape.Safe:
         """``text`` as a fenced block, kept apart so that nothing touches its empty lines."""
-        self.blocks.append(escape.fenced(text, language))
+        self.blocks.append(escape.fenced(_words("fenced", text), _words("fenced", language)))
         return escape.Safe(f"\x00f{len(self.blocks) - 1}\x00")
 
     def shown(self, value: Any) -> escape.Safe:
@@ -122,10 +133,11 @@ class _Recorder:
         if isinstance(value, bool) or value is None:
             return escape.cell({True: "true", False: "false", None: "none"}[value])
         if isinstance(value, Mapping):
-            return escape.Safe(", ".join(f"{escape.cell(key)} {self.shown(item)}" for key, item in value.items()))
+            said = (f"{escape.cell(_words('shown', key))} {self.shown(item)}" for key, item in value.items())
+            return escape.Safe(", ".join(said))
         if isinstance(value, list):
             return escape.Safe(", ".join(self.shown(item) for item in value))
-        return escape.cell(str(value))
+        return escape.cell(_words("shown", value))
 
     def finish(self, text: str, start: int) -> tuple[str, list[Number]]:
         """``text`` with the marks written out, and the numbers with their places (``start`` is added to each)."""
@@ -154,8 +166,33 @@ def _finalize(value: Any) -> Any:
     if isinstance(value, Undefined):
         return str(value)  # raises, naming what is undefined
     if isinstance(value, Measured):
-        raise CardError(f"{value!r} was printed without the filter `measured`")
+        raise bare(value)
     raise CardError(f"a bare {type(value).__name__} was printed: {str(value)[:80]!r}")
+
+
+def _words(name: str, value: Any) -> str:
+    """``value``, which the filter ``name`` was given, if it is text without a number's mark. CardError when not."""
+    if isinstance(value, Undefined):
+        return str(value)  # raises, naming what is undefined
+    if isinstance(value, Measured):
+        raise bare(value)
+    if not isinstance(value, str):
+        raise CardError(f"the filter `{name}` was given {type(value).__name__}, not text")
+    if "\x00" in value:
+        raise CardError(f"the filter `{name}` was given what a filter had written already; print the two side by side")
+    return value
+
+
+def _escaping(name: str) -> Callable[..., escape.Safe]:
+    function = getattr(escape, name)
+
+    def filtered(value: Any, *more: Any) -> escape.Safe:
+        if more or type(value) is not str or "\x00" in value:  # tables say many thousands of words
+            value, more = _words(name, value), tuple(_words(name, item) for item in more)
+        said: escape.Safe = function(value, *more)
+        return said
+
+    return filtered
 
 
 _RECORDER: ContextVar[_Recorder] = ContextVar("recorder")
@@ -194,7 +231,7 @@ def environment(templates: Path, own: Path | None = None) -> ImmutableSandboxedE
     )  # fmt: skip
     made.filters = {
         **{name: _recording(name) for name in recorded},
-        **{name: getattr(escape, name) for name in escaped},
+        **{name: _escaping(name) for name in escaped},
     }
     made.globals = {}
     return made
@@ -278,11 +315,11 @@ def _body(context: Mapping[str, Any], which: str, templates: Path, own: Path | N
     if which != MODEL_CARD:
         context = {**context, "pictures": dict.fromkeys(context.get("pictures", {}))}
     recorder = _Recorder()
-    token = _RECORDER.set(recorder)
+    token, shown = _RECORDER.set(recorder), RENDERING.set(True)
     try:
         body = unwrapped(environment(templates, own).get_template(TEMPLATES[which]).render(context))
-    except (TemplateError, CardError, TypeError, ValueError, KeyError, ArithmeticError) as error:
-        if own is None or (not isinstance(error, TemplateError | CardError) and not _is_own(error, own)):
+    except _MISTAKES as error:
+        if own is None or (not isinstance(error, _OF_TEMPLATES) and not _is_own(error, own)):
             raise
         line = f", line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
         raise UsageError(
@@ -291,6 +328,7 @@ def _body(context: Mapping[str, Any], which: str, templates: Path, own: Path | N
         ) from error
     finally:
         _RECORDER.reset(token)
+        RENDERING.reset(shown)
     return (body if own is None else settled(body)), recorder
 
 

@@ -37,7 +37,9 @@ def run(what: str, revision: str, trust: bool, timeout: float, memory: float | N
 
     The blocks get none of your environment and a home of their own, but limits are no sandbox: they can read your files
     and reach the network. Somebody else's need --trust: a repo outside your namespace and your organisations, and a
-    file or folder that was downloaded from a Hub. What they download goes to a temporary folder (TMPDIR says where).
+    file or folder that was downloaded from a Hub. Such blocks get no token but one of the embedded Hub that may only
+    read, so somebody else's gated repo elsewhere cannot be run this way. What blocks download goes to a temporary
+    folder (TMPDIR says where).
     Exit code 3 when a block does not pass.
 
     \b
@@ -51,7 +53,7 @@ def run(what: str, revision: str, trust: bool, timeout: float, memory: float | N
     if not local:
         repo_id(what)
     hub = connect(find_target(hub_name))
-    stranger = path_stranger(path, hub.endpoint) if local else repo_stranger(hub, what)
+    stranger = path_stranger(path, hub) if local else repo_stranger(hub, what)
     if stranger and not trust:
         raise RefusedError(
             f"{what} is not your own: {stranger}. Its blocks were not run.",

@@ -62,10 +62,12 @@ class Place:
 def place_for(hub: Hub, folder: Path, repos: Iterable[str], *, own: bool = True) -> Iterator[Place]:
     """A place whose token, if one is needed to read ``repos``, may read only where the Hub issues such tokens.
 
-    The embedded Hub's is made for this and ended afterwards; elsewhere it is the user's own token for that Hub.
+    The embedded Hub's is made for this and ended afterwards; elsewhere it is the user's own token for that Hub, which
+    may do what they may, so blocks that are not their own get none.
     """
     token, ids = None, []
-    if any(_closed(hub, repo) for repo in list(dict.fromkeys(repos))[:_ASKED]):
+    asked = [repo for repo in dict.fromkeys(repos) if not repo_id_problem(repo)][:_ASKED]
+    if (own or hub.target.embedded) and any(_closed(hub, repo) for repo in asked):
         token = hub.target.token
         if hub.target.embedded:
             before = hub.tokens(_TOKEN)
@@ -80,7 +82,7 @@ def place_for(hub: Hub, folder: Path, repos: Iterable[str], *, own: bool = True)
 
 def _closed(hub: Hub, repo: str) -> bool:
     """Whether ``repo`` is there and cannot be read without a token."""
-    if repo_id_problem(repo) or not hub.target.token:
+    if not hub.target.token:
         return False
     try:
         info = hub.ask(lambda: hub.api.model_info(repo), repo=repo)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import http.client
 import json
 import os
@@ -41,6 +42,9 @@ _LINES = 40
 _WIDTH = 500
 _GRACE = 30.0
 """Seconds beyond a block's own limit after which the process that runs it is taken for dead."""
+_SET_CHILD_SUBREAPER, _GET_CHILD_SUBREAPER = 36, 37
+"""Of Linux's prctl(2)."""
+_TRIES = 500
 _SERVER = ("transformers.cli.serve", "transformers.cli.serving.server", "transformers.cli.transformers")
 
 
@@ -137,12 +141,20 @@ class _Run:
 
     def block(self, blocks: list[Block], index: int) -> Outcome:
         """Run one block, after those whose names it uses, and beside the server that it asks."""
-        block, pin = blocks[index], self.card.pin
+        needed = [*with_what_it_needs(blocks, index)[:-1], blocks[index]]
+        return replace(self._outcome(blocks[index], needed), revision=revision_of(self._pinned(needed)[-1][0]))
+
+    def _pinned(self, needed: Sequence[Block]) -> list[tuple[str, int]]:
+        """The sources of ``needed``, the branch exchanged for the commit, and how many there were in each."""
+        sources, pin = [part.source for part in needed], self.card.pin
+        return [pinned(text, pin, sources[:at]) if pin else (text, 0) for at, text in enumerate(sources)]
+
+    def _outcome(self, block: Block, needed: Sequence[Block]) -> Outcome:
+        pin = self.card.pin
         if block.for_notebook:
             return self._said(block, "skipped", "it has lines that only a notebook understands")
-        if pin and self.card.strict and names_repo(block.source, pin.repo) and not pinned(block.source, pin)[1]:
+        if pin and self.card.strict and names_repo(block.source, pin.repo) and not self._pinned(needed)[-1][1]:
             return self._said(block, "failed", f"it loads {pin.repo} and is not pinned to {pin.branch!r}")
-        needed = [*with_what_it_needs(blocks, index)[:-1], block]
         if not any(asks_local_server(part.source) for part in needed):
             return self._run(block, needed)
         served = next((part for part in reversed(needed) if serve_arguments(part.shell) is not None), None)
@@ -158,8 +170,7 @@ class _Run:
 
     def _run(self, block: Block, needed: Sequence[Block], url: str | None = None) -> Outcome:
         parts = []
-        for part in needed:
-            source = pinned(part.source, self.card.pin)[0] if self.card.pin else part.source
+        for part, (source, _) in zip(needed, self._pinned(needed), strict=True):
             parts.append({"source": with_server(source, url) if url else source, "line": part.line})
         with _folder(self.place.folder / "blocks") as folder:
             told = self.host.call(
@@ -186,10 +197,7 @@ class _Run:
         self, block: Block, outcome: Literal["passed", "failed", "skipped"], why: str, seconds: float = 0.0,
         output: str = "",
     ) -> Outcome:  # fmt: skip
-        revision, pin = revision_of(block.source), self.card.pin
-        if pin and revision == pin.branch:
-            revision = pin.commit
-        return Outcome(self.card.path, block.number, block.line, outcome, seconds, why, revision, output)
+        return Outcome(self.card.path, block.number, block.line, outcome, seconds, why, None, output)
 
     @contextmanager
     def _server(self, arguments: Sequence[str], log: Path) -> Iterator[tuple[str, str]]:
@@ -255,8 +263,11 @@ def _folder(parent: Path) -> Iterator[Path]:
 class _Host:
     """The process that runs the blocks, as its starter knows it."""
 
-    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
-        self._process, self._log = process, log
+    def __init__(self, process: subprocess.Popen[str], log: Path, others: set[int]) -> None:
+        self._process, self._log, self._others = process, log, others
+        self._began = 0.0
+        with contextlib.suppress(psutil.Error):
+            self._began = psutil.Process(process.pid).create_time()
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -277,8 +288,12 @@ class _Host:
         if line:
             return dict(json.loads(line))
         said = _said_in(self._log).splitlines()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)  # its output ends a little before itself
         code = self._process.poll()
         ended = "does not answer" if code is None else f"ended with status {code}"
+        if code is not None and code < 0:
+            ended = f"was ended by signal {-code}"
         raise HubkitError(
             f"The process that runs the card's blocks {ended}.{f' It said: {said[-1]}' if said else ''}",
             hint="Run the same command again; signal 9 often means that the machine ran out of memory.",
@@ -298,6 +313,50 @@ class _Host:
             self._process.wait()
         if self._process.stdout:
             self._process.stdout.close()
+        if self._process.returncode and self._began:  # it was killed, and could not end what its blocks left
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Kill the orphans of a dead process: they have become children of this one (see :func:`_adopting`).
+
+        A child that hubkit has started itself was there before, or runs in hubkit's session, which nothing that came
+        from the dead process can join.
+        """
+        for _ in range(_TRIES):
+            left = [process for process in psutil.Process().children() if self._is_orphan(process)]
+            if not left:
+                return
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            time.sleep(0.01)
+            for process in left:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(process.pid, os.WNOHANG)
+
+    def _is_orphan(self, process: psutil.Process) -> bool:
+        if process.pid in self._others:
+            return False
+        try:
+            return process.create_time() >= self._began and os.getsid(process.pid) != os.getsid(0)
+        except (OSError, psutil.Error):
+            return False
+
+
+@contextmanager
+def _adopting() -> Iterator[set[int]]:
+    """On Linux, what a descendant leaves behind becomes a child of this process. Yields the children it has before."""
+    before = {process.pid for process in psutil.Process().children()}
+    if sys.platform != "linux":
+        yield before
+        return
+    libc, was = ctypes.CDLL(None), ctypes.c_int(0)
+    libc.prctl(_GET_CHILD_SUBREAPER, ctypes.byref(was), 0, 0, 0)
+    libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield before
+    finally:
+        libc.prctl(_SET_CHILD_SUBREAPER, was.value, 0, 0, 0)
 
 
 @contextmanager
@@ -306,7 +365,7 @@ def _host(place: Place, limits: Limits) -> Iterator[_Host]:
     environment = place.environment()
     for name in ("HOME", "TMPDIR", "HF_HOME"):
         Path(environment[name]).mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as errors:
+    with _adopting() as others, log.open("wb") as errors:
         try:
             process = subprocess.Popen(
                 [sys.executable, "-P", str(forkserver.__file__)],
@@ -315,8 +374,8 @@ def _host(place: Place, limits: Limits) -> Iterator[_Host]:
             )  # fmt: skip
         except OSError as error:
             raise HubkitError(f"The card's blocks cannot be run: {error.strerror or error}.") from error
-    host = _Host(process, log)
-    try:
-        yield host
-    finally:
-        host.close()
+        host = _Host(process, log, others)
+        try:
+            yield host
+        finally:
+            host.close()
