@@ -22,6 +22,12 @@ def test_bad_branch_names_are_refused(name: str) -> None:
     assert ref_problem(name)
 
 
+@pytest.mark.parametrize("char", ["\u2028", "\u00a0", "\x85", "\ud800", "\ufeff", "\u202e"])
+@pytest.mark.fault("S10")
+def test_what_nobody_sees_is_in_no_branch_name(char: str) -> None:
+    assert ref_problem(char) and ref_problem(f"a{char}b") and ref_problem("\N{GRINNING FACE}") is None
+
+
 @pytest.mark.parametrize("name", ["main", "dpo-v0", "staging/main", "v1.0", "ünïcode"])
 def test_good_branch_names_pass(name: str) -> None:
     assert ref_problem(name) is None

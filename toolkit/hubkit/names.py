@@ -12,6 +12,7 @@ import unicodedata
 _REPO_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _REF_FORBIDDEN = re.compile(r"[\x00-\x20\x7f ~^:?*\[\\]|\.\.|@\{|//")
 _BIDI = frozenset("\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
+_UNSEEN = frozenset({"Cc", "Cs", "Cn", "Zs", "Zl", "Zp"})
 _COMMIT_ID = re.compile(r"[0-9a-fA-F]{40}")
 _DEPTH = 64
 _WINDOWS_DEVICE = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\..*)?")
@@ -32,14 +33,23 @@ def repo_id_problem(repo_id: str) -> str | None:
 
 
 def ref_problem(name: str) -> str | None:
-    """Why ``name`` cannot be a branch or a tag, or None when it can (``git check-ref-format --branch``)."""
+    """Why ``name`` cannot be a branch or a tag, or None when it can.
+
+    The rules of ``git check-ref-format --branch``, and no character that a reader cannot see: blanks of every kind,
+    what begins a line or changes the direction of writing.
+    """
     if not name:
         return "the name is empty"
-    if len(name.encode()) > 200:
+    if len(name.encode("utf-8", "surrogatepass")) > 200:
         return "the name is longer than 200 bytes"
     if found := _REF_FORBIDDEN.search(name):
         shown = "a space" if found[0] == " " else repr(found[0])
         return f"{shown} is not allowed in a branch name"
+    unseen = next(
+        (char for char in name if unicodedata.category(char) in _UNSEEN or char in _BIDI or char == "\ufeff"), None
+    )
+    if unseen is not None:
+        return f"the character U+{ord(unseen):04X} is not allowed in a branch name: nobody sees it"
     if name.startswith(("-", "/", ".")) or name.endswith(("/", ".", ".lock")) or name in {"@", "HEAD"}:
         return "a branch name does not start with '-', '/' or '.', nor end with '/', '.' or '.lock'"
     if any(part.startswith(".") or part.endswith(".lock") for part in name.split("/")):
