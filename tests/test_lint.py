@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lint_samples import FRONT, of
 
-from hubkit.lint import RULES, lint_text
+from hubkit.lint import MOST, RULES, lint_text
 from hubkit.lint.document import Document
 from hubkit.lint.scores import means, suites_of
 
@@ -40,6 +40,8 @@ HARNESS = """
         ("Average: 0.8535", 0),  # of acc alone: another rule, and no mistake
         ("Average: 0.8500", 1),
         ("**GPT4All average = 85.0**", 1),
+        ("Average score = 0.8500 ± 0.01", 1),
+        ("Average score = 0.8460 ± 0.01", 0),
         ("The average family has 2.4 children.", 0),
         ("average 0.1 of something else that goes on", 0),
     ],
@@ -120,6 +122,45 @@ def test_rows_and_columns_of_averages() -> None:
     columns += "| m | 7 | 10.0 | 20.0 | {} |\n| n | 7 | - | 20 | 20 |\n"
     assert not of(columns.format("15.0"), "average")
     assert len(of(columns.format("16.0"), "average")) == 1
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "|Model|MMLU|GSM8K|Average|tok/s|\n|-|-|-|-|-|\n|m|60.0|50.0|55.0|120|",
+        "|Model|MMLU|GSM8K|Average|Wh|\n|-|-|-|-|-|\n|m|60.0|50.0|55.0|120|",
+        "|Model|W|MMLU|GSM8K|Average|\n|-|-|-|-|-|\n|m|300|60.0|50.0|55.0|",
+        "|Model|A|B|Average|C|D|Average|\n|-|-|-|-|-|-|-|\n|m|10|20|15|30|40|35|",
+        "|Task|m|\n|-|-|\n|a|10.0|\n|b|20.0|\n|Average|15.0|\n|c|30.0|\n|d|50.0|\n|Average|40.0|",
+        "|Task|m|\n|-|-|\n|Average|15.0|\n|a|10.0|\n|b|20.0|\n|Average|40.0|\n|c|30.0|\n|d|50.0|",
+        "|Task|bf16|w4|Recovery|\n|-|-|-|-|\n|a|50.0|40.0|80.0|\n|b|10.0|9.0|90.0|\n|Average|30.0|24.5|81.7|",
+    ],
+)
+def test_averages_of_a_part_of_a_table(table: str) -> None:
+    assert not of(table, "average")
+
+
+def test_wrong_averages_of_blocks() -> None:
+    rows = "|Task|m|\n|-|-|\n|a|10.0|\n|b|20.0|\n|Average|15.0|\n|c|30.0|\n|d|50.0|\n|Average|44.0|"
+    (fault,) = of(rows, "average")
+    assert fault.line == 11 and "gives 40.0 (mean of the rows since the last average)" in fault.what
+    assert of("|Model|MMLU|GSM8K|Average|tok/s|\n|-|-|-|-|-|\n|m|60.0|50.0|58.0|120|", "average")
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        ("|Model|GPT4All|TruthfulQA|\n|-|-|-|\n|other|70.1|50.2|\n|ours|85.60|56.98|", 1),
+        ("|Model|GPT4All|TruthfulQA|\n|-|-|-|\n|other|70.1|50.2|\n|ours|84.60|56.98|", 0),
+        ("|Model|GPT4All|TruthfulQA|\n|-|-|-|\n|other|70.1|50.2|", 0),
+        ("We reach an average of 0.856 on GPT4All.", 1),
+        ("We reach an average of 0.846 on GPT4All.", 0),
+        ("The old model reached an average of 0.856 on GPT4All.", 0),
+    ],
+)
+def test_averages_of_suites_told_elsewhere(text: str, faults: int) -> None:
+    truthful = "# TruthfulQA\n\n|Task|Metric|Value|\n|-|-|-|\n|truthfulqa_mc|mc2|0.5698|\n"
+    assert len(of(f"# Summary\n\n{text}\n\n# GPT4All\n{HARNESS}\n{truthful}", "average")) == faults
 
 
 def test_headings_of_tables() -> None:
@@ -258,3 +299,43 @@ def test_any_text_is_looked_at(text: str) -> None:
     lines = text.count("\n") + len(text.splitlines()) + 1
     for fault in lint_text(text, {"README.md"}):
         assert fault.rule in RULES and 1 <= fault.line <= lines and fault.what and fault.todo
+
+
+TABLE = "|Task|Metric|Value|\n|-|-|-|\n|arc_easy|acc|0.9|\n"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<div>\n" + "<a " * 95_000,
+        "<div>\n" + "<!--" * 70_000,
+        "<div>\n" + "<a href='" * 30_000,
+        f"{TABLE}\nAverage: 0.5\n\n" * 4500,
+        f"{TABLE}\n" + "Average: 0.5\n\n" * 19_000,
+        TABLE + "|arc_easy|acc|0.9|\n" * 5000 + "\n" + "Average: 0.5\n\n" * 12_000,
+        "```\n" + "\n" * 290_000 + "```\n",
+        "|Task|x|\n|-|-|\n" + "|a|0.5|\n" * 12_000 + "|Average|0.1|\n" * 12_000,
+        "|a|Average|\n|-|-|\n|1|1(" + ")" * 280_000 + "a|\n",
+        "".join("`" * n + "\n|a|b|\n|-|-|\n" for n in range(650, 2, -1)),
+        "```python\n" + "\n".join(f"a{n}" for n in range(35_000)) + "\n```\n",
+    ],
+    ids=[
+        "tags",
+        "comments",
+        "quotes",
+        "tables",
+        "statements",
+        "rows",
+        "lines",
+        "averages",
+        "brackets",
+        "fences",
+        "names",
+    ],
+)
+def test_a_hostile_card_takes_no_longer_than_another(text: str) -> None:
+    """Each took minutes when the time went with the square of the length, or went too deep."""
+    assert len(text) <= MOST
+    for fault in lint_text(FRONT + text, {"README.md"}):
+        assert fault.rule in {"average", "undefined-name"}

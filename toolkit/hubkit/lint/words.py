@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from hubkit.lint.document import Document, Line
@@ -65,8 +66,8 @@ def _paths(document: Document) -> Iterator[Fault]:
 
 def _told(document: Document) -> Iterator[Fault]:
     """A sentence that says that scores fell, on a card that has no two scores to compare."""
-    tasks = [frozenset(metrics_of(table)) for table in document.tables]
-    twice = any(held and tasks.count(held) > 1 for held in tasks)
+    tasks = Counter(frozenset(metrics_of(table)) for table in document.tables)
+    twice = any(held and times > 1 for held, times in tasks.items())
     if twice or any(_compares(table.heads) for table in document.tables):
         return
     for text, line in _paragraphs(document):
