@@ -177,13 +177,35 @@ def test_headings_of_tables() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Scores: TBD", "| a | b |\n|---|---|\n| x | xx.xx |", "[More Information Needed]", "MMLU: ???"]
+    "text",
+    [
+        "Scores: TBD",
+        "| a | b |\n|---|---|\n| x | xx.xx |",
+        "[More Information Needed]",
+        "MMLU: ???",
+        "| a | b |\n|---|---|\n| x | ??? |",
+        "Scores: tbd",
+        "Benchmarks coming soon.",
+        *(f"| a | b |\n|---|---|\n| x | 0.5 |\n| y | {cell} |" for cell in ("XX", "*pending*", "Coming soon")),
+    ],
 )
 def test_placeholders(text: str) -> None:
     assert len(of(text, "placeholder")) == 1
 
 
-@pytest.mark.parametrize("text", ["`TBD` in code", "```\nTODO: x\n```", "It writes a TODO list for you.", "Really??"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`TBD` in code",
+        "```\nTODO: x\n```",
+        "It writes a TODO list for you.",
+        "Really??",
+        "It needs transformers 4.x.x.",
+        "Do you want another model??? Ask.",
+        "a/tbd-model",
+        "| State | Says |\n|---|---|\n| pending | it waits |",
+    ],
+)
 def test_no_placeholders(text: str) -> None:
     assert not of(text, "placeholder")
 
@@ -197,6 +219,12 @@ def test_no_placeholders(text: str) -> None:
         ("python prepare.py --out ~/data/x", False),
         ("docker run -v ~/.cache/huggingface:/root/.cache/huggingface x", False),
         ("See https://example.org/home/anna/x and /path/to/model, in /tmp/x.", False),
+        ("```python\ndrive.mount('/content/drive')\n```", False),
+        ("Saved to /content/drive/MyDrive/anna/model.", True),
+        ("It goes to /home/<username>/models.", False),
+        (r"It goes to C:\Users\YourName\models.", False),
+        ("docker run -v /mnt/models:/models x", False),
+        ("docker run -v /home/anna/models:/models x", True),
     ],
 )
 def test_local_paths(text: str, found: bool) -> None:
@@ -215,6 +243,9 @@ def test_local_paths(text: str, found: bool) -> None:
         ("Lower the temperature for better answers.", False),
         ("A reward is lower when the evaluation is stricter; training time drops.", False),
         ("At the cost of some benchmark scores it stops.", True),
+        ("This came at the expense of some benchmark results.", True),
+        ("It lowers latency on our benchmark hardware.", False),
+        ("Our benchmarks show lower latency.", False),
     ],
 )
 def test_scores_that_are_only_told_about(text: str, found: bool) -> None:
@@ -243,6 +274,12 @@ def test_links_and_pictures() -> None:
     ]
 
 
+def test_a_footnote_is_no_link() -> None:
+    text = "MMLU[^1] and [that][1]\n\n[^1]: 5-shot\n[^2]: 0-shot\n\n[1]: gone.txt\n"
+    (fault,) = of(text, "dead-link", files={"README.md"})
+    assert "'gone.txt'" in fault.what
+
+
 # --- snippets
 
 
@@ -262,6 +299,9 @@ def code(source: str) -> str:
         ("t = tok.apply_chat_template(m, add_generation_prompt=True, return_dict=False)\nmodel.generate(t)", []),
         ("t = tok.apply_chat_template(m, tokenize=False)\nprint(t)", []),
         ("t = tok.apply_chat_template(m, continue_final_message=True, return_dict=True)\nmodel.generate(**t)", []),
+        ("t = tok.apply_chat_template(m, add_generation_prompt=True)\nt = tok(text=t)\nmodel.generate(**t)", []),
+        ("t = tok.apply_chat_template(m, add_generation_prompt=True)\nt = t.to(d)\nmodel.generate(**t)",
+         ["template-result"]),
     ],
 )  # fmt: skip
 def test_chat_prompts(source: str, found: list[str]) -> None:
@@ -282,6 +322,16 @@ def test_names_and_syntax() -> None:
     found = lint_text(FRONT + text)
     assert [(fault.rule, fault.line) for fault in found] == [("undefined-name", 9), ("snippet-syntax", 13)]
     assert "'b'" in found[0].what and found[0].todo == "Define it in the block, or import it."
+
+
+@pytest.mark.parametrize("first", ["from x import *", "a = (", "!pip install x\nprint("])
+def test_names_that_an_earlier_block_may_define(first: str) -> None:
+    assert not of(f"{code(first)}\n{code('print(b)')}", "undefined-name")
+
+
+def test_names_that_notebooks_have() -> None:
+    assert not of(code("!pip install x\nim = 1\ndisplay(im)"), "undefined-name")
+    assert len(of(code("im = 1\ndisplay(im)"), "undefined-name")) == 1
 
 
 PIECES = st.sampled_from(

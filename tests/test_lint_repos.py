@@ -13,7 +13,8 @@ from lint_samples import CARDS, FRONT, ZEPHYR, folder, rules, with_base
 from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, draw, render_card
 from hubkit.chat import CHATML
 from hubkit.checkup import FolderSource, RepoSource
-from hubkit.lint import lint, lint_text
+from hubkit.errors import RefusedError
+from hubkit.lint import MOST, lint, lint_file, lint_text
 from hubkit.server.process import Running
 
 # --- the two cards of the field, in our own words
@@ -96,6 +97,11 @@ def test_front_matter() -> None:
     assert lint_text("---\na: [\n---\n")[0].rule == "front-matter"
 
 
+def test_a_bom_before_the_front_matter() -> None:
+    (fault,) = lint_text("\ufeff---\nlicense: mit\n---\n")
+    assert (fault.rule, fault.line) == ("front-matter", 1) and "A BOM stands before the front matter" in fault.what
+
+
 def test_the_kind_of_weights() -> None:
     card = "---\nlicense: mit\nbase_model_relation: {}\n---\n"
     whole, adapter = {"README.md", "config.json", "model.safetensors"}, {"README.md", "adapter_config.json"}
@@ -120,6 +126,8 @@ SHOWN = "\n```\n<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n```
         ("```\n[INST] {prompt} [/INST]\n```", ZEPHYR, ["template-differs"]),
         ("It speaks ChatML.", None, ["template-missing"]),
         ("It says nothing.", None, []),
+        ("This is a base model: it has no chat template.", None, []),
+        ("Unlike ChatML models, it has no system turn.", ZEPHYR, []),
         ("It speaks ChatML.", "{{ raise_exception('no') }}", ["template-differs"]),
         ("x", "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", ["template-differs"]),
     ],
@@ -129,7 +137,21 @@ def test_templates(tmp_path: Path, text: str, template: str | None, found: list[
     assert [fault.rule for fault in report.faults] == found, report.faults
 
 
+def test_a_gguf_file_holds_its_template(tmp_path: Path) -> None:
+    place = folder(tmp_path / "m", FRONT + "It speaks ChatML.", None, model__gguf="")
+    assert not lint(FolderSource(place)).faults
+
+
 # --- the command
+
+
+def test_a_card_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    card.write_bytes(b"\xff" * (MOST + 1))
+    done = hubkit("card", "lint", str(card), home=tmp_path / "home")
+    assert done.returncode == 3 and "too large for a card" in done.stderr
+    with pytest.raises(RefusedError, match="too large"):
+        lint_file("a" * (MOST + 1), "README.md")
 
 
 def test_the_command(hub: Running, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ class Document:
         return self.keys[key]
 
     def _line_of(self, key: str) -> int:
-        for number, line in enumerate(self.text.splitlines(), 1):
+        for number, line in enumerate(self.text.removeprefix("\ufeff").splitlines(), 1):
             if re.match(rf"[\"']?{re.escape(key)}[\"']?\s*:", line):
                 return number
             if number > 1 and line.rstrip() == "---":
