@@ -368,24 +368,13 @@ TABLE = "|Task|Metric|Value|\n|-|-|-|\n|arc_easy|acc|0.9|\n"
         "|Task|x|\n|-|-|\n" + "|a|0.5|\n" * 12_000 + "|Average|0.1|\n" * 12_000,
         "|a|Average|\n|-|-|\n|1|1(" + ")" * 280_000 + "a|\n",
         "".join("`" * n + "\n|a|b|\n|-|-|\n" for n in range(650, 2, -1)),
+        "---\nlicense: mit\n" + "".join(f"k{n}:\n" for n in range(38_000)) + "---\n",
         "```python\n" + "\n".join(f"a{n}" for n in range(35_000)) + "\n```\n",
     ],
-    ids=[
-        "tags",
-        "comments",
-        "quotes",
-        "tables",
-        "statements",
-        "rows",
-        "lines",
-        "averages",
-        "brackets",
-        "fences",
-        "names",
-    ],
+    ids=lambda text: text[:12].strip(),
 )
 def test_a_hostile_card_takes_no_longer_than_another(text: str) -> None:
     """Each took minutes when the time went with the square of the length, or went too deep."""
     assert len(text) <= MOST
-    for fault in lint_text(FRONT + text, {"README.md"}):
+    for fault in lint_text(text if text.startswith("---") else FRONT + text, {"README.md"}):
         assert fault.rule in {"average", "undefined-name"}
