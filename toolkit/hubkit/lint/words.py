@@ -21,8 +21,8 @@ _EMPTY = re.compile(r"\W*(?:XX+|pending|coming soon)\W*", re.IGNORECASE)
 _FIGURES = re.compile(r"\W*\d+(?:\.\d+)?\s*(?:%|±.*)?\W*")
 _GENERIC = re.compile(
     r"(?<![\w.])(?:~|/(?:usr|opt|var|tmp|etc|dev))/\S*|(?:/root|/home/\w+)/\.cache/\S*|/path/to/\S*"
-    r"|/(?:home|Users)/(?:[<{$\[%]|(?i:user|you|username|your[-_]?\w*)\b)\S*"
-    r"|[A-Za-z]:\\+Users\\+(?:[<{$\[%]|(?i:user|you|username|your[-_]?\w*)\b)\S*"
+    r"|/(?:home|Users)/(?:[<{$\[%]|(?i:user|you|username|your(?:[-_]\w+|name|user\w*)?)\b)\S*"
+    r"|[A-Za-z]:\\+Users\\+(?:[<{$\[%]|(?i:user|you|username|your(?:[-_]\w+|name|user\w*)?)\b)\S*"
     r"|(?<![\w/])/content/(?!drive/My ?Drive/\w)[^\s\"']*"
     r"|(?:-v|--volume)[ =][\"']?/(?:mnt|media|srv|storage|workspace)/\S*"
 )
@@ -61,7 +61,8 @@ def _placeholders(document: Document) -> Iterator[Fault]:
         if found and line.line not in seen:
             seen.add(line.line)
             yield Fault(
-                "placeholder", document.path, line.line, f"{found[0].strip()!r} stands for something still to come.",
+                "placeholder", document.path, line.line,
+                f"{found[0].strip(' :=')!r} stands for something still to come.",
                 "Write what was measured, or leave the row out until it is.",
             )  # fmt: skip
     for line in _to_be_filled(document):
