@@ -194,8 +194,14 @@ class _Once:
         """The mapping; a ConstructorError when a key stands twice."""
         loader: Any = super()
         keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+        seen: set[Any] = set()
         for place, key in enumerate(keys):
-            if key in keys[:place]:
+            try:
+                twice = key in seen
+            except TypeError:  # no key can be that, as the loader says itself
+                continue
+            seen.add(key)
+            if twice:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", node.value[place][0].start_mark
                 )

@@ -13,7 +13,7 @@ from hubkit.checkup import FolderSource, RepoSource
 from hubkit.cli.common import find_target, hub_option, output_of, repo_id, speaks
 from hubkit.errors import HubkitError, UsageError
 from hubkit.hub import Hub, connect
-from hubkit.lint import Report, lint_file
+from hubkit.lint import Report, lint_file, refuse_large
 from hubkit.lint import lint as look
 
 
@@ -44,6 +44,7 @@ def _looked_at(what: str, revision: str, hub_name: str | None) -> Report:
         return look(FolderSource(path, hub), hub)
     if path.is_file():
         try:
+            refuse_large(path.name, path.stat().st_size)
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{what} cannot be read: {error}.", hint="A card is a text file in UTF-8.") from error

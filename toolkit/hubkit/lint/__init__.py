@@ -25,7 +25,7 @@ __all__ = ["CARDS", "RULES", "Fault", "Report", "lint", "lint_text"]
 
 CARDS = ("README.md", "adapter/README.md")
 """Where the cards of a folder or a repo lie."""
-MOST = 2_000_000
+MOST = 300_000
 """Bytes of a card above which it is not looked at: a parser of Markdown can be kept busy for long."""
 
 
@@ -66,8 +66,7 @@ def lint(source: Source, hub: Hub | None = None) -> Report:
         faults.append(Fault("no-card", "README.md", 1, "There is no card.", "Write README.md."))
     for path in CARDS:
         if path in files:
-            if files[path] > MOST:
-                raise RefusedError(f"{path} is too large for a card ({files[path]:,} bytes).")
+            refuse_large(path, files[path])
             document = Document.of(source.read(path).decode("utf-8", "replace"), path)
             faults += _in_text(document, files)
             faults += template.find(document, source)
@@ -75,11 +74,16 @@ def lint(source: Source, hub: Hub | None = None) -> Report:
     return Report(source.name, tuple(_ordered(faults)), tuple(dict.fromkeys(unchecked)))
 
 
+def refuse_large(name: str, size: int) -> None:
+    """RefusedError when a card of ``size`` bytes is too large to be one; before it is read, where that can be."""
+    if size > MOST:
+        raise RefusedError(f"{name} is too large for a card ({size:,} bytes).")
+
+
 def lint_file(text: str, name: str, hub: Hub | None = None) -> Report:
-    """The faults of a card that stands alone, a file called ``name``."""
+    """The faults of a card that stands alone, a file called ``name``. RefusedError for one too large to be a card."""
+    refuse_large(name, len(text))
     document = Document.of(text, name)
-    if len(text) > MOST:
-        raise RefusedError(f"{name} is too large for a card ({len(text):,} characters).")
     unchecked = ["Links, files and the chat template were not looked at: the card stands alone."]
     faults = [*_in_text(document, None), *_on_hub(document, hub, unchecked)]
     return Report(name, tuple(_ordered(faults)), tuple(unchecked))

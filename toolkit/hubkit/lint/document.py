@@ -8,18 +8,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from html.parser import HTMLParser
+from html import unescape
 from typing import Any
 
 import yaml
 from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock, reference
 from markdown_it.token import Token
 
 from hubkit.cards.metadata import read_block
 from hubkit.snippets.blocks import Block, extract, without_front_matter
 
-_RULED = re.compile(r"^\s*\|.*\|\s*\n\s*\|[-:| ]+\|", re.MULTILINE)
+_RULED = re.compile(r"^[ \t]*\|.*\|[ \t]*\n[ \t]*\|[-:| ]+\|", re.MULTILINE)
 _PIPE = re.compile(r"(?<!\\)\|")
+_TAG = re.compile(r"<[/!?]?[A-Za-z](?:[^<>\"']|\"[^\"<]*\"|'[^'<]*')*>")
+_TARGET = re.compile(r"\s(src|href)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>\"']+))", re.IGNORECASE)
+_LONGEST_TAG = 4000
+"""Characters of a tag above which it holds a picture itself, and names no file."""
 _LABEL = 80
 """Characters up to which a paragraph directly before a table is its title."""
 _CODE = frozenset(
@@ -109,13 +114,14 @@ class Document:
     links: list[Link] = field(default_factory=list)
     prose: list[Line] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
+    keys: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, text: str, path: str = "README.md") -> Document:
         """Take ``text`` apart; never fails."""
         found = cls(path, text, blocks=extract(text))
         try:
-            found.metadata = read_block(text) or {}
+            found.metadata = read_block(text.removeprefix("\ufeff")) or {}
         except (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError, LookupError):
             found.metadata = {}
         _Reader(found).read(without_front_matter(text), 0)
@@ -123,7 +129,12 @@ class Document:
 
     def line_of(self, key: str) -> int:
         """The line of a key of the front matter; 1 when it is not there."""
-        for number, line in enumerate(self.text.splitlines(), 1):
+        if key not in self.keys:
+            self.keys[key] = self._line_of(key)
+        return self.keys[key]
+
+    def _line_of(self, key: str) -> int:
+        for number, line in enumerate(self.text.removeprefix("\ufeff").splitlines(), 1):
             if re.match(rf"[\"']?{re.escape(key)}[\"']?\s*:", line):
                 return number
             if number > 1 and line.rstrip() == "---":
@@ -139,6 +150,19 @@ def words_of(token: Token) -> str:
     return " ".join("".join(parts).split())
 
 
+def _reference(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    """The definition of a link, which a footnote of GitHub's Markdown (``[^1]: 5-shot``) is not."""
+    if state.src.startswith("[^", state.bMarks[start] + state.tShift[start]):
+        return False
+    return reference(state, start, end, silent)
+
+
+def _parser() -> MarkdownIt:
+    made = MarkdownIt("commonmark").enable("table")
+    made.block.ruler.at("reference", _reference)
+    return made
+
+
 class _Reader:
     """Goes through the tokens once."""
 
@@ -148,10 +172,11 @@ class _Reader:
         self.heading = ""
         self.before = ""
         self.lines: list[str] = []
+        self.inside = False
 
     def read(self, text: str, offset: int) -> None:
         """Add what is in ``text``, the line 1 of which is the line ``offset`` + 1 of the card."""
-        tokens = MarkdownIt("commonmark").enable("table").parse(text)
+        tokens = _parser().parse(text)
         around, self.lines = self.lines, text.splitlines()
         index = 0
         while index < len(tokens):
@@ -201,14 +226,16 @@ class _Reader:
         content = token.content
         if token.info.lstrip().startswith("|"):  # the table begins where the fence does
             content, line = f"{token.info}\n{content}", line - 1
-        if language not in _CODE and _RULED.search(content):
+        if language not in _CODE and not self.inside and _RULED.search(content):
             self._inside(content, line)
 
     def _inside(self, content: str, line: int) -> None:
         """The tables of a fence, and what stands between them; no heading is in there, only a '#'."""
         fences = len(self.document.fences)
         lines = [re.sub(r"^\s*#+\s*|^\s+(?=\|)", "", item) for item in content.split("\n")]
+        self.inside = True  # once: a fence in a fence in a fence would be read as often as it is deep
         self.read("\n".join(lines), line - 1)
+        self.inside = False
         del self.document.fences[fences:]
 
     def _html(self, content: str, line: int) -> None:
@@ -248,21 +275,36 @@ def _deep(tokens: Sequence[Token]) -> Iterator[Token]:
 
 
 def _markup(content: str) -> tuple[str, list[tuple[int, str, bool]]]:
-    """The words of a piece of HTML, and its links with the line from 0 and whether it is a picture."""
+    """The words of a piece of HTML, and its links with the line from 0 and whether it is a picture.
+
+    Not by html.parser, which takes the square of the time for tags that never end. No tag is longer than here from one
+    '<' to the next, so that each character is looked at a few times at most.
+    """
+    content = _without_comments(content)
     links: list[tuple[int, str, bool]] = []
     words: list[str] = []
+    line = end = 0
+    for tag in _TAG.finditer(content):
+        words.append(content[end : tag.start()])
+        line += content.count("\n", end, tag.start())
+        name = re.match(r"<(img|a)\s", tag[0], re.IGNORECASE)
+        if name and len(tag[0]) <= _LONGEST_TAG:
+            wanted = {"img": "src", "a": "href"}[name[1].lower()]
+            found = (unescape(item[2] or item[3] or item[4] or "")
+                     for item in _TARGET.finditer(tag[0]) if item[1].lower() == wanted)  # fmt: skip
+            links += [(line, target, wanted == "src") for target in found if target]
+        line += tag[0].count("\n")
+        end = tag.end()
+    words.append(content[end:])
+    return " ".join(unescape("".join(words)).split()), links
 
-    class Parser(HTMLParser):
-        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            name = {"img": "src", "a": "href"}.get(tag)
-            for key, value in attrs:
-                if key == name and value:
-                    links.append((self.getpos()[0] - 1, value, tag == "img"))
 
-        def handle_data(self, data: str) -> None:
-            words.append(data)
-
-    parser = Parser()
-    parser.feed(content)
-    parser.close()
-    return " ".join("".join(words).split()), links
+def _without_comments(content: str) -> str:
+    """HTML with the line ends alone of its comments; one that is never closed goes to the end."""
+    kept, at = [], 0
+    while (start := content.find("<!--", at)) >= 0:
+        end = content.find("-->", start + 4)
+        stop = len(content) if end < 0 else end + 3
+        kept += [content[at:start], "\n" * content.count("\n", start, stop)]
+        at = stop
+    return "".join([*kept, content[at:]])

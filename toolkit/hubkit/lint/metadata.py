@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from hubkit.names import repo_id_problem
 _RELATIONS = ("adapter", "finetune", "merge", "quantized")
 _OWN_RULES = frozenset({"base_model", "base_model_relation"})
 _MOST = 300
+_MARKED = re.compile("\ufeff\\s*---")
 
 Lookup = Callable[[str], Mapping[str, Any] | None]
 """The metadata of a repo's card: {} when there is such a repo and its card says nothing, None when there is none."""
@@ -20,7 +22,13 @@ Lookup = Callable[[str], Mapping[str, Any] | None]
 
 def find(document: Document) -> Iterator[Fault]:
     """What the front matter shows by itself."""
-    for key, problem in refusals(document.text):
+    if _MARKED.match(document.text):
+        yield Fault(
+            "front-matter", document.path, 1,
+            "A BOM stands before the front matter, so that the Hub does not see it.",
+            "Save the file as UTF-8 without a BOM (byte order mark).",
+        )  # fmt: skip
+    for key, problem in refusals(document.text.removeprefix("\ufeff")):
         if key not in _OWN_RULES:
             said = problem if len(problem) <= _MOST else f"{problem[:_MOST]}..."
             yield Fault(

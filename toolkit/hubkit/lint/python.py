@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 
 from hubkit.lint.document import Document
@@ -11,22 +12,29 @@ from hubkit.snippets.blocks import Block
 from hubkit.snippets.names import defined, undefined
 
 _TEMPLATE = "apply_chat_template"
+_NOTEBOOK = frozenset({"display", "get_ipython"})
+"""Names that every notebook has."""
 
 
 def find(document: Document) -> Iterator[Fault]:
     """What is wrong with the Python blocks of ``document``."""
     before: set[str] = set()
+    all_known = True
+    notebook = any(block.for_notebook for block in document.blocks)
     for block in document.blocks:
         source = block.without_magic if block.for_notebook else block.source
         try:
             tree = ast.parse(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             yield _syntax(document, block, error)
+            all_known = False  # what it would have defined, nobody knows
             continue
-        for name, line in undefined(source).items():
-            if name not in before:
-                yield _undefined(document, block.line + line - 1, name, defined(source) | before)
-        before |= defined(source)
+        own = defined(source)
+        for name, line in undefined(source).items() if all_known else ():
+            if name not in before and not (notebook and name in _NOTEBOOK):
+                yield _undefined(document, block.line + line - 1, name, own, before)
+        all_known = all_known and not _imports_all(tree)
+        before |= own
         for fault_line, rule, what, todo in (*_prompts(tree), *_results(tree)):
             yield Fault(rule, document.path, block.line + fault_line - 1, what, todo)
 
@@ -40,8 +48,14 @@ def _syntax(document: Document, block: Block, error: BaseException) -> Fault:
     )  # fmt: skip
 
 
-def _undefined(document: Document, line: int, name: str, known: set[str]) -> Fault:
-    close = next((other for other in (f"{name}s", name.removesuffix("s")) if other != name and other in known), None)
+def _imports_all(tree: ast.Module) -> bool:
+    """Whether it has ``from x import *``, which defines names that nobody sees."""
+    return any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree))
+
+
+def _undefined(document: Document, line: int, name: str, own: set[str], before: set[str]) -> Fault:
+    maybe = [other for other in (f"{name}s", name.removesuffix("s")) if other != name]
+    close = next((other for other in maybe if other in own or other in before), None)
     todo = f"Write {close!r}, which is defined." if close else "Define it in the block, or import it."
     return Fault("undefined-name", document.path, line, f"The block uses {name!r}, which nothing defines.", todo)
 
@@ -75,13 +89,19 @@ def _prompts(tree: ast.Module) -> Iterator[_Found]:
 def _results(tree: ast.Module) -> Iterator[_Found]:
     """What ``apply_chat_template`` returns, a tensor or a mapping, used as the other."""
     made: dict[str, object] = {}
+    stored: Counter[str] = Counter()
     for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            stored[node.id] += 1
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            call = _inner(node.value)
-            if call is not None:
-                given = _constants(call)
+            name, value = node.targets[0].id, _unmoved(node.value)
+            if isinstance(value, ast.Name) and value.id == name:
+                stored[name] -= 1
+            elif isinstance(value, ast.Call) and _called(value) == _TEMPLATE:
+                given = _constants(value)
                 if given.get("tokenize") is not False:
-                    made[node.targets[0].id] = given.get("return_dict", "not said")
+                    made[name] = given.get("return_dict", "not said")
+    made = {name: kind for name, kind in made.items() if stored[name] == 1}  # else it may be another thing by then
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Call) and _called(node) == "generate"):
             continue
@@ -126,12 +146,10 @@ def _constants(call: ast.Call) -> dict[str, object]:
     }
 
 
-def _inner(value: ast.expr) -> ast.Call | None:
-    """The call of ``apply_chat_template`` whose result this is, moved to a device or not."""
-    while isinstance(value, ast.Call):
-        if _called(value) == _TEMPLATE:
-            return value
-        if not (isinstance(value.func, ast.Attribute) and value.func.attr in {"to", "cuda", "cpu"}):
-            return None
+def _unmoved(value: ast.expr) -> ast.expr:
+    """What ``value`` is before it is moved to a device."""
+    while isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
+        if value.func.attr not in {"to", "cuda", "cpu"}:
+            break
         value = value.func.value
-    return None
+    return value

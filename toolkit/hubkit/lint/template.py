@@ -20,6 +20,11 @@ _FAMILIES = (
     ("Alpaca", "### Instruction:", re.compile(r"\balpaca(?:'s)? (?:prompt|format|template)", re.IGNORECASE)),
 )
 _SPEAKS = re.compile(r"apply_chat_template|\bchat template|\bprompt (?:format|template)|\bchat[- ]?ml\b", re.IGNORECASE)
+_DENIES = re.compile(
+    r"\b(?:no|not|without|unlike|never|lacks?|neither|nor|instead of|rather than|is a base model)\b|n['\u2019]t\b",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _TURN = re.compile(r"<\|im_start\|>[ ]?(\w+)[ ]?\n(.*?)(<\|im_end\|>|\Z)", re.DOTALL)
 _ROLES = {"system", "user", "assistant"}
 _CODE = frozenset({"python", "py", "python3", "jinja", "json", "sh", "bash", "shell", "console", "yaml"})
@@ -33,8 +38,9 @@ def find(document: Document, source: Source) -> Iterator[Fault]:
     chats = any(name in files for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
     template, special = shipped(source)
     if template is None:
-        line = next((at for at, text in enumerate(document.text.splitlines(), 1) if _SPEAKS.search(text)), None)
-        if line is not None and (chats or "config.json" in files):
+        line = next((at for at, text in enumerate(document.text.splitlines(), 1) if _says(_SPEAKS, text)), None)
+        within = any(name.endswith(".gguf") for name in files)  # such a file holds its template itself
+        if line is not None and not within and (chats or "config.json" in files):
             yield Fault(
                 "template-missing", document.path, line,
                 "The card speaks of a prompt format, and no chat template is shipped.",
@@ -45,6 +51,11 @@ def find(document: Document, source: Source) -> Iterator[Fault]:
         yield from _differs(document, template, special)
     except RefusedError as error:
         yield Fault("template-differs", document.path, 1, error.message, "Ship a template that renders.")
+
+
+def _says(wanted: re.Pattern[str], text: str) -> bool:
+    """Whether a sentence of ``text`` speaks of it, and does not deny it."""
+    return any(wanted.search(sentence) and not _DENIES.search(sentence) for sentence in _SENTENCE.split(text))
 
 
 def shipped(source: Source) -> tuple[str | None, dict[str, str]]:
@@ -91,7 +102,7 @@ def _differs(document: Document, template: str, special: dict[str, str]) -> Iter
             fence.line for fence in document.fences
             if mark in fence.content and fence.language not in _CODE and not _turns(fence.content)
         ]  # fmt: skip
-        where += [item.line for item in document.prose if word and word.search(item.text)]
+        where += [item.line for item in document.prose if word and _says(word, item.text)]
         if where:
             yield Fault(
                 "template-differs", document.path, where[0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from hubkit.lint.document import Document, Line
@@ -11,18 +12,31 @@ from hubkit.lint.scores import metrics_of
 from hubkit.screening import places
 
 _PLACEHOLDER = re.compile(
-    r"\bT\.?B\.?[DA]\b\.?|\bTODO\b(?=\W*$|\s*:)|\bFIXME\b|\?\?\?+|\b[xX]{1,3}\.[xX]{1,4}\b|\b[xX]{2,}\s?%"
-    r"|\[More Information Needed\]|\b(?:results|scores|numbers|benchmarks) coming soon\b"
+    r"\bT\.?B\.?[DA]\b\.?|(?<![\w-])tbd(?![\w-])|\bTODO\b(?=\W*$|\s*:)|\bFIXME\b|(?:^|[:=]\s*)\?\?\?+(?=\W*$)"
+    r"|(?<![\w.])[xX]{1,3}\.[xX]{1,4}\b(?!\.\w)|\b[xX]{2,}\s?%"
+    r"|\[More Information Needed\]|\b(?i:results|scores|numbers|benchmarks)(?: are)? (?i:coming soon)\b"
 )
+_EMPTY = re.compile(r"\W*(?:XX+|pending|coming soon)\W*", re.IGNORECASE)
+"""A cell that is still to be filled, in a column of figures."""
+_FIGURES = re.compile(r"\W*\d+(?:\.\d+)?\s*(?:%|±.*)?\W*")
 _GENERIC = re.compile(
     r"(?<![\w.])(?:~|/(?:usr|opt|var|tmp|etc|dev))/\S*|(?:/root|/home/\w+)/\.cache/\S*|/path/to/\S*"
-    r"|/home/(?:user|you|username)/\S*"
+    r"|/(?:home|Users)/(?:[<{$\[%]|(?i:user|you|username|your(?:[-_]\w+|name|user\w*)?)\b)\S*"
+    r"|[A-Za-z]:\\+Users\\+(?:[<{$\[%]|(?i:user|you|username|your(?:[-_]\w+|name|user\w*)?)\b)\S*"
+    r"|(?<![\w/])/content/(?!drive/My ?Drive/\w)[^\s\"']*"
+    r"|(?:-v|--volume)[ =][\"']?/(?:mnt|media|srv|storage|workspace)/\S*"
 )
 """Places that every machine has, and those that stand for the reader's own, in the text of a card."""
+_OTHER = r"(?:\s+[\w-]+){0,2}\s+(?:latency|memory|vram|throughput|time|price|consumption|usage|footprint|temperature)\b"
+"""What else is lowered than scores."""
+_THINGS = r"\s+(?:hardware|machines?|servers?|set-?ups?|prompts?|time)\b"
+"""What a benchmark has beside scores."""
 _FELL = re.compile(
-    r"\b(?:scores?|benchmarks?)\b[^.]{0,60}?"
-    r"\b(?:lower(?:ed)?|dropp?(?:ed|s)?|fell|fall(?:en)?|decreased?|reduced|worse(?:ned)?|suffer(?:ed|s)?|regress(?:ed|es)?)\b"
-    r"|\b(?:lower(?:ed|s|ing)|reduc(?:ed|es|ing)|decreas(?:ed|es|ing)|hurts?|costs?)\b[^.]{0,40}?\b(?:scores?|benchmarks?)\b",
+    rf"\b(?:scores?|benchmarks?)\b(?!{_THINGS})[^.]{{0,60}}?"
+    r"\b(?:lower(?:ed)?|dropp?(?:ed|s)?|fell|fall(?:en)?|decreased?|reduced|worse(?:ned)?|suffer(?:ed|s)?|regress(?:ed|es)?)"
+    rf"\b(?!{_OTHER})"
+    rf"|\b(?:lower(?:ed|s|ing)|reduc(?:ed|es|ing)|decreas(?:ed|es|ing)|hurts?|costs?|expense of)\b(?!{_OTHER})"
+    rf"[^.]{{0,40}}?\b(?:scores?|benchmarks?)\b(?!{_THINGS})",
     re.IGNORECASE,
 )
 _FIGURE = re.compile(r"\d+\.\d+|\d+\s?%")
@@ -38,16 +52,36 @@ def find(document: Document) -> Iterator[Fault]:
 
 
 def _placeholders(document: Document) -> Iterator[Fault]:
-    cells = [Line(row.line, table.section, " ".join(row.cells)) for table in document.tables for row in table.rows]
+    cells = [
+        Line(row.line, table.section, cell) for table in document.tables for row in table.rows for cell in row.cells
+    ]
     seen: set[int] = set()
     for line in (*document.prose, *cells):
         found = _PLACEHOLDER.search(line.text)
         if found and line.line not in seen:
             seen.add(line.line)
             yield Fault(
-                "placeholder", document.path, line.line, f"{found[0].strip()!r} stands for something still to come.",
+                "placeholder", document.path, line.line,
+                f"{found[0].strip(' :=')!r} stands for something still to come.",
                 "Write what was measured, or leave the row out until it is.",
             )  # fmt: skip
+    for line in _to_be_filled(document):
+        if line.line not in seen:
+            seen.add(line.line)
+            yield Fault(
+                "placeholder", document.path, line.line, f"{line.text!r} stands for something still to come.",
+                "Write what was measured, or leave the row out until it is.",
+            )  # fmt: skip
+
+
+def _to_be_filled(document: Document) -> Iterator[Line]:
+    """Cells that say 'pending', in a column that has figures too."""
+    for table in document.tables:
+        columns = {at for row in table.rows for at, cell in enumerate(row.cells) if _FIGURES.fullmatch(cell)}
+        for row in table.rows:
+            for at, cell in enumerate(row.cells):
+                if at in columns and _EMPTY.fullmatch(cell):
+                    yield Line(row.line, table.section, cell)
 
 
 def _paths(document: Document) -> Iterator[Fault]:
@@ -65,8 +99,8 @@ def _paths(document: Document) -> Iterator[Fault]:
 
 def _told(document: Document) -> Iterator[Fault]:
     """A sentence that says that scores fell, on a card that has no two scores to compare."""
-    tasks = [frozenset(metrics_of(table)) for table in document.tables]
-    twice = any(held and tasks.count(held) > 1 for held in tasks)
+    tasks = Counter(frozenset(metrics_of(table)) for table in document.tables)
+    twice = any(held and times > 1 for held, times in tasks.items())
     if twice or any(_compares(table.heads) for table in document.tables):
         return
     for text, line in _paragraphs(document):
