@@ -53,6 +53,14 @@ class Released:
         return {branch.name: branch.target_commit for branch in found.branches}
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a whole checkpoint lies below ``folder``, where new ones are written and old ones removed meanwhile."""
+    try:
+        return any(folder.rglob("checkpoint-*/manifest.json"))
+    except FileNotFoundError:  # one went away between two looks
+        return False
+
+
 def stop_while_training(home: Path, stage: str, how: signal.Signals) -> int:
     """End the command by ``how`` once the training of ``stage`` has a whole checkpoint; its workers must end with it.
 
@@ -64,7 +72,7 @@ def stop_while_training(home: Path, stage: str, how: signal.Signals) -> int:
     children: list[psutil.Process] = []
     try:
         checkpoints = home / "runs" / "tiny-hermes-dpo-1" / "work" / f"train[{stage}]" / "scratch"
-        until(lambda: command.poll() is not None or any(checkpoints.rglob("checkpoint-*/manifest.json")), 400)
+        until(lambda: command.poll() is not None or has_checkpoint(checkpoints), 400)
         assert command.poll() is None, "the release ended before it had a checkpoint"
         children = until(lambda: workers_of(command.pid), 10)
         command.send_signal(how)
