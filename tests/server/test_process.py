@@ -198,3 +198,17 @@ def test_killed_during_a_transfer_it_keeps_nothing_of_it(hub: Running) -> None:
     until(lambda: not held(Folder(hub.data).serving_lock))
     process.start(hub.data, port=0)
     assert list(spool.iterdir()) == [] and list((hub.data / "lfs").rglob("*")) == []
+
+
+def test_two_hubs_that_start_together_take_two_ports() -> None:
+    from hubkit.server.__main__ import bind
+
+    first = bind("127.0.0.1", [0])
+    assert first is not None
+    with first:
+        port = first.getsockname()[1]
+        assert bind("127.0.0.1", [port]) is None
+        second = bind("127.0.0.1", [port, 0])
+        assert second is not None
+        with second:
+            assert second.getsockname()[1] != port

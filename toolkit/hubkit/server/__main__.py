@@ -20,9 +20,16 @@ from hubkit.server.database import now
 from hubkit.server.folder import Folder, claim
 from hubkit.server.process import DEFAULT_PORT, EXIT_FOLDER_IN_USE, EXIT_PORT_IN_USE
 
+_BACKLOG = 256
+"""Connections that may wait to be taken."""
+
 
 def bind(host: str, ports: Iterable[int]) -> socket.socket | None:
-    """A socket on the first of ``ports`` that is free; None when none is."""
+    """A socket that listens on the first of ``ports`` that is free; None when none is.
+
+    It listens at once: two sockets that do not may be bound to one port, and one of two Hubs that start together would
+    find it taken when it is too late to choose another. Who asks before the Hub is ready waits.
+    """
     for port in ports:
         # The protocol is named because asyncio sends small answers without delay on sockets that name it only.
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -30,6 +37,7 @@ def bind(host: str, ports: Iterable[int]) -> socket.socket | None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((host, port))
+            sock.listen(_BACKLOG)
         except OSError as error:
             sock.close()
             if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
@@ -108,7 +116,7 @@ def serve(folder: Folder, sock: socket.socket, host: str, *, faults: bool) -> No
     config = uvicorn.Config(
         build(hub, faults=faults), log_config=None, access_log=False, server_header=False, date_header=False,
         proxy_headers=False,
-        lifespan="off", ws="none", timeout_keep_alive=30, timeout_graceful_shutdown=5, backlog=256,
+        lifespan="off", ws="none", timeout_keep_alive=30, timeout_graceful_shutdown=5, backlog=_BACKLOG,
         # h11 bounds the size of a request's head; both come with uvicorn itself
         http=PatientProtocol, loop="asyncio", limit_concurrency=connections_allowed(),
     )  # fmt: skip
@@ -117,7 +125,6 @@ def serve(folder: Folder, sock: socket.socket, host: str, *, faults: bool) -> No
     write_json(folder.state, state)
     logging.info("serving %s", json.dumps(state))
     try:
-        sock.listen(config.backlog)  # apps that start now may ask at once
         hub.spaces.start(state["url"])
         Server(config, hub.spaces.end_soon).run(sockets=[sock])
     finally:
