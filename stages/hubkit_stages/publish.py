@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hubkit import __version__, proposing, publishing, signing
-from hubkit.bundle import CARDS, GENERATED, MANIFEST_PATH, SIGNATURE_PATH, Bundle, Provenance, build
+from hubkit.bundle import CARDS, GENERATED, SIGNATURE_PATH, Bundle, Provenance, build
 from hubkit.cards import Kept, keep_edits, validate
 from hubkit.config import MAIN, STAGING
 from hubkit.diff import Entry, Tree, compare, short_list, tree_of
@@ -76,10 +76,10 @@ def check(ctx: Context) -> Iterable[Finding]:
     branch = ctx.variant_name or MAIN
     if head := hub.head(repo, branch):
         tree = hub.tree(repo, head)
-        ours = Provenance.parse(hub.read_file(repo, MANIFEST_PATH, head) if MANIFEST_PATH in tree else None)
-        yield from _foreign(repo, branch, tree, ours)
+        yield from _foreign(repo, branch, tree, publishing.provenance_at(hub, repo, head, tree))
+        overwrites = _overwrites(ctx)
         for path, before, now in _on_branch(hub, repo, head, tree):
-            if now is not None and not _overwrites(ctx):
+            if not overwrites:
                 yield from _edits(f"{path} of the branch {branch!r} of {repo}", before, now)
 
 
@@ -113,7 +113,7 @@ def _foreign(repo: str, branch: str, tree: Tree, ours: Provenance | None) -> Ite
         )
 
 
-def _on_branch(hub: Hub, repo: str, head: str, tree: Tree) -> Iterator[tuple[str, str | None, str | None]]:
+def _on_branch(hub: Hub, repo: str, head: str, tree: Tree) -> Iterator[tuple[str, str | None, str]]:
     """(path, text as it was generated last time or None, text as it is) of each card on the branch at ``head``."""
     for name, path in CARDS.items():
         if path not in tree:
@@ -122,20 +122,17 @@ def _on_branch(hub: Hub, repo: str, head: str, tree: Tree) -> Iterator[tuple[str
             raise ConflictError(f"{path} of {repo} has {tree[path].size:,} bytes, too many for a card.")
         now = (hub.read_file(repo, path, head) or b"").decode(errors="replace")
         before = hub.read_file(repo, f"{GENERATED}/{name}", head) if f"{GENERATED}/{name}" in tree else None
-        if before is None and MANIFEST_PATH in tree and _unchanged(hub, repo, head, path, tree[path]):
+        if before is None and _unchanged(hub, repo, head, path, tree):
             yield path, now, now
         else:
             yield path, before.decode(errors="replace") if before is not None else None, now
 
 
-def _unchanged(hub: Hub, repo: str, head: str, path: str, entry: Entry) -> bool:
+def _unchanged(hub: Hub, repo: str, head: str, path: str, tree: Tree) -> bool:
     """Whether the branch's manifest promises ``path`` as it is: a release wrote it that kept no copy of its cards."""
-    found = Provenance.parse(hub.read_file(repo, MANIFEST_PATH, head))
-    try:
-        promised = Manifest.from_json(found.content).files.get(path) if found else None
-    except (KeyError, TypeError, ValueError):
-        return False
-    return promised is not None and entry.same(Entry(promised.size, promised.sha256, promised.git))
+    found = publishing.provenance_at(hub, repo, head, tree)
+    promised = found.promised.get(path) if found else None
+    return promised is not None and tree[path].same(promised)
 
 
 def _kept(ctx: Context, hub: Hub, repo: str) -> tuple[dict[str, Kept], dict[str, str]]:
@@ -168,7 +165,8 @@ def _kept(ctx: Context, hub: Hub, repo: str) -> tuple[dict[str, Kept], dict[str,
                 hint="Bring the edit into the recipe, or on the Hub put it outside of the marked region, then run the "
                 "same command again. `hubkit release --overwrite-card` publishes over it.",
             )
-        if made.kept and (problems := [item for item in validate(made.text) if item not in validate(new)]):
+        known = validate(new) if made.kept else []
+        if made.kept and (problems := [item for item in validate(made.text) if item not in known]):
             if overwrite:
                 continue
             raise RefusedError(
@@ -348,11 +346,10 @@ def holds(ctx: Context, artifact: Artifact) -> str | None:
     if tree is None:
         return f"the staged commit {said['commit'][:12]} is not there any more"
     wanted = tree_of(Manifest.from_json(artifact.json("bundle.json")))
-    if ctx.settings.get("pull_request"):
-        tree = {path: tree[path] for path in wanted if path in tree}
-    if compare(wanted, tree):
+    proposed = bool(ctx.settings.get("pull_request"))
+    if not publishing.holds_release(tree, wanted) if proposed else compare(wanted, tree):
         return f"the staged commit {said['commit'][:12]} holds other files"
-    if ctx.settings.get("pull_request"):  # what was edited since is for the owner to see who merges
+    if proposed:  # what was edited since is for the owner to see who merges
         return None if said["pull_request"] else _no_longer_there(hub, said["repo"], said["branch"], wanted)
     branch = said["branch"].removeprefix(f"{STAGING}/")
     head = hub.head(said["repo"], branch)

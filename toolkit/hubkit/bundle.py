@@ -23,6 +23,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from hubkit.diff import Tree, tree_of
 from hubkit.errors import RefusedError
 from hubkit.files import Digests, Manifest, digests, write_atomic
 from hubkit.run import Artifact
@@ -209,6 +210,14 @@ class Provenance:
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
         return cls(content, paths | {MANIFEST_PATH, SIGNATURE_PATH})
+
+    @property
+    def promised(self) -> Tree:
+        """What each file but the manifest is to be; empty when the list cannot be read."""
+        try:
+            return tree_of(Manifest.from_json(self.content))
+        except (KeyError, TypeError, ValueError):
+            return {}
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         """Everything but the file list."""

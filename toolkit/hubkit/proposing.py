@@ -14,14 +14,13 @@ import time
 from dataclasses import dataclass
 
 from hubkit.access import DISCUSS
-from hubkit.bundle import MANIFEST_PATH, SIGNATURE_PATH, Bundle, Provenance
+from hubkit.bundle import MANIFEST_PATH, SIGNATURE_PATH, Bundle
 from hubkit.config import MAIN
 from hubkit.diff import Tree, compare, short_list, tree_of
 from hubkit.errors import ConflictError, HubkitError, RefusedError
-from hubkit.files import Manifest
 from hubkit.hub import Hub
-from hubkit.publishing import Note, additions, commit, holds_release, no_note
-from hubkit.pullcalls import PullRequest
+from hubkit.publishing import Note, additions, commit, holds_release, no_note, provenance_at
+from hubkit.pullcalls import PullRequest, pull_url
 from hubkit.uploading import upload
 from hubkit.wire import pause_before_retry
 
@@ -109,7 +108,7 @@ def _goal(hub: Hub, repo: str, variant: str, main: str | None, wanted: Tree) -> 
     if variant != MAIN or main is None:
         return Goal(wanted, frozenset())
     tree = hub.tree(repo, main)
-    before = Provenance.parse(hub.read_file(repo, MANIFEST_PATH, main) if MANIFEST_PATH in tree else None)
+    before = provenance_at(hub, repo, main, tree)
     return Goal(wanted, frozenset(tree.keys() - wanted.keys() - (before.paths if before else frozenset())))
 
 
@@ -160,8 +159,8 @@ def _bring(hub: Hub, repo: str, variant: str, opened: PullRequest, bundle: Bundl
         raise ConflictError(
             f"Somebody changed {short_list(paths)} in the pull request {opened.number} of {repo}, and this would"
             " write over it.",
-            hint=f"See {hub.pull_url(repo, opened.number)}. Bring the change into the recipe, then propose over it:"
-            " hubkit release --pr --overwrite-card.",
+            hint=f"See {pull_url(hub.endpoint, repo, opened.number)}. Bring the change into the recipe, then propose"
+            " over it: hubkit release --pr --overwrite-card.",
         )
     added = additions(bundle, goal.missing(tree))
     upload(hub, repo, opened.ref, added)
@@ -171,11 +170,8 @@ def _bring(hub: Hub, repo: str, variant: str, opened: PullRequest, bundle: Bundl
 
 def _changed_by_others(hub: Hub, repo: str, head: str, tree: Tree, goal: Goal) -> list[str]:
     """What of a pull request is not as the manifest in it promises, and would be lost on the way to ``goal``."""
-    found = Provenance.parse(hub.read_file(repo, MANIFEST_PATH, head) if MANIFEST_PATH in tree else None)
-    try:
-        promised = tree_of(Manifest.from_json(found.content)) if found else {}
-    except (KeyError, TypeError, ValueError):
-        promised = {}
+    found = provenance_at(hub, repo, head, tree)
+    promised = found.promised if found else {}
     ours = {MANIFEST_PATH, SIGNATURE_PATH}
     lost = {*goal.missing(tree), *goal.removals(tree)} - ours
     return sorted(
@@ -190,7 +186,7 @@ def standing(hub: Hub, repo: str, variant: str, number: int) -> PullRequest:
     found = hub.pull_request(repo, number)
     if not found.waits and found.status != "merged" and not _taken(hub, repo, variant, found):
         raise RefusedError(
-            f"The pull request {number} of {repo} for {variant} was closed: {hub.pull_url(repo, number)}.",
+            f"The pull request {number} of {repo} for {variant} was closed: {pull_url(hub.endpoint, repo, number)}.",
             hint="`hubkit release --fresh --pr` proposes it anew.",
         )
     return found

@@ -166,7 +166,7 @@ def verify(hub: Hub, repo: str, revision: str, manifest: Manifest, *, beside: bo
     ``beside``: files of other people may stand beside them.
     """
     wanted, tree = tree_of(manifest), hub.tree(repo, revision)
-    found = compare(wanted, {path: tree[path] for path in wanted if path in tree} if beside else tree)
+    found = compare(wanted, _part(tree, wanted) if beside else tree)
     if found:
         raise ConflictError(
             f"{repo} at {revision[:12]} does not hold what was sent: "
@@ -252,6 +252,11 @@ def edited(tree: Tree, wanted: Tree, over: Mapping[str, str]) -> list[str]:
     ]
 
 
+def provenance_at(hub: Hub, repo: str, commit: str, tree: Tree, repo_type: RepoType = "model") -> Provenance | None:
+    """What hubkit's manifest at ``commit`` says, whose ``tree`` is known; None when there is none of ours."""
+    return Provenance.parse(hub.read_file(repo, MANIFEST_PATH, commit, repo_type) if MANIFEST_PATH in tree else None)
+
+
 def refuse_if_edited(repo: str, branch: str, tree: Tree, wanted: Tree, over: Mapping[str, str]) -> None:
     """ConflictError when a card on the branch was edited since it was read (see :func:`edited`)."""
     if paths := edited(tree, wanted, over):
@@ -264,7 +269,12 @@ def refuse_if_edited(repo: str, branch: str, tree: Tree, wanted: Tree, over: Map
 
 def holds_release(tree: Tree, wanted: Tree, gone: frozenset[str] = frozenset()) -> bool:
     """Whether ``tree`` has all the files of ``wanted`` as they should be, and none of ``gone``."""
-    return not compare(wanted, {path: tree[path] for path in wanted if path in tree}) and not gone & tree.keys()
+    return not compare(wanted, _part(tree, wanted)) and not gone & tree.keys()
+
+
+def _part(tree: Tree, wanted: Tree) -> Tree:
+    """Those files of ``tree`` that ``wanted`` names."""
+    return {path: tree[path] for path in wanted if path in tree}
 
 
 @dataclass(frozen=True)
@@ -298,8 +308,7 @@ def plan(
     tree = hub.tree(repo, head, repo_type)
     foreign: tuple[str, ...] = ()
     if keep_foreign and (MANIFEST_PATH in tree or MANIFEST_PATH in wanted):
-        raw = hub.read_file(repo, MANIFEST_PATH, head, repo_type) if MANIFEST_PATH in tree else None
-        before = Provenance.parse(raw)
+        before = provenance_at(hub, repo, head, tree, repo_type)
         ours = before.paths if before else frozenset()
         places = {path[:end] for path in wanted for end, char in enumerate(path) if char == "/"}
         foreign = tuple(
@@ -380,7 +389,7 @@ def move(
     tree = hub.tree(repo, head)
     if over is not None:
         refuse_if_edited(repo, branch, tree, wanted, over)
-    before = Provenance.parse(hub.read_file(repo, MANIFEST_PATH, head) if MANIFEST_PATH in tree else None)
+    before = provenance_at(hub, repo, head, tree)
     ours = before.paths if before else frozenset()
     gone = frozenset(path for path in ours if path not in wanted and path in tree)
     foreign = tuple(sorted(tree.keys() - wanted.keys() - ours))

@@ -65,6 +65,7 @@ class PullCalls(Connection):
             repo=repo,
         )
 
-    def pull_url(self, repo: str, number: int) -> str:
-        """The page on which people decide."""
-        return f"{self.endpoint}/{repo}/discussions/{number}"
+
+def pull_url(endpoint: str, repo: str, number: int) -> str:
+    """The page on which people decide."""
+    return f"{endpoint}/{repo}/discussions/{number}"

@@ -15,6 +15,7 @@ from hubkit.errors import HubkitError
 from hubkit.files import write_atomic
 from hubkit.output import Output, StepView
 from hubkit.pipeline import Desk, Job, expand
+from hubkit.pullcalls import pull_url
 from hubkit.run import Artifact, Run, Target, open_run, release_lock
 from hubkit.spaces import page
 from hubkit.wire import reach
@@ -177,8 +178,8 @@ def outcome(desk: Desk, *, already: bool) -> Outcome:
                 average=_average(desk.finished[f"evaluate[{variant}]"]),
                 bytes=desk.finished[f"publish[{variant}]"].json("published.json")["bytes"],
                 blocks=len(desk.finished[f"snippets[{variant}]"].json("snippets.json")["blocks"]),
-                pull_request=f"{endpoint}/{desk.recipe.repo}/discussions/{moved['pull_request']}"
-                if moved.get("pull_request")
+                pull_request=pull_url(endpoint, desk.recipe.repo, number)
+                if (number := moved.get("pull_request"))
                 else None,
             )
         )

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from hubkit.checkup import FolderSource, RepoSource
-from hubkit.cli.common import find_target, hub_option, output_of, repo_id, speaks
+from hubkit.cli.common import card_repo, find_target, hub_option, output_of, speaks
 from hubkit.errors import HubkitError, UsageError
 from hubkit.hub import Hub, connect
 from hubkit.lint import Report, lint_file, refuse_large
@@ -49,10 +49,9 @@ def _looked_at(what: str, revision: str, hub_name: str | None) -> Report:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{what} cannot be read: {error}.", hint="A card is a text file in UTF-8.") from error
         return lint_file(text, path.name, _hub_if_any(hub_name))
-    if what.startswith((".", "/", "~")) or what.endswith(".md"):
-        raise UsageError(f"There is no file or folder {what}.", hint="Name a card, a folder, or a repo.")
+    repo = card_repo(what)
     hub = connect(find_target(hub_name))
-    return look(RepoSource(hub, repo_id(what), revision), hub)
+    return look(RepoSource(hub, repo, revision), hub)
 
 
 def _hub_if_any(hub_name: str | None) -> Hub | None:

@@ -11,7 +11,7 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
-from hubkit.cli.common import find_target, hub_option, output_of, repo_id, speaks
+from hubkit.cli.common import card_repo, find_target, hub_option, output_of, speaks
 from hubkit.errors import RefusedError, UsageError
 from hubkit.hub import Hub, connect
 from hubkit.output import duration, table
@@ -48,10 +48,8 @@ def run(what: str, revision: str, trust: bool, timeout: float, memory: float | N
     """
     path = Path(what)
     local = path.exists()
-    if not local and (what.startswith((".", "/", "~")) or what.endswith(".md")):
-        raise UsageError(f"There is no file or folder {what}.", hint="Name a card, a folder, or a repo.")
     if not local:
-        repo_id(what)
+        card_repo(what)
     hub = connect(find_target(hub_name))
     stranger = path_stranger(path, hub) if local else repo_stranger(hub, what)
     if stranger and not trust:

@@ -180,6 +180,13 @@ def repo_id(name: str, otherwise: str = "") -> str:
     return name
 
 
+def card_repo(what: str) -> str:
+    """``what``, which is no file or folder here, as a repo id; UsageError when it was meant for a path, or is none."""
+    if what.startswith((".", "/", "~")) or what.endswith(".md"):
+        raise UsageError(f"There is no file or folder {what}.", hint="Name a card, a folder, or a repo.")
+    return repo_id(what)
+
+
 def person_with_browser() -> bool:
     """Whether somebody sits at this terminal, on a machine that shows windows."""
     here = os.isatty(0) and os.isatty(1) and not {"CI", "SSH_CONNECTION"} & os.environ.keys()

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -35,6 +34,7 @@ from hubkit.evals.results import (
     SuiteResult,
     TaskResult,
     finite,
+    finite_text,
     upward,
     whole,
     why,
@@ -122,11 +122,8 @@ def _add(tasks: dict[str, TaskResult], said: Mapping[str, str], where: str) -> N
 
 
 def _number(text: str, column: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = finite_text(text)
+    if value is None:
         raise UsageError(
             f"{where}: {text!r} in the column {column} is not a number.", hint="Leave out unmeasured rows."
         )

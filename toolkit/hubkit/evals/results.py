@@ -184,6 +184,14 @@ def finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def finite_text(text: str) -> float | None:
+    """The number that ``text`` writes, or None when it writes no finite one."""
+    try:
+        return finite(float(text))
+    except ValueError:
+        return None
+
+
 def whole(value: Any) -> int | None:
     """``value`` as a whole number, when it is written as one of at most 15 digits."""
     text = str(value)

@@ -6,14 +6,13 @@ Metric, arrow, Value, ±, Stderr). A cell that is empty goes on with what stands
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from hubkit.errors import UsageError
-from hubkit.evals.results import upward, whole
+from hubkit.evals.results import finite_text, upward, whole
 
 _HEADS = {"task": "task", "tasks": "task", "version": "version", "filter": "filter", "n-shot": "shots"}
 _HEADS |= {"metric": "metric", "value": "value", "stderr": "stderr"}
@@ -166,11 +165,8 @@ def _groups(rows: Sequence[Row]) -> frozenset[str]:
 def _number(text: str, name: str, line: int) -> float | None:
     if text.lower() in _MISSING:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = finite_text(text)
+    if value is None:
         raise UsageError(
             f"{name}, line {line}: {text!r} is not a number.",
             hint="Write the measured value, or leave the cell empty when there is none.",
