@@ -97,9 +97,9 @@ def make_model() -> Callable[..., Any]:
 def _own_client() -> Iterator[None]:
     """Each test meets huggingface_hub as it is, not as the test before it left it."""
     yield
-    from hubkit import wire
+    from hubkit.hub import transport
 
-    wire.uninstall()
+    transport.uninstall()
 
 
 @pytest.fixture

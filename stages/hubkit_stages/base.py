@@ -14,14 +14,15 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from hubkit import chat
-from hubkit.errors import HubkitError, RefusedError
-from hubkit.files import write_atomic, write_json
-from hubkit.run import Artifact, Context, Finding
+from hubkit.core.errors import HubkitError, RefusedError
+from hubkit.core.files import write_atomic, write_json
+from hubkit.core.findings import Finding
+from hubkit.models import chat
+from hubkit.recipe.stage import Artifact, Context
 
 if TYPE_CHECKING:
-    from hubkit.hub import Hub
-    from hubkit.turn_end import TurnEnd
+    from hubkit.hub.client import Hub
+    from hubkit.models.chat.end_of_turn import TurnEnd
 
 VERSION = 3
 SHAPED_BY = ("transformers", "tokenizers")
@@ -31,7 +32,7 @@ _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 
 def check(ctx: Context) -> Iterator[Finding]:
     """Is the repo there, are its weights safetensors, does its vocabulary fit: read from small files only."""
-    from hubkit.hub import connect
+    from hubkit.hub.client import connect
 
     base = ctx.recipe.base
     if problem := chat.setting_problem(ctx.recipe.chat.template, ctx.recipe_folder):
@@ -87,9 +88,9 @@ def run(ctx: Context) -> Artifact:
     """Make ``base.json`` and the two templates."""
     from transformers import AutoConfig, AutoTokenizer
 
-    from hubkit.data.loading import card_licence
-    from hubkit.hub import connect
-    from hubkit.wire import translated
+    from hubkit.hub.client import connect
+    from hubkit.hub.transport import translated
+    from hubkit.training.data.loading import card_licence
 
     base, hub = ctx.recipe.base, connect(ctx.target)
     commit = hub.resolve(base.repo, base.revision)

@@ -23,15 +23,16 @@ from hubkit.cards import (
     placeholder,
     validate,
 )
-from hubkit.data.loading import card_licence
-from hubkit.errors import HubkitError, RefusedError
-from hubkit.files import write_atomic, write_json
-from hubkit.hub import connect
-from hubkit.run import Finding, installed
+from hubkit.core.errors import HubkitError, RefusedError
+from hubkit.core.files import write_atomic, write_json
+from hubkit.core.findings import Finding
+from hubkit.core.libraries import installed
+from hubkit.hub.client import connect
+from hubkit.training.data.loading import card_licence
 
 if TYPE_CHECKING:
     from hubkit.cards import Rendered
-    from hubkit.run import Artifact, Context
+    from hubkit.recipe.stage import Artifact, Context
 
 VERSION = 3
 SHAPED_BY = ("hubkit", "huggingface_hub", "jinja2", "matplotlib")

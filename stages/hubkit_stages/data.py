@@ -20,25 +20,26 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubkit.config import Recipe
-from hubkit.errors import HubkitError
-from hubkit.files import write_atomic, write_json
-from hubkit.run import Artifact, Context, Finding
+from hubkit.core.errors import HubkitError
+from hubkit.core.files import write_atomic, write_json
+from hubkit.core.findings import Finding
+from hubkit.recipe.models import Recipe
+from hubkit.recipe.stage import Artifact, Context
 
 if TYPE_CHECKING:
-    from hubkit.data.preparing import DataReport
+    from hubkit.training.data.preparing import DataReport
 
 VERSION = 3
 SHAPED_BY = ("datasets", "transformers", "tokenizers", "trl")
 
-_log = logging.getLogger("hubkit.data")
+_log = logging.getLogger("hubkit.training.data")
 
 
 def check(ctx: Context) -> Iterator[Finding]:
     """Are the sets there, and does a mapping fit the columns of each: reads one row of each at most."""
-    from hubkit.data import mappings
-    from hubkit.data.loading import first_columns
-    from hubkit.hub import connect
+    from hubkit.hub.client import connect
+    from hubkit.training.data import mappings
+    from hubkit.training.data.loading import first_columns
 
     hub = connect(ctx.target)
     for name, sources in ctx.recipe.data.items():
@@ -60,13 +61,13 @@ def check(ctx: Context) -> Iterator[Finding]:
 
 def run(ctx: Context) -> Artifact:
     """Make ``sets/<set>.jsonl``, ``prompts.jsonl`` and ``data.json``."""
-    from hubkit.arguments import truncation
-    from hubkit.data.loading import load
-    from hubkit.data.preparing import prepare
-    from hubkit.hub import connect
-    from hubkit.training import load_tokenizer
-    from hubkit.turn_end import TurnEnd
-    from hubkit.wire import translated
+    from hubkit.hub.client import connect
+    from hubkit.hub.transport import translated
+    from hubkit.models.chat.end_of_turn import TurnEnd
+    from hubkit.training.arguments import truncation
+    from hubkit.training.data.loading import load
+    from hubkit.training.data.preparing import prepare
+    from hubkit.training.shared import load_tokenizer
 
     base, hub = ctx.input("base").json("base.json"), connect(ctx.target)
     with translated(hub.endpoint, base["repo"], base["commit"]):
@@ -93,7 +94,7 @@ def run(ctx: Context) -> Artifact:
 
 def write(made: DataReport, folder: Path) -> None:
     """Write the rows, the held-out prompts and the report to ``folder``. A set may have any name, 'prompts' too."""
-    from hubkit.training import set_file
+    from hubkit.training.shared import set_file
 
     for name, rows in made.sets.items():
         _write(set_file(folder, name), rows)

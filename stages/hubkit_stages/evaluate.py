@@ -23,7 +23,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubkit.errors import HubkitError
+from hubkit.core.errors import HubkitError
+from hubkit.core.files import write_json
+from hubkit.core.findings import Finding
+from hubkit.core.home import hubkit_home
+from hubkit.core.libraries import installed
 from hubkit.evals.caching import FOLDER, Cache, Key, hub_data, key_of, tasks_digest
 from hubkit.evals.figures import four
 from hubkit.evals.harness import no_inventory, plain, tasks_translated, watched
@@ -31,13 +35,11 @@ from hubkit.evals.readers import lm_eval_suite
 from hubkit.evals.results import RAW_FOLDER, RESULTS_FILE, Results, Settings, Subject, SuiteResult
 from hubkit.evals.suites import Suite, harness_tasks, resolve
 from hubkit.evals.taskfiles import copy_tasks
-from hubkit.files import write_json
-from hubkit.hub import connect
-from hubkit.run import Finding, hubkit_home, installed
-from hubkit.wire import translated
+from hubkit.hub.client import connect
+from hubkit.hub.transport import translated
 
 if TYPE_CHECKING:
-    from hubkit.run import Artifact, Context, Report
+    from hubkit.recipe.stage import Artifact, Context, Report
 
 VERSION = 3
 SHAPED_BY = ("lm_eval", "torch", "transformers", "tokenizers", "datasets")

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hubkit.errors import RefusedError
-from hubkit.files import write_json
-from hubkit.run import Artifact, Context, Finding
+from hubkit.core.errors import RefusedError
+from hubkit.core.files import write_json
+from hubkit.core.findings import Finding
+from hubkit.recipe.stage import Artifact, Context
 
 VERSION = 1
 SHAPED_BY = ()

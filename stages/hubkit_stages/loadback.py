@@ -18,12 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hubkit import chat, publishing, turn_end
-from hubkit.errors import ConflictError, RefusedError
-from hubkit.files import Manifest, write_json
-from hubkit.hub import Hub, connect
-from hubkit.run import Artifact, Context, Finding
-from hubkit.wire import translated
+from hubkit.core.errors import ConflictError, RefusedError
+from hubkit.core.files import Manifest, write_json
+from hubkit.core.findings import Finding
+from hubkit.hub.client import Hub, connect
+from hubkit.hub.transport import translated
+from hubkit.models import chat
+from hubkit.models.chat import end_of_turn
+from hubkit.publishing import branches
+from hubkit.recipe.stage import Artifact, Context
 
 VERSION = 2
 SHAPED_BY = ("torch", "transformers", "peft")
@@ -58,7 +61,7 @@ def run(ctx: Context) -> Artifact:
     try:
         ctx.report("downloading every file", 0.05)
         manifest = Manifest.from_json(ctx.input("publish").json("bundle.json"))
-        publishing.verify_bytes(hub, repo, commit, manifest, cache)
+        branches.verify_bytes(hub, repo, commit, manifest, cache)
         forms, compared = _measure(ctx, hub, repo, commit, cache)
     finally:
         shutil.rmtree(cache, ignore_errors=True)
@@ -81,7 +84,7 @@ def run(ctx: Context) -> Artifact:
 
 def _measure(
     ctx: Context, hub: Hub, repo: str, commit: str, cache: Path
-) -> tuple[dict[str, turn_end.StopRate], Comparison]:
+) -> tuple[dict[str, end_of_turn.StopRate], Comparison]:
     """Both forms, one after the other in memory: their stop rates, and how well their logits agree."""
     import torch
     from peft import PeftModel
@@ -97,8 +100,8 @@ def _measure(
             dtype = getattr(torch, merge["dtype"])
             return AutoModelForCausalLM.from_pretrained(name, revision=at, dtype=dtype, **where).to(device)
 
-    def rate(model: Any, form: str, start: float) -> turn_end.StopRate:
-        return turn_end.measure(
+    def rate(model: Any, form: str, start: float) -> end_of_turn.StopRate:
+        return end_of_turn.measure(
             model,
             tokenizer,
             prompts,
@@ -110,7 +113,7 @@ def _measure(
 
     with translated(hub.endpoint, repo, commit):
         tokenizer = AutoTokenizer.from_pretrained(repo, revision=commit, cache_dir=cache)
-    end = turn_end.find(tokenizer)
+    end = end_of_turn.find(tokenizer)
     if end.id != base["turn_end"]["id"]:
         raise ConflictError(
             f"The tokenizer that came back ends a turn by {end.token!r}, not by {base['turn_end']['token']!r}.",
@@ -143,7 +146,9 @@ def _prompts(ctx: Context, most: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line][:most]
 
 
-def _conversations(tokenizer: Any, prompts: Sequence[Mapping[str, Any]], merged: turn_end.StopRate) -> list[list[int]]:
+def _conversations(
+    tokenizer: Any, prompts: Sequence[Mapping[str, Any]], merged: end_of_turn.StopRate
+) -> list[list[int]]:
     """Token ids of the first prompts, each with the merged model's own answer after it."""
     found = []
     for row, answer in list(zip(prompts, merged.answers, strict=True))[:CONVERSATIONS]:
@@ -223,7 +228,7 @@ class Comparison:
             )
 
 
-def _hold_the_gate(ctx: Context, forms: Mapping[str, turn_end.StopRate]) -> None:
+def _hold_the_gate(ctx: Context, forms: Mapping[str, end_of_turn.StopRate]) -> None:
     gate = ctx.input("gate").json("gates.json")["variants"][ctx.variant_name]
     low = [f"{name} {rate.rate:.1%}" for name, rate in forms.items() if rate.rate < gate["threshold"]]
     if gate["enforced"] and low:

@@ -15,13 +15,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from hubkit import chat, merging
-from hubkit.errors import HubkitError, RefusedError
-from hubkit.files import write_json
-from hubkit.run import Artifact, Context, Finding
-from hubkit.screening import architecture, screen
-from hubkit.tensors import INDEX
-from hubkit.turn_end import TurnEnd
+from hubkit.checks.screening import architecture, screen
+from hubkit.core.errors import HubkitError, RefusedError
+from hubkit.core.files import write_json
+from hubkit.core.findings import Finding
+from hubkit.models import chat, merging
+from hubkit.models.chat.end_of_turn import TurnEnd
+from hubkit.models.tensors import INDEX
+from hubkit.recipe.stage import Artifact, Context
 
 VERSION = 2
 SHAPED_BY = ("torch", "transformers", "tokenizers")
@@ -29,7 +30,7 @@ SHAPED_BY = ("torch", "transformers", "tokenizers")
 
 def check(ctx: Context) -> Iterator[Finding]:
     """Whether the adapters of the recipe can be merged, and whether the base's files allow it."""
-    from hubkit.hub import connect
+    from hubkit.hub.client import connect
 
     for name in ctx.recipe.chain(ctx.variant.stage):
         lora = ctx.recipe.stages[name].lora

@@ -17,13 +17,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hubkit import proposing, publishing
-from hubkit.bundle import CARDS
-from hubkit.diff import Tree, tree_of
-from hubkit.errors import ConflictError
-from hubkit.files import Manifest, write_json
-from hubkit.hub import Hub, connect
-from hubkit.run import Artifact, Context, Finding
+from hubkit.core.errors import ConflictError
+from hubkit.core.files import Manifest, write_json
+from hubkit.core.findings import Finding
+from hubkit.core.trees import Tree, tree_of
+from hubkit.hub.client import Hub, connect
+from hubkit.publishing import branches, proposals
+from hubkit.publishing.bundle import CARDS
+from hubkit.recipe.stage import Artifact, Context
 
 VERSION = 1
 SHAPED_BY: tuple[str, ...] = ()
@@ -42,7 +43,7 @@ def run(ctx: Context) -> Artifact:
     commits = {name: str(artifact.json("published.json")["commit"]) for name, artifact in staged.items()}
     proposed = bool(ctx.settings.get("pull_request"))
     for name, commit in commits.items():
-        publishing.verify(hub, repo, commit, manifests[name], beside=proposed)
+        branches.verify(hub, repo, commit, manifests[name], beside=proposed)
     if proposed:
         return _proposed(ctx, hub, repo, staged)
     for name in staged:
@@ -56,7 +57,7 @@ def run(ctx: Context) -> Artifact:
     done: dict[str, dict[str, Any]] = {}
     for index, name in enumerate(order):
         ctx.report(f"moving {name}", index / len(order))
-        move = publishing.move(
+        move = branches.move(
             hub,
             repo,
             name,
@@ -89,7 +90,7 @@ def _proposed(ctx: Context, hub: Hub, repo: str, staged: dict[str, Artifact]) ->
     for name, artifact in staged.items():
         said = artifact.json("published.json")
         number = said["pull_request"]
-        status = proposing.standing(hub, repo, name, number).status if number else "there already"
+        status = proposals.standing(hub, repo, name, number).status if number else "there already"
         words.append(f"{name}: pull request {number}, {status}" if number else f"{name}: there already")
         done[name] = {
             "commit": said["commit"],
@@ -127,14 +128,14 @@ def _refuse_if_moved(ctx: Context, hub: Hub, repo: str, branch: str, manifest: M
     if not last or head is None or head in heads:
         return
     tree = hub.tree(repo, head)
-    if tree.keys() <= {".gitattributes"} or publishing.holds_release(tree, tree_of(manifest)):
+    if tree.keys() <= {".gitattributes"} or branches.holds_release(tree, tree_of(manifest)):
         return  # a repo that was made anew, or what is to be published anyway
     for source in sources:
         held = hub.tree_if_there(repo, source)
         # Cards may have been edited: the publish step has merged them, and what it did not see is refused below.
-        if held is not None and publishing.holds_release(tree, _but_cards(held)):
+        if held is not None and branches.holds_release(tree, _but_cards(held)):
             return
-    moved = publishing.moved(repo, branch, last, head, since="since this run published it")
+    moved = branches.moved(repo, branch, last, head, since="since this run published it")
     raise ConflictError(
         moved.message,
         hint=f"Look at it (`hubkit revisions list {repo}`). `hubkit release --fresh` publishes a new run over it.",
@@ -153,7 +154,7 @@ def _over(staged: Artifact) -> dict[str, str]:
 def _refuse_if_edited(hub: Hub, repo: str, branch: str, staged: Artifact, manifest: Manifest) -> None:
     """ConflictError when a card on the branch was edited since the publish step read it: the edit would be lost."""
     if head := hub.head(repo, branch):
-        publishing.refuse_if_edited(repo, branch, hub.tree(repo, head), tree_of(manifest), _over(staged))
+        branches.refuse_if_edited(repo, branch, hub.tree(repo, head), tree_of(manifest), _over(staged))
 
 
 def _read_back(hub: Hub, repo: str, done: dict[str, dict[str, Any]], manifests: dict[str, Manifest]) -> None:
@@ -163,8 +164,8 @@ def _read_back(hub: Hub, repo: str, done: dict[str, dict[str, Any]], manifests: 
         head = heads.get(name)
         if head == said["commit"]:
             continue
-        if head is None or not publishing.holds_release(hub.tree(repo, head), tree_of(manifests[name])):
-            raise publishing.moved(repo, name, said["commit"], head, since="after it was released")
+        if head is None or not branches.holds_release(hub.tree(repo, head), tree_of(manifests[name])):
+            raise branches.moved(repo, name, said["commit"], head, since="after it was released")
 
 
 def _sweep(hub: Hub, repo: str, staged: dict[str, Artifact]) -> None:
@@ -193,7 +194,7 @@ def holds(ctx: Context, artifact: Artifact) -> str | None:
         head = heads.get(name)
         if head is None:
             return f"the branch {name!r} of {repo} is not there any more"
-        if head != moved["commit"] and not publishing.holds_release(
+        if head != moved["commit"] and not branches.holds_release(
             hub.tree(repo, head), tree_of(_manifest(staged[name]))
         ):
             return f"the branch {name!r} of {repo} moved from {moved['commit'][:12]} to {head[:12]}"

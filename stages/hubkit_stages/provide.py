@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from hubkit.errors import HubkitError, RefusedError, UsageError
-from hubkit.files import write_json
-from hubkit.run import Artifact, Context, Finding
+from hubkit.core.errors import HubkitError, RefusedError, UsageError
+from hubkit.core.files import write_json
+from hubkit.core.findings import Finding
+from hubkit.recipe.stage import Artifact, Context
 
 if TYPE_CHECKING:
-    from hubkit.hub import Hub
+    from hubkit.hub.client import Hub
 
 VERSION = 1
 SHAPED_BY = ("torch", "transformers", "tokenizers")
@@ -40,7 +41,7 @@ def run(ctx: Context) -> Artifact:
 
 def holds(ctx: Context, artifact: Artifact) -> str | None:
     """What the Hub no longer has of what was provided; None while all of it is there."""
-    from hubkit.hub import connect
+    from hubkit.hub.client import connect
 
     hub: Hub = connect(ctx.target)
     for item in artifact.json("provided.json")["repos"]:

@@ -6,7 +6,7 @@ Nobody who loads the model sees a staging branch. It begins at the repo's first 
 left alone when it holds the bundle already.
 
 A recipe that says ``pull_request`` has it proposed to the repo's owner: the commit is a pull request's then, and no
-branch is written (:mod:`hubkit.proposing`).
+branch is written (:mod:`hubkit.publishing.proposals`).
 
 What people edited on the branch's cards since the last release stays (:mod:`hubkit.cards.edits`). Where this release
 writes the same place anew, nothing is published: ``hubkit release --overwrite-card`` says that it may be lost.
@@ -25,16 +25,18 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from hubkit import __version__, proposing, publishing, signing
-from hubkit.bundle import CARDS, GENERATED, SIGNATURE_PATH, Bundle, Provenance, build
+from hubkit import __version__
 from hubkit.cards import Kept, keep_edits, validate
-from hubkit.config import MAIN, STAGING
-from hubkit.diff import Entry, Tree, compare, short_list, tree_of
-from hubkit.errors import ConflictError, HubkitError, RefusedError
-from hubkit.files import Manifest, digest_of, write_atomic, write_json
-from hubkit.hub import Hub, connect
-from hubkit.run import Artifact, Context, Finding
-from hubkit.snippets.blocks import without_front_matter
+from hubkit.cards.snippets.blocks import without_front_matter
+from hubkit.core.errors import ConflictError, HubkitError, RefusedError
+from hubkit.core.files import Manifest, digest_of, write_atomic, write_json
+from hubkit.core.findings import Finding
+from hubkit.core.trees import Entry, Tree, compare, short_list, tree_of
+from hubkit.hub.client import Hub, connect
+from hubkit.publishing import branches, proposals, signing
+from hubkit.publishing.bundle import CARDS, GENERATED, SIGNATURE_PATH, Bundle, Provenance, build
+from hubkit.recipe.models import MAIN, STAGING
+from hubkit.recipe.stage import Artifact, Context
 
 VERSION = 4
 SHAPED_BY: tuple[str, ...] = ()
@@ -49,7 +51,7 @@ def check(ctx: Context) -> Iterable[Finding]:
     hub = connect(ctx.target)
     repo: str = ctx.settings["repo"]
     if ctx.settings.get("pull_request"):
-        if problem := proposing.problem(hub, repo):
+        if problem := proposals.problem(hub, repo):
             yield Finding(
                 "error",
                 f"Cannot propose anything to {repo}: {problem}.",
@@ -76,7 +78,7 @@ def check(ctx: Context) -> Iterable[Finding]:
     branch = ctx.variant_name or MAIN
     if head := hub.head(repo, branch):
         tree = hub.tree(repo, head)
-        yield from _foreign(repo, branch, tree, publishing.provenance_at(hub, repo, head, tree))
+        yield from _foreign(repo, branch, tree, branches.provenance_at(hub, repo, head, tree))
         overwrites = _overwrites(ctx)
         for path, before, now in _on_branch(hub, repo, head, tree):
             if not overwrites:
@@ -130,7 +132,7 @@ def _on_branch(hub: Hub, repo: str, head: str, tree: Tree) -> Iterator[tuple[str
 
 def _unchanged(hub: Hub, repo: str, head: str, path: str, tree: Tree) -> bool:
     """Whether the branch's manifest promises ``path`` as it is: a release wrote it that kept no copy of its cards."""
-    found = publishing.provenance_at(hub, repo, head, tree)
+    found = branches.provenance_at(hub, repo, head, tree)
     promised = found.promised.get(path) if found else None
     return promised is not None and tree[path].same(promised)
 
@@ -211,12 +213,12 @@ def run(ctx: Context) -> Artifact:
     ctx.report(f"uploading {len(bundle.files)} files, {megabytes:,.1f} MB", 0.2)
     number = None
     if proposed:
-        proposal = proposing.propose(hub, repo, str(ctx.variant_name), bundle, overwrite=_overwrites(ctx), note=note)
+        proposal = proposals.propose(hub, repo, str(ctx.variant_name), bundle, overwrite=_overwrites(ctx), note=note)
         branch, commit, number = proposal.ref, proposal.commit, proposal.number
     else:
-        commit = publishing.stage(hub, repo, branch, bundle, title=f"Release {ctx.variant_name}", note=note)
+        commit = branches.stage(hub, repo, branch, bundle, title=f"Release {ctx.variant_name}", note=note)
     ctx.report("verifying what the Hub holds", 0.9)
-    publishing.verify(hub, repo, commit, bundle.manifest, beside=proposed)
+    branches.verify(hub, repo, commit, bundle.manifest, beside=proposed)
     note("staging-verified", branch=branch, commit=commit)
     write_json(
         ctx.out / "published.json",
@@ -347,13 +349,13 @@ def holds(ctx: Context, artifact: Artifact) -> str | None:
         return f"the staged commit {said['commit'][:12]} is not there any more"
     wanted = tree_of(Manifest.from_json(artifact.json("bundle.json")))
     proposed = bool(ctx.settings.get("pull_request"))
-    if not publishing.holds_release(tree, wanted) if proposed else compare(wanted, tree):
+    if not branches.holds_release(tree, wanted) if proposed else compare(wanted, tree):
         return f"the staged commit {said['commit'][:12]} holds other files"
     if proposed:  # what was edited since is for the owner to see who merges
         return None if said["pull_request"] else _no_longer_there(hub, said["repo"], said["branch"], wanted)
     branch = said["branch"].removeprefix(f"{STAGING}/")
     head = hub.head(said["repo"], branch)
-    if head is not None and publishing.edited(hub.tree(said["repo"], head), tree, said.get("over", {})):
+    if head is not None and branches.edited(hub.tree(said["repo"], head), tree, said.get("over", {})):
         return f"a card on the branch {branch!r} was edited since it was read"
     return None
 
@@ -361,6 +363,6 @@ def holds(ctx: Context, artifact: Artifact) -> str | None:
 def _no_longer_there(hub: Hub, repo: str, branch: str, wanted: Tree) -> str | None:
     """Why a release that its branch held already, so that nothing was proposed, is to be proposed now."""
     head = hub.head(repo, branch)
-    if head is not None and publishing.holds_release(hub.tree(repo, head), wanted):
+    if head is not None and branches.holds_release(hub.tree(repo, head), wanted):
         return None
     return f"the branch {branch!r} of {repo} does not hold the release any more"

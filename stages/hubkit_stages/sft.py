@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hubkit import arguments, training
-from hubkit.run import Artifact, Context, Finding
+from hubkit.core.findings import Finding
+from hubkit.recipe.stage import Artifact, Context
+from hubkit.training import arguments, shared
 
 VERSION = 2
 SHAPED_BY = ("torch", "transformers", "trl", "peft", "bitsandbytes")
@@ -30,6 +31,6 @@ def run(ctx: Context) -> Artifact:
     """Make ``adapter/``, ``training.json`` and ``seen/texts.json``."""
     from trl import SFTTrainer
 
-    prepared = training.prepare(ctx)
+    prepared = shared.prepare(ctx)
     trainer = SFTTrainer(args=arguments.build(ctx, "sft"), **prepared.keywords())
-    return training.finish(ctx, trainer, prepared, "sft")
+    return shared.finish(ctx, trainer, prepared, "sft")

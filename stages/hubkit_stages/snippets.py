@@ -1,8 +1,8 @@
 """Run every Python block of a variant's cards against the staged commit, before any branch is moved.
 
 The cards are those that the Hub holds, and each block is run as a reader would: by itself, in an empty folder, with
-nothing of this machine's environment (:mod:`hubkit.snippets`). The branch that a block names does not hold the release
-yet, so the literal is exchanged for the commit; a block that names the repo and no such revision would show the
+nothing of this machine's environment (:mod:`hubkit.cards.snippets`). The branch that a block names does not hold the
+release yet, so the literal is exchanged for the commit; a block that names the repo and no such revision would show the
 reader another variant than the card is about, and is refused.
 
 Makes: ``snippets.json`` {commit, blocks: [{card, block, line, outcome, seconds, why, revision, output}]}.
@@ -15,16 +15,17 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from hubkit.bundle import CARDS, GENERATED
 from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, own_templates, placeholder, render_card
-from hubkit.errors import ConflictError, HubkitError, RefusedError
-from hubkit.files import write_json
-from hubkit.hub import Hub, connect
-from hubkit.lint import lint_text
-from hubkit.run import Artifact, Context, Finding
-from hubkit.snippets import Card, Limits, Pin, Place, extract, place_for, run_cards
-from hubkit.snippets.blocks import Imports
-from hubkit.snippets.owners import repo_stranger
+from hubkit.cards.lint import lint_text
+from hubkit.cards.snippets import Card, Limits, Pin, Place, extract, place_for, run_cards
+from hubkit.cards.snippets.blocks import Imports
+from hubkit.cards.snippets.owners import repo_stranger
+from hubkit.core.errors import ConflictError, HubkitError, RefusedError
+from hubkit.core.files import write_json
+from hubkit.core.findings import Finding
+from hubkit.hub.client import Hub, connect
+from hubkit.publishing.bundle import CARDS, GENERATED
+from hubkit.recipe.stage import Artifact, Context
 
 VERSION = 1
 SHAPED_BY = ("huggingface_hub", "openai", "peft", "torch", "transformers")

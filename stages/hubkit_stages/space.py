@@ -19,16 +19,17 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from hubkit import deploying, spaces
 from hubkit.cards import space_card
-from hubkit.config import MAIN
-from hubkit.diff import tree_of
-from hubkit.errors import RemoteError, UsageError
-from hubkit.files import Manifest, write_json
-from hubkit.hub import Hub, connect
-from hubkit.output import hide
-from hubkit.publishing import holds_release
-from hubkit.run import Artifact, Context, Finding
+from hubkit.core.errors import RemoteError, UsageError
+from hubkit.core.files import Manifest, write_json
+from hubkit.core.findings import Finding
+from hubkit.core.output import hide
+from hubkit.core.trees import tree_of
+from hubkit.hub.client import Hub, connect
+from hubkit.publishing.branches import holds_release
+from hubkit.publishing.spaces import building, deployment
+from hubkit.recipe.models import MAIN
+from hubkit.recipe.stage import Artifact, Context
 
 VERSION = 1
 SHAPED_BY = ("hubkit", "gradio", "gradio_client", "transformers", "peft")
@@ -58,12 +59,12 @@ def check(ctx: Context) -> Iterable[Finding]:
                 f"The Space {repo} shows another model, {shown}.",
                 "Name a Space of its own (`space` in the recipe), or remove that one.",
             )
-    if ctx.settings["visibility"] == "private" and not ctx.target.embedded and not os.environ.get(spaces.TOKEN):
+    if ctx.settings["visibility"] == "private" and not ctx.target.embedded and not os.environ.get(building.TOKEN):
         yield Finding(
             "error",
-            f"{ctx.settings['repo']} is private, so its Space needs a token to load it, and {spaces.TOKEN} is not set.",
+            f"{ctx.settings['repo']} is private, so its Space needs a token to load it; {building.TOKEN} is not set.",
             f"Make a token at {hub.endpoint}/settings/tokens that may only read, this repo and {repo}; "
-            f"set {spaces.TOKEN} to it.",
+            f"set {building.TOKEN} to it.",
             exit_code=2,
         )
 
@@ -80,7 +81,7 @@ def run(ctx: Context) -> Artifact:
     """Deploy. RefusedError when the app does not run here, RemoteError when it does not run on the Hub."""
     hub, wanted = connect(ctx.target), ctx.settings["space"]
     repo, known = str(wanted["repo"]), facts(ctx)
-    bundle = spaces.build(known, space_card(known), ctx.out / "app")
+    bundle = building.build(known, space_card(known), ctx.out / "app")
     label = f"space {repo}"
     earlier = hub.tokens(label) if ctx.target.embedded else []
     token = _token(ctx, hub, label)
@@ -92,19 +93,19 @@ def run(ctx: Context) -> Artifact:
     def ask(url: str, where: str, share: float, reading: str | None = None) -> None:
         for index, name in enumerate(names):
             ctx.report(f"asking {name} {where}", share + 0.1 * index / len(names))
-            answer = spaces.ask(url, question, name, known.max_new_tokens, token=reading)
+            answer = building.ask(url, question, name, known.max_new_tokens, token=reading)
             answers.append({"where": where, **answer.to_json()})
 
     ctx.report("starting it on this machine", 0.05)
-    environment = spaces.environment(
+    environment = building.environment(
         ctx.target.endpoint, ctx.target.home / "hub", embedded=ctx.target.embedded, token=token
     )
-    with spaces.trial(ctx.out / "app", environment | _threads(ctx)) as app:
+    with building.trial(ctx.out / "app", environment | _threads(ctx)) as app:
         ask(app.url, "here", 0.3)
     private = ctx.settings["visibility"] == "private" and not ctx.target.embedded
     ctx.report("deploying", 0.4)
     try:
-        done = deploying.deploy(
+        done = deployment.deploy(
             hub,
             repo,
             bundle,
@@ -125,13 +126,13 @@ def run(ctx: Context) -> Artifact:
     write_json(
         ctx.out / "space.json", {"repo": repo, "commit": done.commit, "previous": done.previous, "answers": answers}
     )
-    warnings = [deploying.foreign_note(done.foreign)] if done.foreign else []
+    warnings = [deployment.foreign_note(done.foreign)] if done.foreign else []
     if not done.host:
         warnings.append(f"The Space {repo} rests on {hub.endpoint}, so it was not asked anything there.")
     return ctx.artifact(figure=f"{repo} at {done.commit[:12]}: {_told(answers[-len(names) :])}", warnings=warnings)
 
 
-def facts(ctx: Context) -> spaces.Facts:
+def facts(ctx: Context) -> building.Facts:
     """What the app is told, from what was measured and promoted."""
     base, settings = ctx.input("base").json("base.json"), ctx.settings
     moved = ctx.input("promote").json("release.json")["variants"]
@@ -140,8 +141,8 @@ def facts(ctx: Context) -> spaces.Facts:
     for name in sorted(moved, key=lambda name: name != MAIN):
         form = measured[name].json("stopping.json")["forms"]["adapter"]
         title = settings["variants"][name]["title"] or name
-        revisions.append(spaces.Revision(name, moved[name]["commit"], title, form["stopped"], form["prompts"]))
-    return spaces.Facts(
+        revisions.append(building.Revision(name, moved[name]["commit"], title, form["stopped"], form["prompts"]))
+    return building.Facts(
         title=settings["space"]["title"] or settings["card"]["title"],
         repo=settings["repo"],
         licence=settings["licence"] or base["licence"],
@@ -170,9 +171,9 @@ def _token(ctx: Context, hub: Hub, label: str) -> str | None:
     private = ctx.settings["visibility"] == "private"
     if ctx.target.embedded:
         return hub.reading_token(label) if private else None
-    token = os.environ.get(spaces.TOKEN)
+    token = os.environ.get(building.TOKEN)
     if private and not token:
-        raise UsageError(f"{spaces.TOKEN} is not set.", hint="The Space of a private repo needs a token of its own.")
+        raise UsageError(f"{building.TOKEN} is not set.", hint="The Space of a private repo needs a token of its own.")
     hide(token)
     return token
 
@@ -201,4 +202,4 @@ def holds(ctx: Context, artifact: Artifact) -> str | None:
         if head is None or not holds_release(hub.tree(repo, head, "space"), tree_of(manifest)):
             return f"the Space {repo} was changed"
     stage = hub.runtime(repo).stage
-    return None if stage in deploying.RESTING | deploying.COMING else f"the Space {repo} is {stage}"
+    return None if stage in deployment.RESTING | deployment.COMING else f"the Space {repo} is {stage}"

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from hubkit import training
-from hubkit.files import write_json
-from hubkit.run import Artifact, Context, Finding
-from hubkit.turn_end import StopRate, TurnEnd, measure
-from hubkit.wire import translated
+from hubkit.core.files import write_json
+from hubkit.core.findings import Finding
+from hubkit.hub.transport import translated
+from hubkit.models.chat.end_of_turn import StopRate, TurnEnd, measure
+from hubkit.recipe.stage import Artifact, Context
+from hubkit.training import shared
 
 VERSION = 1
 SHAPED_BY = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
@@ -82,7 +83,7 @@ def _forms(ctx: Context, base: dict[str, Any]) -> tuple[dict[str, Load], dict[st
         from peft import PeftModel
 
         with translated(ctx.target.endpoint, base["repo"], base["commit"]):
-            model = training.load_base(base["repo"], base["commit"], quantization="nf4")
+            model = shared.load_base(base["repo"], base["commit"], quantization="nf4")
         return PeftModel.from_pretrained(model, adapter), _tokenizer(ctx, base)
 
     forms: dict[str, Load] = {"merged": load_merged, "adapter": load_adapter}
@@ -131,7 +132,7 @@ def _bare(ctx: Context, base: dict[str, Any], dtype: str) -> Any:
 
 def _tokenizer(ctx: Context, base: dict[str, Any]) -> Any:
     with translated(ctx.target.endpoint, base["repo"], base["commit"]):
-        return training.load_tokenizer(base, ctx.input("base").path)
+        return shared.load_tokenizer(base, ctx.input("base").path)
 
 
 def _placed(model: Any) -> Any:

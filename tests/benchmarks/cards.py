@@ -17,13 +17,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/support"))
 
 import card_samples as samples  # noqa: E402
 
 from hubkit.cards import Evidence, cards_of, draw  # noqa: E402
-from hubkit.config import Recipe, parse_recipe  # noqa: E402
 from hubkit.evals.results import Metric, Results, SuiteResult, TaskResult  # noqa: E402
+from hubkit.recipe.models import Recipe, parse_recipe  # noqa: E402
 
 TASKS, VARIANTS, ROUNDS = 1000, 4, 7
 MORE = {"long": "stage: sft", "short": "stage: dpo, gate: report"}

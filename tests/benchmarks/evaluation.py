@@ -28,12 +28,14 @@ from typing import Any
 
 import torch
 
-from hubkit.config import load_recipe
+from hubkit.core.files import Manifest, write_json
+from hubkit.core.target import Target
 from hubkit.evals.harness import no_inventory
 from hubkit.evals.results import read_results
-from hubkit.files import Manifest, write_json
-from hubkit.run import Artifact, Context, Run, Target
-from hubkit.turn_end import TurnEnd, find, measure
+from hubkit.models.chat.end_of_turn import TurnEnd, find, measure
+from hubkit.pipeline.runs import Run
+from hubkit.recipe.models import load_recipe
+from hubkit.recipe.stage import Artifact, Context
 from hubkit_stages import evaluate
 from hubkit_stages.recipes import tiny
 from hubkit_stages.recipes.tiny import world
@@ -269,8 +271,8 @@ def report(step: dict[str, Any], rates: list[dict[str, Any]]) -> tuple[str, bool
         "",
         "## The stop rate beside asking one prompt at a time",
         "",
-        f"`hubkit.turn_end.measure` in batches of {rates[0]['batch']}, and transformers' text-generation pipeline with "
-        f"the same model in float32, greedy, at most {rates[0]['limit']} new tokens, "
+        f"`hubkit.models.chat.end_of_turn.measure` in batches of {rates[0]['batch']}, and transformers' "
+        f"text-generation pipeline with the same model in float32, greedy, at most {rates[0]['limit']} new tokens, "
         f"{len(rates[0]['timed']['measure'].wall)} turns each. Every answer had the same token ids both ways.",
     ]
     for rate in rates:

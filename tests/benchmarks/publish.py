@@ -33,15 +33,16 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/support"))
 
 import signatures  # noqa: E402
 from releases import REPO, Release, card, faults, requests  # noqa: E402
 
-from hubkit.bundle import build  # noqa: E402
-from hubkit.files import Digests  # noqa: E402
-from hubkit.merging.shards import Planned, ShardWriter, plan, write_index  # noqa: E402
-from hubkit.run import Run, Target  # noqa: E402
+from hubkit.core.files import Digests  # noqa: E402
+from hubkit.core.target import Target  # noqa: E402
+from hubkit.models.merging.shards import Planned, ShardWriter, plan, write_index  # noqa: E402
+from hubkit.pipeline.runs import Run  # noqa: E402
+from hubkit.publishing.bundle import build  # noqa: E402
 from hubkit.server import process  # noqa: E402
 from hubkit_stages import publish  # noqa: E402
 

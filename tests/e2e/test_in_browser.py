@@ -79,8 +79,8 @@ def test_a_person_stops_an_answer(released: Released, page: Any) -> None:
 
 def test_nothing_of_the_space_reaches_the_hub_as_the_user(released: Released, page: Any) -> None:
     """A person who is logged in to the Hub's pages looks at the Space; its frame tries all that a page can try."""
-    from hubkit.hub import connect
-    from hubkit.run import Target
+    from hubkit.core.target import Target
+    from hubkit.hub.client import connect
 
     token = (released.home / "hub" / "owner.token").read_text().strip()
     hub = connect(Target(released.url, released.home / "hf", token, embedded=True))

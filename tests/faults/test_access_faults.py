@@ -19,14 +19,14 @@ from access_samples import deaf, listening
 from commands import hubkit
 from releases import REPO, Release, admin, faults, heads, hub_of, manifest, requests, target_of, weights
 
-from hubkit.diff import compare, tree_of
-from hubkit.errors import HubkitError, RefusedError, RemoteError
-from hubkit.hub import connect
-from hubkit.run import Target
+from hubkit.core.errors import HubkitError, RefusedError, RemoteError
+from hubkit.core.target import Target
+from hubkit.core.trees import compare, tree_of
+from hubkit.hub.client import connect
+from hubkit.hub.transport import asked_wait, reach
+from hubkit.hub.uploads import upload
 from hubkit.server.folder import Folder
 from hubkit.server.process import Running
-from hubkit.uploading import upload
-from hubkit.wire import asked_wait, reach
 
 Record = Callable[[str, object], None]
 

@@ -13,7 +13,7 @@ import pytest
 from commands import HUBKIT, environment, until
 from releases import REPO, Release, assert_whole, faults, heads, hub_of, requests
 
-from hubkit.diff import compare
+from hubkit.core.trees import compare
 from hubkit.server.folder import Folder
 from hubkit.server.process import Running
 
@@ -23,7 +23,7 @@ CHILD = textwrap.dedent("""
     import itertools, os, signal, sys
     from pathlib import Path
     from releases import Release
-    from hubkit.run import Run
+    from hubkit.pipeline.runs import Run
     from hubkit.server.process import Running
     url, data, token, home, number, moment = sys.argv[1:]
     release = Release.on(Running(url, 0, Path(data), token), Path(home)).train(int(number))
@@ -147,19 +147,19 @@ def test_a_signal_during_an_upload(hub: Running, tmp_path: Path, which: signal.S
 NO_MANIFEST = textwrap.dedent("""
     import os, signal, sys
     from pathlib import Path
-    from hubkit import run
+    from hubkit.pipeline import runs
     from releases import Release
     from hubkit.server.process import Running
     url, data, token, home, step, moment = sys.argv[1:]
     release = Release.on(Running(url, 0, Path(data), token), Path(home)).train()
-    real = run.write_json
+    real = runs.write_json
     def die(path, value):
         if path.name == "manifest.json" and path.parent.name == step:
             if moment == "half":
                 path.with_name(".manifest.json.x.tmp").write_bytes(b'{"step": ')
             os.kill(os.getpid(), signal.SIGKILL)
         real(path, value)
-    run.write_json = die
+    runs.write_json = die
     release.publish()
     release.promote()
 """)

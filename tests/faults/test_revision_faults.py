@@ -16,10 +16,10 @@ import pytest
 from huggingface_hub import CommitOperationAdd
 from releases import faults, requests, target_of, weights, writes
 
-from hubkit import revisions
-from hubkit.diff import compare
-from hubkit.errors import ConflictError, HubkitError, RemoteError
-from hubkit.hub import Hub, connect
+from hubkit.core.errors import ConflictError, HubkitError, RemoteError
+from hubkit.core.trees import compare
+from hubkit.hub.client import Hub, connect
+from hubkit.publishing import revisions
 from hubkit.server.process import Running
 
 REPO = "hubkit/some-model"
@@ -131,15 +131,15 @@ def test_reads_that_fail_are_made_again(hub: Running, mine: Hub, act: Act) -> No
 KILLED = textwrap.dedent("""
     import os, signal, sys
     from pathlib import Path
-    from hubkit import publishing, revisions
-    from hubkit.hub import connect
-    from hubkit.run import Target
+    from hubkit.core.target import Target
+    from hubkit.hub.client import connect
+    from hubkit.publishing import branches, revisions
     url, token, home, act, moment = sys.argv[1:]
     hub = connect(Target(url, Path(home), token, embedded=True))
     def die(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)
     if moment == "before":
-        publishing.commit = die
+        branches.commit = die
     else:
         send = hub.api.create_commit
         def sent(*args, **options):

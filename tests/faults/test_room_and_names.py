@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from releases import REPO, Release, assert_whole, hub_of, target_of
 from samples import RECIPE_TEXT
 
-from hubkit import revisions
-from hubkit.config import parse_recipe
-from hubkit.errors import HubkitError, UsageError
-from hubkit.hub import connect
+from hubkit.core.errors import HubkitError, UsageError
+from hubkit.hub.client import connect
+from hubkit.publishing import revisions
+from hubkit.recipe.models import parse_recipe
 from hubkit.server.process import Running
 
 BLOCK = 4096

@@ -16,12 +16,12 @@ import pytest
 from releases import REPO, Release, faults, hub_of, requests, weights
 from signatures import key_pair
 
-from hubkit import signing
-from hubkit.bundle import SIGNATURE_PATH
-from hubkit.errors import ConflictError, RemoteError
+from hubkit.core.errors import ConflictError, RemoteError
+from hubkit.publishing import signing
+from hubkit.publishing.bundle import SIGNATURE_PATH
+from hubkit.publishing.verifying import RepoSource, verify
 from hubkit.server.folder import Folder
 from hubkit.server.process import Running
-from hubkit.verifying import RepoSource, verify
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
-from hubkit.errors import ConflictError, UsageError
+from hubkit.core.errors import ConflictError, UsageError
 from hubkit.server.accounts import open_accounts
 from hubkit.server.fsck import fsck
 from hubkit.server.process import Running

@@ -18,7 +18,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.utils import httpx
 from starlette.requests import Request
 
-from hubkit.errors import ConflictError
+from hubkit.core.errors import ConflictError
 from hubkit.server import metadata, process
 from hubkit.server.app import Hub
 from hubkit.server.fsck import fsck

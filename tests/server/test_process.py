@@ -17,7 +17,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.utils import httpx
 
-from hubkit.errors import ConflictError, HubkitError, RemoteError, UsageError
+from hubkit.core.errors import ConflictError, HubkitError, RemoteError, UsageError
 from hubkit.server import process
 from hubkit.server.folder import Folder, held
 from hubkit.server.fsck import fsck

@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import httpx
 
-from hubkit.files import digests
+from hubkit.core.files import digests
 from hubkit.server.process import Running
 
 REPO = "Intel/model"

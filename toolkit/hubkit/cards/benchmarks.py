@@ -10,11 +10,11 @@ from hubkit.cards.escape import clean
 from hubkit.cards.evidence import Evidence
 from hubkit.cards.measured import wrap
 from hubkit.cards.metadata import Score
-from hubkit.config import MAIN, Recipe
 from hubkit.evals import COMPARISON_RULE, compare
 from hubkit.evals.averages import counted
 from hubkit.evals.results import RESULTS_FILE, Results
 from hubkit.evals.tables import classic_rows
+from hubkit.recipe.models import MAIN, Recipe
 
 BASE = "base"
 COMPARISONS = "comparisons.json"

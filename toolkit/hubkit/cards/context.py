@@ -11,8 +11,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from hubkit import __version__, chat
-from hubkit.bundle import MANIFEST_PATH
+from hubkit import __version__
 from hubkit.cards.benchmarks import benchmarks, scores
 from hubkit.cards.erratum import erratum
 from hubkit.cards.escape import bibtex, clean
@@ -21,9 +20,11 @@ from hubkit.cards.measured import many_objects
 from hubkit.cards.metadata import Metadata
 from hubkit.cards.pictures import pictures_of
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
-from hubkit.config import MAIN, Recipe, Training
-from hubkit.errors import HubkitError, RefusedError
-from hubkit.files import digest_of
+from hubkit.core.errors import HubkitError, RefusedError
+from hubkit.core.files import digest_of
+from hubkit.models import chat
+from hubkit.publishing.bundle import MANIFEST_PATH
+from hubkit.recipe.models import MAIN, Recipe, Training
 
 SYSTEM = "You are a helpful assistant."
 QUESTION = "What do you know about the moon?"

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from hubkit.cards.benchmarks import of_averages
 from hubkit.cards.evidence import Evidence
-from hubkit.config import Recipe
 from hubkit.evals import compare
-from hubkit.turn_end import difference
+from hubkit.models.chat.end_of_turn import difference
+from hubkit.recipe.models import Recipe
 
 _PUBLISHED = ("merged", "adapter")
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hubkit.cards.measured import wrap
-from hubkit.chat import special_tokens
 from hubkit.evals.results import RAW_FILE, RESULTS_FILE, Results, parse_results
+from hubkit.models.chat import special_tokens
 
 if TYPE_CHECKING:
-    from hubkit.run import Artifact
+    from hubkit.recipe.stage import Artifact
 
 _QUESTION_LIMIT = 400
 _LINES = 200

@@ -18,8 +18,8 @@ from hubkit.cards.escape import clean
 from hubkit.cards.evidence import Evidence
 from hubkit.cards.measured import FORMATS, Number, value_of
 from hubkit.cards.metadata import dump_plain
+from hubkit.core.names import repo_id_problem
 from hubkit.evals.results import RESULTS_FILE
-from hubkit.names import repo_id_problem
 
 FOLDER = ".eval_results"
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
 
 from hubkit.cards.escape import clean
-from hubkit.errors import HubkitError
+from hubkit.core.errors import HubkitError
 from hubkit.evals.figures import decimals
 
 

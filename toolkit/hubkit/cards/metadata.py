@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from hubkit.cards.measured import FORMATS, Measured, Number, value_of
-from hubkit.errors import RefusedError
+from hubkit.core.errors import RefusedError
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from hubkit import __version__
 from hubkit.cards.escape import clean, one_line
 from hubkit.cards.metadata import dump_block
 from hubkit.cards.render import DATASET_CARD, SPACE_CARD, Rendered, render_body
-from hubkit.config import Recipe
-from hubkit.errors import RefusedError
-from hubkit.licences import LICENCES
+from hubkit.core.errors import RefusedError
+from hubkit.core.licences import LICENCES
+from hubkit.recipe.models import Recipe
 
 if TYPE_CHECKING:
     from hubkit.cards.evidence import Evidence
-    from hubkit.spaces import Facts
+    from hubkit.publishing.spaces.building import Facts
 
 
 def space_card(facts: Facts) -> str:

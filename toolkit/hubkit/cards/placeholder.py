@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from hubkit.cards.evidence import Evidence
-from hubkit.chat import CHATML
-from hubkit.config import Recipe
 from hubkit.evals.results import Metric, Results, Settings, Subject, SuiteResult, TaskResult
+from hubkit.models.chat import CHATML
+from hubkit.recipe.models import Recipe
 
 _COMMIT = "0" * 40
 _SHARE = 0.5

@@ -27,9 +27,9 @@ from hubkit.cards import escape
 from hubkit.cards.edits import settled
 from hubkit.cards.measured import FORMATS, RENDERING, CardError, Measured, Number, bare, many_objects, value_of
 from hubkit.cards.metadata import front_matter
-from hubkit.config import Recipe
-from hubkit.errors import UsageError
-from hubkit.files import resource_dir
+from hubkit.core.errors import UsageError
+from hubkit.core.files import resource_dir
+from hubkit.recipe.models import Recipe
 
 MODEL_CARD, ADAPTER_CARD = "README.md", "adapter-README.md"
 SPACE_CARD, DATASET_CARD = "space-README.md", "dataset-README.md"

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from hubkit.cards.metadata import read_block
-from hubkit.licences import LICENCES
-from hubkit.names import repo_id_problem
+from hubkit.core.licences import LICENCES
+from hubkit.core.names import repo_id_problem
 
 _REQUIRED = (
     "license",

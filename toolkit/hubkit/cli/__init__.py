@@ -11,10 +11,10 @@ from types import FrameType
 import click
 
 from hubkit.cli.common import LazyGroup, output_of
-from hubkit.errors import HubkitError, InterruptedRun
-from hubkit.files import os_error, write_atomic
-from hubkit.output import redact
-from hubkit.run import hubkit_home
+from hubkit.core.errors import HubkitError, InterruptedRun
+from hubkit.core.files import os_error, write_atomic
+from hubkit.core.home import hubkit_home
+from hubkit.core.output import redact
 
 COMMANDS = {
     "init": "hubkit.cli.recipe:init",
@@ -52,7 +52,7 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run the command line and end the process with its exit code (see hubkit.errors)."""
+    """Run the command line and end the process with its exit code (see hubkit.core.errors)."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
         cli.main(standalone_mode=False)

@@ -18,8 +18,8 @@ from hubkit.cli.card_lint import lint
 from hubkit.cli.card_run import run
 from hubkit.cli.common import find_recipe, hub_option, last_desk, output_of, speaks
 from hubkit.cli.tables import tables_command
-from hubkit.config import MAIN
-from hubkit.errors import UsageError
+from hubkit.core.errors import UsageError
+from hubkit.recipe.models import MAIN
 
 _DRAFT = "> **Draft.** Nothing, or not everything, is measured yet: the numbers below are placeholders."
 

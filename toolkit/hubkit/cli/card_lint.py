@@ -9,12 +9,12 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
-from hubkit.checkup import FolderSource, RepoSource
+from hubkit.cards.lint import Report, lint_file, refuse_large
+from hubkit.cards.lint import lint as look
+from hubkit.checks.checkup import FolderSource, RepoSource
 from hubkit.cli.common import card_repo, find_target, hub_option, output_of, speaks
-from hubkit.errors import HubkitError, UsageError
-from hubkit.hub import Hub, connect
-from hubkit.lint import Report, lint_file, refuse_large
-from hubkit.lint import lint as look
+from hubkit.core.errors import HubkitError, UsageError
+from hubkit.hub.client import Hub, connect
 
 
 @click.command()

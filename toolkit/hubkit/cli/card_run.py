@@ -11,13 +11,13 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
+from hubkit.cards.snippets import Card, Limits, Outcome, Pin, extract, place_for, run_cards
+from hubkit.cards.snippets.owners import path_stranger, repo_stranger
+from hubkit.cards.snippets.pins import texts
 from hubkit.cli.common import card_repo, find_target, hub_option, output_of, speaks
-from hubkit.errors import RefusedError, UsageError
-from hubkit.hub import Hub, connect
-from hubkit.output import duration, table
-from hubkit.snippets import Card, Limits, Outcome, Pin, extract, place_for, run_cards
-from hubkit.snippets.owners import path_stranger, repo_stranger
-from hubkit.snippets.pins import texts
+from hubkit.core.errors import RefusedError, UsageError
+from hubkit.core.output import duration, table
+from hubkit.hub.client import Hub, connect
 
 CARDS = ("README.md", "adapter/README.md")
 """Where cards lie in a folder or a repo; the first has to be there."""

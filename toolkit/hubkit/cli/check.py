@@ -9,12 +9,12 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
-from hubkit.checkup import CheckReport, FolderSource, RepoSource
-from hubkit.checkup import check as look
+from hubkit.checks.checkup import CheckReport, FolderSource, RepoSource
+from hubkit.checks.checkup import check as look
 from hubkit.cli.common import find_target, hub_option, output_of, speaks
-from hubkit.errors import HubkitError, UsageError
-from hubkit.hub import connect
-from hubkit.output import megabytes, table
+from hubkit.core.errors import HubkitError, UsageError
+from hubkit.core.output import megabytes, table
+from hubkit.hub.client import connect
 
 _MARKS = {"error": "red", "warning": "yellow", "note": "dim"}
 

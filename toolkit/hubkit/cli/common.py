@@ -13,13 +13,15 @@ from urllib.parse import urlsplit
 
 import click
 
-from hubkit.config import RECIPE_FILE, Recipe, load_recipe
-from hubkit.errors import InterruptedRun, UsageError
-from hubkit.names import repo_id_problem
-from hubkit.output import Output, hide
-from hubkit.pipeline import Desk
-from hubkit.release import finished_desk
-from hubkit.run import DEFAULT_ENDPOINT, Run, Target, hubkit_home, last_run
+from hubkit.core.errors import InterruptedRun, UsageError
+from hubkit.core.home import hubkit_home
+from hubkit.core.names import repo_id_problem
+from hubkit.core.output import Output, hide
+from hubkit.core.target import DEFAULT_ENDPOINT, Target
+from hubkit.pipeline.runner import finished_desk
+from hubkit.pipeline.runs import Run, last_run
+from hubkit.pipeline.steps import Desk
+from hubkit.recipe.models import RECIPE_FILE, Recipe, load_recipe
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _current = Output()
@@ -201,7 +203,7 @@ def open_page(target: Target, url: str) -> str | None:
     import webbrowser
 
     if target.embedded:
-        from hubkit.hub import connect
+        from hubkit.hub.client import connect
 
         url = connect(target).page_session(url.removeprefix(target.endpoint) or "/")
     return None if webbrowser.open(url) else url

@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from hubkit.diff import Change
-from hubkit.output import megabytes, percent, printable, table
-from hubkit.revisions import Comparison
-from hubkit.revisions.documents import ABSENT, KeyChange
-from hubkit.revisions.weights import TensorChange, WeightChanges
+from hubkit.core.output import megabytes, percent, printable, table
+from hubkit.core.trees import Change
+from hubkit.publishing.revisions import Comparison
+from hubkit.publishing.revisions.documents import ABSENT, KeyChange
+from hubkit.publishing.revisions.weights import TensorChange, WeightChanges
 
 _MOST = 20
 """Lines of a kind that are shown; --json has them all."""

@@ -11,9 +11,9 @@ import click
 
 from hubkit import __version__
 from hubkit.cli.common import find_target, hub_option, output_of, speaks
-from hubkit.errors import HubkitError
-from hubkit.output import megabytes, table
-from hubkit.run import hubkit_home
+from hubkit.core.errors import HubkitError
+from hubkit.core.home import hubkit_home
+from hubkit.core.output import megabytes, table
 
 _LIBRARIES = {
     "train": ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate"),
@@ -69,7 +69,7 @@ def _hub(hub_name: str | None) -> list[tuple[str, str, str]]:
         target = find_target(hub_name, start=False)
     except HubkitError as error:
         return [("hub", error.message, error.hint or "")]
-    from hubkit.hub import connect
+    from hubkit.hub.client import connect
 
     hub = connect(target)
     try:

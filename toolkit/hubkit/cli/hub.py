@@ -9,7 +9,7 @@ import click
 from rich.text import Text
 
 from hubkit.cli.common import find_target, open_page, output_of, speaks
-from hubkit.run import hubkit_home
+from hubkit.core.home import hubkit_home
 
 
 @click.group()

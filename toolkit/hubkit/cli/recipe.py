@@ -11,12 +11,12 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from hubkit.cli.common import built_in_recipes, find_recipe, hub_option, last_desk, output_of, speaks
-from hubkit.config import RECIPE_FILE, STAGING, Recipe, recipe_schema
-from hubkit.errors import UsageError
-from hubkit.files import write_atomic, write_json
-from hubkit.names import repo_id_problem
-from hubkit.output import duration, megabytes, table
-from hubkit.pipeline import Job
+from hubkit.core.errors import UsageError
+from hubkit.core.files import write_atomic, write_json
+from hubkit.core.names import repo_id_problem
+from hubkit.core.output import duration, megabytes, table
+from hubkit.pipeline.steps import Job
+from hubkit.recipe.models import RECIPE_FILE, STAGING, Recipe, recipe_schema
 
 _SCHEMA = "hubkit.schema.json"
 

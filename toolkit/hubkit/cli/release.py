@@ -21,12 +21,12 @@ from hubkit.cli.common import (
     person_with_browser,
     speaks,
 )
-from hubkit.errors import HubkitError, UsageError
-from hubkit.output import megabytes, percent, table
-from hubkit.release import Outcome
-from hubkit.release import release as run_release
-from hubkit.run import hubkit_home
-from hubkit.trusted import signed_in
+from hubkit.core.errors import HubkitError, UsageError
+from hubkit.core.home import hubkit_home
+from hubkit.core.output import megabytes, percent, table
+from hubkit.hub.trusted_publishing import signed_in
+from hubkit.pipeline.runner import Outcome
+from hubkit.pipeline.runner import release as run_release
 
 
 @click.command()

@@ -11,13 +11,15 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from hubkit import revisions as core
 from hubkit.cli.common import ask, confirm_option, find_target, hub_option, output_of, speaks
 from hubkit.cli.comparison import shown as comparison_shown
-from hubkit.hub import Hub, RepoType, connect
-from hubkit.output import megabytes, percent, printable, table
-from hubkit.run import Target, hubkit_home, release_lock
-from hubkit.trusted import signed_in
+from hubkit.core.home import hubkit_home
+from hubkit.core.output import megabytes, percent, printable, table
+from hubkit.core.target import Target
+from hubkit.hub.client import Hub, RepoType, connect
+from hubkit.hub.trusted_publishing import signed_in
+from hubkit.pipeline.runs import release_lock
+from hubkit.publishing import revisions as core
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _force_option = click.option("--force", is_flag=True, help="Even when something speaks against it.")

@@ -10,9 +10,11 @@ import click
 from rich.text import Text
 
 from hubkit.cli.common import ask, confirm_option, output_of, speaks
-from hubkit.output import duration, megabytes, table
-from hubkit.release import figure
-from hubkit.run import Artifact, Run, find_runs, hubkit_home, named_run
+from hubkit.core.home import hubkit_home
+from hubkit.core.output import duration, megabytes, table
+from hubkit.pipeline.runner import figure
+from hubkit.pipeline.runs import Run, find_runs, named_run
+from hubkit.recipe.stage import Artifact
 
 
 @click.group()

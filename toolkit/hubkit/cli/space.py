@@ -12,7 +12,6 @@ from typing import Literal
 import click
 from rich.text import Text
 
-from hubkit import deploying, spaces
 from hubkit.cli.common import (
     ask,
     confirm_option,
@@ -24,15 +23,16 @@ from hubkit.cli.common import (
     repo_id,
     speaks,
 )
-from hubkit.errors import HubkitError, RefusedError, UsageError
-from hubkit.hub import connect
-from hubkit.output import hide, printable, table
-from hubkit.run import Target
+from hubkit.core.errors import HubkitError, RefusedError, UsageError
+from hubkit.core.output import hide, printable, table
+from hubkit.core.target import Target
+from hubkit.hub.client import connect
+from hubkit.publishing.spaces import building, deployment
 
 _timeout_option = click.option(
     "--timeout",
     type=click.FloatRange(min=1),
-    default=spaces.TIMEOUT,
+    default=building.TIMEOUT,
     show_default=True,
     help="Seconds that it may take to come up.",
 )
@@ -102,7 +102,7 @@ def run(source: str, port: int | None, trust: bool, timeout: float, hub_name: st
             folder = connect(target).snapshot(source, Path(place), "space")
         output = output_of()
         output.say("Starting; the first time it loads its models.")
-        with spaces.trial(folder, _environment(target), port=port, timeout=timeout) as app:
+        with building.trial(folder, _environment(target), port=port, timeout=timeout) as app:
             output.result({"url": app.url}, Text(app.url))
             output.say("Ctrl-C ends it.")
             try:
@@ -137,25 +137,25 @@ def deploy(
     hubkit space deploy my-space me/my-space --visibility public
     """
     repo_id(repo)
-    spaces.app_file(folder)
+    building.app_file(folder)
     target, output = find_target(hub_name), output_of()
     environment = _environment(target)
     secrets = {name: value for name, value in environment.items() if name == "HF_TOKEN"}
     with tempfile.TemporaryDirectory(prefix="hubkit-space-") as place:
-        bundle = spaces.bundle_of(folder, Path(place) / "manifest.json")
+        bundle = building.bundle_of(folder, Path(place) / "manifest.json")
         if not target.embedded:
             ask(f"Deploy {folder} to the Space {repo} ({visibility}) on {target.endpoint}?", yes=yes)
         if tries:
             output.say("Trying it on this machine.")
-            with spaces.trial(folder, environment, timeout=timeout):
+            with building.trial(folder, environment, timeout=timeout):
                 pass
         output.say(f"Deploying to {repo}.")
-        done = deploying.deploy(
+        done = deployment.deploy(
             connect(target), repo, bundle, visibility, hardware=hardware, secrets=secrets, timeout=timeout
         )
     if done.foreign:
-        output.warn(deploying.foreign_note(done.foreign))
-    page = spaces.page(target.endpoint, repo)
+        output.warn(deployment.foreign_note(done.foreign))
+    page = building.page(target.endpoint, repo)
     if not done.written:
         output.say("It held these files already; nothing was written.")
     value = {"repo": repo, "commit": done.commit, "written": done.written, "page": page, "app": done.host}
@@ -177,7 +177,7 @@ def status(repo: str, hub_name: str | None) -> None:
     runtime, host = hub.runtime(repo), hub.space_host(repo)
     value = {"repo": repo, "stage": runtime.stage, "commit": runtime.commit, "message": runtime.message, "app": host}
     rows = [(name, str(said)) for name, said in value.items() if said]
-    output_of().result({**value, "page": spaces.page(hub.endpoint, repo)}, table(("", ""), rows))
+    output_of().result({**value, "page": building.page(hub.endpoint, repo)}, table(("", ""), rows))
 
 
 @space.command()
@@ -204,6 +204,6 @@ def logs(repo: str, of_build: bool, follow: bool, hub_name: str | None) -> None:
 
 
 def _environment(target: Target) -> dict[str, str]:
-    token = os.environ.get(spaces.TOKEN)
+    token = os.environ.get(building.TOKEN)
     hide(token)
-    return spaces.environment(target.endpoint, target.home / "hub", embedded=target.embedded, token=token)
+    return building.environment(target.endpoint, target.home / "hub", embedded=target.embedded, token=token)

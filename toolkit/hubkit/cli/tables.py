@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from hubkit.cli.common import output_of, speaks
-from hubkit.errors import UsageError
+from hubkit.core.errors import UsageError
 from hubkit.evals import compare, suspicions
 from hubkit.evals.averages import Average
 from hubkit.evals.readers import Read, read_path

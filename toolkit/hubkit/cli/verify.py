@@ -9,14 +9,14 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
-from hubkit import signing
 from hubkit.cli.common import find_target, hub_option, output_of, speaks
-from hubkit.diff import short_list
-from hubkit.errors import ConflictError, UsageError
-from hubkit.hub import connect
-from hubkit.output import megabytes, printable
-from hubkit.verifying import FolderSource, Report, RepoSource
-from hubkit.verifying import verify as hold
+from hubkit.core.errors import ConflictError, UsageError
+from hubkit.core.output import megabytes, printable
+from hubkit.core.trees import short_list
+from hubkit.hub.client import connect
+from hubkit.publishing import signing
+from hubkit.publishing.verifying import FolderSource, Report, RepoSource
+from hubkit.publishing.verifying import verify as hold
 
 
 @click.command()

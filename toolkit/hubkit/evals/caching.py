@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hubkit.errors import HubkitError, UsageError
+from hubkit.core.errors import HubkitError, UsageError
+from hubkit.core.files import Manifest, digest_of, digests, write_json
 from hubkit.evals.suites import Suite, harness_tasks
 from hubkit.evals.taskfiles import task_configs
-from hubkit.files import Manifest, digest_of, digests, write_json
 
 FOLDER = "evaluations"
 FORMAT = 2

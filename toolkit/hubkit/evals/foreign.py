@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from hubkit.errors import UsageError
+from hubkit.core.errors import UsageError
 from hubkit.evals.results import (
     Dataset,
     Metric,

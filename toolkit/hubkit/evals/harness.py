@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hubkit.answers import explain
-from hubkit.errors import RemoteError, UsageError
-from hubkit.run import installed
+from hubkit.core.errors import RemoteError, UsageError
+from hubkit.core.libraries import installed
+from hubkit.hub.answers import explain
 
 if TYPE_CHECKING:
-    from hubkit.run import Report
+    from hubkit.recipe.stage import Report
 
 
 @contextmanager

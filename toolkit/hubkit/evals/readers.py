@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hubkit.errors import UsageError
+from hubkit.core.errors import UsageError
 from hubkit.evals.foreign import read_csv, read_lighteval
 from hubkit.evals.results import (
     RESULTS_FILE,

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hubkit.errors import ConflictError
+from hubkit.core.errors import ConflictError
+from hubkit.core.files import read_json, write_json
 from hubkit.evals.averages import Average, average_of_suites, average_of_tasks
-from hubkit.files import read_json, write_json
 
 RESULTS_FILE = "results.json"
 RAW_FOLDER = "raw"

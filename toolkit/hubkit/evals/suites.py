@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from hubkit.errors import UsageError
+from hubkit.core.errors import UsageError
 from hubkit.evals import leaderboard
 from hubkit.evals.taskfiles import own_tasks
 

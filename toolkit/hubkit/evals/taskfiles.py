@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from hubkit.errors import UsageError
-from hubkit.files import walk, write_atomic
+from hubkit.core.errors import UsageError
+from hubkit.core.files import walk, write_atomic
 
 _TASK_SUFFIXES = {".yaml", ".yml", ""}
 _MAX_BYTES = 1_000_000

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from hubkit.errors import UsageError
+from hubkit.core.errors import UsageError
 from hubkit.evals.results import finite_text, upward, whole
 
 _HEADS = {"task": "task", "tasks": "task", "version": "version", "filter": "filter", "n-shot": "shots"}

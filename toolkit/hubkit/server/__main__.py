@@ -14,8 +14,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from hubkit.errors import HubkitError
-from hubkit.files import read_json, write_json
+from hubkit.core.errors import HubkitError
+from hubkit.core.files import read_json, write_json
 from hubkit.server.database import now
 from hubkit.server.folder import Folder, claim
 from hubkit.server.process import DEFAULT_PORT, EXIT_FOLDER_IN_USE, EXIT_PORT_IN_USE

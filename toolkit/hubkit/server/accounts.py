@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hubkit.errors import UsageError
-from hubkit.files import write_atomic
-from hubkit.names import repo_id_problem
+from hubkit.core.errors import UsageError
+from hubkit.core.files import write_atomic
+from hubkit.core.names import repo_id_problem
 from hubkit.server.database import Database, now
 from hubkit.server.folder import Folder
 from hubkit.server.grants import READ, WRITE, Grants

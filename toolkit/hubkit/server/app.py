@@ -24,7 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hubkit.errors import UsageError
+from hubkit.core.errors import UsageError
 from hubkit.server.accounts import Accounts, Actor
 from hubkit.server.database import Database
 from hubkit.server.discussions import Discussions

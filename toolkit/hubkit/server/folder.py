@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubkit.errors import ConflictError
-from hubkit.files import os_error
+from hubkit.core.errors import ConflictError
+from hubkit.core.files import os_error
 
 _UID = re.compile(r"[0-9a-f]{32}")
 _REPO_FOLDER = re.compile(r"([0-9a-f]{32})\.(git|new)")

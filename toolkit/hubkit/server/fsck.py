@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pygit2
 
-from hubkit.errors import ConflictError
+from hubkit.core.errors import ConflictError
 from hubkit.server.accounts import Accounts
 from hubkit.server.database import Database
 from hubkit.server.folder import Folder

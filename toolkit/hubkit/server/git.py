@@ -15,7 +15,7 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import AttrCheck, FileMode, ObjectType, SortMode
 
-from hubkit.names import ref_problem
+from hubkit.core.names import ref_problem
 from hubkit.server.objects import POINTER_LIMIT, Pointer, read_pointer
 
 _OID = re.compile(r"[0-9a-f]{7,40}")

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from hubkit.errors import UsageError
+from hubkit.core.errors import UsageError
 
 READ, WRITE, DISCUSS = "repo.content.read", "repo.write", "discussion.write"
 _KINDS = ("user", "org", "model", "dataset", "space")

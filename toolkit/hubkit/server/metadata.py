@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from hubkit.licences import LICENCES
+from hubkit.core.licences import LICENCES
 
 _BLOCK = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)(?:\r?\n)?---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _SIZE_LIMIT = 200_000

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubkit.files import fsync_folder
+from hubkit.core.files import fsync_folder
 from hubkit.server.database import Database, now
 from hubkit.server.folder import Folder
 

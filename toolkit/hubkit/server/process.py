@@ -20,8 +20,8 @@ from pathlib import Path
 
 import psutil
 
-from hubkit.errors import ConflictError, HubkitError, RemoteError, UsageError
-from hubkit.files import read_json
+from hubkit.core.errors import ConflictError, HubkitError, RemoteError, UsageError
+from hubkit.core.files import read_json
 from hubkit.server.folder import Folder, Lock, held, proof
 
 DEFAULT_PORT = 8750

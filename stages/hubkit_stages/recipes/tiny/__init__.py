@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubkit.errors import UsageError
-from hubkit.run import Context
+from hubkit.core.errors import UsageError
+from hubkit.recipe.stage import Context
 from hubkit_stages.recipes.tiny import world
 
 if TYPE_CHECKING:
-    from hubkit.hub import Hub, RepoType
+    from hubkit.hub.client import Hub, RepoType
 
 RECIPE = Path(__file__).with_name("hubkit.yaml")
 
@@ -41,7 +41,7 @@ def provide(ctx: Context) -> list[dict[str, Any]]:
 
     Returns ``[{"repo", "type", "commit", "made"}]``. UsageError for a repo that this recipe cannot make.
     """
-    from hubkit.hub import connect
+    from hubkit.hub.client import connect
 
     hub = connect(ctx.target)
     told: list[dict[str, Any]] = []

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubkit.chat import CHATML
+from hubkit.models.chat import CHATML
 from hubkit_stages.recipes.tiny import world
 
 if TYPE_CHECKING:

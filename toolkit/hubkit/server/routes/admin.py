@@ -8,7 +8,7 @@ import re
 from starlette.responses import JSONResponse, Response
 
 from hubkit import __version__
-from hubkit.errors import UsageError
+from hubkit.core.errors import UsageError
 from hubkit.server.accounts import TokenRole
 from hubkit.server.faults import Fault, Faults
 from hubkit.server.folder import proof

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hubkit.names import ref_problem
+from hubkit.core.names import ref_problem
 from hubkit.server.database import stamp
 from hubkit.server.git import Git, MovedError, moment, title_and_rest
 from hubkit.server.http import Call, Refusal, whole

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hubkit.names import repo_id_problem
+from hubkit.core.names import repo_id_problem
 from hubkit.server.accounts import namespace_problem
 from hubkit.server.git import Git
 from hubkit.server.http import Call, Refusal, Spec, whole

@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hubkit.names import path_problem
+from hubkit.core.names import path_problem
 from hubkit.server.git import Change, Git, MovedError
 from hubkit.server.grants import DISCUSS, WRITE
 from hubkit.server.http import COMMIT_LIMIT, Call, Refusal, parsed

@@ -1,0 +1,408 @@
+"""`hubkit check`: a sound model has no errors; each thing that goes wrong in the field is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import CommitOperationAdd
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hubkit.checks.checkup import CheckReport, FolderSource, RepoSource, check
+from hubkit.core.errors import RefusedError
+from hubkit.core.target import Target
+from hubkit.hub.client import connect
+from hubkit.models.chat import CHATML
+from hubkit.models.tensors import parse_header, read_header, read_weights
+
+CARD = "---\nlicense: apache-2.0\nbase_model: me/base\n---\n# Tiny\n"
+
+
+@pytest.fixture(scope="session")
+def published(make_model, make_tokenizer, tmp_path_factory) -> Path:
+    """A sound model with its adapter in a folder of its own, as hubkit publishes it."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    folder = tmp_path_factory.mktemp("published")
+    model = make_model().to(torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size="50KB")
+    tokenizer = make_tokenizer(CHATML, eos_token="<|im_end|>", additional_special_tokens=["<|im_start|>"])
+    assert tokenizer.eos_token_id == 257
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": 257}))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [257, 2]}))
+    tokenizer.save_pretrained(folder)
+    adapter = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+    adapter.peft_config["default"].base_model_name_or_path = "me/base"
+    adapter.peft_config["default"].revision = "0" * 40
+    adapter.save_pretrained(folder / "adapter")
+    (folder / "adapter" / "README.md").unlink()
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+@pytest.fixture
+def model(published, tmp_path) -> Path:
+    return Path(shutil.copytree(published, tmp_path / "model"))
+
+
+def look(folder: Path) -> CheckReport:
+    return check(FolderSource(folder))
+
+
+def said(report: CheckReport, level: str = "error") -> str:
+    return "\n".join(finding.message for finding in report.findings if finding.level == level)
+
+
+def put(path: Path, **changes) -> None:
+    value = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({key: item for key, item in {**value, **changes}.items() if item is not None}))
+
+
+def test_a_sound_model_has_nothing_to_find(published):
+    report = look(published)
+    assert report.findings == ()
+    assert report.sound
+    assert (report.turn_end.token, report.turn_end.id) == ("<|im_end|>", 257)
+    assert (report.kind, report.template, report.dtype) == ("model and adapter", "ChatML", "bfloat16")
+    assert (report.architecture, report.base_model) == ("MistralForCausalLM", "me/base")
+    tensors = [item for header in read_weights(published).values() for item in header.tensors.values()]
+    assert report.parameters == sum(item.count for item in tensors)
+    assert json.loads(json.dumps(report.to_json()))["turn_end"] == {"token": "<|im_end|>", "id": 257}
+
+
+def test_no_heavy_library_is_needed(published):
+    script = (
+        "import sys; from pathlib import Path; from hubkit.checks.checkup import FolderSource, check\n"
+        "print(len(check(FolderSource(Path(sys.argv[1]))).findings))\n"
+        "print([name for name in ('torch', 'transformers', 'tokenizers', 'peft') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, published],
+        capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["0", "[]"]
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "level", "says"),
+    [
+        ("generation_config.json", {"eos_token_id": 2}, "error", "does not stop at the turn end"),
+        ("config.json", {"eos_token_id": 2}, "warning", "read only config.json"),
+        ("config.json", {"vocab_size": 200}, "error", "embeddings"),
+        ("config.json", {"dtype": "float16"}, "warning", "config.json says float16, but most weights are bfloat16"),
+        ("tokenizer_config.json", {"pad_token": "<|im_end|>"}, "error", "padding token is the turn end"),
+        ("tokenizer_config.json", {"eos_token": "<s>"}, "note", "eos token"),
+        ("tokenizer_config.json", {"chat_template": "{{ messages }}"}, "warning", "differ"),
+        ("adapter_config.json", {"peft_type": "LORA"}, "error", "beside config.json"),
+        ("adapter/adapter_config.json", {"base_model_name_or_path": "/home/me/base"}, "error", "nobody else has"),
+        ("adapter/adapter_config.json", {"base_model_name_or_path": None}, "error", "names no base"),
+        ("adapter/adapter_config.json", {"revision": None}, "note", "pins no revision"),
+        ("adapter/adapter_config.json", {"base_model_name_or_path": "me/other"}, "note", "the card me/base"),
+        ("config.json", {"_name_or_path": "/home/me/checkpoint-12"}, "warning", "local-path"),
+    ],
+)
+def test_what_the_json_files_say(model, file, changes, level, says):
+    put(model / file, **changes)
+    report = look(model)
+    assert says in said(report, level)
+    assert report.sound == (level != "error")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "level", "says"),
+    [
+        ("chat_template.jinja", None, "error", "no chat template"),
+        ("chat_template.jinja", "{% for m in messages %}{{ m.content }}\n{% endfor %}", "error", "never closes"),
+        ("chat_template.jinja", "{{ 'x' * 10**10 }}", "error", "MemoryError"),
+        ("chat_template.jinja", "{{ cycler.__init__.__globals__ }}", "error", "unsafe"),
+        ("README.md", None, "warning", "no model card"),
+        ("README.md", "# Hello", "warning", "no front matter"),
+        ("README.md", "---\nlicense: mit\n---\n", "warning", "names no base_model"),
+        ("README.md", "---\nlicense: mit\nbase_model: ../base\n---\n", "error", "is no repo id"),
+        ("README.md", "---\nlicense: [mit\n---\n", "error", "front matter"),
+        ("config.json", "{", "error", "not valid JSON"),
+        ("config.json", None, "error", "no config.json"),
+        ("training_args.bin", "x", "warning", "can run code"),
+        ("notes.md", "token: hf_" + "a1B2" * 9, "error", "Hugging Face token"),
+        ("model.safetensors.index.json", None, "error", "no loader finds them"),
+        ("adapter/adapter_model.safetensors", None, "error", "has no adapter/adapter_model.safetensors"),
+    ],
+)
+def test_what_the_files_are(model, name, content, level, says):
+    if content is None:
+        (model / name).unlink()
+    else:
+        (model / name).write_text(content)
+    assert says in said(look(model), level)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "level", "says"),
+    [
+        ("work.ipynb", json.dumps({"cells": [{"source": ["x = 'ghp_" + "a1B2" * 9 + "'"]}]}), "error", "GitHub token"),
+        (".env", "A=1", "error", "hold secrets"),
+        ("optimizer.pt", "x", "warning", "left by a training"),
+        ("trainer_state.json", "{}", "warning", "left by a training"),
+        ("notes.json", pickle.dumps({}), "error", "is a pickle by its content"),
+        ("recipe.yaml", "a: [x, /home/me/x]", "warning", "local-path"),
+        ("con.txt", "x", "error", "device name"),
+        ("ConfiG.json", "{}", "error", "upper and lower case"),
+        ("other.md", "---\na: 1\na: 2\n---\n", "warning", "front-matter"),
+    ],
+)
+@pytest.mark.parametrize("place", ["folder", "repo"])
+def test_a_folder_and_a_repo_are_screened_alike(model, hub, tmp_path, place, name, content, level, says):
+    (model / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    source = FolderSource(model)
+    if place == "repo":
+        connection = connect(Target(hub.url, tmp_path / "hf", hub.token, embedded=True))
+        connection.api.create_repo("hubkit/tiny")
+        files = [CommitOperationAdd(path.name, path) for path in model.iterdir() if path.is_file()]
+        if name == "con.txt":
+            pytest.skip("the embedded Hub takes no such name")
+        connection.api.create_commit("hubkit/tiny", files, commit_message="all")
+        source = RepoSource(connection, "hubkit/tiny")
+    report = check(source)
+    assert says in said(report, level) and "a1B2" not in json.dumps(report.to_json())
+
+
+@pytest.mark.fault("S3")
+def test_special_files_in_a_folder_are_told_and_not_waited_for(model, tmp_path):
+    (tmp_path / "outside").write_text("x")
+    (model / "out").symlink_to(tmp_path / "outside")
+    (model / "loop").symlink_to(model / "loop")
+    (model / "up").symlink_to(tmp_path)
+    (model / "near").symlink_to(model / "config.json")
+    os.mkfifo(model / "pipe")
+    told = said(look(model), "warning")
+    assert all(f"'{name}'" in told for name in ("out", "loop", "up", "pipe")) and "'near'" not in told
+
+
+def test_links_of_the_clients_cache_are_no_fault(published, tmp_path):
+    cache = tmp_path / "models--me--x"
+    snapshot = cache / "snapshots" / ("0" * 40)
+    for number, path in enumerate(sorted(published.rglob("*"))):
+        if path.is_file():
+            (cache / "blobs").mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, cache / "blobs" / str(number))
+            link = snapshot / path.relative_to(published)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(cache / "blobs" / str(number))
+    assert look(snapshot).findings == ()
+
+
+def test_weights_that_are_no_numbers_and_that_do_not_fit(model):
+    assert check(FolderSource(model), fits=True).findings == ()
+    put(model / "config.json", num_hidden_layers=3)
+    assert "are not there, for one 'model.layers.2." in said(check(FolderSource(model), fits=True))
+    adapter = model / "adapter" / "adapter_model.safetensors"
+    adapter.write_bytes(adapter.read_bytes()[:-4] + struct.pack("<f", float("nan")))
+    assert "NaN" in said(look(model))
+
+
+def test_shards_that_are_missing_or_strange(model):
+    shards = sorted(model.glob("model-*.safetensors"))
+    shards[0].rename(model / "model-extra.safetensors")
+    report = look(model)
+    assert f"names {shards[0].name}, which is not there" in said(report)
+    assert "model-extra.safetensors is not in" in said(report, "warning")
+
+
+def test_only_pickles_are_no_weights(model):
+    for path in model.glob("*.safetensors*"):
+        path.unlink()
+    (model / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
+    report = look(model)
+    assert report.kind == "adapter"
+    assert "pytorch_model.bin can run code" in said(report)
+
+
+def broken(header: object, data: int = 8, length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + bytes(data)
+
+
+def one(**changes) -> dict:
+    return {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **changes}}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "length of its header"),
+        (broken(one(), length=2**63), "length of its header"),
+        (broken(one(), length=5000), "length of its header"),
+        (broken(b"\x80\x04pickle here"), "not JSON"),
+        (broken(b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"w":{}}'), "name stands twice"),
+        (broken(b"[" * 100_000), "not JSON"),
+        (broken([1]), "not JSON"),
+        (broken({"w": 1}), "not JSON"),
+        (broken({"w": {}}), "lacks its dtype"),
+        (broken(one(dtype="F77")), "unknown dtype"),
+        (broken(one(dtype=["F32"])), "unknown dtype"),
+        (broken(one(shape=[3])), "is not 8 bytes"),
+        (broken(one(shape=[2**40, 2**40])), "is not 8 bytes"),
+        (broken(one(shape=[2**64])), "numbers that can be"),
+        (broken(one(shape=[-2])), "numbers that can be"),
+        (broken(one(shape=[True, 2])), "numbers that can be"),
+        (broken(one(data_offsets=[8, 16]), data=16), "leave a gap"),
+        (broken({**one(), "v": one()["w"]}), "overlap"),
+        (broken(one(), data=4), "the file at"),
+        (broken(one(), data=12), "the file at"),
+        (broken({"__metadata__": {"a": 1}, **one()}), "metadata"),
+    ],
+)
+@pytest.mark.fault("S6")
+def test_unsound_safetensors_are_refused_with_the_reason(tmp_path, model, content, says):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(RefusedError, match=says):
+        read_header(path)
+    shard = sorted(model.glob("model-*.safetensors"))[0]
+    shard.write_bytes(content)
+    assert f"{shard.name} is not a sound safetensors file" in said(look(model))
+
+
+def test_headers_are_read_as_safetensors_reads_them(published):
+    from safetensors import safe_open
+
+    for path, header in read_weights(published).items():
+        with safe_open(path, "pt") as opened:
+            assert set(opened.keys()) == set(header.tensors)
+            for name in opened.keys():  # noqa: SIM118 - not a mapping
+                assert tuple(opened.get_slice(name).get_shape()) == header.tensors[name].shape
+                assert opened.get_slice(name).get_dtype() == header.tensors[name].dtype
+
+
+def test_a_sound_header_in_any_order_and_empty_tensors():
+    tensors = {"b": {"dtype": "U8", "shape": [3], "data_offsets": [2, 5]}, "a": {"dtype": "BF16", "shape": [1]}}
+    tensors["a"]["data_offsets"] = [0, 2]
+    tensors["none"] = {"dtype": "F32", "shape": [0, 4], "data_offsets": [2, 2]}
+    text = json.dumps(tensors).encode()
+    header = parse_header(text, 8 + len(text) + 5, "x")
+    assert list(header.tensors) == ["a", "none", "b"]
+    assert header.tensors["none"].count == 0
+
+
+def test_a_repo_is_checked_without_fetching_its_weights(published, hub, tmp_path):
+    connection = connect(Target(hub.url, tmp_path / "hf", hub.token, embedded=True))
+    api = connection.api
+    for repo, folder in (("hubkit/tiny", published), ("hubkit/chained", published / "adapter")):
+        api.create_repo(repo)
+        api.upload_folder(repo_id=repo, folder_path=folder)
+    put(tmp_path / "adapter_config.json", base_model_name_or_path="hubkit/chained", peft_type="LORA")
+    api.upload_file(
+        path_or_fileobj=tmp_path / "adapter_config.json",
+        path_in_repo="second/adapter_config.json",
+        repo_id="hubkit/tiny",
+    )
+    source = RepoSource(connection, "hubkit/tiny")
+    shard = next(name for name in source.files() if name.startswith("model-"))
+    assert source.read(shard, 8, 40) == (published / shard).read_bytes()[8:48]
+    report = check(source)
+    here = look(published)
+    assert (report.turn_end, report.dtype, report.parameters) == (here.turn_end, here.dtype, here.parameters)
+    assert "The base me/base of adapter/adapter_config.json is not on this Hub" in said(report)
+    assert "The base hubkit/chained of second/adapter_config.json is an adapter itself" in said(report)
+    assert not list((tmp_path / "hf").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "says"),
+    [
+        ("config.json", "architectures", 5, "config.json: architectures is 5, not a list"),
+        ("config.json", "architectures", [5, {}], ""),
+        ("config.json", "vocab_size", "10", "config.json: vocab_size is '10', not a whole number"),
+        ("config.json", "vocab_size", True, "vocab_size is True"),
+        ("config.json", "eos_token_id", {"a": 1}, "eos_token_id is {'a': 1}, not a whole number or a list"),
+        ("config.json", "dtype", "\ud800", ""),
+        ("generation_config.json", "eos_token_id", "257", "generation_config.json: eos_token_id is '257'"),
+        ("tokenizer_config.json", "added_tokens_decoder", [1], "added_tokens_decoder is [1], not an object"),
+        (
+            "tokenizer_config.json",
+            "added_tokens_decoder",
+            {"\u00b2": {"content": "a"}, "9" * 5000: {"content": "b"}},
+            "",
+        ),
+        ("tokenizer_config.json", "chat_template", [{"name": ["default"], "template": 1}, 5], ""),
+        ("tokenizer_config.json", "eos_token", 5, "eos_token is 5, not a text or an object"),
+        ("tokenizer.json", "added_tokens", 5, "tokenizer.json: added_tokens is 5, not a list"),
+        ("tokenizer.json", "added_tokens", [{"content": "<|im_end|>", "id": 10**4299}], ""),
+        ("tokenizer.json", "model", 5, "tokenizer.json: model is 5, not an object"),
+        ("adapter/adapter_config.json", "revision", [1], "adapter/adapter_config.json: revision is [1], not a text"),
+        ("model.safetensors.index.json", "weight_map", {"a": 5}, "not a safetensors file beside it"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_a_finding(model, file, key, value, says):
+    put(model / file, **{key: value})
+    report = look(model)
+    assert says in said(report)
+    json.dumps(report.to_json(), ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "adapter/adapter_config.json"])
+@pytest.mark.parametrize("content", ["[1]", '"x"', "null", "[" * 100_000, "1" * 5000, "\xff"])
+def test_a_settings_file_that_is_no_object_is_a_finding(model, name, content):
+    (model / name).write_text(content, encoding="latin-1")
+    assert f"{name} is not " in said(look(model))
+
+
+@pytest.mark.parametrize(
+    ("front", "says"),
+    [
+        ("base_model: 5", "README.md: base_model is 5, not a text or a list"),
+        ("base_model: [me/base, {a: 1}]", "README.md: base_model holds {'a': 1}, not a text"),
+        (f"base_model: 0x{'f' * 5000}", "base_model is a int"),
+        ("license: !!int x", "not valid YAML"),
+        ("license: !!timestamp x", "not valid YAML"),
+        ("- 1", "front matter has no keys"),
+    ],
+)
+def test_a_card_of_wrong_types_is_a_finding(model, front, says):
+    (model / "README.md").write_text(f"---\n{front}\n---\n")
+    assert says in said(look(model))
+
+
+KEYS = {
+    "config.json": ["architectures", "vocab_size", "eos_token_id", "dtype", "torch_dtype", "quantization_config"],
+    "tokenizer_config.json": ["added_tokens_decoder", "chat_template", "eos_token", "pad_token", "bos_token"],
+    "tokenizer.json": ["added_tokens", "model"],
+    "generation_config.json": ["eos_token_id"],
+    "special_tokens_map.json": ["eos_token", "pad_token"],
+    "adapter/adapter_config.json": ["base_model_name_or_path", "revision", "peft_type"],
+    "model.safetensors.index.json": ["weight_map", "metadata"],
+    "README.md": ["base_model", "license", "tags", "model-index"],
+}
+NAMES = st.sampled_from(["content", "id", "name", "template", "default", "vocab", "257", "\u0664", "-1"]) | st.text()
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["10", "default", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("file", KEYS)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_value_of_any_key_breaks_the_check(model, file, data):
+    path = model / file
+    first = path.with_name(path.name + ".first")
+    if path.exists() and not first.exists():
+        shutil.copyfile(path, first)
+    before = json.loads(first.read_text()) if first.exists() and file != "README.md" else {}
+    changes = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(KEYS[file], JSON)))
+    text = json.dumps({**before, **changes})
+    path.write_text(f"---\n{text}\n---\n" if file == "README.md" else text)
+    report = look(model)
+    assert isinstance(report, CheckReport)
+    json.dumps(report.to_json(), ensure_ascii=False).encode()

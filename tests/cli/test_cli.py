@@ -1,0 +1,97 @@
+"""The command line: which Hub is meant, whose token goes there, what a person without arguments sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from commands import hubkit
+from huggingface_hub import constants
+
+from hubkit.cli.common import find_recipe, find_target
+from hubkit.core.errors import UsageError
+
+TOKEN = "hf_" + "x" * 34
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No Hub named, no token given, nothing saved."""
+    monkeypatch.setenv("HUBKIT_HOME", str(tmp_path / "home"))
+    for name in ("HF_ENDPOINT", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "saved"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "hub", "goes"),
+    [
+        (None, "huggingface", True),
+        ("https://huggingface.co", "huggingface", True),
+        ("https://hub.corp.example", "huggingface", False),
+        ("https://hub.corp.example", "https://hub.corp.example", True),
+        ("https://hub.corp.example/", None, True),
+        ("https://hub.corp.example", "https://other.example", False),
+        (None, "https://other.example", False),
+    ],
+)
+def test_the_environments_token_goes_to_its_own_hub_only(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str | None, hub: str | None, goes: bool
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    if endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    assert find_target(hub).token == (TOKEN if goes else None)
+
+
+def test_the_saved_token_still_goes_to_the_default_hub(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (nowhere / "saved").write_text(f"{TOKEN}\n")
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.corp.example")
+    monkeypatch.setenv("HF_TOKEN", "corp-token")
+    assert find_target("huggingface").token == TOKEN
+
+
+def test_every_other_hub_has_a_cache_of_its_own(nowhere: Path) -> None:
+    homes = {find_target(hub).home for hub in ("https://a.example", "https://b.example", "http://127.0.0.1:1")}
+    assert len(homes) == 3 and all(home.is_relative_to(nowhere / "home") for home in homes)
+
+
+@pytest.mark.parametrize("hub", ["ftp://x", "me/model", "https://user:word@x.example", "nonsense"])
+def test_what_is_no_hub_is_refused(nowhere: Path, hub: str) -> None:
+    with pytest.raises(UsageError, match="is no Hub"):
+        find_target(hub)
+
+
+def test_the_embedded_hub_is_not_started_for_a_look(nowhere: Path) -> None:
+    with pytest.raises(UsageError, match="hubkit hub start"):
+        find_target("embedded", start=False)
+
+
+def test_an_unknown_recipe_names_the_built_in_ones(nowhere: Path) -> None:
+    with pytest.raises(UsageError, match="dpopenhermes-7b, tiny"):
+        find_recipe("tyni")
+
+
+@pytest.mark.parametrize("args", [[], ["hub"], ["revisions"]])
+def test_without_arguments_a_person_sees_the_commands(args: list[str], tmp_path: Path) -> None:
+    done = hubkit(*args, home=tmp_path / "home")
+    assert done.returncode == 2
+    assert "Commands:" in done.stdout + done.stderr and "Error" not in done.stderr
+
+
+def test_init_writes_a_recipe_that_plans(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert hubkit("init", "me/my-model", home=home, cwd=tmp_path).returncode == 0
+    done = hubkit("plan", home=home, cwd=tmp_path)
+    assert done.returncode == 0 and "me/my-model (public, apache-2.0) on embedded" in done.stdout
+    assert "me/my-model-space" in done.stdout, "the Space is his own, too"
+    again = hubkit("init", "me/other", home=home, cwd=tmp_path)
+    assert again.returncode == 2 and "is here already; nothing was written" in again.stderr
+
+
+def test_plan_of_the_large_recipe_needs_no_network(tmp_path: Path) -> None:
+    done = hubkit("plan", "dpopenhermes-7b", home=tmp_path / "home")
+    assert done.returncode == 0
+    for word in ("teknium/OpenHermes-2.5-Mistral-7B", "7,000 rows", "agieval, bigbench, gpt4all, truthfulqa", "dpo-v0"):
+        assert word in done.stdout

@@ -1,0 +1,129 @@
+"""The turn end is found in the rendered template; the stop rate is the same in batches as one by one."""
+
+from __future__ import annotations
+
+import pytest
+
+from hubkit.core.errors import RefusedError
+from hubkit.models.chat.end_of_turn import SENTINEL, TurnEnd, find, find_in_text, measure, wilson
+
+ROLES = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '\n' }}{% endfor %}"
+
+
+def test_turn_end_is_the_templates_not_the_tokenizers_eos(make_tokenizer):
+    tokenizer = make_tokenizer()
+    newline = tokenizer("\n")["input_ids"]
+    assert tokenizer.eos_token == "</s>"
+    assert find(tokenizer) == TurnEnd("<|im_end|>", 260, tuple(newline))
+
+
+@pytest.mark.parametrize(
+    ("template", "token"),
+    [
+        ("{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}", "</s>"),
+        ("{% for m in messages %}{{ m['content'] | trim + ' ' + eos_token + '\n' }}{% endfor %}", "</s>"),
+        (ROLES.replace("'\n' }}", "'<|im_end|>\n' }}") + "<|im_start|>assistant\n", "<|im_end|>"),
+        ("{% for m in messages %}{{ m['content'] + '<|im_end|></s>' }}{% endfor %}", "<|im_end|>"),
+    ],
+    ids=["eos", "spaces", "always opens the next", "two at the end"],
+)
+def test_templates_that_close_the_turn(make_tokenizer, template, token):
+    tokenizer = make_tokenizer(template)
+    found = find(tokenizer)
+    assert found.token == token
+    assert found.id == tokenizer.convert_tokens_to_ids(token)
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        (None, "no chat template"),
+        (ROLES, "never closes"),
+        ("{% for m in messages %}{{ m['content'] }}{% endfor %}", "nothing follows"),
+        (ROLES + "<|im_start|>assistant\n", "opens another turn"),
+        ("{% for m in messages %}{{ m['content'] | upper + eos_token }}{% endfor %}", "does not show"),
+        ("{{ nothing.at.all }}", "cannot render"),
+        ("{{ raise_exception('only for experts') }}", "only for experts"),
+    ],
+)
+def test_templates_without_a_turn_end_are_refused(make_tokenizer, template, says):
+    with pytest.raises(RefusedError, match=says) as refused:
+        find(make_tokenizer(template))
+    assert refused.value.hint
+
+
+def test_of_two_tokens_at_one_place_the_longer_is_meant_and_blanks_are_none():
+    added = {"<end>": 5, "<end>!": 6, "\n": 7}
+    assert find_in_text(f"u {SENTINEL}\n<end>!", added).id == 6
+
+
+def test_turn_end_survives_json():
+    turn_end = TurnEnd("<|im_end|>", 260, (198,))
+    assert TurnEnd.from_json(turn_end.to_json()) == turn_end
+
+
+def test_wilson_against_published_values():
+    # Newcombe, Statistics in Medicine 17 (1998), table I, method 3: 81/263, 15/148, 0/20, 1/29
+    for successes, trials, low, high in [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)]:
+        assert wilson(successes, trials) == pytest.approx((low, high), abs=5e-5)
+    assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+@pytest.fixture
+def speaker(make_model):
+    """A random model that says the turn end now and then (its row of the head is the mean of the others' ends)."""
+    import torch
+
+    model = make_model(seed=3, initializer_range=0.3)
+    with torch.no_grad():
+        model.lm_head.weight[260] *= 1.6
+    return model
+
+
+PROMPTS = [{"messages": [{"role": "user", "content": f"word {n} " * (n % 5 + 1)}]} for n in range(24)]
+
+
+def test_batches_say_what_single_prompts_say(speaker, make_tokenizer):
+    tokenizer = make_tokenizer()
+    turn_end = find(tokenizer)
+    alone = measure(speaker, tokenizer, PROMPTS, turn_end, max_new_tokens=24, batch_size=1)
+    together = measure(speaker, tokenizer, PROMPTS, turn_end, max_new_tokens=24, batch_size=9)
+    assert together.answers == alone.answers
+    assert 0 < alone.stopped < len(PROMPTS), "the test needs some that stop and some that do not"
+    assert alone.stopped == sum(answer.ids[-1] == turn_end.id for answer in alone.answers)
+    assert all(len(answer.ids) == 24 for answer in alone.answers if not answer.stopped)
+    assert alone.mean_tokens == sum(len(answer.ids) for answer in alone.answers) / 24
+
+
+def test_the_models_own_generation_config_has_no_say(speaker, make_tokenizer):
+    tokenizer = make_tokenizer()
+    turn_end = find(tokenizer)
+    plain = measure(speaker, tokenizer, PROMPTS[:6], turn_end, max_new_tokens=16, batch_size=6)
+    config = speaker.generation_config
+    config.do_sample, config.temperature, config.repetition_penalty = True, 5.0, 9.0
+    config.eos_token_id, config.max_length, config.min_new_tokens = 5, 3, 16
+    assert measure(speaker, tokenizer, PROMPTS[:6], turn_end, max_new_tokens=16, batch_size=6) == plain
+    assert speaker.generation_config is config
+
+
+def test_figures_of_a_stop_rate(speaker, make_tokenizer):
+    tokenizer = make_tokenizer()
+    said = []
+    rate = measure(
+        speaker,
+        tokenizer,
+        PROMPTS,
+        find(tokenizer),
+        max_new_tokens=24,
+        batch_size=12,
+        report=lambda figure, share: said.append((figure, share)),
+    )
+    figures = rate.to_json()
+    assert figures["rate"] == rate.stopped / 24
+    assert figures["low"] < figures["rate"] < figures["high"]
+    assert figures["dtype"] == "float32"
+    assert [example["stopped"] for example in figures["examples"]] == [False] * 3
+    assert "<|im_end|>" not in "".join(answer.answer for answer in rate.answers if answer.stopped)
+    assert [share for _, share in said] == [0.5, 1.0]
+    assert said[-1][0] == f"{rate.stopped} of 24 answers stopped"

@@ -1,0 +1,359 @@
+"""The built-in recipes, the little world, and the steps up to the checked data on a real Hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from releases import faults, target_of
+from training_case import Case
+
+from hubkit.core.errors import RefusedError, RemoteError, UsageError
+from hubkit.core.findings import Finding
+from hubkit.core.target import Target
+from hubkit.hub.client import connect
+from hubkit.models import chat
+from hubkit.models.chat import CHATML
+from hubkit.recipe.models import Recipe, load_recipe, recipe_schema
+from hubkit.training.data import mappings, rows
+from hubkit_stages import base, provide
+from hubkit_stages.recipes import dpopenhermes_7b, tiny
+from hubkit_stages.recipes.tiny import model, world
+
+COLUMNS = {
+    "Intel/orca_dpo_pairs": ["system", "question", "chosen", "rejected"],
+    "argilla/ultrafeedback-binarized-preferences": [
+        "source",
+        "instruction",
+        "chosen_response",
+        "rejected_response",
+        "chosen_avg_rating",
+        "rejected_avg_rating",
+        "chosen_model",
+    ],
+    "teknium/openhermes": ["instruction", "input", "output"],
+}
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return load_recipe(tiny.RECIPE)
+
+
+# --- the recipe files
+
+
+def test_both_recipes_are_found_through_their_entry_points() -> None:
+    found = {point.name: point.load() for point in entry_points(group="hubkit.recipes")}
+    assert {"tiny", "dpopenhermes-7b"} <= found.keys()
+    for module in found.values():
+        load_recipe(module.RECIPE)
+
+
+def test_the_7b_recipe_is_the_release_of_the_card() -> None:
+    made = load_recipe(dpopenhermes_7b.RECIPE)
+    assert (made.repo, made.licence, made.hub) == (
+        "openaccess-ai-collective/DPOpenHermes-7B",
+        "apache-2.0",
+        "huggingface",
+    )
+    assert made.base.repo == "teknium/OpenHermes-2.5-Mistral-7B"
+    assert [source.repo for source in made.data["preferences"]] == list(COLUMNS)[:2]
+    assert made.data["repair"][0].rows == 7000
+    assert made.evaluate.suites == ("agieval", "bigbench", "gpt4all", "truthfulqa")
+    gate = made.gates.stop_rate
+    assert (gate.prompts, gate.max_new_tokens, gate.at_least) == (256, 1024, "base - 0.02")
+    assert made.publishing_order() == ("dpo-v0", "main")
+    assert made.stages["dpo"].args["num_train_epochs"] == 0.6
+    assert not made.stages["dpo"].accept
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield key
+            yield from _keys(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _keys(item)
+
+
+def test_the_tiny_recipe_shows_a_newcomer_the_keys_and_explains_what_it_accepts() -> None:
+    text = tiny.RECIPE.read_text()
+    shown = set(_keys(yaml.safe_load(text)))
+    # said in prose, or with good defaults
+    rare = {"authors", "tracking", "language", "limit", "split", "uses", "hardware", "sign", "key", "keyless"}
+    rare |= {"num_fewshot", "fewshot_as_multiturn", "pull_request", "licence_name", "licence_link"}
+    schema = recipe_schema()
+    known = {key for part in [schema, *schema["$defs"].values()] for key in part.get("properties", {})}
+    assert known - shown <= rare
+    accepted = text.index("accept: [truncated-turn-ends]")
+    assert "cuts the turn end off every chosen answer" in text[:accepted]
+    top = [line for line in text.splitlines() if line and line[0].isalpha()]
+    lines = text.splitlines()
+    for line in top:
+        assert lines[lines.index(line) - 1].startswith("#"), f"{line} has no comment above it"
+
+
+# --- the little world
+
+
+def test_there_are_164_facts_and_no_question_has_two_answers() -> None:
+    answers: dict[str, str] = {}
+    for fact in world.facts():
+        for phrasing in range(6):
+            assert answers.setdefault(fact.question(phrasing), fact.answer) == fact.answer
+    assert (len(world.facts()), len(answers)) == (164, 984)
+    number = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+    words = [*number.split(), "seventeen", "eighteen", "nineteen"]
+    tens = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80}
+    for fact in world.facts():
+        if fact.kind == "sum":
+            total = sum(map(int, fact.subject.split(" and ")))
+            assert total == (tens[fact.answer] if fact.answer in tens else words.index(fact.answer))
+            assert fact.label == ("odd" if total % 2 else "even")
+
+
+@pytest.mark.parametrize("repo", COLUMNS)
+def test_stand_ins_have_the_columns_of_the_originals_and_every_row_passes(repo: str, tmp_path: Path) -> None:
+    tiny.make_dataset(tmp_path, repo)
+    made = [json.loads(line) for line in (tmp_path / "data" / "train.jsonl").read_text().splitlines()]
+    assert all(list(row) == COLUMNS[repo] for row in made)
+    found = rows.check(made, mappings.find(None, list(made[0]), repo), forbidden=[model.END])
+    assert (found.dropped, len(found.rows)) == ({}, len(made))
+    front = yaml.safe_load((tmp_path / "README.md").read_text().split("---")[1])
+    assert front["license"] == "apache-2.0"
+
+
+def test_no_set_asks_what_another_asks_nor_what_the_benchmark_asks() -> None:
+    trained = {turn["content"] for row in world.base_rows() for turn in row}
+    asked = {
+        "orca": {row["question"] for row in world.orca_rows()},
+        "ultrafeedback": {row["instruction"] for row in world.ultrafeedback_rows()},
+        "openhermes": {f"{row['instruction']} {row['input']}" for row in world.openhermes_rows()},
+        "benchmark": {row["question"] for row in world.benchmark_rows()},
+    }
+    names = list(asked)
+    for number, name in enumerate(names):
+        for other in names[number + 1 :]:
+            assert not asked[name] & asked[other]
+    assert not trained & asked["benchmark"]
+    assert not any(question in text for text in asked["openhermes"] for question in asked["benchmark"])
+
+
+def test_the_benchmark_file_is_what_the_little_world_says() -> None:
+    shipped = (tiny.RECIPE.parent / "tasks" / "tiny_facts.jsonl").read_text()
+    made = world.benchmark_rows()
+    assert [json.loads(line) for line in shipped.splitlines()] == made
+    assert all(len(set(row["choices"])) == 4 for row in made)
+    right = {fact.question(world.UNSEEN): fact.terse for fact in world.facts()}
+    assert all(row["choices"][row["answer"]] == right[row["question"]] for row in made)
+    places = [sum(row["answer"] == place for row in made) for place in range(4)]
+    assert min(places) > 25  # the right answer stands at no favourite place
+
+
+def test_lm_eval_loads_the_benchmark_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval.tasks import TaskManager
+
+    from hubkit.evals.taskfiles import copy_tasks
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    folder = copy_tasks(tiny.RECIPE.parent / "tasks", tmp_path / "tasks")
+    manager = TaskManager(include_path=[folder], include_defaults=False)
+    assert manager.all_tasks == ["tiny_facts"]
+    task = manager.load(["tiny_facts"])["tasks"]["tiny_facts"]
+    assert len(list(task.test_docs())) == 164
+
+
+# --- the base
+
+
+def test_the_base_is_made_the_same_from_the_same_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "STEPS", 21)
+    told = [model.make_base(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    digest = [(tmp_path / name / "model.safetensors").read_bytes() for name in "abc"]
+    assert digest[0] == digest[1] != digest[2]
+    assert told[0] == told[1]
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert (config["architectures"], config["hidden_size"] % 64) == (["MistralForCausalLM"], 0)
+    assert json.loads((tmp_path / "a" / "generation_config.json").read_text())["eos_token_id"] == config["eos_token_id"]
+    assert (tmp_path / "a" / "chat_template.jinja").read_text()
+
+
+def test_the_padding_token_is_never_the_turn_end() -> None:
+    from hubkit.models.chat.end_of_turn import find
+
+    tokenizer = model.make_tokenizer()
+    end = find(tokenizer)
+    assert (end.token, base.padding(tokenizer, end)) == (model.END, model.PAD)
+    tokenizer.pad_token = model.END
+    with pytest.raises(RefusedError, match="no token to pad with but its turn end"):
+        base.padding(tokenizer, end)
+    tokenizer.add_special_tokens({"unk_token": "<unk>"})
+    assert base.padding(tokenizer, end) == "<unk>"
+
+
+@pytest.mark.parametrize(
+    ("config", "vocabulary", "added", "bad"),
+    [(100, 100, [], False), (100, 101, [], True), (100, 90, [{"id": 99}], False), (100, 90, [{"id": 100}], True)],
+)
+def test_a_tokenizer_with_more_ids_than_the_model_is_found(config: int, vocabulary: int, added: Any, bad: bool) -> None:
+    tokenizer = {"model": {"vocab": {f"t{n}": n for n in range(vocabulary)}}, "added_tokens": added}
+    assert (base.vocabulary_problem({"vocab_size": config}, tokenizer) is not None) is bad
+
+
+# --- provide, on a Hub
+
+
+STEPS = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+from hubkit.pipeline import Desk, expand, find_stage
+from hubkit.run import Target, open_run
+from hubkit.config import load_recipe
+from hubkit_stages.recipes import tiny
+from hubkit_stages.recipes.tiny import model
+model.STEPS = 20
+url, token, home = sys.argv[1:]
+home = Path(home)
+target = Target(url, home / "hf", token, embedded=True)
+recipe = load_recipe(tiny.RECIPE)
+desk = Desk(recipe, tiny.RECIPE.parent, target, open_run(home, recipe.repo, target, fresh=True), expand(recipe))
+told = {}
+for job in desk.jobs:
+    if job.id in ("provide", "base", "data"):
+        stage = find_stage(job.stage)
+        told[f"check {job.id}"] = [item.message for item in stage.check(desk.context(job))]
+for job in desk.jobs[:3]:
+    ctx = desk.context(job)
+    ctx.run.begin(job.id, ctx.key)
+    made = find_stage(job.stage).run(ctx)
+    desk.finished[job.id] = made
+    told[job.id] = made.json({"provide": "provided.json"}.get(job.id, f"{job.id}.json"))
+    told[f"{job.id} files"] = sorted(made.manifest.files)
+    told[f"{job.id} warnings"] = made.summary.get("warnings")
+told["holds"] = find_stage("provide").holds(desk.context(desk.jobs[0]), desk.finished["provide"])
+for job in desk.jobs[:3]:
+    told[f"check {job.id} after"] = [item.message for item in find_stage(job.stage).check(desk.context(job))]
+print("TOLD" + json.dumps(told))
+"""
+
+
+def steps(hub: Any, home: Path) -> dict[str, Any]:
+    """Provide, base and data in a process whose environment names the Hub, as a worker's does."""
+    environment = Target(hub.url, home / "hf", hub.token, embedded=True).environment()
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS, hub.url, hub.token, str(home)],
+        env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(done.stdout.split("TOLD")[1]))
+
+
+def test_the_first_steps_on_an_empty_hub_and_again(hub: Any, tmp_path: Path) -> None:
+    first = steps(hub, tmp_path)
+    assert [first[f"check {name}"] for name in ("provide", "base", "data")] == [[], [], []]
+    assert [(item["repo"], item["type"], item["made"]) for item in first["provide"]["repos"]] == [
+        ("hubkit/tiny-hermes", "model", True),
+        *((repo, "dataset", True) for repo in COLUMNS),
+    ]
+    told = first["base"]
+    assert told["turn_end"]["token"] == model.END
+    assert (told["architecture"], told["dtype"], told["licence"]) == ("MistralForCausalLM", "float32", "apache-2.0")
+    assert told["parameters"] == 557_696
+    assert told["pad_token"] == model.PAD
+    assert (told["findings"], first["base warnings"]) == ([], [])
+    assert first["data warnings"] == [item["message"] for item in first["data"]["findings"]] != []
+    assert first["data files"] == ["data.json", "prompts.jsonl", "sets/preferences.jsonl", "sets/repair.jsonl"]
+    data = first["data"]
+    assert {name: item["rows"] for name, item in data["sets"].items()} == {"preferences": 492, "repair": 300}
+    assert data["prompts"] == {"set": "repair", "rows": 128, "also_in_other_sets": 0, "also_trained_on": 0}
+    assert data["stages"]["dpo"]["turn_end_lost"] == {"chosen": 1.0, "rejected": 0.0}
+    assert data["stages"]["sft"]["turn_end_lost"] == {"rows": 0.0}
+    assert [(item["code"], item["accepted"]) for item in data["findings"]] == [("truncated-turn-ends", True)]
+    assert {source["licence"] for item in data["sets"].values() for source in item["sources"]} == {"apache-2.0"}
+    assert first["holds"] is None
+
+    again = steps(hub, tmp_path)
+    assert [item["made"] for item in again["provide"]["repos"]] == [False] * 4
+    assert [item["commit"] for item in again["provide"]["repos"]] == [
+        item["commit"] for item in first["provide"]["repos"]
+    ]
+    assert again["data"] == first["data"]
+    assert [again[f"check {name} after"] for name in ("provide", "base", "data")] == [[], [], []]
+
+
+def test_a_hub_that_is_down_does_not_lack_a_generation_config(hub: Any, tmp_path: Path) -> None:
+    connected = connect(target_of(hub, tmp_path))
+    connected.ensure_repo("hubkit/little", "public")
+    commit = connected.resolve("hubkit/little", "main")
+    assert base._json(connected, "hubkit/little", commit, "generation_config.json") is None
+    faults(hub, {"route": "/generation_config.json", "action": "status", "status": 503, "count": 0})
+    with pytest.raises(RemoteError, match="answered 503") as down:
+        base._json(connected, "hubkit/little", commit, "generation_config.json")
+    assert down.value.exit_code == 5
+
+
+LONG = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}"
+
+
+def _tried(template: str) -> tuple[Finding, ...]:
+    return chat.agree(template, chat.Tokens({"bos_token": "<s>"}, {"<|im_end|>": 2}), None, None).template
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (LONG + "{% endfor %}", "could not be rendered within 5 s"),
+        ("{{ raise_exception('no ' ~ bos_token) }}", "cannot render a user and an assistant message: no <s>"),
+        (CHATML.replace("message['content']", "message['content'][:9]"), "loses or changes the user's text"),
+        (
+            "{% if messages | length > 2 %}{{ raise_exception('one turn only') }}{% endif %}" + CHATML,
+            "refuses a conversation (several turns): one turn only",
+        ),
+    ],
+)
+def test_a_template_is_tried_under_limits_before_it_is_used(template: str, said: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        chat.refuse(_tried(template))
+    assert said in refused.value.message
+    assert "\n" not in refused.value.message
+    assert refused.value.hint
+
+
+def test_a_template_without_system_messages_or_that_asks_for_tools_passes() -> None:
+    assert _tried(CHATML) == ()
+    assert _tried("{% if tools is not none %}{{ tools.x.y }}{% endif %}" + CHATML) == ()
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('none') }}{% endif %}" + CHATML
+    assert [item.level for item in _tried(refuses)] == ["note"]
+
+
+def test_provide_is_refused_on_a_hub_that_is_not_embedded(recipe: Recipe, tmp_path: Path) -> None:
+    ctx = Case(tmp_path).context(recipe, "provide", stage=None)
+    elsewhere = Target("https://hub.example", tmp_path, "hf_x")
+    found = list(provide.check(replace(ctx, target=elsewhere)))
+    assert [(item.level, item.exit_code) for item in found] == [("error", 3)]
+    with pytest.raises(RefusedError, match="only the embedded Hub"):
+        provide.run(replace(ctx, target=elsewhere))
+
+
+def test_a_recipe_that_provides_nothing_is_said(recipe: Recipe, tmp_path: Path) -> None:
+    other = recipe.model_copy(update={"provide": "dpopenhermes-7b"})
+    found = list(provide.check(Case(tmp_path).context(other, "provide", stage=None)))
+    assert [(item.level, item.exit_code) for item in found] == [("error", 2)]
+    with pytest.raises(UsageError, match="no installed recipe 'nothing'"):
+        provide.run(Case(tmp_path).context(recipe.model_copy(update={"provide": "nothing"}), "provide", stage=None))

@@ -1,0 +1,253 @@
+"""The stages merge, stopping and gate: what they write, and what they refuse, with real tiny models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hubkit.core.errors import RefusedError
+from hubkit.core.files import Manifest, write_json
+from hubkit.core.target import Target
+from hubkit.hub.client import connect
+from hubkit.models.chat import CHATML
+from hubkit.pipeline.runs import Run
+from hubkit.recipe import stage as contract
+from hubkit.recipe.models import Recipe, parse_recipe
+from hubkit.recipe.stage import Artifact, Context
+from hubkit_stages import gate, merge, stopping
+
+RECIPE = """
+repo: me/tiny
+visibility: private
+licence: apache-2.0
+base: {repo: me/base, dtype: float32}
+data: {preferences: [{repo: me/pairs}]}
+stages:
+  dpo: {data: preferences, lora: {r: 4}}
+  sft: {data: preferences, continues: dpo}
+variants:
+  dpo-v0: {stage: dpo, gate: report}
+  main: {stage: sft}
+evaluate: {suites: [x]}
+gates: {stop_rate: {prompts_from: preferences, prompts: 12, max_new_tokens: 16, batch_size: 5}}
+card: {title: Tiny, summary: A test.}
+"""
+
+
+@pytest.fixture
+def step(tmp_path: Path) -> Callable[..., Context]:
+    """Make the context of a step from the folders of its inputs."""
+    run = Run(tmp_path / "run")
+
+    def make(step: str, inputs: dict[str, Path], recipe: Recipe | None = None, **more: Any) -> Context:
+        recipe = recipe or parse_recipe(RECIPE)
+        known = {name: Artifact(path, "key", Manifest.of(path), {}, 0.0) for name, path in inputs.items()}
+        run.begin(step, "key")
+        settings = {
+            "base": recipe.base.model_dump(),
+            "gates": recipe.gates.model_dump(),
+            "training": {"quantization": "nf4"},
+        }
+        target = more.pop("target", Target("http://127.0.0.1:9", tmp_path / "home"))
+        return Context(step, recipe, tmp_path, more.pop("settings", settings), known, target, run, "key", **more)
+
+    return make
+
+
+def stop_rates(folder: Path, **forms: float) -> Path:
+    told = {name.replace("_", "-"): {"rate": rate, "prompts": 256} for name, rate in forms.items()}
+    write_json(folder / "stopping.json", {"forms": told})
+    return folder
+
+
+def judged(step, tmp_path, main=(1.0, 1.0), dpo=(1.0, 1.0), base=1.0, recipe=None) -> Context:
+    return step(
+        "gate",
+        {
+            "base-stopping": stop_rates(tmp_path / "base", base=base),
+            "stopping[main]": stop_rates(tmp_path / "main", merged=main[0], adapter=main[1], four_bit=0.0),
+            "stopping[dpo-v0]": stop_rates(tmp_path / "dpo", merged=dpo[0], adapter=dpo[1], four_bit=0.0),
+        },
+        recipe,
+    )
+
+
+def test_a_variant_whose_gate_only_reports_holds_nothing_back(step, tmp_path):
+    made = gate.run(judged(step, tmp_path, dpo=(0.0, 0.01), base=0.99))
+    variants = made.json("gates.json")["variants"]
+    assert list(variants) == ["dpo-v0", "main"]
+    rates = {"merged": 0.0, "adapter": 0.01}
+    assert variants["dpo-v0"] == {"passed": False, "enforced": False, "threshold": 0.97, "rates": rates}
+    assert variants["main"]["passed"] and variants["main"]["enforced"]
+
+
+@pytest.mark.parametrize("main", [(0.9, 1.0), (1.0, 0.979), (0.0, 0.0)])
+def test_each_published_form_must_pass_an_enforced_gate(step, tmp_path, main):
+    with pytest.raises(RefusedError) as refused:
+        gate.run(judged(step, tmp_path, main=main, dpo=(0.5, 0.5)))
+    assert refused.value.exit_code == 3
+    assert f"main: merged {main[0]:.1%}, adapter {main[1]:.1%}: refused" in refused.value.message
+    assert "dpo-v0: merged 50.0%, adapter 50.0%: below, and only reported" in refused.value.message
+    assert "at least 98.0%" in refused.value.message
+
+
+def test_the_threshold_itself_passes(step, tmp_path):
+    assert gate.run(judged(step, tmp_path, main=(0.95, 0.95), base=0.97)).json("gates.json")["variants"]["main"][
+        "passed"
+    ]
+
+
+def test_a_base_under_the_bar_is_said(step, tmp_path):
+    share = parse_recipe(RECIPE.replace("prompts: 12", "prompts: 12, at_least: 0.95"))
+    made = gate.run(judged(step, tmp_path, base=0.4, recipe=share)).json("gates.json")
+    assert "base itself stops in only 40.0%" in made["base"]["remark"]
+    low = gate.run(judged(step, tmp_path, base=0.4)).json("gates.json")
+    assert "at_least" in low["base"]["remark"]
+    assert gate.run(judged(step, tmp_path)).json("gates.json")["base"]["remark"] is None
+
+
+def test_no_enforced_gate_at_all_is_noted(step, tmp_path):
+    assert list(gate.check(judged(step, tmp_path))) == []
+    lax = parse_recipe(RECIPE.replace("main: {stage: sft}", "main: {stage: sft, gate: report}"))
+    assert [finding.level for finding in gate.check(judged(step, tmp_path, recipe=lax))] == ["note"]
+
+
+@pytest.fixture
+def base(make_model, make_tokenizer, tmp_path) -> Path:
+    """The base step's artifact; its repo is a folder, which the libraries take for one."""
+    import torch
+
+    folder = tmp_path / "base-model"
+    model = make_model(seed=3, initializer_range=0.3)
+    with torch.no_grad():
+        model.lm_head.weight[260] *= 1.6
+    model.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    made = tmp_path / "base"
+    turn_end = {"token": "<|im_end|>", "id": 260, "suffix_ids": [198]}
+    told = {"repo": str(folder), "commit": "main", "dtype": "float32", "turn_end": turn_end, "pad_token": "<pad>"}
+    write_json(made / "base.json", told)
+    for name in ("chat_template.jinja", "training_template.jinja"):
+        (made / name).write_text(CHATML)
+    return made
+
+
+@pytest.fixture
+def trained(base, tmp_path) -> Path:
+    """A training step's artifact: an adapter that makes the turn end rarer."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    repo = json.loads((base / "base.json").read_text())["repo"]
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(repo), LoraConfig(r=2, target_modules=["q_proj"]))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn_like(parameter) * 0.3)
+    model.peft_config["default"].revision = "main"
+    model.save_pretrained(tmp_path / "train" / "adapter")
+    return tmp_path / "train"
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    rows = [{"messages": [{"role": "user", "content": f"word {n} " * (n % 5 + 1)}]} for n in range(20)]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def merged(step, base, trained, hub, tmp_path) -> Path:
+    """The merge step's artifact, made from a base that stands on a real Hub."""
+    target = Target(hub.url, tmp_path / "home", hub.token, embedded=True)
+    api = connect(target).api
+    told = json.loads((base / "base.json").read_text())
+    api.create_repo("hubkit/base")
+    commit = api.upload_folder(repo_id="hubkit/base", folder_path=told["repo"]).oid
+    there = Path(shutil.copytree(base, tmp_path / "base-there"))
+    write_json(there / "base.json", {**told, "repo": "hubkit/base", "commit": commit})
+    train = Path(shutil.copytree(trained, tmp_path / "train-there"))
+    rename(train, base_model_name_or_path="hubkit/base", revision=commit)
+    ctx = step("merge[main]", {"base": there, "train[sft]": train}, variant_name="main", target=target)
+    return merge.run(ctx).path
+
+
+def rename(train: Path, **settings: str) -> None:
+    path = train / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+
+def test_merge_stage(merged):
+    told = json.loads((merged / "merge.json").read_text())
+    assert told["dtype"] == "float32"
+    assert told["changed"] == 2
+    assert told["targets"] == {"q_proj": 2}
+    assert (merged / "model" / "chat_template.jinja").read_text() == CHATML
+
+
+def test_merge_stage_refuses_the_adapter_of_another_base(step, base, trained):
+    rename(trained, base_model_name_or_path="me/other")
+    with pytest.raises(RefusedError, match="trained on me/other"):
+        merge.run(step("merge[main]", {"base": base, "train[sft]": trained}, variant_name="main"))
+
+
+def test_what_cannot_be_merged_is_said_before_training(step, hub, tmp_path):
+    target = Target(hub.url, tmp_path / "home", hub.token, embedded=True)
+    api = connect(target).api
+    api.create_repo("hubkit/four-bit")
+    config = json.dumps({"quantization_config": {"load_in_4bit": True}}).encode()
+    api.upload_file(path_or_fileobj=config, path_in_repo="config.json", repo_id="hubkit/four-bit")
+    text = RECIPE.replace("me/base", "hubkit/four-bit").replace("lora: {r: 4}", "lora: {r: 4, use_dora: true}")
+    ctx = step("merge[main]", {}, parse_recipe(text), variant_name="main", target=target)
+    messages = [finding.message for finding in merge.check(ctx) if finding.level == "error"]
+    assert len(messages) == 2
+    assert "use_dora" in messages[0]
+    assert "quantized" in messages[1]
+
+
+def test_each_form_of_a_variant_is_measured(step, base, data, trained, merged):
+    inputs = {"base": base, "data": data, "train[sft]": trained, "merge[main]": merged}
+    heard = []
+    ctx = step("stopping[main]", inputs, variant_name="main", report=lambda figure, share: heard.append(share))
+    told = stopping.run(ctx).json("stopping.json")
+    assert list(told["forms"]) == ["merged", "adapter", "four-bit"]
+    assert told["prompts"] == 12 == told["forms"]["merged"]["prompts"]
+    assert (told["max_new_tokens"], told["turn_end"]) == (16, {"token": "<|im_end|>", "id": 260})
+    assert told["forms"]["merged"] == told["forms"]["adapter"], "float32 merged weights are the adapter on its base"
+    assert 0 < told["forms"]["merged"]["rate"] < 1
+    assert [told["forms"][name]["dtype"] for name in told["forms"]] == ["float32", "float32", "nf4"]
+    assert heard == sorted(heard)
+    assert heard[-1] == 1.0
+
+
+def test_without_quantization_the_four_bit_form_is_skipped_with_a_reason(step, base, data, trained, merged):
+    inputs = {"base": base, "data": data, "train[sft]": trained, "merge[main]": merged}
+    settings = {"gates": parse_recipe(RECIPE).gates.model_dump(), "training": {"quantization": "none"}}
+    told = stopping.run(step("stopping[main]", inputs, variant_name="main", settings=settings)).json("stopping.json")
+    assert list(told["forms"]) == ["merged", "adapter"]
+    assert "not trained on a quantized base" in told["skipped"]["four-bit"]
+
+
+def test_the_base_is_measured_alone(step, base, data):
+    told = stopping.run(step("base-stopping", {"base": base, "data": data})).json("stopping.json")
+    assert list(told["forms"]) == ["base"]
+    assert told["forms"]["base"]["prompts"] == 12
+
+
+@pytest.mark.parametrize("library", ["torch", "transformers", "tokenizers", "peft", "bitsandbytes"])
+def test_another_version_of_what_shapes_the_figures_is_another_key(
+    monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    before, installed = contract.artifact_key(stopping, {}, {}), contract.installed
+    monkeypatch.setattr(contract, "installed", lambda name: "0.0.1" if name == library else installed(name))
+    assert contract.artifact_key(stopping, {}, {}) != before
+    monkeypatch.setattr(contract, "installed", lambda name: None if name == library else installed(name))
+    assert contract.artifact_key(stopping, {}, {}) != before

@@ -1,0 +1,112 @@
+"""A training step by itself: a small base in a folder, rows, and the context that the pipeline would give.
+
+Run as a program it trains one stage: ``python training_case.py FOLDER STAGE RECIPE_TEXT`` (for tests that kill it).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hubkit.core.files import write_json
+from hubkit.core.target import Target
+from hubkit.pipeline.runs import Run
+from hubkit.recipe.models import Recipe, parse_recipe
+from hubkit.recipe.stage import Artifact, Context
+
+COMMIT = "b" * 40
+RECIPE = """
+repo: me/my-model
+visibility: public
+licence: apache-2.0
+seed: 3
+base: {{repo: them/base}}
+data:
+  preferences: [{{repo: them/pairs}}]
+  repair: [{{repo: them/chats}}]
+stages:
+  dpo:
+    data: preferences
+    quantization: {quantization}
+    lora: {{r: 4, lora_alpha: 8, target_modules: all-linear}}
+    args: {{{dpo}}}
+  sft: {{data: repair, continues: dpo, quantization: {quantization}, args: {{{sft}}}}}
+variants: {{main: {{stage: sft}}}}
+evaluate: {{suites: [own]}}
+gates: {{stop_rate: {{prompts_from: repair}}}}
+card: {{title: T, summary: S.}}
+"""
+DPO = "max_steps: 8, per_device_train_batch_size: 4, max_length: 64, learning_rate: 1e-3, logging_steps: 2"
+SFT = "max_steps: 4, per_device_train_batch_size: 4, max_length: 64, learning_rate: 1e-3, logging_steps: 1"
+
+
+def recipe_text(dpo: str = DPO, sft: str = SFT, quantization: str = "nf4") -> str:
+    return RECIPE.format(dpo=dpo, sft=sft, quantization=quantization)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run whose base and data are done; ``folder`` holds the base in ``base-model``."""
+
+    folder: Path
+
+    @property
+    def run(self) -> Run:
+        return Run(self.folder / "run")
+
+    def prepare(self) -> Case:
+        """Make the base from a few steps, and the rows, as the steps before would."""
+        from hubkit.models.chat import end_of_turn
+        from hubkit_stages.recipes.tiny import model
+
+        tokenizer = model.make_tokenizer()
+        made = model._new_model(tokenizer)
+        made.save_pretrained(self.folder / "base-model")
+        tokenizer.save_pretrained(self.folder / "base-model")
+        recipe = parse_recipe(recipe_text())
+        ctx = self.context(recipe, "base", stage=None)
+        told = {
+            "repo": str(self.folder / "base-model"),
+            "commit": COMMIT,
+            "turn_end": end_of_turn.find(tokenizer).to_json(),
+            "pad_token": tokenizer.pad_token,
+        }
+        write_json(ctx.out / "base.json", told)
+        for name in ("chat_template.jinja", "training_template.jinja"):
+            (ctx.out / name).write_text(tokenizer.chat_template)
+        ctx.artifact()
+        ctx = self.context(recipe, "data", stage=None)
+        asked = [[{"role": "user", "content": f"What is number {n}?"}] for n in range(24)]
+        said = [[{"role": "assistant", "content": f"It is {n}."}] for n in range(24)]
+        pairs = [
+            {"prompt": prompt, "chosen": answer, "rejected": other}
+            for prompt, answer, other in zip(asked, said, said[1:] + said[:1], strict=True)
+        ]
+        chats = [{"prompt": prompt, "completion": answer} for prompt, answer in zip(asked, said, strict=True)]
+        for name, rows in {"preferences": pairs, "repair": chats}.items():
+            (ctx.out / "sets").mkdir(exist_ok=True)
+            (ctx.out / "sets" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_json(ctx.out / "data.json", {"stages": {"dpo": {"max_length": 64}}})
+        ctx.artifact()
+        return self
+
+    def context(self, recipe: Recipe, step: str, *, stage: str | None, key: str = "k") -> Context:
+        self.run.begin(step, key)
+        made = {name: found for name in ("base", "data", "train[dpo]") if (found := self.run.find(name))}
+        target = Target("http://127.0.0.1:1", self.folder / "hf", embedded=True)
+        return Context(step, recipe, self.folder, {}, made, target, self.run, key=key, stage_name=stage)
+
+    def train(self, stage: str, text: str | None = None, **given: Any) -> Artifact:
+        """Train ``stage`` here and now, with the stage's own code."""
+        from hubkit_stages import dpo, sft
+
+        recipe = parse_recipe(text or recipe_text())
+        ctx = self.context(recipe, f"train[{stage}]", stage=stage, **given)
+        return {"dpo": dpo, "sft": sft}[stage].run(ctx)
+
+
+if __name__ == "__main__":
+    Case(Path(sys.argv[1])).train(sys.argv[2], sys.argv[3])

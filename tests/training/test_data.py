@@ -1,0 +1,464 @@
+"""Mappings, row checks, held-out prompts and turn ends, on rows that are planted wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from releases import faults, target_of
+
+from hubkit.core.errors import RefusedError, RemoteError, UsageError
+from hubkit.core.target import Target
+from hubkit.hub.client import connect
+from hubkit.models.chat.end_of_turn import TurnEnd, find
+from hubkit.recipe.models import Recipe, Source, parse_recipe
+from hubkit.training import shared
+from hubkit.training.data import loading, mappings, rows, turns
+from hubkit.training.data.loading import Loaded
+from hubkit.training.data.preparing import DataReport, prepare
+from hubkit_stages import data as data_stage
+
+PAIR = {"system": "", "question": "What is it?", "chosen": "It is a cat.", "rejected": "A dog."}
+
+
+def pairs(count: int, **given: Any) -> list[dict[str, Any]]:
+    return [{**PAIR, "question": f"What is number {n}?", "chosen": f"Number {n}.", **given} for n in range(count)]
+
+
+def chats(count: int, topic: str = "thing") -> list[dict[str, Any]]:
+    return [{"instruction": f"Name {topic} {n}.", "input": "", "output": f"It is {n}."} for n in range(count)]
+
+
+# --- mappings
+
+
+def test_orca_keeps_a_system_message_only_when_it_says_something() -> None:
+    convert = mappings.MAPPINGS["orca"].convert
+    assert convert(PAIR)["prompt"] == [{"role": "user", "content": "What is it?"}]
+    made = convert({**PAIR, "system": "Be kind."})
+    assert made["prompt"][0] == {"role": "system", "content": "Be kind."}
+    assert made["chosen"] == [{"role": "assistant", "content": "It is a cat."}]
+    assert made["rejected"] == [{"role": "assistant", "content": "A dog."}]
+
+
+def test_instruction_joins_instruction_and_input() -> None:
+    convert = mappings.MAPPINGS["instruction"].convert
+    made = convert({"instruction": "Add.", "input": "2 and 2", "output": "4"})
+    assert made == {
+        "prompt": [{"role": "user", "content": "Add.\n2 and 2"}],
+        "completion": [{"role": "assistant", "content": "4"}],
+    }
+
+
+def test_pairs_of_messages_share_their_prompt() -> None:
+    said = [{"role": "user", "content": "Hi"}]
+    row = {
+        "prompt": "Hi",
+        "chosen": [*said, {"role": "assistant", "content": "Hello."}],
+        "rejected": [*said, {"role": "assistant", "content": "No."}],
+    }
+    assert mappings.MAPPINGS["pairs"].convert(row)["prompt"] == said
+    row["rejected"] = [{"role": "user", "content": "Other"}, {"role": "assistant", "content": "No."}]
+    with pytest.raises(mappings.BadRow, match="different prompts"):
+        mappings.MAPPINGS["pairs"].convert(row)
+
+
+def test_sharegpt_trains_the_last_answer() -> None:
+    said = [("system", "Be kind."), ("human", "Hi"), ("gpt", "Hello."), ("human", "Bye"), ("gpt", "Farewell.")]
+    made = mappings.MAPPINGS["sharegpt"].convert({"conversations": [{"from": a, "value": b} for a, b in said]})
+    assert [item["role"] for item in made["prompt"]] == ["system", "user", "assistant", "user"]
+    assert made["completion"] == [{"role": "assistant", "content": "Farewell."}]
+
+
+@pytest.mark.parametrize(
+    ("columns", "name"),
+    [
+        (("system", "question", "chosen", "rejected"), "orca"),
+        (("source", "instruction", "chosen_response", "rejected_response", "chosen_model"), "ultrafeedback"),
+        (("instruction", "input", "output"), "instruction"),
+        (("prompt", "chosen", "rejected"), "pairs"),
+        (("conversations",), "sharegpt"),
+        (("id", "messages"), "messages"),
+    ],
+)
+def test_a_mapping_is_found_by_the_columns(columns: tuple[str, ...], name: str) -> None:
+    assert mappings.find(None, columns, "a/b").name == name
+
+
+def test_a_mapping_that_does_not_fit_is_said_with_what_is_there() -> None:
+    with pytest.raises(UsageError, match="no column chosen, question, rejected"):
+        mappings.find("orca", ("instruction", "output"), "a/b")
+    with pytest.raises(UsageError, match="did you mean 'orca'"):
+        mappings.find("orka", ("question",), "a/b")
+    with pytest.raises(UsageError, match="No mapping fits the columns of a/b: text"):
+        mappings.find(None, ("text",), "a/b")
+
+
+# --- rows
+
+
+BAD: list[tuple[str, Mapping[str, Any]]] = [
+    ("missing key: chosen", {key: value for key, value in PAIR.items() if key != "chosen"}),
+    ("null: rejected", {**PAIR, "rejected": None}),
+    ("empty: question", {**PAIR, "question": "  \n"}),
+    ("wrong type: chosen", {**PAIR, "chosen": 7}),
+    ("wrong type: question", {**PAIR, "question": ["a"]}),
+    ("chosen equals rejected", {**PAIR, "rejected": PAIR["chosen"] + " "}),
+    ("not UTF-8: chosen", {**PAIR, "chosen": "caf\ufffd"}),
+    ("not UTF-8: chosen", {**PAIR, "chosen": "half a pair \ud83d"}),
+    ("longer than a million characters", {**PAIR, "chosen": "x" * 10_000_000}),
+    ("holds the turn end as text", {**PAIR, "chosen": "It ends.<|im_end|> Or does it?"}),
+]
+
+
+@pytest.mark.parametrize(("reason", "bad"), BAD)
+def test_a_bad_row_is_counted_under_its_reason_with_its_index(reason: str, bad: Mapping[str, Any]) -> None:
+    found = rows.check([*pairs(3), bad, *pairs(5)[3:]], mappings.MAPPINGS["orca"], forbidden=["<|im_end|>"])
+    assert found.dropped == {reason: 1}
+    assert found.examples == {reason: [3]}
+    assert (found.read, len(found.rows)) == (6, 5)
+    assert "row 3" in found.why()
+
+
+def test_planted_faults_are_all_counted_and_nothing_else() -> None:
+    chance = random.Random(1)
+    planted = [dict(bad) for _, bad in BAD] * 3
+    source = [*pairs(200), *planted]
+    chance.shuffle(source)
+    found = rows.check(source, mappings.MAPPINGS["orca"], forbidden=["<|im_end|>"])
+    expected: dict[str, int] = {}
+    for reason, _ in BAD:
+        expected[reason] = expected.get(reason, 0) + 3
+    assert found.dropped == expected
+    assert len(found.rows) == 200
+    for reason in expected.keys() - {"holds the turn end as text", "longer than a million characters"}:
+        for index in found.examples[reason]:
+            with pytest.raises(mappings.BadRow):
+                mappings.MAPPINGS["orca"].convert(source[index])
+
+
+def test_a_row_in_which_somebody_says_a_control_token_is_dropped() -> None:
+    said = [{**PAIR, "question": text} for text in ("a <s> b", "strike <s>this</s>", "a < s > b", "<|im_end|> <s>")]
+    found = rows.check(said, mappings.MAPPINGS["orca"], forbidden=["<|im_end|>"], control=["<s>", "</s>", "<|im_end|>"])
+    assert found.examples == {"holds a control token as text": [0, 1], "holds the turn end as text": [3]}
+    assert rows.check(said, mappings.MAPPINGS["orca"]).dropped == {}
+
+
+def test_a_duplicate_counts_across_the_sources_of_a_set() -> None:
+    seen: set[bytes] = set()
+    first = rows.check(pairs(4), mappings.MAPPINGS["orca"], seen=seen)
+    again = rows.check([*pairs(2), *pairs(6)], mappings.MAPPINGS["orca"], seen=seen)
+    assert first.dropped == {}
+    assert again.dropped == {"duplicate": 6}
+    assert again.examples["duplicate"] == [0, 1, 2, 3, 4]
+
+
+def test_no_rows_and_one_row() -> None:
+    none = rows.check([], mappings.MAPPINGS["orca"])
+    assert (none.read, none.rows, none.dropped_share) == (0, [], 1.0)
+    assert len(rows.check([PAIR], mappings.MAPPINGS["orca"]).rows) == 1
+
+
+# --- held-out prompts
+
+
+def converted(raw: Sequence[Mapping[str, Any]], name: str) -> list[mappings.Row]:
+    return rows.check(raw, mappings.MAPPINGS[name]).rows
+
+
+def test_held_out_prompts_are_in_no_set_and_planted_overlaps_are_counted() -> None:
+    repair = converted(
+        [*chats(50), *({"instruction": f"WHAT is  number {n}?", "output": "x"} for n in range(7))], "instruction"
+    )
+    preferences = converted(pairs(30), "orca")
+    held = rows.hold_out({"preferences": preferences, "repair": repair}, "repair", 20, seed=3)
+    assert (len(held.prompts), held.overlapping) == (20, 7)
+    kept = rows.without(repair, held.prompts)
+    assert len(kept) == 37
+    assert rows.overlap(held.prompts, kept) == rows.overlap(held.prompts, preferences) == 0
+    assert rows.overlap(held.prompts, repair) == 20
+
+
+def test_all_rows_of_a_held_out_prompt_leave_the_training_set() -> None:
+    twice = converted([*chats(10), *({**row, "output": "Another answer."} for row in chats(10))], "instruction")
+    held = rows.hold_out({"repair": twice}, "repair", 4, seed=0)
+    assert len(held.prompts) == 4
+    assert len(rows.without(twice, held.prompts)) == 12
+
+
+def test_draws_follow_the_seed() -> None:
+    made = converted(chats(100), "instruction")
+    assert rows.hold_out({"a": made}, "a", 10, 1) == rows.hold_out({"a": made}, "a", 10, 1)
+    assert rows.hold_out({"a": made}, "a", 10, 1) != rows.hold_out({"a": made}, "a", 10, 2)
+    assert rows.sample(made, 10, 1) == rows.sample(made, 10, 1)
+    assert rows.sample(made, 10, 1) != rows.sample(made, 10, 2)
+    assert rows.sample(made, None, 1) == rows.sample(made, 1000, 1) == made
+
+
+# --- turn ends
+
+
+def test_truncation_is_found_by_side(make_tokenizer: Callable[..., Any]) -> None:
+    tokenizer = make_tokenizer()
+    long_chosen = converted(pairs(8, chosen="It is a very long answer. " * 4), "orca")
+    found = turns.look(long_chosen, tokenizer, find(tokenizer), max_length=100)
+    assert (found["chosen"].truncated, found["chosen"].ends_trained) == (8, 0)
+    assert (found["rejected"].truncated, found["rejected"].ends_trained) == (0, 8)
+    assert found["chosen"].closed_once == found["rejected"].closed_once == 8
+    longest = max(
+        len(tokenizer(tokenizer.apply_chat_template([*row["prompt"], *row["chosen"]], tokenize=False)).input_ids)
+        for row in long_chosen
+    )
+    assert found["chosen"].longest == longest
+
+
+@pytest.mark.parametrize(("spare", "kept"), [(0, 1), (-1, 1), (-2, 0), (-3, 0)])
+def test_the_cut_that_takes_only_the_newline_keeps_the_turn_end(
+    make_tokenizer: Callable[..., Any], spare: int, kept: int
+) -> None:
+    tokenizer = make_tokenizer()
+    one = converted(chats(1), "instruction")
+    whole = tokenizer.apply_chat_template([*one[0]["prompt"], *one[0]["completion"]], tokenize=False)
+    size = len(tokenizer(whole, add_special_tokens=False)["input_ids"])
+    found = turns.look(one, tokenizer, find(tokenizer), max_length=size + spare)["rows"]
+    assert (found.ends_trained, found.truncated) == (kept, 1 - kept)
+
+
+def test_a_prompt_that_fills_the_length_is_counted(make_tokenizer: Callable[..., Any]) -> None:
+    tokenizer = make_tokenizer()
+    found = turns.look(converted(chats(3), "instruction"), tokenizer, find(tokenizer), max_length=10)["rows"]
+    assert (found.prompt_fills, found.ends_trained) == (3, 0)
+
+
+def test_a_turn_end_that_is_missing_or_doubled_is_found(make_tokenizer: Callable[..., Any]) -> None:
+    tokenizer = make_tokenizer()
+    end = find(tokenizer)
+    made = converted(chats(4), "instruction")
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "<|im_end|><|im_end|>")
+    doubled = turns.look(made, tokenizer, end, max_length=None)["rows"]
+    assert (doubled.closed_once, doubled.not_closed) == (0, [0, 1, 2, 3])
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "")
+    assert turns.look(made, tokenizer, end, max_length=None)["rows"].closed_once == 0
+
+
+def test_the_labelled_tokens_are_those_of_the_trainer(make_tokenizer: Callable[..., Any]) -> None:
+    tokenizer = make_tokenizer()
+    one = converted(chats(1), "instruction")[0]
+    tokens = turns.labelled(one, tokenizer)["rows"]
+    assert "".join(text for text, trained in tokens if trained) == "It is 0.<|im_end|>\n"
+    assert "".join(text for text, trained in tokens if not trained).endswith("<|im_start|>assistant\n")
+    assert turns.labelled(one, tokenizer, max_length=len(tokens) - 2)["rows"] == tokens[:-2]
+
+
+# --- from a Hub
+
+
+READ = """
+import json, sys
+from pathlib import Path
+from huggingface_hub import CommitOperationAdd
+from hubkit.config import Source
+from hubkit.data import mappings, rows
+from hubkit.data.loading import first_columns, load
+from hubkit.errors import HubkitError
+from hubkit.hub import connect
+from hubkit.run import Target
+hub = connect(Target(sys.argv[1], Path(sys.argv[3]), sys.argv[2], embedded=True))
+told = {}
+for name, body in json.loads(sys.stdin.read()).items():
+    repo = f"hubkit/{name}"
+    hub.ensure_repo(repo, "public", "dataset")
+    files = {"train.jsonl": body.encode("latin-1"), "README.md": b"---\\nlicense: [mit, cc0-1.0]\\n---\\n"}
+    operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+    hub.api.create_commit(repo, operations, commit_message="Add", repo_type="dataset")
+    for split in ("train", "test"):
+        source = Source(repo=repo, split=split)
+        try:
+            columns = first_columns(hub, source)
+            loaded = load(hub, source)
+            assert tuple(loaded.columns) == tuple(columns), (loaded.columns, columns)
+            found = rows.check(loaded.rows, mappings.find(None, loaded.columns, repo))
+            told[f"{name} {split}"] = [len(found.rows), found.dropped, loaded.licence]
+        except HubkitError as error:
+            told[f"{name} {split}"] = [error.exit_code, error.message]
+print("TOLD" + json.dumps(told))
+"""
+
+
+def test_odd_files_are_counted_by_row_or_refused_in_one_sentence(hub: Any, tmp_path: Path) -> None:
+    good = [{"instruction": f"Q {n}", "output": "A"} for n in range(3)]
+    sets = {
+        "good": good,
+        "nulls": [*good, {"instruction": "Q 9", "output": None}, {"instruction": "Q 10"}],
+        "mixed": [*good, {"instruction": "Q 9", "output": {"a": [1]}}],
+    }
+    bodies = {name: "".join(json.dumps(row) + "\n" for row in made) for name, made in sets.items()}
+    bodies["latin"] = '{"instruction": "Q", "output": "caf\u00e9"}\n{"instruction": "Q 2", "output": "tea"}\n'
+    bodies["broken"] = '{"instruction": "Q", "outp'
+    environment = Target(hub.url, tmp_path, hub.token, embedded=True).environment()
+    done = subprocess.run(
+        [sys.executable, "-c", READ, hub.url, hub.token, str(tmp_path)],
+        input=json.dumps(bodies),
+        env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.split("TOLD")[1])
+    assert told["good train"] == [3, {}, "mit, cc0-1.0"]
+    assert told["nulls train"] == [3, {"null: output": 2}, "mit, cc0-1.0"]
+    assert told["mixed train"] == [3, {"wrong type: output": 1}, "mit, cc0-1.0"]
+    assert told["latin train"] == [1, {"not UTF-8": 1}, "mit, cc0-1.0"]
+    for name in ("good test", "broken train"):
+        code, message = told[name]
+        assert code == 3
+        assert "cannot be read as a table" in message
+        assert "\n" not in message
+    assert "hubkit/good" in told["good test"][1]
+    assert "'test'" in told["good test"][1]
+
+
+def test_a_hub_that_is_down_is_not_called_unreadable_data(hub: Any, tmp_path: Path) -> None:
+    from huggingface_hub.utils import get_session, hf_raise_for_status
+
+    connected = connect(target_of(hub, tmp_path))
+    source = Source(repo="them/set")
+
+    def ask(path: str) -> None:
+        hf_raise_for_status(get_session().get(f"{hub.url}{path}"))
+
+    faults(hub, {"route": "/train.jsonl", "action": "status", "status": 503, "count": 0})
+    with pytest.raises(RemoteError, match="answered 503") as down, loading._said_of(connected, source, "c" * 40):
+        ask("/datasets/them/set/resolve/main/train.jsonl")
+    assert down.value.exit_code == 5
+    with pytest.raises(RemoteError, match="answered 503"), loading._said_of(connected, source, "c" * 40):
+        try:
+            ask("/datasets/them/set/resolve/main/train.jsonl")
+        except OSError:
+            raise FileNotFoundError("No data file was found") from None
+    with pytest.raises(RefusedError, match="cannot be read as a table"), loading._said_of(connected, source, "c" * 40):
+        ask("/datasets/them/set/resolve/main/none.jsonl")
+
+
+# --- all of it
+
+
+def recipe(accept: str = "", prompts: int = 5, **settings: Any) -> Recipe:
+    made = parse_recipe(f"""
+repo: me/my-model
+visibility: public
+licence: apache-2.0
+base: {{repo: them/base}}
+data:
+  preferences: [{{repo: them/pairs}}]
+  repair: [{{repo: them/chats, rows: 10}}]
+stages:
+  dpo: {{data: preferences, accept: [{accept}]}}
+  sft: {{data: repair, continues: dpo}}
+variants: {{main: {{stage: sft}}}}
+evaluate: {{suites: [own]}}
+gates: {{stop_rate: {{prompts_from: repair, prompts: {prompts}}}}}
+card: {{title: T, summary: S.}}
+""")
+    return made.model_copy(update=settings)
+
+
+def made_of(
+    asked: Recipe, tables: Mapping[str, list[dict[str, Any]]], tokenizer: Any, max_length: int | None = None
+) -> DataReport:
+    def load(source: Source) -> Loaded:
+        table = tables[source.repo]
+        return Loaded("c" * 40, tuple(table[0]) if table else ("instruction", "output"), table, "mit")
+
+    end: TurnEnd = find(tokenizer)
+    return prepare(asked, load, tokenizer, end, lambda stage: (max_length, "keep_start"), lambda words, share: None)
+
+
+def test_sound_data_makes_rows_prompts_and_a_report(make_tokenizer: Callable[..., Any]) -> None:
+    made = made_of(recipe(), {"them/pairs": pairs(20), "them/chats": chats(40)}, make_tokenizer())
+    made.refuse()
+    told = json.loads(json.dumps(made.to_json()))
+    assert {name: item["rows"] for name, item in told["sets"].items()} == {"preferences": 20, "repair": 10}
+    assert told["prompts"] == {"set": "repair", "rows": 5, "also_in_other_sets": 0, "also_trained_on": 0}
+    source = told["sets"]["repair"]["sources"][0]
+    assert (source["read"], source["kept"], source["used"], source["licence"]) == (40, 40, 10, "mit")
+    assert told["stages"]["dpo"]["turn_end_lost"] == {"chosen": 0.0, "rejected": 0.0}
+    assert told["findings"] == []
+    assert all(prompt[-1]["role"] == "user" for prompt in made.prompts)
+
+
+def test_the_data_step_drops_what_the_tokenizer_would_take_for_tokens(make_tokenizer: Callable[..., Any]) -> None:
+    loud = [*pairs(60), {**PAIR, "question": "Is <|im_start|> a token?"}]
+    made = made_of(recipe(), {"them/pairs": loud, "them/chats": chats(40)}, make_tokenizer())
+    assert made.sources["preferences"][0]["dropped"] == {"holds a control token as text": 1}
+
+
+def test_a_set_called_prompts_is_kept_apart_from_the_held_out_prompts(
+    make_tokenizer: Callable[..., Any], tmp_path: Path
+) -> None:
+    text = json.dumps(recipe().model_dump(mode="json")).replace('"repair"', '"prompts"')
+    made = made_of(parse_recipe(text), {"them/pairs": pairs(20), "them/chats": chats(40)}, make_tokenizer())
+    data_stage.write(made, tmp_path)
+    held = [json.loads(line)["messages"] for line in (tmp_path / "prompts.jsonl").read_text().splitlines()]
+    assert held == made.prompts
+    assert len(held) == 5
+    for name, wanted in made.sets.items():
+        assert shared.load_rows(shared.set_file(tmp_path, name)).to_list() == wanted
+    assert (len(made.sets["prompts"]), json.loads((tmp_path / "data.json").read_text())["prompts"]["rows"]) == (10, 5)
+
+
+def test_truncated_turn_ends_hold_the_release_back_unless_accepted(make_tokenizer: Callable[..., Any]) -> None:
+    tables = {"them/pairs": pairs(20, chosen="long " * 40), "them/chats": chats(40)}
+    tables["them/pairs"] = [{**row, "question": f"Q {n}"} for n, row in enumerate(tables["them/pairs"])]
+    with pytest.raises(RefusedError, match=r"100\.0% of chosen, 0\.0% of rejected") as refused:
+        made_of(recipe(), tables, make_tokenizer(), max_length=100).refuse()
+    assert "accept: [truncated-turn-ends]" in (refused.value.hint or "")
+    made = made_of(recipe("truncated-turn-ends"), tables, make_tokenizer(), max_length=100)
+    made.refuse()
+    assert [(item.code, item.level, item.accepted) for item in made.findings] == [
+        ("truncated-turn-ends", "error", True)
+    ]
+    assert made.stages["dpo"]["turn_end_lost"] == {"chosen": 1.0, "rejected": 0.0}
+    assert made.to_json()["findings"][0]["stages"] == ["dpo"]
+
+
+def test_many_dropped_rows_hold_the_release_back_unless_accepted(make_tokenizer: Callable[..., Any]) -> None:
+    tables = {"them/pairs": [*pairs(20), {**PAIR, "chosen": None}], "them/chats": chats(40)}
+    with pytest.raises(RefusedError, match=r"1 of 21 rows of them/pairs \(4\.8%\).*null: chosen \(row 20\)"):
+        made_of(recipe(), tables, make_tokenizer()).refuse()
+    made_of(recipe("dropped-rows"), tables, make_tokenizer()).refuse()
+    tables["them/pairs"] = [*pairs(100), {**PAIR, "chosen": None}]
+    assert [item["stages"] for item in made_of(recipe(), tables, make_tokenizer()).to_json()["findings"]] == [["dpo"]]
+    few = made_of(recipe(), tables, make_tokenizer())
+    few.refuse()
+    assert [(item.level, item.code) for item in few.findings] == [("warning", "dropped-rows")]
+
+
+def test_no_rows_can_not_be_accepted(make_tokenizer: Callable[..., Any]) -> None:
+    tables = {"them/pairs": [{**PAIR, "chosen": None}], "them/chats": chats(40)}
+    with pytest.raises(RefusedError, match="No row of them/pairs can be trained on"):
+        made_of(recipe("dropped-rows, truncated-turn-ends"), tables, make_tokenizer()).refuse()
+
+
+def test_too_few_prompts_are_refused_and_overlap_is_said(make_tokenizer: Callable[..., Any]) -> None:
+    shared = [{"instruction": row["question"], "input": "", "output": "x"} for row in pairs(3)]
+    tables = {"them/pairs": pairs(20), "them/chats": [*chats(12), *shared]}
+    made = made_of(recipe(prompts=4), tables, make_tokenizer())
+    made.refuse()
+    assert made.to_json()["prompts"]["also_in_other_sets"] == 3
+    with pytest.raises(RefusedError, match="Only 12 of 13 prompts"):
+        made_of(recipe(prompts=13), tables, make_tokenizer()).refuse()
+
+
+def test_a_stage_is_not_trained_on_rows_of_the_other_kind(make_tokenizer: Callable[..., Any]) -> None:
+    with pytest.raises(UsageError, match="'dpo' trains by dpo on preference rows"):
+        made_of(recipe(), {"them/pairs": chats(20), "them/chats": chats(40)}, make_tokenizer())

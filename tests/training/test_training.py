@@ -1,0 +1,376 @@
+"""The training stages with the real trainers on a very small model: what they save, resume, refuse and survive."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import training_case
+from training_case import COMMIT, DPO, SFT, Case, recipe_text
+
+from hubkit.core.errors import HubkitError, RemoteError
+from hubkit.core.files import read_json, write_json
+from hubkit.core.findings import Finding
+from hubkit.hub.transport import install
+from hubkit.recipe.models import load_recipe, parse_recipe
+from hubkit.recipe.stage import Context
+from hubkit.training import arguments, checkpoints, shared
+from hubkit_stages import dpo, sft
+from hubkit_stages.recipes import dpopenhermes_7b, tiny
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case(tmp_path_factory.mktemp("case")).prepare()
+
+
+@pytest.fixture
+def case(prepared: Case, tmp_path: Path) -> Case:
+    """A copy of the prepared run, so that no test sees what another trained."""
+    shutil.copytree(prepared.run.artifacts, tmp_path / "run" / "artifacts")
+    return Case(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(prepared: Case, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Both stages trained once, in 4 bits."""
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copytree(prepared.run.artifacts, folder / "run" / "artifacts")
+    made = Case(folder)
+    made.train("dpo")
+    made.train("sft")
+    return made
+
+
+def adapter(case: Case, stage: str) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(case.run.artifacts / f"train[{stage}]" / "adapter" / "adapter_model.safetensors"))
+
+
+def findings(text: str, stage: str, tmp_path: Path) -> list[Finding]:
+    ctx = Case(tmp_path).context(parse_recipe(text), f"train[{stage}]", stage=stage)
+    return list({"dpo": dpo, "sft": sft}[stage].check(ctx))
+
+
+# --- the recipe's arguments
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ("learning_rat: 1e-5", "args.learning_rat: DPOConfig has no such key; did you mean 'learning_rate'?"),
+        ("max_prompt_length: 128", "args.max_prompt_length: DPOConfig has no such key"),
+        ("learning_rate: fast", "args.learning_rate: input should be a valid number, not 'fast'"),
+        ("max_length: 1.5", "args.max_length: "),
+        ("output_dir: here", "args.output_dir: not for a recipe to set; hubkit keeps the checkpoints in the run"),
+        ("seed: 4", "args.seed: not for a recipe to set; write `seed` at the top of the recipe"),
+        ("lr_scheduler_type: no-such-thing", "args: TRL refuses these arguments"),
+    ],
+)
+def test_an_argument_that_trl_does_not_know_is_found_before_training(args: str, said: str, tmp_path: Path) -> None:
+    found = findings(recipe_text(dpo=args), "dpo", tmp_path)
+    assert [item.exit_code for item in found] == [2], found
+    assert said in found[0].message
+    assert found[0].level == "error"
+    assert found[0].message.startswith("stages.dpo.")
+
+
+def test_an_adapter_key_that_peft_does_not_know_is_found(tmp_path: Path) -> None:
+    text = recipe_text().replace("lora_alpha: 8, target_modules: all-linear", "lora_alfa: 8, target_modules: [lm_head]")
+    said = " ".join(item.message for item in findings(text, "dpo", tmp_path))
+    assert "lora.lora_alfa: LoraConfig has no such key; did you mean 'lora_alpha'?" in said
+    assert "do not train an adapter on lm_head" in said
+
+
+def test_a_stage_that_continues_cannot_give_the_adapter_another_shape(tmp_path: Path) -> None:
+    text = recipe_text().replace("continues: dpo,", "continues: dpo, lora: {r: 2},")
+    assert "adapter of 'dpo', whose shape is settled" in findings(text, "sft", tmp_path)[0].message
+
+
+@pytest.mark.parametrize("recipe", [tiny.RECIPE, dpopenhermes_7b.RECIPE], ids=["tiny", "7b"])
+def test_the_built_in_recipes_give_arguments_that_the_trainers_know(recipe: Path, tmp_path: Path) -> None:
+    loaded = load_recipe(recipe)
+    for stage, code in (("dpo", dpo), ("sft", sft)):
+        ctx: Context = Case(tmp_path).context(loaded, f"train[{stage}]", stage=stage)
+        assert list(code.check(ctx)) == []
+
+
+def test_a_default_is_read_from_the_installed_trl() -> None:
+    assert arguments.effective("dpo", {"max_length": 7}, "max_length") == 7
+    assert arguments.effective("dpo", {}, "max_length") == arguments.config_class("dpo")("x", use_cpu=True).max_length
+
+
+# --- what training makes
+
+
+def test_the_adapter_stands_alone_and_is_bound_to_the_base(trained: Case) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    for stage in ("dpo", "sft"):
+        folder = trained.run.artifacts / f"train[{stage}]" / "adapter"
+        assert sorted(item.name for item in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+        config = json.loads((folder / "adapter_config.json").read_text())
+        base = trained.run.find("base")
+        assert base is not None
+        assert (config["base_model_name_or_path"], config["revision"]) == (base.json("base.json")["repo"], COMMIT)
+        assert config["inference_mode"] is True
+        model = PeftModel.from_pretrained(
+            AutoModelForCausalLM.from_pretrained(config["base_model_name_or_path"]), folder
+        )
+        loaded = {name for name, _ in model.named_parameters() if "lora_" in name}
+        assert len(loaded) == len(adapter(trained, stage)) == 2 * 7 * 2
+        model.merge_and_unload()
+
+
+def test_sft_goes_on_with_the_adapter_of_dpo(trained: Case) -> None:
+    before, after = adapter(trained, "dpo"), adapter(trained, "sft")
+    assert before.keys() == after.keys()
+    moved = max(float((after[name] - before[name]).abs().max()) for name in before)
+    assert 0 < moved < 0.1
+    assert {str(weight.dtype) for weight in before.values()} == {"torch.float32"}
+
+
+def test_training_json_says_what_happened(trained: Case) -> None:
+    found = trained.run.find("train[dpo]")
+    assert found is not None
+    told = found.json("training.json")
+    assert (told["method"], told["steps"], told["rows"], told["continues"]) == ("dpo", 8, 24, None)
+    assert told["lora"]["r"] == 4
+    assert told["lora"]["target_modules"][-1] == "v_proj"
+    assert [point["step"] for point in told["curve"]] == [2, 4, 6, 8]
+    assert all(point["loss"] > 0 for point in told["curve"])
+    assert told["args"]["learning_rate"] == 1e-3
+    assert told["truncation"] == {"max_length": 64}
+    assert told["peak_memory_bytes"] > 10**8
+    assert told["seconds"] > 0
+    assert told["tokens_per_second"] > 0
+
+
+def test_training_repeats_itself(trained: Case, case: Case) -> None:
+    import torch
+
+    case.train("dpo")
+    first, again = adapter(trained, "dpo"), adapter(case, "dpo")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_without_quantization(case: Case) -> None:
+    case.train("dpo", recipe_text(quantization="none"))
+    found = case.run.find("train[dpo]")
+    assert found is not None
+    assert found.json("training.json")["quantization"] == "none"
+    assert next(iter(adapter(case, "dpo").values())).dtype.is_floating_point
+
+
+def test_a_generation_does_not_spoil_the_gradients_of_4_bit_layers(case: Case) -> None:
+    """On a CPU with AVX512-BF16 an eval-mode forward repacks the layers, unless they are told not to."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    base = str(case.run.find("base").json("base.json")["repo"])  # type: ignore[union-attr]
+
+    def gradient(generate: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = shared.load_base(base, "main", quantization="nf4")
+        assert shared.keep_differentiable(model) == 14
+        model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+        ids = torch.arange(3, 35)[None]
+        if generate:
+            model.eval()
+            model.generate(input_ids=ids, max_new_tokens=2)
+            model.train()
+        model(input_ids=ids, labels=ids).loss.backward()
+        found = [weight.grad.flatten() for name, weight in model.named_parameters() if "lora_B" in name]
+        return torch.cat(found)
+
+    before, after = gradient(generate=False), gradient(generate=True)
+    assert torch.nn.functional.cosine_similarity(before, after, dim=0) > 0.999
+
+
+def test_a_hub_that_is_down_when_the_base_is_loaded_is_said(case: Case) -> None:
+    ctx = case.context(parse_recipe(recipe_text()), "train[dpo]", stage="dpo")
+    install(ctx.target.endpoint, None)  # as in a worker; huggingface_hub's own client tries for a minute
+    about = ctx.input("base").path / "base.json"
+    write_json(about, {**read_json(about), "repo": "them/base"})
+    with pytest.raises(RemoteError, match="cannot be reached") as down:
+        shared.prepare(ctx)
+    assert down.value.exit_code == 5
+
+
+# --- interruptions
+
+
+def test_a_checkpoint_counts_only_when_it_is_whole(tmp_path: Path) -> None:
+    assert checkpoints.last_complete(tmp_path / "none") is None
+    for step in (10, 20, 100, 110):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "adapter_model.safetensors").write_bytes(b"weights of %d" % step)
+        if step != 110:
+            checkpoints.seal(folder)
+    assert checkpoints.last_complete(tmp_path) == tmp_path / "checkpoint-100"
+    assert not (tmp_path / "checkpoint-110").exists()
+    (tmp_path / "checkpoint-100" / "adapter_model.safetensors").write_bytes(b"weights of 1o0")
+    assert checkpoints.last_complete(tmp_path) == tmp_path / "checkpoint-20"
+    (tmp_path / "checkpoint-20" / "adapter_model.safetensors").unlink()
+    assert checkpoints.last_complete(tmp_path) == tmp_path / "checkpoint-10"
+    write_json(tmp_path / "checkpoint-10" / "manifest.json", {"files": 3})
+    assert checkpoints.last_complete(tmp_path) is None
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("stage", ["dpo", "sft"])
+def test_a_killed_training_goes_on_from_its_last_whole_checkpoint(stage: str, trained: Case, tmp_path: Path) -> None:
+    import torch
+
+    case = Case(tmp_path / "killed")
+    whole = Case(tmp_path / "whole")
+    for made in (case, whole):
+        shutil.copytree(trained.run.artifacts, made.run.artifacts)
+        shutil.rmtree(made.run.artifacts / f"train[{stage}]")
+    steps = "max_steps: 40, save_steps: 4, "
+    text = recipe_text(
+        dpo=steps + re.sub(r"max_steps: \d+, ", "", DPO), sft=steps + re.sub(r"max_steps: \d+, ", "", SFT)
+    )
+    saved = case.run.work / f"train[{stage}]" / "scratch" / "checkpoints"
+    command = [sys.executable, str(Path(training_case.__file__)), str(case.folder), stage, text]
+    child = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 180
+    while not list(saved.glob("checkpoint-*/manifest.json")):
+        assert time.monotonic() < deadline, "no checkpoint was sealed"
+        assert child.poll() is None, "training ended before it could be killed"
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert case.run.find(f"train[{stage}]") is None
+    (saved / "checkpoint-999").mkdir()
+    (saved / "checkpoint-999" / "trainer_state.json").write_text("{")
+    kept = checkpoints.last_complete(saved)
+    assert kept is not None
+    before = read_json(kept / "hubkit_spent.json")
+    assert before["seconds"] > 0
+    assert before["peak_memory_bytes"] > 10**8
+    write_json(kept / "hubkit_spent.json", {"seconds": 36_000.0, "peak_memory_bytes": 10**15})
+    (kept / "manifest.json").unlink()
+    checkpoints.seal(kept)
+    told = case.train(stage, text).json("training.json")
+    assert 36_000 < told["seconds"] < 36_600
+    assert told["peak_memory_bytes"] == 10**15
+    assert int(told["resumed_from"].split("-")[1]) in range(4, 40, 4)
+    assert told["steps"] == 40
+    assert told["tokens_per_second"] is None
+    assert whole.train(stage, text).json("training.json")["resumed_from"] is None
+    first, again = adapter(whole, stage), adapter(case, stage)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not case.run.work.joinpath(f"train[{stage}]").exists()
+
+
+def test_a_run_whose_numbers_are_not_finite_is_stopped_at_once(case: Case) -> None:
+    wild = DPO.replace("learning_rate: 1e-3", "learning_rate: 1e30, max_grad_norm: 0, save_steps: 1")
+    with pytest.raises(
+        HubkitError, match=r"stopped at step [23]: a gradient is not finite.*nothing was published"
+    ) as stopped:
+        case.train("dpo", recipe_text(dpo=wild))
+    assert stopped.value.exit_code == 1
+    assert "learning_rate" in (stopped.value.hint or "")
+    assert case.run.find("train[dpo]") is None
+    kept = checkpoints.last_complete(case.run.work / "train[dpo]" / "scratch" / "checkpoints")
+    assert kept is not None
+    assert kept.name in stopped.value.message
+
+
+def test_seconds_and_memory_are_those_of_all_processes(case: Case) -> None:
+    wild = DPO.replace("learning_rate: 1e-3", "learning_rate: 1e30, max_grad_norm: 0, save_steps: 1")
+    with pytest.raises(HubkitError, match="a gradient is not finite"):
+        case.train("dpo", recipe_text(dpo=wild))
+    kept = checkpoints.last_complete(case.run.work / "train[dpo]" / "scratch" / "checkpoints")
+    assert kept is not None
+    first = shared.Spent.until(kept)
+    assert first.seconds > 0
+    assert first.peak > 10**8
+    (kept / "manifest.json").unlink()
+    write_json(kept / "hubkit_spent.json", {"seconds": 36_000.0, "peak_memory_bytes": 10**15})
+    checkpoints.seal(kept)
+    spent = shared.Spent.until(kept)
+    watch = shared.watch(case.context(parse_recipe(recipe_text()), "train[dpo]", stage="dpo"), spent)
+
+    class State:
+        global_step, is_world_process_zero = 7, True
+
+    class Args:
+        output_dir = str(kept.parent)
+
+    (kept.parent / "checkpoint-7").mkdir()
+    watch.on_save(Args, State, None)
+    assert checkpoints.last_complete(kept.parent) == kept.parent / "checkpoint-7"
+    again = shared.Spent.until(kept.parent / "checkpoint-7")
+    assert 36_000 < again.seconds < 36_600
+    assert again.peak == 10**15
+
+
+def test_gradients_are_left_to_the_scaler_where_there_is_one(case: Case) -> None:
+    import torch
+    from accelerate import Accelerator
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    Accelerator(cpu=True)
+    watch = shared.watch(case.context(parse_recipe(recipe_text()), "train[dpo]", stage="dpo"))
+    model = torch.nn.Linear(2, 1)
+    model(torch.tensor([[float("inf"), 1.0]])).sum().backward()
+    plain = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    class State:
+        global_step, max_steps = 0, 10
+
+    scaled = AcceleratedOptimizer(plain, scaler=torch.amp.GradScaler("cpu"))
+    watch.on_pre_optimizer_step(None, State, None, model=model, optimizer=scaled)
+    with pytest.raises(HubkitError, match="the loss is nan"):
+        watch.on_log(None, State, None, logs={"loss": float("nan")})
+    for optimizer in (plain, AcceleratedOptimizer(plain)):
+        with pytest.raises(HubkitError, match="stopped at step 1: a gradient is not finite"):
+            watch.on_pre_optimizer_step(None, State, None, model=model, optimizer=optimizer)
+
+
+def test_a_run_whose_loss_grows_without_bound_is_stopped(case: Case) -> None:
+    watch = shared.watch(case.context(parse_recipe(recipe_text()), "train[dpo]", stage="dpo"))
+
+    class State:
+        global_step, max_steps = 3, 10
+
+    watch.on_log(None, State, None, logs={"loss": 0.69})
+    watch.on_log(None, State, None, logs={"loss": 9.0})
+    with pytest.raises(HubkitError, match=r"the loss went from 0\.69 to 14"):
+        watch.on_log(None, State, None, logs={"loss": 14.0})
+    with pytest.raises(HubkitError, match="the loss is nan"):
+        watch.on_log(None, State, None, logs={"loss": float("nan")})
+
+
+@pytest.mark.parametrize("kind", ["gpu", "cpu"])
+def test_running_out_of_memory_says_what_to_change(case: Case, kind: str) -> None:
+    import torch
+
+    ctx = case.context(parse_recipe(recipe_text()), "train[dpo]", stage="dpo")
+
+    class Trainer:
+        class state:
+            global_step = 6
+
+        def train(self, resume_from_checkpoint: str | None) -> None:
+            if kind == "gpu":
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            torch.empty(2**55, dtype=torch.uint8)
+
+    with pytest.raises(HubkitError, match="'dpo' ran out of memory at step 7") as stopped:
+        shared._run(ctx, Trainer(), None)
+    assert "per_device_train_batch_size" in (stopped.value.hint or "")

@@ -1,0 +1,155 @@
+"""Python blocks that cannot run, found in their syntax trees: nothing is executed."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+
+from hubkit.cards.lint.document import Document
+from hubkit.cards.lint.finding import Fault
+from hubkit.cards.snippets.blocks import Block
+from hubkit.cards.snippets.names import defined, undefined
+
+_TEMPLATE = "apply_chat_template"
+_NOTEBOOK = frozenset({"display", "get_ipython"})
+"""Names that every notebook has."""
+
+
+def find(document: Document) -> Iterator[Fault]:
+    """What is wrong with the Python blocks of ``document``."""
+    before: set[str] = set()
+    all_known = True
+    notebook = any(block.for_notebook for block in document.blocks)
+    for block in document.blocks:
+        source = block.without_magic if block.for_notebook else block.source
+        try:
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            yield _syntax(document, block, error)
+            all_known = False  # what it would have defined, nobody knows
+            continue
+        own = defined(source)
+        for name, line in undefined(source).items() if all_known else ():
+            if name not in before and not (notebook and name in _NOTEBOOK):
+                yield _undefined(document, block.line + line - 1, name, own, before)
+        all_known = all_known and not _imports_all(tree)
+        before |= own
+        for fault_line, rule, what, todo in (*_prompts(tree), *_results(tree)):
+            yield Fault(rule, document.path, block.line + fault_line - 1, what, todo)
+
+
+def _syntax(document: Document, block: Block, error: BaseException) -> Fault:
+    line = (error.lineno or 1) if isinstance(error, SyntaxError) else 1
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    return Fault(
+        "snippet-syntax", document.path, block.line + line - 1, f"The block is not Python: {said}.",
+        "Mend it, or mark the block as another language (```text).",
+    )  # fmt: skip
+
+
+def _imports_all(tree: ast.Module) -> bool:
+    """Whether it has ``from x import *``, which defines names that nobody sees."""
+    return any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree))
+
+
+def _undefined(document: Document, line: int, name: str, own: set[str], before: set[str]) -> Fault:
+    maybe = [other for other in (f"{name}s", name.removesuffix("s")) if other != name]
+    close = next((other for other in maybe if other in own or other in before), None)
+    todo = f"Write {close!r}, which is defined." if close else "Define it in the block, or import it."
+    return Fault("undefined-name", document.path, line, f"The block uses {name!r}, which nothing defines.", todo)
+
+
+_Found = tuple[int, str, str, str]
+
+
+def _prompts(tree: ast.Module) -> Iterator[_Found]:
+    """Chat prompts that do not open the assistant's turn, in a block that then generates."""
+    if not any(_called(node) == "generate" for node in ast.walk(tree)):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _called(node) == _TEMPLATE:
+            given = _constants(node)
+            open_ended = any(keyword.arg is None for keyword in node.keywords)
+            if (
+                given.get("continue_final_message") is True
+                or open_ended
+                or given.get("add_generation_prompt", ...) is True
+            ):
+                continue
+            if "add_generation_prompt" in _arguments(node) and "add_generation_prompt" not in given:
+                continue  # decided elsewhere
+            yield (
+                node.lineno, "generation-prompt",
+                "The prompt does not open the assistant's turn: the model may go on with the question.",
+                "Call apply_chat_template with add_generation_prompt=True.",
+            )  # fmt: skip
+
+
+def _results(tree: ast.Module) -> Iterator[_Found]:
+    """What ``apply_chat_template`` returns, a tensor or a mapping, used as the other."""
+    made: dict[str, object] = {}
+    stored: Counter[str] = Counter()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            stored[node.id] += 1
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            name, value = node.targets[0].id, _unmoved(node.value)
+            if isinstance(value, ast.Name) and value.id == name:
+                stored[name] -= 1
+            elif isinstance(value, ast.Call) and _called(value) == _TEMPLATE:
+                given = _constants(value)
+                if given.get("tokenize") is not False:
+                    made[name] = given.get("return_dict", "not said")
+    made = {name: kind for name, kind in made.items() if stored[name] == 1}  # else it may be another thing by then
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and _called(node) == "generate"):
+            continue
+        for keyword in node.keywords:
+            if keyword.arg is None and isinstance(keyword.value, ast.Name) and keyword.value.id in made:
+                name = keyword.value.id
+                if made[name] is not True:
+                    when = "" if made[name] is False else " (before transformers 5)"
+                    yield (
+                        node.lineno, "template-result",
+                        f"{name!r} is a tensor{when}, and `**{name}` unpacks a mapping.",
+                        "Call apply_chat_template with return_dict=True, which says it for every version.",
+                    )  # fmt: skip
+        for argument in node.args[:1]:
+            if isinstance(argument, ast.Name) and made.get(argument.id, False) is not False:
+                when = "" if made[argument.id] is True else " (since transformers 5)"
+                yield (
+                    node.lineno, "template-result",
+                    f"{argument.id!r} is a mapping{when}, and generate() takes a tensor first.",
+                    f"Call apply_chat_template with return_dict=True and pass `**{argument.id}`.",
+                )  # fmt: skip
+
+
+def _called(node: ast.AST) -> str | None:
+    if not isinstance(node, ast.Call):
+        return None
+    if isinstance(node.func, ast.Attribute):
+        return node.func.attr
+    return node.func.id if isinstance(node.func, ast.Name) else None
+
+
+def _arguments(call: ast.Call) -> set[str]:
+    return {keyword.arg for keyword in call.keywords if keyword.arg}
+
+
+def _constants(call: ast.Call) -> dict[str, object]:
+    """Keyword arguments that are written out."""
+    return {
+        keyword.arg: keyword.value.value
+        for keyword in call.keywords
+        if keyword.arg and isinstance(keyword.value, ast.Constant)
+    }
+
+
+def _unmoved(value: ast.expr) -> ast.expr:
+    """What ``value`` is before it is moved to a device."""
+    while isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
+        if value.func.attr not in {"to", "cuda", "cpu"}:
+            break
+        value = value.func.value
+    return value

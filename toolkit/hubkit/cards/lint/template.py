@@ -1,0 +1,133 @@
+"""The prompt that a card shows, held against the chat template that is shipped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from hubkit.cards.lint.document import Document
+from hubkit.cards.lint.finding import Fault
+from hubkit.checks.checkup.reading import settings_of, text_of
+from hubkit.checks.checkup.sources import Source
+from hubkit.core.errors import RefusedError
+from hubkit.models import chat
+
+_FAMILIES = (
+    ("ChatML", "<|im_start|>", re.compile(r"\bchat[- ]?ml\b", re.IGNORECASE)),
+    ("Llama 3", "<|start_header_id|>", None),
+    ("Gemma", "<start_of_turn>", None),
+    ("Mistral or Llama 2", "[INST]", None),
+    ("Alpaca", "### Instruction:", re.compile(r"\balpaca(?:'s)? (?:prompt|format|template)", re.IGNORECASE)),
+)
+_SPEAKS = re.compile(r"apply_chat_template|\bchat template|\bprompt (?:format|template)|\bchat[- ]?ml\b", re.IGNORECASE)
+_DENIES = re.compile(
+    r"\b(?:no|not|without|unlike|never|lacks?|neither|nor|instead of|rather than|is a base model)\b|n['\u2019]t\b",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+_TURN = re.compile(r"<\|im_start\|>[ ]?(\w+)[ ]?\n(.*?)(<\|im_end\|>|\Z)", re.DOTALL)
+_ROLES = {"system", "user", "assistant"}
+_CODE = frozenset({"python", "py", "python3", "jinja", "json", "sh", "bash", "shell", "console", "yaml"})
+
+
+def find(document: Document, source: Source) -> Iterator[Fault]:
+    """A missing template, or one that renders something else than the card shows."""
+    if document.path != "README.md":
+        return
+    files = source.files()
+    chats = any(name in files for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
+    template, special = shipped(source)
+    if template is None:
+        line = next((at for at, text in enumerate(document.text.splitlines(), 1) if _says(_SPEAKS, text)), None)
+        within = any(name.endswith(".gguf") for name in files)  # such a file holds its template itself
+        if line is not None and not within and (chats or "config.json" in files):
+            yield Fault(
+                "template-missing", document.path, line,
+                "The card speaks of a prompt format, and no chat template is shipped.",
+                "Save it as chat_template.jinja beside the tokenizer.",
+            )  # fmt: skip
+        return
+    try:
+        yield from _differs(document, template, special)
+    except RefusedError as error:
+        yield Fault("template-differs", document.path, 1, error.message, "Ship a template that renders.")
+
+
+def _says(wanted: re.Pattern[str], text: str) -> bool:
+    """Whether a sentence of ``text`` speaks of it, and does not deny it."""
+    return any(wanted.search(sentence) and not _DENIES.search(sentence) for sentence in _SENTENCE.split(text))
+
+
+def shipped(source: Source) -> tuple[str | None, dict[str, str]]:
+    """The template of a folder or repo and the special tokens that it may name."""
+    settings = settings_of(source, "tokenizer_config.json", [])
+    inline = settings.get("chat_template")
+    if isinstance(inline, list):
+        inline = next(
+            (item.get("template") for item in inline if isinstance(item, dict) and item.get("name") == "default"), None
+        )
+    own = text_of(source, "chat_template.jinja", [])
+    special = chat.special_tokens({**settings_of(source, "special_tokens_map.json", []), **settings})
+    return own if own is not None else inline if isinstance(inline, str) else None, special
+
+
+def _differs(document: Document, template: str, special: dict[str, str]) -> Iterator[Fault]:
+    shown = [
+        (fence.line, fence.content, turns) for fence in document.fences
+        if fence.language not in _CODE and (turns := _turns(fence.content))
+    ]  # fmt: skip
+    golden = chat.GOLDEN["one turn"]
+    requests = [(golden, False), *((turns, _opens(turns)) for _, _, turns in shown)]
+    requests = [(_closed(turns), opens) for turns, opens in requests]
+    probe, *rendered = chat.render_untrusted(template, requests, variables=special)
+    for (line, content, _), made in zip(shown, rendered, strict=True):
+        if made.text is None or content.strip() not in made.text:
+            said = f"refuses it: {made.problem}" if made.text is None else f"renders {_short(made.text)}"
+            yield Fault(
+                "template-differs", document.path, line,
+                f"The card shows a prompt that the shipped chat template does not make: it {said}.",
+                "Copy the prompt from apply_chat_template(..., tokenize=False, add_generation_prompt=True).",
+            )  # fmt: skip
+    if probe.text is None:
+        yield Fault(
+            "template-differs", document.path, 1,
+            f"The shipped chat template cannot render a conversation: {probe.problem}.",
+            "Ship a template that renders.",
+        )  # fmt: skip
+        return
+    for name, mark, word in _FAMILIES:
+        if mark in probe.text:
+            continue
+        where = [
+            fence.line for fence in document.fences
+            if mark in fence.content and fence.language not in _CODE and not _turns(fence.content)
+        ]  # fmt: skip
+        where += [item.line for item in document.prose if word and _says(word, item.text)]
+        if where:
+            yield Fault(
+                "template-differs", document.path, where[0],
+                f"The card shows the format of {name}, and the shipped chat template renders {_short(probe.text)}.",
+                "Describe the template that is shipped, or ship the one that is described.",
+            )  # fmt: skip
+
+
+def _turns(content: str) -> list[dict[str, str]]:
+    """The messages of a prompt in ChatML; empty for other text."""
+    found = [{"role": role, "content": words, "end": end} for role, words, end in _TURN.findall(content)]
+    return found if found and all(turn["role"] in _ROLES for turn in found) else []
+
+
+def _opens(turns: list[dict[str, str]]) -> bool:
+    last = turns[-1]
+    return last["role"] == "assistant" and not last["content"].strip() and not last["end"]
+
+
+def _closed(turns: object) -> list[dict[str, str]]:
+    """Messages alone, without the opening of an answer."""
+    assert isinstance(turns, list | tuple)
+    kept = turns[:-1] if turns and "end" in turns[-1] and _opens(list(turns)) else turns
+    return [{"role": turn["role"], "content": turn["content"]} for turn in kept]
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 100 else f"{text[:97]}...")

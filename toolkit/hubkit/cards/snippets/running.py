@@ -1,0 +1,381 @@
+"""Runs the code blocks of cards in processes of :mod:`hubkit.cards.snippets.forkserver`, and reports each result."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import http.client
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from hubkit.cards.snippets import forkserver
+from hubkit.cards.snippets.blocks import Block, Imports, extract, with_what_it_needs
+from hubkit.cards.snippets.pins import (
+    Pin,
+    asks_local_server,
+    names_repo,
+    pinned,
+    revision_of,
+    serve_arguments,
+    with_server,
+)
+from hubkit.cards.snippets.places import Place
+from hubkit.core import apps
+from hubkit.core.errors import HubkitError
+from hubkit.core.output import hide, redact
+
+_LINES = 40
+"""Lines of a block's output that are told, the last ones."""
+_WIDTH = 500
+_GRACE = 30.0
+"""Seconds beyond a block's own limit after which the process that runs it is taken for dead."""
+_SET_CHILD_SUBREAPER, _GET_CHILD_SUBREAPER = 36, 37
+"""Of Linux's prctl(2)."""
+_TRIES = 500
+_SERVER = ("transformers.cli.serve", "transformers.cli.serving.server", "transformers.cli.transformers")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """``seconds`` of the clock for a block, and for a server to come up; ``memory`` in bytes for each process.
+
+    Memory is what the system counts under RLIMIT_DATA: all that a process holds but the files that it maps. None: no
+    more than the machine has.
+    """
+
+    seconds: float = 3600.0
+    memory: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        """The limit of memory."""
+        return self.memory or int(psutil.virtual_memory().total)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card to run. With ``pin`` its branch is read at that commit; ``strict``: a block that names the pin's repo
+    has to be pinned to it."""
+
+    path: str
+    text: str
+    pin: Pin | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a block. ``why`` is a clause: the last line of its error, or why it was not run."""
+
+    card: str
+    block: int
+    line: int
+    outcome: Literal["passed", "failed", "skipped"]
+    seconds: float = 0.0
+    why: str = ""
+    revision: str | None = None
+    output: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in ``snippets.json``."""
+        return {**asdict(self), "seconds": round(self.seconds, 2)}
+
+
+def run_cards(
+    cards: Sequence[Card],
+    place: Place,
+    limits: Limits | None = None,
+    report: Callable[[str, float], None] = lambda words, share: None,
+) -> list[Outcome]:
+    """Run every Python block of ``cards``, in order; the outcomes in the same order.
+
+    The cards share a process that imports once, and the cache of what is downloaded. HubkitError when that process
+    cannot be started, or dies.
+    """
+    hide(place.token)
+    limits = limits or Limits()
+    work = [(card, blocks, index) for card in cards for blocks in [extract(card.text)] for index in range(len(blocks))]
+    imports = Imports()
+    for _, blocks, index in work:
+        imports.add(blocks[index].source)
+    modules = {name: sorted(names) for name, names in sorted(imports.names.items())}
+    if any(_needs_server(blocks[index]) for _, blocks, index in work):
+        modules |= {name: [] for name in _SERVER}
+    if not work:
+        return []
+    found = []
+    with _host(place, limits) as host:
+        report("importing what the blocks import", 0.0)
+        host.call({"do": "import", "modules": modules}, limits.seconds)
+        for done, (card, blocks, index) in enumerate(work):
+            report(f"{card.path}, block {blocks[index].number}", done / len(work))
+            found.append(_Run(host, place, limits, card).block(blocks, index))
+    return found
+
+
+def _needs_server(block: Block) -> bool:
+    return asks_local_server(block.source) and serve_arguments(block.shell) is not None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One card's blocks in the process ``host``."""
+
+    host: _Host
+    place: Place
+    limits: Limits
+    card: Card
+
+    def block(self, blocks: list[Block], index: int) -> Outcome:
+        """Run one block, after those whose names it uses, and beside the server that it asks."""
+        needed = [*with_what_it_needs(blocks, index)[:-1], blocks[index]]
+        return replace(self._outcome(blocks[index], needed), revision=revision_of(self._pinned(needed)[-1][0]))
+
+    def _pinned(self, needed: Sequence[Block]) -> list[tuple[str, int]]:
+        """The sources of ``needed``, the branch exchanged for the commit, and how many there were in each."""
+        sources, pin = [part.source for part in needed], self.card.pin
+        return [pinned(text, pin, sources[:at]) if pin else (text, 0) for at, text in enumerate(sources)]
+
+    def _outcome(self, block: Block, needed: Sequence[Block]) -> Outcome:
+        pin = self.card.pin
+        if block.for_notebook:
+            return self._said(block, "skipped", "it has lines that only a notebook understands")
+        if pin and self.card.strict and names_repo(block.source, pin.repo) and not self._pinned(needed)[-1][1]:
+            return self._said(block, "failed", f"it loads {pin.repo} and is not pinned to {pin.branch!r}")
+        if not any(asks_local_server(part.source) for part in needed):
+            return self._run(block, needed)
+        served = next((part for part in reversed(needed) if serve_arguments(part.shell) is not None), None)
+        if served is None:
+            return self._said(block, "skipped", "it asks a server on this machine that no `transformers serve` starts")
+        log = self.place.folder / "serve.log"
+        with self._server(serve_arguments(served.shell, pin) or [], log) as (url, problem):
+            outcome = self._said(block, "failed", problem) if problem else self._run(block, needed, url)
+        if outcome.outcome == "failed":
+            output = f"{outcome.output}\n`transformers serve` said:\n{_said_in(log)}"
+            return replace(outcome, output=output.strip())
+        return outcome
+
+    def _run(self, block: Block, needed: Sequence[Block], url: str | None = None) -> Outcome:
+        parts = []
+        for part, (source, _) in zip(needed, self._pinned(needed), strict=True):
+            parts.append({"source": with_server(source, url) if url else source, "line": part.line})
+        with _folder(self.place.folder / "blocks") as folder:
+            told = self.host.call(
+                {
+                    "do": "run", "parts": parts, "name": self.card.path, "folder": str(folder),
+                    "seconds": self.limits.seconds, "memory": self.limits.bytes,
+                },
+                self.limits.seconds,
+            )  # fmt: skip
+        output = _tail(told["output"])
+        if told["late"]:
+            return self._said(
+                block, "failed", f"it did not end within {self.limits.seconds:g} s", told["seconds"], output
+            )
+        if told["code"]:
+            last = output.splitlines()[-1].strip() if output else ""
+            why = last or f"it ended with status {told['code']}"
+            if told["code"] < 0:
+                why = f"a signal ended it ({-told['code']}); 9 often means that the memory was full"
+            return self._said(block, "failed", why, told["seconds"], output)
+        return self._said(block, "passed", "", told["seconds"], output)
+
+    def _said(
+        self, block: Block, outcome: Literal["passed", "failed", "skipped"], why: str, seconds: float = 0.0,
+        output: str = "",
+    ) -> Outcome:  # fmt: skip
+        return Outcome(self.card.path, block.number, block.line, outcome, seconds, why, None, output)
+
+    @contextmanager
+    def _server(self, arguments: Sequence[str], log: Path) -> Iterator[tuple[str, str]]:
+        """A running ``transformers serve``: its address, and why there is none."""
+        port = apps.free_port()
+        log.unlink(missing_ok=True)
+        with _folder(self.place.folder / "server") as folder:
+            job = {
+                "do": "serve", "serve": [*arguments, "--host", "127.0.0.1", "--port", str(port)], "log": str(log),
+                "folder": str(folder), "memory": self.limits.bytes,
+            }  # fmt: skip
+            self.host.call(job)
+            try:
+                yield f"http://127.0.0.1:{port}", self._await(port)
+            finally:
+                self.host.call({"do": "stop"})
+
+    def _await(self, port: int) -> str:
+        """'' once the server is healthy, else why it is not."""
+        deadline = time.monotonic() + self.limits.seconds
+        while time.monotonic() < deadline:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
+            try:
+                connection.request("GET", "/health")
+                if connection.getresponse().status == 200:
+                    return ""
+            except (OSError, http.client.HTTPException):
+                pass
+            finally:
+                connection.close()
+            if (code := self.host.call({"do": "served"})["code"]) is not None:
+                return f"`transformers serve` ended with status {code}"
+            time.sleep(0.1)
+        return f"`transformers serve` did not come up within {self.limits.seconds:g} s"
+
+
+def _said_in(log: Path) -> str:
+    """The end of a log."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 64 * 1024))
+        return _tail(file.read().decode("utf-8", "replace"))
+
+
+def _tail(text: str) -> str:
+    """The end of an output, without tokens, control characters and what a progress bar wrote over."""
+    lines = [line.rpartition("\r")[2] for line in redact(text).replace("\r\n", "\n").split("\n")]
+    kept = ["".join(c for c in line if c.isprintable() or c == "\t")[:_WIDTH].rstrip() for line in lines]
+    while kept and not kept[-1]:
+        kept.pop()
+    return "\n".join(kept[-_LINES:])
+
+
+@contextmanager
+def _folder(parent: Path) -> Iterator[Path]:
+    """An empty folder that is gone afterwards."""
+    import tempfile
+
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as made:
+        yield Path(made)
+
+
+class _Host:
+    """The process that runs the blocks, as its starter knows it."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path, others: set[int]) -> None:
+        self._process, self._log, self._others = process, log, others
+        self._began = 0.0
+        with contextlib.suppress(psutil.Error):
+            self._began = psutil.Process(process.pid).create_time()
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def call(self, order: dict[str, Any], seconds: float = 0.0) -> dict[str, Any]:
+        """Give an order and wait for the answer, ``seconds`` and a grace. HubkitError when the process is gone."""
+        assert self._process.stdin is not None
+        line = ""
+        with contextlib.suppress(BrokenPipeError, queue.Empty):
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+            line = self._lines.get(timeout=seconds + _GRACE)
+        if line:
+            return dict(json.loads(line))
+        said = _said_in(self._log).splitlines()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)  # its output ends a little before itself
+        code = self._process.poll()
+        ended = "does not answer" if code is None else f"ended with status {code}"
+        if code is not None and code < 0:
+            ended = f"was ended by signal {-code}"
+        raise HubkitError(
+            f"The process that runs the card's blocks {ended}.{f' It said: {said[-1]}' if said else ''}",
+            hint="Run the same command again; signal 9 often means that the machine ran out of memory.",
+        )
+
+    def close(self) -> None:
+        """End it with all that it started: the end of its input tells it to."""
+        with contextlib.suppress(OSError):
+            if self._process.stdin:
+                self._process.stdin.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            for process in (*psutil.Process(self._process.pid).children(recursive=True), None):
+                with contextlib.suppress(psutil.Error, ProcessLookupError):
+                    process.kill() if process else os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+        if self._process.returncode and self._began:  # it was killed, and could not end what its blocks left
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Kill the orphans of a dead process: they have become children of this one (see :func:`_adopting`).
+
+        A child that hubkit has started itself was there before, or runs in hubkit's session, which nothing that came
+        from the dead process can join.
+        """
+        for _ in range(_TRIES):
+            left = [process for process in psutil.Process().children() if self._is_orphan(process)]
+            if not left:
+                return
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            time.sleep(0.01)
+            for process in left:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(process.pid, os.WNOHANG)
+
+    def _is_orphan(self, process: psutil.Process) -> bool:
+        if process.pid in self._others:
+            return False
+        try:
+            return process.create_time() >= self._began and os.getsid(process.pid) != os.getsid(0)
+        except (OSError, psutil.Error):
+            return False
+
+
+@contextmanager
+def _adopting() -> Iterator[set[int]]:
+    """On Linux, what a descendant leaves behind becomes a child of this process. Yields the children it has before."""
+    before = {process.pid for process in psutil.Process().children()}
+    if sys.platform != "linux":
+        yield before
+        return
+    libc, was = ctypes.CDLL(None), ctypes.c_int(0)
+    libc.prctl(_GET_CHILD_SUBREAPER, ctypes.byref(was), 0, 0, 0)
+    libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield before
+    finally:
+        libc.prctl(_SET_CHILD_SUBREAPER, was.value, 0, 0, 0)
+
+
+@contextmanager
+def _host(place: Place, limits: Limits) -> Iterator[_Host]:
+    log = place.folder / "forkserver.log"
+    environment = place.environment()
+    for name in ("HOME", "TMPDIR", "HF_HOME"):
+        Path(environment[name]).mkdir(parents=True, exist_ok=True)
+    with _adopting() as others, log.open("wb") as errors:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", str(forkserver.__file__)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment,
+                cwd=place.folder, text=True, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise HubkitError(f"The card's blocks cannot be run: {error.strerror or error}.") from error
+        host = _Host(process, log, others)
+        try:
+            yield host
+        finally:
+            host.close()

@@ -1,0 +1,123 @@
+"""Reads a stranger's small files: what is not as it should be becomes a finding, never an exception.
+
+What the readers give back has the types of :data:`_TYPES`, so that nobody after them need ask.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from hubkit.checks.checkup.sources import Source
+from hubkit.core.errors import RefusedError, UsageError
+from hubkit.core.findings import Finding
+from hubkit.core.yaml_text import parse_yaml
+
+Text = TypeVar("Text", str, str | None)
+
+_NAMES: Mapping[type, str] = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
+_IDS = (int, list)
+_TYPES: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+    "config.json": {
+        "architectures": (list,),
+        "vocab_size": (int,),
+        "eos_token_id": _IDS,
+        "quantization_config": (dict,),
+    },
+    "generation_config.json": {"eos_token_id": _IDS},
+    "tokenizer_config.json": {
+        "added_tokens_decoder": (dict,),
+        "chat_template": (str, list),
+        "eos_token": (str, dict),
+        "pad_token": (str, dict),
+    },
+    "tokenizer.json": {"added_tokens": (list,), "model": (dict,)},
+    "adapter_config.json": {"base_model_name_or_path": (str,), "revision": (str,)},
+    "README.md": {"base_model": (str, list)},
+}
+"""What the checks read, and the types that loaders take it in. A null is as good as nothing everywhere."""
+
+
+def settings_of(source: Source, name: str, found: list[Finding]) -> dict[str, Any]:
+    """The JSON object ``name``, without keys of a wrong type; empty when it is not there or is no JSON object."""
+    if name not in source.files():
+        return {}
+    try:
+        value = json.loads(source.read(name))
+    except (ValueError, RecursionError, RefusedError) as error:
+        found.append(Finding("error", f"{name} is not valid JSON: {str(error)[:120]}."))
+        return {}
+    if not isinstance(value, dict):
+        found.append(Finding("error", f"{name} is not a JSON object, but {shown(value)}."))
+        return {}
+    return _typed(value, name, found)
+
+
+def text_of(source: Source, name: str, found: list[Finding]) -> str | None:
+    """The text file ``name``; None when it is not there or too large."""
+    if name not in source.files():
+        return None
+    try:
+        return source.read(name).decode("utf-8", "replace")
+    except RefusedError as error:
+        found.append(Finding("error", error.message, error.hint))
+        return None
+
+
+def card_of(source: Source, found: list[Finding]) -> dict[str, Any] | None:
+    """The front matter of README.md, its ``base_model`` a text or a list of texts; None when nobody can read it."""
+    text = text_of(source, "README.md", found)
+    if text is None:
+        return None
+    lines = text.lstrip("\ufeff").splitlines()
+    close = lines.index("---", 1) if lines[:1] == ["---"] and "---" in lines[1:] else 0
+    if not close:
+        found.append(Finding("warning", "The model card has no front matter: the Hub shows no licence and no base."))
+        return None
+    try:
+        value, _ = parse_yaml("\n".join(lines[1:close]), "README.md")
+    except UsageError as error:
+        found.append(Finding("error", f"The card's front matter: {error.message}", error.hint))
+        return None
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # PyYAML's own constructors, given a tag and a value that do not belong together (!!int x).
+        found.append(Finding("error", f"The card's front matter cannot be read: {type(error).__name__}."))
+        return None
+    value = {} if value is None else value
+    if not isinstance(value, dict):
+        found.append(Finding("error", "The card's front matter has no keys."))
+        return None
+    card = _typed(value, "README.md", found)
+    bases = card.get("base_model")
+    if isinstance(bases, list):
+        card["base_model"] = [item for item in bases if isinstance(item, str)]
+        if odd := [item for item in bases if not isinstance(item, str)]:
+            found.append(Finding("error", f"README.md: base_model holds {shown(odd[0])}, not a text."))
+    return card
+
+
+def _typed(value: Mapping[str, Any], name: str, found: list[Finding]) -> dict[str, Any]:
+    types = _TYPES.get(name.rpartition("/")[2], {})
+    kept = {}
+    for key, item in value.items():
+        if key not in types or type(item) in types[key]:
+            kept[key] = item
+        elif item is not None:
+            wanted = " or ".join(_NAMES[kind] for kind in types[key])
+            found.append(Finding("error", f"{name}: {key} is {shown(item)}, not {wanted}."))
+    return kept
+
+
+def shown(value: object) -> str:
+    """``value`` in a sentence, cut short; a number or a nest that Python will not write out is named by its type."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def plain(text: Text) -> Text:
+    """``text`` as a terminal can be sent it: JSON may escape half of a character, which UTF-8 cannot write."""
+    return text if text is None else text.encode("utf-8", "replace").decode()

@@ -1,0 +1,116 @@
+"""Do the tensors of a model have the names and shapes that its config.json promises? Asked without a weight.
+
+transformers' own loader answers, so that tied, fused and renamed weights are understood as they are when somebody
+loads the model: it is given the headers of the files, their bytes left out (sparse files), and makes the model on
+torch's meta device, where tensors have no numbers. It runs in a child process with limits, without a token and
+without the network, and never runs a model's own code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from hubkit.models.tensors import INDEX
+
+_SECONDS = 60
+"""Of computing; transformers takes five to be imported, and less than that for a model of any size."""
+_MEMORY = 16 * 2**30
+"""Bytes of address space: torch maps several times what it uses."""
+_PASSED = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "OMP_NUM_THREADS")
+
+_CHILD = """
+import json, resource, sys
+seconds, memory = int(sys.argv[2]), int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+from transformers import AutoConfig, AutoModelForCausalLM
+settings = dict(trust_remote_code=False, local_files_only=True)
+config = AutoConfig.from_pretrained(sys.argv[1], **settings)
+if type(config) not in AutoModelForCausalLM._model_mapping:
+    print(json.dumps({"unknown": type(config).__name__}))
+    sys.exit()
+model, said = AutoModelForCausalLM.from_pretrained(
+    sys.argv[1], config=config, device_map="meta", dtype="auto", use_safetensors=True,
+    ignore_mismatched_sizes=True, output_loading_info=True, **settings
+)
+print(json.dumps({
+    "missing": sorted(said["missing_keys"]),
+    "unexpected": sorted(said["unexpected_keys"]),
+    "other": sorted([name, list(held), list(wanted)] for name, held, wanted in said["mismatched_keys"]),
+    "parameters": model.num_parameters(),
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How tensors fit an architecture: names that lack, names too many, (name, shape held, shape wanted)."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    other: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    parameters: int
+
+    @property
+    def sentence(self) -> str | None:
+        """What does not fit, in one clause; None when all does."""
+        said = []
+        if self.missing:
+            said.append(f"{len(self.missing)} tensors of the architecture are not there, for one {self.missing[0]!r}")
+        if self.unexpected:
+            said.append(f"{len(self.unexpected)} tensors are no part of it, for one {self.unexpected[0]!r}")
+        if self.other:
+            name, held, wanted = self.other[0]
+            said.append(f"{len(self.other)} have another shape, for one {name!r}: {list(held)}, not {list(wanted)}")
+        return "; ".join(said) or None
+
+
+def can_look() -> bool:
+    """Whether transformers and torch are there; the light install has neither."""
+    return find_spec("transformers") is not None and find_spec("torch") is not None
+
+
+def fit_of(config: bytes, headers: Mapping[str, tuple[bytes, int]], index: bytes | None) -> Fit | str:
+    """How the files fit ``config`` (config.json as it is), or, as a clause, why that cannot be told.
+
+    ``headers`` are by file name: the beginning of each safetensors file, up to the end of its header, and the size
+    of the file. ``index`` is model.safetensors.index.json, when there is one.
+    """
+    try:
+        if not isinstance(json.loads(config).get("architectures"), list):
+            return "config.json names no architecture"
+    except (ValueError, AttributeError, RecursionError):
+        return "config.json cannot be read"
+    with tempfile.TemporaryDirectory(prefix="hubkit-") as name:
+        folder = Path(name)
+        (folder / "config.json").write_bytes(config)
+        if index is not None:
+            (folder / INDEX).write_bytes(index)
+        for file, (start, size) in headers.items():
+            with (folder / file).open("wb") as written:
+                written.write(start)
+                written.truncate(size)
+        return _ask(folder)
+
+
+def _ask(folder: Path) -> Fit | str:
+    environment = {key: os.environ[key] for key in _PASSED if key in os.environ}
+    environment |= {"HF_HUB_OFFLINE": "1", "HOME": str(folder), "HF_HOME": str(folder / "home"), "TMPDIR": str(folder)}
+    command = [sys.executable, "-I", "-X", "utf8", "-c", _CHILD, str(folder), str(_SECONDS), str(_MEMORY)]
+    try:
+        child = subprocess.run(command, capture_output=True, timeout=2 * _SECONDS, env=environment, check=False)
+        said = json.loads(child.stdout.splitlines()[-1])
+    except (subprocess.TimeoutExpired, ValueError, IndexError):
+        return "transformers cannot make this architecture"
+    if "unknown" in said:
+        return f"{said['unknown']} is no model that writes text"
+    other = tuple((name, tuple(held), tuple(wanted)) for name, held, wanted in said["other"])
+    return Fit(tuple(said["missing"]), tuple(said["unexpected"]), other, said["parameters"])

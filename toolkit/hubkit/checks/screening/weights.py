@@ -1,0 +1,140 @@
+"""Weights as a whole: shards and their index, the dtype and size that config.json promises, numbers, architecture."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hubkit.checks.screening import architecture, finite
+from hubkit.checks.screening.problem import Problem
+from hubkit.core.errors import RefusedError
+from hubkit.models.tensors import DTYPE_BITS, DTYPE_NAMES, INDEX, Header, open_header, shards_of
+
+CONFIG = "config.json"
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"})
+_TOLERANCE = 1.02
+"""How much larger weights may be than parameters times dtype: some norms and routers are kept in float32."""
+_MAX_JSON = 64 * 1024 * 1024
+
+
+def problems(files: Mapping[str, Path], known_finite: Collection[str], *, fits: bool) -> Iterator[Problem]:
+    """What is wrong with the weights among ``files`` (path in the repo -> regular local file).
+
+    The numbers of files in ``known_finite`` are not read. ``fits``: hold the root's tensors against config.json.
+    Files whose header is not sound are passed over; they are somebody else's problem.
+    """
+    headers: dict[str, Header] = {}
+    for path, local in files.items():
+        if path.endswith(".safetensors"):
+            try:
+                with local.open("rb") as file:
+                    headers[path] = open_header(file, path)
+            except RefusedError:
+                continue
+            if path not in known_finite:
+                yield from numbers(path, local)
+    root = {path: header for path, header in headers.items() if "/" not in path and not path.startswith("adapter_")}
+    broken = {path for path in files if path.endswith(".safetensors") and path not in headers}
+    whole = True
+    for problem in _index(files, root, broken):
+        whole = False
+        yield problem
+    config = _json(files.get(CONFIG))
+    if root and isinstance(config, dict) and not broken:
+        yield from declared(config, root)
+        if fits and whole:
+            yield from _architecture(files, root)
+
+
+def numbers(path: str, local: Path) -> Iterator[Problem]:
+    """Whether a tensor of the sound safetensors file ``local`` holds a NaN or an infinite number. Needs numpy."""
+    if path.endswith(".safetensors") and finite.can_look():
+        with local.open("rb") as file:
+            if (bad := finite.first_not_finite(file, open_header(file, path))) is not None:
+                yield Problem(path, "not-finite", f"{bad!r} holds a NaN or an infinite number")
+
+
+def _index(files: Mapping[str, Path], root: Mapping[str, Header], broken: Collection[str]) -> Iterator[Problem]:
+    """Whether index and shards name the same tensors, and the bytes that there are."""
+    there = {path for path in (*root, *broken) if "/" not in path and not path.startswith("adapter_")}
+    if INDEX not in files:
+        if len(there) > 1:
+            yield Problem(INDEX, "shards", "is missing beside several weight files")
+        return
+    try:
+        index = _json(files[INDEX])
+        named = shards_of(index)
+    except RefusedError as error:
+        yield Problem(INDEX, "shards", error.message.rstrip("."))
+        return
+    shards = set(named.values())
+    for shard in sorted(shards - there):
+        yield Problem(INDEX, "shards", f"names {shard!r}, which is not there")
+    for shard in sorted(there - shards):
+        yield Problem(shard, "shards", f"is not named in {INDEX}")
+    held = {shard: {tensor for tensor, place in named.items() if place == shard} for shard in shards & root.keys()}
+    for shard, tensors in sorted(held.items()):
+        if root[shard].tensors.keys() != tensors:
+            yield Problem(shard, "shards", f"does not hold the tensors that {INDEX} says")
+    said = index["metadata"].get("total_size") if isinstance(index.get("metadata"), dict) else None
+    size = sum(tensor.size for header in root.values() for tensor in header.tensors.values())
+    if said is not None and shards == there and not broken and said != size:
+        yield Problem(INDEX, "shards", f"says that there are other than {size:,} bytes of weights")
+
+
+def declared(config: Mapping[str, Any], headers: Mapping[str, Header]) -> Iterator[Problem]:
+    """Whether the weights have the dtype that ``config`` says, and so many bytes as their numbers need in it.
+
+    Nothing is said of quantized models, whose numbers are packed, nor of a config that names no dtype.
+    """
+    text = config.get("text_config")
+    nested = text if isinstance(text, dict) else {}
+    said = next(
+        (found for key in ("dtype", "torch_dtype") for found in (config.get(key), nested.get(key)) if found), None
+    )
+    code = DTYPE_NAMES.get(said.removeprefix("torch.")) if isinstance(said, str) else None
+    if code is None or config.get("quantization_config"):
+        return
+    counted: Counter[str] = Counter()
+    size = 0
+    for header in headers.values():
+        for tensor in header.tensors.values():
+            if tensor.dtype in _FLOATS:
+                counted[tensor.dtype] += tensor.count
+                size += tensor.size
+    numbers = sum(counted.values())
+    if not numbers:
+        return
+    most = max(counted, key=lambda name: counted[name])
+    if most != code:
+        yield Problem(CONFIG, "dtype", f"says {said}, and most of the weights are {most}")
+    elif size > (wanted := numbers * DTYPE_BITS[code] // 8) * _TOLERANCE:
+        yield Problem(
+            CONFIG, "size", f"promises {wanted:,} bytes ({numbers:,} numbers in {said}), and there are {size:,}"
+        )
+
+
+def _architecture(files: Mapping[str, Path], root: Mapping[str, Header]) -> Iterator[Problem]:
+    if not architecture.can_look():
+        return
+    starts = {}
+    for path, header in root.items():
+        begin = min((tensor.start for tensor in header.tensors.values()), default=files[path].stat().st_size)
+        with files[path].open("rb") as file:
+            starts[path] = file.read(begin), files[path].stat().st_size
+    index = files[INDEX].read_bytes() if INDEX in files else None
+    found = architecture.fit_of(files[CONFIG].read_bytes(), starts, index)
+    if isinstance(found, architecture.Fit) and found.sentence:
+        yield Problem(CONFIG, "architecture", f"does not fit the weights: {found.sentence}")
+
+
+def _json(local: Path | None) -> Any:
+    if local is None or local.stat().st_size > _MAX_JSON:
+        return None
+    try:
+        return json.loads(local.read_bytes())
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,170 @@
+"""Who a token speaks for, what it may do, and who can see a repo: asked before anything is uploaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hubkit.core.errors import RefusedError
+from hubkit.hub.answers import token_refused
+from hubkit.hub.connection import Connection, RepoType, Visibility
+
+READ, WRITE, DISCUSS = "repo.content.read", "repo.write", "discussion.write"
+"""Rights of fine-grained tokens, by the names that the Hub gives them."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a fine-grained token may do with one entity: ``kind`` is user, org, model, dataset or space."""
+
+    kind: str
+    name: str
+    rights: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who a token speaks for.
+
+    ``role`` is the token's: read, write or fineGrained; None when the Hub does not say. ``scopes`` and ``everywhere``
+    (rights that are bound to no entity) are a fine-grained token's.
+    """
+
+    name: str
+    organizations: tuple[str, ...] = ()
+    role: str | None = None
+    scopes: tuple[Scope, ...] = ()
+    everywhere: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, said: dict[str, Any]) -> Account:
+        """The account in a Hub's answer to ``whoami``."""
+        token = (said.get("auth") or {}).get("accessToken") or {}
+        fine = token.get("fineGrained") or {}
+        scopes = []
+        for item in fine.get("scoped") or []:
+            entity = item.get("entity") or {}
+            rights = frozenset(map(str, item.get("permissions") or ()))
+            scopes.append(Scope(str(entity.get("type", "")), str(entity.get("name", "")), rights))
+        return cls(
+            str(said.get("name", "")),
+            tuple(str(item["name"]) for item in said.get("orgs") or ()),
+            token.get("role"),
+            tuple(scopes),
+            frozenset(map(str, fine.get("global") or ())),
+        )
+
+    def rights_on(self, repo: str, repo_type: RepoType, *, new: bool = False) -> frozenset[str]:
+        """What a fine-grained token may do with ``repo``; a ``new`` one is covered by its namespace's rights alone."""
+        namespace = repo.partition("/")[0].lower()
+        held = set(self.everywhere)
+        for scope in self.scopes:
+            covers = scope.kind in {"user", "org"} and scope.name.lower() == namespace
+            if covers or (not new and (scope.kind, scope.name.lower()) == (repo_type, repo.lower())):
+                held |= scope.rights
+        return frozenset(held)
+
+    def lacks(self, right: str, repo: str, repo_type: RepoType, *, new: bool = False) -> str | None:
+        """The sentence (no stop) that ``right`` is missing for ``repo``; None when nothing speaks against it."""
+        if self.role == "read" and right != READ:
+            return f"the token of {self.name} can only read, and {right} is needed"
+        if self.role != "fineGrained" or right in self.rights_on(repo, repo_type, new=new):
+            return None
+        place = f"new repos of {repo.partition('/')[0]}" if new else repo
+        elsewhere = sorted(scope.name for scope in self.scopes if right in scope.rights)
+        has = f"; it has it for {', '.join(elsewhere)}" if elsewhere else ""
+        return f"the fine-grained token of {self.name} lacks the right {right} for {place}{has}"
+
+
+class Access(Connection):
+    """The questions about rights, as methods of a connection."""
+
+    def whoami(self) -> Account | None:
+        """Whose token this is; None without a token. RefusedError when the Hub does not accept it."""
+        if not self.target.token:
+            return None
+        return Account.of(self.ask(lambda: self.api.whoami()))
+
+    def repo_exists(self, repo: str, repo_type: RepoType = "model") -> bool:
+        """Whether the repo is there for this token."""
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+        def look() -> bool:
+            try:
+                self.api.repo_info(repo, repo_type=repo_type)
+            except GatedRepoError:
+                return True
+            except RepositoryNotFoundError as error:
+                if token_refused(error):
+                    raise
+                return False
+            return True
+
+        return self.ask(look, repo=repo)
+
+    def visibility(self, repo: str, repo_type: RepoType = "model") -> Visibility:
+        """Who can see the repo, as the Hub says."""
+        info = self.ask(lambda: self.api.repo_info(repo, repo_type=repo_type), repo=repo)
+        return "private" if info.private else "public"
+
+    def writing_problem(self, repo: str, repo_type: RepoType = "model") -> str | None:
+        """Why this token cannot write to ``repo`` (or make it); None when nothing speaks against it."""
+        if self.target.trusted:  # its token speaks for one repo and for nobody, so only that repo is asked about
+            if not self.repo_exists(repo, repo_type):
+                return f"{repo} is not there, and trusted publishing writes to a repo that is"
+            return self._not_allowed(repo, repo_type, f"this job's identity has no right to write to {repo}")
+        account = self.whoami()
+        if account is None:
+            return f"there is no token for {self.endpoint}"
+        there = account.role != "read" and self.repo_exists(repo, repo_type)
+        if missing := account.lacks(WRITE, repo, repo_type, new=not there):
+            return missing
+        if there:
+            return self._not_allowed(repo, repo_type, f"the token of {account.name} has no right to write to {repo}")
+        namespace = repo.partition("/")[0]
+        if not self.target.embedded and namespace not in {account.name, *account.organizations}:
+            return f"{account.name} is not a member of {namespace}"
+        return None  # the embedded Hub's owner may write in any namespace
+
+    def _not_allowed(self, repo: str, repo_type: RepoType, problem: str) -> str | None:
+        """``problem`` when the Hub itself, asked about this repo, does not let this token write."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        def check() -> str | None:
+            try:
+                self.api.auth_check(repo, repo_type=repo_type, write=True)
+            except HfHubHTTPError as error:
+                if error.response.status_code in {401, 403}:
+                    return problem
+                if error.response.status_code != 404:  # a Hub that does not know the question
+                    raise
+            return None
+
+        return self.ask(check, repo=repo)
+
+    def ensure_repo(
+        self, repo: str, visibility: Visibility, repo_type: RepoType = "model", *, hardware: str | None = None
+    ) -> bool:
+        """Make the repo when it is not there, then read back who can see it; True when it was made.
+
+        ``hardware`` is for a new Space (always one of Gradio): the flavor to run it on. RefusedError when the Hub shows
+        it otherwise than ``visibility``: nothing has been uploaded by then.
+        """
+        made = not self.repo_exists(repo, repo_type)
+        if made:
+            space: dict[str, Any] = {"space_sdk": "gradio"} if repo_type == "space" else {}
+            if space and hardware:
+                space["space_hardware"] = hardware
+            self.tell(
+                lambda: self.api.create_repo(
+                    repo, private=visibility == "private", repo_type=repo_type, exist_ok=True, **space
+                ),
+                repo=repo,
+            )
+        found = self.visibility(repo, repo_type)
+        if found != visibility:
+            raise RefusedError(
+                f"{repo} is {found} on {self.endpoint}, and {visibility} was asked for.",
+                hint=f"Change the repo's visibility there, or ask for {found} (`visibility` in a recipe).",
+            )
+        return made

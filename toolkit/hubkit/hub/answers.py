@@ -1,0 +1,172 @@
+"""What a Hub's answers and silences mean: one sentence each, what to do next, and an exit code.
+
+Nothing here decides by the words of a server: they are shown, and choose a hint at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from hubkit.core.errors import ConflictError, HubkitError, RefusedError, RemoteError, UsageError
+from hubkit.core.output import redact
+
+if TYPE_CHECKING:
+    import httpx2
+
+AGAIN = "Run the same command again; what was finished is kept."
+
+
+class TimedOut(RemoteError):
+    """The Hub did not answer within the time allowed. It may have done what was asked."""
+
+
+class Stalled(TimedOut):
+    """An upload moved no byte for the time allowed. What is stored already is not sent again."""
+
+
+def unreachable(endpoint: str, error: BaseException) -> RemoteError:
+    """The error of an address at which nobody answers."""
+    return RemoteError(
+        f"{endpoint} cannot be reached: {redact(str(error)) or type(error).__name__}.",
+        hint="Check the address and the network, then run the same command again.",
+    )
+
+
+def origin_of(request: httpx2.Request) -> str:
+    """``scheme://host:port`` of a request."""
+    return f"{request.url.scheme}://{request.url.netloc.decode()}"
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """``error`` and what caused it, outermost first."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def explain(
+    error: BaseException, endpoint: str, repo: str | None = None, revision: str | None = None
+) -> HubkitError | None:
+    """``error`` (or what caused it) as one of ours; None when it is not about a Hub."""
+    import httpx2
+    from huggingface_hub import errors as hub_errors
+
+    for cause in chain(error):
+        if isinstance(cause, HubkitError):
+            return cause
+        if isinstance(cause, hub_errors.HfHubHTTPError):
+            return _explain_answer(cause, endpoint, repo, revision)
+        if isinstance(cause, hub_errors.OfflineModeIsEnabled):
+            return RemoteError(
+                f"{endpoint} was not asked: HF_HUB_OFFLINE is set.", hint="Unset it and run the same command."
+            )
+        if isinstance(cause, hub_errors.HFValidationError):
+            return UsageError(f"{redact(str(cause))}")
+        if isinstance(cause, httpx2.TimeoutException):
+            return TimedOut(f"{endpoint} did not answer in time.", hint="Run the same command again.")
+        if isinstance(cause, httpx2.TransportError):
+            return unreachable(endpoint, cause)
+        if isinstance(cause, httpx2.InvalidURL):
+            return UsageError(f"{endpoint} is not the address of a Hub: {cause}.")
+    return None
+
+
+def _explain_answer(error: Any, endpoint: str, repo: str | None, revision: str | None) -> HubkitError:
+    """One sentence for an answer that huggingface_hub turned into an exception."""
+    from huggingface_hub import errors as hub_errors
+
+    named = repo or getattr(error, "repo_id", None) or "the repo"
+    if isinstance(error, hub_errors.GatedRepoError):
+        return RefusedError(
+            f"{named} is gated, and this token has no access to it.",
+            hint=f"Ask for it at {endpoint}/{_folder(error)}{named}; a fine-grained token must be allowed gated repos.",
+        )
+    if isinstance(error, hub_errors.DisabledRepoError):
+        return RefusedError(f"{named} has been disabled on {endpoint}.")
+    if isinstance(error, hub_errors.RepositoryNotFoundError) and not token_refused(error):
+        return UsageError(
+            f"There is no {named} on {endpoint}, or this token cannot see it.",
+            hint="Check the name; a private repo needs a token that may read it.",
+        )
+    if isinstance(error, hub_errors.RevisionNotFoundError):
+        return UsageError(
+            f"{named} has no revision {revision!r}." if revision else f"{named} has no such revision.",
+            hint=f"`hubkit revisions list {named}` shows what it has.",
+        )
+    if isinstance(error, hub_errors.EntryNotFoundError):
+        return UsageError(f"{named} has no such file{f' at {revision}' if revision else ''}.")
+    return _explain_status(error.response.status_code, _server_words(error), endpoint, named)
+
+
+def _explain_status(status: int, words: str, endpoint: str, named: str) -> HubkitError:
+    """One sentence for the status of an answer and the server's ``words``."""
+    said = f" It says: {words}." if words else ""
+    if status == 401:
+        return RefusedError(
+            f"{endpoint} does not accept this token.{said}",
+            hint="It may have expired. Log in again (`hf auth login`; `hubkit hub token` for the embedded Hub) and"
+            " run the same command: what was finished is kept.",
+        )
+    if status == 402 or (status in {403, 413} and _about_room(words)):
+        return RefusedError(f"{endpoint} wants a paid plan or more room for {named}.{said}", hint=_ROOM)
+    if status == 403:
+        return RefusedError(
+            f"This token may not do that with {named}.{said}",
+            hint="Use a token with the right to write to it.",
+        )
+    if status == 412:
+        return ConflictError(
+            f"A branch of {named} was moved by somebody else in the meantime.", hint="Run the command again."
+        )
+    if status == 409:
+        return ConflictError(f"{endpoint} reports a conflict.{said}", hint="See what is there, then run it again.")
+    if status == 507:
+        return RemoteError(f"{endpoint} has no room left.{said}", hint="Run the same command again when it has.")
+    if status in {408, 429} or status >= 500:
+        return RemoteError(
+            f"{endpoint} answered {status}{' (too many requests)' if status == 429 else ''}.{said}",
+            hint="Run the same command again in a while; what was finished is kept.",
+        )
+    if status in {400, 413, 422}:
+        return RefusedError(f"{endpoint} refuses this for {named} (status {status}).{said}")
+    return HubkitError(
+        f"{endpoint} answered {status} for {named}.{said}", hint="Is it the address of a Hub? `hubkit doctor` looks."
+    )
+
+
+_ROOM = (
+    "Free room there or upgrade the account (its billing settings), or change the recipe: a public repo has more room"
+    " than a private one, and a release needs no Space. Then run the same command: what is stored is not sent again."
+)
+
+
+def _about_room(words: str) -> bool:
+    """Whether a refusal is about room or money. It chooses the hint; the outcome is a refusal either way."""
+    return any(word in words.lower() for word in ("storage", "quota", "billing", "upgrade", "paid plan", "pro plan"))
+
+
+def token_refused(error: Any) -> bool:
+    """Whether a 401 is about the token: over https the client takes every 401 for a repo that is not there."""
+    response = error.response
+    sent = response.request.headers.get("authorization", "")
+    return response.status_code == 401 and bool(sent) and response.headers.get("x-error-code") != "RepoNotFound"
+
+
+def _folder(error: Any) -> str:
+    """The part of a page's address that stands before the repo's name."""
+    return {"dataset": "datasets/", "space": "spaces/"}.get(str(getattr(error, "repo_type", "")), "")
+
+
+def _server_words(error: Any) -> str:
+    """The server's own words, on one line, cut short, without tokens."""
+    return shortened(str(error.server_message or ""))
+
+
+def shortened(words: str) -> str:
+    """``words`` on one line, at most 300 characters, without tokens and without a stop at the end."""
+    line = " ".join(redact(words).split()).rstrip(".")
+    return line if len(line) <= 300 else line[:297] + "..."

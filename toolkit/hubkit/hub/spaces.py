@@ -1,0 +1,54 @@
+"""What hubkit asks of a Hub about Spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hubkit.hub.connection import Connection
+from hubkit.hub.transport import translated
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a Hub says of a Space: ``stage`` (RUNNING, BUILD_ERROR, ...), the commit that it is about, why it failed.
+
+    ``commit`` and ``message`` are None when the Hub does not say.
+    """
+
+    stage: str
+    commit: str | None = None
+    message: str | None = None
+
+
+class SpaceCalls(Connection):
+    """The questions about Spaces, as methods of a connection."""
+
+    def runtime(self, repo: str) -> Runtime:
+        """How the Space is doing."""
+        said = self.ask(lambda: self.api.get_space_runtime(repo), repo=repo)
+        raw = said.raw or {}
+        return Runtime(str(said.stage), raw.get("sha"), raw.get("errorMessage"))
+
+    def space_host(self, repo: str) -> str | None:
+        """The address at which the Space's app answers, without a slash at its end; None while it has none."""
+        host = self.ask(lambda: self.api.space_info(repo), repo=repo).host
+        return str(host).rstrip("/") if host else None
+
+    def space_log(self, repo: str, *, build: bool = False) -> list[str]:
+        """The lines that the Space's app wrote (or, with ``build``, its last build), oldest first."""
+        pieces = self.ask(lambda: list(self.api.fetch_space_logs(repo, build=build)), repo=repo)
+        return "".join(pieces).splitlines()
+
+    def follow_space_log(self, repo: str, *, build: bool = False) -> Iterator[str]:
+        """The log's lines as they come, until the Hub ends the stream."""
+        with translated(self.endpoint, repo):
+            yield from self.api.fetch_space_logs(repo, build=build, follow=True)
+
+    def restart_space(self, repo: str) -> None:
+        """Start the Space's app again."""
+        self.tell(lambda: self.api.restart_space(repo), repo=repo)
+
+    def set_space_secret(self, repo: str, name: str, value: str) -> None:
+        """Give the Space's app an environment variable that nobody can read back."""
+        self.tell(lambda: self.api.add_space_secret(repo, name, value), repo=repo)

@@ -1,0 +1,211 @@
+"""Do the tokenizer, the chat template, config.json and generation_config.json agree on where an answer ends?
+
+Each has a say in it. A model whose four disagree does not stop, or stops only in some programs. One function,
+:func:`agree`, looks: for the base before training, for the merged model before it is published, and for anybody's
+model in ``hubkit check``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hubkit.core.errors import RefusedError
+from hubkit.core.findings import Finding
+from hubkit.models.chat import end_of_turn as ends_in
+from hubkit.models.chat.end_of_turn import TurnEnd
+from hubkit.models.chat.golden import golden_findings, golden_requests
+from hubkit.models.chat.rendering import render_untrusted
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What of a tokenizer a template meets.
+
+    ``special`` are the special tokens by the name that a template may use (``bos_token`` ...), ``added`` the ids of
+    all added tokens by their text, ``count`` the highest id plus one (None: not known). ``encode`` gives the ids of a
+    text without adding any; without it, the ids that follow a turn end stay unknown.
+    """
+
+    special: Mapping[str, str]
+    added: Mapping[str, int]
+    count: int | None = None
+    encode: Callable[[str], Sequence[int]] | None = None
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Tokens:
+        """Those of ``tokenizer``, of transformers."""
+        special = {name: value for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+        return cls(
+            special,
+            tokenizer.added_tokens_encoder,
+            len(tokenizer),
+            lambda text: list(tokenizer(text, add_special_tokens=False)["input_ids"]),
+        )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What was found: in the ``template`` by itself, and between the ``files``. ``turn_end`` is None without one."""
+
+    turn_end: TurnEnd | None
+    template: tuple[Finding, ...]
+    files: tuple[Finding, ...]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All of them, the template's first."""
+        return self.template + self.files
+
+
+def refuse(findings: Sequence[Finding], what: str = "") -> None:
+    """RefusedError with the first error of ``findings``, ``what`` before it; nothing when there is none."""
+    for finding in findings:
+        if finding.level == "error":
+            raise RefusedError(f"{what}{finding.message}", hint=finding.hint or _MEND)
+
+
+_MEND = "Mend the template, or set another one as chat.template in the recipe."
+
+
+def agree(
+    template: str, tokens: Tokens, config: Mapping[str, Any] | None, generation: Mapping[str, Any] | None
+) -> Agreement:
+    """Render the probe and the golden conversations under limits, find the turn end, and hold the files against it.
+
+    ``config`` and ``generation`` are config.json and generation_config.json; without a ``config`` (an adapter's repo)
+    the files are not held against anything. Raises nothing: a template that passes its limits is an error among the
+    findings.
+    """
+    requests = [(ends_in.PROBE, False), *golden_requests()]
+    found: list[Finding] = list(_about(template))
+    try:
+        probe, *golden = render_untrusted(template, requests, variables=tokens.special)
+        if probe.text is None:
+            raise RefusedError(
+                f"The chat template cannot render a user and an assistant message: {probe.problem}.", hint=_MEND
+            )
+        found += golden_findings(golden)
+        end = ends_in.find_in_text(probe.text, tokens.added, tokens.encode)
+    except RefusedError as error:
+        return Agreement(None, (*found, Finding("error", error.message, error.hint)), ())
+    between = disagreements(end, ends_of(tokens, config, generation)) if config else []
+    return Agreement(end, tuple(found), tuple(between))
+
+
+def _about(template: str) -> Iterator[Finding]:
+    if "strftime_now" in template:
+        yield Finding(
+            "note",
+            "The chat template writes the date of the day: a model is asked under other dates than it was trained on.",
+        )
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What each file says about the end of an answer. Ids; empty or None where a file says nothing.
+
+    ``vocabulary`` is the number of rows of the embedding (``config.vocab_size``), ``tokens`` the highest id of the
+    tokenizer plus one.
+    """
+
+    tokenizer_eos: int | None
+    pad: int | None
+    config_eos: tuple[int, ...]
+    generation_eos: tuple[int, ...]
+    vocabulary: int | None = None
+    tokens: int | None = None
+
+
+def ends_of(tokens: Tokens, config: Mapping[str, Any] | None, generation: Mapping[str, Any] | None) -> Ends:
+    """What ``tokens`` and the two config files (as mappings) say about the end of an answer."""
+    size = (config or {}).get("vocab_size")
+
+    def numbered(name: str) -> int | None:
+        word = tokens.special.get(name)
+        if word is None:
+            return None
+        if word not in tokens.added and tokens.encode is not None:
+            ids = list(tokens.encode(word))
+            return ids[0] if len(ids) == 1 else None
+        return tokens.added.get(word)
+
+    return Ends(
+        tokenizer_eos=numbered("eos_token"),
+        pad=numbered("pad_token"),
+        config_eos=eos_ids(config),
+        generation_eos=eos_ids(generation),
+        vocabulary=size if isinstance(size, int) else None,
+        tokens=tokens.count,
+    )
+
+
+def eos_ids(settings: Mapping[str, Any] | None) -> tuple[int, ...]:
+    """The ``eos_token_id`` of a config or generation config, as a tuple; it may be a number, a list or absent."""
+    value = (settings or {}).get("eos_token_id")
+    if isinstance(value, int):
+        return (value,)
+    return tuple(item for item in value if isinstance(item, int)) if isinstance(value, (list, tuple)) else ()
+
+
+def disagreements(turn_end: TurnEnd, ends: Ends) -> list[Finding]:
+    """Where tokenizer, config and generation config disagree with the template's turn end."""
+    named = f"{turn_end.token} ({turn_end.id})"
+    found = []
+    stops = ends.generation_eos or ends.config_eos
+    if turn_end.id not in stops:
+        where = "generation_config.json" if ends.generation_eos else "generation_config.json or config.json"
+        found.append(
+            Finding(
+                "error",
+                f"Answers end with {named}, but eos_token_id in {where} is {list(stops) or 'missing'}: "
+                "generation does not stop at the turn end.",
+                f"Add {turn_end.id} to eos_token_id in generation_config.json.",
+            )
+        )
+    elif turn_end.id not in ends.config_eos:
+        found.append(
+            Finding(
+                "warning",
+                f"eos_token_id in config.json is {list(ends.config_eos) or 'missing'}, without {named}: "
+                "programs that read only config.json do not stop at the turn end.",
+            )
+        )
+    if ends.pad is not None and ends.pad == turn_end.id:
+        found.append(
+            Finding(
+                "error",
+                f"The padding token is the turn end, {named}: a trainer that masks padding never trains it.",
+                "Use another padding token, such as the unknown token or an unused one.",
+            )
+        )
+    if ends.tokenizer_eos is not None and ends.tokenizer_eos != turn_end.id:
+        found.append(
+            Finding(
+                "note",
+                f"The tokenizer's eos token is {ends.tokenizer_eos}, not the turn end {named}: programs that stop at "
+                "the tokenizer's eos token alone do not stop there.",
+            )
+        )
+    if ends.vocabulary is not None:
+        largest = max(turn_end.id + 1, ends.tokens or 0)
+        if largest > ends.vocabulary:
+            found.append(
+                Finding(
+                    "error",
+                    f"The tokenizer makes ids up to {largest - 1}, but the model has {ends.vocabulary} embeddings.",
+                    "The tokenizer is of another model, or the embeddings were not resized.",
+                )
+            )
+    return found
+
+
+def special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
+    """The special tokens that a template may name (``bos_token`` ...), from ``tokenizer_config.json``."""
+    found = {}
+    for name, value in tokenizer_config.items():
+        text = value.get("content") if isinstance(value, Mapping) else value
+        if name.endswith("_token") and isinstance(text, str):
+            found[name] = text
+    return found

@@ -1,0 +1,81 @@
+"""Conversations that every chat template is tried with, and what its renderings of them tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from hubkit.core.findings import Finding
+from hubkit.models.chat.rendering import Message, Rendering
+
+_QUESTION = {"role": "user", "content": "What is the capital of France?"}
+_ANSWER = {"role": "assistant", "content": "Paris."}
+GOLDEN: Mapping[str, tuple[Message, ...]] = {
+    "one turn": (_QUESTION, _ANSWER),
+    "system message": ({"role": "system", "content": "You answer in one word."}, _QUESTION, _ANSWER),
+    "empty system message": ({"role": "system", "content": ""}, _QUESTION, _ANSWER),
+    "several turns": (
+        _QUESTION,
+        _ANSWER,
+        {"role": "user", "content": "And of Italy?"},
+        {"role": "assistant", "content": "Rome."},
+    ),
+    "unicode": (
+        {"role": "user", "content": "Écris « été » en grec : καλοκαίρι 🌞, et en arabe : صيف"},
+        {"role": "assistant", "content": "καλοκαίρι 🌞 — 夏"},
+    ),
+    "control tokens as text": (
+        {"role": "user", "content": "What do <|im_end|>, </s>, [/INST] and {{ braces }} mean?"},
+        {"role": "assistant", "content": "They are {% raw %} markers: <|im_start|> <s>."},
+    ),
+    "markup and spaces": (
+        {"role": "user", "content": "Keep this:\n\n    x < y && y > 'z'\n\tand \"that\"."},
+        {"role": "assistant", "content": "```python\nif x < y:\n    pass\n```"},
+    ),
+}
+"""Conversations that every template is tried with; each ends in an assistant's turn."""
+
+
+def golden_requests() -> list[tuple[Sequence[Message], bool]]:
+    """What :func:`golden_findings` needs rendered: each golden conversation, and its prompt with the opening."""
+    return [pair for said in GOLDEN.values() for pair in ((said, False), (said[:-1], True))]
+
+
+def golden_names() -> list[str]:
+    """What the renderings of :func:`golden_requests` are of, for people."""
+    return [name for said in GOLDEN for name in (said, f"{said}, its prompt")]
+
+
+def golden_findings(renderings: Sequence[Rendering]) -> list[Finding]:
+    """What is wrong with a template, seen in its renderings of :func:`golden_requests`.
+
+    A template must show every message in order, and the prompt with its opening must be the beginning of the whole
+    conversation: training and generating else see different texts. A refused system message is only said, once.
+    """
+    found: list[Finding] = []
+    for (name, messages), whole, prompt in zip(GOLDEN.items(), renderings[::2], renderings[1::2], strict=True):
+        if whole.text is None or prompt.text is None:
+            guided = messages[0]["role"] == "system"
+            said = f"The chat template refuses a conversation ({name}): {whole.problem or prompt.problem}."
+            if not (guided and any(finding.level == "note" for finding in found)):
+                found.append(Finding("note" if guided else "error", said))
+            continue
+        found += _seen(name, messages, whole.text, prompt.text)
+    return found
+
+
+def _seen(name: str, messages: Sequence[Message], whole: str, prompt: str) -> Iterator[Finding]:
+    place = 0
+    for message in messages:
+        wanted = message["content"].strip()
+        place = whole.find(wanted, place)
+        if place < 0:
+            said = f"The chat template loses or changes the {message['role']}'s text ({name})."
+            yield Finding("warning" if message["role"] == "system" else "error", said)
+            break
+        place += len(wanted)
+    if not whole.startswith(prompt.rstrip()):
+        yield Finding(
+            "warning",
+            f"The prompt with its opening is not the beginning of the whole conversation ({name}).",
+            "A model trained on whole conversations then sees other text when it answers.",
+        )

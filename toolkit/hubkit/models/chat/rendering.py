@@ -1,0 +1,75 @@
+"""Conversations rendered by a chat template: our own in this process, a stranger's in a child with limits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hubkit.core import sandbox
+from hubkit.core.errors import RefusedError
+
+Message = Mapping[str, str]
+
+
+def render(
+    template: str,
+    messages: Sequence[Message],
+    *,
+    variables: Mapping[str, str] | None = None,
+    add_generation_prompt: bool = False,
+) -> str:
+    """``messages`` as text, in this process: for templates of our own. ``variables`` are the special tokens.
+
+    Raises RefusedError with the template's own complaint.
+    """
+    request = _request(messages, add_generation_prompt)
+    answer = sandbox.render_all(template, variables or {}, [request])[0]
+    if "error" in answer:
+        raise RefusedError(f"The chat template cannot render this conversation: {answer['error']}.")
+    return answer["text"]
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What a template made of a conversation: the text, or the problem."""
+
+    text: str | None
+    problem: str | None
+
+
+def render_untrusted(
+    template: str,
+    conversations: Iterable[tuple[Sequence[Message], bool]],
+    *,
+    variables: Mapping[str, str] | None = None,
+    timeout: int = 5,
+    memory: int = 512 * 1024 * 1024,
+) -> list[Rendering]:
+    """Each (messages, add_generation_prompt) as a stranger's template renders it.
+
+    The template runs in the sandbox, in a child process with an empty environment, at most ``memory`` bytes of
+    address space (where the system enforces RLIMIT_AS; macOS does not) and ``timeout`` seconds. Raises RefusedError
+    when it passes either limit.
+    """
+    requests = [_request(messages, prompt) for messages, prompt in conversations]
+    job = {"template": template, "variables": dict(variables or {}), "requests": requests}
+    command = [sys.executable, "-I", "-X", "utf8", str(sandbox.__file__), str(memory), str(timeout)]
+    try:
+        child = subprocess.run(
+            command, input=json.dumps(job).encode(), capture_output=True, timeout=timeout, env={}, check=False
+        )
+        answers = json.loads(child.stdout)
+    except (subprocess.TimeoutExpired, ValueError) as error:
+        raise RefusedError(
+            f"The chat template could not be rendered within {timeout} s and {memory // 2**20:,} MiB.",
+            hint="Do not load this model's template in a program that does not limit it.",
+        ) from error
+    return [Rendering(answer.get("text"), answer.get("error")) for answer in answers]
+
+
+def _request(messages: Sequence[Message], add_generation_prompt: bool) -> dict[str, Any]:
+    return {"messages": [dict(item) for item in messages], "add_generation_prompt": add_generation_prompt}

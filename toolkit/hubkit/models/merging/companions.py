@@ -1,0 +1,161 @@
+"""The small files beside merged weights: configs made fit for publishing, tokenizer files, chat template."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hubkit.core.errors import RefusedError
+from hubkit.core.files import write_atomic, write_json
+from hubkit.core.target import Target
+from hubkit.hub.transport import translated
+from hubkit.models.chat import eos_ids, special_tokens
+from hubkit.models.chat.end_of_turn import TurnEnd
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+)
+TEMPLATE = "chat_template.jinja"
+PATTERNS = ("model*.safetensors", "model.safetensors.index.json", "*config.json", TEMPLATE, *TOKENIZER_FILES)
+"""What of a base model's repo is needed to merge into it."""
+_SAMPLING = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 50,
+    "min_p": None,
+    "top_h": None,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+}
+"""Settings that only sampling uses, with the value at which they do nothing (transformers' GenerationConfig)."""
+
+
+def fetch_base(target: Target, repo: str, commit: str) -> Path:
+    """The files of ``repo`` at ``commit`` on ``target``'s Hub that a merge needs; their folder.
+
+    They stand in the cache of this process (``HF_HUB_CACHE``), where transformers finds them too. Raises RemoteError
+    when the Hub cannot be reached, UsageError when it has no such repo.
+    """
+    from huggingface_hub import snapshot_download
+
+    with translated(target.endpoint, repo, commit):
+        return Path(
+            snapshot_download(
+                repo,
+                revision=commit,
+                allow_patterns=list(PATTERNS),
+                endpoint=target.endpoint,
+                token=target.token or False,
+            )
+        )
+
+
+def read_settings(folder: Path, name: str) -> dict[str, Any]:
+    """The JSON object in ``folder/name``; empty when there is no such file, RefusedError when it is not one."""
+    path = folder / name
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RefusedError(f"{name} is not valid JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise RefusedError(f"{name} is not a JSON object.")
+    return found
+
+
+def model_config(base: Mapping[str, Any], dtype: str, turn_end: TurnEnd | None) -> dict[str, Any]:
+    """``base`` (config.json) for merged weights in ``dtype``: no path of a machine, no quantization.
+
+    Raises RefusedError for a base whose own files are quantized or that needs code of its own.
+    """
+    if base.get("quantization_config"):
+        raise RefusedError(
+            "The base's own files are quantized; merging into them would lose what they were made from.",
+            hint="Name the unquantized model as the base.",
+        )
+    if base.get("auto_map"):
+        raise RefusedError(
+            "The base needs Python code of its own (auto_map in config.json), which is not published here.",
+            hint="Choose a base whose architecture transformers knows.",
+        )
+    made = {key: value for key, value in base.items() if key not in {"_name_or_path", "torch_dtype", "dtype"}}
+    made["dtype"] = dtype
+    if turn_end and turn_end.id not in eos_ids(base):
+        made["eos_token_id"] = turn_end.id
+    return made
+
+
+def generation_config(base: Mapping[str, Any], config: Mapping[str, Any], turn_end: TurnEnd | None) -> dict[str, Any]:
+    """``base`` (generation_config.json, may be empty) so that generation stops at ``turn_end`` and saving works.
+
+    Sampling settings without ``do_sample`` make transformers refuse to save the file; whoever wrote them meant to
+    sample, so ``do_sample`` becomes true.
+    """
+    made = {key: value for key, value in base.items() if key != "_from_model_config"}
+    for key in ("bos_token_id", "pad_token_id"):
+        if key not in made and isinstance(config.get(key), int):
+            made[key] = config[key]
+    ends = list(dict.fromkeys([*([turn_end.id] if turn_end else []), *(eos_ids(base) or eos_ids(config))]))
+    if ends:
+        made["eos_token_id"] = ends if len(ends) > 1 else ends[0]
+    samples = [key for key, neutral in _SAMPLING.items() if made.get(key) not in {None, neutral}]
+    if samples and made.get("do_sample") is not True:
+        made["do_sample"] = True
+    return made
+
+
+def write_companions(
+    base: Path,
+    out: Path,
+    *,
+    dtype: str,
+    chat_template: str | None = None,
+    turn_end: TurnEnd | None = None,
+    pad_token: str | None = None,
+) -> None:
+    """Write config, generation config, tokenizer files and chat template of merged weights into ``out``.
+
+    ``chat_template`` replaces the base's own. It is written twice, the same text: as chat_template.jinja, which today's
+    transformers reads first and alone saves, and as ``chat_template`` in tokenizer_config.json, the only place where
+    older transformers and programs such as text-generation-inference look. ``pad_token`` becomes the padding token
+    when the base has none, or pads with ``turn_end``: whoever trains on would mask the turn end. None keeps what the
+    base has.
+    """
+    config = read_settings(base, "config.json")
+    if not config:
+        raise RefusedError(f"There is no config.json in the base {base.name}.")
+    write_json(out / "config.json", model_config(config, dtype, turn_end))
+    generation = generation_config(read_settings(base, "generation_config.json"), config, turn_end)
+    write_json(out / "generation_config.json", generation)
+    for name in TOKENIZER_FILES:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, out / name)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        settings = read_settings(base, name)
+        mended = dict(settings)
+        mended.pop("name_or_path", None)
+        if chat_template and (name == "tokenizer_config.json" or "chat_template" in settings):
+            mended["chat_template"] = chat_template
+        own = special_tokens(settings).get("pad_token")
+        if settings and pad_token and (own is None or (turn_end and own == turn_end.token)):
+            mended["pad_token"] = pad_token
+        if mended != settings:
+            write_json(out / name, mended)
+    if chat_template:
+        write_atomic(out / TEMPLATE, chat_template)
+    elif (base / TEMPLATE).is_file():
+        shutil.copyfile(base / TEMPLATE, out / TEMPLATE)

@@ -1,0 +1,80 @@
+"""Everything that can fail without GPU time, before any GPU time is spent."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from hubkit.core.errors import BY_EXIT_CODE, HubkitError, RefusedError
+from hubkit.core.findings import Finding
+from hubkit.core.libraries import installed
+from hubkit.hub.client import connect
+from hubkit.pipeline.steps import Desk, Job, find_stage
+
+_LEAST_FREE = 200 * 1000 * 1000
+
+
+def disk(folder: Path, needed: int = _LEAST_FREE) -> Iterable[Finding]:
+    """Whether ``folder``'s disk has ``needed`` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        yield Finding(
+            "error",
+            f"The disk of {folder} has {free / 1e6:,.0f} MB free; the run needs {needed / 1e6:,.0f} MB.",
+            "Free space there, or set HUBKIT_HOME to a folder on another disk.",
+            exit_code=1,
+        )
+
+
+def libraries(desk: Desk, jobs: Iterable[Job]) -> Iterable[Finding]:
+    """Whether all that the stages stand on is installed."""
+    needed = {name for job in jobs for name in find_stage(job.stage).SHAPED_BY}
+    if all(stage.quantization == "none" for stage in desk.recipe.stages.values()):
+        needed.discard("bitsandbytes")
+    missing = sorted(name for name in needed if installed(name) is None)
+    if missing:
+        extra = "eval" if missing == ["lm_eval"] else "all"
+        yield Finding("error", f"Not installed: {', '.join(missing)}.", f"pip install 'hubkit[{extra}]'", exit_code=1)
+
+
+def bytes_needed(desk: Desk) -> int:
+    """Bytes that the run is going to write, from the sizes of the base's weights; the least when they are unknown.
+
+    Each variant is merged once and loaded back once; the base is fetched once.
+    """
+    try:
+        tree = connect(desk.target).tree(desk.recipe.base.repo, desk.recipe.base.revision)
+    except HubkitError:  # the base's own check says what is wrong with it
+        return _LEAST_FREE
+    weights = sum(entry.size for path, entry in tree.items() if path.endswith(".safetensors"))
+    return _LEAST_FREE + math.ceil(weights * (1 + 2 * len(desk.recipe.variants)))
+
+
+def gather(desk: Desk, jobs: Iterable[Job], check: Callable[[Job], list[Finding]]) -> list[Finding]:
+    """All findings for ``jobs``, without repetitions. ``check`` asks a job's stage (in a worker)."""
+    jobs = list(jobs)
+    found = [*disk(desk.run.path, bytes_needed(desk)), *libraries(desk, jobs)]
+    if any(finding.level == "error" for finding in found):
+        return found
+    for job in jobs:
+        for finding in check(job):
+            if finding not in found:
+                found.append(finding)
+    return found
+
+
+def refuse(findings: Iterable[Finding]) -> None:
+    """Raise when there is an error among ``findings``: one error that says all of them, exit code of the first."""
+    errors = [finding for finding in findings if finding.level == "error"]
+    if not errors:
+        return
+    kind = BY_EXIT_CODE.get(errors[0].exit_code, RefusedError)
+    if len(errors) == 1:
+        raise kind(errors[0].message, hint=errors[0].hint)
+    listed = [f"  {item.message}{' ' + item.hint if item.hint else ''}" for item in errors]
+    error: HubkitError = kind(
+        f"{len(errors)} things stand in the way:\n" + "\n".join(listed), hint="Nothing was trained or published."
+    )
+    raise error

@@ -1,0 +1,214 @@
+"""Run a release: what is finished is kept, the rest is done in order, and the outcome is read from what was made."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hubkit import __version__
+from hubkit.core.errors import HubkitError
+from hubkit.core.files import write_atomic
+from hubkit.core.output import Output, StepView
+from hubkit.core.target import Target
+from hubkit.hub.pull_requests import pull_url
+from hubkit.hub.transport import reach
+from hubkit.pipeline import preflight
+from hubkit.pipeline.runs import Run, open_run, release_lock
+from hubkit.pipeline.steps import Desk, Job, expand
+from hubkit.pipeline.worker import Worker
+from hubkit.publishing.spaces.building import page
+from hubkit.recipe.models import Recipe
+from hubkit.recipe.stage import Artifact
+
+
+@dataclass(frozen=True)
+class VariantOutcome:
+    """One line of the table at the end. Rates and averages are shares; None: not measured.
+
+    ``blocks`` is how many Python blocks of its cards ran against the staged commit: all of them.
+    """
+
+    variant: str
+    branch: str
+    commit: str
+    stop_rates: Mapping[str, float]
+    passed: bool
+    average: float | None
+    bytes: int
+    blocks: int
+    pull_request: str | None = None
+    """The page of the pull request that offers it; None: it stands on its branch."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a release came to."""
+
+    repo: str
+    run: str
+    already: bool
+    base_stop_rate: float
+    base_average: float | None
+    variants: tuple[VariantOutcome, ...]
+    page: str
+    space: str | None
+    """Addresses of the model's page and the Space's; None: no Space was deployed."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as plain values."""
+        return asdict(self)
+
+
+def release(
+    recipe: Recipe,
+    folder: Path,
+    target: Target,
+    home: Path,
+    output: Output,
+    *,
+    fresh: bool = False,
+    only: str | None = None,
+    overwrite_card: bool = False,
+) -> Outcome:
+    """Bring ``recipe`` (its files stand in ``folder``) to ``target``. A finished one does nothing.
+
+    With ``overwrite_card`` what people edited on the Hub's cards may be lost where this release writes it anew.
+
+    Raises HubkitError: RefusedError by a check or a gate (nothing was promoted), ConflictError when a branch moved
+    or another process has the run, RemoteError when the Hub cannot be reached.
+    """
+    with release_lock(home, recipe.repo, target):
+        run = open_run(home, recipe.repo, target, fresh=fresh)
+        with run.lock():
+            desk = Desk(recipe, folder, target, run, expand(recipe, only=only))
+            return _release(desk, output, only, overwrite_card)
+
+
+def _release(desk: Desk, output: Output, only: str | None, overwrite_card: bool) -> Outcome:
+    run = desk.run
+    write_atomic(run.path / "recipe.json", desk.recipe.model_dump_json(indent=2) + "\n")
+    if desk.released():
+        return outcome(desk, already=True)
+    begun = {"hubkit": __version__, "python": platform.python_version(), "endpoint": desk.target.endpoint}
+    run.log("begin", **begun, **({"overwrite_card": True} if overwrite_card else {}))
+    try:
+        _run_jobs(desk, output, only)
+    except BaseException as error:
+        run.log("stopped", error=type(error).__name__, exit_code=getattr(error, "exit_code", None))
+        raise
+    run.log("released")
+    return outcome(desk, already=False)
+
+
+def _run_jobs(desk: Desk, output: Output, only: str | None) -> None:
+    names = ("preflight", *(job.id for job in desk.jobs))
+    with output.steps(names) as view, Worker(desk, only) as shared:
+        view.start("preflight")
+        began = time.monotonic()
+        reach(desk.target.endpoint)
+        findings = preflight.gather(desk, desk.jobs, shared.check)
+        for finding in findings:
+            if finding.level != "error":
+                output.warn(finding.message)
+        preflight.refuse(findings)
+        view.done("preflight", f"{len(desk.jobs)} steps checked", time.monotonic() - began)
+        for job in desk.jobs:
+            artifact, _ = desk.kept(job)
+            if artifact is not None and (changed := desk.holds(job, artifact)) is not None:
+                desk.run.log("stale", step=job.id, why=changed)
+                artifact = None
+            if artifact is not None:
+                view.done(job.id, figure(artifact), artifact.seconds, reused=True)
+            elif job.step.alone:
+                shared.close()
+                with Worker(desk, only) as own:
+                    artifact = _run_job(desk, job, own, view)
+            else:
+                artifact = _run_job(desk, job, shared, view)
+            for warning in artifact.summary.get("warnings", ()):
+                output.warn(warning)
+            desk.finished[job.id] = artifact
+
+
+def _run_job(desk: Desk, job: Job, worker: Worker, view: StepView) -> Artifact:
+    view.start(job.id)
+    key = desk.context(job).key
+    desk.run.log("start", step=job.id, key=key)
+    try:
+        worker.run(job, lambda words, share: view.progress(job.id, words, share))
+    except BaseException:
+        view.failed(job.id)
+        raise
+    artifact = desk.run.find(job.id)
+    if artifact is None or artifact.key != key:
+        raise HubkitError(f"The stage {job.stage!r} ended without an artifact.", hint="Its run() must return one.")
+    desk.run.log("done", step=job.id, seconds=artifact.seconds)
+    view.done(job.id, figure(artifact), artifact.seconds)
+    return artifact
+
+
+def figure(artifact: Artifact) -> str:
+    """The summary of ``artifact`` in a few words, for its step's line."""
+    said = artifact.summary.get("figure")
+    if said is not None:
+        return str(said)
+    return "  ".join(
+        f"{name} {value}" for name, value in artifact.summary.items() if not isinstance(value, dict | list)
+    )
+
+
+def outcome(desk: Desk, *, already: bool) -> Outcome:
+    """Read the outcome from the artifacts of a finished release."""
+    released = desk.finished["promote"].json("release.json")
+    gates = desk.finished["gate"].json("gates.json")["variants"]
+    endpoint, space = desk.target.endpoint, desk.finished.get("space")
+    lines = []
+    for variant, moved in released["variants"].items():
+        forms = desk.finished[f"stopping[{variant}]"].json("stopping.json")["forms"]
+        lines.append(
+            VariantOutcome(
+                variant=variant,
+                branch=variant,
+                commit=moved["commit"],
+                stop_rates={
+                    form: figures["rate"] for form, figures in forms.items() if figures.get("rate") is not None
+                },
+                passed=gates[variant]["passed"],
+                average=_average(desk.finished[f"evaluate[{variant}]"]),
+                bytes=desk.finished[f"publish[{variant}]"].json("published.json")["bytes"],
+                blocks=len(desk.finished[f"snippets[{variant}]"].json("snippets.json")["blocks"]),
+                pull_request=pull_url(endpoint, desk.recipe.repo, number)
+                if (number := moved.get("pull_request"))
+                else None,
+            )
+        )
+    base = desk.finished["base-stopping"].json("stopping.json")["forms"]["base"]["rate"]
+    return Outcome(
+        repo=desk.recipe.repo,
+        run=desk.run.name,
+        already=already,
+        base_stop_rate=base,
+        base_average=_average(desk.finished["base-scores"]),
+        variants=tuple(lines),
+        page=f"{endpoint}/{desk.recipe.repo}",
+        space=page(endpoint, space.json("space.json")["repo"]) if space else None,
+    )
+
+
+def _average(artifact: Artifact) -> float | None:
+    average = artifact.summary.get("average")
+    return float(average) if average is not None else None
+
+
+def finished_desk(recipe: Recipe, folder: Path, target: Target, run: Run) -> Desk:
+    """A desk with all that ``run`` has finished and that still counts, for `plan` and `runs show`."""
+    desk = Desk(recipe, folder, target, run, expand(recipe))
+    for job in desk.jobs:
+        artifact, _ = desk.kept(job)
+        if artifact is not None:
+            desk.finished[job.id] = artifact
+    return desk

@@ -1,0 +1,250 @@
+"""The process in which stages run, and the parent's end of it.
+
+A worker takes jobs as JSON lines on its standard input and answers with events on its standard output; what the
+libraries print goes to the job's log. It lives for several jobs, so that torch is imported once, but a training
+job has one of its own (memory comes back). When the parent dies, however it dies, the worker reads the end of its
+input and ends its whole process group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from hubkit.core.errors import BY_EXIT_CODE, HubkitError
+from hubkit.core.files import os_error
+from hubkit.core.findings import Finding
+from hubkit.core.output import RedactingStream, hide
+from hubkit.core.target import DEFAULT_ENDPOINT, Target
+from hubkit.hub.answers import explain
+from hubkit.hub.transport import install
+from hubkit.hub.trusted_publishing import renewal
+from hubkit.pipeline.runs import Run
+from hubkit.pipeline.steps import Desk, Job, expand, find_stage
+from hubkit.recipe.models import Recipe
+from hubkit.recipe.stage import Report
+
+_TOKENS = (
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "HF_TOKEN_PATH",
+    "HF_OIDC_RESOURCE",
+    "HF_ENDPOINT",
+    "HUGGINGFACE_CO_STAGING",
+    "HF_HOME",
+)
+"""Variables of the user's that would send a worker to another Hub, or another Hub's token to this one."""
+_CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ASSETS_CACHE", "HF_XET_CACHE")
+"""Places that the user chose for huggingface.co; another Hub's files must not get into them."""
+
+_SMALL = 20_000_000
+"""Parameters below which one thread is the quickest on a CPU: a layer of a small model takes less time than two
+threads need to meet, the more so on a busy machine (the tiny release: 93 s with one thread, 573 s with two on a
+machine whose second core was taken)."""
+
+
+@dataclass
+class Worker:
+    """The parent's end. Use it as a context manager: leaving it ends the process and all its children."""
+
+    desk: Desk
+    only: str | None = None
+    _process: subprocess.Popen[str] | None = field(default=None, repr=False)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, job: Job, report: Report) -> None:
+        """Run ``job`` to its end. Raises what the stage raised, as a HubkitError."""
+        self._call("run", job, report)
+
+    def check(self, job: Job) -> list[Finding]:
+        """The findings of the ``check`` of ``job``'s stage."""
+        answer = self._call("check", job, lambda figure, share: None)
+        return [Finding(**item) for item in answer["findings"]]
+
+    def close(self) -> None:
+        """End the process group; what was finished is on disk already."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                with contextlib.suppress(OSError):
+                    pipe.close() if pipe else None
+            self._process = None
+
+    def _start(self) -> subprocess.Popen[str]:
+        dropped = _TOKENS if self.desk.target.endpoint == DEFAULT_ENDPOINT else (*_TOKENS, *_CACHES)
+        environment = {name: value for name, value in os.environ.items() if name not in dropped}
+        environment |= self.desk.target.environment()
+        environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+        if "OMP_NUM_THREADS" not in environment:
+            environment |= {"OMP_NUM_THREADS": "1", "HUBKIT_FIT_THREADS": "1"}
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "hubkit.pipeline.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            text=True,
+            start_new_session=True,
+        )
+
+    def _call(self, what: str, job: Job, report: Report) -> dict[str, Any]:
+        if self._process is None:
+            self._process = self._start()
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        log = self.desk.run.logs / f"{job.id.replace('/', '~')}.log"
+        request = {
+            "what": what,
+            "job": job.id,
+            "only": self.only,
+            "run": str(self.desk.run.path),
+            "folder": str(self.desk.folder),
+            "endpoint": self.desk.target.endpoint,
+            "home": str(self.desk.target.home),
+            "embedded": self.desk.target.embedded,
+            "trusted": self.desk.target.trusted,
+            "log": str(log),
+        }
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            for line in process.stdout:
+                event = json.loads(line)
+                if event["event"] == "progress":
+                    report(event["figure"], event["share"])
+                elif event["event"] == "error":
+                    raise BY_EXIT_CODE.get(event["exit_code"], HubkitError)(event["message"], hint=event["hint"])
+                else:
+                    return dict(event)
+        except BrokenPipeError:
+            pass
+        code = process.wait()
+        self.close()
+        ended = f"by signal {-code}" if code < 0 else f"with status {code}"
+        more = " Signal 9 often means that the machine ran out of memory." if code == -signal.SIGKILL else ""
+        raise HubkitError(
+            f"The process of {job.id} was ended {ended}.{more}",
+            hint=f"Its log is {log}. Run the same command again: what was finished is kept.",
+        )
+
+
+def main() -> None:
+    """The child: answer requests until standard input ends."""
+    hide(os.environ.get("HF_TOKEN"))
+    events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    stream = RedactingStream(Path(os.devnull).open("w"))  # noqa: SIM115  it lives as long as the process
+    sys.stdout = sys.stderr = stream
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+
+    def send(**event: Any) -> None:
+        events.write(json.dumps(event, default=str) + "\n")
+
+    while True:
+        request = json.loads(requests.get())
+        log = _open_log(Path(request["log"]))
+        stream.target = log
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            send(event="done", **_answer(request, lambda f, s=None: send(event="progress", figure=f, share=s)))
+        except BaseException as error:
+            traceback.print_exc()
+            said = _said(error, request)
+            send(event="error", message=said.message, hint=said.hint, exit_code=said.exit_code)
+        log.flush()
+
+
+def _listen(requests: queue.SimpleQueue[str]) -> None:
+    for line in sys.stdin:
+        requests.put(line)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _open_log(path: Path) -> TextIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a", encoding="utf-8", buffering=1)
+
+
+def _answer(request: dict[str, Any], report: Callable[..., None]) -> dict[str, Any]:
+    run = Run(Path(request["run"]))
+    recipe = Recipe.model_validate_json((run.path / "recipe.json").read_text(encoding="utf-8"))
+    target = Target(
+        request["endpoint"],
+        Path(request["home"]),
+        os.environ.get("HF_TOKEN"),
+        embedded=request["embedded"],
+        trusted=request["trusted"],
+    )
+    desk = Desk(recipe, Path(request["folder"]), target, run, expand(recipe, only=request["only"]))
+    for job in desk.jobs:
+        if job.id == request["job"]:
+            break
+        if found := run.find(job.id):
+            desk.finished[job.id] = found
+    install(target.endpoint, target.token, renewal(target))
+    ctx = replace(desk.context(job), report=report)
+    stage = find_stage(job.stage)
+    if request["what"] == "check":
+        return {"findings": [vars(finding) for finding in stage.check(ctx)]}
+    _fit_threads(desk)
+    run.begin(job.id, ctx.key)
+    stage.run(ctx)
+    _give_memory_back()
+    return {}
+
+
+def _give_memory_back() -> None:
+    """Free what the job's models held: this process goes on to the next one."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _fit_threads(desk: Desk) -> None:
+    """Give a model that is not small all the cores, unless the user set OMP_NUM_THREADS."""
+    base = desk.finished.get("base")
+    if "HUBKIT_FIT_THREADS" in os.environ and base and (base.json("base.json")["parameters"] or _SMALL) >= _SMALL:
+        import torch
+
+        torch.set_num_threads(os.cpu_count() or 1)
+
+
+def _said(error: BaseException, request: dict[str, Any]) -> HubkitError:
+    """``error`` as a sentence for the person; the traceback is in the log."""
+    if isinstance(error, HubkitError):
+        return error
+    if (said := explain(error, request["endpoint"])) is not None:
+        return said
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+        return os_error(error, Path(str(error.filename or request["run"])))
+    words = " ".join(str(error).split())
+    more = " Try a smaller batch size." if "out of memory" in words.lower() else ""
+    return HubkitError(
+        f"{request['job']} failed: {type(error).__name__}: {words[:300]}{more}",
+        hint=f"The log is {request['log']}. Mend the cause and run the same command: what was finished is kept.",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""A bundle: the exact file tree of one variant, ready for a branch.
+
+It is built by an allow-list from what the stages made, so that a checkpoint, an optimizer state or a log cannot slip
+in, and then screened. The digests come from the artifacts' manifests: large files are not read again.
+
+    config.json  tokenizer.json  chat_template.jinja  model.safetensors ...   merged weights, at the root
+    adapter/adapter_config.json  adapter/adapter_model.safetensors  adapter/README.md
+    README.md  assets/*.png                                                   the variant's card and its pictures
+    .eval_results/*.yaml                                                      results for the Hub's leaderboards
+    .gitattributes                                                            what lies in LFS
+    .hubkit/manifest.json                                                     provenance, and every other file's digests
+    .hubkit/cards/*.md                                                        the cards before any edit on the Hub
+    .hubkit/model.sig                                                         the signature, where one is asked for
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from hubkit.checks.screening import screen
+from hubkit.core.errors import RefusedError
+from hubkit.core.files import Digests, Manifest, digests, write_atomic
+from hubkit.core.trees import Tree, tree_of
+from hubkit.recipe.stage import Artifact
+
+MANIFEST_PATH = ".hubkit/manifest.json"
+"""Where the branch keeps its manifest. A folder of its own: loaders read the root and never look there."""
+SIGNATURE_PATH = ".hubkit/model.sig"
+"""Where the branch keeps its signature, if it has one: it covers every other file of the bundle, the manifest too."""
+CARDS = {"README.md": "README.md", "adapter-README.md": "adapter/README.md"}
+"""The cards, by their names in the card's artifact: where they stand on the branch."""
+GENERATED = ".hubkit/cards"
+"""Where the branch keeps its cards as they were generated, so that a person's edits of them can be told."""
+CARD_FILES = ("assets/*.png", ".eval_results/*.yaml")
+"""What else may be published of a card's artifact, as patterns."""
+SCHEMA = 1
+
+ROOT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model-?????-of-?????.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
+    "LICENSE",
+    "NOTICE",
+)
+"""What may be published of a merge's ``model/`` folder, as patterns."""
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "LICENSE", "NOTICE")
+"""What may be published of a training's ``adapter/`` folder."""
+NEEDED = ("config.json", "tokenizer_config.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors")
+
+# fmt: off
+_LFS_GLOBS = (
+    "*.7z", "*.arrow", "*.bin", "*.ckpt", "*.gguf", "*.gz", "*.h5", "*.joblib", "*.model", "*.msgpack", "*.npy",
+    "*.npz", "*.onnx", "*.parquet", "*.pb", "*.pickle", "*.pkl", "*.png", "*.pt", "*.pth", "*.safetensors", "*.tar",
+    "*.tflite", "*.tgz", "*.wasm", "*.xz", "*.zip", "*.zst", "*tfevents*",
+)
+# fmt: on
+_LFS_SIZE = 10 * 2**20
+"""Bytes above which the Hub wants any file in LFS; those that no glob matches get a line of their own."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The files of one variant: path in the repo -> local file, and their digests.
+
+    ``left_out`` are files of the artifacts that are not on the allow-list.
+    """
+
+    files: Mapping[str, Path]
+    manifest: Manifest
+    left_out: tuple[str, ...] = ()
+
+    def with_signature(self, content: bytes, into: Path) -> Bundle:
+        """This bundle and its signature, which is written to ``into``."""
+        local = into / SIGNATURE_PATH
+        write_atomic(local, content)
+        files, known = {**self.files, SIGNATURE_PATH: local}, {**self.manifest.files, SIGNATURE_PATH: digests(local)}
+        return Bundle(dict(sorted(files.items())), Manifest(known), self.left_out)
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"files": [{"path", "size", "sha256", "git"}], "left_out"}``."""
+        return {**self.manifest.to_json(), "left_out": list(self.left_out)}
+
+
+def build(
+    merge: Artifact,
+    train: Artifact,
+    card: Artifact,
+    provenance: Mapping[str, Any],
+    into: Path,
+    edited: Mapping[str, str] | None = None,
+) -> Bundle:
+    """The bundle of the variant that these artifacts made; the files that are written for it go to ``into``.
+
+    ``edited`` are cards (by their paths on the branch) with the edits that a person made of them there. ``provenance``
+    enters the manifest as it is, and holds no time: the same inputs give the same bytes. Raises
+    RefusedError when something needed is missing, or when the screening finds what must not be published.
+    """
+    files: dict[str, Path] = {}
+    known: dict[str, Digests] = {}
+    left_out: list[str] = []
+
+    def take(artifact: Artifact, name: str, path: str) -> None:
+        files[path] = artifact.path / name
+        known[path] = artifact.manifest.files[name]
+
+    for artifact, folder, allowed, prefix in (
+        (merge, "model/", ROOT_FILES, ""),
+        (train, "adapter/", ADAPTER_FILES, "adapter/"),
+    ):
+        for name in artifact.manifest.files:
+            inner = name.removeprefix(folder)
+            if inner == name:
+                continue
+            if any(fnmatchcase(inner, pattern) for pattern in allowed):
+                take(artifact, name, prefix + inner)
+            else:
+                left_out.append(name)
+    for name, path in CARDS.items():
+        if name in card.manifest.files:
+            take(card, name, path)
+            take(card, name, f"{GENERATED}/{name}")
+    for name in card.manifest.files:
+        if any(fnmatchcase(name, pattern) for pattern in CARD_FILES):
+            take(card, name, name)
+    _refuse_missing(files)
+
+    def write(path: str, content: str) -> None:
+        files[path] = into / path
+        write_atomic(files[path], content)
+        known[path] = digests(files[path])
+
+    for path, text in (edited or {}).items():
+        write(path, text)
+    write(".gitattributes", git_attributes(Manifest(known)))
+    inside = {"schema": SCHEMA, **provenance, **Manifest(known).to_json()}
+    write(MANIFEST_PATH, json.dumps(inside, indent=2, ensure_ascii=False) + "\n")
+    vouched = merge.json("merge.json") if "merge.json" in merge.manifest.files else {}
+    sums = set(vouched.get("finite", ()))
+    finite = {path for path in files if known[path].sha256 in sums}
+    # The files at the root are the merge's own, unchanged: what it found out need not be found out again.
+    if problems := screen(files, finite=finite, fits=not vouched.get("fits")):
+        shown = "\n".join(f"  {problem.sentence}" for problem in problems[:20])
+        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise RefusedError(
+            f"The bundle must not be published:\n{shown}{more}",
+            hint="Mend what made these files, then run the same command. Nothing was uploaded.",
+        )
+    return Bundle(dict(sorted(files.items())), Manifest(known), tuple(sorted(left_out)))
+
+
+def _refuse_missing(files: Mapping[str, Path]) -> None:
+    missing = [path for path in (*NEEDED, "README.md") if path not in files]
+    if not any(path.endswith(".safetensors") and "/" not in path for path in files):
+        missing.append("model.safetensors")
+    if missing:
+        raise RefusedError(
+            f"The bundle lacks {', '.join(missing)}.", hint="The step that makes it has not done so; see its log."
+        )
+
+
+def git_attributes(manifest: Manifest) -> str:
+    """The ``.gitattributes`` of a branch: git-lfs keeps the weights, and any other file that the Hub wants there.
+
+    A file that is large and matched by no glob is named, as the Hub would otherwise add the line by itself, and the
+    branch would no longer hold what was sent.
+    """
+    lines = [*_LFS_GLOBS]
+    for path, item in sorted(manifest.files.items()):
+        if item.size > _LFS_SIZE and not any(_matches(path, glob) for glob in _LFS_GLOBS):
+            lines.append(re.sub(r"\s", "[[:space:]]", path))
+    return "".join(f"{line} filter=lfs diff=lfs merge=lfs -text\n" for line in lines)
+
+
+def _matches(path: str, glob: str) -> bool:
+    """Whether a pattern without a slash matches, as in ``gitattributes(5)``: against the file's name."""
+    return fnmatchcase(path.rsplit("/", 1)[-1], glob)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a branch's ``.hubkit/manifest.json`` says: where its files came from, and which are ours."""
+
+    content: Mapping[str, Any]
+    paths: frozenset[str]
+
+    @classmethod
+    def parse(cls, raw: bytes | None) -> Provenance | None:
+        """The manifest in ``raw``; None when there is none or it is not one of ours."""
+        try:
+            content = json.loads(raw or b"")
+            paths = frozenset(str(item["path"]) for item in content["files"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return cls(content, paths | {MANIFEST_PATH, SIGNATURE_PATH})
+
+    @property
+    def promised(self) -> Tree:
+        """What each file but the manifest is to be; empty when the list cannot be read."""
+        try:
+            return tree_of(Manifest.from_json(self.content))
+        except (KeyError, TypeError, ValueError):
+            return {}
+
+    def facts(self) -> Iterator[tuple[str, Any]]:
+        """Everything but the file list."""
+        yield from ((key, value) for key, value in self.content.items() if key != "files")

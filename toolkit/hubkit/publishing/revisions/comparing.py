@@ -1,0 +1,147 @@
+"""What differs between two revisions: files, card, settings, measurements, tensors. Of one repo, or of two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hubkit.core.trees import Change, TreeDiff, compare
+from hubkit.publishing.revisions.documents import (
+    MOST_BYTES,
+    SETTINGS,
+    KeyChange,
+    changed_keys,
+    scores,
+    settings,
+    split_card,
+    text_changes,
+)
+from hubkit.publishing.revisions.listing import facts_of
+from hubkit.publishing.revisions.places import Place
+from hubkit.publishing.revisions.weights import LIMIT, WeightChanges, compare_weights
+
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What turns ``before`` into ``after``.
+
+    ``card`` is a unified diff of the text below the front matter, ``metadata`` its keys, ``settings`` the changed keys
+    of each JSON file. ``measured`` holds (before, after) by name: stop rates and the average as shares, and the numbers
+    of the cards as they stand there. ``weights`` is None when nobody asked for it. ``notes`` say what was left out.
+    """
+
+    before: Place
+    after: Place
+    files: TreeDiff
+    same_files: int
+    card: tuple[str, ...]
+    metadata: tuple[KeyChange, ...]
+    settings: Mapping[str, tuple[KeyChange, ...]]
+    measured: Mapping[str, tuple[float | None, float | None]]
+    weights: WeightChanges | None
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as plain values; sizes in bytes."""
+        sides = {
+            name: {"repo": place.repo, "revision": place.revision, "commit": place.commit}
+            for name, place in (("before", self.before), ("after", self.after))
+        }
+        return {
+            **sides,
+            "equal": not self.files,
+            "files": [change.to_json() for change in self.files.changes],
+            "same_files": self.same_files,
+            "card": list(self.card),
+            "metadata": [change.to_json() for change in self.metadata],
+            "settings": {path: [change.to_json() for change in found] for path, found in self.settings.items()},
+            "measured": [{"name": name, "before": old, "after": new} for name, (old, new) in self.measured.items()],
+            "weights": self.weights.to_json() if self.weights else None,
+            "notes": list(self.notes),
+        }
+
+
+def compare_revisions(before: Place, after: Place, *, tensors: bool = True, limit: int | None = LIMIT) -> Comparison:
+    """All that differs; at most ``limit`` bytes of tensors are read (None: all of those in files that differ)."""
+    notes: list[str] = []
+    files = TreeDiff(
+        tuple(change for change in compare(before.tree, after.tree).changes if not _same_bytes(change, before, after))
+    )
+    card, metadata, fronts = _cards(before, after, notes)
+    changed = {change.path for change in files.changed}
+    weights = compare_weights(before, after, limit) if tensors else None
+    if weights is not None:
+        notes += weights.notes
+    return Comparison(
+        before,
+        after,
+        files,
+        len(before.tree.keys() & after.tree.keys()) - len(files.changed),
+        card if CARD in changed else (),
+        metadata,
+        _settings(before, after, changed, notes),
+        _measured(before, after, fronts),
+        weights,
+        tuple(notes),
+    )
+
+
+def _same_bytes(change: Change, before: Place, after: Place) -> bool:
+    """Whether a file that one side keeps in LFS and the other does not, so that no digest is common, is the same."""
+    old, new = change.before, change.after
+    if old is None or new is None or old.size != new.size or bool(old.sha256) == bool(new.sha256):
+        return False
+    return old.size <= MOST_BYTES and before.read(change.path) == after.read(change.path)
+
+
+def _cards(
+    before: Place, after: Place, notes: list[str]
+) -> tuple[tuple[str, ...], tuple[KeyChange, ...], tuple[dict[str, Any], dict[str, Any]]]:
+    """The diff of the cards' text, their keys that differ, and both front matters."""
+    texts, fronts = [], []
+    for place in (before, after):
+        large = CARD in place.tree and place.tree[CARD].size > MOST_BYTES
+        raw = place.read(CARD) if CARD in place.tree and not large else b""
+        front, body = split_card(raw.decode("utf-8", "replace"))
+        if large:
+            notes.append(f"{CARD} of {place.revision} is too large to be compared.")
+        if front is None:
+            notes.append(f"The front matter of {CARD} of {place.revision} cannot be read.")
+        texts.append(body)
+        fronts.append(front or {})
+    text = text_changes(texts[0], texts[1], (before.revision, after.revision))
+    if text is None:
+        notes.append(f"{CARD} is too long to be compared line by line.")
+    front_changes = changed_keys(*({k: v for k, v in front.items() if k != "model-index"} for front in fronts))
+    return text or (), front_changes, (fronts[0], fronts[1])
+
+
+def _settings(before: Place, after: Place, changed: set[str], notes: list[str]) -> dict[str, tuple[KeyChange, ...]]:
+    found = {}
+    for path in sorted(changed):
+        if path.rpartition("/")[2] not in SETTINGS:
+            continue
+        large = max(before.tree[path].size, after.tree[path].size) > MOST_BYTES
+        old, new = (None, None) if large else (settings(before.read(path)), settings(after.read(path)))
+        if old is None or new is None:
+            notes.append(f"The keys of {path} were not compared: it is {'too large' if large else 'no JSON object'}.")
+        elif keys := changed_keys(old, new):
+            found[path] = keys
+    return found
+
+
+def _measured(
+    before: Place, after: Place, fronts: tuple[dict[str, Any], dict[str, Any]]
+) -> dict[str, tuple[float | None, float | None]]:
+    """Every measured number that either side tells: from the manifests, then from the cards."""
+    sides: list[dict[str, float]] = []
+    for place, front in zip((before, after), fronts, strict=True):
+        facts = facts_of(place.hub, place.repo, place.commit, place.tree, place.repo_type)
+        told = {f"stop rate, {form}": rate for form, rate in (facts["stop_rates"] or {}).items()}
+        if facts["average"] is not None:
+            told["benchmark average"] = facts["average"]
+        sides.append(told | scores(front))
+    return {name: (sides[0].get(name), sides[1].get(name)) for name in dict.fromkeys([*sides[0], *sides[1]])}

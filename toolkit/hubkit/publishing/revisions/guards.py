@@ -1,0 +1,92 @@
+"""What keeps a branch or a tag from being changed by mistake: a recipe that protects it, readers that rely on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from hubkit.core.errors import RefusedError, UsageError
+from hubkit.core.names import repo_id_problem
+from hubkit.hub.client import Hub, RepoType
+from hubkit.recipe.models import MAIN, RECIPE_FILE, STAGING, load_recipe
+
+_SPACES = 100
+"""Spaces that are looked into; a Hub names those that use a model first."""
+_SPACE_FILES = ("README.md", "release.json", "app.py")
+"""Where a Space says what it loads: its card, the commits that hubkit pins, its code."""
+
+
+def need_unprotected(repo: str, name: str, folder: Path, *, force: bool = False) -> None:
+    """RefusedError when the recipe in ``folder`` is for ``repo`` and protects the branch or tag ``name``.
+
+    Also when there is a recipe that nobody can read. ``force`` lets both pass.
+    """
+    path = folder / RECIPE_FILE
+    if force or not path.is_file():
+        return
+    try:
+        recipe = load_recipe(path)
+    except UsageError as error:
+        raise RefusedError(
+            f"{path} cannot be read, so nobody knows whether it protects {name!r}.\n{error.message}",
+            hint="Mend it, call the command in another folder, or use --force.",
+        ) from error
+    if recipe.repo.lower() == repo.lower() and name in recipe.protected:
+        raise RefusedError(
+            f"{name!r} is protected: {path} is the recipe of {repo} and lists it under `protected`.",
+            hint="Use --force, or take it off that list.",
+        )
+
+
+def pointed_to_by(hub: Hub, repo: str, name: str, commit: str, repo_type: RepoType = "model") -> str | None:
+    """Who would find nothing when the branch or tag ``name``, at ``commit``, were gone, in words; None: nobody known.
+
+    Cards of the other branches, and for a model the Spaces that say they use it: a Space names the branch, or pins its
+    commit.
+    """
+    others = {
+        branch: head
+        for branch, head in hub.refs(repo, repo_type).branches.items()
+        if branch != name and not branch.startswith(f"{STAGING}/")
+    }
+    for branch in sorted(others, key=lambda branch: (branch != MAIN, branch)):
+        for path in ("README.md", "adapter/README.md"):
+            raw = hub.read_file(repo, path, others[branch], repo_type)
+            if raw and names_revision(raw.decode("utf-8", "replace"), name):
+                return f"the card on {branch!r} ({path}) speaks of it"
+    for space in _spaces_of(hub, repo) if repo_type == "model" else ():
+        for path in _SPACE_FILES:
+            text = _text(hub, space, path)
+            if repo in text and (commit in text or names_revision(text, name)):
+                return f"the Space {space} loads it ({path})"
+    return None
+
+
+def _text(hub: Hub, space: str, path: str) -> str:
+    """A file of a Space; empty when it has none that this token may read."""
+    try:
+        raw = hub.read_file(space, path, MAIN, "space")
+    except (UsageError, RefusedError):
+        return ""
+    return raw.decode("utf-8", "replace") if raw else ""
+
+
+def names_revision(text: str, name: str) -> bool:
+    """Whether ``text`` names the branch or tag: as code, in quotes, in an address, or after ``revision`` or ``@``."""
+    word = re.escape(name)
+    return bool(
+        re.search(
+            rf"""[`"']{word}[`"']|/(?:tree|resolve|blob|raw)/{word}(?![\w.-])"""
+            rf"""|(?:\brevision\s*[:=]\s*|--revision\s+|\w@){word}(?![\w./-])""",
+            text,
+        )
+    )
+
+
+def _spaces_of(hub: Hub, repo: str) -> Iterator[str]:
+    """The Spaces that use the model, as the Hub knows them; a Hub that does not know shows what it has."""
+    found = hub.ask(lambda: list(hub.api.list_spaces(models=repo, limit=_SPACES)))
+    for space in found:
+        if not repo_id_problem(space.id):
+            yield space.id

@@ -1,0 +1,121 @@
+"""Every branch and tag of a repo, with what its commit, its files and its manifest tell."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hubkit.core.errors import UsageError
+from hubkit.core.trees import Tree
+from hubkit.hub.client import Hub, RepoType
+from hubkit.publishing.bundle import MANIFEST_PATH, Provenance
+from hubkit.recipe.models import MAIN, STAGING
+
+Kind = Literal["variant", "staging", "branch", "tag", "pull request"]
+_SHORT_ID = re.compile(r"[0-9a-f]{7,39}")
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One branch or tag. Facts of the release are None when the branch carries no manifest of ours.
+
+    ``date`` is the last commit's (ISO 8601, UTC), ``size`` the sum of the files in bytes, ``stop_rates`` shares by
+    published form.
+    """
+
+    name: str
+    kind: Kind
+    commit: str
+    date: str | None
+    title: str | None
+    size: int
+    files: int
+    variant: str | None = None
+    base: str | None = None
+    stop_rates: dict[str, float] | None = None
+    average: float | None = None
+
+
+def list_revisions(
+    hub: Hub, repo: str, repo_type: RepoType = "model", *, pull_requests: bool = False
+) -> list[Revision]:
+    """Every branch and tag of ``repo``: main first, then variants and branches, staging branches, tags.
+
+    With ``pull_requests`` their refs come at the end.
+    """
+    refs = hub.refs(repo, repo_type)
+    named: list[tuple[str, str, Kind | None]] = [(name, commit, None) for name, commit in refs.branches.items()]
+    named += [(name, commit, "tag") for name, commit in refs.tags.items()]
+    if pull_requests:
+        with_them = hub.ask(
+            lambda: hub.api.list_repo_refs(repo, repo_type=repo_type, include_pull_requests=True), repo=repo
+        )
+        named += [(ref.ref, ref.target_commit, "pull request") for ref in with_them.pull_requests or ()]
+    seen: dict[str, dict[str, Any]] = {}
+    found = []
+    for name, commit, kind in named:
+        if commit not in seen:
+            last = next(iter(hub.history(repo, commit, repo_type)), None)
+            tree = hub.tree(repo, commit, repo_type)
+            said = {"date": last.date if last else None, "title": last.title if last else None}
+            seen[commit] = said | facts_of(hub, repo, commit, tree, repo_type)
+        facts = seen[commit]
+        found.append(Revision(name=name, kind=kind or _kind(name, facts), commit=commit, **facts))
+    order = {"variant": 0, "branch": 1, "staging": 2, "tag": 3, "pull request": 4}
+    return sorted(found, key=lambda item: (item.name != MAIN, order[item.kind], item.name))
+
+
+def _kind(name: str, facts: dict[str, Any]) -> Kind:
+    if name.startswith(f"{STAGING}/"):
+        return "staging"
+    return "variant" if facts["variant"] == name else "branch"
+
+
+def facts_of(hub: Hub, repo: str, commit: str, tree: Tree, repo_type: RepoType) -> dict[str, Any]:
+    """What the tree and the manifest of ``commit`` tell: the fields of :class:`Revision` from ``size`` on."""
+    raw = hub.read_file(repo, MANIFEST_PATH, commit, repo_type) if MANIFEST_PATH in tree else None
+    provenance = Provenance.parse(raw)
+    said = dict(provenance.content) if provenance else {}
+    base, rates, average = said.get("base"), said.get("stop_rates"), said.get("average")
+    facts: dict[str, Any] = {
+        "size": sum(item.size for item in tree.values()),
+        "files": len(tree),
+        "variant": str(said["variant"]) if said.get("variant") else None,
+        "base": None,
+        "stop_rates": None,
+        "average": float(average) if isinstance(average, int | float) else None,
+    }
+    if isinstance(base, dict) and "repo" in base and "commit" in base:
+        facts["base"] = f"{base['repo']}@{base['commit']}"
+    if isinstance(rates, dict):
+        facts["stop_rates"] = {str(k): float(v) for k, v in rates.items() if isinstance(v, int | float)}
+    return facts
+
+
+def commit_of(hub: Hub, repo: str, revision: str, repo_type: RepoType = "model") -> str:
+    """The commit that ``revision`` names: a branch, a tag, ``refs/pr/N``, or a commit's id, of which 7 digits will do.
+
+    UsageError when there is none, or when a short id could be several.
+    """
+    try:
+        return hub.resolve(repo, revision, repo_type)
+    except UsageError:
+        if not _SHORT_ID.fullmatch(revision):
+            raise
+        refs = hub.refs(repo, repo_type)
+        heads = {*refs.branches.values(), *refs.tags.values()}
+        known = {item.id for head in heads for item in hub.history(repo, head, repo_type)}
+        return by_short_id(repo, revision, known) or _none(repo, revision)
+
+
+def _none(repo: str, revision: str) -> str:
+    raise UsageError(f"{repo} has no revision {revision!r}.", hint=f"`hubkit revisions list {repo}` shows what it has.")
+
+
+def by_short_id(repo: str, given: str, commits: set[str]) -> str | None:
+    """The one of ``commits`` whose id begins with ``given``; None when none does, UsageError when several do."""
+    found = sorted(commit for commit in commits if len(given) >= 7 and commit.startswith(given.lower()))
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} commits of {repo} begin with {given}.", hint="Write more of the id.")
+    return found[0] if found else None

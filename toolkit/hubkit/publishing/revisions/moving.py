@@ -1,0 +1,153 @@
+"""A branch made to hold another revision's tree, in one commit on top: promotion and rollback.
+
+What is to be done is planned first, from one look at the branch, and shown; the commit then has the head of that look
+as its parent, so that what was agreed to is what happens, or nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hubkit.core.errors import RefusedError, UsageError
+from hubkit.core.names import ref_problem
+from hubkit.core.trees import compare
+from hubkit.hub.client import Commit, Hub, RepoType
+from hubkit.publishing import branches
+from hubkit.publishing.branches import Plan
+from hubkit.publishing.revisions.listing import by_short_id, commit_of
+
+PROMOTED = re.compile(r"Promote (?:.+ \()?([0-9a-f]{12})\)? to .+")
+"""The title of a promotion's commit, with the id of the source."""
+ROLLED_BACK = re.compile(r"Roll back .+ to ([0-9a-f]{12}), from ([0-9a-f]{12})")
+"""The title of a rollback's commit, with the ids of the commit gone back to and of the one left."""
+
+
+@dataclass(frozen=True)
+class BranchChange:
+    """A change of one branch, planned. ``settled`` says why there is nothing to do, or is None."""
+
+    kind: Literal["promotion", "rollback"]
+    repo: str
+    repo_type: RepoType
+    plan: Plan
+    title: str
+    settled: str | None
+
+    def carry_out(self, hub: Hub) -> str:
+        """Do it, and return the branch's head. ConflictError when the branch was moved since it was planned."""
+        if self.settled is not None:
+            return str(self.plan.head)
+        return branches.carry_out(hub, self.repo, self.plan, title=self.title, repo_type=self.repo_type)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain values; sizes in bytes."""
+        return {
+            "kind": self.kind,
+            "repo": self.repo,
+            "branch": self.plan.branch,
+            "source": self.plan.source,
+            "previous": self.plan.head,
+            "title": self.title,
+            "already": self.settled is not None,
+            "changes": [change.to_json() for change in self.plan.change.changes],
+            "foreign": list(self.plan.foreign),
+        }
+
+
+def plan_promotion(
+    hub: Hub, repo: str, source: str, branch: str, *, exact: bool = False, repo_type: RepoType = "model"
+) -> BranchChange:
+    """How ``branch`` comes to hold the files of the revision ``source``; one that is not there is made at its commit.
+
+    Where hubkit publishes, files that no release of hubkit put on the branch stay, as in a release; ``exact`` removes
+    them too. On other branches there is no telling whose a file is, and the trees become equal.
+    """
+    if problem := ref_problem(branch):
+        raise UsageError(f"{branch!r} cannot be a branch: {problem}.", hint="Choose another name.")
+    if branch in hub.refs(repo, repo_type).tags:
+        raise UsageError(f"{branch!r} is a tag of {repo}; tags do not move.", hint="Name a branch.")
+    commit = commit_of(hub, repo, source, repo_type)
+    plan = branches.plan(hub, repo, branch, commit, keep_foreign=not exact, repo_type=repo_type)
+    named = commit[:12] if commit.startswith(source.lower()) else f"{source} ({commit[:12]})"
+    settled = None
+    if plan.head is not None and not plan.change:
+        settled = f"{branch} of {repo} holds the files of {named} already, at {plan.head[:12]}."
+    return BranchChange("promotion", repo, repo_type, plan, f"Promote {named} to {branch}", settled)
+
+
+def plan_rollback(
+    hub: Hub,
+    repo: str,
+    branch: str,
+    *,
+    to: str | None = None,
+    steps: int | None = None,
+    force: bool = False,
+    repo_type: RepoType = "model",
+) -> BranchChange:
+    """How ``branch`` comes to hold again what it held at ``to``, or ``steps`` changes of its files ago (at least 1).
+
+    With neither it goes one step back, and stays where it is when its last commit is a rollback already: the same
+    command can be given again after an interruption. RefusedError for a revision that the branch never was at, unless
+    ``force``.
+    """
+    head = hub.head(repo, branch, repo_type)
+    if head is None:
+        raise UsageError(f"{repo} has no branch {branch!r}.", hint=f"`hubkit revisions list {repo}` shows what it has.")
+    commits = hub.history(repo, head, repo_type)
+    settled = None
+    if to is not None:
+        target = _target(hub, repo, branch, to, commits, force, repo_type)
+    elif steps is None and (undone := _last_rollback(hub, repo, commits, repo_type)):
+        target = undone
+        settled = (
+            f"The last commit of {branch} ({head[:12]}) is a rollback already, to {undone[:12]}. "
+            "To go elsewhere, use --to or --steps."
+        )
+    else:
+        target = _back(hub, repo, branch, commits, steps or 1, repo_type)
+    plan = branches.plan(hub, repo, branch, target, repo_type=repo_type)
+    if plan.head != head:
+        raise branches.moved(repo, branch, head, plan.head)
+    if settled is None and not plan.change:
+        settled = f"{branch} of {repo} holds the files of {target[:12]} already, at {head[:12]}."
+    title = f"Roll back {branch} to {target[:12]}, from {str(plan.head)[:12]}"
+    return BranchChange("rollback", repo, repo_type, plan, title, settled)
+
+
+def _target(hub: Hub, repo: str, branch: str, to: str, commits: list[Commit], force: bool, repo_type: RepoType) -> str:
+    known = {item.id for item in commits}
+    target = by_short_id(repo, to, known) or commit_of(hub, repo, to, repo_type)
+    if target not in known and not force:
+        raise RefusedError(
+            f"{branch} of {repo} never was at {to}{f' ({target[:12]})' if target != to else ''}.",
+            hint=f"`hubkit revisions history {repo} {branch}` shows where it was; `promote` brings over what another "
+            "revision holds; --force goes there all the same.",
+        )
+    return target
+
+
+def _back(hub: Hub, repo: str, branch: str, commits: list[Commit], steps: int, repo_type: RepoType) -> str:
+    """The newest commit that is ``steps`` changes of the tree before the head."""
+    tree, changes = hub.tree(repo, commits[0].id, repo_type), 0
+    for item in commits[1:]:
+        older = hub.tree(repo, item.id, repo_type)
+        changes += bool(compare(older, tree))
+        if changes == steps:
+            return item.id
+        tree = older
+    raise UsageError(
+        f"{branch} of {repo} has changed its files {changes} time{'' if changes == 1 else 's'} only.",
+        hint=f"`hubkit revisions history {repo} {branch}` shows them.",
+    )
+
+
+def _last_rollback(hub: Hub, repo: str, commits: list[Commit], repo_type: RepoType) -> str | None:
+    """The commit to which the newest one went back; None when that is no rollback. The files decide, not the title."""
+    said = ROLLED_BACK.fullmatch(commits[0].title)
+    target = by_short_id(repo, said[1], {item.id for item in commits[1:]}) if said else None
+    if target is None or compare(hub.tree(repo, target, repo_type), hub.tree(repo, commits[0].id, repo_type)):
+        return None
+    return target

@@ -1,0 +1,160 @@
+"""Branches and tags made and removed. With ``dry_run`` everything is checked and nothing is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from hubkit.core.errors import ConflictError, HubkitError, RefusedError, UsageError
+from hubkit.core.names import ref_problem
+from hubkit.hub.client import Hub, RepoType
+from hubkit.hub.transport import pause_before_retry
+from hubkit.publishing.branches import moved
+from hubkit.publishing.revisions.guards import pointed_to_by
+from hubkit.publishing.revisions.listing import commit_of
+from hubkit.recipe.models import MAIN
+
+
+@dataclass(frozen=True)
+class Named:
+    """A branch or a tag and the commit that it names, or named. ``already``: there was nothing to do."""
+
+    kind: Literal["branch", "tag"]
+    name: str
+    commit: str
+    already: bool = False
+
+
+def settle(write: Callable[[], object], reached: Callable[[], bool]) -> None:
+    """``write()``; when it fails, what was to be ``reached`` is looked at before it is made again or given up."""
+    attempt = 1
+    while True:
+        try:
+            write()
+            return
+        except HubkitError as error:
+            if _came_true(reached, error):
+                return
+            wait = pause_before_retry(error, attempt)
+            if wait is None:
+                raise
+        time.sleep(wait)
+        attempt += 1
+
+
+def _came_true(reached: Callable[[], bool], error: HubkitError) -> bool:
+    try:
+        return reached()
+    except HubkitError:
+        raise error from None
+
+
+def create(
+    hub: Hub, repo: str, branch: str, at: str = MAIN, repo_type: RepoType = "model", *, dry_run: bool = False
+) -> Named:
+    """Make ``branch`` at the revision ``at``; nothing is done when it stands there already.
+
+    UsageError for a name that cannot be a branch, for a revision that is not there, and for a branch that exists
+    elsewhere; ConflictError when somebody else makes it elsewhere meanwhile.
+    """
+    if problem := ref_problem(branch):
+        raise UsageError(f"{branch!r} cannot be a branch: {problem}.", hint="Choose another name.")
+    commit = commit_of(hub, repo, at, repo_type)
+    refs = hub.refs(repo, repo_type)
+    if branch in refs.tags:
+        raise UsageError(f"{repo} has a tag {branch!r}; a branch of that name would hide it.")
+    known = refs.branches.get(branch)
+    if known is not None and known != commit:
+        raise UsageError(f"{repo} already has a branch {branch!r}, at {known[:12]}.", hint="Choose another name.")
+    if known is None and not dry_run:
+        settle(
+            lambda: hub.create_branch(repo, branch, commit, repo_type),
+            lambda: hub.head(repo, branch, repo_type) is not None,
+        )
+        made = hub.head(repo, branch, repo_type)
+        if made != commit:
+            raise ConflictError(f"Somebody else made the branch {branch!r} of {repo} meanwhile, at {str(made)[:12]}.")
+    return Named("branch", branch, commit, already=known is not None)
+
+
+def delete(
+    hub: Hub,
+    repo: str,
+    name: str,
+    repo_type: RepoType = "model",
+    *,
+    is_tag: bool = False,
+    at: str | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+) -> Named:
+    """Remove the branch ``name``, or the tag: when there is no such branch, or with ``is_tag``.
+
+    RefusedError for main, always, and unless ``force`` for what a card of the repo or a Space points to. ConflictError
+    when it does not name the commit ``at`` any more.
+    """
+    refs = hub.refs(repo, repo_type)
+    is_tag = is_tag or (name not in refs.branches and name in refs.tags)
+    kind: Literal["branch", "tag"] = "tag" if is_tag else "branch"
+    if name == MAIN and not is_tag:
+        raise RefusedError(f"{MAIN!r} is what everybody loads, and cannot be removed.")
+    commit = (refs.tags if is_tag else refs.branches).get(name)
+    if commit is None:
+        what = "tag" if is_tag else "branch or tag"
+        raise UsageError(f"{repo} has no {what} {name!r}.", hint=f"`hubkit revisions list {repo}` shows what it has.")
+    if at is not None and commit != at:
+        raise moved(repo, name, at, commit)
+    if not force and (reader := pointed_to_by(hub, repo, name, commit, repo_type)):
+        raise RefusedError(
+            f"The {kind} {name!r} of {repo} is in use: {reader}, and would find nothing.",
+            hint="Change that first, or use --force.",
+        )
+    if not dry_run:
+        _remove(hub, repo, name, repo_type, is_tag)
+    return Named(kind, name, commit)
+
+
+def _remove(hub: Hub, repo: str, name: str, repo_type: RepoType, is_tag: bool) -> None:
+    def gone() -> bool:
+        refs = hub.refs(repo, repo_type)
+        return name not in (refs.tags if is_tag else refs.branches)
+
+    if is_tag:
+        settle(
+            lambda: hub.tell(lambda: hub.api.delete_tag(repo, tag=name, repo_type=repo_type), repo=repo, revision=name),
+            gone,
+        )
+    else:
+        settle(lambda: hub.delete_branch(repo, name, repo_type), gone)
+
+
+def tag(
+    hub: Hub,
+    repo: str,
+    name: str,
+    at: str = MAIN,
+    message: str | None = None,
+    repo_type: RepoType = "model",
+    *,
+    dry_run: bool = False,
+) -> Named:
+    """Name the revision ``at`` by the tag ``name``; UsageError when it names another already."""
+    if problem := ref_problem(name):
+        raise UsageError(f"{name!r} cannot be a tag: {problem.replace('branch', 'tag')}.", hint="Choose another name.")
+    commit = commit_of(hub, repo, at, repo_type)
+    refs = hub.refs(repo, repo_type)
+    if name in refs.branches:
+        raise UsageError(f"{repo} has a branch {name!r}; it would hide a tag of that name.")
+    known = refs.tags.get(name)
+    if known not in {None, commit}:
+        raise UsageError(
+            f"{repo} already has a tag {name!r}, at {str(known)[:12]}.", hint="Choose another name for the tag."
+        )
+    if known is None and not dry_run:
+        settle(
+            lambda: hub.create_tag(repo, name, commit, message, repo_type),
+            lambda: hub.refs(repo, repo_type).tags.get(name) == commit,
+        )
+    return Named("tag", name, commit, already=known is not None)

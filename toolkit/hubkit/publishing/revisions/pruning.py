@@ -1,0 +1,86 @@
+"""Old staging branches: which can go, and why the others stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from hubkit.hub.client import Commit, Hub, RepoType
+from hubkit.publishing.branches import holds_release
+from hubkit.publishing.bundle import MANIFEST_PATH, Provenance
+from hubkit.publishing.revisions.history import RELEASED
+from hubkit.publishing.revisions.moving import PROMOTED
+from hubkit.publishing.revisions.naming import delete
+from hubkit.recipe.models import STAGING
+
+DAYS = 7.0
+"""Days after which a staging branch is old."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """One staging branch: whether it can go, and why or why not. ``days`` since its last commit."""
+
+    branch: str
+    commit: str
+    days: float
+    goes: bool
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The branch as plain values."""
+        return asdict(self)
+
+
+def plan_prune(
+    hub: Hub, repo: str, days: float = DAYS, *, now: datetime | None = None, repo_type: RepoType = "model"
+) -> list[Staged]:
+    """Every staging branch of ``repo``, by name.
+
+    One can go that hubkit made, that is older than ``days``, and whose release has been promoted, or overtaken by a
+    later one.
+    """
+    now = now or datetime.now(UTC)
+    heads = hub.refs(repo, repo_type).branches
+    found = []
+    for branch, commit in sorted(heads.items()):
+        if not branch.startswith(f"{STAGING}/"):
+            continue
+        last = hub.history(repo, commit, repo_type)[0]
+        age = (now - datetime.fromisoformat(last.date)).total_seconds() / 86400
+        reason = _why(hub, repo, branch, last, heads, repo_type)
+        keep = f"younger than {days:g} days" if age < days else None if reason else "its release was never promoted"
+        if MANIFEST_PATH not in hub.tree(repo, commit, repo_type):
+            keep = "hubkit did not make it"
+        found.append(Staged(branch, commit, round(age, 2), keep is None, keep or str(reason)))
+    return found
+
+
+def _why(hub: Hub, repo: str, branch: str, staged: Commit, heads: dict[str, str], repo_type: RepoType) -> str | None:
+    """Why nobody needs the staging branch any more; None when somebody may."""
+    variant = branch.removeprefix(f"{STAGING}/")
+    if variant not in heads:
+        return None
+    history = hub.history(repo, heads[variant], repo_type)
+    if any(item.id == staged.id or staged.id[:12] in item.title for item in history):
+        return f"promoted to {variant}"
+    tree = hub.tree(repo, staged.id, repo_type)
+    provenance = Provenance.parse(hub.read_file(repo, MANIFEST_PATH, staged.id, repo_type))
+    ours = {path: tree[path] for path in provenance.paths if path in tree} if provenance else dict(tree)
+    if holds_release(hub.tree(repo, heads[variant], repo_type), ours):
+        return f"promoted to {variant}"
+    later = (item for item in history if RELEASED.fullmatch(item.title) or PROMOTED.fullmatch(item.title))
+    overtaken = next((item for item in later if item.date > staged.date), None)
+    return f"overtaken on {variant} by {overtaken.id[:12]}" if overtaken else None
+
+
+def prune(hub: Hub, repo: str, staged: Sequence[Staged], repo_type: RepoType = "model") -> list[Staged]:
+    """Remove those of ``staged`` that can go; returns them. One that was moved since is left alone."""
+    removed = []
+    for item in staged:
+        if item.goes and hub.head(repo, item.branch, repo_type) == item.commit:
+            delete(hub, repo, item.branch, repo_type, force=True)
+            removed.append(item)
+    return removed

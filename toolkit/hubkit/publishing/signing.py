@@ -1,0 +1,281 @@
+"""Sign a bundle, and hold a signature against the files that it must cover: OpenSSF model signing, the extra ``sign``.
+
+    .hubkit/model.sig     a Sigstore bundle: an in-toto statement of every other file's sha256, and its signature
+
+The digests are known from the merge and from the Hub's listing, so no weight is read for it. The file can be checked
+without hubkit, on a downloaded folder:
+
+    model_signing verify key DIR --signature DIR/.hubkit/model.sig --public_key public.pem --no-ignore-git-paths
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from hubkit.core.errors import ConflictError, RefusedError, RemoteError, UsageError
+from hubkit.core.output import hide, printable
+from hubkit.core.trees import short_list
+from hubkit.publishing.bundle import SIGNATURE_PATH
+
+PASSWORD = "HUBKIT_SIGNING_PASSWORD"
+"""The environment variable that opens an encrypted private key."""
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")
+_BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+_PAYLOAD = "application/vnd.in-toto+json"
+
+Sha256s = Mapping[str, str]
+"""The sha256 (hexadecimal) of files by their path in the repo."""
+
+
+class Signer(Protocol):
+    """Who signs."""
+
+    def sign(self, name: str, files: Sha256s) -> bytes:
+        """The content of a signature file over ``files``; ``name`` is what it calls them."""
+        ...
+
+    def made(self, content: bytes, files: Sha256s) -> bool:
+        """Whether ``content``, from our own run folder, is such a signature already."""
+        ...
+
+
+def signer(sign: Mapping[str, Any] | None, folder: Path) -> Signer | None:
+    """The signer that the recipe's part ``sign`` names; its files stand in ``folder``. None: nobody signs.
+
+    UsageError when the key or the extra ``sign`` is missing or the key cannot be used, RefusedError when the job has
+    no identity.
+    """
+    if sign is None:
+        return None
+    _library()
+    return _Key.load(folder / sign["key"]) if sign["key"] else _Keyless(_identity_token())
+
+
+def verifier(key: Path | None, identity: str | None = None, issuer: str | None = None) -> Verifier:
+    """Who must have signed: the owner of the public key in ``key``, or ``identity`` as ``issuer`` vouches for it.
+
+    UsageError when the key cannot be used or the extra ``sign`` is missing, RemoteError when Sigstore's root of trust
+    cannot be fetched.
+    """
+    config = _library().verifying.Config()
+    if key is None:
+        try:
+            config.use_sigstore_verifier(identity=identity, oidc_issuer=issuer)
+        except Exception as error:
+            raise RemoteError(
+                f"The root of trust of Sigstore cannot be fetched: {type(error).__name__}.",
+                hint="A keyless signature is checked with what sigstore.dev publishes. Try again with a network.",
+            ) from error
+        return Verifier(config, f"{identity} ({issuer})")
+    try:
+        config.use_elliptic_key_verifier(public_key=key)
+    except OSError as error:
+        raise UsageError(f"The public key {key} cannot be read: {error.strerror}.") from error
+    except Exception as error:
+        raise UsageError(
+            f"{key} is not a public key that checks signatures (EC, in PEM).",
+            hint="Make one from the private key: openssl ec -in private.pem -pubout -out public.pem",
+        ) from error
+    return Verifier(config, f"the key {key.name}", by_key=True)
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """Who must have signed. ``label`` names them for people. Made by :func:`verifier`."""
+
+    config: Any = field(repr=False)
+    label: str
+    by_key: bool = False
+
+    def check(self, content: bytes, files: Sha256s) -> None:
+        """ConflictError unless ``content`` is their signature over exactly ``files``."""
+        known = _Known(files)
+        self.config.set_hashing_config(known)
+        try:
+            if self.by_key and _spelled(content) != content:
+                raise ValueError("not the one spelling")
+            with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+                path = Path(folder) / "model.sig"
+                path.write_bytes(content)
+                self.config.verify(Path(folder), path)
+        except Exception as error:
+            if known.asked:  # the library does so when it has believed the signature
+                signed = _subjects(content)
+                other = sorted(path for path in signed.keys() | files.keys() if signed.get(path) != files.get(path))
+                raise ConflictError(
+                    f"The signature by {self.label} was made for other files: {printable(short_list(other))}."
+                ) from error
+            raise ConflictError(f"The signature was not made by {self.label}, or was changed.") from error
+
+
+@dataclass
+class _Known:
+    """What the library asks for the digests of a folder; these are known already."""
+
+    files: Sha256s
+    name: str = ""
+    asked: bool = False
+
+    def hash(self, model_path: Any, *, files_to_hash: Any = None) -> Any:
+        """The library's manifest of the files."""
+        from model_signing._hashing.hashing import Digest  # the one class of it that has no public name
+        from model_signing.manifest import Manifest, SerializationType
+
+        self.asked = True
+        how = {"method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": [SIGNATURE_PATH]}
+        kind = SerializationType.from_args(how)
+        items = [kind.new_item(path, Digest("sha256", bytes.fromhex(digest))) for path, digest in self.files.items()]
+        return Manifest(self.name, items, kind)
+
+    def add_ignored_paths(self, *, model_path: Any, paths: Any) -> None:
+        """Ignore nothing: the signature file is not among the files."""
+
+
+@dataclass(frozen=True)
+class _Key:
+    """A private key in a file, with what opens it. Nothing of it is kept but the digest of its public half."""
+
+    path: Path
+    hint: str
+    password: bytes | None = field(repr=False, default=None)
+
+    @classmethod
+    def load(cls, path: Path) -> _Key:
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+        hide(given := os.environ.get(PASSWORD))
+        password = given.encode() if given else None
+        try:
+            key = serialization.load_pem_private_key(path.read_bytes(), password)
+        except OSError as error:
+            raise UsageError(f"The signing key {path} cannot be read: {error.strerror}.") from error
+        except TypeError as error:  # a password is missing, or is given to a key that has none
+            raise UsageError(
+                f"The signing key {path} is not encrypted, and {PASSWORD} is set."
+                if password
+                else f"The signing key {path} is encrypted, and {PASSWORD} is not set.",
+                hint=f"Unset {PASSWORD}." if password else f"Put its password in the environment as {PASSWORD}.",
+            ) from error
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise UsageError(
+                f"{path} is not a private key in PEM" + (f", or {PASSWORD} does not open it." if password else "."),
+                hint="Make one: openssl ecparam -name prime256v1 -genkey -noout -out private.pem",
+            ) from error
+        if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in _CURVES:
+            raise UsageError(
+                f"The signing key {path} is of another kind than EC on P-256, P-384 or P-521.",
+                hint="Make one: openssl ecparam -name prime256v1 -genkey -noout -out private.pem",
+            )
+        public = key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        return cls(path, hashlib.sha256(public).hexdigest(), password)
+
+    def sign(self, name: str, files: Sha256s) -> bytes:
+        config = _library().signing.Config()
+        # The library says that it wants a string, and hands it to cryptography, which wants bytes.
+        config.use_elliptic_key_signer(private_key=self.path, password=self.password)
+        return _spelled(_signed(config, name, files))
+
+    def made(self, content: bytes, files: Sha256s) -> bool:
+        try:
+            hint = json.loads(content)["verificationMaterial"]["publicKey"]["hint"]
+            return bool(hint == self.hint) and _subjects(content) == files
+        except (ValueError, KeyError, TypeError):
+            return False
+
+
+@dataclass(frozen=True)
+class _Keyless:
+    """The identity that a CI job was given, made a short-lived certificate by Sigstore."""
+
+    token: str = field(repr=False)
+
+    def sign(self, name: str, files: Sha256s) -> bytes:
+        try:
+            return _signed(_library().signing.Config().use_sigstore_signer(identity_token=self.token), name, files)
+        except Exception as error:
+            raise RemoteError(
+                f"Sigstore did not sign: {type(error).__name__}.",
+                hint="Run the same command again; what was finished is kept.",
+            ) from error
+
+    def made(self, content: bytes, files: Sha256s) -> bool:
+        try:
+            return "certificate" in json.loads(content)["verificationMaterial"] and _subjects(content) == files
+        except (ValueError, KeyError, TypeError):
+            return False
+
+
+def _identity_token() -> str:
+    from sigstore.oidc import IdentityError, detect_credential
+
+    try:
+        token = detect_credential()
+    except IdentityError as error:
+        raise RefusedError(
+            f"This job is given no identity to sign with: {printable(str(error)).split(chr(10))[0].rstrip('.')}.",
+            hint="On GitHub, give the job `permissions: id-token: write`.",
+        ) from error
+    if token is None:
+        raise RefusedError(
+            "There is no identity to sign with: keyless signing works in a CI job that is given one (OIDC).",
+            hint="Write `sign: {key: FILE}` in the recipe, or run it in CI.",
+        )
+    hide(token)
+    return token
+
+
+def _signed(config: Any, name: str, files: Sha256s) -> bytes:
+    config.set_hashing_config(_Known(files, name))
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        path = Path(folder) / "model.sig"
+        config.sign(Path(folder), path)
+        return path.read_bytes()
+
+
+def _subjects(content: bytes) -> dict[str, str]:
+    """The files that a signature speaks of. Nothing of it has been checked."""
+    statement = json.loads(base64.b64decode(json.loads(content)["dsseEnvelope"]["payload"]))
+    return {str(item["name"]): str(item["digest"]) for item in statement["predicate"]["resources"]}
+
+
+def _spelled(content: bytes) -> bytes:
+    """A signature by a key in the one spelling in which it counts, so that not a byte of it changes unseen."""
+    value = json.loads(content)
+    envelope = value["dsseEnvelope"]
+    payload, made = (base64.b64decode(text) for text in (envelope["payload"], envelope["signatures"][0]["sig"]))
+    spelled = {
+        "mediaType": _BUNDLE,
+        "verificationMaterial": {
+            "publicKey": {"hint": value["verificationMaterial"]["publicKey"]["hint"]},
+            "tlogEntries": [],
+        },
+        "dsseEnvelope": {
+            "payload": base64.b64encode(payload).decode(),
+            "payloadType": _PAYLOAD,
+            "signatures": [{"sig": base64.b64encode(made).decode(), "keyid": ""}],
+        },
+    }
+    return json.dumps(spelled).encode() + b"\n"
+
+
+def _library() -> Any:
+    """The library, imported when it is needed: it takes half a second. It also needs pyOpenSSL, and does not say so."""
+    try:
+        import model_signing
+    except ImportError as error:
+        raise UsageError("Signatures need the extra 'sign'.", hint="Install it: pip install 'hubkit[sign]'") from error
+    return model_signing

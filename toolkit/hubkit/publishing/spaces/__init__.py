@@ -1,0 +1,4 @@
+"""A Space: its files, its trial on this machine, its deployment.
+
+Imports ``publishing`` and the rooms below. Start reading at :mod:`hubkit.publishing.spaces.building`.
+"""

@@ -1,0 +1,254 @@
+"""The Gradio Space of a release: its files made and screened, its app tried on this machine and asked.
+
+    bundle = build(facts, card, folder)
+    with trial(folder, environment) as app:     # it runs here, in an environment of its own
+        ask(app.url, "Hello", "main", 64)
+
+An app sees none of the user's tokens. :mod:`hubkit.publishing.spaces.deployment` puts the files on the Hub.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from yaml import YAMLError
+
+from hubkit.checks.screening import screen
+from hubkit.core import apps
+from hubkit.core.errors import HubkitError, RefusedError, UsageError
+from hubkit.core.files import Manifest, digests, resource_dir, walk, write_atomic
+from hubkit.core.output import printable
+from hubkit.publishing.bundle import MANIFEST_PATH, SCHEMA, Bundle
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "safetensors")
+"""What the app imports besides Gradio, which the Hub installs itself (``sdk_version``)."""
+TIMEOUT = 1800.0
+"""Seconds that an app may take to come up: the Hub's own limit, ``startup_duration_timeout``."""
+TOKEN = "HUBKIT_SPACE_TOKEN"
+"""The variable with a token that may only read: what an app loads a private repo, or a gated base, with."""
+_ANSWER_TIMEOUT = 600.0
+TAIL = 20
+"""Lines of a log that an error shows."""
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One revision that people can talk to; ``stopped`` of ``prompts`` measured answers ended by themselves."""
+
+    name: str
+    commit: str
+    title: str
+    stopped: int
+    prompts: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that the app and its card say. ``base`` is (repo, commit), ``turn_end`` (token id, token)."""
+
+    title: str
+    repo: str
+    licence: str
+    base: tuple[str, str]
+    dtype: str
+    turn_end: tuple[int, str]
+    max_new_tokens: int
+    revisions: Sequence[Revision]
+    prompts: Sequence[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """``release.json``, which the app reads."""
+        return {
+            "title": self.title,
+            "repo": self.repo,
+            "base": {"repo": self.base[0], "commit": self.base[1]},
+            "dtype": self.dtype,
+            "turn_end": {"id": self.turn_end[0], "token": self.turn_end[1]},
+            "max_new_tokens": self.max_new_tokens,
+            "revisions": [
+                {
+                    "name": item.name,
+                    "commit": item.commit,
+                    "title": item.title,
+                    "stop_rate": {"stopped": item.stopped, "prompts": item.prompts},
+                }
+                for item in self.revisions
+            ],
+            "prompts": list(self.prompts),
+        }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the app said to ``prompt``. ``ended``: "turn end", "limit" or "stopped"; ``seconds`` of waiting."""
+
+    prompt: str
+    revision: str
+    text: str
+    ended: str
+    tokens: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer as plain values."""
+        return asdict(self)
+
+
+def app_folder() -> Path:
+    """The app that is deployed, as it lies in the checkout or the wheel."""
+    return resource_dir("spaces") / "chat"
+
+
+def build(facts: Facts, card: str, into: Path) -> Bundle:
+    """The Space's files in ``into``: the app, its ``card``, and the three that are written for it. Holds no time."""
+    into.mkdir(parents=True, exist_ok=True)
+    for path in walk(app_folder()):
+        if "__pycache__" not in path.parts:
+            target = into / path.relative_to(app_folder())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    write_atomic(into / "release.json", json.dumps(facts.to_json(), indent=2, ensure_ascii=False) + "\n")
+    pinned = (f"{name}=={version(name).partition('+')[0]}\n" for name in LIBRARIES)
+    write_atomic(into / "requirements.txt", "".join(pinned))
+    write_atomic(into / "README.md", card)
+    return bundle_of(into, into / MANIFEST_PATH)
+
+
+def bundle_of(folder: Path, manifest_at: Path) -> Bundle:
+    """The files of ``folder`` as they are, screened, and a manifest of them, which is written to ``manifest_at``.
+
+    RefusedError for what must not be published.
+    """
+    found = {path.relative_to(folder).as_posix(): path for path in walk(folder)}
+    files = {
+        name: path
+        for name, path in found.items()
+        if name != MANIFEST_PATH and not {"__pycache__", ".git"} & set(name.split("/")[:-1])
+    }
+    if problems := screen(files):
+        listed = "\n".join(f"  {problem.sentence}" for problem in problems[:20])
+        raise RefusedError(f"This Space must not be published:\n{listed}", hint="Mend these files and try again.")
+    known = {name: digests(path) for name, path in files.items()}
+    content = {"schema": SCHEMA, **Manifest(known).to_json()}
+    write_atomic(manifest_at, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return Bundle({**files, MANIFEST_PATH: manifest_at}, Manifest({**known, MANIFEST_PATH: digests(manifest_at)}))
+
+
+# --- on this machine
+
+
+def environment(endpoint: str, cache: Path, *, embedded: bool, token: str | None = None) -> dict[str, str]:
+    """What an app needs to load models from the Hub at ``endpoint``, keeping their files in ``cache``.
+
+    ``token`` is one that may only read, for a private repo; the user's own never goes to an app.
+    """
+    found = {"HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(cache), "TOKENIZERS_PARALLELISM": "false"}
+    if embedded:
+        found["HF_HUB_DISABLE_XET"] = "1"
+    return found | ({"HF_TOKEN": token} if token else {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"})
+
+
+@contextmanager
+def trial(
+    folder: Path, more: Mapping[str, str], *, port: int | None = None, timeout: float = TIMEOUT
+) -> Iterator[apps.App]:
+    """Run the app of ``folder`` here until the block ends; it answers when the block begins.
+
+    Its home is a new folder that goes with it. RefusedError with the end of its log when it ends or does not listen
+    within ``timeout`` seconds; UsageError when another program listens on ``port``.
+    """
+    if port and not apps.is_free(port):  # it would be taken for the app
+        raise UsageError(f"Port {port} is taken by another program.", hint="Name another one, or none.")
+    with tempfile.TemporaryDirectory(prefix="hubkit-space-") as place:
+        home, log, port = Path(place) / "home", Path(place) / "app.log", port or apps.free_port()
+        copy, name = Path(place) / "app", app_file(folder)
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__", ".git"))
+        app = apps.App.start(copy, name, port=port, environment=apps.environment(home, port, more), log=log)
+        try:
+            deadline = time.monotonic() + timeout
+            while not app.answers():
+                if (code := app.code()) is not None:
+                    raise _not_up(f"The app ended with status {code} when it was tried on this machine", log)
+                if time.monotonic() > deadline:
+                    raise _not_up(f"The app did not listen on its port within {timeout:g} s on this machine", log)
+                time.sleep(0.2)
+            yield app
+        finally:
+            app.stop()
+
+
+def app_file(folder: Path) -> str:
+    """The file that runs, as the card's front matter says. RefusedError for what the Hub would not run."""
+    from huggingface_hub import metadata_load
+
+    try:
+        front = metadata_load(folder / "README.md") or {}
+    except (OSError, ValueError, YAMLError):
+        front = {}
+    if front.get("sdk") != "gradio":
+        raise RefusedError(
+            f"{folder / 'README.md'} does not say that this is a Gradio Space.",
+            hint="Begin it with these lines:\n"
+            f"---\ntitle: My Space\nsdk: gradio\nsdk_version: {version('gradio')}\napp_file: app.py\n---",
+        )
+    name = str(front.get("app_file") or "app.py")
+    path = folder / name
+    if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
+        raise RefusedError(f"{folder} has no file {name!r} to run.", hint="Add it, or name another in `app_file`.")
+    return name
+
+
+def _not_up(what: str, log: Path) -> RefusedError:
+    return RefusedError(f"{what}.{shown(apps.log_tail(log, TAIL))}", hint="Mend the app, then try again.")
+
+
+def shown(lines: Sequence[str]) -> str:
+    """The end of a log, indented below a sentence."""
+    told = [printable(line) for line in lines if line.strip()]
+    return " Its log ends:\n" + "\n".join(f"  {line}" for line in told[-TAIL:]) if told else " Its log is empty."
+
+
+def ask(url: str, prompt: str, revision: str, limit: int, *, token: str | None = None) -> Answer:
+    """Ask the app at ``url`` one question, as any gradio_client does. HubkitError when it cannot answer.
+
+    ``token`` is for a private Space only: an app gets to see it.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # the client's own argument does not switch its reports off
+    from gradio_client import Client
+
+    began = time.monotonic()
+    try:
+        client = Client(
+            url, token=token or False, verbose=False, download_files=False, httpx_kwargs={"timeout": _ANSWER_TIMEOUT}
+        )
+        try:
+            said = client.submit(prompt=prompt, revision=revision, limit=limit, api_name="/answer").result(
+                timeout=_ANSWER_TIMEOUT
+            )
+        finally:
+            client.close()
+        return Answer(
+            prompt, revision, str(said["text"]), str(said["ended"]), int(said["tokens"]),
+            round(time.monotonic() - began, 2),
+        )  # fmt: skip
+    except Exception as error:
+        words = " ".join(str(error).split())[:300]
+        raise HubkitError(
+            f"The Space at {url} could not answer {prompt!r}: {type(error).__name__}: {words}.",
+            hint="Its log says more: hubkit space logs REPO.",
+        ) from error
+
+
+def page(endpoint: str, repo: str) -> str:
+    """The address of the Space's page."""
+    return f"{endpoint}/spaces/{repo}"

@@ -1,0 +1,174 @@
+"""A Space brought to the Hub: one commit, then waiting until the app runs, and the version before put back if not.
+
+deployed = deploy(hub, "me/my-space", bundle, "public")
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from hubkit.core.errors import ConflictError, HubkitError, RemoteError
+from hubkit.core.trees import compare, short_list, tree_of
+from hubkit.hub.client import Hub, Runtime, Visibility
+from hubkit.publishing import branches
+from hubkit.publishing.branches import Note
+from hubkit.publishing.bundle import MANIFEST_PATH, Bundle, Provenance
+from hubkit.publishing.spaces.building import TIMEOUT, shown
+from hubkit.recipe.stage import Report, silent
+
+COMING = frozenset({"BUILDING", "APP_STARTING", "RUNNING_BUILDING", "RUNNING_APP_STARTING"})
+"""Stages from which a Space goes on by itself (huggingface_hub.SpaceStage)."""
+RESTING = frozenset({"RUNNING", "SLEEPING", "PAUSED", "STOPPED"})
+"""Stages in which nothing is wrong: the app answers, or would if its owner let it."""
+RAN = RESTING | {"RUNNING_BUILDING", "RUNNING_APP_STARTING"}
+"""Stages of a Space with a version that ran."""
+ANSWERING = RESTING - {"PAUSED", "STOPPED"}
+"""Stages in which the app can be asked: of one that sleeps, a question is what wakes it."""
+_SETTLE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A Space that runs, or rests: its commit, and the head before (the same one when nothing was written).
+
+    ``host`` is the app's address; None while its owner keeps it from answering.
+    """
+
+    commit: str
+    previous: str
+    written: bool
+    host: str | None
+    foreign: tuple[str, ...] = ()
+
+
+def deploy(
+    hub: Hub, repo: str, bundle: Bundle, visibility: Visibility, *,
+    title: str = "Deploy the Space", hardware: str | None = None, secrets: Mapping[str, str] | None = None,
+    ask: Callable[[str], None] | None = None, before: Mapping[str, str] | None = None,
+    timeout: float = TIMEOUT, report: Report = silent, note: Note = branches.no_note,
+) -> Deployed:  # fmt: skip
+    """Bring ``bundle`` to the Space ``repo`` in one commit, wait until its app runs, and ``ask`` it at its address.
+
+    Only files that the manifest of an earlier deploy names are removed. When the app does not come up or cannot answer:
+    RemoteError with its state and the end of its log, after the files of the version that ran before were put back.
+    ``before`` tells of each commit of an interrupted deploy which one ran before it.
+    """
+    hub.ensure_repo(repo, visibility, "space", hardware=hardware)
+    ran = hub.runtime(repo).stage in RAN  # asked first: a secret runs the Space anew
+    for name, value in (secrets or {}).items():
+        hub.set_space_secret(repo, name, value)
+    head = hub.head(repo, "main", "space")
+    if head is None:
+        raise ConflictError(f"The Space {repo} has no main branch.", hint="Remove it and run again.")
+    commit, foreign = _commit(hub, repo, head, bundle, title)
+    if written := commit != head:
+        note("space-committed", commit=commit, previous=head if ran else "")
+    elif hub.runtime(repo).stage not in COMING | RESTING:
+        hub.restart_space(repo)
+    try:
+        stage = wait(hub, repo, commit, new=written, timeout=timeout, report=report).stage
+        host = hub.space_host(repo) if stage in ANSWERING else None
+        if host and ask:
+            ask(host)
+    except ConflictError:
+        raise
+    except HubkitError as error:
+        sound = (head if ran else None) if written else (before or {}).get(head)
+        back = f"\n{_put_back(hub, repo, sound, commit)}" if sound else ""
+        raise RemoteError(f"{error.message}{back}", hint=error.hint) from error
+    note("space-runs", commit=commit)
+    return Deployed(commit, head, written, host, foreign)
+
+
+def _put_back(hub: Hub, repo: str, before: str, ours: str) -> str:
+    """Put the version ``before`` back in place of ``ours``; a sentence about what came of it."""
+    try:
+        branches.restore(hub, repo, "main", before, head=ours, title=f"Go back to {before[:12]}", repo_type="space")
+    except HubkitError as error:
+        return f"The version before ({before[:12]}) was not put back: {error.message}"
+    return f"The version before ({before[:12]}) was put back."
+
+
+def _commit(hub: Hub, repo: str, head: str, bundle: Bundle, title: str) -> tuple[str, tuple[str, ...]]:
+    """The commit that holds ``bundle``, and the files of other people that it kept."""
+    from huggingface_hub import CommitOperationDelete
+
+    wanted, tree = tree_of(bundle.manifest), hub.tree(repo, head, "space")
+    known = hub.read_file(repo, MANIFEST_PATH, head, "space") if MANIFEST_PATH in tree else None
+    before = Provenance.parse(known)
+    ours = before.paths if before else frozenset({"README.md"})
+    gone = frozenset(path for path in ours if path not in wanted and path in tree)
+    foreign = tuple(sorted(tree.keys() - wanted.keys() - ours - {".gitattributes"}))
+    if branches.holds_release(tree, wanted, gone):
+        return head, foreign
+    added = branches.additions(bundle, [change.path for change in compare(tree, wanted).changes if change.after])
+    removed = [CommitOperationDelete(path) for path in sorted(gone)]
+    commit = branches.commit(
+        hub, repo, "main", head, [*added, *removed],
+        lambda found: branches.holds_release(found, wanted, gone), title, "space",
+    )  # fmt: skip
+    return commit, foreign
+
+
+def wait(
+    hub: Hub, repo: str, commit: str, *, new: bool = True, timeout: float = TIMEOUT, report: Report = silent
+) -> Runtime:
+    """Wait until the Space runs ``commit``. RemoteError with its state and the end of its log when it will not.
+
+    ``new``: the commit was just made, so that a state may still be that of the version before, until the Space was seen
+    to come or half a minute went by. ConflictError when somebody else's commit came on top and runs instead.
+    """
+    began = time.monotonic()
+    settled = not new
+    while True:
+        runtime = hub.runtime(repo)
+        now = time.monotonic()
+        settled = settled or runtime.stage in COMING or now > began + _SETTLE_SECONDS
+        outcome = verdict(runtime, commit, settled=settled)
+        if outcome == "well":
+            return runtime
+        if outcome == "failed":
+            raise failure(hub, repo, runtime)
+        if outcome == "other" and (head := hub.head(repo, "main", "space")) != commit:
+            raise branches.moved(repo, "main", commit, head)
+        if now > began + timeout:
+            raise failure(hub, repo, runtime, f" after {timeout:g} s")
+        report(f"{repo} is {runtime.stage.lower().replace('_', ' ')}", None)
+        time.sleep(1.0)
+
+
+def verdict(runtime: Runtime, commit: str, *, settled: bool) -> Literal["well", "failed", "other", "coming"]:
+    """What ``runtime`` means to who waits for ``commit``: it is up, will not come up, another version is, or wait.
+
+    ``settled``: it cannot be the state of before the commit any more. Only then a state is believed that does not say
+    which commit it is about, or is an error about another one. Who paused a Space does not want it to come up.
+    """
+    if runtime.stage == "PAUSED":
+        return "well"
+    if runtime.stage in COMING or not (settled or runtime.commit == commit):
+        return "coming"
+    if runtime.stage not in RESTING:
+        return "failed"
+    return "well" if runtime.commit in {None, commit} else "other"
+
+
+def failure(hub: Hub, repo: str, runtime: Runtime, when: str = "") -> RemoteError:
+    """The error of a Space that does not run: its state, why, and the end of its log."""
+    build = "BUILD" in runtime.stage
+    try:
+        lines = hub.space_log(repo, build=build)
+    except HubkitError:
+        lines = []
+    why = f": {runtime.message.rstrip('.')}" if runtime.message else ""
+    return RemoteError(
+        f"The Space {repo} is {runtime.stage}{when}{why}.{shown(lines)}",
+        hint=f"All of the log: hubkit space logs {repo}{' --build' * build}",
+    )
+
+
+def foreign_note(foreign: tuple[str, ...]) -> str:
+    """A sentence about files of other people that were kept."""
+    return f"The Space holds files that hubkit did not put there; they are kept: {short_list(foreign)}."

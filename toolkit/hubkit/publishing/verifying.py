@@ -1,0 +1,337 @@
+"""Does a revision, or a folder, hold what its manifest promises? `hubkit verify`, for any release of hubkit's.
+
+    .hubkit/manifest.json   read at that commit; what a stranger may have written, so it is bounded and checked
+    the Hub's listing       paths, sizes and digests of all files; no weight is read, unless all bytes are asked for
+    .hubkit/model.sig       must cover exactly the manifest and the files that it lists
+
+The Hub lists files outside LFS by their git id, a SHA-1, for which two files of one digest can be made. A signature
+is over sha256; so when one is checked, those (small) files are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from hubkit.core.errors import ConflictError, RefusedError, UsageError
+from hubkit.core.files import Digests, Manifest
+from hubkit.core.names import path_problem
+from hubkit.core.trees import Entry, Tree, entry_of
+from hubkit.hub.client import Hub
+from hubkit.publishing.bundle import MANIFEST_PATH, SCHEMA, SIGNATURE_PATH
+from hubkit.publishing.signing import Verifier
+
+T = TypeVar("T")
+MOST = 16 * 1024 * 1024
+"""Bytes that a manifest or a signature may have."""
+_BLOCK = 1024 * 1024
+_LARGE = 64 * 1024 * 1024
+"""Bytes from which it is said that a file is being read."""
+_OURS = {MANIFEST_PATH, SIGNATURE_PATH}
+_NO_FILE, _NOT_HAD = Entry(-1), Entry(-2)
+"""A pipe, or a link to a folder or to nothing; what is listed and cannot be had. No file has their sizes."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as promised. ``message`` goes on from the path, in words."""
+
+    path: str
+    kind: Literal["missing", "changed", "extra", "signature"]
+    message: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found at ``name`` (and ``commit``, of a repo). It is sound when nothing differs.
+
+    ``files`` and ``bytes`` are those that the manifest promises, ``foreign`` files that it does not know. ``read``
+    says whether every byte was hashed, or what the Hub lists was believed. ``signature``: 'none', 'unchecked' (nobody
+    was named who must have made it), 'valid' or 'invalid'. ``made_for`` is the repo and variant that the manifest
+    names.
+    """
+
+    name: str
+    commit: str | None
+    files: int
+    bytes: int
+    read: bool
+    signature: Literal["none", "unchecked", "valid", "invalid"]
+    differences: tuple[Difference, ...]
+    foreign: tuple[str, ...]
+    made_for: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {**asdict(self), "sound": not self.differences}
+
+
+class Source(Protocol):
+    """Files that are to be verified."""
+
+    name: str
+    commit: str | None
+
+    def listed(self) -> Tree:
+        """Every file with what is known of it before it is read."""
+        ...
+
+    def blocks(self, path: str) -> Iterator[bytes]:
+        """The content of ``path``, piece by piece."""
+        ...
+
+    def ask(self, call: Callable[[], T]) -> T | None:
+        """What ``call``, which reads a file by :meth:`blocks`, comes to; None when that file cannot be had."""
+        ...
+
+
+class FolderSource:
+    """A folder, such as a download. Links to files are followed: a cache of the Hub's client is made of them."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise UsageError(f"There is no folder {folder}.", hint="Name a folder, or a repo as namespace/name.")
+        self.folder, self.name = folder, str(folder)
+        self.commit: str | None = None
+
+    def listed(self) -> Tree:
+        """See :class:`Source`. The folders of git and of the Hub's client are left out."""
+        found: dict[str, Entry] = {}
+        for path in self.folder.rglob("*"):
+            name = path.relative_to(self.folder)
+            if name.parts[0] in {".git", ".cache"} or (path.is_dir() and not path.is_symlink()):
+                continue
+            found[name.as_posix()] = Entry(path.stat().st_size) if path.is_file() else _NO_FILE
+        return found
+
+    def blocks(self, path: str) -> Iterator[bytes]:
+        """See :class:`Source`."""
+        with (self.folder / path).open("rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
+
+    def ask(self, call: Callable[[], T]) -> T | None:
+        """See :class:`Source`."""
+        return call()
+
+
+class RepoSource:
+    """A repo at the commit that ``revision`` names when this is made. Nothing of it is kept on disk."""
+
+    def __init__(self, hub: Hub, repo: str, revision: str) -> None:
+        self.hub, self.repo, self.name = hub, repo, f"{repo}@{revision}"
+        self.commit: str | None = hub.resolve(repo, revision)
+
+    def listed(self) -> Tree:
+        """See :class:`Source`."""
+        return self.hub.tree(self.repo, str(self.commit))
+
+    def blocks(self, path: str) -> Iterator[bytes]:
+        """See :class:`Source`."""
+        with self.hub.opened(self.repo, path, str(self.commit)) as answer:
+            yield from answer.iter_bytes(_BLOCK)
+
+    def ask(self, call: Callable[[], T]) -> T | None:
+        """See :class:`Source`; made again from the start when the Hub stumbles."""
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            return self.hub.ask(call, repo=self.repo, revision=self.commit)
+        except UsageError as error:
+            if isinstance(error.__cause__, EntryNotFoundError):
+                return None
+            raise
+
+
+def verify(
+    source: Source,
+    *,
+    verifier: Verifier | None = None,
+    whole: bool = False,
+    strict: bool | None = None,
+    say: Callable[[str], None] = lambda words: None,
+) -> Report:
+    """Hold ``source`` against its own manifest, and against the signature of ``verifier`` when one is given.
+
+    ``whole`` reads and hashes every byte; ``strict`` (what a signature is checked with, unless told otherwise) counts
+    files that the manifest does not know as differences. ``say`` is told which large file is being read.
+
+    RefusedError without a manifest, or without the signature that is asked for. ConflictError for a manifest that
+    nobody should act upon.
+    """
+    listed = dict(source.listed())
+    if MANIFEST_PATH not in listed:
+        raise RefusedError(
+            f"{source.name} has no {MANIFEST_PATH}, so nothing says what it should hold.",
+            hint="Releases of hubkit carry one; look at other people's models with `hubkit check`.",
+        )
+    raw = _small(source, MANIFEST_PATH, listed[MANIFEST_PATH])
+    said, manifest = parse_manifest(raw)
+    signed = verifier is not None
+    found = list(_file_differences(source, listed, manifest, whole=whole, by_sha256=signed, say=say))
+    foreign = tuple(sorted(listed.keys() - manifest.files.keys() - _OURS))
+    if signed if strict is None else strict:
+        found += [Difference(path, "extra", "is not in the manifest") for path in foreign]
+    signature: Literal["none", "unchecked", "valid", "invalid"] = "unchecked" if SIGNATURE_PATH in listed else "none"
+    if verifier is not None:
+        if signature == "none":
+            raise RefusedError(
+                f"{source.name} is not signed: it has no {SIGNATURE_PATH}.",
+                hint="Without --key and --identity, it is held against its manifest alone.",
+            )
+        wrong = _signature_problem(source, listed[SIGNATURE_PATH], verifier, manifest, raw)
+        signature = "invalid" if wrong else "valid"
+        found += [Difference(SIGNATURE_PATH, "signature", wrong)] if wrong else []
+    return Report(
+        source.name,
+        source.commit,
+        len(manifest.files),
+        manifest.size,
+        whole or all(entry.sha256 is None and entry.git is None for entry in listed.values()),
+        signature,
+        tuple(sorted(found, key=lambda item: item.path)),
+        foreign,
+        {key: said[key] for key in ("repo", "variant") if isinstance(said.get(key), str)},
+    )
+
+
+def _file_differences(
+    source: Source, listed: Tree, manifest: Manifest, *, whole: bool, by_sha256: bool, say: Callable[[str], None]
+) -> Iterator[Difference]:
+    """The promised files that are missing or other. A file is read when it must be to know."""
+    for path, promised in manifest.files.items():
+        entry = listed.get(path)
+        if entry is None:
+            yield Difference(path, "missing", "is missing")
+            continue
+        unknown = entry.sha256 is None and (by_sha256 or entry.git is None)
+        if entry.size == promised.size and (whole or unknown):
+            if promised.size >= _LARGE:
+                say(f"reading {path} ({promised.size:,} bytes)")
+            entry = source.ask(partial(_measured, source, path, promised.size)) or _NOT_HAD
+        if wrong := _wrong(entry, promised):
+            yield Difference(path, "changed", wrong)
+
+
+def _signature_problem(source: Source, entry: Entry, verifier: Verifier, manifest: Manifest, raw: bytes) -> str | None:
+    files = {path: item.sha256 for path, item in manifest.files.items()}
+    try:
+        content = _small(source, SIGNATURE_PATH, entry)
+        verifier.check(content, {**files, MANIFEST_PATH: hashlib.sha256(raw).hexdigest()})
+    except ConflictError as error:
+        return error.message
+    return None
+
+
+def _wrong(entry: Entry, promised: Digests) -> str | None:
+    """In what ``entry`` is not as promised, in words that go on from the path."""
+    if entry is _NO_FILE:
+        return "is not a regular file"
+    if entry is _NOT_HAD:
+        return "is listed, and cannot be had"
+    if entry.size != promised.size:
+        return f"has {entry.size:,} bytes, not {promised.size:,}"
+    if entry.same(entry_of(promised)):
+        return None
+    if entry.sha256:
+        return f"has the sha256 {entry.sha256[:16]}…, not {promised.sha256[:16]}…"
+    return f"has the git id {str(entry.git)[:16]}…, not {promised.git[:16]}…"
+
+
+def _measured(source: Source, path: str, most: int) -> Entry:
+    """Size and sha256 of what ``path`` gives; the size is more than ``most`` when it did not end there."""
+    sha256, size = hashlib.sha256(), 0
+    for block in source.blocks(path):
+        sha256.update(block)
+        size += len(block)
+        if size > most:
+            break
+    return Entry(size, sha256.hexdigest())
+
+
+def _small(source: Source, path: str, entry: Entry) -> bytes:
+    """The content of a small file. ConflictError when it is none, or not the one that is listed."""
+
+    def read() -> bytes:
+        content = b""
+        for block in source.blocks(path):
+            content += block
+            if len(content) > MOST:
+                break
+        return content
+
+    if not 0 <= entry.size <= MOST:
+        raise _unsound(
+            f"{path} has {entry.size:,} bytes (at most {MOST:,})" if entry.size > 0 else f"{path} is no file"
+        )
+    content = source.ask(read)
+    if content is None:
+        raise _unsound(f"{path} is listed, and cannot be had")
+    git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    got = Entry(len(content), hashlib.sha256(content).hexdigest(), git)
+    if got.size != entry.size or ((entry.sha256 or entry.git) and not entry.same(got)):
+        raise _unsound(f"{path} comes back with other bytes than are listed")
+    return content
+
+
+def parse_manifest(raw: bytes) -> tuple[dict[str, Any], Manifest]:
+    """What a manifest in ``raw`` says, and the files that it promises.
+
+    It may come from anybody. ConflictError unless it is what hubkit writes: JSON without a key twice, the files in
+    order, each path sound and only once, each digest whole. RefusedError when a newer hubkit wrote it.
+    """
+    try:
+        said = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise _unsound(f"{MANIFEST_PATH} is not the JSON that hubkit writes") from error
+    if not isinstance(said, dict) or type(said.get("schema")) is not int or not isinstance(said.get("files"), list):
+        raise _unsound(f"{MANIFEST_PATH} lacks its schema or its files")
+    if said["schema"] > SCHEMA:
+        raise RefusedError(
+            f"{MANIFEST_PATH} has schema {said['schema']}, and this hubkit knows up to {SCHEMA}.",
+            hint="Update hubkit: pip install -U hubkit",
+        )
+    files: dict[str, Digests] = {}
+    last = ""
+    for number, item in enumerate(said["files"], 1):
+        problem = _item_problem(item)
+        if problem is None and item["path"] <= last:
+            problem = "stands twice, or not in order"
+        if problem:
+            raise _unsound(f"{MANIFEST_PATH}: entry {number} {problem}")
+        last = item["path"]
+        files[last] = Digests(item["size"], item["sha256"], item["git"])
+    return said, Manifest(files)
+
+
+def _item_problem(item: Any) -> str | None:
+    """Why ``item`` cannot stand in a manifest's list of files; None when it can."""
+    if not isinstance(item, dict) or item.keys() != {"path", "size", "sha256", "git"}:
+        return "has other keys than path, size, sha256 and git"
+    path = item["path"]
+    if not isinstance(path, str) or path in _OURS:
+        return "has a path that no file of a release has"
+    if problem := path_problem(path):
+        return f"has a path that no file of a release has: {problem}"
+    if type(item["size"]) is not int or not 0 <= item["size"] < 2**63:
+        return "has a size that no file has"
+    for name, length in (("sha256", 64), ("git", 40)):
+        if not isinstance(item[name], str) or not re.fullmatch(rf"[0-9a-f]{{{length}}}", item[name]):
+            return f"has no {name} of {length} digits"
+    return None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a key stands twice")
+    return dict(pairs)
+
+
+def _unsound(what: str) -> ConflictError:
+    return ConflictError(f"{what}.", hint="Trust nothing that it says; get the release anew from its makers.")

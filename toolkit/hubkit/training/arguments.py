@@ -1,0 +1,193 @@
+"""The arguments of a training stage: TRL's and PEFT's own keys, held against the installed classes.
+
+Nothing of them is mirrored here. What a recipe may not set is in :data:`OURS`, what hubkit sets in :func:`defaults`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+
+from hubkit.core.errors import RefusedError
+from hubkit.core.findings import Finding
+from hubkit.recipe.models import Training
+from hubkit.recipe.stage import Context
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+Method = Literal["dpo", "sft"]
+
+OURS: Mapping[str, str] = {
+    "output_dir": "hubkit keeps the checkpoints in the run",
+    "seed": "write `seed` at the top of the recipe",
+    "data_seed": "write `seed` at the top of the recipe",
+    "resume_from_checkpoint": "run the same command again: it resumes by itself",
+    "push_to_hub": "hubkit publishes, after the gates",
+    "hub_model_id": "write `repo` at the top of the recipe",
+    "hub_token": "a token does not belong in a recipe",
+    "model_init_kwargs": "hubkit loads the base: see `base` and `quantization`",
+    "trust_remote_code": "hubkit never runs code from a model repo",
+    "chat_template_path": "write `chat.template`",
+    "eos_token": "the turn end is derived from the chat template",
+    "pad_token": "hubkit chooses one that is not the turn end",
+    "assistant_only_loss": "the loss falls on the answers alone already",
+    "dataset_text_field": "rows are conversations: see `mapping`",
+    "dataset_kwargs": "rows are conversations: see `mapping`",
+    "do_train": "the stage trains",
+    "do_eval": "the evaluation is a step of its own",
+    "do_predict": "the evaluation is a step of its own",
+    "eval_strategy": "the evaluation is a step of its own",
+    "logging_nan_inf_filter": "hubkit stops at the first loss that is not finite",
+}
+"""Arguments of TRL that a recipe cannot set, with what to do instead."""
+
+
+def config_class(method: Method) -> type:
+    """TRL's own dataclass of arguments for ``method``, from the installed version."""
+    import trl
+
+    found: type = trl.DPOConfig if method == "dpo" else trl.SFTConfig
+    return found
+
+
+def defaults(folder: Path, seed: int) -> dict[str, Any]:
+    """The few arguments that hubkit sets where TRL's own default would not do. A recipe may override the second half.
+
+    TRL's bf16 and gradient checkpointing are meant for a GPU; on a CPU both only cost time.
+    """
+    import torch
+
+    gpu = torch.cuda.is_available()
+    ours: dict[str, Any] = {"output_dir": str(folder), "seed": seed, "logging_nan_inf_filter": False}
+    ours |= {"report_to": "none", "save_strategy": "steps", "save_steps": 0.1, "save_total_limit": 2}
+    ours |= {"disable_tqdm": True, "dataloader_pin_memory": gpu}
+    if not gpu:
+        ours |= {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
+    return ours
+
+
+def effective(method: Method, args: Mapping[str, Any], name: str) -> Any:
+    """The value of TRL's argument ``name`` when the recipe gives ``args``: theirs, else the installed default."""
+    if name in args:
+        return args[name]
+    for item in fields(config_class(method)):
+        if item.name == name:
+            return item.default_factory() if item.default_factory is not MISSING else item.default
+    raise KeyError(name)
+
+
+def truncation(training: Training, name: str) -> tuple[int | None, str]:
+    """At how many tokens the trainer of the stage ``name`` cuts a row, and which part it keeps.
+
+    (None, ...) when it cuts none: packed rows are split, not cut. For a stage of another distribution only what its
+    own ``args`` say under TRL's names is known.
+    """
+    args, uses = training.args, training.uses or name
+    if args.get("packing"):
+        return None, "keep_start"
+    if uses == "dpo" or uses == "sft":
+        method: Method = "dpo" if uses == "dpo" else "sft"
+        return effective(method, args, "max_length"), effective(method, args, "truncation_mode")
+    length = args.get("max_length")
+    return length if isinstance(length, int) else None, str(args.get("truncation_mode", "keep_start"))
+
+
+def check(ctx: Context, method: Method) -> Iterator[Finding]:
+    """What is wrong with the stage's ``args``, ``lora`` and ``quantization``, found from the installed classes."""
+    for problem, advice in _problems(ctx, method):
+        yield Finding("error", f"stages.{ctx.stage_name}.{problem}.", advice, exit_code=2)
+
+
+def _problems(ctx: Context, method: Method) -> Iterator[tuple[str, str]]:
+    training, mend = ctx.training, "Mend the recipe."
+    wrong = [f"args.{said}" for said in key_problems(config_class(method), training.args, OURS)]
+    wrong += [f"lora.{said}" for said in key_problems(lora_class(), training.lora, {})]
+    yield from ((said, mend) for said in wrong)
+    if not wrong:
+        try:
+            build(ctx, method)
+        except RefusedError as error:
+            yield f"args: {error.message}", mend
+    if training.continues and training.lora:
+        before = training.continues
+        yield f"lora: this stage goes on with the adapter of {before!r}, whose shape is settled", "Remove `lora`."
+    targets = training.lora.get("target_modules") or ()
+    if "lm_head" in ([targets] if isinstance(targets, str) else targets):
+        yield "lora.target_modules: TRL's trainers do not train an adapter on lm_head", "Remove it from the list."
+    if training.quantization == "nf4" and (problem := _quantization_problem()):
+        yield f"quantization: {problem}", "pip install 'hubkit[train]'"
+
+
+def key_problems(known: type, given: Mapping[str, Any], reserved: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with ``given`` as keyword arguments of the dataclass ``known``, a sentence each.
+
+    A value is held against the field's own annotation, so that ``learning_rate: fast`` is found before training.
+    """
+    hints = _hints(known)
+    names = [item.name for item in fields(known) if item.init]
+    for key, value in given.items():
+        if key in reserved:
+            yield f"{key}: not for a recipe to set; {reserved[key]}"
+        elif key not in names:
+            close = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            yield f"{key}: {known.__name__} has no such key{meant}"
+        elif problem := _value_problem(hints.get(key), value):
+            yield f"{key}: {problem}, not {value!r}"
+
+
+def _hints(known: type) -> dict[str, Any]:
+    try:
+        return get_type_hints(known)
+    except (NameError, TypeError):
+        return {}
+
+
+def _value_problem(hint: Any, value: Any) -> str | None:
+    """Why ``value`` does not fit the annotation ``hint``; None when it does or nobody can tell."""
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+    from pydantic.errors import PydanticUndefinedAnnotation
+
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, strict=True))
+    except (PydanticUserError, PydanticUndefinedAnnotation, TypeError):
+        return None
+    try:
+        adapter.validate_python(value)
+    except ValidationError as error:
+        said = [item for item in error.errors() if item["type"] not in {"is_instance_of", "enum"}] or error.errors()
+        return str(said[0]["msg"][0].lower() + said[0]["msg"][1:])
+    return None
+
+
+def lora_class() -> type[LoraConfig]:
+    """PEFT's own dataclass of an adapter's shape, from the installed version."""
+    from peft import LoraConfig
+
+    found: type[LoraConfig] = LoraConfig
+    return found
+
+
+def _quantization_problem() -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        version("bitsandbytes")
+    except PackageNotFoundError:
+        return "nf4 needs bitsandbytes, which is not installed"
+    return None
+
+
+def build(ctx: Context, method: Method) -> Any:
+    """TRL's arguments for this stage: the recipe's over hubkit's few."""
+    given = defaults(ctx.scratch / "checkpoints", ctx.recipe.seed) | dict(ctx.training.args)
+    try:
+        return config_class(method)(**given)
+    except (TypeError, ValueError) as error:
+        raise RefusedError(
+            f"TRL refuses these arguments: {str(error).rstrip('.')}", hint=f"Mend stages.{ctx.stage_name}.args."
+        ) from error

@@ -1,0 +1,256 @@
+"""From the recipe's sources to the rows of each set, the held-out prompts and a report of all that was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hubkit.core.errors import RefusedError
+from hubkit.models.chat import control_tokens
+from hubkit.models.chat.end_of_turn import TurnEnd
+from hubkit.recipe.models import Recipe, Source
+from hubkit.recipe.stage import Report
+from hubkit.training.data import mappings, rows, turns
+from hubkit.training.data.loading import Loaded
+from hubkit.training.data.mappings import Message, Row
+
+TOLERATED = 0.02
+"""Share of rows that may be dropped, or lose their turn end, before the release is held back."""
+CLOSED = 0.999
+"""Least share of answers that must close with exactly one turn end."""
+
+Length = Callable[[str], tuple[int | None, str]]
+"""Of a stage's name: (max_length or None, which part truncation keeps)."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One finding: ``code`` names it in a stage's ``accept``; an accepted error is said, and lets the release pass.
+
+    ``stages`` are those that train on what it is about; none where it is about the held-out prompts alone.
+    """
+
+    level: Literal["error", "warning", "note"]
+    code: str
+    message: str
+    accepted: bool = False
+    stages: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As in ``data.json``."""
+        return {
+            "level": self.level,
+            "code": self.code,
+            "message": self.message,
+            "accepted": self.accepted,
+            "stages": list(self.stages),
+        }
+
+
+@dataclass
+class DataReport:
+    """What was made of a recipe's data, and what was found on the way."""
+
+    sets: dict[str, list[Row]] = field(default_factory=dict)
+    sources: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    prompts: list[list[Message]] = field(default_factory=list)
+    prompts_from: str = ""
+    overlapping: int = 0
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    findings: list[Found] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``data.json``."""
+        return {
+            "sets": {name: {"rows": len(made), "sources": self.sources[name]} for name, made in self.sets.items()},
+            "prompts": {
+                "set": self.prompts_from,
+                "rows": len(self.prompts),
+                "also_in_other_sets": self.overlapping,
+                "also_trained_on": sum(rows.overlap(self.prompts, made) for made in self.sets.values()),
+            },
+            "stages": self.stages,
+            "findings": [item.to_json() for item in self.findings],
+        }
+
+    def refuse(self) -> None:
+        """RefusedError with every error that no stage accepts; nothing when there is none."""
+        errors = [item for item in self.findings if item.level == "error" and not item.accepted]
+        if not errors:
+            return
+        codes = sorted({item.code for item in errors} & {"truncated-turn-ends", "dropped-rows"})
+        hint = "Mend the data or the stage's arguments."
+        if codes:
+            hint = f"Mend the data or `max_length`; to let it pass, knowingly, add `accept: [{', '.join(codes)}]`."
+        raise RefusedError(" ".join(item.message for item in errors), hint=hint)
+
+
+def prepare(
+    recipe: Recipe,
+    load: Callable[[Source], Loaded],
+    tokenizer: Any,
+    turn_end: TurnEnd,
+    length: Length,
+    report: Report,
+) -> DataReport:
+    """Load, map and check every set that a stage or the gate needs; hold prompts out; look at the turn ends.
+
+    Errors in the data come back as findings (see :meth:`DataReport.refuse`); a recipe that does not fit the data
+    raises UsageError.
+    """
+    made = DataReport(prompts_from=recipe.gates.stop_rate.prompts_from)
+    control = control_tokens(tokenizer, str(tokenizer.chat_template))
+    stages = {name: recipe.stages[name] for name in recipe.wanted_stages()}
+    checked: dict[str, list[rows.Checked]] = {}
+    for name in dict.fromkeys([*(stage.data for stage in stages.values()), made.prompts_from]):
+        checked[name] = _read_set(recipe, name, load, turn_end, control, made, report)
+    _hold_out(recipe, checked, made)
+    for name, stage in stages.items():
+        if made.sets.get(stage.data):
+            _look(recipe, name, made, tokenizer, turn_end, length, report)
+    return made
+
+
+def _read_set(
+    recipe: Recipe,
+    name: str,
+    load: Callable[[Source], Loaded],
+    turn_end: TurnEnd,
+    control: Sequence[str],
+    made: DataReport,
+    report: Report,
+) -> list[rows.Checked]:
+    seen: set[bytes] = set()
+    found: list[rows.Checked] = []
+    kinds: set[mappings.Kind] = set()
+    made.sources[name] = []
+    for source in recipe.data[name]:
+        report(f"reading {source.repo}", None)
+        loaded = load(source)
+        columns = mappings.find(source.mapping, loaded.columns, source.repo)
+        kinds.add(columns.kind)
+        checked = rows.check(loaded.rows, columns, forbidden=(turn_end.token,), control=control, seen=seen)
+        found.append(checked)
+        made.sources[name].append(
+            {
+                "repo": source.repo,
+                "commit": loaded.commit,
+                "split": source.split,
+                "mapping": columns.name,
+                "read": checked.read,
+                "kept": len(checked.rows),
+                "dropped": checked.dropped,
+                "dropped_rows": checked.examples,
+                "licence": loaded.licence,
+            }
+        )
+        made.findings += _of_drops(recipe, name, source, checked)
+    for stage in recipe.wanted_stages():
+        if recipe.stages[stage].data == name:
+            mappings.must_train(stage, recipe.stages[stage].uses or stage, name, kinds)
+    return found
+
+
+def _of_drops(recipe: Recipe, name: str, source: Source, checked: rows.Checked) -> Iterator[Found]:
+    users = _users(recipe, name)
+    if not checked.rows:
+        yield Found(
+            "error",
+            "no-rows",
+            f"No row of {source.repo} can be trained on ({checked.read:,} read). {checked.why()}".strip(),
+            stages=users,
+        )
+    elif checked.dropped:
+        said = (
+            f"{checked.read - len(checked.rows):,} of {checked.read:,} rows of {source.repo}"
+            f" ({checked.dropped_share:.1%}) were dropped: {checked.why()}."
+        )
+        accepted = bool(users) and all("dropped-rows" in recipe.stages[stage].accept for stage in users)
+        over = checked.dropped_share > TOLERATED
+        yield Found("error" if over else "warning", "dropped-rows", said, accepted and over, users)
+
+
+def _users(recipe: Recipe, name: str) -> tuple[str, ...]:
+    """The stages that train on the set ``name``."""
+    return tuple(stage for stage in recipe.wanted_stages() if recipe.stages[stage].data == name)
+
+
+def _hold_out(recipe: Recipe, checked: Mapping[str, Sequence[rows.Checked]], made: DataReport) -> None:
+    wanted = recipe.gates.stop_rate.prompts
+    whole = {name: [row for item in sources for row in item.rows] for name, sources in checked.items()}
+    held = rows.hold_out(whole, made.prompts_from, wanted, recipe.seed)
+    made.prompts, made.overlapping = held.prompts, held.overlapping
+    for name, sources in checked.items():
+        made.sets[name] = []
+        for source, item, told in zip(recipe.data[name], sources, made.sources[name], strict=True):
+            free = rows.without(item.rows, held.prompts) if name == made.prompts_from else item.rows
+            drawn = rows.sample(free, source.rows, recipe.seed)
+            told["used"] = len(drawn)
+            made.sets[name] += drawn
+            if source.rows and len(drawn) < source.rows:
+                said = f"{source.repo} has {len(drawn):,} rows to train on, not the {source.rows:,} of the recipe."
+                made.findings.append(Found("warning", "fewer-rows", said, stages=_users(recipe, name)))
+    if held.overlapping:
+        said = f"{held.overlapping:,} prompts of {made.prompts_from!r} are in other sets too and were not held out."
+        made.findings.append(Found("note", "overlap", said))
+    if len(held.prompts) < wanted:
+        said = f"Only {len(held.prompts):,} of {wanted:,} prompts could be held out from {made.prompts_from!r}."
+        made.findings.append(Found("error", "too-few-prompts", said))
+    users = _users(recipe, made.prompts_from)
+    if users and not made.sets[made.prompts_from]:
+        said = f"Holding out {len(held.prompts):,} prompts leaves no row of {made.prompts_from!r} to train on."
+        made.findings.append(Found("error", "no-rows", said, stages=users))
+
+
+def _look(
+    recipe: Recipe, name: str, made: DataReport, tokenizer: Any, turn_end: TurnEnd, length: Length, report: Report
+) -> None:
+    stage = recipe.stages[name]
+    max_length, keep = length(name)
+    found = turns.look(
+        made.sets[stage.data],
+        tokenizer,
+        turn_end,
+        max_length=max_length,
+        keep=keep,
+        report=lambda share: report(f"looking at the turn ends of {name}", share),
+    )
+    made.stages[name] = {
+        "max_length": max_length,
+        "longest": {side: seen.longest for side, seen in found.items()},
+        "truncated_share": {side: seen.share(seen.truncated) for side, seen in found.items()},
+        "turn_end_lost": {side: 1 - seen.share(seen.ends_trained) for side, seen in found.items()},
+        "closed_once": {side: seen.share(seen.closed_once) for side, seen in found.items()},
+        "prompt_fills": {side: seen.share(seen.prompt_fills) for side, seen in found.items()},
+    }
+    made.findings += _of_turns(name, found, max_length, turn_end, "truncated-turn-ends" in stage.accept)
+
+
+def _of_turns(
+    name: str, found: Mapping[str, turns.Side], max_length: int | None, turn_end: TurnEnd, accepted: bool
+) -> Iterator[Found]:
+    cut = {side: seen.share(seen.truncated) for side, seen in found.items()}
+    if any(cut.values()):
+        shares = ", ".join(f"{share:.1%} of {side}" for side, share in cut.items())
+        longest = max(seen.longest for seen in found.values())
+        said = (
+            f"In the stage {name!r} max_length {max_length} cuts the turn end {turn_end.token} off {shares}"
+            f" (the longest has {longest:,} tokens): a model trained so forgets to end its turns."
+        )
+        over = max(cut.values()) > TOLERATED
+        yield Found("error" if over else "warning", "truncated-turn-ends", said, accepted and over, (name,))
+    for side, seen in found.items():
+        if seen.share(seen.closed_once) < CLOSED:
+            yield Found(
+                "error",
+                "open-turns",
+                f"In the stage {name!r} {1 - seen.share(seen.closed_once):.1%} of {side} do not close with exactly one"
+                f" {turn_end.token} (row {', '.join(map(str, seen.not_closed[:5]))}).",
+                stages=(name,),
+            )
+        if seen.prompt_fills:
+            said = (
+                f"In the stage {name!r} the prompt fills max_length in {seen.prompt_fills:,} of {side}: not trained on."
+            )
+            yield Found("warning", "long-prompts", said, stages=(name,))

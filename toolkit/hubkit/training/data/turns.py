@@ -1,0 +1,113 @@
+"""What the trainer will see of each answer's turn end, found before training: is it there, once, and not cut off?
+
+A model whose trained answers have no turn end forgets to end its turns; nothing in the loss curve shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hubkit.models.chat.end_of_turn import TurnEnd
+from hubkit.training.data.mappings import Row
+from hubkit.training.data.rows import sides
+
+CHUNK = 512
+
+
+@dataclass
+class Side:
+    """Counts over the answers of one side (``chosen``, ``rejected``, or ``rows`` of an SFT set)."""
+
+    answers: int = 0
+    closed_once: int = 0
+    truncated: int = 0
+    ends_trained: int = 0
+    prompt_fills: int = 0
+    longest: int = 0
+    not_closed: list[int] = field(default_factory=list)
+
+    def share(self, count: int) -> float:
+        """``count`` as a share of the answers, from 0 to 1."""
+        return count / self.answers if self.answers else 0.0
+
+
+def look(
+    rows: Sequence[Row],
+    tokenizer: Any,
+    turn_end: TurnEnd,
+    *,
+    max_length: int | None,
+    keep: str = "keep_start",
+    report: Callable[[float], None] | None = None,
+) -> dict[str, Side]:
+    """Render and tokenize ``rows`` as the trainers do, cut them at ``max_length``, and count by side.
+
+    ``closed_once``: exactly one turn end in the answer, at its close. ``ends_trained``: the last trained label is the
+    turn end (what the template writes after it put aside). ``prompt_fills``: the prompt alone fills ``max_length``, so
+    that the trainer drops the row. ``report`` gets the share done.
+    """
+    found: dict[str, Side] = {}
+    for start in range(0, len(rows), CHUNK):
+        chunk = rows[start : start + CHUNK]
+        prompts = _ids(tokenizer, [row["prompt"] for row in chunk], opened=True)
+        jobs = [(number, side, said) for number, row in enumerate(chunk) for side, said in sides(row)]
+        wholes = _ids(tokenizer, [said for _, _, said in jobs], opened=False)
+        for (number, side, _), whole in zip(jobs, wholes, strict=True):
+            counts = found.setdefault(side, Side())
+            _count(counts, start + number, prompts[number], whole, turn_end, max_length, keep)
+        if report:
+            report(min(1.0, (start + CHUNK) / len(rows)))
+    return found
+
+
+def labelled(
+    row: Row, tokenizer: Any, *, max_length: int | None = None, keep: str = "keep_start"
+) -> dict[str, list[tuple[str, bool]]]:
+    """What the trainer sees of ``row``, by side: each token's text, and whether the loss falls on it.
+
+    Tokens that ``max_length`` cuts off are left out.
+    """
+    prompt = _ids(tokenizer, [row["prompt"]], opened=True)[0]
+    found = {}
+    for side, said in sides(row):
+        whole = _ids(tokenizer, [said], opened=False)[0]
+        shared = next((n for n, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
+        tokens = [(tokenizer.decode([token]), place >= shared) for place, token in enumerate(whole)]
+        if max_length is not None:
+            tokens = tokens[:max_length] if keep == "keep_start" else tokens[-max_length:]
+        found[side] = tokens
+    return found
+
+
+def _ids(tokenizer: Any, conversations: list[Any], *, opened: bool) -> list[list[int]]:
+    texts = [
+        tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=opened) for said in conversations
+    ]
+    return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
+
+
+def _count(
+    side: Side,
+    index: int,
+    prompt: list[int],
+    whole: list[int],
+    turn_end: TurnEnd,
+    max_length: int | None,
+    keep: str,
+) -> None:
+    side.answers += 1
+    side.longest = max(side.longest, len(whole))
+    answer, closing = whole[len(prompt) :], [turn_end.id, *turn_end.suffix_ids]
+    if answer.count(turn_end.id) == 1 and answer[-len(closing) :] == closing:
+        side.closed_once += 1
+    else:
+        side.not_closed.append(index)
+    cut = max_length is not None and len(whole) > max_length
+    kept = whole[:max_length] if cut and keep == "keep_start" else whole
+    if cut and keep == "keep_start" and len(prompt) >= (max_length or 0):
+        side.prompt_fills += 1
+    ended = len(kept) > len(prompt) and any(kept[-end:] == closing[:end] for end in range(1, len(closing) + 1))
+    side.truncated += cut and not ended
+    side.ends_trained += ended
