@@ -95,7 +95,7 @@ def heading(release: Mapping[str, Any]) -> str:
     return (
         f"<h1>{escape(release['title'])}</h1>"
         f"<p>Try the revisions of {_link(home, release['repo'])}, and see under each answer how it ended: a model that "
-        f"knows when it is done writes its turn end, <code>{escape(release['turn_end']['token'])}</code>.</p>"
+        f"knows when it is done writes its turn end, <code>{escape(release['end_of_turn']['token'])}</code>.</p>"
         f'<table><thead><tr><th scope="col">Revision</th><th scope="col">What it is</th><th scope="col">Measured</th>'
         f"</tr></thead><tbody>{rows}</tbody></table>"
     )

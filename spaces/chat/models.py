@@ -100,7 +100,7 @@ def share(base: Any) -> Any:
 def _voice(base: Any, release: Mapping[str, Any], commit: str) -> Voice:
     tokenizer = AutoTokenizer.from_pretrained(release["repo"], revision=commit)
     model = PeftModel.from_pretrained(share(base), release["repo"], subfolder="adapter", revision=commit)
-    ends = {tokenizer.eos_token_id: tokenizer.eos_token, release["turn_end"]["id"]: "turn end"}
+    ends = {tokenizer.eos_token_id: tokenizer.eos_token, release["end_of_turn"]["id"]: "turn end"}
     ends.pop(None, None)
     return Voice(tokenizer, model.get_base_model().eval(), ends, Lock())
 

@@ -22,7 +22,7 @@ from hubkit.recipe.stage import Artifact, Context
 
 if TYPE_CHECKING:
     from hubkit.hub.client import Hub
-    from hubkit.models.chat.end_of_turn import TurnEnd
+    from hubkit.models.chat.eos import EndOfTurn
 
 VERSION = 3
 SHAPED_BY = ("transformers", "tokenizers")
@@ -117,7 +117,7 @@ def run(ctx: Context) -> Artifact:
         "parameters": sum(weights.parameter_count.values()),
         "architecture": (config.architectures or [type(config).__name__])[0],
         "vocab_size": config.vocab_size,
-        "turn_end": end.to_json(),
+        "end_of_turn": end.to_json(),
         "eos_token": tokenizer.eos_token,
         "pad_token": padding(tokenizer, end),
         "own_pad_token": tokenizer.pad_token,
@@ -135,7 +135,7 @@ def run(ctx: Context) -> Artifact:
 
 def settled(
     chosen: chat.Chosen, tokenizer: Any, config: Mapping[str, Any], generation: Mapping[str, Any] | None
-) -> tuple[TurnEnd, list[Finding]]:
+) -> tuple[EndOfTurn, list[Finding]]:
     """The turn end of ``chosen``, and what is to be said of it and of the base's files.
 
     RefusedError when the template passes a limit, refuses a conversation without a system message, loses what was
@@ -157,11 +157,11 @@ def settled(
                 f"Without its {{% generation %}} the chat template renders something else ({different[0]}).",
                 hint="Write the template so that the marks stand around whole expressions and change no variable.",
             )
-    assert found.turn_end is not None
-    return found.turn_end, [*chosen.findings, *found.findings]
+    assert found.end_of_turn is not None
+    return found.end_of_turn, [*chosen.findings, *found.findings]
 
 
-def padding(tokenizer: Any, end: TurnEnd) -> str:
+def padding(tokenizer: Any, end: EndOfTurn) -> str:
     """A token to pad with that is not the turn end, so that no trainer masks the turn end as padding.
 
     The tokenizer's own when it will do, else its unknown, beginning or end token. RefusedError when all are the

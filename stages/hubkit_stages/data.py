@@ -63,7 +63,7 @@ def run(ctx: Context) -> Artifact:
     """Make ``sets/<set>.jsonl``, ``prompts.jsonl`` and ``data.json``."""
     from hubkit.hub.client import connect
     from hubkit.hub.transport import translated
-    from hubkit.models.chat.end_of_turn import TurnEnd
+    from hubkit.models.chat.eos import EndOfTurn
     from hubkit.training.arguments import truncation
     from hubkit.training.data.loading import load
     from hubkit.training.data.preparing import prepare
@@ -76,7 +76,7 @@ def run(ctx: Context) -> Artifact:
         ctx.recipe,
         lambda source: load(hub, source),
         tokenizer,
-        TurnEnd.from_json(base["turn_end"]),
+        EndOfTurn.from_json(base["end_of_turn"]),
         lambda stage: truncation(ctx.recipe.stages[stage], stage),
         ctx.report,
     )

@@ -24,7 +24,7 @@ from hubkit.core.findings import Finding
 from hubkit.hub.client import Hub, connect
 from hubkit.hub.transport import translated
 from hubkit.models import chat
-from hubkit.models.chat import end_of_turn
+from hubkit.models.chat import eos, stop_rate
 from hubkit.publishing import branches
 from hubkit.recipe.stage import Artifact, Context
 
@@ -84,7 +84,7 @@ def run(ctx: Context) -> Artifact:
 
 def _measure(
     ctx: Context, hub: Hub, repo: str, commit: str, cache: Path
-) -> tuple[dict[str, end_of_turn.StopRate], Comparison]:
+) -> tuple[dict[str, stop_rate.StopRate], Comparison]:
     """Both forms, one after the other in memory: their stop rates, and how well their logits agree."""
     import torch
     from peft import PeftModel
@@ -100,8 +100,8 @@ def _measure(
             dtype = getattr(torch, merge["dtype"])
             return AutoModelForCausalLM.from_pretrained(name, revision=at, dtype=dtype, **where).to(device)
 
-    def rate(model: Any, form: str, start: float) -> end_of_turn.StopRate:
-        return end_of_turn.measure(
+    def rate(model: Any, form: str, start: float) -> stop_rate.StopRate:
+        return stop_rate.measure(
             model,
             tokenizer,
             prompts,
@@ -113,10 +113,10 @@ def _measure(
 
     with translated(hub.endpoint, repo, commit):
         tokenizer = AutoTokenizer.from_pretrained(repo, revision=commit, cache_dir=cache)
-    end = end_of_turn.find(tokenizer)
-    if end.id != base["turn_end"]["id"]:
+    end = eos.find(tokenizer)
+    if end.id != base["end_of_turn"]["id"]:
         raise ConflictError(
-            f"The tokenizer that came back ends a turn by {end.token!r}, not by {base['turn_end']['token']!r}.",
+            f"The tokenizer that came back ends a turn by {end.token!r}, not by {base['end_of_turn']['token']!r}.",
             hint="The merge wrote other tokenizer files than the base has; run with --fresh.",
         )
     train = ctx.input("train")
@@ -146,9 +146,7 @@ def _prompts(ctx: Context, most: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line][:most]
 
 
-def _conversations(
-    tokenizer: Any, prompts: Sequence[Mapping[str, Any]], merged: end_of_turn.StopRate
-) -> list[list[int]]:
+def _conversations(tokenizer: Any, prompts: Sequence[Mapping[str, Any]], merged: stop_rate.StopRate) -> list[list[int]]:
     """Token ids of the first prompts, each with the merged model's own answer after it."""
     found = []
     for row, answer in list(zip(prompts, merged.answers, strict=True))[:CONVERSATIONS]:
@@ -228,7 +226,7 @@ class Comparison:
             )
 
 
-def _hold_the_gate(ctx: Context, forms: Mapping[str, end_of_turn.StopRate]) -> None:
+def _hold_the_gate(ctx: Context, forms: Mapping[str, stop_rate.StopRate]) -> None:
     gate = ctx.input("gate").json("gates.json")["variants"][ctx.variant_name]
     low = [f"{name} {rate.rate:.1%}" for name, rate in forms.items() if rate.rate < gate["threshold"]]
     if gate["enforced"] and low:

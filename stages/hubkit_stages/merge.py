@@ -20,7 +20,7 @@ from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.files import write_json
 from hubkit.core.findings import Finding
 from hubkit.models import chat, merging
-from hubkit.models.chat.end_of_turn import TurnEnd
+from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.tensors import INDEX
 from hubkit.recipe.stage import Artifact, Context
 
@@ -71,13 +71,13 @@ def run(ctx: Context) -> Artifact:
         ctx.out / "model",
         dtype=ctx.recipe.base.dtype,
         chat_template=(base.path / "chat_template.jinja").read_text(encoding="utf-8"),
-        turn_end=TurnEnd.from_json(known["turn_end"]),
+        end_of_turn=EndOfTurn.from_json(known["end_of_turn"]),
         pad_token=known["pad_token"],
         report=ctx.report,
     )
     model = ctx.out / "model"
     ctx.report("holding the template against the configs and the training", None)
-    compared = agreed(model, TurnEnd.from_json(known["turn_end"]), ctx.input("train"))
+    compared = agreed(model, EndOfTurn.from_json(known["end_of_turn"]), ctx.input("train"))
     ctx.report("holding the tensors against config.json", None)
     weights = {name: model / name for name in (*report.files, "config.json", INDEX) if (model / name).is_file()}
     if problems := screen(weights, finite=report.files):
@@ -90,10 +90,10 @@ def run(ctx: Context) -> Artifact:
     return ctx.artifact(known=known_digests, figure=figure, changed=report.changed, bytes=report.bytes)
 
 
-def agreed(model: Path, turn_end: TurnEnd, train: Artifact) -> int:
+def agreed(model: Path, end_of_turn: EndOfTurn, train: Artifact) -> int:
     """How many texts of the training the tokenizer in ``model`` writes with the same token ids; 0: none was kept.
 
-    RefusedError when it writes one otherwise, or when the files in ``model`` do not agree on ``turn_end``.
+    RefusedError when it writes one otherwise, or when the files in ``model`` do not agree on ``end_of_turn``.
     """
     from transformers import AutoTokenizer
 
@@ -105,9 +105,10 @@ def agreed(model: Path, turn_end: TurnEnd, train: Artifact) -> int:
         merging.read_settings(model, "generation_config.json"),
     )
     chat.refuse(found.findings, "The merged model's files do not agree: ")
-    if found.turn_end is None or found.turn_end.id != turn_end.id:
+    if found.end_of_turn is None or found.end_of_turn.id != end_of_turn.id:
         raise RefusedError(
-            f"The merged model ends a turn by {found.turn_end and found.turn_end.token!r}, not {turn_end.token!r}.",
+            f"The merged model ends a turn with {found.end_of_turn and found.end_of_turn.token!r}, "
+            f"not {end_of_turn.token!r}.",
             hint="Nothing can be published so; run with --fresh.",
         )
     if chat.SEEN_FILE not in train.manifest.files:

@@ -148,7 +148,7 @@ def facts(ctx: Context) -> building.Facts:
         licence=settings["licence"] or base["licence"],
         base=(base["repo"], base["commit"]),
         dtype=next(iter(merges.values())).json("merge.json")["dtype"],
-        turn_end=(base["turn_end"]["id"], base["turn_end"]["token"]),
+        end_of_turn=(base["end_of_turn"]["id"], base["end_of_turn"]["token"]),
         max_new_tokens=int(settings["gates"]["stop_rate"]["max_new_tokens"]),
         revisions=revisions,
         prompts=settings["space"]["prompts"],

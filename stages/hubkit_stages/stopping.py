@@ -19,7 +19,8 @@ from typing import Any
 from hubkit.core.files import write_json
 from hubkit.core.findings import Finding
 from hubkit.hub.transport import translated
-from hubkit.models.chat.end_of_turn import StopRate, TurnEnd, measure
+from hubkit.models.chat.eos import EndOfTurn
+from hubkit.models.chat.stop_rate import StopRate, measure
 from hubkit.recipe.stage import Artifact, Context
 from hubkit.training import shared
 
@@ -35,19 +36,19 @@ def check(ctx: Context) -> Iterable[Finding]:
 def run(ctx: Context) -> Artifact:
     """Make ``stopping.json``: one model in memory at a time."""
     base = ctx.input("base").json("base.json")
-    turn_end = TurnEnd.from_json(base["turn_end"])
+    end_of_turn = EndOfTurn.from_json(base["end_of_turn"])
     forms, skipped = _forms(ctx, base)
     measured: dict[str, StopRate] = {}
     for place, (name, load) in enumerate(forms.items()):
         ctx.report(f"{name}: loading", place / len(forms))
-        measured[name] = _measure(ctx, base, turn_end, name, load, place / len(forms), 1 / len(forms))
+        measured[name] = _measure(ctx, base, end_of_turn, name, load, place / len(forms), 1 / len(forms))
     first = next(iter(measured.values()))
     write_json(
         ctx.out / "stopping.json",
         {
             "max_new_tokens": ctx.settings["gates"]["stop_rate"]["max_new_tokens"],
             "prompts": first.prompts,
-            "turn_end": {"token": turn_end.token, "id": turn_end.id},
+            "end_of_turn": {"token": end_of_turn.token, "id": end_of_turn.id},
             "forms": {name: rate.to_json() for name, rate in measured.items()},
             "skipped": skipped,
         },
@@ -97,7 +98,7 @@ def _forms(ctx: Context, base: dict[str, Any]) -> tuple[dict[str, Load], dict[st
 
 
 def _measure(
-    ctx: Context, base: dict[str, Any], turn_end: TurnEnd, name: str, load: Load, start: float, share: float
+    ctx: Context, base: dict[str, Any], end_of_turn: EndOfTurn, name: str, load: Load, start: float, share: float
 ) -> StopRate:
     """Load one form, measure it, and give its memory back."""
     import torch
@@ -110,7 +111,7 @@ def _measure(
             model,
             tokenizer,
             [json.loads(line) for line in lines[: settings["prompts"]]],
-            turn_end,
+            end_of_turn,
             max_new_tokens=settings["max_new_tokens"],
             batch_size=settings["batch_size"],
             report=lambda figure, done: ctx.report(f"{name}: {figure}", start + share * (done or 0.0)),

@@ -32,7 +32,8 @@ from hubkit.core.files import Manifest, write_json
 from hubkit.core.target import Target
 from hubkit.evals.harness import no_inventory
 from hubkit.evals.results import read_results
-from hubkit.models.chat.end_of_turn import TurnEnd, find, measure
+from hubkit.models.chat.eos import EndOfTurn, find
+from hubkit.models.chat.stop_rate import measure
 from hubkit.pipeline.runs import Run
 from hubkit.recipe.models import load_recipe
 from hubkit.recipe.stage import Artifact, Context
@@ -164,7 +165,7 @@ def stop_rate(base: Path, asked: Sequence[dict[str, Any]], repeats: int, *, stop
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     settings = load_recipe(tiny.RECIPE).gates.stop_rate
-    end = find(tokenizer) if stops else TurnEnd("<|pad|>", tokenizer.pad_token_id)
+    end = find(tokenizer) if stops else EndOfTurn("<|pad|>", tokenizer.pad_token_id)
     limit, batch = settings.max_new_tokens, settings.batch_size
     pipe = pipeline("text-generation", model=model, tokenizer=tokenizer, device="cpu")
 
@@ -271,7 +272,7 @@ def report(step: dict[str, Any], rates: list[dict[str, Any]]) -> tuple[str, bool
         "",
         "## The stop rate beside asking one prompt at a time",
         "",
-        f"`hubkit.models.chat.end_of_turn.measure` in batches of {rates[0]['batch']}, and transformers' "
+        f"`hubkit.models.chat.stop_rate.measure` in batches of {rates[0]['batch']}, and transformers' "
         f"text-generation pipeline with the same model in float32, greedy, at most {rates[0]['limit']} new tokens, "
         f"{len(rates[0]['timed']['measure'].wall)} turns each. Every answer had the same token ids both ways.",
     ]
@@ -283,7 +284,7 @@ def report(step: dict[str, Any], rates: list[dict[str, Any]]) -> tuple[str, bool
             f"{rate['prompts']} prompts, of which {rate['stopped']} stopped; {rate['tokens']:,} new tokens:",
             "",
             *heads,
-            _row("`turn_end.measure`", rate["timed"]["measure"]),
+            _row("`end_of_turn.measure`", rate["timed"]["measure"]),
             _row("the pipeline, one by one", rate["timed"]["pipeline"]),
             "",
             f"{times:.1f} times as fast (aim: {SPEED:.0f}).",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hubkit.cards import ADAPTER_CARD, MODEL_CARD, Evidence, build_context, render_card
 from hubkit.cards.measured import percent
-from hubkit.models.chat.end_of_turn import difference, wilson
+from hubkit.core.intervals import difference, wilson
 from hubkit.recipe.models import Recipe
 
 COUNTS = st.integers(1, 3000).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials)))
@@ -44,7 +44,7 @@ def test_wilsons_interval_is_scipys(counts: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "low", "high"),
     [
-        # Newcombe (see turn_end.difference), table II, method 10
+        # Newcombe (see end_of_turn.difference), table II, method 10
         ((56, 70), (48, 80), 0.0524, 0.3339),
         ((9, 10), (3, 10), 0.1705, 0.8090),
         ((6, 7), (2, 7), 0.0582, 0.8062),

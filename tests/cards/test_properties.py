@@ -353,7 +353,7 @@ def _metric(files: dict[str, Any], text: str) -> None:
 
 
 PLACES: dict[str, Callable[[dict[str, Any], str], None]] = {
-    "turn end": _put("base/base.json/turn_end/token"),
+    "turn end": _put("base/base.json/end_of_turn/token"),
     "finding": _put("data/data.json/findings/0/message"),
     "licence of data": _put("data/data.json/sets/repair/sources/0/licence"),
     "split": _put("data/data.json/sets/repair/sources/0/split"),

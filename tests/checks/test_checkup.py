@@ -72,12 +72,12 @@ def test_a_sound_model_has_nothing_to_find(published):
     report = look(published)
     assert report.findings == ()
     assert report.sound
-    assert (report.turn_end.token, report.turn_end.id) == ("<|im_end|>", 257)
+    assert (report.end_of_turn.token, report.end_of_turn.id) == ("<|im_end|>", 257)
     assert (report.kind, report.template, report.dtype) == ("model and adapter", "ChatML", "bfloat16")
     assert (report.architecture, report.base_model) == ("MistralForCausalLM", "me/base")
     tensors = [item for header in read_weights(published).values() for item in header.tensors.values()]
     assert report.parameters == sum(item.count for item in tensors)
-    assert json.loads(json.dumps(report.to_json()))["turn_end"] == {"token": "<|im_end|>", "id": 257}
+    assert json.loads(json.dumps(report.to_json()))["end_of_turn"] == {"token": "<|im_end|>", "id": 257}
 
 
 def test_no_heavy_library_is_needed(published):
@@ -311,7 +311,7 @@ def test_a_repo_is_checked_without_fetching_its_weights(published, hub, tmp_path
     assert source.read(shard, 8, 40) == (published / shard).read_bytes()[8:48]
     report = check(source)
     here = look(published)
-    assert (report.turn_end, report.dtype, report.parameters) == (here.turn_end, here.dtype, here.parameters)
+    assert (report.end_of_turn, report.dtype, report.parameters) == (here.end_of_turn, here.dtype, here.parameters)
     assert "The base me/base of adapter/adapter_config.json is not on this Hub" in said(report)
     assert "The base hubkit/chained of second/adapter_config.json is an adapter itself" in said(report)
     assert not list((tmp_path / "hf").rglob("*.safetensors"))

@@ -1,7 +1,7 @@
 """What somebody does who has never heard of hubkit: load both revisions with the Hugging Face libraries alone.
 
 Run in a process of its own with nothing of ours in the environment but HF_ENDPOINT. Reads a JSON request from
-standard input {repo, base, revisions, prompts, max_new_tokens, turn_end} and prints a JSON answer.
+standard input {repo, base, revisions, prompts, max_new_tokens, end_of_turn} and prints a JSON answer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def ask(request: dict[str, Any], revision: str) -> dict[str, Any]:
             ours = merged(out).logits.argmax(-1)
             theirs = adapted(out).logits.argmax(-1)
         new = out[0, length:].tolist()
-        stopped += request["turn_end"] in new
+        stopped += request["end_of_turn"] in new
         agree += int((ours == theirs).sum())
         total += ours.numel()
         answers.append(tokenizer.decode(new, skip_special_tokens=True))

@@ -97,7 +97,7 @@ def test_strangers_load_both_revisions_and_see_what_the_card_says(released: Rele
     data = released.run / "artifacts" / "data" / "prompts.jsonl"
     chats = [json.loads(line)["messages"] for line in data.read_text(encoding="utf-8").splitlines()]
     prompts = [chat[-1]["content"] for chat in chats if len(chat) == 1][:24]
-    turn_end = released.artifact("base", "base.json")["turn_end"]["id"]
+    end_of_turn = released.artifact("base", "base.json")["end_of_turn"]["id"]
     assert len(prompts) == 24
     request = {
         "repo": REPO,
@@ -105,7 +105,7 @@ def test_strangers_load_both_revisions_and_see_what_the_card_says(released: Rele
         "revisions": ["dpo-v0", "main"],
         "prompts": prompts,
         "max_new_tokens": 64,
-        "turn_end": turn_end,
+        "end_of_turn": end_of_turn,
     }
     bare = {
         "PATH": os.environ["PATH"],
@@ -131,7 +131,7 @@ def test_strangers_load_both_revisions_and_see_what_the_card_says(released: Rele
         found = seen[revision]
         assert found["dtype"] == "torch.bfloat16"
         assert found["agreement"] >= 0.995, "adapter on base and merged weights answer alike"
-        assert turn_end in [found["generation_eos"]] or turn_end in found["generation_eos"]
+        assert end_of_turn in [found["generation_eos"]] or end_of_turn in found["generation_eos"]
         assert found["rendered"] == (
             "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"
         )

@@ -8,9 +8,9 @@ import pytest
 
 from hubkit.core.errors import RefusedError, UsageError
 from hubkit.models import chat
-from hubkit.models.chat.end_of_turn import TurnEnd, find
+from hubkit.models.chat.eos import EndOfTurn, find
 
-END = TurnEnd("<|im_end|>", 260)
+END = EndOfTurn("<|im_end|>", 260)
 SAID = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi <b>é</b>"}]
 
 
@@ -162,7 +162,7 @@ def test_agreement_is_one_look_at_template_tokenizer_and_configs(make_tokenizer,
     tokens = chat.Tokens.of(make_tokenizer())
     config = make_model().config.to_dict()
     sound = chat.agree(chat.CHATML, tokens, config, {"eos_token_id": [260]})
-    assert (sound.turn_end, sound.template) == (TurnEnd("<|im_end|>", 260, (198,)), ())
+    assert (sound.end_of_turn, sound.template) == (EndOfTurn("<|im_end|>", 260, (198,)), ())
     assert [finding.level for finding in sound.files] == ["note"]  # the tokenizer's own eos is </s>
     chat.refuse(sound.findings)
     wrong = chat.agree(chat.CHATML, tokens, config, {"eos_token_id": 257})
@@ -170,10 +170,10 @@ def test_agreement_is_one_look_at_template_tokenizer_and_configs(make_tokenizer,
     with pytest.raises(RefusedError, match=r"^Here: Answers end with <\|im_end\|> \(260\)"):
         chat.refuse(wrong.findings, "Here: ")
     endless = chat.agree(chat.CHATML.replace("<|im_end|>", ""), tokens, config, None)
-    assert endless.turn_end is None and "never closes" in endless.findings[-1].message
+    assert endless.end_of_turn is None and "never closes" in endless.findings[-1].message
     assert chat.agree("{{ 'x' * 10**10 }}", tokens, config, None).findings[-1].level == "error"
     adapter = chat.agree(chat.CHATML, tokens, {}, {"eos_token_id": 257})
-    assert (adapter.turn_end, adapter.findings) == (sound.turn_end, ())
+    assert (adapter.end_of_turn, adapter.findings) == (sound.end_of_turn, ())
 
 
 def test_a_template_that_writes_the_date_is_said(make_tokenizer):

@@ -9,7 +9,7 @@ import pytest
 
 from hubkit.core.errors import RefusedError
 from hubkit.models import chat
-from hubkit.models.chat.end_of_turn import find
+from hubkit.models.chat.eos import find
 from hubkit_stages import base
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -142,8 +142,8 @@ def test_a_format_renders_what_its_makers_document(name: str) -> None:
 def test_a_format_passes_the_golden_conversations_and_ends_its_turns(name: str, speaking: Any) -> None:
     tokenizer = speaking(name, chat.shipped(name))
     found = chat.agree(chat.shipped(name), chat.Tokens.of(tokenizer), None, None)
-    assert found.findings == () and found.turn_end == find(tokenizer)
-    assert found.turn_end.token in {"</s>", *chat.FORMATS[name].tokens}
+    assert found.findings == () and found.end_of_turn == find(tokenizer)
+    assert found.end_of_turn.token in {"</s>", *chat.FORMATS[name].tokens}
     for messages, opened in chat.golden_requests():
         ours = chat.render(
             chat.shipped(name), messages, variables=tokenizer.special_tokens_map, add_generation_prompt=opened
@@ -152,7 +152,9 @@ def test_a_format_passes_the_golden_conversations_and_ends_its_turns(name: str, 
 
 
 @pytest.mark.parametrize("name", chat.FORMATS)
-def test_the_training_form_renders_the_same_and_marks_each_answer_with_its_turn_end(name: str, speaking: Any) -> None:
+def test_the_training_form_renders_the_same_and_marks_each_answer_with_its_end_of_turn(
+    name: str, speaking: Any
+) -> None:
     assert "generation %}" not in chat.shipped(name)
     tokenizer = speaking(name, chat.training(name))
     for messages, opened in chat.golden_requests():
@@ -168,7 +170,7 @@ def test_the_training_form_renders_the_same_and_marks_each_answer_with_its_turn_
     assert tokenizer.decode(learnt) == LEARNT[name].replace("Bye", "Hello") + LEARNT[name]
 
 
-def test_trl_finds_the_turn_end_within_the_marks(speaking: Any) -> None:
+def test_trl_finds_the_end_of_turn_within_the_marks(speaking: Any) -> None:
     from trl.chat_template_utils import is_chat_template_stop_token_trained
 
     for name in chat.FORMATS:

@@ -16,12 +16,12 @@ from hubkit.core.files import digests
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
 from hubkit.models.chat import CHATML
-from hubkit.models.chat.end_of_turn import TurnEnd, find
+from hubkit.models.chat.eos import EndOfTurn, find
 from hubkit.models.merging import fetch_base, merge
 from hubkit.models.merging.companions import generation_config, model_config
 from hubkit.models.tensors import read_header, read_weights
 
-END = TurnEnd("<|im_end|>", 260, (198,))
+END = EndOfTurn("<|im_end|>", 260, (198,))
 
 
 def save_base(make_model, make_tokenizer, folder: Path, dtype: str = "float32", **settings) -> Path:
@@ -150,7 +150,7 @@ def test_the_result_is_a_model_of_its_own(base, adapter, tmp_path):
     (changed / "config.json").write_text(json.dumps({**config, "_name_or_path": "/home/me/base", "eos_token_id": 257}))
     (changed / "generation_config.json").write_text('{"temperature": 0.6, "top_p": 0.9, "eos_token_id": 257}')
     out = tmp_path / "out"
-    merge(changed, adapter, out, dtype="bfloat16", chat_template=CHATML, turn_end=END)
+    merge(changed, adapter, out, dtype="bfloat16", chat_template=CHATML, end_of_turn=END)
     model = AutoModelForCausalLM.from_pretrained(out)
     assert model.dtype == torch.bfloat16
     assert model.config.eos_token_id == 260
@@ -172,7 +172,7 @@ def test_the_result_passes_the_check_though_the_base_does_not(make_model, make_t
     adapter = save_adapter(base, tmp_path / "adapter")
     tokenizer = make_tokenizer(CHATML, pad_token="<|im_end|>", unk_token="<unk>")
     out = tmp_path / "out"
-    merge(base, adapter, out, chat_template=CHATML, turn_end=find(tokenizer), pad_token="<unk>")
+    merge(base, adapter, out, chat_template=CHATML, end_of_turn=find(tokenizer), pad_token="<unk>")
     before, after = check(FolderSource(base)), check(FolderSource(out))
     assert not before.sound
     assert [finding.message for finding in after.findings if finding.level == "error"] == []

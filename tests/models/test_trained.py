@@ -12,12 +12,12 @@ from hubkit.core.errors import RefusedError
 from hubkit.core.files import Manifest, write_json
 from hubkit.models import chat, merging
 from hubkit.models.chat import trained
-from hubkit.models.chat.end_of_turn import TurnEnd, find
+from hubkit.models.chat.eos import EndOfTurn, find
 from hubkit.models.merging.companions import write_companions
 from hubkit.recipe.stage import Artifact
 from hubkit_stages import merge
 
-END = TurnEnd("<|im_end|>", 260, (198,))
+END = EndOfTurn("<|im_end|>", 260, (198,))
 ASKED = {"role": "user", "content": "What is the third?"}
 ANSWER = {"role": "assistant", "content": "It is c."}
 
@@ -114,7 +114,7 @@ def merged(make_model: Any, make_tokenizer: Any, tmp_path: Path) -> Path:
     make_tokenizer().save_pretrained(source)
     assert "chat_template" not in json.loads((source / "tokenizer_config.json").read_text())
     out.mkdir()
-    write_companions(source, out, dtype="float32", chat_template=chat.CHATML, turn_end=END, pad_token="<pad>")
+    write_companions(source, out, dtype="float32", chat_template=chat.CHATML, end_of_turn=END, pad_token="<pad>")
     return out
 
 
@@ -163,7 +163,7 @@ def test_a_merge_that_ends_turns_otherwise_or_was_trained_otherwise_is_refused(
     merged: Path, make_tokenizer: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(RefusedError, match="not '</s>'"):
-        merge.agreed(merged, TurnEnd("</s>", 257), _train(tmp_path / "a"))
+        merge.agreed(merged, EndOfTurn("</s>", 257), _train(tmp_path / "a"))
     other = _train(tmp_path / "b", make_tokenizer("{{ bos_token }}" + chat.CHATML))
     with pytest.raises(RefusedError, match="other tokens than were trained on: the golden conversation 'one turn'"):
         merge.agreed(merged, END, other)

@@ -50,7 +50,7 @@ FACTS = building.Facts(
     licence="apache-2.0",
     base=("hubkit/base", "a" * 40),
     dtype="bfloat16",
-    turn_end=(4, "<|im_end|>"),
+    end_of_turn=(4, "<|im_end|>"),
     max_new_tokens=64,
     revisions=[
         building.Revision("main", "b" * 40, "repaired", 128, 128),

@@ -189,8 +189,8 @@ def test_the_base_is_made_the_same_from_the_same_seed(tmp_path: Path, monkeypatc
     assert (tmp_path / "a" / "chat_template.jinja").read_text()
 
 
-def test_the_padding_token_is_never_the_turn_end() -> None:
-    from hubkit.models.chat.end_of_turn import find
+def test_the_padding_token_is_never_the_end_of_turn() -> None:
+    from hubkit.models.chat.eos import find
 
     tokenizer = model.make_tokenizer()
     end = find(tokenizer)
@@ -272,7 +272,7 @@ def test_the_first_steps_on_an_empty_hub_and_again(hub: Any, tmp_path: Path) -> 
         *((repo, "dataset", True) for repo in COLUMNS),
     ]
     told = first["base"]
-    assert told["turn_end"]["token"] == model.END
+    assert told["end_of_turn"]["token"] == model.END
     assert (told["architecture"], told["dtype"], told["licence"]) == ("MistralForCausalLM", "float32", "apache-2.0")
     assert told["parameters"] == 557_696
     assert told["pad_token"] == model.PAD
@@ -282,8 +282,8 @@ def test_the_first_steps_on_an_empty_hub_and_again(hub: Any, tmp_path: Path) -> 
     data = first["data"]
     assert {name: item["rows"] for name, item in data["sets"].items()} == {"preferences": 492, "repair": 300}
     assert data["prompts"] == {"set": "repair", "rows": 128, "also_in_other_sets": 0, "also_trained_on": 0}
-    assert data["stages"]["dpo"]["turn_end_lost"] == {"chosen": 1.0, "rejected": 0.0}
-    assert data["stages"]["sft"]["turn_end_lost"] == {"rows": 0.0}
+    assert data["stages"]["dpo"]["end_of_turn_lost"] == {"chosen": 1.0, "rejected": 0.0}
+    assert data["stages"]["sft"]["end_of_turn_lost"] == {"rows": 0.0}
     assert [(item["code"], item["accepted"]) for item in data["findings"]] == [("truncated-turn-ends", True)]
     assert {source["licence"] for item in data["sets"].values() for source in item["sources"]} == {"apache-2.0"}
     assert first["holds"] is None

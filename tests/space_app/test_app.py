@@ -111,7 +111,7 @@ def release(
         "repo": "me/tuned",
         "base": {"repo": "me/base", "commit": commits["base"]},
         "dtype": "float32",
-        "turn_end": {"id": IM_END, "token": "<|im_end|>"},
+        "end_of_turn": {"id": IM_END, "token": "<|im_end|>"},
         "max_new_tokens": 24,
         "revisions": [
             {"name": name, "commit": commits[name], "title": title, "stop_rate": {"stopped": 7, "prompts": 8}}
@@ -402,7 +402,13 @@ def _screen(parts: ModuleType, answers: Any, heard: list[Any]) -> Any:
             yield from answers()
 
     revision = {"name": "main", "commit": "0" * 40, "title": "One", "stop_rate": {"stopped": 1, "prompts": 1}}
-    told = {"title": "T", "repo": "me/it", "turn_end": {"id": 4, "token": "<e>"}, "max_new_tokens": 8, "prompts": ["?"]}
+    told = {
+        "title": "T",
+        "repo": "me/it",
+        "end_of_turn": {"id": 4, "token": "<e>"},
+        "max_new_tokens": 8,
+        "prompts": ["?"],
+    }
     return parts.Screen({**told, "revisions": [revision]}, Models())
 
 

@@ -129,8 +129,8 @@ def base(make_model, make_tokenizer, tmp_path) -> Path:
     model.save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     made = tmp_path / "base"
-    turn_end = {"token": "<|im_end|>", "id": 260, "suffix_ids": [198]}
-    told = {"repo": str(folder), "commit": "main", "dtype": "float32", "turn_end": turn_end, "pad_token": "<pad>"}
+    end_of_turn = {"token": "<|im_end|>", "id": 260, "suffix_ids": [198]}
+    told = {"repo": str(folder), "commit": "main", "dtype": "float32", "end_of_turn": end_of_turn, "pad_token": "<pad>"}
     write_json(made / "base.json", told)
     for name in ("chat_template.jinja", "training_template.jinja"):
         (made / name).write_text(CHATML)
@@ -220,7 +220,7 @@ def test_each_form_of_a_variant_is_measured(step, base, data, trained, merged):
     told = stopping.run(ctx).json("stopping.json")
     assert list(told["forms"]) == ["merged", "adapter", "four-bit"]
     assert told["prompts"] == 12 == told["forms"]["merged"]["prompts"]
-    assert (told["max_new_tokens"], told["turn_end"]) == (16, {"token": "<|im_end|>", "id": 260})
+    assert (told["max_new_tokens"], told["end_of_turn"]) == (16, {"token": "<|im_end|>", "id": 260})
     assert told["forms"]["merged"] == told["forms"]["adapter"], "float32 merged weights are the adapter on its base"
     assert 0 < told["forms"]["merged"]["rate"] < 1
     assert [told["forms"][name]["dtype"] for name in told["forms"]] == ["float32", "float32", "nf4"]

@@ -15,7 +15,7 @@ from releases import Release
 from hubkit.core.errors import ConflictError
 from hubkit.hub.client import connect
 from hubkit.models import chat
-from hubkit.models.chat import end_of_turn
+from hubkit.models.chat import eos
 from hubkit.server.process import Running
 from hubkit_stages import loadback
 
@@ -38,8 +38,8 @@ def release(hub: Running, tmp_path: Path, make_model: Any, make_tokenizer: Any) 
     connected.ensure_repo(BASE, "public")
     connected.api.upload_folder(repo_id=BASE, folder_path=tmp_path / "base")
     commit = connected.resolve(BASE, "main")
-    end = end_of_turn.find(tokenizer)
-    made.make("base", {"base.json": {"repo": BASE, "commit": commit, "dtype": "float32", "turn_end": end.to_json()}})
+    end = eos.find(tokenizer)
+    made.make("base", {"base.json": {"repo": BASE, "commit": commit, "dtype": "float32", "end_of_turn": end.to_json()}})
     prompts = [{"messages": [{"role": "user", "content": f"Say {number}."}]} for number in range(4)]
     made.make(
         "data",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hubkit.cards import Evidence
+from hubkit.core.intervals import wilson
 from hubkit.evals.results import Dataset, Metric, Results, Settings, Subject, SuiteResult, TaskResult
 from hubkit.models.chat import CHATML
-from hubkit.models.chat.end_of_turn import wilson
 from hubkit.recipe.models import Recipe, parse_recipe
 
 RECIPE = """
@@ -54,7 +54,7 @@ def form(stopped: int, prompts: int = 128) -> dict[str, Any]:
 def stopping(**forms: int) -> dict[str, Any]:
     """``stopping.json``; 'four_bit' is written as 'four-bit'."""
     return {
-        "max_new_tokens": 64, "prompts": 128, "turn_end": {"token": "<|im_end|>", "id": 2},
+        "max_new_tokens": 64, "prompts": 128, "end_of_turn": {"token": "<|im_end|>", "id": 2},
         "forms": {name.replace("_", "-"): form(stopped) for name, stopped in forms.items()},
     }  # fmt: skip
 
@@ -91,7 +91,7 @@ def training(name: str, rows: int, steps: int) -> dict[str, Any]:
         "args": {"learning_rate": 5e-05, "beta": 0.1, "loss_type": ["sigmoid", "sft"], "bf16": True},
         "curve": [{"step": 1, "loss": 0.6931}, {"step": steps, "loss": 0.0412}],
         "libraries": {"trl": "1.16.0", "peft": "0.21.2"},
-        "truncation": {"max_length": 40, "turn_end_lost": {"chosen": 1.0, "rejected": 0.0}},
+        "truncation": {"max_length": 40, "end_of_turn_lost": {"chosen": 1.0, "rejected": 0.0}},
     }  # fmt: skip
 
 
@@ -140,7 +140,8 @@ def evidence(
         "base": {
             "base.json": {
                 "repo": "me/tiny", "commit": "b" * 40, "revision": "main", "dtype": "bfloat16", "parameters": 361_000,
-                "architecture": "MistralForCausalLM", "vocab_size": 1024, "turn_end": {"token": "<|im_end|>", "id": 2},
+                "architecture": "MistralForCausalLM", "vocab_size": 1024,
+                "end_of_turn": {"token": "<|im_end|>", "id": 2},
                 "eos_token": "<|im_end|>", "pad_token": "<|pad|>", "licence": "apache-2.0",
             }
         },

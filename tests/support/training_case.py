@@ -59,7 +59,7 @@ class Case:
 
     def prepare(self) -> Case:
         """Make the base from a few steps, and the rows, as the steps before would."""
-        from hubkit.models.chat import end_of_turn
+        from hubkit.models.chat import eos
         from hubkit_stages.recipes.tiny import model
 
         tokenizer = model.make_tokenizer()
@@ -71,7 +71,7 @@ class Case:
         told = {
             "repo": str(self.folder / "base-model"),
             "commit": COMMIT,
-            "turn_end": end_of_turn.find(tokenizer).to_json(),
+            "end_of_turn": eos.find(tokenizer).to_json(),
             "pad_token": tokenizer.pad_token,
         }
         write_json(ctx.out / "base.json", told)

@@ -17,7 +17,7 @@ from releases import faults, target_of
 from hubkit.core.errors import RefusedError, RemoteError, UsageError
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
-from hubkit.models.chat.end_of_turn import TurnEnd, find
+from hubkit.models.chat.eos import EndOfTurn, find
 from hubkit.recipe.models import Recipe, Source, parse_recipe
 from hubkit.training import shared
 from hubkit.training.data import loading, mappings, rows, turns
@@ -220,7 +220,7 @@ def test_truncation_is_found_by_side(make_tokenizer: Callable[..., Any]) -> None
 
 
 @pytest.mark.parametrize(("spare", "kept"), [(0, 1), (-1, 1), (-2, 0), (-3, 0)])
-def test_the_cut_that_takes_only_the_newline_keeps_the_turn_end(
+def test_the_cut_that_takes_only_the_newline_keeps_the_end_of_turn(
     make_tokenizer: Callable[..., Any], spare: int, kept: int
 ) -> None:
     tokenizer = make_tokenizer()
@@ -237,7 +237,7 @@ def test_a_prompt_that_fills_the_length_is_counted(make_tokenizer: Callable[...,
     assert (found.prompt_fills, found.ends_trained) == (3, 0)
 
 
-def test_a_turn_end_that_is_missing_or_doubled_is_found(make_tokenizer: Callable[..., Any]) -> None:
+def test_a_end_of_turn_that_is_missing_or_doubled_is_found(make_tokenizer: Callable[..., Any]) -> None:
     tokenizer = make_tokenizer()
     end = find(tokenizer)
     made = converted(chats(4), "instruction")
@@ -379,7 +379,7 @@ def made_of(
         table = tables[source.repo]
         return Loaded("c" * 40, tuple(table[0]) if table else ("instruction", "output"), table, "mit")
 
-    end: TurnEnd = find(tokenizer)
+    end: EndOfTurn = find(tokenizer)
     return prepare(asked, load, tokenizer, end, lambda stage: (max_length, "keep_start"), lambda words, share: None)
 
 
@@ -391,7 +391,7 @@ def test_sound_data_makes_rows_prompts_and_a_report(make_tokenizer: Callable[...
     assert told["prompts"] == {"set": "repair", "rows": 5, "also_in_other_sets": 0, "also_trained_on": 0}
     source = told["sets"]["repair"]["sources"][0]
     assert (source["read"], source["kept"], source["used"], source["licence"]) == (40, 40, 10, "mit")
-    assert told["stages"]["dpo"]["turn_end_lost"] == {"chosen": 0.0, "rejected": 0.0}
+    assert told["stages"]["dpo"]["end_of_turn_lost"] == {"chosen": 0.0, "rejected": 0.0}
     assert told["findings"] == []
     assert all(prompt[-1]["role"] == "user" for prompt in made.prompts)
 
@@ -427,7 +427,7 @@ def test_truncated_turn_ends_hold_the_release_back_unless_accepted(make_tokenize
     assert [(item.code, item.level, item.accepted) for item in made.findings] == [
         ("truncated-turn-ends", "error", True)
     ]
-    assert made.stages["dpo"]["turn_end_lost"] == {"chosen": 1.0, "rejected": 0.0}
+    assert made.stages["dpo"]["end_of_turn_lost"] == {"chosen": 1.0, "rejected": 0.0}
     assert made.to_json()["findings"][0]["stages"] == ["dpo"]
 
 

@@ -40,7 +40,7 @@ PUBLISHED = ("merged", "adapter")
 def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str, Any]:
     """Everything that the cards of ``variant`` may say.
 
-    Keys: ``title summary limitations tracking authors licence`` (the recipe's words), ``repo branch turn_end base``,
+    Keys: ``title summary limitations tracking authors licence`` (the recipe's words), ``repo branch end_of_turn base``,
     ``here`` and ``variants`` (see :func:`_variant`), ``erratum``, ``training`` (the stages of the chain),
     ``benchmarks``, ``prompt``, ``question``, ``max_new_tokens``, ``provenance``, ``metadata`` (by card), ``serve_url``,
     ``citation``, ``pictures`` (their paths by name, None for those that there are not).
@@ -68,7 +68,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "branch": variant,
         "main": MAIN,
         "base": base,
-        "turn_end": base["turn_end"]["token"],
+        "end_of_turn": base["end_of_turn"]["token"],
         "base_stopping": (stopping.get("forms") or {}).get("base"),
         "base_average": _average(files, "base-scores"),
         "variants": variants,
@@ -172,7 +172,7 @@ def _stage(recipe: Recipe, name: str, files: Mapping[str, Any]) -> dict[str, Any
         "set": clean(stage.data),
         "sources": [{**source, "dropped": list((source.get("dropped") or {}).items())} for source in sources],
         "facts": {**dict.fromkeys(_FACTS), **made},
-        "turn_end_lost": list(((made.get("truncation") or {}).get("turn_end_lost") or {}).items()),
+        "end_of_turn_lost": list(((made.get("truncation") or {}).get("end_of_turn_lost") or {}).items()),
         "quantization": made.get("quantization") or stage.quantization,
         "lora": _lora(made.get("lora") or {}),
         "args": made.get("args") or {},

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from hubkit.cards.benchmarks import of_averages
 from hubkit.cards.evidence import Evidence
+from hubkit.core.intervals import difference
 from hubkit.evals import compare
-from hubkit.models.chat.end_of_turn import difference
 from hubkit.recipe.models import Recipe
 
 _PUBLISHED = ("merged", "adapter")

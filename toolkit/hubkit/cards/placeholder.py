@@ -23,13 +23,13 @@ def placeholder(recipe: Recipe) -> Evidence:
         "stopped": 1, "prompts": 2, "rate": _SHARE, "low": 0.1, "high": 0.9, "mean_tokens": 1.0, "dtype": "float32",
         "examples": [],
     }  # fmt: skip
-    turn_end = {"token": "<|im_end|>", "id": 1}
-    stop = {"max_new_tokens": recipe.gates.stop_rate.max_new_tokens, "prompts": 2, "turn_end": turn_end}
+    end_of_turn = {"token": "<|im_end|>", "id": 1}
+    stop = {"max_new_tokens": recipe.gates.stop_rate.max_new_tokens, "prompts": 2, "end_of_turn": end_of_turn}
     files: dict[str, dict[str, Any]] = {
         "base": {
             "base.json": {
                 "repo": recipe.base.repo, "commit": _COMMIT, "revision": recipe.base.revision, "parameters": 1,
-                "dtype": recipe.base.dtype, "architecture": "AnyForCausalLM", "turn_end": turn_end,
+                "dtype": recipe.base.dtype, "architecture": "AnyForCausalLM", "end_of_turn": end_of_turn,
                 "licence": "unknown",
             }
         },

@@ -53,7 +53,7 @@ def _source(what: str, revision: str, hub_name: str | None) -> FolderSource | Re
 
 
 def _shown(report: CheckReport) -> list[RenderableType]:
-    end = f"{report.turn_end.token} ({report.turn_end.id})" if report.turn_end else "not found"
+    end = f"{report.end_of_turn.token} ({report.end_of_turn.id})" if report.end_of_turn else "not found"
     facts = [
         ("what it is", report.kind),
         ("architecture", report.architecture or "not told"),

@@ -17,7 +17,7 @@ from hubkit.core.errors import HubkitError
 from hubkit.core.files import read_json, write_json
 from hubkit.hub.transport import translated
 from hubkit.models import chat
-from hubkit.models.chat.end_of_turn import TurnEnd
+from hubkit.models.chat.eos import EndOfTurn
 from hubkit.recipe.stage import Artifact, Context
 from hubkit.training.arguments import Method, lora_class
 from hubkit.training.checkpoints import last_complete, seal
@@ -41,7 +41,7 @@ class Prepared:
     tokenizer: PreTrainedTokenizerBase
     rows: Dataset
     lora: LoraConfig | None
-    turn_end: TurnEnd
+    end_of_turn: EndOfTurn
 
     def keywords(self) -> dict[str, Any]:
         """Keyword arguments of a TRL trainer."""
@@ -70,8 +70,8 @@ def prepare(ctx: Context) -> Prepared:
     else:
         lora = lora_class()(task_type="CAUSAL_LM", **training.lora)
     rows = load_rows(set_file(ctx.input("data").path, training.data))
-    turn_end = TurnEnd.from_json(base["turn_end"])
-    return Prepared(model, tokenizer, rows, lora, turn_end)
+    end_of_turn = EndOfTurn.from_json(base["end_of_turn"])
+    return Prepared(model, tokenizer, rows, lora, end_of_turn)
 
 
 def load_base(repo: str, commit: str, *, quantization: str) -> PreTrainedModel:

@@ -21,7 +21,7 @@ from hubkit.checks.screening import PICKLE_SUFFIXES, screen_names
 from hubkit.core.findings import Finding
 from hubkit.core.names import repo_id_problem
 from hubkit.models import chat
-from hubkit.models.chat import end_of_turn
+from hubkit.models.chat import eos
 
 __all__ = ["CheckReport", "FolderSource", "RepoSource", "Source", "check"]
 
@@ -49,7 +49,7 @@ class CheckReport:
     architecture: str | None
     dtype: str | None
     parameters: int | None
-    turn_end: end_of_turn.TurnEnd | None
+    end_of_turn: eos.EndOfTurn | None
     template: str | None
     base_model: str | None
     files: int
@@ -63,7 +63,9 @@ class CheckReport:
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain values."""
         plain = asdict(self)
-        plain["turn_end"] = {"token": self.turn_end.token, "id": self.turn_end.id} if self.turn_end else None
+        plain["end_of_turn"] = (
+            {"token": self.end_of_turn.token, "id": self.end_of_turn.id} if self.end_of_turn else None
+        )
         plain["findings"] = [asdict(finding) for finding in self.findings]
         return {**plain, "sound": self.sound}
 
@@ -96,7 +98,7 @@ def check(source: Source, *, fits: bool = False) -> CheckReport:
         architecture=plain(next((item for item in config.get("architectures", ()) if isinstance(item, str)), None)),
         dtype=weights.dtype if weights else None,
         parameters=weights.parameters if weights else None,
-        turn_end=end,
+        end_of_turn=end,
         template=template,
         base_model=plain(named) if isinstance(named, str) else None,
         files=len(files),
@@ -198,7 +200,7 @@ def _adapter(source: Source, path: str, settings: Mapping[str, Any], card: Mappi
 
 def _chat(
     source: Source, config: Mapping[str, Any], weights: Weights | None, found: list[Finding]
-) -> tuple[end_of_turn.TurnEnd | None, str | None]:
+) -> tuple[eos.EndOfTurn | None, str | None]:
     """The turn end and the kind of template; what disagrees with them is added to ``found``."""
     tokenizer_config = settings_of(source, "tokenizer_config.json", found)
     tokenizer = settings_of(source, "tokenizer.json", found)
@@ -223,7 +225,7 @@ def _chat(
     tokens = chat.Tokens(special, added, max([*added.values(), *_vocabulary(tokenizer)], default=-1) + 1)
     agreement = chat.agree(template, tokens, config, settings_of(source, "generation_config.json", found))
     found += agreement.findings
-    return agreement.turn_end, kind
+    return agreement.end_of_turn, kind
 
 
 def _template(source: Source, tokenizer_config: Mapping[str, Any], found: list[Finding]) -> str | None:

@@ -2,7 +2,7 @@
 
 chosen = choose("chatml", tokenizer, folder)  # or 'base', or a file: library.py
 found = agree(chosen.shipped, Tokens.of(tokenizer), config, generation)
-found.turn_end, found.findings
+found.end_of_turn, found.findings
 """
 
 from hubkit.models.chat.agreement import (

@@ -13,8 +13,8 @@ from typing import Any
 
 from hubkit.core.errors import RefusedError
 from hubkit.core.findings import Finding
-from hubkit.models.chat import end_of_turn as ends_in
-from hubkit.models.chat.end_of_turn import TurnEnd
+from hubkit.models.chat import eos
+from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.chat.golden import golden_findings, golden_requests
 from hubkit.models.chat.rendering import render_untrusted
 
@@ -47,9 +47,9 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What was found: in the ``template`` by itself, and between the ``files``. ``turn_end`` is None without one."""
+    """What was found: in the ``template`` by itself, and between the ``files``. ``end_of_turn`` is None without one."""
 
-    turn_end: TurnEnd | None
+    end_of_turn: EndOfTurn | None
     template: tuple[Finding, ...]
     files: tuple[Finding, ...]
 
@@ -78,7 +78,7 @@ def agree(
     the files are not held against anything. Raises nothing: a template that passes its limits is an error among the
     findings.
     """
-    requests = [(ends_in.PROBE, False), *golden_requests()]
+    requests = [(eos.PROBE, False), *golden_requests()]
     found: list[Finding] = list(_about(template))
     try:
         probe, *golden = render_untrusted(template, requests, variables=tokens.special)
@@ -87,7 +87,7 @@ def agree(
                 f"The chat template cannot render a user and an assistant message: {probe.problem}.", hint=_MEND
             )
         found += golden_findings(golden)
-        end = ends_in.find_in_text(probe.text, tokens.added, tokens.encode)
+        end = eos.find_in_text(probe.text, tokens.added, tokens.encode)
     except RefusedError as error:
         return Agreement(None, (*found, Finding("error", error.message, error.hint)), ())
     between = disagreements(end, ends_of(tokens, config, generation)) if config else []
@@ -149,22 +149,22 @@ def eos_ids(settings: Mapping[str, Any] | None) -> tuple[int, ...]:
     return tuple(item for item in value if isinstance(item, int)) if isinstance(value, (list, tuple)) else ()
 
 
-def disagreements(turn_end: TurnEnd, ends: Ends) -> list[Finding]:
+def disagreements(end_of_turn: EndOfTurn, ends: Ends) -> list[Finding]:
     """Where tokenizer, config and generation config disagree with the template's turn end."""
-    named = f"{turn_end.token} ({turn_end.id})"
+    named = f"{end_of_turn.token} ({end_of_turn.id})"
     found = []
     stops = ends.generation_eos or ends.config_eos
-    if turn_end.id not in stops:
+    if end_of_turn.id not in stops:
         where = "generation_config.json" if ends.generation_eos else "generation_config.json or config.json"
         found.append(
             Finding(
                 "error",
                 f"Answers end with {named}, but eos_token_id in {where} is {list(stops) or 'missing'}: "
                 "generation does not stop at the turn end.",
-                f"Add {turn_end.id} to eos_token_id in generation_config.json.",
+                f"Add {end_of_turn.id} to eos_token_id in generation_config.json.",
             )
         )
-    elif turn_end.id not in ends.config_eos:
+    elif end_of_turn.id not in ends.config_eos:
         found.append(
             Finding(
                 "warning",
@@ -172,7 +172,7 @@ def disagreements(turn_end: TurnEnd, ends: Ends) -> list[Finding]:
                 "programs that read only config.json do not stop at the turn end.",
             )
         )
-    if ends.pad is not None and ends.pad == turn_end.id:
+    if ends.pad is not None and ends.pad == end_of_turn.id:
         found.append(
             Finding(
                 "error",
@@ -180,7 +180,7 @@ def disagreements(turn_end: TurnEnd, ends: Ends) -> list[Finding]:
                 "Use another padding token, such as the unknown token or an unused one.",
             )
         )
-    if ends.tokenizer_eos is not None and ends.tokenizer_eos != turn_end.id:
+    if ends.tokenizer_eos is not None and ends.tokenizer_eos != end_of_turn.id:
         found.append(
             Finding(
                 "note",
@@ -189,7 +189,7 @@ def disagreements(turn_end: TurnEnd, ends: Ends) -> list[Finding]:
             )
         )
     if ends.vocabulary is not None:
-        largest = max(turn_end.id + 1, ends.tokens or 0)
+        largest = max(end_of_turn.id + 1, ends.tokens or 0)
         if largest > ends.vocabulary:
             found.append(
                 Finding(

@@ -18,7 +18,7 @@ from typing import Any
 
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.files import Digests, os_error
-from hubkit.models.chat.end_of_turn import TurnEnd
+from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.merging.adapter import WEIGHTS, Adapter, LowRank, Whole, fit, read_adapter, torch_dtype, unmergeable
 from hubkit.models.merging.companions import fetch_base, model_config, read_settings, write_companions
 from hubkit.models.merging.shards import Planned, ShardWriter, plan, write_index
@@ -79,14 +79,14 @@ def merge(
     dtype: str = "bfloat16",
     max_shard_bytes: int = SHARD_BYTES,
     chat_template: str | None = None,
-    turn_end: TurnEnd | None = None,
+    end_of_turn: EndOfTurn | None = None,
     pad_token: str | None = None,
     report: Report | None = None,
 ) -> MergeReport:
     """Write ``base`` with ``adapter`` merged into it to ``out``, a new folder that loads as a model of its own.
 
     ``base`` and ``adapter`` are folders with safetensors files; ``dtype`` is float32, float16 or bfloat16.
-    ``chat_template`` replaces the base's; ``turn_end`` is put among the stop tokens; ``pad_token`` pads where the
+    ``chat_template`` replaces the base's; ``end_of_turn`` is put among the stop tokens; ``pad_token`` pads where the
     base has no padding token or pads with the turn end. ``out`` appears whole or not
     at all. Raises RefusedError when the two do not fit, the adapter uses what is not understood, it changes
     nothing, or a weight is NaN or infinite; HubkitError when the disk is full; UsageError when ``out`` is not empty.
@@ -108,7 +108,7 @@ def merge(
                 hint="Free space there, or choose another folder.",
             )
         write_companions(
-            base, partial, dtype=dtype, chat_template=chat_template, turn_end=turn_end, pad_token=pad_token
+            base, partial, dtype=dtype, chat_template=chat_template, end_of_turn=end_of_turn, pad_token=pad_token
         )
         files = {}
         for name, tensors in shards:

@@ -13,7 +13,7 @@ from hubkit.core.files import write_atomic, write_json
 from hubkit.core.target import Target
 from hubkit.hub.transport import translated
 from hubkit.models.chat import eos_ids, special_tokens
-from hubkit.models.chat.end_of_turn import TurnEnd
+from hubkit.models.chat.eos import EndOfTurn
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -77,7 +77,7 @@ def read_settings(folder: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def model_config(base: Mapping[str, Any], dtype: str, turn_end: TurnEnd | None) -> dict[str, Any]:
+def model_config(base: Mapping[str, Any], dtype: str, end_of_turn: EndOfTurn | None) -> dict[str, Any]:
     """``base`` (config.json) for merged weights in ``dtype``: no path of a machine, no quantization.
 
     Raises RefusedError for a base whose own files are quantized or that needs code of its own.
@@ -94,13 +94,15 @@ def model_config(base: Mapping[str, Any], dtype: str, turn_end: TurnEnd | None) 
         )
     made = {key: value for key, value in base.items() if key not in {"_name_or_path", "torch_dtype", "dtype"}}
     made["dtype"] = dtype
-    if turn_end and turn_end.id not in eos_ids(base):
-        made["eos_token_id"] = turn_end.id
+    if end_of_turn and end_of_turn.id not in eos_ids(base):
+        made["eos_token_id"] = end_of_turn.id
     return made
 
 
-def generation_config(base: Mapping[str, Any], config: Mapping[str, Any], turn_end: TurnEnd | None) -> dict[str, Any]:
-    """``base`` (generation_config.json, may be empty) so that generation stops at ``turn_end`` and saving works.
+def generation_config(
+    base: Mapping[str, Any], config: Mapping[str, Any], end_of_turn: EndOfTurn | None
+) -> dict[str, Any]:
+    """``base`` (generation_config.json, may be empty) so that generation stops at ``end_of_turn`` and saving works.
 
     Sampling settings without ``do_sample`` make transformers refuse to save the file; whoever wrote them meant to
     sample, so ``do_sample`` becomes true.
@@ -109,7 +111,7 @@ def generation_config(base: Mapping[str, Any], config: Mapping[str, Any], turn_e
     for key in ("bos_token_id", "pad_token_id"):
         if key not in made and isinstance(config.get(key), int):
             made[key] = config[key]
-    ends = list(dict.fromkeys([*([turn_end.id] if turn_end else []), *(eos_ids(base) or eos_ids(config))]))
+    ends = list(dict.fromkeys([*([end_of_turn.id] if end_of_turn else []), *(eos_ids(base) or eos_ids(config))]))
     if ends:
         made["eos_token_id"] = ends if len(ends) > 1 else ends[0]
     samples = [key for key, neutral in _SAMPLING.items() if made.get(key) not in {None, neutral}]
@@ -124,7 +126,7 @@ def write_companions(
     *,
     dtype: str,
     chat_template: str | None = None,
-    turn_end: TurnEnd | None = None,
+    end_of_turn: EndOfTurn | None = None,
     pad_token: str | None = None,
 ) -> None:
     """Write config, generation config, tokenizer files and chat template of merged weights into ``out``.
@@ -132,14 +134,14 @@ def write_companions(
     ``chat_template`` replaces the base's own. It is written twice, the same text: as chat_template.jinja, which today's
     transformers reads first and alone saves, and as ``chat_template`` in tokenizer_config.json, the only place where
     older transformers and programs such as text-generation-inference look. ``pad_token`` becomes the padding token
-    when the base has none, or pads with ``turn_end``: whoever trains on would mask the turn end. None keeps what the
+    when the base has none, or pads with ``end_of_turn``: whoever trains on would mask the turn end. None keeps what the
     base has.
     """
     config = read_settings(base, "config.json")
     if not config:
         raise RefusedError(f"There is no config.json in the base {base.name}.")
-    write_json(out / "config.json", model_config(config, dtype, turn_end))
-    generation = generation_config(read_settings(base, "generation_config.json"), config, turn_end)
+    write_json(out / "config.json", model_config(config, dtype, end_of_turn))
+    generation = generation_config(read_settings(base, "generation_config.json"), config, end_of_turn)
     write_json(out / "generation_config.json", generation)
     for name in TOKENIZER_FILES:
         if (base / name).is_file():
@@ -151,7 +153,7 @@ def write_companions(
         if chat_template and (name == "tokenizer_config.json" or "chat_template" in settings):
             mended["chat_template"] = chat_template
         own = special_tokens(settings).get("pad_token")
-        if settings and pad_token and (own is None or (turn_end and own == turn_end.token)):
+        if settings and pad_token and (own is None or (end_of_turn and own == end_of_turn.token)):
             mended["pad_token"] = pad_token
         if mended != settings:
             write_json(out / name, mended)

@@ -54,14 +54,14 @@ class Revision:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that the app and its card say. ``base`` is (repo, commit), ``turn_end`` (token id, token)."""
+    """All that the app and its card say. ``base`` is (repo, commit), ``end_of_turn`` (token id, token)."""
 
     title: str
     repo: str
     licence: str
     base: tuple[str, str]
     dtype: str
-    turn_end: tuple[int, str]
+    end_of_turn: tuple[int, str]
     max_new_tokens: int
     revisions: Sequence[Revision]
     prompts: Sequence[str]
@@ -73,7 +73,7 @@ class Facts:
             "repo": self.repo,
             "base": {"repo": self.base[0], "commit": self.base[1]},
             "dtype": self.dtype,
-            "turn_end": {"id": self.turn_end[0], "token": self.turn_end[1]},
+            "end_of_turn": {"id": self.end_of_turn[0], "token": self.end_of_turn[1]},
             "max_new_tokens": self.max_new_tokens,
             "revisions": [
                 {

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from hubkit.core.errors import RefusedError
 from hubkit.models.chat import control_tokens
-from hubkit.models.chat.end_of_turn import TurnEnd
+from hubkit.models.chat.eos import EndOfTurn
 from hubkit.recipe.models import Recipe, Source
 from hubkit.recipe.stage import Report
 from hubkit.training.data import mappings, rows, turns
@@ -90,7 +90,7 @@ def prepare(
     recipe: Recipe,
     load: Callable[[Source], Loaded],
     tokenizer: Any,
-    turn_end: TurnEnd,
+    end_of_turn: EndOfTurn,
     length: Length,
     report: Report,
 ) -> DataReport:
@@ -104,11 +104,11 @@ def prepare(
     stages = {name: recipe.stages[name] for name in recipe.wanted_stages()}
     checked: dict[str, list[rows.Checked]] = {}
     for name in dict.fromkeys([*(stage.data for stage in stages.values()), made.prompts_from]):
-        checked[name] = _read_set(recipe, name, load, turn_end, control, made, report)
+        checked[name] = _read_set(recipe, name, load, end_of_turn, control, made, report)
     _hold_out(recipe, checked, made)
     for name, stage in stages.items():
         if made.sets.get(stage.data):
-            _look(recipe, name, made, tokenizer, turn_end, length, report)
+            _look(recipe, name, made, tokenizer, end_of_turn, length, report)
     return made
 
 
@@ -116,7 +116,7 @@ def _read_set(
     recipe: Recipe,
     name: str,
     load: Callable[[Source], Loaded],
-    turn_end: TurnEnd,
+    end_of_turn: EndOfTurn,
     control: Sequence[str],
     made: DataReport,
     report: Report,
@@ -130,7 +130,7 @@ def _read_set(
         loaded = load(source)
         columns = mappings.find(source.mapping, loaded.columns, source.repo)
         kinds.add(columns.kind)
-        checked = rows.check(loaded.rows, columns, forbidden=(turn_end.token,), control=control, seen=seen)
+        checked = rows.check(loaded.rows, columns, forbidden=(end_of_turn.token,), control=control, seen=seen)
         found.append(checked)
         made.sources[name].append(
             {
@@ -204,14 +204,14 @@ def _hold_out(recipe: Recipe, checked: Mapping[str, Sequence[rows.Checked]], mad
 
 
 def _look(
-    recipe: Recipe, name: str, made: DataReport, tokenizer: Any, turn_end: TurnEnd, length: Length, report: Report
+    recipe: Recipe, name: str, made: DataReport, tokenizer: Any, end_of_turn: EndOfTurn, length: Length, report: Report
 ) -> None:
     stage = recipe.stages[name]
     max_length, keep = length(name)
     found = turns.look(
         made.sets[stage.data],
         tokenizer,
-        turn_end,
+        end_of_turn,
         max_length=max_length,
         keep=keep,
         report=lambda share: report(f"looking at the turn ends of {name}", share),
@@ -220,22 +220,22 @@ def _look(
         "max_length": max_length,
         "longest": {side: seen.longest for side, seen in found.items()},
         "truncated_share": {side: seen.share(seen.truncated) for side, seen in found.items()},
-        "turn_end_lost": {side: 1 - seen.share(seen.ends_trained) for side, seen in found.items()},
+        "end_of_turn_lost": {side: 1 - seen.share(seen.ends_trained) for side, seen in found.items()},
         "closed_once": {side: seen.share(seen.closed_once) for side, seen in found.items()},
         "prompt_fills": {side: seen.share(seen.prompt_fills) for side, seen in found.items()},
     }
-    made.findings += _of_turns(name, found, max_length, turn_end, "truncated-turn-ends" in stage.accept)
+    made.findings += _of_turns(name, found, max_length, end_of_turn, "truncated-turn-ends" in stage.accept)
 
 
 def _of_turns(
-    name: str, found: Mapping[str, turns.Side], max_length: int | None, turn_end: TurnEnd, accepted: bool
+    name: str, found: Mapping[str, turns.Side], max_length: int | None, end_of_turn: EndOfTurn, accepted: bool
 ) -> Iterator[Found]:
     cut = {side: seen.share(seen.truncated) for side, seen in found.items()}
     if any(cut.values()):
         shares = ", ".join(f"{share:.1%} of {side}" for side, share in cut.items())
         longest = max(seen.longest for seen in found.values())
         said = (
-            f"In the stage {name!r} max_length {max_length} cuts the turn end {turn_end.token} off {shares}"
+            f"In the stage {name!r} max_length {max_length} cuts the turn end {end_of_turn.token} off {shares}"
             f" (the longest has {longest:,} tokens): a model trained so forgets to end its turns."
         )
         over = max(cut.values()) > TOLERATED
@@ -246,7 +246,7 @@ def _of_turns(
                 "error",
                 "open-turns",
                 f"In the stage {name!r} {1 - seen.share(seen.closed_once):.1%} of {side} do not close with exactly one"
-                f" {turn_end.token} (row {', '.join(map(str, seen.not_closed[:5]))}).",
+                f" {end_of_turn.token} (row {', '.join(map(str, seen.not_closed[:5]))}).",
                 stages=(name,),
             )
         if seen.prompt_fills:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hubkit.models.chat.end_of_turn import TurnEnd
+from hubkit.models.chat.eos import EndOfTurn
 from hubkit.training.data.mappings import Row
 from hubkit.training.data.rows import sides
 
@@ -36,7 +36,7 @@ class Side:
 def look(
     rows: Sequence[Row],
     tokenizer: Any,
-    turn_end: TurnEnd,
+    end_of_turn: EndOfTurn,
     *,
     max_length: int | None,
     keep: str = "keep_start",
@@ -56,7 +56,7 @@ def look(
         wholes = _ids(tokenizer, [said for _, _, said in jobs], opened=False)
         for (number, side, _), whole in zip(jobs, wholes, strict=True):
             counts = found.setdefault(side, Side())
-            _count(counts, start + number, prompts[number], whole, turn_end, max_length, keep)
+            _count(counts, start + number, prompts[number], whole, end_of_turn, max_length, keep)
         if report:
             report(min(1.0, (start + CHUNK) / len(rows)))
     return found
@@ -93,14 +93,14 @@ def _count(
     index: int,
     prompt: list[int],
     whole: list[int],
-    turn_end: TurnEnd,
+    end_of_turn: EndOfTurn,
     max_length: int | None,
     keep: str,
 ) -> None:
     side.answers += 1
     side.longest = max(side.longest, len(whole))
-    answer, closing = whole[len(prompt) :], [turn_end.id, *turn_end.suffix_ids]
-    if answer.count(turn_end.id) == 1 and answer[-len(closing) :] == closing:
+    answer, closing = whole[len(prompt) :], [end_of_turn.id, *end_of_turn.suffix_ids]
+    if answer.count(end_of_turn.id) == 1 and answer[-len(closing) :] == closing:
         side.closed_once += 1
     else:
         side.not_closed.append(index)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import pytest
 
 from hubkit.core.errors import RefusedError
-from hubkit.models.chat.end_of_turn import SENTINEL, TurnEnd, find, find_in_text, measure, wilson
+from hubkit.core.intervals import wilson
+from hubkit.models.chat.eos import SENTINEL, EndOfTurn, find, find_in_text
+from hubkit.models.chat.stop_rate import measure
 
 ROLES = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '\n' }}{% endfor %}"
 
 
-def test_turn_end_is_the_templates_not_the_tokenizers_eos(make_tokenizer):
+def test_end_of_turn_is_the_templates_not_the_tokenizers_eos(make_tokenizer):
     tokenizer = make_tokenizer()
     newline = tokenizer("\n")["input_ids"]
     assert tokenizer.eos_token == "</s>"
-    assert find(tokenizer) == TurnEnd("<|im_end|>", 260, tuple(newline))
+    assert find(tokenizer) == EndOfTurn("<|im_end|>", 260, tuple(newline))
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,7 @@ def test_templates_that_close_the_turn(make_tokenizer, template, token):
         ("{{ raise_exception('only for experts') }}", "only for experts"),
     ],
 )
-def test_templates_without_a_turn_end_are_refused(make_tokenizer, template, says):
+def test_templates_without_a_end_of_turn_are_refused(make_tokenizer, template, says):
     with pytest.raises(RefusedError, match=says) as refused:
         find(make_tokenizer(template))
     assert refused.value.hint
@@ -57,9 +59,9 @@ def test_of_two_tokens_at_one_place_the_longer_is_meant_and_blanks_are_none():
     assert find_in_text(f"u {SENTINEL}\n<end>!", added).id == 6
 
 
-def test_turn_end_survives_json():
-    turn_end = TurnEnd("<|im_end|>", 260, (198,))
-    assert TurnEnd.from_json(turn_end.to_json()) == turn_end
+def test_end_of_turn_survives_json():
+    end_of_turn = EndOfTurn("<|im_end|>", 260, (198,))
+    assert EndOfTurn.from_json(end_of_turn.to_json()) == end_of_turn
 
 
 def test_wilson_against_published_values():
@@ -86,24 +88,24 @@ PROMPTS = [{"messages": [{"role": "user", "content": f"word {n} " * (n % 5 + 1)}
 
 def test_batches_say_what_single_prompts_say(speaker, make_tokenizer):
     tokenizer = make_tokenizer()
-    turn_end = find(tokenizer)
-    alone = measure(speaker, tokenizer, PROMPTS, turn_end, max_new_tokens=24, batch_size=1)
-    together = measure(speaker, tokenizer, PROMPTS, turn_end, max_new_tokens=24, batch_size=9)
+    end_of_turn = find(tokenizer)
+    alone = measure(speaker, tokenizer, PROMPTS, end_of_turn, max_new_tokens=24, batch_size=1)
+    together = measure(speaker, tokenizer, PROMPTS, end_of_turn, max_new_tokens=24, batch_size=9)
     assert together.answers == alone.answers
     assert 0 < alone.stopped < len(PROMPTS), "the test needs some that stop and some that do not"
-    assert alone.stopped == sum(answer.ids[-1] == turn_end.id for answer in alone.answers)
+    assert alone.stopped == sum(answer.ids[-1] == end_of_turn.id for answer in alone.answers)
     assert all(len(answer.ids) == 24 for answer in alone.answers if not answer.stopped)
     assert alone.mean_tokens == sum(len(answer.ids) for answer in alone.answers) / 24
 
 
 def test_the_models_own_generation_config_has_no_say(speaker, make_tokenizer):
     tokenizer = make_tokenizer()
-    turn_end = find(tokenizer)
-    plain = measure(speaker, tokenizer, PROMPTS[:6], turn_end, max_new_tokens=16, batch_size=6)
+    end_of_turn = find(tokenizer)
+    plain = measure(speaker, tokenizer, PROMPTS[:6], end_of_turn, max_new_tokens=16, batch_size=6)
     config = speaker.generation_config
     config.do_sample, config.temperature, config.repetition_penalty = True, 5.0, 9.0
     config.eos_token_id, config.max_length, config.min_new_tokens = 5, 3, 16
-    assert measure(speaker, tokenizer, PROMPTS[:6], turn_end, max_new_tokens=16, batch_size=6) == plain
+    assert measure(speaker, tokenizer, PROMPTS[:6], end_of_turn, max_new_tokens=16, batch_size=6) == plain
     assert speaker.generation_config is config
 
 

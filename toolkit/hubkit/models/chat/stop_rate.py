@@ -1,0 +1,164 @@
+"""The stop rate: the share of greedy answers that end with the end-of-turn token within the token limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from hubkit.core.intervals import wilson
+from hubkit.models.chat.eos import EndOfTurn
+
+Report = Callable[[str, float | None], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One greedy answer: the prompt's last message, the text without its turn end, whether it stopped."""
+
+    prompt: str
+    answer: str
+    stopped: bool
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StopRate:
+    """How many of the greedy answers ended with the turn end, within ``max_new_tokens``.
+
+    ``answers`` are in the order of the prompts; ``mean_tokens`` counts new tokens, the turn end among them.
+    """
+
+    stopped: int
+    prompts: int
+    mean_tokens: float
+    dtype: str
+    answers: tuple[Answer, ...]
+
+    @property
+    def rate(self) -> float:
+        """The share that stopped, from 0 to 1."""
+        return self.stopped / self.prompts if self.prompts else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts, the rate with its 95 % interval, and three examples (those that did not stop first)."""
+        low, high = wilson(self.stopped, self.prompts)
+        chosen = sorted(self.answers, key=lambda item: item.stopped)[:3]
+        return {
+            "stopped": self.stopped,
+            "prompts": self.prompts,
+            "rate": self.rate,
+            "low": low,
+            "high": high,
+            "mean_tokens": self.mean_tokens,
+            "dtype": self.dtype,
+            "examples": [{"prompt": item.prompt, "answer": item.answer, "stopped": item.stopped} for item in chosen],
+        }
+
+
+def measure(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Mapping[str, Any]],
+    end_of_turn: EndOfTurn,
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    report: Report | None = None,
+) -> StopRate:
+    """The stop rate of ``model`` (of transformers or PEFT) over ``prompts``.
+
+    A prompt is a row ``{"messages": [...]}`` that ends in a user's turn. Greedy: the model's own
+    ``generation_config`` (temperature, repetition penalty, stop tokens, lengths) has no say; a generation
+    ends at the turn end or after ``max_new_tokens``. Prompts are batched by length with padding on the left,
+    and a batch ends with its longest answer; in float32 the answers are those of single prompts. ``report`` gets the
+    figure after each batch.
+    """
+    import torch
+
+    texts = [
+        tokenizer.apply_chat_template(row["messages"], tokenize=False, add_generation_prompt=True) for row in prompts
+    ]
+    ids = [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    order = sorted(range(len(ids)), key=lambda index: len(ids[index]), reverse=True)
+    fresh: dict[int, tuple[int, ...]] = {}
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), _plain_generation(model, end_of_turn, max_new_tokens) as inner:
+            for start in range(0, len(order), batch_size):
+                rows = order[start : start + batch_size]
+                batch = _generate(inner, [ids[row] for row in rows], end_of_turn)
+                fresh.update(zip(rows, batch, strict=True))
+                if report:
+                    stopped = sum(end_of_turn.id in new for new in fresh.values())
+                    report(f"{stopped} of {len(fresh)} answers stopped", len(fresh) / len(order))
+    finally:
+        model.train(was_training)
+    answers = tuple(
+        Answer(
+            prompt=str(row["messages"][-1]["content"]),
+            answer=tokenizer.decode([token for token in fresh[index] if token != end_of_turn.id]),
+            stopped=end_of_turn.id in fresh[index],
+            ids=fresh[index],
+        )
+        for index, row in enumerate(prompts)
+    )
+    tokens = sum(len(item.ids) for item in answers)
+    return StopRate(
+        stopped=sum(item.stopped for item in answers),
+        prompts=len(answers),
+        mean_tokens=tokens / len(answers) if answers else 0.0,
+        dtype=_dtype(model),
+        answers=answers,
+    )
+
+
+def _generate(model: Any, ids: Sequence[Sequence[int]], end_of_turn: EndOfTurn) -> list[tuple[int, ...]]:
+    """New ids of each row, up to and with the turn end. ``ids`` are prompts of any length."""
+    import torch
+
+    width = max(len(row) for row in ids)
+    padded = [[end_of_turn.id] * (width - len(row)) + list(row) for row in ids]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in ids]
+    made = model.generate(
+        input_ids=torch.tensor(padded, device=model.device),
+        attention_mask=torch.tensor(mask, device=model.device),
+    )[:, width:].tolist()
+    return [tuple(row[: row.index(end_of_turn.id) + 1]) if end_of_turn.id in row else tuple(row) for row in made]
+
+
+@contextmanager
+def _plain_generation(model: Any, end_of_turn: EndOfTurn, max_new_tokens: int) -> Iterator[Any]:
+    """The transformers model within ``model``, with a generation config that is greedy and nothing else.
+
+    The model's own is put aside rather than passed over, as ``generate`` fills from it what a given config
+    leaves out.
+    The padding id may be the turn end: padded places are masked, and rows are cut at the first turn end.
+    """
+    from transformers import GenerationConfig
+
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    kept = inner.generation_config
+    inner.generation_config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=end_of_turn.id,
+        pad_token_id=end_of_turn.id,
+        use_cache=True,
+    )
+    try:
+        yield inner
+    finally:
+        inner.generation_config = kept
+
+
+def _dtype(model: Any) -> str:
+    """The dtype of the weights in words; ``nf4`` and the like for a quantized base."""
+    quantization = getattr(model.config, "quantization_config", None)
+    if quantization is not None:
+        settings = quantization if isinstance(quantization, dict) else quantization.to_dict()
+        return str(settings.get("bnb_4bit_quant_type") or settings.get("quant_method"))
+    return str(model.dtype).removeprefix("torch.")
