@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.files import write_atomic, write_json
 from hubkit.core.findings import Finding
+from hubkit.core.numbers import count, counted
 from hubkit.models import chat
 from hubkit.recipe.stage import Artifact, Context
 
@@ -80,7 +81,7 @@ def vocabulary_problem(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) 
     known = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary or ()))
     ids = [*known, *(item["id"] for item in tokenizer.get("added_tokens") or ())]
     if isinstance(size, int) and ids and max(ids) >= size:
-        return f"the tokenizer has the id {max(ids):,}, but the model has {size:,} embeddings."
+        return f"the tokenizer has the id {count(max(ids))}, but the model has {counted(size, 'embedding')}."
     return None
 
 

@@ -27,6 +27,7 @@ from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.files import write_atomic, write_json
 from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed
+from hubkit.core.numbers import counted
 from hubkit.hub.client import connect
 from hubkit.training.data.loading import card_licence
 
@@ -99,8 +100,8 @@ def run(ctx: Context) -> Artifact:
         ctx.out / NUMBERS,
         {name: [number.to_json() for number in listed] for name, listed in numbers.items()},
     )
-    count = sum(len(listed) for listed in numbers.values())
-    return ctx.artifact(figure=f"{count:,} numbers, each from a result file", numbers=count)
+    total = sum(len(listed) for listed in numbers.values())
+    return ctx.artifact(figure=f"{counted(total, 'number')}, each from a result file", numbers=total)
 
 
 def _cards(ctx: Context, evidence: Evidence) -> tuple[dict[str, Any], dict[str, Rendered]]:

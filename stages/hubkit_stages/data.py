@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from hubkit.core.errors import HubkitError
 from hubkit.core.files import write_atomic, write_json
 from hubkit.core.findings import Finding
+from hubkit.core.numbers import count
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import Artifact, Context
 
@@ -85,7 +86,10 @@ def run(ctx: Context) -> Artifact:
     made.refuse()
     write(made, ctx.out)
     figure = ", ".join(
-        [*(f"{len(rows):,} {name}" for name, rows in made.sets.items()), f"{len(made.prompts)} held out"]
+        [
+            *(f"{count(len(rows))} {name}" for name, rows in made.sets.items()),
+            f"{count(len(made.prompts))} held out",
+        ]
     )
     accepted = sorted({finding.code for finding in made.findings if finding.accepted})
     said = f"; accepted: {', '.join(accepted)}" if accepted else ""

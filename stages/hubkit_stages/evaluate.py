@@ -28,8 +28,8 @@ from hubkit.core.files import write_json
 from hubkit.core.findings import Finding
 from hubkit.core.home import hubkit_home
 from hubkit.core.libraries import installed
+from hubkit.core.numbers import count, score
 from hubkit.evals.caching import FOLDER, Cache, Key, hub_data, key_of, tasks_digest
-from hubkit.evals.figures import four
 from hubkit.evals.harness import no_inventory, plain, tasks_translated, watched
 from hubkit.evals.readers import lm_eval_suite
 from hubkit.evals.results import RAW_FOLDER, RESULTS_FILE, Results, Settings, Subject, SuiteResult
@@ -79,7 +79,7 @@ def check(ctx: Context) -> Iterable[Finding]:
     if asked.limit is not None:
         yield Finding(
             "note",
-            f"Benchmarks use {asked.limit:,} examples of each task; the card will say that this is a rehearsal.",
+            f"Benchmarks use {count(asked.limit)} examples of each task; the card says that this is a rehearsal.",
         )
 
 
@@ -143,8 +143,8 @@ def run(ctx: Context) -> Artifact:
             hint="The step's log says what went wrong with these tasks.",
         )
     average = results.average.value
-    figure = f"average {four(average)}" if average is not None else "no average: the metrics are unlike"
-    figure += f" on {asked.limit:,} examples a task" if asked.limit else ""
+    figure = f"average {score(average)}" if average is not None else "no average: the metrics are unlike"
+    figure += f" on {count(asked.limit)} examples a task" if asked.limit else ""
     figure += ", measured before" if reused == len(suites) else ""
     return ctx.artifact(figure=figure, average=average, rehearsal=results.rehearsal, reused=reused)
 

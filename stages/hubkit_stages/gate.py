@@ -14,6 +14,7 @@ from typing import Any
 from hubkit.core.errors import RefusedError
 from hubkit.core.files import write_json
 from hubkit.core.findings import Finding
+from hubkit.core.numbers import share
 from hubkit.recipe.stage import Artifact, Context
 
 VERSION = 1
@@ -58,16 +59,16 @@ def run(ctx: Context) -> Artifact:
         )
     write_json(ctx.out / "gates.json", {"base": {"rate": base["rate"], "remark": remark}, "variants": variants})
     figure = "; ".join(f"{name} {'passes' if item['passed'] else 'below'}" for name, item in variants.items())
-    return ctx.artifact(figure=f"{figure} (at least {threshold:.1%})", threshold=threshold)
+    return ctx.artifact(figure=f"{figure} (at least {share(threshold)})", threshold=threshold)
 
 
 def _base_line(base: Mapping[str, Any], threshold: float) -> str:
-    return f"The base stops in {base['rate']:.1%} of {base['prompts']}; at least {threshold:.1%} is asked for:"
+    return f"The base stops in {share(base['rate'])} of {base['prompts']}; at least {share(threshold)} is asked for:"
 
 
 def _line(name: str, item: Mapping[str, Any]) -> str:
     """One variant in words: its rates, and what they mean for it."""
-    rates = ", ".join(f"{form} {rate:.1%}" for form, rate in item["rates"].items())
+    rates = ", ".join(f"{form} {share(rate)}" for form, rate in item["rates"].items())
     if item["passed"]:
         return f"{name}: {rates}: passes"
     return f"{name}: {rates}: {'refused' if item['enforced'] else 'below, and only reported'}"
@@ -76,7 +77,7 @@ def _line(name: str, item: Mapping[str, Any]) -> str:
 def _remark(rate: float, threshold: float) -> str | None:
     """What to know about a base that does not stop reliably itself."""
     if rate < threshold:
-        return f"The base itself stops in only {rate:.1%}, below what is asked of the variants ({threshold:.1%})."
+        return f"The base itself stops in only {share(rate)}, below what is asked of the variants ({share(threshold)})."
     if rate < LOW_BASE:
-        return f"The base itself stops in only {rate:.1%}; a share for at_least, such as 0.95, would ask for more."
+        return f"The base itself stops in only {share(rate)}; a share for at_least, such as 0.95, would ask for more."
     return None

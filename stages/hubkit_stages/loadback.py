@@ -21,6 +21,7 @@ from typing import Any
 from hubkit.core.errors import ConflictError, RefusedError
 from hubkit.core.files import Manifest, write_json
 from hubkit.core.findings import Finding
+from hubkit.core.numbers import share, short
 from hubkit.hub.client import Hub, connect
 from hubkit.hub.transport import translated
 from hubkit.models import chat
@@ -76,9 +77,9 @@ def run(ctx: Context) -> Artifact:
     write_json(ctx.out / "loadback.json", said)
     _hold_the_gate(ctx, forms)
     compared.refuse_if_broken(str(ctx.input("merge").json("merge.json")["dtype"]))
-    shown = ", ".join(f"{name} {rate.rate:.1%}" for name, rate in forms.items())
+    shown = ", ".join(f"{name} {share(rate.rate)}" for name, rate in forms.items())
     return ctx.artifact(
-        figure=f"stops: {shown}; top-1 agreement {compared.agreement:.2%}", top1_agreement=compared.agreement
+        figure=f"stops: {shown}; top-1 agreement {share(compared.agreement)}", top1_agreement=compared.agreement
     )
 
 
@@ -215,10 +216,10 @@ class Comparison:
         """ConflictError when the merged weights are not the adapter on its base, allowing for rounding."""
         if merged_dtype == "float32":
             wrong = not self.max_difference <= MOST_DIFFERENCE
-            said = f"their logits differ by {self.max_difference:.2e} (at most {MOST_DIFFERENCE:.0e})"
+            said = f"their logits differ by {short(self.max_difference)} (at most {short(MOST_DIFFERENCE)})"
         else:
             wrong = not self.agreement >= LEAST_AGREEMENT
-            said = f"they agree on {self.agreement:.2%} of the next tokens (at least {LEAST_AGREEMENT:.1%})"
+            said = f"they agree on {share(self.agreement)} of the next tokens (at least {share(LEAST_AGREEMENT)})"
         if wrong:
             raise ConflictError(
                 f"The merged weights and the adapter on its base are not the same model: {said}.",
@@ -228,10 +229,10 @@ class Comparison:
 
 def _hold_the_gate(ctx: Context, forms: Mapping[str, stop_rate.StopRate]) -> None:
     gate = ctx.input("gate").json("gates.json")["variants"][ctx.variant_name]
-    low = [f"{name} {rate.rate:.1%}" for name, rate in forms.items() if rate.rate < gate["threshold"]]
+    low = [f"{name} {share(rate.rate)}" for name, rate in forms.items() if rate.rate < gate["threshold"]]
     if gate["enforced"] and low:
         raise RefusedError(
             f"{ctx.variant_name}, loaded back from the Hub, ends too few of its turns: {', '.join(low)} "
-            f"(at least {gate['threshold']:.1%}).",
+            f"(at least {share(gate['threshold'])}).",
             hint="Nothing was promoted. It passed before the upload: see stopping.json and loadback.json.",
         )

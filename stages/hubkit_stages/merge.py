@@ -19,6 +19,7 @@ from hubkit.checks.screening import architecture, screen
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.files import write_json
 from hubkit.core.findings import Finding
+from hubkit.core.numbers import count, counted, size
 from hubkit.models import chat, merging
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.tensors import INDEX
@@ -85,7 +86,8 @@ def run(ctx: Context) -> Artifact:
         raise RefusedError(f"The merged model must not be published:\n{said}", hint="Mend the base, or choose another.")
     told = {**report.to_json(), "fits": architecture.can_look(), "compared_texts": compared}
     write_json(ctx.out / "merge.json", told)
-    figure = f"{report.changed} of {report.tensors} tensors changed, {report.bytes / 1e6:,.1f} MB in {report.dtype}"
+    tensors = f"{count(report.changed)} of {counted(report.tensors, 'tensor')} changed"
+    figure = f"{tensors}, {size(report.bytes)} in {report.dtype}"
     known_digests = {f"model/{name}": item for name, item in report.files.items()}
     return ctx.artifact(known=known_digests, figure=figure, changed=report.changed, bytes=report.bytes)
 

@@ -31,6 +31,7 @@ from hubkit.cards.snippets.blocks import without_front_matter
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError
 from hubkit.core.files import Manifest, digest_of, write_atomic, write_json
 from hubkit.core.findings import Finding
+from hubkit.core.numbers import counted, short_commit, size
 from hubkit.core.trees import Entry, Tree, compare, short_list, tree_of
 from hubkit.hub.client import Hub, connect
 from hubkit.publishing import branches, proposals, signing
@@ -121,7 +122,7 @@ def _on_branch(hub: Hub, repo: str, head: str, tree: Tree) -> Iterator[tuple[str
         if path not in tree:
             continue
         if tree[path].size > _LARGEST_CARD:
-            raise ConflictError(f"{path} of {repo} has {tree[path].size:,} bytes, too many for a card.")
+            raise ConflictError(f"{path} of {repo} has {size(tree[path].size)}, too much for a card.")
         now = (hub.read_file(repo, path, head) or b"").decode(errors="replace")
         before = hub.read_file(repo, f"{GENERATED}/{name}", head) if f"{GENERATED}/{name}" in tree else None
         if before is None and _unchanged(hub, repo, head, path, tree):
@@ -209,8 +210,8 @@ def run(ctx: Context) -> Artifact:
     def note(point: str, **facts: str) -> None:
         ctx.run.log(point, step=ctx.step, **facts)
 
-    megabytes = bundle.manifest.size / 1e6
-    ctx.report(f"uploading {len(bundle.files)} files, {megabytes:,.1f} MB", 0.2)
+    content = f"{counted(len(bundle.files), 'file')}, {size(bundle.manifest.size)}"
+    ctx.report(f"uploading {content}", 0.2)
     number = None
     if proposed:
         proposal = proposals.propose(hub, repo, str(ctx.variant_name), bundle, overwrite=_overwrites(ctx), note=note)
@@ -235,8 +236,7 @@ def run(ctx: Context) -> Artifact:
     )
     write_json(ctx.out / "bundle.json", bundle.to_json())
     return ctx.artifact(
-        figure=f"{len(bundle.files)} files, {megabytes:,.1f} MB at {commit[:12]}"
-        + (f", pull request {number}" if number else ""),
+        figure=f"{content} at {short_commit(commit)}" + (f", pull request {number}" if number else ""),
         commit=commit,
         branch=branch,
         warnings=[

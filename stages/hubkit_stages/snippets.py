@@ -20,6 +20,7 @@ from hubkit.cards.lint import lint_text
 from hubkit.cards.snippets import Card, Limits, Pin, Place, extract, place_for, run_cards
 from hubkit.cards.snippets.blocks import Imports
 from hubkit.cards.snippets.owners import repo_stranger
+from hubkit.core import numbers
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError
 from hubkit.core.files import write_json
 from hubkit.core.findings import Finding
@@ -93,7 +94,8 @@ def run(ctx: Context) -> Artifact:
             hint="Nothing was promoted. Mend the card's template or the recipe's words; the run's journal has the "
             "output of each block.",
         )
-    return ctx.artifact(figure=f"{len(outcomes)} of {len(outcomes)} blocks ran", blocks=len(outcomes))
+    ran = len(outcomes)
+    return ctx.artifact(figure=f"{ran} of {numbers.counted(ran, 'block')} ran", blocks=ran)
 
 
 def _lend(base: str, folder: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from hubkit.core.files import write_json
 from hubkit.core.findings import Finding
+from hubkit.core.numbers import share
 from hubkit.hub.transport import translated
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.chat.stop_rate import StopRate, measure
@@ -53,7 +54,7 @@ def run(ctx: Context) -> Artifact:
             "skipped": skipped,
         },
     )
-    figure = ", ".join(f"{name} {rate.rate:.1%}" for name, rate in measured.items())
+    figure = ", ".join(f"{name} {share(rate.rate)}" for name, rate in measured.items())
     return ctx.artifact(figure=figure, rates={name: rate.rate for name, rate in measured.items()})
 
 

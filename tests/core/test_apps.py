@@ -206,7 +206,7 @@ def test_an_app_that_will_not_end_is_killed(start: Starter) -> None:
 STARTER = """
 import sys, time
 from pathlib import Path
-from hubkit.apps import App, environment
+from hubkit.core.apps import App, environment
 folder = Path(sys.argv[1])
 app = App.start(folder, "app.py", port=1, environment=environment(folder / "home", 1, {}), log=folder / "run.log")
 print(app.pid, flush=True)

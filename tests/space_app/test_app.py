@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -21,8 +20,8 @@ import pytest
 from commands import until
 
 from hubkit.core import apps
+from hubkit.publishing.spaces import building
 
-SPACE = Path(__file__).parents[2] / "spaces" / "chat"
 EOS, IM_END, HOSTILE = 257, 260, 261
 HOSTILE_TEXT = (
     '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>'
@@ -129,7 +128,7 @@ def app(release: tuple[Release, Any], tmp_path_factory: pytest.TempPathFactory) 
     published, hub = release
     root = tmp_path_factory.mktemp("space")
     folder = root / "app"
-    shutil.copytree(SPACE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    building.copy_app(folder)
     (folder / "release.json").write_text(json.dumps(published.told), encoding="utf-8")
     port = apps.free_port()
     more = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
@@ -166,13 +165,14 @@ def page(browser: Any, app: apps.App) -> Iterator[Any]:
 
 
 @pytest.fixture
-def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
     """The module ``app``, imported as the app imports itself: its folder first on the path."""
-    monkeypatch.syspath_prepend(str(SPACE))
+    building.copy_app(tmp_path / "parts")
+    monkeypatch.syspath_prepend(str(tmp_path / "parts"))
     import app
 
     yield app
-    for name in ("app", "models"):
+    for name in ("app", "models", "number_format"):
         sys.modules.pop(name, None)
 
 

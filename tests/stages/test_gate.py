@@ -12,6 +12,7 @@ import pytest
 
 from hubkit.core.errors import RefusedError
 from hubkit.core.files import Manifest, write_json
+from hubkit.core.numbers import share
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
 from hubkit.models.chat import CHATML
@@ -91,9 +92,9 @@ def test_each_published_form_must_pass_an_enforced_gate(step, tmp_path, main):
     with pytest.raises(RefusedError) as refused:
         gate.run(judged(step, tmp_path, main=main, dpo=(0.5, 0.5)))
     assert refused.value.exit_code == 3
-    assert f"main: merged {main[0]:.1%}, adapter {main[1]:.1%}: refused" in refused.value.message
-    assert "dpo-v0: merged 50.0%, adapter 50.0%: below, and only reported" in refused.value.message
-    assert "at least 98.0%" in refused.value.message
+    assert f"main: merged {share(main[0])}, adapter {share(main[1])}: refused" in refused.value.message
+    assert "dpo-v0: merged 50.0 %, adapter 50.0 %: below, and only reported" in refused.value.message
+    assert "at least 98.0 %" in refused.value.message
 
 
 def test_the_threshold_itself_passes(step, tmp_path):
@@ -105,7 +106,7 @@ def test_the_threshold_itself_passes(step, tmp_path):
 def test_a_base_under_the_bar_is_said(step, tmp_path):
     share = parse_recipe(RECIPE.replace("prompts: 12", "prompts: 12, at_least: 0.95"))
     made = gate.run(judged(step, tmp_path, base=0.4, recipe=share)).json("gates.json")
-    assert "base itself stops in only 40.0%" in made["base"]["remark"]
+    assert "base itself stops in only 40.0 %" in made["base"]["remark"]
     low = gate.run(judged(step, tmp_path, base=0.4)).json("gates.json")
     assert "at_least" in low["base"]["remark"]
     assert gate.run(judged(step, tmp_path)).json("gates.json")["base"]["remark"] is None

@@ -124,7 +124,7 @@ def test_the_gates_hold_again(hub: Running, release: Release) -> None:
     release.publish("main")
     code, message = load_back(hub, release)
     assert code == 3
-    assert "ends too few of its turns: merged" in message and ", adapter " in message and "at least 110.0%" in message
+    assert "ends too few of its turns: merged" in message and ", adapter " in message and "at least 110.0 %" in message
 
 
 def test_merged_weights_that_are_not_the_adapter(

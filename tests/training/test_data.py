@@ -264,12 +264,12 @@ READ = """
 import json, sys
 from pathlib import Path
 from huggingface_hub import CommitOperationAdd
-from hubkit.config import Source
-from hubkit.data import mappings, rows
-from hubkit.data.loading import first_columns, load
-from hubkit.errors import HubkitError
-from hubkit.hub import connect
-from hubkit.run import Target
+from hubkit.recipe.models import Source
+from hubkit.training.data import mappings, rows
+from hubkit.training.data.loading import first_columns, load
+from hubkit.core.errors import HubkitError
+from hubkit.hub.client import connect
+from hubkit.core.target import Target
 hub = connect(Target(sys.argv[1], Path(sys.argv[3]), sys.argv[2], embedded=True))
 told = {}
 for name, body in json.loads(sys.stdin.read()).items():
@@ -419,7 +419,7 @@ def test_a_set_called_prompts_is_kept_apart_from_the_held_out_prompts(
 def test_truncated_turn_ends_hold_the_release_back_unless_accepted(make_tokenizer: Callable[..., Any]) -> None:
     tables = {"them/pairs": pairs(20, chosen="long " * 40), "them/chats": chats(40)}
     tables["them/pairs"] = [{**row, "question": f"Q {n}"} for n, row in enumerate(tables["them/pairs"])]
-    with pytest.raises(RefusedError, match=r"100\.0% of chosen, 0\.0% of rejected") as refused:
+    with pytest.raises(RefusedError, match=r"100 % of chosen, 0 % of rejected") as refused:
         made_of(recipe(), tables, make_tokenizer(), max_length=100).refuse()
     assert "accept: [truncated-turn-ends]" in (refused.value.hint or "")
     made = made_of(recipe("truncated-turn-ends"), tables, make_tokenizer(), max_length=100)
@@ -433,7 +433,7 @@ def test_truncated_turn_ends_hold_the_release_back_unless_accepted(make_tokenize
 
 def test_many_dropped_rows_hold_the_release_back_unless_accepted(make_tokenizer: Callable[..., Any]) -> None:
     tables = {"them/pairs": [*pairs(20), {**PAIR, "chosen": None}], "them/chats": chats(40)}
-    with pytest.raises(RefusedError, match=r"1 of 21 rows of them/pairs \(4\.8%\).*null: chosen \(row 20\)"):
+    with pytest.raises(RefusedError, match=r"1 of 21 rows of them/pairs \(4\.8 %\).*null: chosen \(row 20\)"):
         made_of(recipe(), tables, make_tokenizer()).refuse()
     made_of(recipe("dropped-rows"), tables, make_tokenizer()).refuse()
     tables["them/pairs"] = [*pairs(100), {**PAIR, "chosen": None}]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from hubkit.cards.escape import clean
 from hubkit.core.errors import HubkitError
-from hubkit.evals.figures import decimals
+from hubkit.core.numbers import decimals
 
 
 class CardError(HubkitError):

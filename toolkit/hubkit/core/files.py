@@ -15,6 +15,7 @@ from typing import Any
 
 from hubkit.core.errors import ConflictError, HubkitError
 from hubkit.core.names import path_problem
+from hubkit.core.numbers import counted
 
 MANIFEST = "manifest.json"
 _BLOCK = 4 * 1024 * 1024
@@ -76,7 +77,7 @@ def read_json(path: Path) -> Any:
 def os_error(error: OSError, path: Path, size: int | None = None) -> HubkitError:
     """One sentence for an error of the operating system while ``size`` bytes went to ``path``."""
     if error.errno in {28, 122, 27}:  # ENOSPC, EDQUOT, EFBIG
-        needed = f" ({size:,} bytes were to be written)" if size is not None else ""
+        needed = f" ({counted(size, 'byte')} were to be written)" if size is not None else ""
         return HubkitError(
             f"The disk is full at {path}{needed}.",
             hint="Free space there, or set HUBKIT_HOME to a folder on another disk, and run the same command.",

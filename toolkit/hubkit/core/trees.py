@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hubkit.core.files import Digests, Manifest, digest_of
+from hubkit.core.numbers import count, counted
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,10 @@ class Change:
     def sentence(self) -> str:
         """The change in words, with sizes."""
         if self.before is None:
-            return f"{self.path} was added ({self.after.size if self.after else 0:,} bytes)"
+            return f"{self.path} was added ({counted(self.after.size if self.after else 0, 'byte')})"
         if self.after is None:
-            return f"{self.path} was removed ({self.before.size:,} bytes)"
-        return f"{self.path} has other content ({self.before.size:,} → {self.after.size:,} bytes)"
+            return f"{self.path} was removed ({counted(self.before.size, 'byte')})"
+        return f"{self.path} has other content ({count(self.before.size)} → {counted(self.after.size, 'byte')})"
 
 
 @dataclass(frozen=True)

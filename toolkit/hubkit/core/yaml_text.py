@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from hubkit.core.errors import UsageError
+from hubkit.core.numbers import counted
 
 _MAX_BYTES = 1_000_000
 _MAX_ALIASES = 100
@@ -49,7 +50,7 @@ def parse_yaml(text: str, name: str) -> tuple[Any, Lines]:
     half a surrogate pair (``"\\ud800"``), which no file could hold.
     """
     if len(text.encode()) > _MAX_BYTES:
-        raise UsageError(f"{name} is larger than a recipe can be ({_MAX_BYTES:,} bytes).")
+        raise UsageError(f"{name} is larger than a recipe can be ({counted(_MAX_BYTES, 'byte')}).")
     try:
         _refuse_bombs(text, name)
         loader = _Loader(text)

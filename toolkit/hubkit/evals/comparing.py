@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+from hubkit.core import numbers
 from hubkit.evals.averages import Average, counted, directions
 from hubkit.evals.results import Metric, Part, Results, SuiteResult, TaskResult
 
@@ -95,7 +96,7 @@ def _task(suite: str, rule: str, name: str, before: TaskResult | None, after: Ta
         if None not in {before.n_shot, after.n_shot} and before.n_shot != after.n_shot:
             notes.append(f"{before.n_shot} and {after.n_shot} examples in the prompt")
         if before.n and after.n and before.n != after.n:
-            notes.append(f"{before.n:,} and {after.n:,} questions")
+            notes.append(f"{numbers.count(before.n)} and {numbers.count(after.n)} questions")
     chosen = {counted(rule, item) for item in (before, after) if item}
     return [
         _difference(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from hubkit.core import numbers
 from hubkit.core.errors import RemoteError, UsageError
 from hubkit.core.libraries import installed
 from hubkit.hub.answers import explain
@@ -74,7 +75,7 @@ def watched(model: Any, report: Report) -> Iterator[None]:
             before, self.done = self.done, self.done + 1
             share = self.done / max(self.expected, 1)
             if math.floor(share * 100) > math.floor(before / max(self.expected, 1) * 100):
-                report(f"{self.done:,} of {self.expected:,} requests", min(share, 1.0))
+                report(f"{numbers.count(self.done)} of {numbers.counted(self.expected, 'request')}", min(share, 1.0))
 
     count = Count()
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hubkit.core import numbers
 from hubkit.core.errors import UsageError
 from hubkit.evals.foreign import read_csv, read_lighteval
 from hubkit.evals.results import (
@@ -76,7 +77,7 @@ def read_file(path: Path) -> Results:
     """The results in the file ``path``, whatever wrote it. UsageError when it is none of the known kinds."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path} is too large to be results ({path.stat().st_size:,} bytes).", hint=_KINDS)
+            raise UsageError(f"{path} is too large to be results ({numbers.size(path.stat().st_size)}).", hint=_KINDS)
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UsageError(f"There is no file {path}.") from None

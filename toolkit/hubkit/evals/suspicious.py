@@ -9,7 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 
-from hubkit.evals.figures import decimals, four
+from hubkit.core.numbers import count, counted, exact, score
 from hubkit.evals.leaderboard import benchmark_of
 from hubkit.evals.results import Metric, Part, Results, TaskResult
 
@@ -59,33 +59,33 @@ def _of_metric(task: str, metric: str, measured: Metric) -> Iterator[tuple[str, 
     base, said = _base(metric, measured), f"{metric} of {task}"
     if base in _SHARES and not 0 <= value <= 1:
         more = " It may be a percentage." if 1 < value <= 100 else ""
-        yield "not-a-share", f"{said} is {value:g}, and a share lies between 0 and 1.{more}"
+        yield "not-a-share", f"{said} is {exact(value)}, and a share lies between 0 and 1.{more}"
         return
     if stderr is not None and stderr < 0:
-        yield "negative-error", f"The standard error of {said} is {stderr:g}, and an error is never negative."
+        yield "negative-error", f"The standard error of {said} is {exact(stderr)}, and an error is never negative."
         return
     few = 0 < n < FEW
     benchmark = benchmark_of(task)
     chance = benchmark.chance(task) if benchmark else 0.0
     if base in _COUNTED and not few:
-        if four(value) == "0.5000" or (chance and four(value) == four(chance)):
-            known = f" among {round(1 / chance)} answers" if chance and four(value) == four(chance) else ""
-            yield "chance", f"{said} is exactly {four(value)}: what guessing{known or ' between two answers'} gives."
+        if score(value) == "0.5000" or (chance and score(value) == score(chance)):
+            known = f" among {counted(round(1 / chance), 'answer')}" if chance and score(value) == score(chance) else ""
+            yield "chance", f"{said} is exactly {score(value)}: what guessing{known or ' between two answers'} gives."
         elif value == 0:
             yield "none-right", f"{said} is 0: no answer was right, or none was found in the text."
         elif chance and stderr and value + 3 * stderr < chance:
             yield (
                 "below-chance",
-                f"{said} is {four(value)}, more than three standard errors below guessing ({four(chance)}).",
+                f"{said} is {score(value)}, more than three standard errors below guessing ({score(chance)}).",
             )
     if base in _COUNTED and stderr is not None:
         if stderr == 0 and 0 < value < 1:
-            yield "error-does-not-fit", f"{said} is {four(value)} with a standard error of 0."
+            yield "error-does-not-fit", f"{said} is {score(value)} with a standard error of 0."
         elif n > 1 and 0 < value < 1 and not _fits(value, stderr, n):
             expected = math.sqrt(value * (1 - value) / (n - 1))
             yield (
                 "error-does-not-fit",
-                f"{said} has the standard error {four(stderr)}, and {n:,} questions give {four(expected)}.",
+                f"{said} has the standard error {score(stderr)}, and {counted(n, 'question')} give {score(expected)}.",
             )
 
 
@@ -101,7 +101,7 @@ def _of_task(suite: str, name: str, task: TaskResult, *, limited: bool) -> Itera
             suite=suite,
             tasks=(name,),
             metric="",
-            message=f"{name} was measured on {task.n:,} of {task.available:,} questions, and no limit is given.",
+            message=f"{name} was measured on {count(task.n)} of {counted(task.available, 'question')} without a limit.",
         )
     ranges = {
         metric: found
@@ -137,7 +137,7 @@ def _questions(measured: Metric) -> tuple[float, float] | None:
 
 
 def _about(low: float, high: float) -> str:
-    return f"{decimals(max(1.0, low), 0)} to {decimals(high, 0)}"
+    return f"{count(max(1.0, low))} to {count(high)}"
 
 
 def _equal(suite: str, tasks: dict[str, TaskResult]) -> Iterator[Suspicion]:
@@ -146,7 +146,7 @@ def _equal(suite: str, tasks: dict[str, TaskResult]) -> Iterator[Suspicion]:
     for name, task in tasks.items():
         for metric, measured in task.metrics.items():
             if measured.stderr and 0 < measured.value < 1 and not 0 < measured.n < FEW:
-                same[metric, four(measured.value), four(measured.stderr)].append(name)
+                same[metric, score(measured.value), score(measured.stderr)].append(name)
     for (metric, value, stderr), names in same.items():
         exact = {(tasks[name].metrics[metric].value, tasks[name].metrics[metric].stderr) for name in names}
         if len(names) > 1 and len(exact) == 1:

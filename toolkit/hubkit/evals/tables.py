@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from hubkit.core.numbers import decimals, score, signed
 from hubkit.evals.averages import Average
 from hubkit.evals.comparing import Comparison, Difference
-from hubkit.evals.figures import decimals, four
 from hubkit.evals.results import Metric, Results, SuiteResult
 
 Layout = Literal["classic", "today"]
@@ -90,8 +90,8 @@ def today_table(suite: SuiteResult) -> str:
 def _measured(measured: Metric | None) -> list[str]:
     if measured is None:
         return [MISSING, "", ""]
-    tail = ["±", four(measured.stderr)] if measured.stderr is not None else ["", ""]
-    return [four(measured.value), *tail]
+    tail = ["±", score(measured.stderr)] if measured.stderr is not None else ["", ""]
+    return [score(measured.value), *tail]
 
 
 def classic_tables(results: Results) -> str:
@@ -130,7 +130,7 @@ def agrees(average: Average, published: str) -> bool | None:
 def _average_line(
     average: Average, published: str | None, title: str = "Average", without: str = "not measured"
 ) -> str:
-    value = four(average.value) if average.value is not None else MISSING
+    value = score(average.value) if average.value is not None else MISSING
     note = f"; {average.note}" if average.note else ""
     lacking = f"; {without}: {', '.join(cell(name) for name in average.missing)}" if average.missing else ""
     said = ""
@@ -151,13 +151,12 @@ def comparison_table(comparison: Comparison) -> str:
 
 
 def _compared(line: Difference, task: str, metric: str) -> list[str]:
-    before, after = (four(value) if value is not None else MISSING for value in (line.before, line.after))
+    before, after = (score(value) if value is not None else MISSING for value in (line.before, line.after))
     if line.value is None:
         return [task, metric, before, after, "", "", "", ""]
-    error = ["±", four(line.stderr)] if line.stderr is not None else ["", ""]
-    sign = "+" if line.value > 0 else ""
+    error = ["±", score(line.stderr)] if line.stderr is not None else ["", ""]
     verdict = {None: "error unknown", False: "within the noise", True: "differs"}[line.exceeds]
     if line.exceeds and line.better is not None:
         verdict = "better" if line.better else "worse"
     notes = f" ({'; '.join(line.notes)})" if line.notes else ""
-    return [task, metric, before, after, f"{sign}{four(line.value)}", *error, f"{verdict}{notes}"]
+    return [task, metric, before, after, signed(line.value), *error, f"{verdict}{notes}"]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hubkit.core.errors import RefusedError
+from hubkit.core.numbers import count, counted
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -76,7 +77,7 @@ def header_length(first: bytes, file_size: int, name: str) -> int:
     if length < 2 or length > file_size - 8:
         raise _unsound(name, "the length of its header is not within the file")
     if length > MAX_HEADER:
-        raise _unsound(name, f"its header has {length:,} bytes, more than {MAX_HEADER:,}")
+        raise _unsound(name, f"its header has {counted(length, 'byte')}, more than {count(MAX_HEADER)}")
     return length
 
 
@@ -108,7 +109,7 @@ def parse_header(text: bytes, file_size: int, name: str) -> Header:
             if key in tensors or (key == METADATA and metadata is not None):
                 raise ValueError("a name stands twice")
             if len(key) > _LONGEST:
-                raise ValueError(f"a name of {len(key):,} letters")
+                raise ValueError(f"a name of {count(len(key))} letters")
             if key == METADATA:
                 metadata = _metadata(value, name)
             else:
@@ -122,7 +123,7 @@ def parse_header(text: bytes, file_size: int, name: str) -> Header:
             raise _unsound(name, f"the bytes of {key!r} overlap others or leave a gap")
         place = tensor.end
     if place != file_size:
-        raise _unsound(name, f"its tensors end at byte {place:,}, the file at {file_size:,}")
+        raise _unsound(name, f"its tensors end at byte {count(place)}, the file at {count(file_size)}")
     return Header(ordered, metadata or {})
 
 
@@ -179,7 +180,7 @@ def _as_written(text: str) -> str:
 
 def _value(text: str) -> Any:
     if len(text) > _LONGEST:
-        raise ValueError(f"a tensor described in {len(text):,} bytes")
+        raise ValueError(f"a tensor described in {counted(len(text), 'byte')}")
     return json.loads(_as_written(text), object_pairs_hook=_once)
 
 
@@ -206,7 +207,7 @@ def _tensor(key: str, value: Any, data: int, name: str) -> Tensor:
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise _unsound(name, f"{key!r} has the unknown dtype {str(dtype)[:20]!r}")
     if math.prod(shape) * DTYPE_BITS[dtype] != (end - start) * 8:
-        raise _unsound(name, f"the shape {shape} of {key!r} in {dtype} is not {end - start:,} bytes")
+        raise _unsound(name, f"the shape {shape} of {key!r} in {dtype} is not {counted(end - start, 'byte')}")
     return Tensor(dtype, tuple(shape), data + start, data + end)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubkit.core import numbers
 from hubkit.core.errors import UsageError
 from hubkit.recipe.stage import Context
 from hubkit_stages.recipes.tiny import world
@@ -95,7 +96,7 @@ def make_dataset(folder: Path, repo: str) -> None:
         "---\nlicense: apache-2.0\nlanguage: [en]\nconfigs:\n"
         "  - config_name: default\n    data_files:\n      - {split: train, path: data/train.jsonl}\n---\n"
         f"# {repo}, in small\n\n"
-        f"A stand-in on an embedded Hub for the data set of this name: {len(made):,} rows of {content},\n"
+        f"A stand-in on an embedded Hub for the data set of this name: {numbers.count(len(made))} rows of {content},\n"
         f"in the same columns ({columns}) but with {kind} made by hubkit's tiny recipe from 164 facts.\n"
         "It shares no row with the original.\n",
         encoding="utf-8",
@@ -106,7 +107,7 @@ def _base_card(repo: str, made: dict[str, Any]) -> str:
     return (
         "---\nlicense: apache-2.0\nlanguage: [en]\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n"
         f"# {repo}\n\n"
-        f"A Mistral of {made['parameters']:,} weights, trained from nothing by hubkit's tiny recipe"
+        f"A Mistral of {numbers.count(made['parameters'])} weights, trained from nothing by hubkit's tiny recipe"
         f" in {made['steps']} steps (last loss {made['loss']}).\n"
         "It answers questions about 164 facts, in the ChatML format, and about nothing else: tersely,\n"
         'or in three sentences under the system message "Explain in detail.".\n'

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubkit.core import numbers
 from hubkit.models.chat import CHATML
 from hubkit_stages.recipes.tiny import world
 
@@ -137,7 +138,8 @@ def _train(
             optimizer.zero_grad()
             losses.append(loss.item())
             if progress and len(losses) % 20 == 0:
-                progress(f"making the base: step {len(losses)}/{STEPS}  loss {losses[-1]:.3f}", len(losses) / STEPS)
+                figure = f"making the base: step {len(losses)}/{STEPS}  loss {numbers.loss(losses[-1])}"
+                progress(figure, len(losses) / STEPS)
     return sum(losses[-20:]) / 20
 
 

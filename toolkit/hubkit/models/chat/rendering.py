@@ -11,6 +11,7 @@ from typing import Any
 
 from hubkit.core import sandbox
 from hubkit.core.errors import RefusedError
+from hubkit.core.numbers import seconds, size
 
 Message = Mapping[str, str]
 
@@ -65,7 +66,7 @@ def render_untrusted(
         answers = json.loads(child.stdout)
     except (subprocess.TimeoutExpired, ValueError) as error:
         raise RefusedError(
-            f"The chat template could not be rendered within {timeout} s and {memory // 2**20:,} MiB.",
+            f"The chat template could not be rendered within {seconds(timeout)} and {size(memory)}.",
             hint="Do not load this model's template in a program that does not limit it.",
         ) from error
     return [Rendering(answer.get("text"), answer.get("error")) for answer in answers]

@@ -18,6 +18,7 @@ from typing import Any
 
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.files import Digests, os_error
+from hubkit.core.numbers import size
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.merging.adapter import WEIGHTS, Adapter, LowRank, Whole, fit, read_adapter, torch_dtype, unmergeable
 from hubkit.models.merging.companions import fetch_base, model_config, read_settings, write_companions
@@ -104,7 +105,7 @@ def merge(
         partial.mkdir(parents=True)
         if (free := shutil.disk_usage(partial).free) < work.total:
             raise HubkitError(
-                f"Merging needs {work.total:,} bytes at {out.parent}, and {free:,} are free.",
+                f"Merging needs {size(work.total)} at {out.parent}, and {size(free)} are free.",
                 hint="Free space there, or choose another folder.",
             )
         write_companions(
@@ -174,7 +175,7 @@ class _Work:
     @property
     def total(self) -> int:
         """Bytes of all the tensors to be written."""
-        return sum(size for _, _, size in self.planned.values())
+        return sum(length for _, _, length in self.planned.values())
 
     def write(self, name: str, writer: ShardWriter) -> None:
         """Append the tensor ``name``, merged, to ``writer``."""
@@ -182,7 +183,7 @@ class _Work:
             writer.write(block)
         self.done += self.planned[name][2]
         if self.report:
-            figure = f"{self.done / 1e9:.2f} of {self.total / 1e9:.2f} GB"
+            figure = f"{size(self.done)} of {size(self.total)}"
             self.report(figure, self.done / self.total if self.total else 1.0)
 
     def targets(self) -> dict[str, int]:

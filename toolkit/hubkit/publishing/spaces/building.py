@@ -24,7 +24,7 @@ from typing import Any
 from yaml import YAMLError
 
 from hubkit.checks.screening import screen
-from hubkit.core import apps
+from hubkit.core import apps, numbers
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.files import Manifest, digests, resource_dir, walk, write_atomic
 from hubkit.core.output import printable
@@ -37,6 +37,8 @@ TIMEOUT = 1800.0
 TOKEN = "HUBKIT_SPACE_TOKEN"
 """The variable with a token that may only read: what an app loads a private repo, or a gated base, with."""
 _ANSWER_TIMEOUT = 600.0
+_NUMBERS = "number_format.py"
+"""The name of :mod:`hubkit.core.numbers` beside the app, where ``numbers.py`` would shadow a standard module."""
 TAIL = 20
 """Lines of a log that an error shows."""
 
@@ -109,14 +111,19 @@ def app_folder() -> Path:
     return resource_dir("spaces") / "chat"
 
 
-def build(facts: Facts, card: str, into: Path) -> Bundle:
-    """The Space's files in ``into``: the app, its ``card``, and the three that are written for it. Holds no time."""
-    into.mkdir(parents=True, exist_ok=True)
+def copy_app(into: Path) -> None:
+    """Copy the app into the folder ``into``, with what it shares with hubkit: how numbers are written."""
     for path in walk(app_folder()):
         if "__pycache__" not in path.parts:
             target = into / path.relative_to(app_folder())
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
+    shutil.copyfile(numbers.__file__, into / _NUMBERS)
+
+
+def build(facts: Facts, card: str, into: Path) -> Bundle:
+    """The Space's files in ``into``: the app, its ``card``, and the three that are written for it. Holds no time."""
+    copy_app(into)
     write_atomic(into / "release.json", json.dumps(facts.to_json(), indent=2, ensure_ascii=False) + "\n")
     pinned = (f"{name}=={version(name).partition('+')[0]}\n" for name in LIBRARIES)
     write_atomic(into / "requirements.txt", "".join(pinned))
@@ -180,7 +187,9 @@ def trial(
                 if (code := app.code()) is not None:
                     raise _not_up(f"The app ended with status {code} when it was tried on this machine", log)
                 if time.monotonic() > deadline:
-                    raise _not_up(f"The app did not listen on its port within {timeout:g} s on this machine", log)
+                    raise _not_up(
+                        f"The app did not listen on its port within {numbers.seconds(timeout)} on this machine", log
+                    )
                 time.sleep(0.2)
             yield app
         finally:

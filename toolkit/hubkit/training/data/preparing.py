@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hubkit.core.errors import RefusedError
+from hubkit.core.numbers import count, share
 from hubkit.models.chat import control_tokens
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.recipe.models import Recipe, Source
@@ -158,13 +159,13 @@ def _of_drops(recipe: Recipe, name: str, source: Source, checked: rows.Checked) 
         yield Found(
             "error",
             "no-rows",
-            f"No row of {source.repo} can be trained on ({checked.read:,} read). {checked.why()}".strip(),
+            f"No row of {source.repo} can be trained on ({count(checked.read)} read). {checked.why()}".strip(),
             stages=users,
         )
     elif checked.dropped:
         said = (
-            f"{checked.read - len(checked.rows):,} of {checked.read:,} rows of {source.repo}"
-            f" ({checked.dropped_share:.1%}) were dropped: {checked.why()}."
+            f"{count(checked.read - len(checked.rows))} of {count(checked.read)} rows of {source.repo}"
+            f" ({share(checked.dropped_share)}) were dropped: {checked.why()}."
         )
         accepted = bool(users) and all("dropped-rows" in recipe.stages[stage].accept for stage in users)
         over = checked.dropped_share > TOLERATED
@@ -189,17 +190,22 @@ def _hold_out(recipe: Recipe, checked: Mapping[str, Sequence[rows.Checked]], mad
             told["used"] = len(drawn)
             made.sets[name] += drawn
             if source.rows and len(drawn) < source.rows:
-                said = f"{source.repo} has {len(drawn):,} rows to train on, not the {source.rows:,} of the recipe."
+                has, asks = count(len(drawn)), count(source.rows)
+                said = f"{source.repo} has {has} rows to train on, not the {asks} of the recipe."
                 made.findings.append(Found("warning", "fewer-rows", said, stages=_users(recipe, name)))
     if held.overlapping:
-        said = f"{held.overlapping:,} prompts of {made.prompts_from!r} are in other sets too and were not held out."
+        said = (
+            f"{count(held.overlapping)} prompts of {made.prompts_from!r} are in other sets too and were not held out."
+        )
         made.findings.append(Found("note", "overlap", said))
     if len(held.prompts) < wanted:
-        said = f"Only {len(held.prompts):,} of {wanted:,} prompts could be held out from {made.prompts_from!r}."
+        said = (
+            f"Only {count(len(held.prompts))} of {count(wanted)} prompts could be held out from {made.prompts_from!r}."
+        )
         made.findings.append(Found("error", "too-few-prompts", said))
     users = _users(recipe, made.prompts_from)
     if users and not made.sets[made.prompts_from]:
-        said = f"Holding out {len(held.prompts):,} prompts leaves no row of {made.prompts_from!r} to train on."
+        said = f"Holding out {count(len(held.prompts))} prompts leaves no row of {made.prompts_from!r} to train on."
         made.findings.append(Found("error", "no-rows", said, stages=users))
 
 
@@ -232,25 +238,25 @@ def _of_turns(
 ) -> Iterator[Found]:
     cut = {side: seen.share(seen.truncated) for side, seen in found.items()}
     if any(cut.values()):
-        shares = ", ".join(f"{share:.1%} of {side}" for side, share in cut.items())
+        shares = ", ".join(f"{share(lost)} of {side}" for side, lost in cut.items())
         longest = max(seen.longest for seen in found.values())
         said = (
             f"In the stage {name!r} max_length {max_length} cuts the turn end {end_of_turn.token} off {shares}"
-            f" (the longest has {longest:,} tokens): a model trained so forgets to end its turns."
+            f" (the longest has {count(longest)} tokens): a model trained so forgets to end its turns."
         )
         over = max(cut.values()) > TOLERATED
         yield Found("error" if over else "warning", "truncated-turn-ends", said, accepted and over, (name,))
     for side, seen in found.items():
-        if seen.share(seen.closed_once) < CLOSED:
+        closed = seen.share(seen.closed_once)
+        if closed < CLOSED:
             yield Found(
                 "error",
                 "open-turns",
-                f"In the stage {name!r} {1 - seen.share(seen.closed_once):.1%} of {side} do not close with exactly one"
+                f"In the stage {name!r} {share(1 - closed)} of {side} do not close with exactly one"
                 f" {end_of_turn.token} (row {', '.join(map(str, seen.not_closed[:5]))}).",
                 stages=(name,),
             )
         if seen.prompt_fills:
-            said = (
-                f"In the stage {name!r} the prompt fills max_length in {seen.prompt_fills:,} of {side}: not trained on."
-            )
+            filled = f"{count(seen.prompt_fills)} of {side}"
+            said = f"In the stage {name!r} the prompt fills max_length in {filled}: not trained on."
             yield Found("warning", "long-prompts", said, stages=(name,))
