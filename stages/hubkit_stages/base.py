@@ -90,7 +90,7 @@ def run(ctx: Context) -> Artifact:
     from transformers import AutoConfig, AutoTokenizer
 
     from hubkit.hub.client import connect
-    from hubkit.hub.transport import translated
+    from hubkit.hub.errors import translated
     from hubkit.training.data.loading import card_licence
 
     base, hub = ctx.recipe.base, connect(ctx.target)
@@ -106,8 +106,8 @@ def run(ctx: Context) -> Artifact:
     generation = _json(hub, base.repo, commit, "generation_config.json")
     end, findings = settled(chosen, tokenizer, config.to_dict(), generation)
     tokenizer.chat_template = chosen.shipped
-    weights = hub.ask(lambda: hub.api.get_safetensors_metadata(base.repo, revision=commit), repo=base.repo)
-    stored = max(weights.parameter_count, key=lambda name: weights.parameter_count[name])
+    parameters = hub.parameters(base.repo, commit)
+    stored = max(parameters, key=lambda name: parameters[name])
     write_atomic(ctx.out / "chat_template.jinja", chosen.shipped)
     write_atomic(ctx.out / "training_template.jinja", chosen.training)
     told = {
@@ -115,7 +115,7 @@ def run(ctx: Context) -> Artifact:
         "commit": commit,
         "revision": base.revision,
         "dtype": _DTYPES.get(stored, stored.lower()),
-        "parameters": sum(weights.parameter_count.values()),
+        "parameters": sum(parameters.values()),
         "architecture": (config.architectures or [type(config).__name__])[0],
         "vocab_size": config.vocab_size,
         "end_of_turn": end.to_json(),

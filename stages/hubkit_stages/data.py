@@ -63,7 +63,7 @@ def check(ctx: Context) -> Iterator[Finding]:
 def run(ctx: Context) -> Artifact:
     """Make ``sets/<set>.jsonl``, ``prompts.jsonl`` and ``data.json``."""
     from hubkit.hub.client import connect
-    from hubkit.hub.transport import translated
+    from hubkit.hub.errors import translated
     from hubkit.models.chat.eos import EndOfTurn
     from hubkit.training.arguments import truncation
     from hubkit.training.data.loading import load

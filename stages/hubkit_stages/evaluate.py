@@ -36,7 +36,7 @@ from hubkit.evals.results import RAW_FOLDER, RESULTS_FILE, Results, Settings, Su
 from hubkit.evals.suites import Suite, harness_tasks, resolve
 from hubkit.evals.taskfiles import copy_tasks
 from hubkit.hub.client import connect
-from hubkit.hub.transport import translated
+from hubkit.hub.errors import translated
 
 if TYPE_CHECKING:
     from hubkit.recipe.stage import Artifact, Context, Report

@@ -23,10 +23,10 @@ from hubkit.core.files import Manifest, write_json
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import share, short
 from hubkit.hub.client import Hub, connect
-from hubkit.hub.transport import translated
+from hubkit.hub.errors import translated
 from hubkit.models import chat
 from hubkit.models.chat import eos, stop_rate
-from hubkit.publishing import branches
+from hubkit.publishing.read_back import verify_bytes
 from hubkit.recipe.stage import Artifact, Context
 
 VERSION = 2
@@ -62,7 +62,7 @@ def run(ctx: Context) -> Artifact:
     try:
         ctx.report("downloading every file", 0.05)
         manifest = Manifest.from_json(ctx.input("publish").json("bundle.json"))
-        branches.verify_bytes(hub, repo, commit, manifest, cache)
+        verify_bytes(hub, repo, commit, manifest, cache)
         forms, compared = _measure(ctx, hub, repo, commit, cache)
     finally:
         shutil.rmtree(cache, ignore_errors=True)

@@ -8,8 +8,8 @@ every branch has been read back; a later run finds the commits by their ids in t
 Where the release is only proposed (``pull_request`` in the recipe) no branch is moved: it is read what was decided on
 the pull requests, and a closed one ends the release.
 
-Makes: ``release.json`` {repo, variants: {V: {commit, previous, staging_commit, tree, written, removed, foreign}}}; of a
-proposed one {commit, staging_commit, tree, pull_request, status}.
+Makes: ``release.json`` {repo, variants: {V: {commit, previous, staging_commit, tree, written, removed, foreign,
+replaced}}}; of a proposed one {commit, staging_commit, tree, pull_request, status}.
 """
 
 from __future__ import annotations
@@ -22,8 +22,13 @@ from hubkit.core.files import Manifest, write_json
 from hubkit.core.findings import Finding
 from hubkit.core.trees import Tree, tree_of
 from hubkit.hub.client import Hub, connect
-from hubkit.publishing import branches, proposals
-from hubkit.publishing.bundle import CARDS
+from hubkit.publishing import proposals
+from hubkit.publishing.compare_and_swap import branch_moved
+from hubkit.publishing.edited_cards import refuse_if_edited
+from hubkit.publishing.manifest import CARDS
+from hubkit.publishing.ownership import Ownership, holds_release
+from hubkit.publishing.promotion import promote
+from hubkit.publishing.read_back import verify_listing
 from hubkit.recipe.stage import Artifact, Context
 
 VERSION = 1
@@ -43,7 +48,7 @@ def run(ctx: Context) -> Artifact:
     commits = {name: str(artifact.json("published.json")["commit"]) for name, artifact in staged.items()}
     proposed = bool(ctx.settings.get("pull_request"))
     for name, commit in commits.items():
-        branches.verify(hub, repo, commit, manifests[name], beside=proposed)
+        verify_listing(hub, repo, commit, manifests[name], others_allowed=proposed)
     if proposed:
         return _proposed(ctx, hub, repo, staged)
     for name in staged:
@@ -55,9 +60,10 @@ def run(ctx: Context) -> Artifact:
 
     order = [name for name in ctx.recipe.publishing_order() if name in staged]
     done: dict[str, dict[str, Any]] = {}
+    warnings: list[str] = []
     for index, name in enumerate(order):
         ctx.report(f"moving {name}", index / len(order))
-        move = branches.move(
+        move = promote(
             hub,
             repo,
             name,
@@ -74,14 +80,17 @@ def run(ctx: Context) -> Artifact:
             "tree": manifests[name].digest,
             "written": move.written,
             "removed": list(move.removed),
-            "foreign": list(move.foreign),
+            "foreign": list(move.kept),
+            "replaced": list(move.replaced),
         }
+        # Files that are kept were reported before training, by the check of the publish step.
+        warnings += Ownership(replaced=move.replaced).sentences(f"The branch {name!r} of {repo}")
     _read_back(hub, repo, done, manifests)
     note("all-promoted")
     _sweep(hub, repo, staged)
     write_json(ctx.out / "release.json", {"repo": repo, "variants": done})
     shown = ", ".join(f"{name} at {said['commit'][:12]}" for name, said in done.items())
-    return ctx.artifact(figure=shown, variants={name: said["commit"] for name, said in done.items()})
+    return ctx.artifact(figure=shown, variants={name: said["commit"] for name, said in done.items()}, warnings=warnings)
 
 
 def _proposed(ctx: Context, hub: Hub, repo: str, staged: dict[str, Artifact]) -> Artifact:
@@ -128,14 +137,14 @@ def _refuse_if_moved(ctx: Context, hub: Hub, repo: str, branch: str, manifest: M
     if not last or head is None or head in heads:
         return
     tree = hub.tree(repo, head)
-    if tree.keys() <= {".gitattributes"} or branches.holds_release(tree, tree_of(manifest)):
+    if tree.keys() <= {".gitattributes"} or holds_release(tree, tree_of(manifest)):
         return  # a repo that was made anew, or what is to be published anyway
     for source in sources:
         held = hub.tree_if_there(repo, source)
         # Cards may have been edited: the publish step has merged them, and what it did not see is refused below.
-        if held is not None and branches.holds_release(tree, _but_cards(held)):
+        if held is not None and holds_release(tree, _but_cards(held)):
             return
-    moved = branches.moved(repo, branch, last, head, since="since this run published it")
+    moved = branch_moved(repo, branch, last, head, since="since this run published it")
     raise ConflictError(
         moved.message,
         hint=f"Look at it (`hubkit revisions list {repo}`). `hubkit release --fresh` publishes a new run over it.",
@@ -154,7 +163,7 @@ def _over(staged: Artifact) -> dict[str, str]:
 def _refuse_if_edited(hub: Hub, repo: str, branch: str, staged: Artifact, manifest: Manifest) -> None:
     """ConflictError when a card on the branch was edited since the publish step read it: the edit would be lost."""
     if head := hub.head(repo, branch):
-        branches.refuse_if_edited(repo, branch, hub.tree(repo, head), tree_of(manifest), _over(staged))
+        refuse_if_edited(repo, branch, hub.tree(repo, head), tree_of(manifest), _over(staged))
 
 
 def _read_back(hub: Hub, repo: str, done: dict[str, dict[str, Any]], manifests: dict[str, Manifest]) -> None:
@@ -164,8 +173,8 @@ def _read_back(hub: Hub, repo: str, done: dict[str, dict[str, Any]], manifests: 
         head = heads.get(name)
         if head == said["commit"]:
             continue
-        if head is None or not branches.holds_release(hub.tree(repo, head), tree_of(manifests[name])):
-            raise branches.moved(repo, name, said["commit"], head, since="after it was released")
+        if head is None or not holds_release(hub.tree(repo, head), tree_of(manifests[name])):
+            raise branch_moved(repo, name, said["commit"], head, since="after it was released")
 
 
 def _sweep(hub: Hub, repo: str, staged: dict[str, Artifact]) -> None:
@@ -194,8 +203,6 @@ def holds(ctx: Context, artifact: Artifact) -> str | None:
         head = heads.get(name)
         if head is None:
             return f"the branch {name!r} of {repo} is not there any more"
-        if head != moved["commit"] and not branches.holds_release(
-            hub.tree(repo, head), tree_of(_manifest(staged[name]))
-        ):
+        if head != moved["commit"] and not holds_release(hub.tree(repo, head), tree_of(_manifest(staged[name]))):
             return f"the branch {name!r} of {repo} moved from {moved['commit'][:12]} to {head[:12]}"
     return None

@@ -32,10 +32,15 @@ from hubkit.core.errors import ConflictError, HubkitError, RefusedError
 from hubkit.core.files import Manifest, digest_of, write_atomic, write_json
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import counted, short_commit, size
-from hubkit.core.trees import Entry, Tree, compare, short_list, tree_of
+from hubkit.core.trees import Entry, Tree, compare, tree_of
 from hubkit.hub.client import Hub, connect
-from hubkit.publishing import branches, proposals, signing
-from hubkit.publishing.bundle import CARDS, GENERATED, SIGNATURE_PATH, Bundle, Provenance, build
+from hubkit.publishing import proposals, signing
+from hubkit.publishing.bundle import NEEDED, Bundle, build
+from hubkit.publishing.edited_cards import edited_cards
+from hubkit.publishing.manifest import CARDS, GENERATED, MANIFEST_PATH, SIGNATURE_PATH, Provenance, provenance_at
+from hubkit.publishing.ownership import decide, holds_release
+from hubkit.publishing.read_back import verify_listing
+from hubkit.publishing.staging import stage
 from hubkit.recipe.models import MAIN, STAGING
 from hubkit.recipe.stage import Artifact, Context
 
@@ -79,7 +84,7 @@ def check(ctx: Context) -> Iterable[Finding]:
     branch = ctx.variant_name or MAIN
     if head := hub.head(repo, branch):
         tree = hub.tree(repo, head)
-        yield from _foreign(repo, branch, tree, branches.provenance_at(hub, repo, head, tree))
+        yield from _foreign(repo, branch, tree, provenance_at(hub, repo, head, tree))
         overwrites = _overwrites(ctx)
         for path, before, now in _on_branch(hub, repo, head, tree):
             if not overwrites:
@@ -107,13 +112,11 @@ def _edits(card: str, before: str | None, now: str) -> Iterator[Finding]:
 
 
 def _foreign(repo: str, branch: str, tree: Tree, ours: Provenance | None) -> Iterator[Finding]:
-    foreign = sorted(tree.keys() - (ours.paths if ours else frozenset()) - {".gitattributes", *CARDS.values()})
-    if foreign:
-        yield Finding(
-            "warning",
-            f"The branch {branch!r} of {repo} holds files that no release of hubkit put there: "
-            f"{short_list(foreign)}. They are kept, but for those of the same name.",
-        )
+    """Files of other people on the branch, as far as can be known before the bundle is built. Cards: :func:`_edits`."""
+    others = {path: entry for path, entry in tree.items() if path not in CARDS.values()}
+    ownership = decide(others, dict.fromkeys([*NEEDED, MANIFEST_PATH]), ours.paths if ours else ())
+    for sentence in ownership.sentences(f"The branch {branch!r} of {repo}"):
+        yield Finding("warning", sentence)
 
 
 def _on_branch(hub: Hub, repo: str, head: str, tree: Tree) -> Iterator[tuple[str, str | None, str]]:
@@ -133,7 +136,7 @@ def _on_branch(hub: Hub, repo: str, head: str, tree: Tree) -> Iterator[tuple[str
 
 def _unchanged(hub: Hub, repo: str, head: str, path: str, tree: Tree) -> bool:
     """Whether the branch's manifest promises ``path`` as it is: a release wrote it that kept no copy of its cards."""
-    found = branches.provenance_at(hub, repo, head, tree)
+    found = provenance_at(hub, repo, head, tree)
     promised = found.promised.get(path) if found else None
     return promised is not None and tree[path].same(promised)
 
@@ -217,9 +220,9 @@ def run(ctx: Context) -> Artifact:
         proposal = proposals.propose(hub, repo, str(ctx.variant_name), bundle, overwrite=_overwrites(ctx), note=note)
         branch, commit, number = proposal.ref, proposal.commit, proposal.number
     else:
-        commit = branches.stage(hub, repo, branch, bundle, title=f"Release {ctx.variant_name}", note=note)
+        commit = stage(hub, repo, branch, bundle, title=f"Release {ctx.variant_name}", note=note)
     ctx.report("verifying what the Hub holds", 0.9)
-    branches.verify(hub, repo, commit, bundle.manifest, beside=proposed)
+    verify_listing(hub, repo, commit, bundle.manifest, others_allowed=proposed)
     note("staging-verified", branch=branch, commit=commit)
     write_json(
         ctx.out / "published.json",
@@ -349,13 +352,13 @@ def holds(ctx: Context, artifact: Artifact) -> str | None:
         return f"the staged commit {said['commit'][:12]} is not there any more"
     wanted = tree_of(Manifest.from_json(artifact.json("bundle.json")))
     proposed = bool(ctx.settings.get("pull_request"))
-    if not branches.holds_release(tree, wanted) if proposed else compare(wanted, tree):
+    if not holds_release(tree, wanted) if proposed else compare(wanted, tree):
         return f"the staged commit {said['commit'][:12]} holds other files"
     if proposed:  # what was edited since is for the owner to see who merges
         return None if said["pull_request"] else _no_longer_there(hub, said["repo"], said["branch"], wanted)
     branch = said["branch"].removeprefix(f"{STAGING}/")
     head = hub.head(said["repo"], branch)
-    if head is not None and branches.edited(hub.tree(said["repo"], head), tree, said.get("over", {})):
+    if head is not None and edited_cards(hub.tree(said["repo"], head), tree, said.get("over", {})):
         return f"a card on the branch {branch!r} was edited since it was read"
     return None
 
@@ -363,6 +366,6 @@ def holds(ctx: Context, artifact: Artifact) -> str | None:
 def _no_longer_there(hub: Hub, repo: str, branch: str, wanted: Tree) -> str | None:
     """Why a release that its branch held already, so that nothing was proposed, is to be proposed now."""
     head = hub.head(repo, branch)
-    if head is not None and branches.holds_release(hub.tree(repo, head), wanted):
+    if head is not None and holds_release(hub.tree(repo, head), wanted):
         return None
     return f"the branch {branch!r} of {repo} does not hold the release any more"

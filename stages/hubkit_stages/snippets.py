@@ -25,7 +25,8 @@ from hubkit.core.errors import ConflictError, HubkitError, RefusedError
 from hubkit.core.files import write_json
 from hubkit.core.findings import Finding
 from hubkit.hub.client import Hub, connect
-from hubkit.publishing.bundle import CARDS, GENERATED
+from hubkit.hub.private_api import cached_repo
+from hubkit.publishing.manifest import CARDS, GENERATED
 from hubkit.recipe.stage import Artifact, Context
 
 VERSION = 1
@@ -100,14 +101,10 @@ def run(ctx: Context) -> Artifact:
 
 def _lend(base: str, folder: Path) -> None:
     """Let the blocks find the base where the release has it already: the adapter's block would fetch it once more."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    name = repo_folder_name(repo_id=base, repo_type="model")
-    held, cache = Path(constants.HF_HUB_CACHE) / name, Place("", folder).cache
+    held, cache = cached_repo(base), Place("", folder).cache
     if held.is_dir():
         cache.mkdir(parents=True)
-        (cache / name).symlink_to(held.resolve(), target_is_directory=True)
+        (cache / held.name).symlink_to(held.resolve(), target_is_directory=True)
 
 
 def _cards(ctx: Context) -> list[tuple[str, str]]:

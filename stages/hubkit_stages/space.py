@@ -26,7 +26,7 @@ from hubkit.core.findings import Finding
 from hubkit.core.output import hide
 from hubkit.core.trees import tree_of
 from hubkit.hub.client import Hub, connect
-from hubkit.publishing.branches import holds_release
+from hubkit.publishing.ownership import holds_release
 from hubkit.publishing.spaces import building, deployment
 from hubkit.recipe.models import MAIN
 from hubkit.recipe.stage import Artifact, Context
@@ -122,11 +122,11 @@ def run(ctx: Context) -> Artifact:
         raise RemoteError(
             error.message, hint=f"The model's branches are as they were released. {error.hint}"
         ) from error
-    hub.end_tokens(earlier)  # not before: the version that ran until now read with one of them
+    hub.revoke_tokens(earlier)  # not before: the version that ran until now read with one of them
     write_json(
         ctx.out / "space.json", {"repo": repo, "commit": done.commit, "previous": done.previous, "answers": answers}
     )
-    warnings = [deployment.foreign_note(done.foreign)] if done.foreign else []
+    warnings = done.warnings(repo)
     if not done.host:
         warnings.append(f"The Space {repo} rests on {hub.endpoint}, so it was not asked anything there.")
     return ctx.artifact(figure=f"{repo} at {done.commit[:12]}: {_told(answers[-len(names) :])}", warnings=warnings)

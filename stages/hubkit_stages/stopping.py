@@ -19,7 +19,7 @@ from typing import Any
 from hubkit.core.files import write_json
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import share
-from hubkit.hub.transport import translated
+from hubkit.hub.errors import translated
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.chat.stop_rate import StopRate, measure
 from hubkit.recipe.stage import Artifact, Context

@@ -15,7 +15,7 @@ from releases import admin, target_of
 from hubkit.cards.snippets import Card, Limits, Pin, place_for, run_cards
 from hubkit.cards.snippets.owners import path_stranger
 from hubkit.core.target import Target
-from hubkit.hub.access import Account
+from hubkit.hub.auth import Account
 from hubkit.hub.client import Hub, connect
 from hubkit.server.process import Running
 

@@ -23,7 +23,8 @@ from hubkit.core.errors import HubkitError, RefusedError, RemoteError
 from hubkit.core.target import Target
 from hubkit.core.trees import compare, tree_of
 from hubkit.hub.client import connect
-from hubkit.hub.transport import asked_wait, reach
+from hubkit.hub.reach import reach
+from hubkit.hub.retry import requested_wait
 from hubkit.hub.uploads import upload
 from hubkit.server.folder import Folder
 from hubkit.server.process import Running
@@ -107,10 +108,10 @@ def test_a_busy_hub_is_left_alone(
 def test_the_hubs_own_clock_counts() -> None:
     for skew in (-86_400, 0, 7_200):
         headers = {"retry-after": date(5, skew), "date": date(0, skew)}
-        assert asked_wait(headers) == pytest.approx(5, abs=1.1)
-    assert asked_wait({"retry-after": date(-60, 0)}) == 0
-    assert asked_wait({"retry-after": "Wed, 99 Foo"}) is None and asked_wait({}) is None
-    assert asked_wait({"retry-after": "٣"}) is None, "digits of other scripts are no number here"
+        assert requested_wait(headers) == pytest.approx(5, abs=1.1)
+    assert requested_wait({"retry-after": date(-60, 0)}) == 0
+    assert requested_wait({"retry-after": "Wed, 99 Foo"}) is None and requested_wait({}) is None
+    assert requested_wait({"retry-after": "٣"}) is None, "digits of other scripts are no number here"
 
 
 @pytest.mark.fault("F4")

@@ -15,7 +15,7 @@ from releases import FILES, REPO, Release, assert_whole, faults, heads, hub_of, 
 
 from hubkit.core.errors import ConflictError, RemoteError
 from hubkit.core.trees import compare, tree_of
-from hubkit.publishing import branches
+from hubkit.publishing.read_back import verify_bytes, verify_listing
 from hubkit.server.folder import Folder
 from hubkit.server.process import Running
 from hubkit_stages import promote
@@ -165,7 +165,7 @@ def test_a_file_that_is_damaged_in_the_store_is_found(
     release.publish("main")
     commit = release.made["publish[main]"].json("published.json")["commit"]
     wanted = manifest(release, "main")
-    folder = branches.verify_bytes(hub_of(release), REPO, commit, wanted, tmp_path / "sound")
+    folder = verify_bytes(hub_of(release), REPO, commit, wanted, tmp_path / "sound")
     assert (folder / "model.safetensors").read_bytes() == weights(10)
     stored = lfs_file(hub, weights(10))
     stored.chmod(0o600)
@@ -175,7 +175,7 @@ def test_a_file_that_is_damaged_in_the_store_is_found(
         body = weights(10)
         stored.write_bytes(body[:-1] + b"\xff" if damage == "other" else body[:-7])
     with pytest.raises(ConflictError) as told:
-        branches.verify_bytes(hub_of(release), REPO, commit, wanted, tmp_path / "damaged")
+        verify_bytes(hub_of(release), REPO, commit, wanted, tmp_path / "damaged")
     assert "gives back other bytes" in told.value.message
     if damage == "other":
         assert "model.safetensors has other content" in told.value.message
@@ -192,7 +192,7 @@ def test_a_staging_branch_that_was_changed_after_the_upload_is_not_promoted(rele
     )
     other = str(connected.head(REPO, "staging/main"))
     with pytest.raises(ConflictError, match=r"config\.json has other content"):
-        branches.verify(connected, REPO, other, manifest(release, "main"))
+        verify_listing(connected, REPO, other, manifest(release, "main"))
     # Promotion goes by the verified commit, whatever the branch says now; and leaves the other's branch alone.
     release.promote()
     assert_whole(release, "main")

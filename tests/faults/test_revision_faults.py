@@ -44,11 +44,11 @@ def put(hub: Hub, branch: str, number: int) -> str:
 
 
 def promote(hub: Hub) -> str:
-    return revisions.plan_promotion(hub, REPO, "new", "main").carry_out(hub)
+    return revisions.plan_promotion(hub, REPO, "new", "main").apply(hub)
 
 
 def roll_back(hub: Hub) -> str:
-    return revisions.plan_rollback(hub, REPO, "main").carry_out(hub)
+    return revisions.plan_rollback(hub, REPO, "main").apply(hub)
 
 
 ACTS = pytest.mark.parametrize("act", [promote, roll_back])
@@ -133,13 +133,13 @@ KILLED = textwrap.dedent("""
     from pathlib import Path
     from hubkit.core.target import Target
     from hubkit.hub.client import connect
-    from hubkit.publishing import branches, revisions
+    from hubkit.publishing import copying, revisions
     url, token, home, act, moment = sys.argv[1:]
     hub = connect(Target(url, Path(home), token, embedded=True))
     def die(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)
     if moment == "before":
-        branches.commit = die
+        copying.commit = die
     else:
         send = hub.api.create_commit
         def sent(*args, **options):
@@ -147,9 +147,9 @@ KILLED = textwrap.dedent("""
             die()
         hub.api.create_commit = sent
     if act == "promote":
-        revisions.plan_promotion(hub, "hubkit/some-model", "new", "main").carry_out(hub)
+        revisions.plan_promotion(hub, "hubkit/some-model", "new", "main").apply(hub)
     else:
-        revisions.plan_rollback(hub, "hubkit/some-model", "main").carry_out(hub)
+        revisions.plan_rollback(hub, "hubkit/some-model", "main").apply(hub)
 """)
 
 
@@ -192,7 +192,7 @@ def test_two_rollbacks_at_once(hub: Running, mine: Hub) -> None:
     """Planned from the same head, to two commits: one wins, the other is told; no tree is mixed."""
     before = [item.id for item in mine.history(REPO, "main")]
     plans = [revisions.plan_rollback(mine, REPO, "main", steps=steps) for steps in (1, 2)]
-    told = at_once(2, lambda number: plans[number].carry_out(mine))
+    told = at_once(2, lambda number: plans[number].apply(mine))
     (lost,) = [error for error in told if error is not None]
     assert isinstance(lost, ConflictError) and lost.exit_code == 4
     winner = plans[told.index(None)]
@@ -204,7 +204,7 @@ def test_two_rollbacks_at_once(hub: Running, mine: Hub) -> None:
 def test_two_equal_rollbacks_at_once_make_one_commit(hub: Running, mine: Hub) -> None:
     goal, before = wanted(mine, roll_back), [item.id for item in mine.history(REPO, "main")]
     plans = [revisions.plan_rollback(mine, REPO, "main") for _ in range(2)]
-    told = at_once(2, lambda number: plans[number].carry_out(mine))
+    told = at_once(2, lambda number: plans[number].apply(mine))
     assert told == [None, None], "what both wanted is there"
     assert held(mine, goal) and [item.id for item in mine.history(REPO, "main")][1:] == before
 
@@ -216,7 +216,7 @@ def test_eight_promotions_at_once(hub: Running, mine: Hub) -> None:
         put(mine, f"b{number}", 10 + number)
     before = [item.id for item in mine.history(REPO, "main")]
     plans = [revisions.plan_promotion(mine, REPO, f"b{number}", "main") for number in range(8)]
-    told = at_once(8, lambda number: plans[number].carry_out(mine))
+    told = at_once(8, lambda number: plans[number].apply(mine))
     assert [type(error) for error in told].count(ConflictError) == 7 and told.count(None) == 1
     assert held(mine, plans[told.index(None)].plan.source)
     assert [item.id for item in mine.history(REPO, "main")][1:] == before

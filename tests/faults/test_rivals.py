@@ -17,20 +17,20 @@ from hubkit.server.process import Running
 RIVAL = textwrap.dedent("""
     import sys
     from pathlib import Path
-    from hubkit.publishing import branches
+    from hubkit.publishing import copying
     from hubkit.core.errors import HubkitError
     from releases import RECIPE, Release
     from hubkit.server.process import Running
     url, data, token, home = sys.argv[1:]
     release = Release.on(Running(url, 0, Path(data), token), Path(home))
     release.made.update((f"publish[{name}]", release.run.find(f"publish[{name}]")) for name in RECIPE.variants)
-    real = branches.commit
+    real = copying.commit
     def together(*args):
-        branches.commit = real
+        copying.commit = real
         print("ready", flush=True)
         sys.stdin.readline()
         return real(*args)
-    branches.commit = together
+    copying.commit = together
     try:
         release.promote()
     except HubkitError as error:

@@ -20,8 +20,9 @@ from releases import REPO, Release, card, faults, hub_of, weights, writes
 
 from hubkit.checks.screening import screen
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError
-from hubkit.publishing import branches
 from hubkit.publishing.bundle import Bundle, build
+from hubkit.publishing.read_back import verify_listing
+from hubkit.publishing.staging import stage
 from hubkit.server.process import Running
 from hubkit_stages import publish
 
@@ -148,14 +149,14 @@ def test_a_file_swapped_between_screening_and_upload_is_never_promoted(
     client = hub_of(release)
     client.ensure_repo(REPO, "public")
     with pytest.raises(HubkitError) as told:
-        commit = branches.stage(client, REPO, "staging/main", bundle, title="Stage")
-        branches.verify(client, REPO, commit, bundle.manifest)
+        commit = stage(client, REPO, "staging/main", bundle, title="Stage")
+        verify_listing(client, REPO, commit, bundle.manifest)
     assert told.value.exit_code in {3, 4}, told.value
     assert set(client.refs(REPO).branches) <= {"main", "staging/main"}
     assert len(client.history(REPO, "main")) == 1
     bundle.files[path].write_bytes(sound)
-    commit = branches.stage(client, REPO, "staging/main", bundle, title="Stage")
-    branches.verify(client, REPO, commit, bundle.manifest)
+    commit = stage(client, REPO, "staging/main", bundle, title="Stage")
+    verify_listing(client, REPO, commit, bundle.manifest)
 
 
 @pytest.mark.fault("S3")
@@ -166,7 +167,7 @@ def test_a_file_that_grew_after_the_screening_is_refused(hub: Running, release: 
     client = hub_of(release)
     client.ensure_repo(REPO, "public")
     with pytest.raises(ConflictError, match="changed"):
-        branches.stage(client, REPO, "staging/main", bundle, title="Stage")
+        stage(client, REPO, "staging/main", bundle, title="Stage")
 
 
 # --- S4

@@ -18,7 +18,7 @@ from signatures import key_pair
 
 from hubkit.core.errors import ConflictError, RemoteError
 from hubkit.publishing import signing
-from hubkit.publishing.bundle import SIGNATURE_PATH
+from hubkit.publishing.manifest import SIGNATURE_PATH
 from hubkit.publishing.verifying import RepoSource, verify
 from hubkit.server.folder import Folder
 from hubkit.server.process import Running

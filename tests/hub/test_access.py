@@ -13,7 +13,7 @@ from releases import REPO, Release, admin, faults, requests, target_of, writes
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.target import Target
 from hubkit.hub import trusted_publishing
-from hubkit.hub.access import Account
+from hubkit.hub.auth import Account
 from hubkit.hub.client import Hub, connect
 from hubkit.hub.uploads import upload
 from hubkit.server.process import Running
@@ -39,7 +39,7 @@ def write_one(hub: Hub, repo: str) -> None:
 
     hub.ensure_repo(repo, "public")
     made = [CommitOperationAdd("x.txt", b"x")]
-    hub.tell(lambda: hub.api.create_commit(repo, made, commit_message="m"), repo=repo)
+    hub.send(lambda: hub.api.create_commit(repo, made, commit_message="m"), repo=repo)
 
 
 RIGHTS: list[tuple[list[dict[str, Any]], tuple[str, ...], str, str | None]] = [
@@ -139,7 +139,7 @@ def test_over_https_a_refused_token_is_not_taken_for_a_missing_repo() -> None:
     from huggingface_hub.errors import RepositoryNotFoundError
     from huggingface_hub.utils import hf_raise_for_status, httpx
 
-    from hubkit.hub.answers import explain
+    from hubkit.hub.errors import explain
 
     def explained(sent: dict[str, str], said: dict[str, str]) -> HubkitError | None:
         request = httpx.Request("GET", "https://hub.example/api/models/a/b", headers=sent)
@@ -210,7 +210,7 @@ def test_a_refusal_of_single_files_is_told(hub: Running, mine: Hub, tmp_path: Pa
     path.write_bytes(b"\0" * 2000)
     said = '{"objects": [{"oid": "x", "size": 1, "error": {"code": 403, "message": "Over your storage quota"}}]}'
     faults(hub, {"route": "objects/batch", "action": "status", "status": 200, "body": said})
-    with pytest.raises(RefusedError, match=r"does not take the files .*Over your storage quota"):
+    with pytest.raises(RefusedError, match=r"refused files for .*Over your storage quota"):
         upload(mine, MODEL, "main", [CommitOperationAdd("w.safetensors", path)])
 
 

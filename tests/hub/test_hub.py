@@ -194,7 +194,7 @@ def test_a_hub_that_never_answers(deaf: str, tmp_path: Path, name: str, monkeypa
         "repo_exists": lambda: hub.repo_exists(REPO),
         "ensure_repo": lambda: hub.ensure_repo(REPO, "public"),
         "create_branch": lambda: hub.create_branch(REPO, "b", "a" * 40),
-        "commit": lambda: hub.tell(lambda: hub.api.create_commit(REPO, _one_file(), commit_message="m")),
+        "commit": lambda: hub.send(lambda: hub.api.create_commit(REPO, _one_file(), commit_message="m")),
     }
     begun = time.monotonic()
     with pytest.raises(RemoteError, match="did not answer in time") as told:

@@ -24,7 +24,8 @@ from releases import (
 from hubkit.core.errors import ConflictError, RefusedError
 from hubkit.core.trees import compare, tree_of
 from hubkit.hub.client import Hub, connect
-from hubkit.publishing import branches
+from hubkit.publishing import copying, staging
+from hubkit.publishing.promotion import Promotion
 from hubkit.server.process import Running
 from hubkit_stages import promote, publish
 
@@ -109,6 +110,7 @@ def test_promotion(hub: Running, release: Release) -> None:
         "written": True,
         "removed": [],
         "foreign": [],
+        "replaced": [],
     }, "a branch that was not there is made at the verified commit"
     assert moved["main"]["previous"] == staged["main"] and moved["main"]["commit"] == heads(release)["main"]
     assert sorted(heads(release)) == ["dpo-v0", "main"], "the staging branches are gone"
@@ -369,15 +371,15 @@ def test_an_edit_while_the_other_branches_move_is_not_written_over(
     release.promote()
     release.train(2)
     release.publish()
-    real = branches.move
+    real = promote.promote
 
-    def slower(hub: Hub, repo: str, branch: str, *args: Any, **rest: Any) -> branches.Move:
+    def slower(hub: Hub, repo: str, branch: str, *args: Any, **rest: Any) -> Promotion:
         done = real(hub, repo, branch, *args, **rest)
         if branch == "dpo-v0":
             edit(release, on_main(release).replace("---\n", "---\ntags: [mine]\n", 1).encode())
         return done
 
-    monkeypatch.setattr(branches, "move", slower)
+    monkeypatch.setattr(promote, "promote", slower)
     with pytest.raises(ConflictError, match=r"README\.md .* was edited while it was released"):
         release.promote()
     assert "mine" in on_main(release)
@@ -416,13 +418,13 @@ def test_somebody_is_faster(hub: Running, release: Release, monkeypatch: pytest.
     """Between reading main's head and the commit, somebody else commits: theirs stays, nothing is mixed."""
     release.publish()
     connected = hub_of(release)
-    real = branches.commit
+    real = copying.commit
 
     def late(hub: Hub, repo: str, branch: str, head: str, *rest: Any) -> str:
         connected.api.upload_file(path_or_fileobj=b"theirs", path_in_repo="THEIRS.md", repo_id=REPO, revision=branch)
         return real(hub, repo, branch, head, *rest)
 
-    monkeypatch.setattr(branches, "commit", late)
+    monkeypatch.setattr(copying, "commit", late)
     with pytest.raises(ConflictError, match=r"moved from \w{12} to \w{12} meanwhile") as told:
         release.promote()
     assert told.value.exit_code == 4
@@ -433,7 +435,7 @@ def test_somebody_is_faster(hub: Running, release: Release, monkeypatch: pytest.
 def test_somebody_makes_the_branch_first(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
     release.publish()
     connected = hub_of(release)
-    first = branches.initial_commit(connected, REPO)
+    first = staging.initial_commit(connected, REPO)
     real = Hub.create_branch
 
     def late(hub: Hub, repo: str, branch: str, commit: str, *rest: Any) -> str:

@@ -18,7 +18,8 @@ from hubkit.core.target import Target
 from hubkit.models.tensors import read_header
 from hubkit.pipeline.runs import open_run
 from hubkit.publishing import bundle as bundles
-from hubkit.publishing.bundle import MANIFEST_PATH, SIGNATURE_PATH, Provenance, build, git_attributes
+from hubkit.publishing.bundle import build, git_attributes
+from hubkit.publishing.manifest import MANIFEST_PATH, SIGNATURE_PATH, Provenance
 
 PROVENANCE = {"variant": "main", "base": {"repo": "them/base", "commit": "b" * 40}}
 TWICE = b'{"a": {"data_offsets": [0, 0]}, "a": {"data_offsets": [0, 0]}}'

@@ -15,7 +15,7 @@ from hubkit.core.errors import ConflictError, RefusedError, UsageError
 from hubkit.core.files import Digests
 from hubkit.core.trees import compare
 from hubkit.hub.client import Hub, connect
-from hubkit.publishing import branches
+from hubkit.publishing.copying import restore
 from hubkit.publishing.revisions import plan_promotion, plan_rollback
 from hubkit.server.process import Running
 
@@ -70,9 +70,9 @@ def test_promotion_is_one_commit_and_moves_no_large_file(hub: Running, plain: Hu
         ("removed", "folder/old.txt"),
         ("changed", "w.safetensors"),
     ]
-    assert planned.plan.foreign == () and plain.head(OTHER, "main") == before, "planning writes nothing"
+    assert planned.plan.kept == () and plain.head(OTHER, "main") == before, "planning writes nothing"
     faults(hub)
-    done = planned.carry_out(plain)
+    done = planned.apply(plain)
     assert writes(hub) == [f"POST /api/models/{OTHER}/commit/main"]
     assert not [line for line in requests(hub) if "/lfs/" in line or "w.safetensors" in line]
     assert equal(plain, "main", "new") and plain.head(OTHER, "main") == done
@@ -82,18 +82,18 @@ def test_promotion_is_one_commit_and_moves_no_large_file(hub: Running, plain: Hu
 
 
 def test_promoting_again_does_nothing(hub: Running, plain: Hub) -> None:
-    done = plan_promotion(plain, OTHER, "new", "main").carry_out(plain)
+    done = plan_promotion(plain, OTHER, "new", "main").apply(plain)
     faults(hub)
     again = plan_promotion(plain, OTHER, "new", "main")
     assert again.settled and "holds the files of new" in again.settled and done[:12] in again.settled
-    assert again.carry_out(plain) == done and writes(hub) == []
+    assert again.apply(plain) == done and writes(hub) == []
 
 
 def test_a_branch_that_is_not_there_is_made_at_the_commit(hub: Running, plain: Hub) -> None:
     faults(hub)
     planned = plan_promotion(plain, OTHER, "new", "stable")
     assert planned.plan.head is None
-    assert planned.carry_out(plain) == plain.head(OTHER, "new") == plain.head(OTHER, "stable")
+    assert planned.apply(plain) == plain.head(OTHER, "new") == plain.head(OTHER, "stable")
     assert [line for line in writes(hub) if "/commit/" in line] == []
 
 
@@ -101,15 +101,15 @@ def test_files_of_other_people_stay_where_hubkit_publishes(release: Release) -> 
     connected = hub_of(release)
     change(connected, {"THANKS.md": b"thanks", "README.md": b"---\nlicense: mit\n---\nmine"}, repo=REPO)
     planned = plan_promotion(connected, REPO, "dpo-v0", "main")
-    assert planned.plan.foreign == ("THANKS.md",)
-    planned.carry_out(connected)
+    assert planned.plan.kept == ("THANKS.md",)
+    planned.apply(connected)
     tree = connected.tree(REPO, "main")
     assert "THANKS.md" in tree
     assert not compare(connected.tree(REPO, "dpo-v0"), {path: tree[path] for path in tree if path != "THANKS.md"})
     assert plan_promotion(connected, REPO, "dpo-v0", "main").settled
     exact = plan_promotion(connected, REPO, "dpo-v0", "main", exact=True)
     assert [item.path for item in exact.plan.change.removed] == ["THANKS.md"]
-    exact.carry_out(connected)
+    exact.apply(connected)
     assert equal(connected, "main", "dpo-v0", REPO)
 
 
@@ -117,8 +117,8 @@ def test_files_of_the_release_before_go(release: Release) -> None:
     connected = hub_of(release)
     change(connected, {"tokenizer.json": None, "model.safetensors": weights(3)}, "dpo-v0", REPO)
     planned = plan_promotion(connected, REPO, "dpo-v0", "main")
-    assert [item.path for item in planned.plan.change.removed] == ["tokenizer.json"] and planned.plan.foreign == ()
-    planned.carry_out(connected)
+    assert [item.path for item in planned.plan.change.removed] == ["tokenizer.json"] and planned.plan.kept == ()
+    planned.apply(connected)
     assert equal(connected, "main", "dpo-v0", REPO)
 
 
@@ -127,8 +127,8 @@ def test_a_file_in_the_way_of_a_folder_does_not_stay(release: Release) -> None:
     change(connected, {"extra": b"a file", "more/file.txt": b"x"}, repo=REPO)
     change(connected, {"extra/file.txt": b"in a folder", "more": b"a file"}, "dpo-v0", REPO)
     planned = plan_promotion(connected, REPO, "dpo-v0", "main")
-    assert planned.plan.foreign == ()
-    planned.carry_out(connected)
+    assert planned.plan.kept == ()
+    planned.apply(connected)
     assert equal(connected, "main", "dpo-v0", REPO)
 
 
@@ -147,7 +147,7 @@ def test_a_pull_request_and_a_short_commit_are_revisions(plain: Hub) -> None:
     opened = plain.api.create_commit(
         OTHER, [CommitOperationAdd("c.txt", b"c")], commit_message="c", create_pr=True, revision="main"
     )
-    plan_promotion(plain, OTHER, str(opened.pr_revision), "from-pr").carry_out(plain)
+    plan_promotion(plain, OTHER, str(opened.pr_revision), "from-pr").apply(plain)
     assert "c.txt" in plain.tree(OTHER, "from-pr")
     short = str(plain.head(OTHER, "new"))[:8]
     planned = plan_promotion(plain, OTHER, short, "main")
@@ -160,13 +160,13 @@ def test_a_branch_that_moved_since_it_was_planned_is_left_alone(plain: Hub) -> N
     theirs = change(plain, {"theirs.txt": b"x"})
     for late in (planned, back):
         with pytest.raises(ConflictError, match="nothing was written over it") as told:
-            late.carry_out(plain)
+            late.apply(plain)
         assert told.value.exit_code == 4
     assert plain.head(OTHER, "main") == theirs
     made = plan_promotion(plain, OTHER, "new", "stable")
     plain.api.create_branch(OTHER, branch="stable", revision="main")
     with pytest.raises(ConflictError, match="'stable'"):
-        made.carry_out(plain)
+        made.apply(plain)
 
 
 # --- roll back
@@ -174,10 +174,10 @@ def test_a_branch_that_moved_since_it_was_planned_is_left_alone(plain: Hub) -> N
 
 def test_rollback_is_one_commit_and_keeps_the_history(hub: Running, plain: Hub) -> None:
     first = str(plain.head(OTHER, "main"))
-    plan_promotion(plain, OTHER, "new", "main").carry_out(plain)
+    plan_promotion(plain, OTHER, "new", "main").apply(plain)
     bad = str(plain.head(OTHER, "main"))
     faults(hub)
-    done = plan_rollback(plain, OTHER, "main").carry_out(plain)
+    done = plan_rollback(plain, OTHER, "main").apply(plain)
     assert equal(plain, done, first) and not [
         line for line in requests(hub) if "/lfs/" in line or ".safetensors" in line
     ]
@@ -188,11 +188,11 @@ def test_rollback_is_one_commit_and_keeps_the_history(hub: Running, plain: Hub) 
 def test_the_same_rollback_again_does_nothing(hub: Running, plain: Hub) -> None:
     """Somebody who was interrupted gives the command once more; the branch must not swing back to what was bad."""
     first = str(plain.head(OTHER, "main"))
-    plan_promotion(plain, OTHER, "new", "main").carry_out(plain)
-    done = plan_rollback(plain, OTHER, "main").carry_out(plain)
+    plan_promotion(plain, OTHER, "new", "main").apply(plain)
+    done = plan_rollback(plain, OTHER, "main").apply(plain)
     faults(hub)
     for again in (plan_rollback(plain, OTHER, "main"), plan_rollback(plain, OTHER, "main", to=first)):
-        assert again.settled and again.carry_out(plain) == done
+        assert again.settled and again.apply(plain) == done
     assert writes(hub) == []
     assert plan_rollback(plain, OTHER, "main", steps=1).settled is None, "said aloud, it goes on"
 
@@ -231,7 +231,7 @@ def test_steps_count_changes_of_the_files(plain: Hub) -> None:
     assert without_a_change(plain) == plain.head(OTHER, "main") != third
     sources = [plan_rollback(plain, OTHER, "main", steps=steps).plan.source for steps in (1, 2)]
     assert sources == [second, same] and equal(plain, same, first)
-    plan_rollback(plain, OTHER, "main", steps=2).carry_out(plain)
+    plan_rollback(plain, OTHER, "main", steps=2).apply(plain)
     assert equal(plain, "main", first)
     with pytest.raises(UsageError, match="has changed its files 4 times only"):
         plan_rollback(plain, OTHER, "main", steps=50)
@@ -258,7 +258,7 @@ def test_a_rollback_takes_foreign_files_away_too(release: Release) -> None:
     connected = hub_of(release)
     released = str(connected.head(REPO, "main"))
     change(connected, {"THANKS.md": b"thanks"}, repo=REPO)
-    plan_rollback(connected, REPO, "main").carry_out(connected)
+    plan_rollback(connected, REPO, "main").apply(connected)
     assert equal(connected, "main", released, REPO)
 
 
@@ -285,9 +285,9 @@ def test_large_weights_stay_on_the_server(hub: Running, plain: Hub, tmp_path: Pa
         plain.api.create_commit(OTHER, [operation], commit_message="big", revision=branch)
     faults(hub)
     begun = time.monotonic()
-    plan_promotion(plain, OTHER, "new", "main").carry_out(plain)
+    plan_promotion(plain, OTHER, "new", "main").apply(plain)
     promoted = plain.tree(OTHER, "main")["big.safetensors"]
-    plan_rollback(plain, OTHER, "main").carry_out(plain)
+    plan_rollback(plain, OTHER, "main").apply(plain)
     seconds = time.monotonic() - begun
     assert promoted == plain.tree(OTHER, "new")["big.safetensors"] != plain.tree(OTHER, "main")["big.safetensors"]
     seen = requests(hub)
@@ -301,9 +301,9 @@ def test_restore_puts_an_earlier_tree_back(plain: Hub) -> None:
     change(plain, {"a.txt": b"two", "folder/old.txt": None, "folder": b"a file"})
     head = str(plain.head(OTHER, "main"))
     with pytest.raises(ConflictError, match="moved"):
-        branches.restore(plain, OTHER, "main", first, head=first, title="Go back")
-    done = branches.restore(plain, OTHER, "main", first, head=head, title="Go back")
+        restore(plain, OTHER, "main", first, head=first, title="Go back")
+    done = restore(plain, OTHER, "main", first, head=head, title="Go back")
     assert equal(plain, done, first)
-    assert branches.restore(plain, OTHER, "main", first, head=head, title="Go back") == done
+    assert restore(plain, OTHER, "main", first, head=head, title="Go back") == done
     with pytest.raises(ConflictError, match="was removed"):
-        branches.restore(plain, OTHER, "nowhere", first, head=head, title="Go back")
+        restore(plain, OTHER, "nowhere", first, head=head, title="Go back")

@@ -12,7 +12,8 @@ from hubkit.core.errors import ConflictError, RefusedError, RemoteError
 from hubkit.core.trees import tree_of
 from hubkit.hub.client import Hub
 from hubkit.pipeline.steps import expand
-from hubkit.publishing import branches, proposals
+from hubkit.publishing import proposals
+from hubkit.publishing.ownership import holds_release
 from hubkit.recipe.stage import Context
 from hubkit.server.process import Running
 from hubkit_stages import promote, publish
@@ -65,12 +66,12 @@ def test_a_guest_proposes_and_the_owner_takes(owner: Hub, release: Proposing) ->
     number = numbers(release)["main"]
     assert number
     tree = owner.tree(REPO, f"refs/pr/{number}")
-    assert branches.holds_release(tree, tree_of(manifest(release, "main"))) and "notes.txt" in tree
+    assert holds_release(tree, tree_of(manifest(release, "main"))) and "notes.txt" in tree
     other = f"refs/pr/{numbers(release)['dpo-v0']}"
     assert owner.tree(REPO, other).keys() == tree_of(manifest(release, "dpo-v0")).keys(), "the tree of its own branch"
 
     owner.api.merge_pull_request(REPO, number)
-    owner.create_branch(REPO, "dpo-v0", str(owner.pull_head(REPO, other)))
+    owner.create_branch(REPO, "dpo-v0", str(owner.head(REPO, other)))
     owner.api.change_discussion_status(REPO, numbers(release)["dpo-v0"] or 0, "closed")
     assert_whole(release, "dpo-v0")
     assert promote.holds(release.context("promote"), release.made["promote"]) is not None, "the merge is news"
@@ -93,7 +94,7 @@ def test_a_new_version_goes_on_with_the_same_pull_requests(owner: Hub, release: 
     release.publish().promote()
     assert numbers(release) == before and opened(owner) == ["Release dpo-v0", "Release main"]
     tree = owner.tree(REPO, f"refs/pr/{before['main']}")
-    assert branches.holds_release(tree, tree_of(manifest(release, "main")))
+    assert holds_release(tree, tree_of(manifest(release, "main")))
 
 
 def test_what_stands_already_is_not_proposed(owner: Hub, release: Proposing) -> None:
@@ -178,7 +179,7 @@ def test_what_a_maintainer_changed_in_the_pull_request_is_not_lost(owner: Hub, r
 def test_what_was_taken_and_then_edited_is_no_refusal(owner: Hub, release: Proposing) -> None:
     release.publish()
     number = numbers(release)["dpo-v0"] or 0
-    owner.create_branch(REPO, "dpo-v0", str(owner.pull_head(REPO, f"refs/pr/{number}")))
+    owner.create_branch(REPO, "dpo-v0", str(owner.head(REPO, f"refs/pr/{number}")))
     owner.api.change_discussion_status(REPO, number, "closed")
     assert release.promote()["dpo-v0"]["status"] == "closed"
     owner.api.create_commit(REPO, [CommitOperationAdd("README.md", b"mine")], commit_message="m", revision="dpo-v0")

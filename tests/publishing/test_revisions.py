@@ -93,8 +93,8 @@ def test_history_tells_releases_promotions_and_rollbacks(release: Release) -> No
     release.promote()
     connected = connect(release.target)
     released = str(connected.head(REPO, "main"))
-    revisions.plan_promotion(connected, REPO, "dpo-v0", "main").carry_out(connected)
-    revisions.plan_rollback(connected, REPO, "main", to=released[:12]).carry_out(connected)
+    revisions.plan_promotion(connected, REPO, "dpo-v0", "main").apply(connected)
+    revisions.plan_rollback(connected, REPO, "main", to=released[:12]).apply(connected)
     write(connected, "NOTES.md", "a note")
     connected.api.delete_file("NOTES.md", REPO, commit_message="put it away")
     steps = revisions.history(connected, REPO, "main")
@@ -157,10 +157,10 @@ def test_datasets_and_spaces(hub: Running, tmp_path: Path, repo_type: str) -> No
     revisions.create(connected, "hubkit/other", "try", "main", repo_type)  # type: ignore[arg-type]
     write(connected, "a.txt", "two", "try", "hubkit/other", repo_type)
     change = revisions.plan_promotion(connected, "hubkit/other", "try", "main", repo_type=repo_type)  # type: ignore[arg-type]
-    change.carry_out(connected)
+    change.apply(connected)
     assert connected.read_file("hubkit/other", "a.txt", "main", repo_type) == b"two"  # type: ignore[arg-type]
     back = revisions.plan_rollback(connected, "hubkit/other", "main", to=first, repo_type=repo_type)  # type: ignore[arg-type]
-    back.carry_out(connected)
+    back.apply(connected)
     assert connected.read_file("hubkit/other", "a.txt", "main", repo_type) == b"one"  # type: ignore[arg-type]
     revisions.tag(connected, "hubkit/other", "v1", repo_type=repo_type)  # type: ignore[arg-type]
     revisions.delete(connected, "hubkit/other", "v1", repo_type)  # type: ignore[arg-type]
@@ -329,7 +329,7 @@ def test_prune_removes_what_was_overtaken(release: Release) -> None:
     assert told(connected)["staging/main"] == (False, "its release was never promoted")
     staged = connected.history(REPO, old)[0].date
     until(lambda: datetime.now(UTC) - datetime.fromisoformat(staged) >= timedelta(seconds=1), 5)  # dates have seconds
-    revisions.plan_promotion(connected, REPO, "dpo-v0", "main").carry_out(connected)
+    revisions.plan_promotion(connected, REPO, "dpo-v0", "main").apply(connected)
     later = str(connected.head(REPO, "main"))[:12]
     assert told(connected)["staging/main"] == (True, f"overtaken on main by {later}")
 
@@ -344,7 +344,7 @@ def test_a_token_without_rights_changes_nothing(hub: Running, release: Release, 
         lambda: revisions.create(stranger, REPO, "try"),
         lambda: revisions.tag(stranger, REPO, "v1"),
         lambda: revisions.delete(stranger, REPO, "staging/main"),
-        lambda: revisions.plan_promotion(stranger, REPO, "staging/main", "main").carry_out(stranger),
+        lambda: revisions.plan_promotion(stranger, REPO, "staging/main", "main").apply(stranger),
     ):
         with pytest.raises(RefusedError, match="may not do that"):
             act()

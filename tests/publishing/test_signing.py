@@ -17,7 +17,7 @@ from signatures import content, key_pair, publish_signed, settings
 from hubkit.core.errors import ConflictError, RefusedError, UsageError
 from hubkit.pipeline.steps import artifact_key, find_stage
 from hubkit.publishing import signing, verifying
-from hubkit.publishing.bundle import MANIFEST_PATH, SIGNATURE_PATH, Provenance
+from hubkit.publishing.manifest import MANIFEST_PATH, SIGNATURE_PATH, Provenance
 from hubkit.recipe.models import Recipe, parse_recipe
 from hubkit.server.process import Running
 from hubkit_stages import promote, publish

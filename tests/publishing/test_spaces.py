@@ -18,7 +18,7 @@ from releases import RECIPE, Release, faults, target_of
 from hubkit.cards import space_card
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError, RemoteError, UsageError
 from hubkit.hub.client import Hub, Runtime, connect
-from hubkit.publishing.bundle import MANIFEST_PATH
+from hubkit.publishing.manifest import MANIFEST_PATH
 from hubkit.publishing.spaces import building, deployment
 from hubkit.recipe.models import Space
 from hubkit.server.process import Running
@@ -178,14 +178,14 @@ def test_deploying_twice_writes_once_and_keeps_what_others_added(here: Hub, tmp_
     )
     second = deploy(here, answering(tmp_path / "app", "two"))
     assert second.host and told(second.host)["says"] == "two"
-    assert "notes.md" in second.foreign and "notes.md" in here.tree(REPO, "main", "space")
+    assert "notes.md" in second.ownership.kept and "notes.md" in here.tree(REPO, "main", "space")
     assert len(here.history(REPO, "main", "space")) == 4, "the first commit, two deploys, one of somebody else"
 
 
 def test_what_is_gone_from_the_folder_is_removed(here: Hub, tmp_path: Path) -> None:
     deploy(here, answering(tmp_path / "one", "x", **{"old.txt": "old"}))
     done = deploy(here, answering(tmp_path / "two", "x"))
-    assert "old.txt" not in here.tree(REPO, "main", "space") and not done.foreign
+    assert "old.txt" not in here.tree(REPO, "main", "space") and not done.ownership.kept
 
 
 @pytest.mark.fault("P1")
@@ -335,7 +335,7 @@ def test_reading_tokens_live_until_they_are_ended(hub: Running, here: Hub, tmp_p
     assert len(earlier) == 1 and len(here.tokens("a")) == 2
     reads = lambda token: connect(target_of(hub, tmp_path, token)).repo_exists(REPO)  # noqa: E731
     assert reads(first)
-    here.end_tokens(earlier)
+    here.revoke_tokens(earlier)
     assert reads(second) and reads(other)
     with pytest.raises(HubkitError):
         reads(first)

@@ -15,7 +15,7 @@ from signatures import Files, content, key_pair, publish_signed
 
 from hubkit.core.errors import ConflictError, RefusedError
 from hubkit.publishing import signing, verifying
-from hubkit.publishing.bundle import MANIFEST_PATH, SIGNATURE_PATH
+from hubkit.publishing.manifest import MANIFEST_PATH, SIGNATURE_PATH
 from hubkit.server.process import Running
 
 MUTATIONS = 1000

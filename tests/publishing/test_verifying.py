@@ -15,8 +15,8 @@ from signatures import Files, content, key_pair, publish_signed
 
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError, UsageError
 from hubkit.publishing import signing
-from hubkit.publishing.bundle import MANIFEST_PATH, SIGNATURE_PATH, Provenance
-from hubkit.publishing.verifying import MOST, FolderSource, RepoSource, parse_manifest, verify
+from hubkit.publishing.manifest import MANIFEST_PATH, SIGNATURE_PATH, Provenance, parse_manifest
+from hubkit.publishing.verifying import MOST, FolderSource, RepoSource, verify
 from hubkit.server.process import Running
 
 SHA, GIT = "a" * 64, "b" * 40

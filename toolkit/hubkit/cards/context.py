@@ -23,7 +23,7 @@ from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.files import digest_of
 from hubkit.models import chat
-from hubkit.publishing.bundle import MANIFEST_PATH
+from hubkit.publishing.manifest import MANIFEST_PATH
 from hubkit.recipe.models import MAIN, Recipe, Training
 
 SYSTEM = "You are a helpful assistant."

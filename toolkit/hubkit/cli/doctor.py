@@ -73,7 +73,7 @@ def _hub(hub_name: str | None) -> list[tuple[str, str, str]]:
 
     hub = connect(target)
     try:
-        hub.ask(lambda: next(iter(hub.api.list_models(limit=1)), None))
+        hub.check_answers()
     except HubkitError as error:
         return [("hub", target.endpoint, f"{error.message} {error.hint or ''}")]
     rows = [("hub", target.endpoint, "ok"), ("cache", str(target.home), "ok")]

@@ -16,6 +16,7 @@ from hubkit.cli.comparison import shown as comparison_shown
 from hubkit.core.home import hubkit_home
 from hubkit.core.output import megabytes, percent, printable, table
 from hubkit.core.target import Target
+from hubkit.core.trees import short_list
 from hubkit.hub.client import Hub, RepoType, connect
 from hubkit.hub.trusted_publishing import signed_in
 from hubkit.pipeline.runs import release_lock
@@ -360,7 +361,7 @@ def _bring(hub: Hub, change: core.BranchChange, question: str, dry_run: bool, ye
     for line in lines:
         output.say(line)
     ask(question, yes=yes)
-    commit = change.carry_out(hub)
+    commit = change.apply(hub)
     output.result(change.to_json() | {"commit": commit, "dry_run": False}, Text(f"{plan.branch} is at {commit}"))
     if plan.head is not None:
         output.say(f"To go back: hubkit revisions rollback {change.repo} {plan.branch} --to {plan.head[:12]}")
@@ -375,8 +376,10 @@ def _planned(change: core.BranchChange, most: int = 20) -> list[str]:
     lines += [f"  {printable(item.sentence)}" for item in plan.change.changes[:most]]
     if len(plan.change.changes) > most:
         lines.append(f"  and {len(plan.change.changes) - most} more files")
-    if plan.foreign:
-        kept = [*map(printable, plan.foreign[:5]), *([f"{len(plan.foreign) - 5} more"] if plan.foreign[5:] else [])]
+    if plan.replaced:
+        lines.append(f"  replaced, for the source has files in their place: {printable(short_list(plan.replaced))}")
+    if plan.kept:
+        kept = [*map(printable, plan.kept[:5]), *([f"{len(plan.kept) - 5} more"] if plan.kept[5:] else [])]
         lines.append(f"  kept, for no release put it there: {', '.join(kept)} (--exact removes it)")
     return lines
 

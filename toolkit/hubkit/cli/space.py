@@ -153,8 +153,8 @@ def deploy(
         done = deployment.deploy(
             connect(target), repo, bundle, visibility, hardware=hardware, secrets=secrets, timeout=timeout
         )
-    if done.foreign:
-        output.warn(deployment.foreign_note(done.foreign))
+    for warning in done.warnings(repo):
+        output.warn(warning)
     page = building.page(target.endpoint, repo)
     if not done.written:
         output.say("It held these files already; nothing was written.")

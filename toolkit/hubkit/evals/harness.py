@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hubkit.core import numbers
 from hubkit.core.errors import RemoteError, UsageError
 from hubkit.core.libraries import installed
-from hubkit.hub.answers import explain
+from hubkit.hub.errors import explain
 
 if TYPE_CHECKING:
     from hubkit.recipe.stage import Report

@@ -1,4 +1,4 @@
-"""One Hub, the token that was issued for it, and how it is asked."""
+"""One Hub, the token that was issued for it, and the two ways to send a request: a read, or a write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from hubkit.core.errors import RemoteError
 from hubkit.core.target import Target
-from hubkit.hub.transport import retried, translated
+from hubkit.hub.errors import translated
+from hubkit.hub.retry import retried
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -21,7 +22,10 @@ Visibility = Literal["public", "private"]
 
 @dataclass(frozen=True)
 class Connection:
-    """A connection to one Hub. Made by :func:`hubkit.hub.client.connect`."""
+    """A connection to one Hub. Created by :func:`hubkit.hub.client.connect`.
+
+    ``api`` is huggingface_hub's client; only this room calls it.
+    """
 
     target: Target
     api: HfApi
@@ -31,26 +35,26 @@ class Connection:
         """The Hub's address, without a slash at its end."""
         return self.target.endpoint
 
-    def ask(self, call: Callable[[], T], *, repo: str | None = None, revision: str | None = None) -> T:
-        """The answer to a question that changes nothing on the Hub; asked again when the Hub is busy."""
+    def query(self, call: Callable[[], T], *, repo: str | None = None, revision: str | None = None) -> T:
+        """The result of a ``call`` that changes nothing on the Hub; sent again as :mod:`hubkit.hub.retry` says."""
         with translated(self.endpoint, repo, revision):
-            return retried(self._heard(call))
+            return retried(self._checked(call))
 
-    def tell(self, call: Callable[[], T], *, repo: str | None = None, revision: str | None = None) -> T:
-        """The answer to a request that writes: made once."""
+    def send(self, call: Callable[[], T], *, repo: str | None = None, revision: str | None = None) -> T:
+        """The result of a ``call`` that writes; sent once."""
         with translated(self.endpoint, repo, revision):
-            return self._heard(call)()
+            return self._checked(call)()
 
-    def _heard(self, call: Callable[[], T]) -> Callable[[], T]:
-        """``call``; RemoteError when what answers speaks no JSON: a proxy's page, or no Hub at all."""
+    def _checked(self, call: Callable[[], T]) -> Callable[[], T]:
+        """``call``; RemoteError when the response is not JSON: a login page of the network, or no Hub at all."""
 
-        def heard() -> T:
+        def checked() -> T:
             try:
                 return call()
             except JSONDecodeError as error:
                 raise RemoteError(
-                    f"{self.endpoint} did not answer as a Hub does.",
-                    hint="Is it the address of a Hub, and no login page of the network in its place?",
+                    f"{self.endpoint} did not answer as a Hub does: the response is not JSON.",
+                    hint="Check that it is the address of a Hub, and that no login page of the network answers for it.",
                 ) from error
 
-        return heard
+        return checked

@@ -16,8 +16,9 @@ from dataclasses import replace
 from hubkit.core.errors import RefusedError, RemoteError
 from hubkit.core.output import hide
 from hubkit.core.target import DEFAULT_ENDPOINT, Target
-from hubkit.hub.answers import explain, shortened
-from hubkit.hub.transport import install, translated
+from hubkit.hub import private_api
+from hubkit.hub.errors import explain, shortened, translated
+from hubkit.hub.transport import install
 
 _MARGIN = 300.0
 """Seconds before its end from which a token is not used any more; a quarter of its life, when that is less."""
@@ -41,7 +42,6 @@ class _Identity:
             return self._token
 
     def _exchange(self) -> None:
-        from huggingface_hub._oidc import exchange_oidc_token, get_oidc_token
         from huggingface_hub.errors import HfHubHTTPError, OIDCError
 
         given = os.environ.get("HF_OIDC_ID_TOKEN") or None
@@ -57,10 +57,10 @@ class _Identity:
             if given is None:
                 with translated(request.partition("?")[0]):
                     install(request, secret)
-                    given = get_oidc_token(audience=self.endpoint)
+                    given = private_api.oidc_token(self.endpoint)
             hide(given)
             began = time.monotonic()
-            answer = exchange_oidc_token(subject_token=given, resource=self.repo, endpoint=self.endpoint)
+            answer = private_api.exchange_oidc_token(given, self.repo, self.endpoint)
             self._token, lives = str(answer["access_token"]), float(answer.get("expires_in", 3600))
         except HfHubHTTPError as error:
             if error.response.status_code not in {400, 401, 403, 404}:

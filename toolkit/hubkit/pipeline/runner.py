@@ -15,7 +15,7 @@ from hubkit.core.files import write_atomic
 from hubkit.core.output import Output, StepView
 from hubkit.core.target import Target
 from hubkit.hub.pull_requests import pull_url
-from hubkit.hub.transport import reach
+from hubkit.hub.reach import reach
 from hubkit.pipeline import preflight
 from hubkit.pipeline.runs import Run, open_run, release_lock
 from hubkit.pipeline.steps import Desk, Job, expand

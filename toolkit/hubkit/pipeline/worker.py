@@ -28,7 +28,7 @@ from hubkit.core.files import os_error
 from hubkit.core.findings import Finding
 from hubkit.core.output import RedactingStream, hide
 from hubkit.core.target import DEFAULT_ENDPOINT, Target
-from hubkit.hub.answers import explain
+from hubkit.hub.errors import explain
 from hubkit.hub.transport import install
 from hubkit.hub.trusted_publishing import renewal
 from hubkit.pipeline.runs import Run

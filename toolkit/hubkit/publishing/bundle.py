@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -26,21 +26,11 @@ from typing import Any
 from hubkit.checks.screening import screen
 from hubkit.core.errors import RefusedError
 from hubkit.core.files import Digests, Manifest, digests, write_atomic
-from hubkit.core.trees import Tree, tree_of
+from hubkit.publishing.manifest import CARDS, GENERATED, MANIFEST_PATH, SCHEMA, SIGNATURE_PATH
 from hubkit.recipe.stage import Artifact
 
-MANIFEST_PATH = ".hubkit/manifest.json"
-"""Where the branch keeps its manifest. A folder of its own: loaders read the root and never look there."""
-SIGNATURE_PATH = ".hubkit/model.sig"
-"""Where the branch keeps its signature, if it has one: it covers every other file of the bundle, the manifest too."""
-CARDS = {"README.md": "README.md", "adapter-README.md": "adapter/README.md"}
-"""The cards, by their names in the card's artifact: where they stand on the branch."""
-GENERATED = ".hubkit/cards"
-"""Where the branch keeps its cards as they were generated, so that a person's edits of them can be told."""
 CARD_FILES = ("assets/*.png", ".eval_results/*.yaml")
 """What else may be published of a card's artifact, as patterns."""
-SCHEMA = 1
-
 ROOT_FILES = (
     "config.json",
     "generation_config.json",
@@ -192,33 +182,3 @@ def git_attributes(manifest: Manifest) -> str:
 def _matches(path: str, glob: str) -> bool:
     """Whether a pattern without a slash matches, as in ``gitattributes(5)``: against the file's name."""
     return fnmatchcase(path.rsplit("/", 1)[-1], glob)
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What a branch's ``.hubkit/manifest.json`` says: where its files came from, and which are ours."""
-
-    content: Mapping[str, Any]
-    paths: frozenset[str]
-
-    @classmethod
-    def parse(cls, raw: bytes | None) -> Provenance | None:
-        """The manifest in ``raw``; None when there is none or it is not one of ours."""
-        try:
-            content = json.loads(raw or b"")
-            paths = frozenset(str(item["path"]) for item in content["files"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return None
-        return cls(content, paths | {MANIFEST_PATH, SIGNATURE_PATH})
-
-    @property
-    def promised(self) -> Tree:
-        """What each file but the manifest is to be; empty when the list cannot be read."""
-        try:
-            return tree_of(Manifest.from_json(self.content))
-        except (KeyError, TypeError, ValueError):
-            return {}
-
-    def facts(self) -> Iterator[tuple[str, Any]]:
-        """Everything but the file list."""
-        yield from ((key, value) for key, value in self.content.items() if key != "files")

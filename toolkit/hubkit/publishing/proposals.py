@@ -1,44 +1,54 @@
-"""Offer a variant to a repo of others: as a pull request that they decide on.
+"""Propose a variant to somebody else's repo: as a pull request that its owner merges or closes.
 
-The Hub takes pull requests for ``main`` only, and makes no branch for those who may not write. So the variant ``main``
-is proposed as a change of ``main``; each other variant as the exact tree of a branch, which a person who may write
-makes from it (``hubkit revisions promote REPO refs/pr/3 dpo-v0``) in place of merging it.
+The Hub accepts pull requests for ``main`` only, and creates no branch for those who may not write. So the variant
+``main`` is proposed as a change of ``main``; each other variant as the exact tree of a branch, which a person who may
+write creates from it (``hubkit revisions promote REPO refs/pr/3 dpo-v0``) instead of merging it.
 
-A pull request of ours is known by its author and its title. It is gone on with, not opened a second time, whatever
-interrupted the one who opened it.
+Our pull request is recognized by its author and its title. After an interruption it is updated, and no second one is
+opened.
 """
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from hubkit.core.errors import ConflictError, HubkitError, RefusedError
+from hubkit.core.errors import ConflictError, RefusedError
 from hubkit.core.trees import Tree, compare, short_list, tree_of
-from hubkit.hub.access import DISCUSS
+from hubkit.hub.auth import DISCUSS
 from hubkit.hub.client import Hub
+from hubkit.hub.commits import deletion
 from hubkit.hub.pull_requests import PullRequest, pull_url
-from hubkit.hub.transport import pause_before_retry
+from hubkit.hub.retry import settled
 from hubkit.hub.uploads import upload
-from hubkit.publishing.branches import Note, additions, commit, holds_release, no_note, provenance_at
-from hubkit.publishing.bundle import MANIFEST_PATH, SIGNATURE_PATH, Bundle
+from hubkit.publishing.bundle import Bundle
+from hubkit.publishing.compare_and_swap import commit
+from hubkit.publishing.manifest import OUR_OWN, provenance_at
+from hubkit.publishing.notes import Note, no_note
+from hubkit.publishing.ownership import Ownership, decide, holds_release
+from hubkit.publishing.staging import additions
 from hubkit.recipe.models import MAIN
+
+if TYPE_CHECKING:
+    from hubkit.hub.commits import Operation
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Where a variant stands: ``commit`` at ``ref``, the pull request ``number``.
+    """A proposed variant: ``commit`` at ``ref``, the ref of the pull request ``number``.
 
     ``number`` is None when the branch ``ref`` holds the variant already, so that there is nothing to propose.
+    ``ownership`` says which files of other people the pull request keeps and which it replaces.
     """
 
     commit: str
     ref: str
     number: int | None
+    ownership: Ownership = field(default_factory=Ownership)
 
 
 def problem(hub: Hub, repo: str) -> str | None:
-    """Why this token can propose nothing to ``repo``, without a stop at the end; None when nothing speaks against."""
+    """Why this token can propose nothing to ``repo``, without a full stop; None when it can."""
     account = hub.whoami() if not hub.target.trusted else None
     if account is None:
         return f"a pull request is opened by a person, and there is no token of one for {hub.endpoint}"
@@ -48,14 +58,14 @@ def problem(hub: Hub, repo: str) -> str | None:
 
 
 def title_of(variant: str) -> str:
-    """The title by which a pull request of ours is known."""
+    """The title by which our pull request is recognized."""
     return f"Release {variant}"
 
 
 def propose(
     hub: Hub, repo: str, variant: str, bundle: Bundle, *, overwrite: bool = False, note: Note = no_note
 ) -> Proposal:
-    """Have a pull request hold ``bundle``, and return its commit; nothing is written when one does already.
+    """Bring a pull request to ``bundle``; nothing is written when it holds it already.
 
     RefusedError when the Hub does not let this token propose, ConflictError when somebody else changed the pull
     request (``overwrite``: they may lose that) or moves it meanwhile, RemoteError when the Hub cannot be reached.
@@ -66,36 +76,33 @@ def propose(
         return Proposal(heads[variant], variant, None)
     goal = _goal(hub, repo, variant, heads.get(MAIN), wanted)
     opened = _ours(hub, repo, variant)
-    attempt = 1
-    while opened is None:
-        failure = _open(hub, repo, variant, heads.get(MAIN), bundle, goal)
-        opened = _ours(hub, repo, variant)
-        if opened is not None:
-            note("pull-request-opened", number=str(opened.number))
-        elif failure is None:
-            raise ConflictError(f"{repo} took the pull request and does not show it.", hint="Run it again.")
-        else:
-            wait = pause_before_retry(failure, attempt)
-            if wait is None:
-                raise failure
-            time.sleep(wait)
-            attempt += 1
-    return Proposal(_bring(hub, repo, variant, opened, bundle, goal, overwrite), opened.ref, opened.number)
+    if opened is None:
+        opened = settled(
+            lambda: _open(hub, repo, variant, heads.get(MAIN), bundle, goal), lambda failure: _ours(hub, repo, variant)
+        )
+        if opened is None:
+            raise ConflictError(
+                f"{repo} accepted the pull request and does not list it.", hint="Run the same command again."
+            )
+        note("pull-request-opened", number=str(opened.number))
+    head = _update(hub, repo, variant, opened, bundle, goal, overwrite)
+    return Proposal(head, opened.ref, opened.number, goal.ownership)
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What a pull request is to hold: the files of ``wanted``; of others it keeps those in ``kept``."""
+    """What a pull request is to hold: the files of ``wanted`` and, of other people's, those in ``stay``."""
 
     wanted: Tree
-    kept: frozenset[str]
+    stay: frozenset[str]
+    ownership: Ownership
 
     def removals(self, tree: Tree) -> list[str]:
-        """What must go from ``tree``."""
-        return sorted(tree.keys() - self.wanted.keys() - self.kept)
+        """What must be removed from ``tree``."""
+        return sorted(tree.keys() - self.wanted.keys() - self.stay)
 
     def missing(self, tree: Tree) -> list[str]:
-        """What ``tree`` lacks, or holds otherwise."""
+        """What ``tree`` lacks, or holds with other content."""
         return [item.path for item in compare(tree, self.wanted).changes if item.after]
 
     def reached(self, tree: Tree) -> bool:
@@ -106,10 +113,11 @@ class Goal:
 def _goal(hub: Hub, repo: str, variant: str, main: str | None, wanted: Tree) -> Goal:
     """For ``main`` the files of other people stay; any other variant is the tree of a branch of its own."""
     if variant != MAIN or main is None:
-        return Goal(wanted, frozenset())
+        return Goal(wanted, frozenset(), Ownership())
     tree = hub.tree(repo, main)
-    before = provenance_at(hub, repo, main, tree)
-    return Goal(wanted, frozenset(tree.keys() - wanted.keys() - (before.paths if before else frozenset())))
+    provenance = provenance_at(hub, repo, main, tree)
+    ownership = decide(tree, wanted, provenance.paths if provenance else ())
+    return Goal(wanted, frozenset(ownership.outcome(tree, wanted).keys() - wanted.keys()), ownership)
 
 
 def _ours(hub: Hub, repo: str, variant: str) -> PullRequest | None:
@@ -118,21 +126,14 @@ def _ours(hub: Hub, repo: str, variant: str) -> PullRequest | None:
     return next((item for item in found if item.waits and item.title == title_of(variant)), None)
 
 
-def _open(hub: Hub, repo: str, variant: str, main: str | None, bundle: Bundle, goal: Goal) -> HubkitError | None:
-    """Try once; returns why it did not work, as far as the answer tells."""
-    from huggingface_hub import CommitOperationDelete
-
+def _open(hub: Hub, repo: str, variant: str, main: str | None, bundle: Bundle, goal: Goal) -> None:
     if main is None:
         raise ConflictError(f"{repo} has no branch {MAIN!r} to propose a change of.", hint="Ask its owner.")
     tree = hub.tree(repo, main)
     added = additions(bundle, goal.missing(tree))
-    try:
-        upload(hub, repo, MAIN, added, create_pr=True)
-        removed = [CommitOperationDelete(path) for path in goal.removals(tree)]
-        hub.open_pull_request(repo, main, [*added, *removed], title_of(variant), _text(repo, variant))
-    except HubkitError as error:
-        return error
-    return None
+    upload(hub, repo, MAIN, added, create_pr=True)
+    operations: list[Operation] = [*map(deletion, goal.removals(tree)), *added]
+    hub.open_pull_request(repo, operations, parent=main, title=title_of(variant), text=_text(repo, variant))
 
 
 def _text(repo: str, variant: str) -> str:
@@ -145,11 +146,9 @@ def _text(repo: str, variant: str) -> str:
     )
 
 
-def _bring(hub: Hub, repo: str, variant: str, opened: PullRequest, bundle: Bundle, goal: Goal, overwrite: bool) -> str:
-    """Bring an open pull request to ``goal`` in one commit, and return its head."""
-    from huggingface_hub import CommitOperationDelete
-
-    head = hub.pull_head(repo, opened.ref)
+def _update(hub: Hub, repo: str, variant: str, opened: PullRequest, bundle: Bundle, goal: Goal, overwrite: bool) -> str:
+    """Bring an open pull request to ``goal`` in one commit; returns its head."""
+    head = hub.head(repo, opened.ref)
     if head is None:
         raise ConflictError(f"The pull request {opened.number} of {repo} has no commits.", hint="Close it, run again.")
     tree = hub.tree(repo, head)
@@ -164,16 +163,15 @@ def _bring(hub: Hub, repo: str, variant: str, opened: PullRequest, bundle: Bundl
         )
     added = additions(bundle, goal.missing(tree))
     upload(hub, repo, opened.ref, added)
-    removed = [CommitOperationDelete(path) for path in goal.removals(tree)]
-    return commit(hub, repo, opened.ref, head, [*added, *removed], goal.reached, title_of(variant))
+    operations: list[Operation] = [*map(deletion, goal.removals(tree)), *added]
+    return commit(hub, repo, opened.ref, head, operations, goal.reached, title_of(variant))
 
 
 def _changed_by_others(hub: Hub, repo: str, head: str, tree: Tree, goal: Goal) -> list[str]:
-    """What of a pull request is not as the manifest in it promises, and would be lost on the way to ``goal``."""
-    found = provenance_at(hub, repo, head, tree)
-    promised = found.promised if found else {}
-    ours = {MANIFEST_PATH, SIGNATURE_PATH}
-    lost = {*goal.missing(tree), *goal.removals(tree)} - ours
+    """The files of a pull request that differ from the manifest in it, and would be overwritten or removed."""
+    provenance = provenance_at(hub, repo, head, tree)
+    promised = provenance.promised if provenance else {}
+    lost = {*goal.missing(tree), *goal.removals(tree)} - OUR_OWN
     return sorted(
         path
         for path in lost
@@ -182,19 +180,19 @@ def _changed_by_others(hub: Hub, repo: str, head: str, tree: Tree, goal: Goal) -
 
 
 def standing(hub: Hub, repo: str, variant: str, number: int) -> PullRequest:
-    """The pull request, waiting or merged. RefusedError when somebody closed it: that is a decision, and it holds."""
-    found = hub.pull_request(repo, number)
-    if not found.waits and found.status != "merged" and not _taken(hub, repo, variant, found):
+    """The pull request, open or merged. RefusedError when somebody closed it: that is the owner's decision."""
+    request = hub.pull_request(repo, number)
+    if not request.waits and request.status != "merged" and not _taken(hub, repo, variant, request):
         raise RefusedError(
             f"The pull request {number} of {repo} for {variant} was closed: {pull_url(hub.endpoint, repo, number)}.",
-            hint="`hubkit release --fresh --pr` proposes it anew.",
+            hint="`hubkit release --fresh --pr` proposes it again.",
         )
-    return found
+    return request
 
 
-def _taken(hub: Hub, repo: str, variant: str, found: PullRequest) -> bool:
-    """Whether the branch of the variant holds what was proposed: made from it, as its text asks, and then closed."""
-    head, proposed = hub.head(repo, variant), hub.pull_head(repo, found.ref)
+def _taken(hub: Hub, repo: str, variant: str, request: PullRequest) -> bool:
+    """Whether the branch of the variant holds what was proposed: created from it and then closed, as its text asks."""
+    head, proposed = hub.head(repo, variant), hub.head(repo, request.ref)
     if head is None or proposed is None:
         return False
     return holds_release(hub.tree(repo, head), hub.tree(repo, proposed))

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from hubkit.core.errors import ConflictError, RefusedError, RemoteError, UsageError
 from hubkit.core.output import hide, printable
 from hubkit.core.trees import short_list
-from hubkit.publishing.bundle import SIGNATURE_PATH
+from hubkit.publishing.manifest import SIGNATURE_PATH
 
 PASSWORD = "HUBKIT_SIGNING_PASSWORD"
 """The environment variable that opens an encrypted private key."""

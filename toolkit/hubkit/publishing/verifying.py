@@ -11,8 +11,6 @@ is over sha256; so when one is checked, those (small) files are read.
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,10 +19,10 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from hubkit.core.errors import ConflictError, RefusedError, UsageError
 from hubkit.core.files import Digests, Manifest
-from hubkit.core.names import path_problem
 from hubkit.core.trees import Entry, Tree, entry_of
 from hubkit.hub.client import Hub
-from hubkit.publishing.bundle import MANIFEST_PATH, SCHEMA, SIGNATURE_PATH
+from hubkit.hub.errors import MissingFileError
+from hubkit.publishing.manifest import MANIFEST_PATH, OUR_OWN, SIGNATURE_PATH, parse_manifest, unsound
 from hubkit.publishing.signing import Verifier
 
 T = TypeVar("T")
@@ -33,7 +31,6 @@ MOST = 16 * 1024 * 1024
 _BLOCK = 1024 * 1024
 _LARGE = 64 * 1024 * 1024
 """Bytes from which it is said that a file is being read."""
-_OURS = {MANIFEST_PATH, SIGNATURE_PATH}
 _NO_FILE, _NOT_HAD = Entry(-1), Entry(-2)
 """A pipe, or a link to a folder or to nothing; what is listed and cannot be had. No file has their sizes."""
 
@@ -139,14 +136,10 @@ class RepoSource:
 
     def ask(self, call: Callable[[], T]) -> T | None:
         """See :class:`Source`; made again from the start when the Hub stumbles."""
-        from huggingface_hub.errors import EntryNotFoundError
-
         try:
-            return self.hub.ask(call, repo=self.repo, revision=self.commit)
-        except UsageError as error:
-            if isinstance(error.__cause__, EntryNotFoundError):
-                return None
-            raise
+            return self.hub.query(call, repo=self.repo, revision=self.commit)
+        except MissingFileError:
+            return None
 
 
 def verify(
@@ -175,7 +168,7 @@ def verify(
     said, manifest = parse_manifest(raw)
     signed = verifier is not None
     found = list(_file_differences(source, listed, manifest, whole=whole, by_sha256=signed, say=say))
-    foreign = tuple(sorted(listed.keys() - manifest.files.keys() - _OURS))
+    foreign = tuple(sorted(listed.keys() - manifest.files.keys() - OUR_OWN))
     if signed if strict is None else strict:
         found += [Difference(path, "extra", "is not in the manifest") for path in foreign]
     signature: Literal["none", "unchecked", "valid", "invalid"] = "unchecked" if SIGNATURE_PATH in listed else "none"
@@ -267,71 +260,12 @@ def _small(source: Source, path: str, entry: Entry) -> bytes:
         return content
 
     if not 0 <= entry.size <= MOST:
-        raise _unsound(
-            f"{path} has {entry.size:,} bytes (at most {MOST:,})" if entry.size > 0 else f"{path} is no file"
-        )
+        raise unsound(f"{path} has {entry.size:,} bytes (at most {MOST:,})" if entry.size > 0 else f"{path} is no file")
     content = source.ask(read)
     if content is None:
-        raise _unsound(f"{path} is listed, and cannot be had")
+        raise unsound(f"{path} is listed, and cannot be had")
     git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
     got = Entry(len(content), hashlib.sha256(content).hexdigest(), git)
     if got.size != entry.size or ((entry.sha256 or entry.git) and not entry.same(got)):
-        raise _unsound(f"{path} comes back with other bytes than are listed")
+        raise unsound(f"{path} comes back with other bytes than are listed")
     return content
-
-
-def parse_manifest(raw: bytes) -> tuple[dict[str, Any], Manifest]:
-    """What a manifest in ``raw`` says, and the files that it promises.
-
-    It may come from anybody. ConflictError unless it is what hubkit writes: JSON without a key twice, the files in
-    order, each path sound and only once, each digest whole. RefusedError when a newer hubkit wrote it.
-    """
-    try:
-        said = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise _unsound(f"{MANIFEST_PATH} is not the JSON that hubkit writes") from error
-    if not isinstance(said, dict) or type(said.get("schema")) is not int or not isinstance(said.get("files"), list):
-        raise _unsound(f"{MANIFEST_PATH} lacks its schema or its files")
-    if said["schema"] > SCHEMA:
-        raise RefusedError(
-            f"{MANIFEST_PATH} has schema {said['schema']}, and this hubkit knows up to {SCHEMA}.",
-            hint="Update hubkit: pip install -U hubkit",
-        )
-    files: dict[str, Digests] = {}
-    last = ""
-    for number, item in enumerate(said["files"], 1):
-        problem = _item_problem(item)
-        if problem is None and item["path"] <= last:
-            problem = "stands twice, or not in order"
-        if problem:
-            raise _unsound(f"{MANIFEST_PATH}: entry {number} {problem}")
-        last = item["path"]
-        files[last] = Digests(item["size"], item["sha256"], item["git"])
-    return said, Manifest(files)
-
-
-def _item_problem(item: Any) -> str | None:
-    """Why ``item`` cannot stand in a manifest's list of files; None when it can."""
-    if not isinstance(item, dict) or item.keys() != {"path", "size", "sha256", "git"}:
-        return "has other keys than path, size, sha256 and git"
-    path = item["path"]
-    if not isinstance(path, str) or path in _OURS:
-        return "has a path that no file of a release has"
-    if problem := path_problem(path):
-        return f"has a path that no file of a release has: {problem}"
-    if type(item["size"]) is not int or not 0 <= item["size"] < 2**63:
-        return "has a size that no file has"
-    for name, length in (("sha256", 64), ("git", 40)):
-        if not isinstance(item[name], str) or not re.fullmatch(rf"[0-9a-f]{{{length}}}", item[name]):
-            return f"has no {name} of {length} digits"
-    return None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key stands twice")
-    return dict(pairs)
-
-
-def _unsound(what: str) -> ConflictError:
-    return ConflictError(f"{what}.", hint="Trust nothing that it says; get the release anew from its makers.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubkit.core.errors import HubkitError
 from hubkit.core.files import read_json, write_json
-from hubkit.hub.transport import translated
+from hubkit.hub.errors import translated
 from hubkit.models import chat
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.recipe.stage import Artifact, Context

@@ -115,15 +115,5 @@ def _base_card(repo: str, made: dict[str, Any]) -> str:
 
 
 def _publish(hub: Hub, repo: str, kind: RepoType, folder: Path) -> None:
-    from huggingface_hub import CommitOperationAdd
-
     hub.ensure_repo(repo, "public", kind)
-    operations = [
-        CommitOperationAdd(path.relative_to(folder).as_posix(), path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    ]
-    hub.tell(
-        lambda: hub.api.create_commit(repo, operations, commit_message="Make it from the little world", repo_type=kind),
-        repo=repo,
-    )
+    hub.upload_folder(repo, folder, title="Make it from the little world", repo_type=kind)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hubkit.core.errors import RefusedError, UsageError
 from hubkit.core.names import repo_id_problem
 from hubkit.hub.client import Hub
 
@@ -67,7 +66,7 @@ def place_for(hub: Hub, folder: Path, repos: Iterable[str], *, own: bool = True)
     """
     token, ids = None, []
     asked = [repo for repo in dict.fromkeys(repos) if not repo_id_problem(repo)][:_ASKED]
-    if (own or hub.target.embedded) and any(_closed(hub, repo) for repo in asked):
+    if (own or hub.target.embedded) and any(hub.is_closed(repo) for repo in asked):
         token = hub.target.token
         if hub.target.embedded:
             before = hub.tokens(_TOKEN)
@@ -77,15 +76,4 @@ def place_for(hub: Hub, folder: Path, repos: Iterable[str], *, own: bool = True)
         yield Place(hub.endpoint, folder, hub.target.embedded, token, own)
     finally:
         if ids:
-            hub.end_tokens(ids)
-
-
-def _closed(hub: Hub, repo: str) -> bool:
-    """Whether ``repo`` is there and cannot be read without a token."""
-    if not hub.target.token:
-        return False
-    try:
-        info = hub.ask(lambda: hub.api.model_info(repo), repo=repo)
-    except (UsageError, RefusedError):
-        return False
-    return bool(info.private or info.gated)
+            hub.revoke_tokens(ids)

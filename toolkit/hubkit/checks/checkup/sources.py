@@ -155,7 +155,7 @@ class RepoSource:
                         break
                 return body[skip : skip + length]
 
-        return self.hub.ask(read, repo=self.repo, revision=self.commit)
+        return self.hub.query(read, repo=self.repo, revision=self.commit)
 
     def screened(self) -> list[Problem]:
         """See :class:`Source`. Of large files only the beginning is fetched, and of weights the header."""

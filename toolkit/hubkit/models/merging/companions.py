@@ -11,7 +11,7 @@ from typing import Any
 from hubkit.core.errors import RefusedError
 from hubkit.core.files import write_atomic, write_json
 from hubkit.core.target import Target
-from hubkit.hub.transport import translated
+from hubkit.hub.client import connect
 from hubkit.models.chat import eos_ids, special_tokens
 from hubkit.models.chat.eos import EndOfTurn
 
@@ -49,18 +49,7 @@ def fetch_base(target: Target, repo: str, commit: str) -> Path:
     They stand in the cache of this process (``HF_HUB_CACHE``), where transformers finds them too. Raises RemoteError
     when the Hub cannot be reached, UsageError when it has no such repo.
     """
-    from huggingface_hub import snapshot_download
-
-    with translated(target.endpoint, repo, commit):
-        return Path(
-            snapshot_download(
-                repo,
-                revision=commit,
-                allow_patterns=list(PATTERNS),
-                endpoint=target.endpoint,
-                token=target.token or False,
-            )
-        )
+    return connect(target).download(repo, commit, patterns=PATTERNS)
 
 
 def read_settings(folder: Path, name: str) -> dict[str, Any]:

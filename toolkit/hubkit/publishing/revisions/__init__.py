@@ -1,18 +1,19 @@
-"""Branches and tags of a repo: list, make, remove, name, compare, bring over, take back.
+"""Branches and tags of a repo: list, create, delete, tag, compare, promote, roll back.
 
     change = plan_promotion(hub, "me/model", "dpo-v0", "main")     # nothing is written yet
-    change.carry_out(hub)                                          # one commit, the files copied on the server
+    change.apply(hub)                                              # one commit, the files copied on the server
 
-For any model, data set or Space that the token may see or write, made by hubkit or not.
+For any model, dataset or Space that the token may see or write, published by hubkit or not. May import the modules of
+``publishing`` and the rooms below. Start reading at :mod:`hubkit.publishing.revisions.promotion`.
 """
 
 from hubkit.publishing.revisions.comparing import Comparison, compare_revisions
 from hubkit.publishing.revisions.guards import need_unprotected
 from hubkit.publishing.revisions.history import Step, history
 from hubkit.publishing.revisions.listing import Revision, commit_of, list_revisions
-from hubkit.publishing.revisions.moving import BranchChange, plan_promotion, plan_rollback
 from hubkit.publishing.revisions.naming import Named, create, delete, tag
 from hubkit.publishing.revisions.places import Place, place_of
+from hubkit.publishing.revisions.promotion import BranchChange, plan_promotion, plan_rollback
 from hubkit.publishing.revisions.pruning import Staged, plan_prune, prune
 
 __all__ = [

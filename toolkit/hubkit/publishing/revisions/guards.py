@@ -86,7 +86,4 @@ def names_revision(text: str, name: str) -> bool:
 
 def _spaces_of(hub: Hub, repo: str) -> Iterator[str]:
     """The Spaces that use the model, as the Hub knows them; a Hub that does not know shows what it has."""
-    found = hub.ask(lambda: list(hub.api.list_spaces(models=repo, limit=_SPACES)))
-    for space in found:
-        if not repo_id_problem(space.id):
-            yield space.id
+    yield from (space for space in hub.spaces_using(repo, _SPACES) if not repo_id_problem(space))

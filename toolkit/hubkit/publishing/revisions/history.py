@@ -9,7 +9,7 @@ from typing import Any, Literal
 from hubkit.core.trees import Entry, compare, tree_digest
 from hubkit.hub.client import Commit, Hub, RepoType
 from hubkit.publishing.revisions.listing import commit_of, facts_of
-from hubkit.publishing.revisions.moving import PROMOTED, ROLLED_BACK
+from hubkit.publishing.revisions.promotion import PROMOTED, ROLLED_BACK
 
 RELEASED = re.compile(r"Release .+ \(staged as ([0-9a-f]{12})\)|Stage .+ for release")
 """The titles of a release's commits (hubkit_stages.promote, hubkit_stages.publish)."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from hubkit.core.errors import UsageError
 from hubkit.core.trees import Tree
 from hubkit.hub.client import Hub, RepoType
-from hubkit.publishing.bundle import MANIFEST_PATH, Provenance
+from hubkit.publishing.manifest import MANIFEST_PATH, Provenance
 from hubkit.recipe.models import MAIN, STAGING
 
 Kind = Literal["variant", "staging", "branch", "tag", "pull request"]
@@ -48,10 +48,7 @@ def list_revisions(
     named: list[tuple[str, str, Kind | None]] = [(name, commit, None) for name, commit in refs.branches.items()]
     named += [(name, commit, "tag") for name, commit in refs.tags.items()]
     if pull_requests:
-        with_them = hub.ask(
-            lambda: hub.api.list_repo_refs(repo, repo_type=repo_type, include_pull_requests=True), repo=repo
-        )
-        named += [(ref.ref, ref.target_commit, "pull request") for ref in with_them.pull_requests or ()]
+        named += [(ref, commit, "pull request") for ref, commit in hub.pull_request_heads(repo, repo_type).items()]
     seen: dict[str, dict[str, Any]] = {}
     found = []
     for name, commit, kind in named:

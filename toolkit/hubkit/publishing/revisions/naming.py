@@ -1,8 +1,7 @@
-"""Branches and tags made and removed. With ``dry_run`` everything is checked and nothing is written."""
+"""Create and delete branches and tags. With ``dry_run`` everything is checked and nothing is written."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -10,8 +9,8 @@ from typing import Literal
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError, UsageError
 from hubkit.core.names import ref_problem
 from hubkit.hub.client import Hub, RepoType
-from hubkit.hub.transport import pause_before_retry
-from hubkit.publishing.branches import moved
+from hubkit.hub.retry import settled
+from hubkit.publishing.compare_and_swap import branch_moved
 from hubkit.publishing.revisions.guards import pointed_to_by
 from hubkit.publishing.revisions.listing import commit_of
 from hubkit.recipe.models import MAIN
@@ -27,28 +26,18 @@ class Named:
     already: bool = False
 
 
-def settle(write: Callable[[], object], reached: Callable[[], bool]) -> None:
-    """``write()``; when it fails, what was to be ``reached`` is looked at before it is made again or given up."""
-    attempt = 1
-    while True:
+def _write(write: Callable[[], object], reached: Callable[[], bool]) -> None:
+    """Call ``write``; after a failure check whether its outcome is ``reached`` before it is called again."""
+
+    def look(failure: HubkitError | None) -> bool | None:
+        if failure is None:
+            return True
         try:
-            write()
-            return
-        except HubkitError as error:
-            if _came_true(reached, error):
-                return
-            wait = pause_before_retry(error, attempt)
-            if wait is None:
-                raise
-        time.sleep(wait)
-        attempt += 1
+            return True if reached() else None
+        except HubkitError:
+            raise failure from None
 
-
-def _came_true(reached: Callable[[], bool], error: HubkitError) -> bool:
-    try:
-        return reached()
-    except HubkitError:
-        raise error from None
+    settled(write, look)
 
 
 def create(
@@ -69,7 +58,7 @@ def create(
     if known is not None and known != commit:
         raise UsageError(f"{repo} already has a branch {branch!r}, at {known[:12]}.", hint="Choose another name.")
     if known is None and not dry_run:
-        settle(
+        _write(
             lambda: hub.create_branch(repo, branch, commit, repo_type),
             lambda: hub.head(repo, branch, repo_type) is not None,
         )
@@ -105,7 +94,7 @@ def delete(
         what = "tag" if is_tag else "branch or tag"
         raise UsageError(f"{repo} has no {what} {name!r}.", hint=f"`hubkit revisions list {repo}` shows what it has.")
     if at is not None and commit != at:
-        raise moved(repo, name, at, commit)
+        raise branch_moved(repo, name, at, commit)
     if not force and (reader := pointed_to_by(hub, repo, name, commit, repo_type)):
         raise RefusedError(
             f"The {kind} {name!r} of {repo} is in use: {reader}, and would find nothing.",
@@ -122,12 +111,12 @@ def _remove(hub: Hub, repo: str, name: str, repo_type: RepoType, is_tag: bool) -
         return name not in (refs.tags if is_tag else refs.branches)
 
     if is_tag:
-        settle(
-            lambda: hub.tell(lambda: hub.api.delete_tag(repo, tag=name, repo_type=repo_type), repo=repo, revision=name),
+        _write(
+            lambda: hub.delete_tag(repo, name, repo_type),
             gone,
         )
     else:
-        settle(lambda: hub.delete_branch(repo, name, repo_type), gone)
+        _write(lambda: hub.delete_branch(repo, name, repo_type), gone)
 
 
 def tag(
@@ -153,7 +142,7 @@ def tag(
             f"{repo} already has a tag {name!r}, at {str(known)[:12]}.", hint="Choose another name for the tag."
         )
     if known is None and not dry_run:
-        settle(
+        _write(
             lambda: hub.create_tag(repo, name, commit, message, repo_type),
             lambda: hub.refs(repo, repo_type).tags.get(name) == commit,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hubkit.core.errors import RemoteError
 from hubkit.core.trees import Tree
 from hubkit.hub.client import Hub, RepoType
 from hubkit.publishing.revisions.listing import commit_of
@@ -27,17 +26,7 @@ class Place:
 
     def part(self, path: str, start: int, length: int) -> bytes:
         """``length`` bytes of the file from ``start`` on. RemoteError when the Hub sends anything else."""
-        span = start, start + length - 1
-
-        def read() -> bytes:
-            with self.hub.opened(self.repo, path, self.commit, self.repo_type, span=span) as answer:
-                # Without 206 the whole file is on its way.
-                body = answer.read() if answer.status_code == 206 else b""
-            if len(body) != length:
-                raise RemoteError(f"{self.hub.endpoint} does not send parts of {path}.")
-            return bytes(body)
-
-        return self.hub.ask(read, repo=self.repo, revision=self.commit)
+        return self.hub.read_range(self.repo, path, self.commit, start, length, self.repo_type)
 
 
 def place_of(hub: Hub, repo: str, revision: str, repo_type: RepoType = "model") -> Place:

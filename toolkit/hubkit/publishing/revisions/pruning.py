@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hubkit.hub.client import Commit, Hub, RepoType
-from hubkit.publishing.branches import holds_release
-from hubkit.publishing.bundle import MANIFEST_PATH, Provenance
+from hubkit.publishing.manifest import MANIFEST_PATH, Provenance
+from hubkit.publishing.ownership import holds_release
 from hubkit.publishing.revisions.history import RELEASED
-from hubkit.publishing.revisions.moving import PROMOTED
 from hubkit.publishing.revisions.naming import delete
+from hubkit.publishing.revisions.promotion import PROMOTED
 from hubkit.recipe.models import STAGING
 
 DAYS = 7.0

@@ -28,7 +28,8 @@ from hubkit.core import apps, numbers
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.files import Manifest, digests, resource_dir, walk, write_atomic
 from hubkit.core.output import printable
-from hubkit.publishing.bundle import MANIFEST_PATH, SCHEMA, Bundle
+from hubkit.publishing.bundle import Bundle
+from hubkit.publishing.manifest import MANIFEST_PATH, SCHEMA
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "safetensors")
 """What the app imports besides Gradio, which the Hub installs itself (``sdk_version``)."""

@@ -1,4 +1,4 @@
-"""A Space brought to the Hub: one commit, then waiting until the app runs, and the version before put back if not.
+"""Deploy a Space: one commit, then wait until its app runs, and restore the version before when it does not.
 
 deployed = deploy(hub, "me/my-space", bundle, "public")
 """
@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from hubkit.core.errors import ConflictError, HubkitError, RemoteError
-from hubkit.core.trees import compare, short_list, tree_of
+from hubkit.core.trees import compare, tree_of
 from hubkit.hub.client import Hub, Runtime, Visibility
-from hubkit.publishing import branches
-from hubkit.publishing.branches import Note
-from hubkit.publishing.bundle import MANIFEST_PATH, Bundle, Provenance
+from hubkit.hub.commits import deletion
+from hubkit.hub.retry import polled
+from hubkit.publishing.bundle import Bundle
+from hubkit.publishing.compare_and_swap import branch_moved
+from hubkit.publishing.compare_and_swap import commit as commit_files
+from hubkit.publishing.copying import restore
+from hubkit.publishing.manifest import provenance_at
+from hubkit.publishing.notes import Note, no_note
+from hubkit.publishing.ownership import Ownership, decide
 from hubkit.publishing.spaces.building import TIMEOUT, shown
+from hubkit.publishing.staging import additions
 from hubkit.recipe.stage import Report, silent
 
 COMING = frozenset({"BUILDING", "APP_STARTING", "RUNNING_BUILDING", "RUNNING_APP_STARTING"})
@@ -41,14 +48,18 @@ class Deployed:
     previous: str
     written: bool
     host: str | None
-    foreign: tuple[str, ...] = ()
+    ownership: Ownership = field(default_factory=Ownership)
+
+    def warnings(self, repo: str) -> list[str]:
+        """Sentences about the files of other people in the Space ``repo``."""
+        return self.ownership.sentences(f"The Space {repo}")
 
 
 def deploy(
     hub: Hub, repo: str, bundle: Bundle, visibility: Visibility, *,
     title: str = "Deploy the Space", hardware: str | None = None, secrets: Mapping[str, str] | None = None,
     ask: Callable[[str], None] | None = None, before: Mapping[str, str] | None = None,
-    timeout: float = TIMEOUT, report: Report = silent, note: Note = branches.no_note,
+    timeout: float = TIMEOUT, report: Report = silent, note: Note = no_note,
 ) -> Deployed:  # fmt: skip
     """Bring ``bundle`` to the Space ``repo`` in one commit, wait until its app runs, and ``ask`` it at its address.
 
@@ -63,7 +74,7 @@ def deploy(
     head = hub.head(repo, "main", "space")
     if head is None:
         raise ConflictError(f"The Space {repo} has no main branch.", hint="Remove it and run again.")
-    commit, foreign = _commit(hub, repo, head, bundle, title)
+    commit, ownership = _commit(hub, repo, head, bundle, title)
     if written := commit != head:
         note("space-committed", commit=commit, previous=head if ran else "")
     elif hub.runtime(repo).stage not in COMING | RESTING:
@@ -77,40 +88,35 @@ def deploy(
         raise
     except HubkitError as error:
         sound = (head if ran else None) if written else (before or {}).get(head)
-        back = f"\n{_put_back(hub, repo, sound, commit)}" if sound else ""
+        back = f"\n{_go_back(hub, repo, sound, commit)}" if sound else ""
         raise RemoteError(f"{error.message}{back}", hint=error.hint) from error
     note("space-runs", commit=commit)
-    return Deployed(commit, head, written, host, foreign)
+    return Deployed(commit, head, written, host, ownership)
 
 
-def _put_back(hub: Hub, repo: str, before: str, ours: str) -> str:
-    """Put the version ``before`` back in place of ``ours``; a sentence about what came of it."""
+def _go_back(hub: Hub, repo: str, before: str, ours: str) -> str:
+    """Restore the version ``before`` in place of ``ours``; a sentence about the outcome."""
     try:
-        branches.restore(hub, repo, "main", before, head=ours, title=f"Go back to {before[:12]}", repo_type="space")
+        restore(hub, repo, "main", before, head=ours, title=f"Go back to {before[:12]}", repo_type="space")
     except HubkitError as error:
         return f"The version before ({before[:12]}) was not put back: {error.message}"
     return f"The version before ({before[:12]}) was put back."
 
 
-def _commit(hub: Hub, repo: str, head: str, bundle: Bundle, title: str) -> tuple[str, tuple[str, ...]]:
-    """The commit that holds ``bundle``, and the files of other people that it kept."""
-    from huggingface_hub import CommitOperationDelete
-
+def _commit(hub: Hub, repo: str, head: str, bundle: Bundle, title: str) -> tuple[str, Ownership]:
+    """The commit that holds ``bundle``, and what it does with the files of other people."""
     wanted, tree = tree_of(bundle.manifest), hub.tree(repo, head, "space")
-    known = hub.read_file(repo, MANIFEST_PATH, head, "space") if MANIFEST_PATH in tree else None
-    before = Provenance.parse(known)
-    ours = before.paths if before else frozenset({"README.md"})
-    gone = frozenset(path for path in ours if path not in wanted and path in tree)
-    foreign = tuple(sorted(tree.keys() - wanted.keys() - ours - {".gitattributes"}))
-    if branches.holds_release(tree, wanted, gone):
-        return head, foreign
-    added = branches.additions(bundle, [change.path for change in compare(tree, wanted).changes if change.after])
-    removed = [CommitOperationDelete(path) for path in sorted(gone)]
-    commit = branches.commit(
-        hub, repo, "main", head, [*added, *removed],
-        lambda found: branches.holds_release(found, wanted, gone), title, "space",
-    )  # fmt: skip
-    return commit, foreign
+    provenance = provenance_at(hub, repo, head, tree, "space")
+    # Without a manifest only the card is ours: the Hub writes one into a new Space.
+    ownership = decide(tree, wanted, provenance.paths if provenance else {"README.md"})
+    if ownership.reached(tree, wanted):
+        return head, ownership
+    added = additions(bundle, [change.path for change in compare(tree, wanted).changes if change.after])
+    removed = [deletion(path) for path in sorted(ownership.deletions(wanted))]
+    commit = commit_files(
+        hub, repo, "main", head, [*removed, *added], lambda after: ownership.reached(after, wanted), title, "space"
+    )
+    return commit, ownership
 
 
 def wait(
@@ -121,23 +127,27 @@ def wait(
     ``new``: the commit was just made, so that a state may still be that of the version before, until the Space was seen
     to come or half a minute went by. ConflictError when somebody else's commit came on top and runs instead.
     """
-    began = time.monotonic()
-    settled = not new
-    while True:
+    settle_at = time.monotonic() + (_SETTLE_SECONDS if new else 0.0)
+    settled, runtime = not new, Runtime("")
+
+    def check() -> Runtime | None:
+        nonlocal settled, runtime
         runtime = hub.runtime(repo)
-        now = time.monotonic()
-        settled = settled or runtime.stage in COMING or now > began + _SETTLE_SECONDS
+        settled = settled or runtime.stage in COMING or time.monotonic() > settle_at
         outcome = verdict(runtime, commit, settled=settled)
         if outcome == "well":
             return runtime
         if outcome == "failed":
             raise failure(hub, repo, runtime)
         if outcome == "other" and (head := hub.head(repo, "main", "space")) != commit:
-            raise branches.moved(repo, "main", commit, head)
-        if now > began + timeout:
-            raise failure(hub, repo, runtime, f" after {timeout:g} s")
+            raise branch_moved(repo, "main", commit, head)
         report(f"{repo} is {runtime.stage.lower().replace('_', ' ')}", None)
-        time.sleep(1.0)
+        return None
+
+    running = polled(check, every=1.0, timeout=timeout)
+    if running is None:
+        raise failure(hub, repo, runtime, f" after {timeout:g} s")
+    return running
 
 
 def verdict(runtime: Runtime, commit: str, *, settled: bool) -> Literal["well", "failed", "other", "coming"]:
@@ -167,8 +177,3 @@ def failure(hub: Hub, repo: str, runtime: Runtime, when: str = "") -> RemoteErro
         f"The Space {repo} is {runtime.stage}{when}{why}.{shown(lines)}",
         hint=f"All of the log: hubkit space logs {repo}{' --build' * build}",
     )
-
-
-def foreign_note(foreign: tuple[str, ...]) -> str:
-    """A sentence about files of other people that were kept."""
-    return f"The Space holds files that hubkit did not put there; they are kept: {short_list(foreign)}."

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hubkit.core.errors import RefusedError, UsageError
-from hubkit.hub.answers import explain
 from hubkit.hub.client import Hub
+from hubkit.hub.errors import explain
 from hubkit.recipe.models import Source
 
 if TYPE_CHECKING:

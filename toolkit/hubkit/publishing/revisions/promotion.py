@@ -1,7 +1,7 @@
-"""A branch made to hold another revision's tree, in one commit on top: promotion and rollback.
+"""Promotion and rollback: a branch is brought to the files of another revision, in one commit on its head.
 
-What is to be done is planned first, from one look at the branch, and shown; the commit then has the head of that look
-as its parent, so that what was agreed to is what happens, or nothing.
+The change is planned first, from one look at the branch, and shown. The commit has the head of that look as its
+parent, so that either what was agreed to happens, or nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from hubkit.core.errors import RefusedError, UsageError
 from hubkit.core.names import ref_problem
 from hubkit.core.trees import compare
 from hubkit.hub.client import Commit, Hub, RepoType
-from hubkit.publishing import branches
-from hubkit.publishing.branches import Plan
+from hubkit.publishing import copying
+from hubkit.publishing.compare_and_swap import branch_moved
+from hubkit.publishing.copying import CopyPlan, plan_copy
 from hubkit.publishing.revisions.listing import by_short_id, commit_of
 
 PROMOTED = re.compile(r"Promote (?:.+ \()?([0-9a-f]{12})\)? to .+")
@@ -26,20 +27,20 @@ ROLLED_BACK = re.compile(r"Roll back .+ to ([0-9a-f]{12}), from ([0-9a-f]{12})")
 
 @dataclass(frozen=True)
 class BranchChange:
-    """A change of one branch, planned. ``settled`` says why there is nothing to do, or is None."""
+    """A planned change of one branch. ``settled`` is a sentence when there is nothing to do, else None."""
 
     kind: Literal["promotion", "rollback"]
     repo: str
     repo_type: RepoType
-    plan: Plan
+    plan: CopyPlan
     title: str
     settled: str | None
 
-    def carry_out(self, hub: Hub) -> str:
-        """Do it, and return the branch's head. ConflictError when the branch was moved since it was planned."""
+    def apply(self, hub: Hub) -> str:
+        """Apply the plan; returns the branch's head. ConflictError when the branch was moved since it was planned."""
         if self.settled is not None:
             return str(self.plan.head)
-        return branches.carry_out(hub, self.repo, self.plan, title=self.title, repo_type=self.repo_type)
+        return copying.apply(hub, self.repo, self.plan, title=self.title, repo_type=self.repo_type)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain values; sizes in bytes."""
@@ -52,24 +53,26 @@ class BranchChange:
             "title": self.title,
             "already": self.settled is not None,
             "changes": [change.to_json() for change in self.plan.change.changes],
-            "foreign": list(self.plan.foreign),
+            "foreign": list(self.plan.kept),
+            "replaced": list(self.plan.replaced),
         }
 
 
 def plan_promotion(
     hub: Hub, repo: str, source: str, branch: str, *, exact: bool = False, repo_type: RepoType = "model"
 ) -> BranchChange:
-    """How ``branch`` comes to hold the files of the revision ``source``; one that is not there is made at its commit.
+    """How ``branch`` comes to hold the files of the revision ``source``; a new branch is created at its commit.
 
-    Where hubkit publishes, files that no release of hubkit put on the branch stay, as in a release; ``exact`` removes
-    them too. On other branches there is no telling whose a file is, and the trees become equal.
+    Where there is a manifest of hubkit, files of other people stay, as in a release
+    (:mod:`hubkit.publishing.ownership`); ``exact`` removes them too. On other branches nothing shows whose a file is,
+    and the trees become equal.
     """
     if problem := ref_problem(branch):
         raise UsageError(f"{branch!r} cannot be a branch: {problem}.", hint="Choose another name.")
     if branch in hub.refs(repo, repo_type).tags:
         raise UsageError(f"{branch!r} is a tag of {repo}; tags do not move.", hint="Name a branch.")
     commit = commit_of(hub, repo, source, repo_type)
-    plan = branches.plan(hub, repo, branch, commit, keep_foreign=not exact, repo_type=repo_type)
+    plan = plan_copy(hub, repo, branch, commit, keep_foreign=not exact, repo_type=repo_type)
     named = commit[:12] if commit.startswith(source.lower()) else f"{source} ({commit[:12]})"
     settled = None
     if plan.head is not None and not plan.change:
@@ -87,10 +90,10 @@ def plan_rollback(
     force: bool = False,
     repo_type: RepoType = "model",
 ) -> BranchChange:
-    """How ``branch`` comes to hold again what it held at ``to``, or ``steps`` changes of its files ago (at least 1).
+    """How ``branch`` is rolled back to the files that it held at ``to``, or ``steps`` changes ago (at least 1).
 
-    With neither it goes one step back, and stays where it is when its last commit is a rollback already: the same
-    command can be given again after an interruption. RefusedError for a revision that the branch never was at, unless
+    With neither it goes back one step, and nothing is changed when its last commit is a rollback already: the same
+    command can be run again after an interruption. RefusedError for a revision that the branch never was at, unless
     ``force``.
     """
     head = hub.head(repo, branch, repo_type)
@@ -108,9 +111,9 @@ def plan_rollback(
         )
     else:
         target = _back(hub, repo, branch, commits, steps or 1, repo_type)
-    plan = branches.plan(hub, repo, branch, target, repo_type=repo_type)
+    plan = plan_copy(hub, repo, branch, target, repo_type=repo_type)
     if plan.head != head:
-        raise branches.moved(repo, branch, head, plan.head)
+        raise branch_moved(repo, branch, head, plan.head)
     if settled is None and not plan.change:
         settled = f"{branch} of {repo} holds the files of {target[:12]} already, at {head[:12]}."
     title = f"Roll back {branch} to {target[:12]}, from {str(plan.head)[:12]}"
@@ -145,7 +148,7 @@ def _back(hub: Hub, repo: str, branch: str, commits: list[Commit], steps: int, r
 
 
 def _last_rollback(hub: Hub, repo: str, commits: list[Commit], repo_type: RepoType) -> str | None:
-    """The commit to which the newest one went back; None when that is no rollback. The files decide, not the title."""
+    """The commit that the newest one rolled back to; None when it is no rollback. The files decide, not the title."""
     said = ROLLED_BACK.fullmatch(commits[0].title)
     target = by_short_id(repo, said[1], {item.id for item in commits[1:]}) if said else None
     if target is None or compare(hub.tree(repo, target, repo_type), hub.tree(repo, commits[0].id, repo_type)):

@@ -1,13 +1,13 @@
-"""Who a token speaks for, what it may do, and who can see a repo: asked before anything is uploaded."""
+"""Whose token this is, what it may do, and who can see a repo: checked before anything is uploaded."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from hubkit.core.errors import RefusedError
-from hubkit.hub.answers import token_refused
+from hubkit.core.errors import RefusedError, UsageError
 from hubkit.hub.connection import Connection, RepoType, Visibility
+from hubkit.hub.errors import token_refused
 
 READ, WRITE, DISCUSS = "repo.content.read", "repo.write", "discussion.write"
 """Rights of fine-grained tokens, by the names that the Hub gives them."""
@@ -24,10 +24,10 @@ class Scope:
 
 @dataclass(frozen=True)
 class Account:
-    """Who a token speaks for.
+    """The account of a token.
 
-    ``role`` is the token's: read, write or fineGrained; None when the Hub does not say. ``scopes`` and ``everywhere``
-    (rights that are bound to no entity) are a fine-grained token's.
+    ``role`` is the token's: read, write or fineGrained; None when the Hub does not report it. Only fine-grained tokens
+    have ``scopes`` and rights ``everywhere``, which are bound to no entity.
     """
 
     name: str
@@ -37,9 +37,9 @@ class Account:
     everywhere: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, said: dict[str, Any]) -> Account:
-        """The account in a Hub's answer to ``whoami``."""
-        token = (said.get("auth") or {}).get("accessToken") or {}
+    def of(cls, answer: dict[str, Any]) -> Account:
+        """The account in a Hub's response to ``whoami``."""
+        token = (answer.get("auth") or {}).get("accessToken") or {}
         fine = token.get("fineGrained") or {}
         scopes = []
         for item in fine.get("scoped") or []:
@@ -47,8 +47,8 @@ class Account:
             rights = frozenset(map(str, item.get("permissions") or ()))
             scopes.append(Scope(str(entity.get("type", "")), str(entity.get("name", "")), rights))
         return cls(
-            str(said.get("name", "")),
-            tuple(str(item["name"]) for item in said.get("orgs") or ()),
+            str(answer.get("name", "")),
+            tuple(str(item["name"]) for item in answer.get("orgs") or ()),
             token.get("role"),
             tuple(scopes),
             frozenset(map(str, fine.get("global") or ())),
@@ -57,15 +57,15 @@ class Account:
     def rights_on(self, repo: str, repo_type: RepoType, *, new: bool = False) -> frozenset[str]:
         """What a fine-grained token may do with ``repo``; a ``new`` one is covered by its namespace's rights alone."""
         namespace = repo.partition("/")[0].lower()
-        held = set(self.everywhere)
+        rights = set(self.everywhere)
         for scope in self.scopes:
             covers = scope.kind in {"user", "org"} and scope.name.lower() == namespace
             if covers or (not new and (scope.kind, scope.name.lower()) == (repo_type, repo.lower())):
-                held |= scope.rights
-        return frozenset(held)
+                rights |= scope.rights
+        return frozenset(rights)
 
     def lacks(self, right: str, repo: str, repo_type: RepoType, *, new: bool = False) -> str | None:
-        """The sentence (no stop) that ``right`` is missing for ``repo``; None when nothing speaks against it."""
+        """A sentence, without its full stop, when the token lacks ``right`` for ``repo``; else None."""
         if self.role == "read" and right != READ:
             return f"the token of {self.name} can only read, and {right} is needed"
         if self.role != "fineGrained" or right in self.rights_on(repo, repo_type, new=new):
@@ -76,20 +76,20 @@ class Account:
         return f"the fine-grained token of {self.name} lacks the right {right} for {place}{has}"
 
 
-class Access(Connection):
-    """The questions about rights, as methods of a connection."""
+class AuthCalls(Connection):
+    """The requests about accounts, rights and visibility, as methods of a connection."""
 
     def whoami(self) -> Account | None:
         """Whose token this is; None without a token. RefusedError when the Hub does not accept it."""
         if not self.target.token:
             return None
-        return Account.of(self.ask(lambda: self.api.whoami()))
+        return Account.of(self.query(lambda: self.api.whoami()))
 
     def repo_exists(self, repo: str, repo_type: RepoType = "model") -> bool:
-        """Whether the repo is there for this token."""
+        """Whether there is such a repo that this token can see."""
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-        def look() -> bool:
+        def exists() -> bool:
             try:
                 self.api.repo_info(repo, repo_type=repo_type)
             except GatedRepoError:
@@ -100,15 +100,29 @@ class Access(Connection):
                 return False
             return True
 
-        return self.ask(look, repo=repo)
+        return self.query(exists, repo=repo)
 
     def visibility(self, repo: str, repo_type: RepoType = "model") -> Visibility:
-        """Who can see the repo, as the Hub says."""
-        info = self.ask(lambda: self.api.repo_info(repo, repo_type=repo_type), repo=repo)
+        """Who can see the repo."""
+        info = self.query(lambda: self.api.repo_info(repo, repo_type=repo_type), repo=repo)
         return "private" if info.private else "public"
 
+    def is_closed(self, repo: str) -> bool:
+        """Whether the model ``repo`` is there and cannot be read without a token: it is private or gated."""
+        if not self.target.token:
+            return False
+        try:
+            info = self.query(lambda: self.api.model_info(repo), repo=repo)
+        except (UsageError, RefusedError):
+            return False
+        return bool(info.private or info.gated)
+
+    def check_answers(self) -> None:
+        """RemoteError, RefusedError or UsageError unless a Hub answers at this address."""
+        self.query(lambda: next(iter(self.api.list_models(limit=1)), None))
+
     def writing_problem(self, repo: str, repo_type: RepoType = "model") -> str | None:
-        """Why this token cannot write to ``repo`` (or make it); None when nothing speaks against it."""
+        """Why this token cannot write to ``repo`` or create it, without a full stop; None when it can."""
         if self.target.trusted:  # its token speaks for one repo and for nobody, so only that repo is asked about
             if not self.repo_exists(repo, repo_type):
                 return f"{repo} is not there, and trusted publishing writes to a repo that is"
@@ -127,7 +141,7 @@ class Access(Connection):
         return None  # the embedded Hub's owner may write in any namespace
 
     def _not_allowed(self, repo: str, repo_type: RepoType, problem: str) -> str | None:
-        """``problem`` when the Hub itself, asked about this repo, does not let this token write."""
+        """``problem`` when the Hub itself reports that this token may not write to this repo."""
         from huggingface_hub.errors import HfHubHTTPError
 
         def check() -> str | None:
@@ -136,35 +150,35 @@ class Access(Connection):
             except HfHubHTTPError as error:
                 if error.response.status_code in {401, 403}:
                     return problem
-                if error.response.status_code != 404:  # a Hub that does not know the question
+                if error.response.status_code != 404:  # a Hub without this route
                     raise
             return None
 
-        return self.ask(check, repo=repo)
+        return self.query(check, repo=repo)
 
     def ensure_repo(
         self, repo: str, visibility: Visibility, repo_type: RepoType = "model", *, hardware: str | None = None
     ) -> bool:
-        """Make the repo when it is not there, then read back who can see it; True when it was made.
+        """Create the repo when there is none, then read back who can see it; True when it was created.
 
-        ``hardware`` is for a new Space (always one of Gradio): the flavor to run it on. RefusedError when the Hub shows
-        it otherwise than ``visibility``: nothing has been uploaded by then.
+        ``hardware`` is for a new Space (always one of Gradio): the flavor to run it on. RefusedError when its
+        visibility is not ``visibility``: nothing has been uploaded by then.
         """
-        made = not self.repo_exists(repo, repo_type)
-        if made:
+        created = not self.repo_exists(repo, repo_type)
+        if created:
             space: dict[str, Any] = {"space_sdk": "gradio"} if repo_type == "space" else {}
             if space and hardware:
                 space["space_hardware"] = hardware
-            self.tell(
+            self.send(
                 lambda: self.api.create_repo(
                     repo, private=visibility == "private", repo_type=repo_type, exist_ok=True, **space
                 ),
                 repo=repo,
             )
-        found = self.visibility(repo, repo_type)
-        if found != visibility:
+        actual = self.visibility(repo, repo_type)
+        if actual != visibility:
             raise RefusedError(
-                f"{repo} is {found} on {self.endpoint}, and {visibility} was asked for.",
-                hint=f"Change the repo's visibility there, or ask for {found} (`visibility` in a recipe).",
+                f"{repo} is {actual} on {self.endpoint}, and {visibility} was asked for.",
+                hint=f"Change the repo's visibility there, or ask for {actual} (`visibility` in a recipe).",
             )
-        return made
+        return created

@@ -1,24 +1,34 @@
-"""What a Hub's answers and silences mean: one sentence each, what to do next, and an exit code.
+"""What a failed request means: the client's exceptions as ours, with a sentence, the next action and an exit code.
 
-Nothing here decides by the words of a server: they are shown, and choose a hint at most.
+The server's message is shown and may choose the hint. It never decides the kind of error or its exit code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError, RemoteError, UsageError
 from hubkit.core.output import redact
 
 if TYPE_CHECKING:
     import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
 
 AGAIN = "Run the same command again; what was finished is kept."
 
 
 class TimedOut(RemoteError):
     """The Hub did not answer within the time allowed. It may have done what was asked."""
+
+
+class MissingRevisionError(UsageError):
+    """The repo has no such branch, tag or commit."""
+
+
+class MissingFileError(UsageError):
+    """The repo has no such file at that revision."""
 
 
 class Stalled(TimedOut):
@@ -38,7 +48,7 @@ def origin_of(request: httpx2.Request) -> str:
     return f"{request.url.scheme}://{request.url.netloc.decode()}"
 
 
-def chain(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """``error`` and what caused it, outermost first."""
     seen: set[int] = set()
     current: BaseException | None = error
@@ -48,6 +58,23 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or current.__context__
 
 
+@contextmanager
+def translated(endpoint: str, repo: str | None = None, revision: str | None = None) -> Iterator[None]:
+    """Raise what a Hub's client raises in the block as a HubkitError about ``repo`` and ``revision``.
+
+    Also for ``from_pretrained`` and ``load_dataset``, which wrap the client's exceptions in their own.
+    """
+    try:
+        yield
+    except HubkitError:
+        raise
+    except Exception as error:
+        ours = explain(error, endpoint, repo, revision)
+        if ours is None:
+            raise
+        raise ours from error
+
+
 def explain(
     error: BaseException, endpoint: str, repo: str | None = None, revision: str | None = None
 ) -> HubkitError | None:
@@ -55,7 +82,7 @@ def explain(
     import httpx2
     from huggingface_hub import errors as hub_errors
 
-    for cause in chain(error):
+    for cause in causes(error):
         if isinstance(cause, HubkitError):
             return cause
         if isinstance(cause, hub_errors.HfHubHTTPError):
@@ -75,7 +102,7 @@ def explain(
     return None
 
 
-def _explain_answer(error: Any, endpoint: str, repo: str | None, revision: str | None) -> HubkitError:
+def _explain_answer(error: HfHubHTTPError, endpoint: str, repo: str | None, revision: str | None) -> HubkitError:
     """One sentence for an answer that huggingface_hub turned into an exception."""
     from huggingface_hub import errors as hub_errors
 
@@ -93,12 +120,12 @@ def _explain_answer(error: Any, endpoint: str, repo: str | None, revision: str |
             hint="Check the name; a private repo needs a token that may read it.",
         )
     if isinstance(error, hub_errors.RevisionNotFoundError):
-        return UsageError(
+        return MissingRevisionError(
             f"{named} has no revision {revision!r}." if revision else f"{named} has no such revision.",
             hint=f"`hubkit revisions list {named}` shows what it has.",
         )
     if isinstance(error, hub_errors.EntryNotFoundError):
-        return UsageError(f"{named} has no such file{f' at {revision}' if revision else ''}.")
+        return MissingFileError(f"{named} has no such file{f' at {revision}' if revision else ''}.")
     return _explain_status(error.response.status_code, _server_words(error), endpoint, named)
 
 
@@ -149,20 +176,20 @@ def _about_room(words: str) -> bool:
     return any(word in words.lower() for word in ("storage", "quota", "billing", "upgrade", "paid plan", "pro plan"))
 
 
-def token_refused(error: Any) -> bool:
+def token_refused(error: HfHubHTTPError) -> bool:
     """Whether a 401 is about the token: over https the client takes every 401 for a repo that is not there."""
     response = error.response
     sent = response.request.headers.get("authorization", "")
     return response.status_code == 401 and bool(sent) and response.headers.get("x-error-code") != "RepoNotFound"
 
 
-def _folder(error: Any) -> str:
+def _folder(error: HfHubHTTPError) -> str:
     """The part of a page's address that stands before the repo's name."""
     return {"dataset": "datasets/", "space": "spaces/"}.get(str(getattr(error, "repo_type", "")), "")
 
 
-def _server_words(error: Any) -> str:
-    """The server's own words, on one line, cut short, without tokens."""
+def _server_words(error: HfHubHTTPError) -> str:
+    """The server's own message on one line, shortened, without tokens."""
     return shortened(str(error.server_message or ""))
 
 

@@ -1,0 +1,117 @@
+"""Files of a repo at a revision: the tree with its digests, small files whole, large files in parts, downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hubkit.core.errors import RemoteError
+from hubkit.core.trees import Entry
+from hubkit.hub.connection import Connection, RepoType
+from hubkit.hub.errors import MissingRevisionError, translated
+
+if TYPE_CHECKING:
+    import httpx2
+
+
+class FileCalls(Connection):
+    """The requests about files, as methods of a connection."""
+
+    def tree(self, repo: str, revision: str, repo_type: RepoType = "model") -> dict[str, Entry]:
+        """Every file at ``revision`` with its size and digest: sha256 for LFS, git blob id for the others."""
+        from huggingface_hub.hf_api import RepoFile
+
+        def read() -> dict[str, Entry]:
+            listed = self.api.list_repo_tree(repo, recursive=True, revision=revision, repo_type=repo_type)
+            return {
+                item.path: Entry(item.lfs.size, sha256=item.lfs.sha256)
+                if item.lfs
+                else Entry(item.size, git=item.blob_id)
+                for item in listed
+                if isinstance(item, RepoFile)
+            }
+
+        return self.query(read, repo=repo, revision=revision)
+
+    def tree_if_there(self, repo: str, revision: str, repo_type: RepoType = "model") -> dict[str, Entry] | None:
+        """The tree of :meth:`tree`; None when the repo has no such revision."""
+        try:
+            return self.tree(repo, revision, repo_type)
+        except MissingRevisionError:
+            return None
+
+    @contextmanager
+    def opened(
+        self, repo: str, path: str, revision: str, repo_type: RepoType = "model", *, span: tuple[int, int] | None = None
+    ) -> Iterator[httpx2.Response]:
+        """The response to a request for one file, neither decompressed nor cached, to be read within the block.
+
+        ``span`` is the first and the last byte of the range to request; a Hub may send the whole file even so, and
+        then its status is not 206. Use it in what :meth:`query` calls: the client's own exceptions are raised.
+        """
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import get_session, hf_raise_for_status  # type: ignore[attr-defined]
+
+        url = hf_hub_url(repo, path, repo_type=repo_type, revision=revision, endpoint=self.endpoint)
+        headers = {"accept-encoding": "identity"}
+        if span:
+            headers["range"] = f"bytes={span[0]}-{span[1]}"
+        if self.target.token:
+            headers["authorization"] = f"Bearer {self.target.token}"
+        with get_session().stream("GET", url, headers=headers) as response:
+            hf_raise_for_status(response)
+            yield response
+
+    def read_file(self, repo: str, path: str, revision: str, repo_type: RepoType = "model") -> bytes | None:
+        """The content of one small file at ``revision``, not cached; None when there is no such file."""
+        from huggingface_hub.errors import EntryNotFoundError
+
+        def read() -> bytes | None:
+            try:
+                with self.opened(repo, path, revision, repo_type) as response:
+                    return bytes(response.read())
+            except EntryNotFoundError:
+                return None
+
+        return self.query(read, repo=repo, revision=revision)
+
+    def read_range(
+        self, repo: str, path: str, revision: str, start: int, length: int, repo_type: RepoType = "model"
+    ) -> bytes:
+        """``length`` bytes of a file from ``start`` on. RemoteError when the Hub sends anything else."""
+
+        def read() -> bytes:
+            with self.opened(repo, path, revision, repo_type, span=(start, start + length - 1)) as response:
+                body = response.read() if response.status_code == 206 else b""  # else the whole file is on its way
+            if len(body) != length:
+                raise RemoteError(f"{self.endpoint} does not send parts of {path} (of {repo}@{revision[:12]}).")
+            return bytes(body)
+
+        return self.query(read, repo=repo, revision=revision)
+
+    def snapshot(self, repo: str, folder: Path, repo_type: RepoType = "model") -> Path:
+        """All the files of the repo's main branch, downloaded to ``folder``."""
+        download = self.api.snapshot_download
+        return Path(self.query(lambda: download(repo, repo_type=repo_type, local_dir=folder), repo=repo))
+
+    def download(
+        self, repo: str, revision: str, *, cache: Path | None = None, patterns: Sequence[str] | None = None
+    ) -> Path:
+        """The files of a model at ``revision`` that match ``patterns`` (all of them, without any); their folder.
+
+        They are kept in ``cache``, or in the cache of this process (``HF_HUB_CACHE``), where transformers finds them
+        too. MissingFileError when a file that the Hub lists is not there; OSError without a number when one
+        has another size than the Hub lists.
+        """
+        allowed = list(patterns) if patterns is not None else None
+        with translated(self.endpoint, repo, revision):
+            return Path(self.api.snapshot_download(repo, revision=revision, cache_dir=cache, allow_patterns=allowed))
+
+    def parameters(self, repo: str, revision: str) -> dict[str, int]:
+        """How many parameters of each dtype the safetensors files at ``revision`` hold, by their headers."""
+        metadata = self.query(
+            lambda: self.api.get_safetensors_metadata(repo, revision=revision), repo=repo, revision=revision
+        )
+        return {str(dtype): count for dtype, count in metadata.parameter_count.items()}

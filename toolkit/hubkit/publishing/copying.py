@@ -1,0 +1,114 @@
+"""Copy the files of a revision to a branch, on the server, in one commit: plan it, then apply it.
+
+What is to be done is planned from one look at the branch, and can be shown; the commit then has the head of that look
+as its parent, so that the plan is carried out as shown, or not at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hubkit.core.trees import Tree, TreeDiff, compare
+from hubkit.hub.client import Hub, RepoType
+from hubkit.hub.commits import copy, deletion
+from hubkit.publishing.compare_and_swap import branch_moved, commit
+from hubkit.publishing.manifest import MANIFEST_PATH, provenance_at
+from hubkit.publishing.ownership import Ownership, decide
+
+if TYPE_CHECKING:
+    from hubkit.hub.commits import Operation
+
+
+@dataclass(frozen=True)
+class CopyPlan:
+    """What brings ``branch`` to the files of the commit ``source``, as read at one moment. Nothing is written yet.
+
+    ``head`` is the branch's commit, the parent of the commit to come, and ``tree`` its files; None and empty when there
+    is no such branch. ``wanted`` are the files of the source, ``change`` what the commit changes, and ``ownership``
+    which files of other people stay or are replaced (none when the branch is to hold exactly the source's files).
+    """
+
+    branch: str
+    source: str
+    head: str | None
+    wanted: Tree
+    change: TreeDiff
+    exact: bool = True
+    ownership: Ownership = field(default_factory=Ownership)
+    tree: Tree = field(default_factory=dict, repr=False)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Files of other people that stay on the branch."""
+        return () if self.exact else self.ownership.kept
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """Files of other people that go, because the source has files in their place."""
+        return () if self.exact else self.ownership.replaced
+
+    def reached(self, tree: Tree) -> bool:
+        """Whether ``tree`` is what the plan brings about."""
+        return not compare(tree, self.wanted) if self.exact else self.ownership.reached(tree, self.wanted)
+
+
+def plan_copy(
+    hub: Hub,
+    repo: str,
+    branch: str,
+    source: str,
+    *,
+    wanted: Tree | None = None,
+    keep_foreign: bool = False,
+    repo_type: RepoType = "model",
+) -> CopyPlan:
+    """How ``branch`` comes to hold the files of the commit ``source``: exactly, or with files of other people kept.
+
+    Whose files those are is known only from hubkit's manifest: with ``keep_foreign`` they are kept when there is one
+    on the branch or at the source. ``wanted`` is the source's tree, where it is known.
+    """
+    head = hub.head(repo, branch, repo_type)
+    wanted = hub.tree(repo, source, repo_type) if wanted is None else wanted
+    if head is None:
+        return CopyPlan(branch, source, None, wanted, compare({}, wanted))
+    tree = hub.tree(repo, head, repo_type)
+    exact = not (keep_foreign and (MANIFEST_PATH in tree or MANIFEST_PATH in wanted))
+    provenance = None if exact else provenance_at(hub, repo, head, tree, repo_type)
+    ownership = decide(tree, wanted, provenance.paths if provenance else (), exact=exact)
+    change = compare(tree, ownership.outcome(tree, wanted))
+    return CopyPlan(branch, source, head, wanted, change, exact, ownership, tree)
+
+
+def apply(hub: Hub, repo: str, plan: CopyPlan, *, title: str, repo_type: RepoType = "model") -> str:
+    """Apply ``plan`` in one commit on the head that it was made for; returns the branch's head.
+
+    The files are copied on the server; a branch that is not there is created at the source. Nothing is written when
+    the branch holds the tree already. ConflictError when it was moved since.
+    """
+    if plan.head is None:
+        head = hub.create_branch(repo, plan.branch, plan.source, repo_type)
+        if head != plan.source:  # somebody else created it at the same moment
+            raise branch_moved(repo, plan.branch, None, head)
+        return head
+    if not plan.change:
+        return plan.head
+    operations: list[Operation] = [
+        *(deletion(item.path) for item in plan.change.removed),
+        *(copy(item.path, plan.source) for item in plan.change.changes if item.after),
+    ]
+    return commit(hub, repo, plan.branch, plan.head, operations, plan.reached, title, repo_type)
+
+
+def restore(
+    hub: Hub, repo: str, branch: str, source: str, *, head: str, title: str, repo_type: RepoType = "model"
+) -> str:
+    """Bring ``branch`` back to exactly the files of the commit ``source``, in one commit on ``head``.
+
+    Returns the new head. Nothing is written when the branch holds that tree already. ConflictError when it does not,
+    and is not at ``head`` any more.
+    """
+    plan = plan_copy(hub, repo, branch, source, repo_type=repo_type)
+    if plan.change and plan.head != head:
+        raise branch_moved(repo, branch, head, plan.head)
+    return apply(hub, repo, plan, title=title, repo_type=repo_type)

@@ -1,0 +1,125 @@
+"""The manifest of a branch, ``.hubkit/manifest.json``: which files a release put there, and where they came from.
+
+Two readers of the same file. :class:`Provenance` reads what it can, to list and to compare branches, and never raises.
+:func:`parse_manifest` is for ``hubkit verify``: it accepts only what hubkit writes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hubkit.core.errors import ConflictError, RefusedError
+from hubkit.core.files import Digests, Manifest
+from hubkit.core.names import path_problem
+from hubkit.core.trees import Tree, tree_of
+from hubkit.hub.client import Hub, RepoType
+
+MANIFEST_PATH = ".hubkit/manifest.json"
+"""Where the branch keeps its manifest. A folder of its own: loaders read the root and never look there."""
+SIGNATURE_PATH = ".hubkit/model.sig"
+"""Where the branch keeps its signature, if it has one: it covers every other file of the bundle, the manifest too."""
+CARDS = {"README.md": "README.md", "adapter-README.md": "adapter/README.md"}
+"""The cards, by their names in the card's artifact: where they stand on the branch."""
+GENERATED = ".hubkit/cards"
+"""Where the branch keeps its cards as they were generated, so that a person's edits of them can be told."""
+SCHEMA = 1
+"""The version of the manifest's format that this hubkit writes, and the newest that it reads."""
+OUR_OWN = frozenset({MANIFEST_PATH, SIGNATURE_PATH})
+"""Files of a release that its manifest cannot list."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a branch's ``.hubkit/manifest.json`` says: where its files came from, and which are ours."""
+
+    content: Mapping[str, Any]
+    paths: frozenset[str]
+
+    @classmethod
+    def parse(cls, raw: bytes | None) -> Provenance | None:
+        """The manifest in ``raw``; None when there is none or it is not one of ours."""
+        try:
+            content = json.loads(raw or b"")
+            paths = frozenset(str(item["path"]) for item in content["files"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return cls(content, paths | {MANIFEST_PATH, SIGNATURE_PATH})
+
+    @property
+    def promised(self) -> Tree:
+        """What each file but the manifest is to be; empty when the list cannot be read."""
+        try:
+            return tree_of(Manifest.from_json(self.content))
+        except (KeyError, TypeError, ValueError):
+            return {}
+
+    def facts(self) -> Iterator[tuple[str, Any]]:
+        """Everything but the file list."""
+        yield from ((key, value) for key, value in self.content.items() if key != "files")
+
+
+def provenance_at(hub: Hub, repo: str, commit: str, tree: Tree, repo_type: RepoType = "model") -> Provenance | None:
+    """hubkit's manifest at ``commit``, whose ``tree`` is known; None when the commit has none that hubkit wrote."""
+    return Provenance.parse(hub.read_file(repo, MANIFEST_PATH, commit, repo_type) if MANIFEST_PATH in tree else None)
+
+
+def parse_manifest(raw: bytes) -> tuple[dict[str, Any], Manifest]:
+    """What a manifest in ``raw`` says, and the files that it promises.
+
+    It may come from anybody. ConflictError unless it is what hubkit writes: JSON without a key twice, the files in
+    order, each path sound and only once, each digest whole. RefusedError when a newer hubkit wrote it.
+    """
+    try:
+        said = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise unsound(f"{MANIFEST_PATH} is not the JSON that hubkit writes") from error
+    if not isinstance(said, dict) or type(said.get("schema")) is not int or not isinstance(said.get("files"), list):
+        raise unsound(f"{MANIFEST_PATH} lacks its schema or its files")
+    if said["schema"] > SCHEMA:
+        raise RefusedError(
+            f"{MANIFEST_PATH} has schema {said['schema']}, and this hubkit knows up to {SCHEMA}.",
+            hint="Update hubkit: pip install -U hubkit",
+        )
+    files: dict[str, Digests] = {}
+    last = ""
+    for number, item in enumerate(said["files"], 1):
+        problem = _item_problem(item)
+        if problem is None and item["path"] <= last:
+            problem = "stands twice, or not in order"
+        if problem:
+            raise unsound(f"{MANIFEST_PATH}: entry {number} {problem}")
+        last = item["path"]
+        files[last] = Digests(item["size"], item["sha256"], item["git"])
+    return said, Manifest(files)
+
+
+def _item_problem(item: Any) -> str | None:
+    """Why ``item`` cannot stand in a manifest's list of files; None when it can."""
+    if not isinstance(item, dict) or item.keys() != {"path", "size", "sha256", "git"}:
+        return "has other keys than path, size, sha256 and git"
+    path = item["path"]
+    if not isinstance(path, str) or path in OUR_OWN:
+        return "has a path that no file of a release has"
+    if problem := path_problem(path):
+        return f"has a path that no file of a release has: {problem}"
+    if type(item["size"]) is not int or not 0 <= item["size"] < 2**63:
+        return "has a size that no file has"
+    for name, length in (("sha256", 64), ("git", 40)):
+        if not isinstance(item[name], str) or not re.fullmatch(rf"[0-9a-f]{{{length}}}", item[name]):
+            return f"has no {name} of {length} digits"
+    return None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a key stands twice")
+    return dict(pairs)
+
+
+def unsound(what: str) -> ConflictError:
+    """The error for a manifest or a signature that nobody should act upon; ``what`` is a sentence without its stop."""
+    return ConflictError(f"{what}.", hint="Do not rely on it; get the release again from its makers.")

@@ -1,0 +1,107 @@
+"""Whose files stand on a branch: one decision for publish, promote, roll back, propose and deploy.
+
+    decision = decide(tree, wanted, ours)
+    decision.removed     files of an earlier release that this one does not have: they go
+    decision.replaced    files of other people in whose place this release has a file or a folder: they go, reported
+    decision.kept        all other files of other people: they stay, reported
+
+A file is ours when the manifest on the branch lists it. Git cannot hold both a file ``adapter`` and a file
+``adapter/x.json``, so a foreign ``adapter`` is replaced when the release has an ``adapter/x.json``, and a foreign
+``config.json/notes.txt`` when it has a ``config.json``. Pure: trees in, a decision out; nothing is read or written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from hubkit.core.trees import Entry, Tree, compare, short_list
+
+HUB_FILES = frozenset({".gitattributes"})
+"""What the Hub itself writes: such a file is nobody's, stays, and is not reported."""
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """The decision about the files of a branch, each tuple sorted. See the module's docstring."""
+
+    removed: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+    def deletions(self, wanted: Collection[str]) -> frozenset[str]:
+        """The paths that a commit must delete: a replaced file of the same path as ours is overwritten instead."""
+        return frozenset({*self.removed, *self.replaced} - set(wanted))
+
+    def outcome(self, tree: Tree, wanted: Tree) -> dict[str, Entry]:
+        """The tree that the branch holds afterwards."""
+        gone = self.deletions(wanted)
+        return {**{path: entry for path, entry in tree.items() if path not in gone}, **wanted}
+
+    def reached(self, tree: Tree, wanted: Tree) -> bool:
+        """Whether ``tree`` is such an outcome already; files that somebody added since do not matter."""
+        return holds_release(tree, wanted, self.deletions(wanted))
+
+    def sentences(self, where: str) -> list[str]:
+        """What to report about the files of other people at ``where``, in up to two sentences."""
+        sentences = []
+        if self.replaced:
+            sentences.append(
+                f"{where} holds files that hubkit did not publish, and this release has files in their place; they"
+                f" are replaced: {short_list(self.replaced)}."
+            )
+        if self.kept:
+            sentences.append(
+                f"{where} holds files that hubkit did not publish; they are kept: {short_list(self.kept)}."
+            )
+        return sentences
+
+
+def decide(
+    tree: Tree, wanted: Mapping[str, Entry | None], ours: Collection[str] = (), *, exact: bool = False
+) -> Ownership:
+    """Whose files of ``tree`` go, and whose stay, when a release of the files ``wanted`` comes to the branch.
+
+    ``ours`` are the paths that the branch's own manifest lists (none without a manifest). An entry of ``wanted`` is
+    None when its content is not known yet. With ``exact`` nothing else stays: whatever is not wanted is removed.
+    """
+    others = tree.keys() - wanted.keys()
+    if exact:
+        return Ownership(removed=tuple(sorted(others)))
+    foreign = others - set(ours)
+    in_the_way = set(_in_the_way(foreign, wanted))
+    overwritten = {
+        path
+        for path in tree.keys() & wanted.keys() - set(ours) - HUB_FILES
+        if (entry := wanted[path]) is None or not tree[path].same(entry)
+    }
+    return Ownership(
+        removed=tuple(sorted(others & set(ours))),
+        replaced=tuple(sorted(in_the_way | overwritten)),
+        kept=tuple(sorted(foreign - in_the_way - HUB_FILES)),
+    )
+
+
+def _in_the_way(foreign: Iterable[str], wanted: Collection[str]) -> Iterator[str]:
+    """The foreign files that are a folder of a wanted file, or lie in a folder that is a wanted file."""
+    folders = {folder for path in wanted for folder in _folders(path)}
+    for path in foreign:
+        if path in folders or any(folder in wanted for folder in _folders(path)):
+            yield path
+
+
+def _folders(path: str) -> Iterator[str]:
+    """'a/b/c' -> 'a', 'a/b'."""
+    for end, character in enumerate(path):
+        if character == "/":
+            yield path[:end]
+
+
+def holds_release(tree: Tree, wanted: Tree, without: Collection[str] = ()) -> bool:
+    """Whether ``tree`` has every file of ``wanted`` with its content, and no file of ``without``."""
+    return not compare(wanted, part_of(tree, wanted)) and tree.keys().isdisjoint(without)
+
+
+def part_of(tree: Tree, paths: Collection[str]) -> dict[str, Entry]:
+    """Those files of ``tree`` whose paths are among ``paths``."""
+    return {path: tree[path] for path in paths if path in tree}

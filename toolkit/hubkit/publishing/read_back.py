@@ -1,0 +1,70 @@
+"""Read back what the Hub holds and compare it with the manifest: first its listing, then every byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hubkit.core.errors import ConflictError
+from hubkit.core.files import Digests, Manifest, digests, os_error
+from hubkit.core.trees import compare, short_list, tree_of
+from hubkit.hub.client import Hub
+from hubkit.hub.errors import MissingFileError
+from hubkit.publishing.ownership import part_of
+
+
+def verify_listing(hub: Hub, repo: str, revision: str, manifest: Manifest, *, others_allowed: bool = False) -> None:
+    """ConflictError, naming the files, unless the Hub lists at ``revision`` every path, size and digest promised.
+
+    With ``others_allowed`` files of other people may stand beside them.
+    """
+    wanted, tree = tree_of(manifest), hub.tree(repo, revision)
+    difference = compare(wanted, part_of(tree, wanted) if others_allowed else tree)
+    if difference:
+        raise ConflictError(
+            f"{repo}@{revision[:12]} does not hold what was uploaded: "
+            + short_list([change.sentence for change in difference.changes])
+            + ".",
+            hint="Nothing was promoted. Run the same command again; if that does not help, the Hub changes files.",
+        )
+
+
+def verify_bytes(hub: Hub, repo: str, revision: str, manifest: Manifest, cache: Path) -> Path:
+    """Download every file of ``revision`` to ``cache`` and hash it; returns the folder with the files.
+
+    A Hub lists the digests that it received with an upload. Only this shows that it still has the bytes. ConflictError
+    names the files that differ.
+    """
+    folder = _download(hub, repo, revision, cache)
+    wrong = []
+    for path, promised in sorted(manifest.files.items()):
+        local = folder / path
+        if not local.is_file():
+            wrong.append(f"{path} is missing")
+        elif not _same(digests(local.resolve()), promised):
+            wrong.append(f"{path} has other content")
+    if wrong:
+        raise _damaged(repo, revision, short_list(wrong))
+    return folder
+
+
+def _download(hub: Hub, repo: str, revision: str, cache: Path) -> Path:
+    try:
+        return hub.download(repo, revision, cache=cache)
+    except MissingFileError as error:
+        raise _damaged(repo, revision, "a file that it lists is missing") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise os_error(error, cache) from error
+        # The client compares the sizes and raises an OSError that has no number and no class of its own.
+        raise _damaged(repo, revision, "a file has another size than it lists") from error
+
+
+def _damaged(repo: str, revision: str, what: str) -> ConflictError:
+    return ConflictError(
+        f"{repo}@{revision[:12]} returns other bytes than were uploaded: {what}.",
+        hint="Nothing was promoted. The Hub's storage is damaged, or something changes files on the way.",
+    )
+
+
+def _same(actual: Digests, promised: Digests) -> bool:
+    return (actual.size, actual.sha256) == (promised.size, promised.sha256)
