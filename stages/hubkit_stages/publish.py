@@ -215,10 +215,12 @@ def run(ctx: Context) -> Artifact:
 
     content = f"{counted(len(bundle.files), 'file')}, {size(bundle.manifest.size)}"
     ctx.report(f"uploading {content}", 0.2)
-    number = None
+    number: int | None = None
+    foreign: list[str] = []
     if proposed:
         proposal = proposals.propose(hub, repo, str(ctx.variant_name), bundle, overwrite=_overwrites(ctx), note=note)
         branch, commit, number = proposal.ref, proposal.commit, proposal.number
+        foreign = proposal.ownership.sentences(f"The branch {MAIN!r} of {repo}")
     else:
         commit = stage(hub, repo, branch, bundle, title=f"Release {ctx.variant_name}", note=note)
     ctx.report("verifying what the Hub holds", 0.9)
@@ -246,7 +248,8 @@ def run(ctx: Context) -> Artifact:
             f"{path} of the branch {ctx.variant_name!r} keeps what was edited on the Hub: {', '.join(card.kept)}."
             for path, card in kept.items()
             if card.kept
-        ],
+        ]
+        + foreign,
     )
 
 

@@ -271,9 +271,9 @@ def test_the_jobs_token_goes_to_its_hub_alone(hub: Running, mine: Hub, tmp_path:
     with listening() as (url, heard):
         other = connect(Target(url, tmp_path, None))
         with pytest.raises(HubkitError):
-            other.ask(lambda: other.api.model_info(MODEL, token=str(target.token)))
+            other.query(lambda: other.api.model_info(MODEL, token=str(target.token)))
         with pytest.raises(HubkitError):
-            other.ask(lambda: other.api.model_info(MODEL, token=Issuer.SECRET))
+            other.query(lambda: other.api.model_info(MODEL, token=Issuer.SECRET))
     assert len(heard) == 2 and not any("authorization" in headers for headers in heard)
 
 

@@ -252,7 +252,7 @@ def test_a_token_goes_to_its_own_endpoint_only(
     # Even when somebody hands the client the wrong one.
     heard.clear()
     with pytest.raises(HubkitError):
-        other.ask(lambda: other.api.model_info(REPO, token=str(mine.target.token)))
+        other.query(lambda: other.api.model_info(REPO, token=str(mine.target.token)))
     assert heard == [""]
 
 

@@ -9,7 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError, RemoteError
 from hubkit.hub.errors import Stalled, TimedOut, explain
-from hubkit.hub.retry import polled, policy_for, requested_wait, retried, settled
+from hubkit.hub.retry import policy_for, polled, requested_wait, retried, settled
 
 
 @pytest.fixture

@@ -6,7 +6,20 @@ import pytest
 from access_samples import DISCUSS, READ, fine_grained, scope
 from commands import hubkit, hubkit_json
 from huggingface_hub import CommitOperationAdd
-from releases import RECIPE, REPO, Release, admin, assert_whole, faults, heads, hub_of, manifest, requests, writes
+from releases import (
+    RECIPE,
+    REPO,
+    Proposing,
+    Release,
+    admin,
+    assert_whole,
+    faults,
+    heads,
+    hub_of,
+    manifest,
+    requests,
+    writes,
+)
 
 from hubkit.core.errors import ConflictError, RefusedError, RemoteError
 from hubkit.core.trees import tree_of
@@ -14,18 +27,8 @@ from hubkit.hub.client import Hub
 from hubkit.pipeline.steps import expand
 from hubkit.publishing import proposals
 from hubkit.publishing.ownership import holds_release
-from hubkit.recipe.stage import Context
 from hubkit.server.process import Running
 from hubkit_stages import promote, publish
-
-PROPOSED = {"repo": REPO, "visibility": RECIPE.visibility, "pull_request": True}
-
-
-class Proposing(Release):
-    """A release whose recipe says ``pull_request``."""
-
-    def context(self, step: str, settings: object = None, key: str = "k") -> Context:
-        return super().context(step, PROPOSED, key)
 
 
 @pytest.fixture

@@ -249,16 +249,16 @@ def test_a_step_that_runs_again_makes_no_second_commit(
     hub: Running, release: Release, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether it was killed after the commit, or its staged commit was swept away: the signature is the same."""
-    real = publish.publishing.verify
+    real = publish.verify_listing
 
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(publish.publishing, "verify", killed)
+    monkeypatch.setattr(publish, "verify_listing", killed)
     with pytest.raises(KeyboardInterrupt):
         publish_signed(release, keys[0], "main")
     before = heads(release)
-    monkeypatch.setattr(publish.publishing, "verify", real)
+    monkeypatch.setattr(publish, "verify_listing", real)
     faults(hub)
     publish_signed(release, keys[0], "main")
     assert writes(hub) == [] and heads(release) == before

@@ -75,7 +75,7 @@ STAGE = textwrap.dedent("""
     import json, sys
     from pathlib import Path
     from releases import Release
-    from hubkit.errors import HubkitError
+    from hubkit.core.errors import HubkitError
     from hubkit.server.process import Running
     from hubkit_stages import loadback
     url, token, folder, inputs, gates = sys.argv[1:]

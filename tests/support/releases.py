@@ -167,6 +167,16 @@ class Release:
         return dict(self.made["promote"].json("release.json")["variants"])
 
 
+PROPOSED = {"repo": REPO, "visibility": RECIPE.visibility, "pull_request": True}
+
+
+class Proposing(Release):
+    """A release whose recipe says ``pull_request``."""
+
+    def context(self, step: str, settings: object = None, key: str = "k") -> Context:
+        return super().context(step, PROPOSED, key)
+
+
 def hub_of(release: Release) -> Hub:
     """The client side's connection with the owner's token."""
     return connect(release.target)

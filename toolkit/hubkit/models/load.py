@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hubkit.core.memory import peak_memory as peak_memory_of_process
 from hubkit.core.numbers import counted
-from hubkit.hub.transport import translated
+from hubkit.hub.errors import translated
 
 if TYPE_CHECKING:
     import torch
