@@ -7,7 +7,7 @@ RECIPE ?= tiny
 
 export HUBKIT_HOME ?= $(CURDIR)/.hubkit
 
-.PHONY: release test browser lint soak bench faults pictures clean install
+.PHONY: release test browser lint soak bench faults pictures architecture clean install
 
 release: $(STAMP)  ## train, measure, gate and publish the tiny release on the embedded Hub, with its Space
 	$(BIN)/hubkit release $(RECIPE)
@@ -44,6 +44,9 @@ faults: $(STAMP)  ## the faults that a release survives, injected for real; writ
 
 pictures: $(STAMP) browser  ## the pictures of docs/, taken of a fresh release
 	HUBKIT_TEST_PICTURES=$(CURDIR)/docs $(BIN)/pytest tests/e2e/test_in_browser.py
+
+architecture:  ## rewrite the tree in docs/architecture.md
+	$(PYTHON) tests/support/architecture.py
 
 install: $(STAMP)
 
