@@ -38,9 +38,7 @@ def test_modules_and_functions_are_small() -> None:
     lengths = [len(path.read_text(encoding="utf-8").splitlines()) for path in architecture.modules(TOOLKIT, STAGES)]
     assert max(lengths) <= 450
     assert median(lengths) <= 200
-    found = [
-        lines for path in architecture.modules(TOOLKIT, STAGES) for _, lines in architecture.functions(path)
-    ]
+    found = [lines for path in architecture.modules(TOOLKIT, STAGES) for _, lines in architecture.functions(path)]
     assert quantiles(found, n=20)[-1] <= 40
     assert max(found) <= 100
 

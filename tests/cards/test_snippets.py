@@ -311,7 +311,7 @@ def test_nothing_outlives_the_process_that_ran_the_blocks(tmp_path: Path) -> Non
 def test_blocks_die_with_their_starter(tmp_path: Path) -> None:
     starter = dedent(f"""
         from pathlib import Path
-        from hubkit.snippets import Card, Place, run_cards
+        from hubkit.cards.snippets import Card, Place, run_cards
         source = "import os, time\\nopen('{tmp_path}/pid', 'w').write(str(os.getpid()))\\ntime.sleep(600)"
         text = "```python\\n" + source + "\\n```\\n"
         run_cards([Card("README.md", text)], Place("http://127.0.0.1:9", Path({str(tmp_path)!r})))
@@ -344,7 +344,7 @@ def test_without_forks_it_is_the_same(tmp_path: Path) -> None:
         dedent(f"""
         import json, sys
         from pathlib import Path
-        from hubkit.snippets import Card, Place, run_cards
+        from hubkit.cards.snippets import Card, Place, run_cards
         class WithLibrary(Place):
             def environment(self):
                 return {{**super().environment(), "PYTHONPATH": {str(package)!r}}}

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from soak.figures import record
+from soak_figures import record
 
 
 @pytest.mark.soak

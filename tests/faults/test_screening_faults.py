@@ -258,7 +258,7 @@ HEADERS = {
 _MEASURE = """
 import re, sys, time
 from pathlib import Path
-from hubkit.screening import screen
+from hubkit.checks.screening import screen
 try:
     import numpy
 except ImportError:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from commands import HUBKIT, environment, hubkit, hubkit_json, until, workers_of
-from soak.figures import record
+from soak_figures import record
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
