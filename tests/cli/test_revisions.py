@@ -75,7 +75,7 @@ def test_nobody_is_there_to_ask(hub: Running, mine: Hub, tmp_path: Path, args: t
     mine.create_branch(REPO, "staging/main", str(mine.head(REPO, "main")))
     before = mine.refs(REPO)
     done = hubkit("revisions", *args, home=tmp_path)
-    assert done.returncode == 2 and "Nobody is there to ask" in done.stderr and "Give -y" in done.stderr
+    assert done.returncode == 2 and "There is no terminal to answer" in done.stderr and "Give -y" in done.stderr
     faults(hub)
     done = hubkit("revisions", *args, "--dry-run", home=tmp_path)
     assert done.returncode == 0 and "Nothing was changed (--dry-run)." in done.stdout
@@ -97,7 +97,7 @@ def test_a_person_is_asked(mine: Hub, tmp_path: Path, answer: str, code: int) ->
     os.close(ours)
     os.close(theirs)
     assert done.returncode == code, done.stderr
-    assert done.stderr.index("model.safetensors has other content") < done.stderr.index("hold this? [y/N]")
+    assert done.stderr.index("model.safetensors has other content") < done.stderr.index("like this? [y/N]")
     assert (mine.head(REPO, "main") != before) == (answer == "y")
 
 
@@ -166,7 +166,7 @@ def test_nothing_is_pruned_while_a_release_runs(release: Release, mine: Hub, tmp
         done = hubkit("revisions", "prune", REPO, "--days", "0", "-y", home=tmp_path)
     assert done.returncode == 4 and "Another process is releasing" in done.stderr and mine.head(REPO, "staging/main")
     done = hubkit("revisions", "prune", REPO, "-y", home=tmp_path)
-    assert done.returncode == 0 and "no staging branch that can go" in done.stdout and "younger than 7" in done.stdout
+    assert done.returncode == 0 and "no staging branch to remove" in done.stdout and "younger than 7" in done.stdout
     done = hubkit("revisions", "prune", REPO, "--days", "0", "-y", home=tmp_path)
     assert done.stdout == "Removed staging/main\n" and mine.head(REPO, "staging/main") is None
 

@@ -69,7 +69,7 @@ def test_steps_without_a_terminal_are_lines() -> None:
         view.progress("a", "loss 0.3", 0.5)
         view.done("a", "loss 0.1", 72.0)
         view.done("b", "", 1.0, reused=True)
-    assert err.getvalue() == "a …\na: 1 min 12 s  loss 0.1\nb: kept\n"
+    assert err.getvalue() == "a …\na: 1 min 12 s  loss 0.1\nb: up to date\n"
 
 
 def test_figures_are_read_by_people() -> None:

@@ -83,7 +83,7 @@ def test_a_second_release_does_nothing(released: Released) -> None:
     done = hubkit("release", "tiny", home=released.home)
     seconds = time.monotonic() - began
     assert done.returncode == 0
-    assert "already released" in done.stdout and released.outcome["variants"][0]["commit"][:12] in done.stdout
+    assert "is up to date" in done.stdout and released.outcome["variants"][0]["commit"][:12] in done.stdout
     assert released.refs() == refs and len(released.journal()) == lines
     if log.exists():
         with log.open("rb") as file:

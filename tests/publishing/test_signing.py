@@ -205,7 +205,8 @@ def test_a_key_that_cannot_be_used_is_found_before_anything_runs(release: Releas
 
 
 def test_the_command_line_and_the_environment_name_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import hubkit.cli.release as command
+    from hubkit.cli.release import release as command
+    from hubkit.pipeline import runner
 
     asked: list[str | None] = []
 
@@ -213,13 +214,13 @@ def test_the_command_line_and_the_environment_name_a_key(tmp_path: Path, monkeyp
         asked.append(recipe.sign.key if recipe.sign else None)
         raise RefusedError("enough")
 
-    monkeypatch.setattr(command, "run_release", run)
+    monkeypatch.setattr(runner, "release", run)
     monkeypatch.setenv("HUBKIT_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     Path("hubkit.yaml").write_text(RECIPE_TEXT)
     line = ["--hub", "http://127.0.0.1:9"]
     for options, variables in (([], {}), ([], {"HUBKIT_SIGNING_KEY": "a.pem"}), (["--sign-key", "b.pem"], {})):
-        CliRunner().invoke(command.release, [*line, *options], env=variables)
+        CliRunner().invoke(command, [*line, *options], env=variables)
     assert asked == [None, str(tmp_path / "a.pem"), str(tmp_path / "b.pem")]
 
 

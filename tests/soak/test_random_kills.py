@@ -48,7 +48,7 @@ def killed_in(step: str, home: Path, after: float) -> str | None:
     assert command.stderr is not None
     last = step
     for line in command.stderr:
-        if line.startswith((f"{step} …", f"{step}: kept")):
+        if line.startswith((f"{step} …", f"{step}: up to date")):
             break
     try:
         command.wait(after)

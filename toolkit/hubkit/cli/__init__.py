@@ -1,50 +1,64 @@
-"""The command line: parse, call, render. ``main`` is the one place where errors become exit codes."""
+"""The command line: parse, call, render. ``main`` is the one place where errors become exit codes.
+
+Imports every room; no room imports it. A file per noun, imported when its command is called: what a command needs
+beyond click is imported in its body, so that help, completion and `hubkit hub status` stay instant
+(tests/cli/test_startup.py lists what they must not import). Start reading at :data:`SECTIONS`.
+"""
 
 from __future__ import annotations
 
 import signal
 import sys
-import traceback
 from pathlib import Path
 from types import FrameType
 
 import click
 
-from hubkit.cli.common import LazyGroup, output_of
+from hubkit import __version__
+from hubkit.cli.lazy import Lazy, LazyGroup
+from hubkit.cli.options import output_of
 from hubkit.core.errors import HubkitError, InterruptedRun
-from hubkit.core.files import os_error, write_atomic
 from hubkit.core.home import hubkit_home
-from hubkit.core.output import redact
 
-COMMANDS = {
-    "init": "hubkit.cli.recipe:init",
-    "plan": "hubkit.cli.recipe:plan",
-    "release": "hubkit.cli.release:release",
-    "runs": "hubkit.cli.runs:runs",
-    "check": "hubkit.cli.check:check",
-    "verify": "hubkit.cli.verify:verify",
-    "card": "hubkit.cli.card:card",
-    "revisions": "hubkit.cli.revisions:revisions",
-    "space": "hubkit.cli.space:space",
-    "hub": "hubkit.cli.hub:hub",
-    "doctor": "hubkit.cli.doctor:doctor",
+SECTIONS = {
+    "Release commands": {
+        "init": Lazy("hubkit.cli.recipe:init", "Write a recipe of your own, hubkit.yaml, into this folder."),
+        "plan": Lazy("hubkit.cli.recipe:plan", "Show every step of a release, and why it would run."),
+        "release": Lazy("hubkit.cli.release:release", "Train, measure, gate and publish a model from a recipe."),
+        "runs": Lazy("hubkit.cli.runs:runs", "List, show and remove runs."),
+    },
+    "Commands for anyone's model": {
+        "check": Lazy("hubkit.cli.check:check", "Find faults of a model without loading it."),
+        "verify": Lazy("hubkit.cli.verify:verify", "Compare a release with its manifest and its signature."),
+        "card": Lazy("hubkit.cli.card:card", "Render, lint and run model cards."),
+    },
+    "Hub commands": {
+        "revisions": Lazy("hubkit.cli.revisions:revisions", "List, compare and change the revisions of any repo."),
+        "space": Lazy("hubkit.cli.space:space", "Build, try, deploy and monitor Gradio Spaces."),
+    },
+    "Commands for this machine": {
+        "hub": Lazy("hubkit.cli.hub:hub", "Start, stop and open the embedded Hub."),
+        "doctor": Lazy("hubkit.cli.doctor:doctor", "Show versions, devices, disk space and access to the Hub."),
+        "completion": Lazy("hubkit.cli.completion:completion", "Print or install completion for your shell."),
+    },
 }
+"""The commands as `hubkit --help` shows them. The short helps are the first sentences of the commands' own."""
 
 
-@click.group(cls=LazyGroup, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="hubkit")
+@click.group(cls=LazyGroup, sections=SECTIONS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
 def cli() -> None:
     """From one recipe file to a measured, gated release of a fine-tuned chat model on the Hugging Face Hub.
 
     \b
-    hubkit release tiny           rehearse a whole release on the embedded Hub
+    hubkit release tiny           rehearse a complete release on the embedded Hub
     hubkit init me/my-model       write a recipe of your own
-    hubkit plan                   what would run, and why
+    hubkit plan                   show what would run, and why
     """
 
 
 class _Terminated(BaseException):
-    """Another process asked this one to end. (No KeyboardInterrupt: click would take it for a Ctrl-C.)"""
+    """Another process asked this one to end. (Not KeyboardInterrupt: click would treat it as Ctrl-C.)"""
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
@@ -64,30 +78,42 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except (Exception, KeyboardInterrupt, _Terminated) as error:
-        said = _said(error)
-        output_of().error(said)
+        shown = _shown(error)
+        output_of().error(shown)
         if isinstance(error, _Terminated):
             sys.exit(128 + signal.SIGTERM)
-        sys.exit(2 if isinstance(error, click.ClickException) else said.exit_code)
+        sys.exit(2 if isinstance(error, click.ClickException) else shown.exit_code)
 
 
-def _said(error: BaseException) -> HubkitError:
-    """``error`` as a sentence and what to do next; an unexpected one leaves its traceback in a file."""
+def _shown(error: BaseException) -> HubkitError:
+    """``error`` as a message and a next action; the traceback of an unexpected one goes to a file."""
     if isinstance(error, HubkitError):
         return error
     if isinstance(error, KeyboardInterrupt | click.Abort | _Terminated):
-        return InterruptedRun("Interrupted.", hint="Run the same command again: it goes on where it stopped.")
+        return InterruptedRun("Interrupted.", hint="Run the same command again: it resumes where it stopped.")
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         return HubkitError(
             error.format_message(), hint=f"See `{context.command_path if context else 'hubkit'} --help`."
         )
+    from hubkit.core.files import os_error
+
     if isinstance(error, OSError) and error.errno is not None:
         return os_error(error, Path(str(error.filename or hubkit_home())))
+    return _bug(error)
+
+
+def _bug(error: BaseException) -> HubkitError:
+    """An unexpected error, with its traceback in a file."""
+    import traceback
+
+    from hubkit.core.files import write_atomic
+    from hubkit.core.output import redact
+
     report = hubkit_home() / "traceback.log"
-    where = f"please report {report}"
+    where = f"please report it with {report}"
     try:
         write_atomic(report, redact("".join(traceback.format_exception(error))), mode=0o600)
     except HubkitError:
         where = "please report it"
-    return HubkitError(f"Unexpected {type(error).__name__}: {error}.", hint=f"This is a bug of hubkit; {where}.")
+    return HubkitError(f"Unexpected {type(error).__name__}: {error}.", hint=f"This is a bug in hubkit; {where}.")

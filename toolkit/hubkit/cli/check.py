@@ -1,73 +1,80 @@
-"""`hubkit check`: is a model fit to be loaded and talked to? For anyone's model."""
+"""`hubkit check`: faults of anyone's model that can be found without loading it."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import RenderableType
-from rich.text import Text
 
-from hubkit.checks.checkup import CheckReport, FolderSource, RepoSource
-from hubkit.checks.checkup import check as look
-from hubkit.cli.common import find_target, hub_option, output_of, speaks
-from hubkit.core.errors import HubkitError, UsageError
+from hubkit.cli.options import hub_option, output_of, output_options, place_argument, revision_option
+from hubkit.cli.targets import find_hub, running_hub
+from hubkit.core.errors import UsageError
 from hubkit.core.output import megabytes, table
-from hubkit.hub.client import connect
 
-_MARKS = {"error": "red", "warning": "yellow", "note": "dim"}
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from hubkit.checks.checkup import CheckReport, FolderSource, RepoSource
+
+_COLORS = {"error": "red", "warning": "yellow", "note": "dim"}
 
 
 @click.command()
-@click.argument("what", metavar="REPO|FOLDER")
-@click.option("--revision", default="main", show_default=True, help="Branch, tag or commit of a repo.")
+@place_argument("REPO|FOLDER")
+@revision_option
 @hub_option
-@speaks
+@output_options
 def check(what: str, revision: str, hub_name: str | None) -> None:
-    """Look at a model without loading it: turn end, templates, eos agreement, weights, adapter base, card, secrets.
+    """Find faults of a model without loading it.
 
-    Of a repo only small parts are fetched: NaN and infinite weights are found in folders. Exit code 3 when something
-    is wrong.
+    It checks the end-of-turn token (EOS) and the files that set it, chat templates, weights, the base of an adapter,
+    the card, and that no secret is in the files. Only small parts of a repo are downloaded; NaN and infinite weights
+    are found in folders only. The exit code is 3 if there is an error.
 
     \b
     hubkit check hubkit/tiny-hermes-dpo --revision dpo-v0
     hubkit check ./my-model
     """
-    report = look(_source(what, revision, hub_name), fits=True)
+    from hubkit.checks.checkup import check
+
+    report = check(_source(what, revision, hub_name), fits=True)
     output_of().result(report.to_json(), *_shown(report))
     if not report.sound:
         sys.exit(3)
 
 
 def _source(what: str, revision: str, hub_name: str | None) -> FolderSource | RepoSource:
-    if not Path(what).is_dir():
-        if what.startswith((".", "/", "~")):
-            raise UsageError(f"There is no folder {what}.", hint="Name a folder, or a repo as namespace/name.")
-        return RepoSource(connect(find_target(hub_name)), what, revision)
-    try:
-        hub = connect(find_target(hub_name, start=False))
-    except HubkitError:
-        hub = None
-    return FolderSource(Path(what), hub)
+    from hubkit.checks.checkup import FolderSource, RepoSource
+
+    if Path(what).is_dir():
+        return FolderSource(Path(what), running_hub(hub_name))
+    if what.startswith((".", "/", "~")):
+        raise UsageError(f"There is no folder {what}.", hint="Name a folder, or a repo as namespace/name.")
+    return RepoSource(find_hub(hub_name), what, revision)
 
 
-def _shown(report: CheckReport) -> list[RenderableType]:
+def _shown(report: CheckReport) -> Iterator[RenderableType]:
+    from rich.text import Text
+
     end = f"{report.end_of_turn.token} ({report.end_of_turn.id})" if report.end_of_turn else "not found"
     facts = [
-        ("what it is", report.kind),
-        ("architecture", report.architecture or "not told"),
-        ("base model", report.base_model or "not told"),
-        ("parameters", f"{report.parameters:,}" if report.parameters is not None else "not told"),
-        ("dtype", report.dtype or "not told"),
-        ("template", report.template or "none"),
-        ("turn end", end),
+        ("kind", report.kind),
+        ("architecture", report.architecture or "unknown"),
+        ("base model", report.base_model or "unknown"),
+        ("parameters", f"{report.parameters:,}" if report.parameters is not None else "unknown"),
+        ("dtype", report.dtype or "unknown"),
+        ("chat template", report.template or "none"),
+        ("end-of-turn token", end),
         ("files", f"{report.files}, {megabytes(report.bytes)}"),
     ]
-    shown: list[RenderableType] = [Text(report.name, "bold"), table(("", ""), facts), Text()]
+    yield Text(report.name, "bold")
+    yield table(("", ""), facts)
+    yield ""
     for finding in report.findings:
         hint = f" {finding.hint}" if finding.hint else ""
-        shown.append(Text.assemble((f"{finding.level}: ", _MARKS[finding.level]), finding.message, hint))
+        yield Text.assemble((f"{finding.level}: ", _COLORS[finding.level]), finding.message, hint)
     if not report.findings:
-        shown.append(Text("No fault was found in the files. How often the model ends its turns takes a measurement."))
-    return shown
+        yield "No faults found in the files. How often the model ends its turns must be measured."

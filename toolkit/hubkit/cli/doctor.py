@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
 
 import click
 
 from hubkit import __version__
-from hubkit.cli.common import find_target, hub_option, output_of, speaks
+from hubkit.cli.options import hub_option, output_of, output_options
+from hubkit.cli.targets import find_target
 from hubkit.core.errors import HubkitError
 from hubkit.core.home import hubkit_home
 from hubkit.core.output import megabytes, table
@@ -26,9 +27,11 @@ _LIBRARIES = {
 
 @click.command()
 @hub_option
-@speaks
+@output_options
 def doctor(hub_name: str | None) -> None:
-    """Show versions, devices, the Hub, the token's rights and the disk; say what is missing.
+    """Show versions, devices, disk space and access to the Hub.
+
+    What is missing is shown with the command that installs it. Nothing is changed, and no Hub is started.
 
     \b
     hubkit doctor --hub huggingface
@@ -38,12 +41,7 @@ def doctor(hub_name: str | None) -> None:
         ("python", platform.python_version(), "ok"),
         ("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores", "ok"),
     ]
-    for extra, names in _LIBRARIES.items():
-        for name in names:
-            try:
-                rows.append((name, version(name), "ok"))
-            except PackageNotFoundError:
-                rows.append((name, "not installed", f"pip install 'hubkit[{extra}]'"))
+    rows += _libraries()
     rows.append(("device", *_device()))
     home = hubkit_home()
     free = shutil.disk_usage(next(path for path in (home, *home.parents) if path.exists())).free
@@ -51,6 +49,17 @@ def doctor(hub_name: str | None) -> None:
     rows += _hub(hub_name)
     value = [{"what": what, "found": found, "verdict": verdict} for what, found, verdict in rows]
     output_of().result(value, table(("what", "found", "verdict"), rows))
+
+
+def _libraries() -> Iterator[tuple[str, str, str]]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    for extra, names in _LIBRARIES.items():
+        for name in names:
+            try:
+                yield name, version(name), "ok"
+            except PackageNotFoundError:
+                yield name, "not installed", f"pip install 'hubkit[{extra}]'"
 
 
 def _device() -> tuple[str, str]:
@@ -86,4 +95,4 @@ def _hub(hub_name: str | None) -> list[tuple[str, str, str]]:
     if who is None:
         return [*rows, ("token", "not accepted by this Hub", "run `hf auth login`")]
     rights = {"read": "may only read; publishing needs write"}.get(who.role or "", "ok")
-    return [*rows, ("token", f"of {who.name} ({who.role or 'rights not told'})", rights)]
+    return [*rows, ("token", f"of {who.name} ({who.role or 'rights unknown'})", rights)]

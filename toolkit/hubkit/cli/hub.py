@@ -6,22 +6,28 @@ import sys
 from pathlib import Path
 
 import click
-from rich.text import Text
 
-from hubkit.cli.common import find_target, open_page, output_of, speaks
+from hubkit.cli.options import output_of, output_options
 from hubkit.core.home import hubkit_home
 
 
 @click.group()
 def hub() -> None:
-    """Start, stop and look after the embedded Hub: a real server on this machine for the real clients."""
+    """Start, stop and open the embedded Hub.
+
+    It is a server on this machine that works with the real Hub clients.
+    """
 
 
 @hub.command()
-@click.option("--port", type=click.IntRange(1, 65535), help="The port; else the last one, 8750 or any free one.")
-@speaks
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Use this port. Default: the last one, 8750, or a free one."
+)
+@output_options
 def start(port: int | None) -> None:
-    """Start the embedded Hub in a process of its own; when it runs already, say where.
+    """Start the embedded Hub in the background.
+
+    If it is already running, its address is printed.
 
     \b
     hubkit hub start --port 8750
@@ -29,13 +35,15 @@ def start(port: int | None) -> None:
     from hubkit.server import process
 
     running = process.start(_data(), port=port)
-    output_of().result({"url": running.url, "pid": running.pid, "data": str(_data())}, Text(running.url))
+    output_of().result({"url": running.url, "pid": running.pid, "data": str(_data())}, running.url)
 
 
 @hub.command()
-@speaks
+@output_options
 def status() -> None:
-    """Say whether the embedded Hub runs, and where. Exit code 0 either way.
+    """Show whether the embedded Hub is running, and where.
+
+    The exit code is 0 either way.
 
     \b
     hubkit hub status --json
@@ -44,17 +52,19 @@ def status() -> None:
 
     running = process.status(_data())
     if running is None:
-        shown = Text("The embedded Hub does not run. Start it with `hubkit hub start`.")
-        output_of().result({"running": False, "url": None, "data": str(_data())}, shown)
+        output_of().result(
+            {"running": False, "url": None, "data": str(_data())},
+            "The embedded Hub is not running. Start it with `hubkit hub start`.",
+        )
         return
     value = {"running": True, "url": running.url, "pid": running.pid, "data": str(_data())}
-    output_of().result(value, Text(f"{running.url}  (process {running.pid}, data in {_data()})"))
+    output_of().result(value, f"{running.url}  (process {running.pid}, data in {_data()})")
 
 
 @hub.command()
-@speaks
+@output_options
 def stop() -> None:
-    """Stop the embedded Hub. Its repos stay.
+    """Stop the embedded Hub and keep its repos.
 
     \b
     hubkit hub stop
@@ -62,42 +72,47 @@ def stop() -> None:
     from hubkit.server import process
 
     stopped = process.stop(_data())
-    output_of().say("Stopped." if stopped else "It did not run.")
+    output_of().say("Stopped." if stopped else "It was not running.")
     output_of().result({"stopped": stopped})
 
 
 @hub.command("open")
 @click.argument("repo", required=False)
-@speaks
+@output_options
 def open_(repo: str | None) -> None:
-    """Open the embedded Hub's pages in the browser, as its owner; start it when it does not run.
+    """Open the embedded Hub in the browser, logged in as its owner.
 
-    REPO is namespace/name; a data set's or a Space's begins with datasets/ or spaces/.
+    It is started if it is not running. REPO is namespace/name; put datasets/ or spaces/ before it for a dataset or
+    a Space.
 
     \b
     hubkit hub open hubkit/tiny-hermes-dpo
     """
+    from hubkit.cli.targets import find_target, open_page
+
     target = find_target("embedded")
     url = f"{target.endpoint}/{repo or ''}"
     link = open_page(target, url)
     output = output_of()
     if link:
-        output.say("There is no browser here to open. This address logs one in, once and within a minute:")
-    output.result({"url": url, "link": link}, Text(link or url))
+        output.say("There is no browser here. This address logs you in; it works once, within a minute:")
+    output.result({"url": url, "link": link}, link or url)
 
 
 @hub.command()
-@speaks
+@output_options
 def fsck() -> None:
-    """Check all that the embedded Hub keeps: refs, commits, large files. Exit code 4 when something is wrong.
+    """Check the data of the embedded Hub: refs, commits, large files.
+
+    The exit code is 4 if something is wrong.
 
     \b
     hubkit hub fsck
     """
-    from hubkit.server.fsck import fsck as look
+    from hubkit.server.fsck import fsck as find_problems
 
-    problems = look(_data())
-    output_of().result({"problems": problems}, *([Text(line) for line in problems] or [Text("All is well.")]))
+    problems = find_problems(_data())
+    output_of().result({"problems": problems}, *(problems or ["No problems found."]))
     if problems:
         sys.exit(4)
 

@@ -5,35 +5,50 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import RenderableType
-from rich.text import Text
 
-from hubkit.cli.common import built_in_recipes, find_recipe, hub_option, last_desk, output_of, speaks
+from hubkit.cli.options import built_in_recipe_names, hub_option, output_of, output_options, recipe_argument
+from hubkit.cli.recipes import built_in_recipes, find_recipe, last_desk
 from hubkit.core.errors import UsageError
-from hubkit.core.files import write_atomic, write_json
 from hubkit.core.names import repo_id_problem
 from hubkit.core.output import duration, megabytes, table
-from hubkit.pipeline.steps import Job
-from hubkit.recipe.models import RECIPE_FILE, STAGING, Recipe, recipe_schema
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from hubkit.pipeline.steps import Job
+    from hubkit.recipe.models import Recipe
 
 _SCHEMA = "hubkit.schema.json"
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--from", "source", default="tiny", show_default=True, metavar="RECIPE", help="The recipe to start from.")
-@speaks
+@click.option(
+    "--from",
+    "source",
+    default="tiny",
+    show_default=True,
+    metavar="RECIPE",
+    shell_complete=built_in_recipe_names,
+    help="Start from this built-in recipe.",
+)
+@output_options
 def init(name: str | None, source: str) -> None:
-    """Write hubkit.yaml here, from a built-in recipe in which every key is explained.
+    """Write a recipe of your own, hubkit.yaml, into this folder.
 
-    NAME is the repo of your release, such as me/my-model.
+    It is a copy of a built-in recipe in which every key is explained. NAME is the repo of your release, such as
+    me/my-model.
 
     \b
     hubkit init me/my-model
     hubkit init me/my-model --from dpopenhermes-7b
     """
+    from hubkit.core.files import write_atomic, write_json
+    from hubkit.recipe.models import RECIPE_FILE, recipe_schema
+
     known = built_in_recipes()
     if source not in known:
         raise UsageError(f"There is no built-in recipe {source!r}.", hint=f"There are: {', '.join(sorted(known))}.")
@@ -41,7 +56,7 @@ def init(name: str | None, source: str) -> None:
         raise UsageError(f"{name!r} is not a repo id: {problem}.", hint="Write it as namespace/name.")
     target = Path(RECIPE_FILE)
     if target.exists():
-        raise UsageError(f"{target} is here already; nothing was written.", hint="Remove it first, or edit it.")
+        raise UsageError(f"{target} exists already; nothing was written.", hint="Remove it first, or edit it.")
     text = known[source].read_text(encoding="utf-8")
     if name is not None:
         text = re.sub(r"^  title: Tiny Hermes DPO$", f"  title: {name.split('/')[1]}", text, flags=re.MULTILINE)
@@ -60,16 +75,20 @@ def init(name: str | None, source: str) -> None:
 
 
 @click.command()
-@click.argument("recipe", required=False)
+@recipe_argument
 @hub_option
-@speaks
+@output_options
 def plan(recipe: str | None, hub_name: str | None) -> None:
-    """Show every step of RECIPE, and why each would run or be kept. Writes nothing, trains nothing.
+    """Show every step of a release, and why it would run.
+
+    Nothing is written, trained or sent to a Hub. RECIPE is a file, a folder with a hubkit.yaml, or a built-in recipe.
 
     \b
     hubkit plan tiny
     hubkit plan dpopenhermes-7b            works offline
     """
+    from rich.text import Text
+
     found, folder = find_recipe(recipe)
     output = output_of()
     desk = last_desk(found, folder, hub_name)
@@ -109,7 +128,9 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
 
 
 def _does(job: Job, recipe: Recipe) -> str:
-    """What the step does, with what the recipe says about it."""
+    """What the step does, with its settings in the recipe."""
+    from hubkit.recipe.models import STAGING
+
     if job.stage_name is not None:
         return _trains(job, recipe)
     rate = recipe.gates.stop_rate

@@ -4,74 +4,84 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.text import Text
 
-from hubkit.cli.common import ask, confirm_option, output_of, speaks
+from hubkit.cli.options import ask, confirm_option, output_of, output_options, run_argument
 from hubkit.core.home import hubkit_home
 from hubkit.core.output import duration, megabytes, table
-from hubkit.pipeline.runner import figure
-from hubkit.pipeline.runs import Run, find_runs, named_run
-from hubkit.recipe.stage import Artifact
+
+if TYPE_CHECKING:
+    from hubkit.pipeline.runs import Run
+    from hubkit.recipe.stage import Artifact
 
 
 @click.group()
 def runs() -> None:
-    """List, show and remove runs (in .hubkit, or HUBKIT_HOME)."""
+    """List, show and remove runs.
+
+    A run is one execution of a recipe: a folder in .hubkit, or in HUBKIT_HOME.
+    """
 
 
 @runs.command("list")
-@speaks
+@output_options
 def list_runs() -> None:
     """List all runs, oldest first.
 
     \b
     hubkit runs list --json
     """
+    from hubkit.pipeline.runs import find_runs
+
     found = [_about(run) for run in find_runs(hubkit_home())]
     rows = [
         (item["id"], item["repo"], item["hub"], item["state"], item["made"][:19], megabytes(item["bytes"]))
         for item in found
     ]
-    output_of().result(found, table(("run", "repo", "hub", "state", "made (UTC)", "size#"), rows))
+    output_of().result(found, table(("run", "repo", "hub", "state", "created (UTC)", "size#"), rows))
 
 
 @runs.command()
-@click.argument("run")
-@speaks
+@run_argument
+@output_options
 def show(run: str) -> None:
-    """Show what RUN has made, and its journal's last line.
+    """Show the steps that RUN has finished, and what each made.
 
     \b
     hubkit runs show tiny-hermes-dpo-1
     """
+    from hubkit.pipeline.runner import figure
+    from hubkit.pipeline.runs import named_run
+
     found = named_run(hubkit_home(), run)
-    made = dict(_artifacts(found))
+    artifacts = dict(_artifacts(found))
     rows = [
         (name, duration(artifact.seconds), megabytes(artifact.manifest.size), figure(artifact))
-        for name, artifact in made.items()
+        for name, artifact in artifacts.items()
     ]
     steps = [
         {"step": name, "seconds": artifact.seconds, "bytes": artifact.manifest.size, "summary": artifact.summary}
-        for name, artifact in made.items()
+        for name, artifact in artifacts.items()
     ]
     about = _about(found)
-    shown = table(("step", "took#", "size#", "made"), rows)
-    output_of().result({**about, "steps": steps}, Text(f"{found.name}: {about['state']}  {found.path}\n"), shown)
+    heads = ("step", "took#", "size#", "result")
+    output_of().result({**about, "steps": steps}, f"{found.name}: {about['state']}  {found.path}\n", table(heads, rows))
 
 
 @runs.command()
-@click.argument("run")
+@run_argument
 @confirm_option
-@speaks
+@output_options
 def remove(run: str, yes: bool) -> None:
-    """Remove RUN's folder. What it published stays on the Hub.
+    """Remove the folder of RUN; what it published stays on the Hub.
 
     \b
     hubkit runs remove tiny-hermes-dpo-1 -y
     """
+    from hubkit.pipeline.runs import named_run
+
     found = named_run(hubkit_home(), run)
     ask(f"Remove {found.path}?", yes=yes)
     with found.lock():
@@ -93,6 +103,6 @@ def _about(run: Run) -> dict[str, Any]:
     )
     size = 0
     for path in run.path.rglob("*"):
-        with contextlib.suppress(OSError):  # a release may be at work
+        with contextlib.suppress(OSError):  # a release may be running
             size += path.stat().st_size if path.is_file() else 0
     return {**run.about(), "state": state, "bytes": size, "path": str(run.path)}

@@ -1,66 +1,74 @@
-"""`hubkit verify`: is a release, on a Hub or in a folder, what its manifest and its signature promise?"""
+"""`hubkit verify`: compare a release, on a Hub or in a folder, with its manifest and its signature."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import RenderableType
-from rich.text import Text
 
-from hubkit.cli.common import find_target, hub_option, output_of, speaks
+from hubkit.cli.options import hub_option, output_of, output_options, place_argument, revision_option
+from hubkit.cli.targets import find_hub
 from hubkit.core.errors import ConflictError, UsageError
 from hubkit.core.output import megabytes, printable
-from hubkit.core.trees import short_list
-from hubkit.hub.client import connect
-from hubkit.publishing import signing
-from hubkit.publishing.verifying import FolderSource, Report, RepoSource
-from hubkit.publishing.verifying import verify as hold
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from hubkit.publishing.verifying import FolderSource, Report, RepoSource
 
 
 @click.command()
-@click.argument("what", metavar="REPO|FOLDER")
-@click.option("--revision", default="main", show_default=True, help="Branch, tag or commit of a repo.")
-@click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="The public key that must have signed it.")
-@click.option("--identity", metavar="ID", help="Who must have signed it, keyless.")
-@click.option("--issuer", metavar="URL", help="Who vouches for that identity.")
+@place_argument("REPO|FOLDER")
+@revision_option
 @click.option(
-    "--bytes", "whole", is_flag=True, help="Read and hash every byte, instead of believing the Hub's listing."
+    "--key", type=click.Path(path_type=Path), metavar="FILE", help="Require a signature by this public key (PEM)."
+)
+@click.option("--identity", metavar="ID", help="Require a keyless signature by this identity.")
+@click.option("--issuer", metavar="URL", help="Require that this OIDC issuer certified the identity.")
+@click.option(
+    "--bytes", "read_all", is_flag=True, help="Download and hash every file instead of trusting the Hub's listing."
 )
 @click.option(
-    "--strict/--no-strict", default=None, help="Whether files that the manifest does not know count (with a key: yes)."
+    "--strict/--no-strict",
+    default=None,
+    help="Report files that the manifest does not list as differences. Default with --key or --identity.",
 )
 @hub_option
-@speaks
+@output_options
 def verify(
     what: str,
     revision: str,
     key: Path | None,
     identity: str | None,
     issuer: str | None,
-    whole: bool,
+    read_all: bool,
     strict: bool | None,
     hub_name: str | None,
 ) -> None:
-    """Hold a release against its manifest, and against its signature, and say exactly what differs.
+    """Compare a release with its manifest and its signature.
 
-    The Hub's listing is compared; nothing large is read without --bytes. Exit code 4 when something differs, 3 when
-    there is no manifest, or no signature where one is asked for.
+    Without --bytes the Hub's listing is compared and no large file is downloaded. The exit code is 4 if something
+    differs, and 3 if there is no manifest, or no signature where one is required.
 
     \b
     hubkit verify hubkit/tiny-hermes-dpo --revision dpo-v0
     hubkit verify me/my-model --key public.pem --bytes
     hubkit verify ./download --key public.pem
     """
+    from hubkit.publishing import signing, verifying
+
     if (identity is None) != (issuer is None) or (key and identity):
         raise UsageError(
-            "Say who must have signed it in one way.",
+            "The signer must be given in one way.",
             hint="Give --key FILE, or --identity ID together with --issuer URL.",
         )
     verifier = signing.verifier(key, identity, issuer) if key or identity else None
     output = output_of()
-    report = hold(_source(what, revision, hub_name), verifier=verifier, whole=whole, strict=strict, say=output.say)
+    source = _source(what, revision, hub_name)
+    report = verifying.verify(source, verifier=verifier, whole=read_all, strict=strict, say=output.say)
     output.result(report.to_json(), *_shown(report, verifier.label if verifier else ""))
     if report.differences:
         if output.mode != "json":
@@ -69,32 +77,35 @@ def verify(
 
 
 def _source(what: str, revision: str, hub_name: str | None) -> FolderSource | RepoSource:
+    from hubkit.publishing.verifying import FolderSource, RepoSource
+
     if Path(what).is_dir() or what.startswith((".", "/", "~")):
         return FolderSource(Path(what))
-    return RepoSource(connect(find_target(hub_name)), what, revision)
+    return RepoSource(find_hub(hub_name), what, revision)
 
 
 def _error(report: Report) -> ConflictError:
     count = "one difference" if len(report.differences) == 1 else f"{len(report.differences):,} differences"
     return ConflictError(
-        f"{printable(report.name)} is not what it promises to be: {count}.",
-        hint="Do not use it before its makers have said why.",
+        f"{printable(report.name)} differs from its manifest or signature: {count}.",
+        hint="Do not use it until its publisher has explained why.",
     )
 
 
-def _shown(report: Report, who: str) -> list[RenderableType]:
+def _shown(report: Report, signer: str) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    from hubkit.core.trees import short_list
+
     at = f" ({report.commit[:12]})" if report.commit else ""
     head = f"{printable(report.name)}{at}: {report.files} files, {megabytes(report.bytes)}"
-    shown: list[RenderableType] = []
     if not report.differences:
-        how = "every byte read" if report.read else "as the Hub lists them"
-        signed = {"valid": f"signed by {who}", "unchecked": "signed, not checked (give --key)"}.get(report.signature)
-        shown.append(Text(f"{head}, all as promised, {how}" + (f"; {signed}" if signed else "; not signed")))
+        how = "every byte read" if report.read else "as listed by the Hub"
+        signature = {"valid": f"signed by {signer}", "unchecked": "signed, not checked (give --key)"}
+        yield f"{head}, all equal to the manifest, {how}; {signature.get(report.signature, 'not signed')}"
     for item in report.differences:
         where = "" if item.kind == "signature" else f"{printable(item.path)} "
-        shown.append(Text.assemble((f"{item.kind}: ", "red"), where, printable(item.message)))
+        yield Text.assemble((f"{item.kind}: ", "red"), where, printable(item.message))
     if report.foreign and not any(item.kind == "extra" for item in report.differences):
-        shown.append(
-            Text.assemble(("note: ", "dim"), f"files that no manifest knows: {printable(short_list(report.foreign))}")
-        )
-    return shown
+        files = printable(short_list(report.foreign))
+        yield Text.assemble(("note: ", "dim"), f"files that the manifest does not list: {files}")

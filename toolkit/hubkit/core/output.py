@@ -1,7 +1,10 @@
-"""The only module that prints. Data goes to stdout, talk and progress to stderr, and no token gets through.
+"""The only module that prints. Results go to stdout, messages and progress to stderr, and tokens are redacted.
 
 Three modes: *human* (rich tables, a live view of the steps on a terminal, plain lines elsewhere), *json* (one
 JSON document on stdout) and *quiet* (errors only). ``NO_COLOR``, ``CI`` and non-terminals are respected.
+
+rich is imported only where something is laid out for a terminal or in a table: it takes longer to import than a
+command such as `hubkit hub status` takes to run.
 """
 
 from __future__ import annotations
@@ -9,20 +12,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, TextIO
-
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.spinner import Spinner
-from rich.table import Table
-from rich.text import Text
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from hubkit.core.errors import HubkitError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+    from rich.table import Table
 
 Mode = Literal["human", "json", "quiet"]
 
@@ -31,30 +35,30 @@ _TOKEN = re.compile(
 )
 _secrets: set[str] = set()
 _UNBOUNDED = 10_000
-"""Columns of what is no terminal: a file or a pipe gets whole lines."""
+"""Columns where stdout is not a terminal: lines in a file or a pipe are never wrapped."""
 
 
 def hide(secret: str | None) -> None:
-    """Never let ``secret`` out again, whatever its shape."""
+    """Redact ``secret`` from everything that is printed from now on, whatever its shape."""
     if secret and len(secret) >= 8:
         _secrets.add(secret)
 
 
 def redact(text: str) -> str:
-    """``text`` without tokens: those given to :func:`hide` and whatever has the shape of a Hub token."""
+    """``text`` without tokens: those given to :func:`hide`, and everything that looks like a Hub token."""
     for secret in _secrets:
         text = text.replace(secret, "[token]")
     return _TOKEN.sub("[token]", text)
 
 
 class RedactingStream:
-    """A text stream that redacts what is written to it. Its target can be changed while others hold it."""
+    """A text stream that redacts what is written to it. Its target can be replaced while others use the stream."""
 
     def __init__(self, target: TextIO) -> None:
         self.target = target
 
     def write(self, text: str) -> int:
-        """Write ``text`` without its tokens; the count is that of the original, as callers expect."""
+        """Write ``text`` without its tokens; return the length of the original, as callers expect."""
         self.target.write(redact(text))
         return len(text)
 
@@ -63,7 +67,7 @@ class RedactingStream:
         self.target.flush()
 
     def isatty(self) -> bool:
-        """Whether a person may be reading."""
+        """Whether the target is a terminal."""
         return self.target.isatty()
 
     def fileno(self) -> int:
@@ -111,27 +115,27 @@ class _Line:
 
 @dataclass
 class StepView:
-    """The steps of a release as a person follows them. Made by :meth:`Output.steps`."""
+    """The steps of a release, with the progress of each. Created by :meth:`Output.steps`."""
 
     output: Output
     lines: dict[str, _Line]
     live: Live | None = None
 
     def start(self, step: str) -> None:
-        """``step`` has begun."""
+        """``step`` starts."""
         self.lines[step] = _Line("running", began=time.monotonic())
         self._show(f"{step} …")
 
     def progress(self, step: str, figure: str, share: float | None) -> None:
-        """``step`` is at ``figure``, the ``share`` (0 to 1) of it done."""
+        """``step`` has reached ``figure``; ``share`` (0 to 1) of it is done."""
         line = self.lines[step]
         line.figure, line.share = figure, share
         self._show(None)
 
     def done(self, step: str, figure: str, seconds: float, *, reused: bool = False) -> None:
-        """``step`` is finished, or was found finished."""
+        """``step`` is finished; ``reused``: an earlier run finished it, and its artifact is up to date."""
         self.lines[step] = _Line("reused" if reused else "done", figure, seconds=seconds)
-        self._show(f"{step}: {'kept' if reused else duration(seconds)}{'  ' + figure if figure else ''}")
+        self._show(f"{step}: {'up to date' if reused else duration(seconds)}{'  ' + figure if figure else ''}")
 
     def failed(self, step: str) -> None:
         """``step`` ended with an error."""
@@ -139,8 +143,8 @@ class StepView:
         self.lines[step] = _Line("failed", line.figure, seconds=time.monotonic() - line.began)
         self._show(f"{step}: failed")
 
-    def _shown(self) -> list[tuple[str, _Line]]:
-        """The steps that fit the terminal: what is done goes first, then what waits."""
+    def _visible(self) -> list[tuple[str, _Line]]:
+        """The steps that fit the terminal: finished ones scroll out first, then waiting ones."""
         room = max(3, self.output.talk.size.height - 2)
         lines = list(self.lines.items())
         begun = sum(line.state != "waiting" for _, line in lines)
@@ -154,91 +158,122 @@ class StepView:
             self.output.say(text)
 
     def __rich__(self) -> RenderableType:
-        table = Table.grid(padding=(0, 1))
+        from rich.console import Group
+        from rich.spinner import Spinner
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=(0, 1))
         marks = {"waiting": "·", "done": "[green]✓[/]", "reused": "[dim]✓[/]", "failed": "[red]✗[/]"}
-        for name, line in self._shown():
+        for name, line in self._visible():
             running = line.state == "running"
             seconds = time.monotonic() - line.began if running else line.seconds
             mark: RenderableType = Spinner("dots") if running else Text.from_markup(marks[line.state])
             figure = line.figure if line.share is None or not running else f"{line.share:4.0%}  {line.figure}"
-            took = {"waiting": "", "reused": "kept"}.get(line.state, duration(seconds))
+            took = {"waiting": "", "reused": "up to date"}.get(line.state, duration(seconds))
             style = {"waiting": "dim", "reused": "dim", "running": "bold"}.get(line.state, "")
-            table.add_row(mark, Text(name, style), Text(took, "dim", justify="right"), Text(figure))
-        return Group(table)
+            grid.add_row(mark, Text(name, style), Text(took, "dim", justify="right"), Text(figure))
+        return Group(grid)
 
 
 def printable(text: str) -> str:
-    """``text`` of a stranger's (a log, a name) without what would steer a terminal; tabs stay."""
+    """``text`` from an untrusted source (a log, a name) without the characters that control a terminal; tabs stay."""
     return "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 @dataclass
 class Output:
-    """Where a command speaks. One is made by the command line and handed down."""
+    """Where a command prints. The command line creates one and passes it down."""
 
     mode: Mode = "human"
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
     stderr: TextIO = field(default_factory=lambda: sys.stderr)
 
-    def __post_init__(self) -> None:
-        plain = bool(os.environ.get("NO_COLOR")) or None
-        interactive = False if os.environ.get("CI") else None
-        self.data = Console(
+    @cached_property
+    def data(self) -> Console:
+        """The console of stdout, for results."""
+        from rich.console import Console
+
+        return Console(
             file=RedactingStream(self.stdout),  # type: ignore[arg-type]  # a Console writes and flushes, no more
             width=None if self.stdout.isatty() else _UNBOUNDED,
-            no_color=plain,
+            no_color=bool(os.environ.get("NO_COLOR")) or None,
             soft_wrap=not self.stdout.isatty(),
             highlight=False,
         )
-        self.talk = Console(
+
+    @cached_property
+    def talk(self) -> Console:
+        """The console of stderr, for messages and progress."""
+        from rich.console import Console
+
+        return Console(
             file=RedactingStream(self.stderr),  # type: ignore[arg-type]
-            no_color=plain,
-            force_interactive=interactive,
+            no_color=bool(os.environ.get("NO_COLOR")) or None,
+            force_interactive=False if os.environ.get("CI") else None,
             soft_wrap=not self.stderr.isatty(),
             highlight=False,
         )
 
     def say(self, text: str) -> None:
-        """Talk to the person: a line on stderr, unless quiet or JSON."""
+        """Print a message on stderr, in human mode only."""
         if self.mode == "human":
-            self.talk.print(Text(text))
+            self._message(text)
 
     def warn(self, text: str) -> None:
-        """Say what a person should know even so; on stderr unless quiet."""
+        """Print a note on stderr, unless quiet."""
         if self.mode != "quiet":
-            self.talk.print(Text.assemble(("Note: ", "yellow"), text))
+            self._message(text, "Note: ", "yellow")
 
     def error(self, error: HubkitError) -> None:
-        """Say on stderr what went wrong and what to do, in every mode; in JSON mode on stdout too."""
+        """Print on stderr what went wrong and what to do next, in every mode; in JSON mode on stdout too."""
         if self.mode == "json":
-            said = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
-            self._write(json.dumps(said, ensure_ascii=False))
-        self.talk.print(Text.assemble(("Error: ", "red"), error.message))
+            value = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+            self._write(self.stdout, json.dumps(value, ensure_ascii=False))
+        self._message(error.message, "Error: ", "red")
         if error.hint:
-            self.talk.print(Text(error.hint))
+            self._message(error.hint)
 
     def result(self, value: Any, *shown: RenderableType) -> None:
-        """The command's data on stdout: ``value`` as JSON when asked for, else what is ``shown``."""
+        """Print a command's result on stdout: ``value`` in JSON mode, ``shown`` in human mode (str: plain text)."""
         if self.mode == "json":
-            self._write(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+            self._write(self.stdout, json.dumps(value, indent=2, ensure_ascii=False, default=str))
         elif self.mode == "human":
             for item in shown:
-                self.data.print(item)
+                if not isinstance(item, str):
+                    self.data.print(item)
+                elif _fits(self.stdout, item):
+                    self._write(self.stdout, item)
+                else:
+                    self.data.print(redact(item), markup=False, emoji=False)
 
     def text(self, text: str) -> None:
-        """``text`` to stdout as it is (a card, a recipe), without colour or wrapping."""
-        self._write(text.rstrip("\n"))
+        """Print ``text`` (a card, a recipe) on stdout unchanged, without color or wrapping."""
+        self._write(self.stdout, text.rstrip("\n"))
 
-    def _write(self, text: str) -> None:
-        stream = RedactingStream(self.stdout)
-        stream.write(text + "\n")
-        stream.flush()
+    def _message(self, text: str, head: str = "", style: str = "") -> None:
+        """A line on stderr that begins with ``head`` in the color ``style``."""
+        colored = bool(head) and self.stderr.isatty() and not os.environ.get("NO_COLOR")
+        # Below a live view only its own console may print.
+        if not colored and "talk" not in self.__dict__ and _fits(self.stderr, head + text):
+            self._write(self.stderr, head + text)
+            return
+        from rich.text import Text
+
+        self.talk.print(Text.assemble((head, style), redact(text)))
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        redacting = RedactingStream(stream)
+        redacting.write(text + "\n")
+        redacting.flush()
 
     @contextmanager
     def steps(self, names: Sequence[str]) -> Iterator[StepView]:
-        """Follow the steps ``names``: a live view on a terminal, a line for each elsewhere."""
+        """Follow the steps ``names``: a live view on a terminal, a line for each step elsewhere."""
         view = StepView(self, {name: _Line() for name in names})
-        if self.mode == "human" and self.talk.is_terminal and self.talk.is_interactive:
+        if self.mode == "human" and self.stderr.isatty() and self.talk.is_terminal and self.talk.is_interactive:
+            from rich.live import Live
+
             with Live(view, console=self.talk, refresh_per_second=8, vertical_overflow="visible") as live:
                 view.live = live
                 yield view
@@ -246,17 +281,28 @@ class Output:
             yield view
 
 
+def _fits(stream: TextIO, text: str) -> bool:
+    """Whether ``text`` needs no word wrapping on ``stream``: it is no terminal, or every line fits its width."""
+    if not stream.isatty():
+        return True
+    width = shutil.get_terminal_size().columns
+    return all(len(line) < width for line in text.splitlines())
+
+
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
     """A table of words for :meth:`Output.result`.
 
-    Columns whose heads end in '#' are set flush right. On a narrow terminal words wrap, names and figures do not.
+    Columns whose heads end in '#' are aligned to the right. On a narrow terminal words wrap, names and numbers do not.
     """
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for place, head in enumerate(heads):
         figures = head.endswith("#")
-        made.add_column(
+        grid.add_column(
             head.rstrip("#"), justify="right" if figures else "left", no_wrap=figures or place < len(heads) - 2
         )
     for row in rows:
-        made.add_row(*[Text(cell) for cell in row])
-    return made
+        grid.add_row(*[Text(cell) for cell in row])
+    return grid

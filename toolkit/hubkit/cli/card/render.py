@@ -1,0 +1,51 @@
+"""`hubkit card render`: a card as the release would publish it."""
+
+from __future__ import annotations
+
+import click
+
+from hubkit.cli.options import hub_option, output_of, output_options, recipe_argument
+from hubkit.cli.recipes import find_recipe, last_desk, need_variant
+
+_DRAFT = "> **Draft.** Some measurements are missing: the numbers below are placeholders."
+
+
+@click.command()
+@recipe_argument
+@click.option("--variant", default="main", show_default=True, help="Render the card of this variant.")
+@click.option("--adapter", is_flag=True, help="Render the card of the adapter instead of the model.")
+@click.option("--dataset", is_flag=True, help="Render the card of the held-out prompts instead of the model.")
+@hub_option
+@output_options
+def render(recipe: str | None, variant: str, adapter: bool, dataset: bool, hub_name: str | None) -> None:
+    """Print the card of a variant, from the last run of RECIPE.
+
+    If measurements are missing, the card is rendered with placeholders, and a note on standard error reports it.
+
+    \b
+    hubkit card render tiny --variant dpo-v0
+    """
+    from hubkit import cards
+
+    settings, folder = find_recipe(recipe)
+    need_variant(settings, variant)
+    desk = last_desk(settings, folder, hub_name)
+    job = next(job for job in desk.jobs if job.id == f"card[{variant}]")
+    inputs = desk.context(job).inputs
+    output = output_of()
+    measured = len(inputs) == len(job.inputs)
+    if not measured:
+        output.warn("some measurements are missing; the numbers on this card are placeholders.")
+    evidence = cards.gather(inputs, variant) if measured else cards.placeholder(settings)
+    if dataset:
+        rendered = cards.dataset_card(settings, evidence)
+    else:
+        kind = cards.ADAPTER_CARD if adapter else cards.MODEL_CARD
+        context = cards.build_context(settings, variant, evidence)
+        rendered = cards.render_card(context, kind, own=cards.own_templates(settings, folder))
+    if output.mode == "json":
+        numbers = [number.to_json() for number in rendered.numbers]
+        output.result({"variant": variant, "measured": measured, "text": rendered.text, "numbers": numbers})
+    else:
+        head, fence, body = rendered.text.partition("\n---\n")
+        output.text(rendered.text if measured else f"{head}{fence}\n{_DRAFT}\n{body}")

@@ -1,0 +1,154 @@
+"""The options that commands share, the output that they choose, questions to the person, and completion of values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from hubkit.core.errors import InterruptedRun, UsageError
+from hubkit.core.home import hubkit_home
+from hubkit.core.names import repo_id_problem
+from hubkit.core.output import Output
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_output = Output()
+
+
+def output_of() -> Output:
+    """The output of the command that is running."""
+    return _output
+
+
+def output_options(command: _Command) -> _Command:
+    """Add ``--json`` and ``-q``. They take effect before the other parameters are read."""
+
+    def quiet(ctx: click.Context, option: click.Parameter, given: bool) -> None:
+        global _output
+        if given:
+            _output = Output("quiet")
+
+    def as_json(ctx: click.Context, option: click.Parameter, given: bool) -> None:
+        global _output
+        if given:
+            _output = Output("json")
+
+    for flags, callback, text in (
+        (("-q", "--quiet"), quiet, "Print errors only."),
+        (("--json",), as_json, "Print the result as JSON on standard output."),
+    ):
+        command = click.option(*flags, is_flag=True, expose_value=False, is_eager=True, callback=callback, help=text)(
+            command
+        )
+    return command
+
+
+def hub_option(command: _Command) -> _Command:
+    """Add ``--hub``."""
+    return click.option(
+        "--hub",
+        "hub_name",
+        metavar="HUB",
+        shell_complete=_hub_names,
+        help="Use this Hub: 'embedded', 'huggingface' or a URL. Default: the recipe's, HF_ENDPOINT, or embedded.",
+    )(command)
+
+
+def confirm_option(command: _Command) -> _Command:
+    """Add ``-y``."""
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")(command)
+
+
+def revision_option(command: _Command) -> _Command:
+    """Add ``--revision``, for a command that takes a repo."""
+    return click.option(
+        "--revision", default="main", show_default=True, help="Use this branch, tag or commit of a repo."
+    )(command)
+
+
+def recipe_argument(command: _Command) -> _Command:
+    """Add ``RECIPE``: a file, a folder, or the name of a built-in recipe."""
+    return click.argument("recipe", required=False, shell_complete=complete_recipes)(command)
+
+
+def run_argument(command: _Command) -> _Command:
+    """Add ``RUN``: the name of a run."""
+    return click.argument("run", shell_complete=_run_names)(command)
+
+
+def place_argument(metavar: str) -> Callable[[_Command], _Command]:
+    """Add an argument ``what`` that names a repo, or a file or folder here."""
+
+    def add(command: _Command) -> _Command:
+        return click.argument("what", metavar=metavar, shell_complete=_files)(command)
+
+    return add
+
+
+def ask(question: str, *, yes: bool) -> None:
+    """Return when the person agrees: InterruptedRun if not, UsageError without a terminal and without ``-y``."""
+    if yes:
+        return
+    if not os.isatty(0):
+        raise UsageError(f"{question} There is no terminal to answer this question.", hint="Give -y to agree.")
+    if not click.confirm(question, err=True):
+        raise InterruptedRun("Nothing was changed.")
+
+
+def repo_id(name: str, context: str = "") -> str:
+    """``name`` if it is a valid repo id; UsageError (which begins with ``context``) if not."""
+    if problem := repo_id_problem(name):
+        start = f"{context} " if context else ""
+        raise UsageError(f"{start}{name!r} is not a repo id: {problem}.", hint="Write it as namespace/name.")
+    return name
+
+
+def repo_not_path(what: str) -> str:
+    """``what``, which is no file or folder here, as a repo id; UsageError if it looks like a path, or is no repo id."""
+    if what.startswith((".", "/", "~")) or what.endswith(".md"):
+        raise UsageError(f"There is no file or folder {what}.", hint="Name a card, a folder, or a repo.")
+    return repo_id(what)
+
+
+def complete_recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The built-in recipes and the YAML files here that begin with ``incomplete``; paths otherwise."""
+    from importlib.metadata import entry_points
+    from pathlib import Path
+
+    names = sorted(entry_points(group="hubkit.recipes").names)
+    files = sorted(path.name for path in Path().glob("*.y*ml"))
+    return _matching([*names, *files], incomplete) or _files(ctx, param, incomplete)
+
+
+def built_in_recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The built-in recipes that begin with ``incomplete``."""
+    from importlib.metadata import entry_points
+
+    return _matching(sorted(entry_points(group="hubkit.recipes").names), incomplete)
+
+
+def _run_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    runs = sorted(about.parent.name for about in hubkit_home().glob("runs/*/run.json"))
+    return _matching(runs, incomplete)
+
+
+def _hub_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    named = os.environ.get("HF_ENDPOINT")
+    return _matching(["embedded", "huggingface", *([named] if named else [])], incomplete)
+
+
+def _files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
+def _matching(names: list[str], incomplete: str) -> list[CompletionItem[str]]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]

@@ -1,0 +1,132 @@
+"""Commands that read revisions: list, history, diff."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from hubkit.cli.options import output_of
+from hubkit.cli.revisions.shared import fitted, reading_options
+from hubkit.cli.targets import find_hub
+from hubkit.core.output import megabytes, percent, printable
+
+if TYPE_CHECKING:
+    from hubkit.hub.client import RepoType
+
+
+@click.command("list")
+@click.argument("repo")
+@click.option("--pull-requests", is_flag=True, help="List the refs of pull requests too.")
+@reading_options
+def list_(repo: str, pull_requests: bool, repo_type: RepoType, hub_name: str | None) -> None:
+    """List the branches and tags of REPO.
+
+    Each is listed with its last commit and its size, and with its measurements if a release published it.
+
+    \b
+    hubkit revisions list hubkit/tiny-hermes-dpo
+    """
+    from hubkit.publishing.revisions import list_revisions
+
+    found = list_revisions(find_hub(hub_name), repo, repo_type, pull_requests=pull_requests)
+    cells: dict[str, list[str]] = {
+        "revision": [item.name for item in found],
+        "kind": [item.kind for item in found],
+        "commit": [item.commit[:12] for item in found],
+        "date (UTC)": [_minute(item.date) for item in found],
+        "stops#": [_share((item.stop_rates or {}).get("merged")) for item in found],
+        "benchmarks#": [_share(item.average) for item in found],
+        "size#": [megabytes(item.size) for item in found],
+        "last commit": [printable(item.title or "") for item in found],
+    }
+    output_of().result([asdict(item) for item in found], fitted(cells, "revision", ("last commit", "kind")))
+
+
+@click.command()
+@click.argument("repo")
+@click.argument("branch")
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="List at most N commits.",
+)
+@reading_options
+def history(repo: str, branch: str, limit: int, repo_type: RepoType, hub_name: str | None) -> None:
+    """List the commits of BRANCH and what each changed.
+
+    Releases, promotions and rollbacks are marked; a release is listed with its measurements.
+
+    \b
+    hubkit revisions history hubkit/tiny-hermes-dpo main
+    """
+    from hubkit.publishing import revisions
+
+    found = revisions.history(find_hub(hub_name), repo, branch, repo_type, limit=limit)
+    cells: dict[str, list[str]] = {
+        "commit": [item.commit[:12] for item in found],
+        "date (UTC)": [_minute(item.date) for item in found],
+        "what": [item.kind for item in found],
+        "changed#": [str(item.changed or "none") for item in found],
+        "stops#": [_share((item.stop_rates or {}).get("merged")) for item in found],
+        "benchmarks#": [_share(item.average) for item in found],
+        "size#": [megabytes(item.size) for item in found],
+        "title": [printable(item.title) for item in found],
+    }
+    output_of().result([item.to_json() for item in found], fitted(cells, "title", ("size#", "benchmarks#")))
+
+
+@click.command()
+@click.argument("repo")
+@click.argument("before", metavar="A")
+@click.argument("after", metavar="B")
+@click.option("--with", "other", metavar="REPO", help="Take B from this repo instead of REPO.")
+@click.option("--tensors/--no-tensors", default=True, show_default=True, help="Compare the weights, too.")
+@click.option(
+    "--limit",
+    type=click.FloatRange(min=0),
+    default=2.0,
+    show_default=True,
+    metavar="GB",
+    help="Download at most this much of the weights.",
+)
+@reading_options
+def diff(
+    repo: str,
+    before: str,
+    after: str,
+    other: str | None,
+    tensors: bool,
+    limit: float,
+    repo_type: RepoType,
+    hub_name: str | None,
+) -> None:
+    """Compare two revisions: files, card, settings and tensors.
+
+    Measurements are compared if both have some, and tensors by the norm of their difference. Weights are downloaded
+    in parts, and only those of files that differ.
+
+    \b
+    hubkit revisions diff hubkit/tiny-hermes-dpo dpo-v0 main
+    hubkit revisions diff me/my-model v1 main --with them/theirs --no-tensors
+    """
+    from hubkit.cli.revisions.comparison import shown
+    from hubkit.publishing.revisions import compare_revisions, place_of
+
+    hub = find_hub(hub_name)
+    places = place_of(hub, repo, before, repo_type), place_of(hub, other or repo, after, repo_type)
+    comparison = compare_revisions(*places, tensors=tensors, limit=int(limit * 1e9))
+    output_of().result(comparison.to_json(), *shown(comparison))
+
+
+def _minute(date: str | None) -> str:
+    return (date or "")[:16].replace("T", " ")
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else percent(share)
