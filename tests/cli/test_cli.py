@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from commands import hubkit
-from hubkit.cli.recipes import find_recipe
-from hubkit.cli.targets import find_target
 from huggingface_hub import constants
 
+from hubkit.cli.recipes import find_recipe
+from hubkit.cli.targets import find_target
 from hubkit.core.errors import UsageError
 
 TOKEN = "hf_" + "x" * 34

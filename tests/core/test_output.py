@@ -6,7 +6,7 @@ import json
 import pytest
 
 from hubkit.core.errors import RefusedError
-from hubkit.core.output import Output, duration, hide, megabytes, percent, redact, table
+from hubkit.core.output import Output, hide, redact, table
 
 TOKEN = "hf_" + "aB3" * 12
 
@@ -70,9 +70,3 @@ def test_steps_without_a_terminal_are_lines() -> None:
         view.done("a", "loss 0.1", 72.0)
         view.done("b", "", 1.0, reused=True)
     assert err.getvalue() == "a …\na: 1 min 12 s  loss 0.1\nb: up to date\n"
-
-
-def test_figures_are_read_by_people() -> None:
-    assert [duration(x) for x in (0.44, 42.4, 185, 35280)] == ["0.4 s", "42 s", "3 min 05 s", "9 h 48 min"]
-    assert [megabytes(x) for x in (12, 1_400_000, 14.5e9)] == ["12 B", "1.4 MB", "14.5 GB"]
-    assert percent(0.9921875) == "99.2 %"

@@ -12,7 +12,8 @@ import click
 from hubkit.cli.options import hub_option, output_of, output_options, place_argument, revision_option
 from hubkit.cli.targets import find_hub, running_hub
 from hubkit.core.errors import UsageError
-from hubkit.core.output import megabytes, table
+from hubkit.core.numbers import count, size
+from hubkit.core.output import table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -64,11 +65,11 @@ def _shown(report: CheckReport) -> Iterator[RenderableType]:
         ("kind", report.kind),
         ("architecture", report.architecture or "unknown"),
         ("base model", report.base_model or "unknown"),
-        ("parameters", f"{report.parameters:,}" if report.parameters is not None else "unknown"),
+        ("parameters", count(report.parameters) if report.parameters is not None else "unknown"),
         ("dtype", report.dtype or "unknown"),
         ("chat template", report.template or "none"),
         ("end-of-turn token", end),
-        ("files", f"{report.files}, {megabytes(report.bytes)}"),
+        ("files", f"{count(report.files)}, {size(report.bytes)}"),
     ]
     yield Text(report.name, "bold")
     yield table(("", ""), facts)

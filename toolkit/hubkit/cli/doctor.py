@@ -14,7 +14,8 @@ from hubkit.cli.options import hub_option, output_of, output_options
 from hubkit.cli.targets import find_target
 from hubkit.core.errors import HubkitError
 from hubkit.core.home import hubkit_home
-from hubkit.core.output import megabytes, table
+from hubkit.core.numbers import size
+from hubkit.core.output import table
 
 _LIBRARIES = {
     "train": ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate"),
@@ -45,7 +46,7 @@ def doctor(hub_name: str | None) -> None:
     rows.append(("device", *_device()))
     home = hubkit_home()
     free = shutil.disk_usage(next(path for path in (home, *home.parents) if path.exists())).free
-    rows.append(("disk", f"{megabytes(free)} free at {home}", "ok" if free > 1e9 else "less than 1 GB is free"))
+    rows.append(("disk", f"{size(free)} free at {home}", "ok" if free > 1e9 else "less than 1 GB is free"))
     rows += _hub(hub_name)
     value = [{"what": what, "found": found, "verdict": verdict} for what, found, verdict in rows]
     output_of().result(value, table(("what", "found", "verdict"), rows))

@@ -13,7 +13,8 @@ from hubkit.cli.options import built_in_recipe_names, hub_option, output_of, out
 from hubkit.cli.recipes import built_in_recipes, find_recipe, last_desk
 from hubkit.core.errors import UsageError
 from hubkit.core.names import repo_id_problem
-from hubkit.core.output import duration, megabytes, table
+from hubkit.core.numbers import counted, duration, size
+from hubkit.core.output import table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -96,7 +97,7 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
     for job in desk.jobs:
         artifact = desk.finished.get(job.id)
         _, why = desk.kept(job)
-        size = artifact.manifest.size if artifact else None
+        held = artifact.manifest.size if artifact else None
         listed.append(
             {
                 "step": job.id,
@@ -104,11 +105,11 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
                 "does": _does(job, found),
                 "kept": artifact is not None,
                 "why": why,
-                "bytes": size,
+                "bytes": held,
                 "seconds": artifact.seconds if artifact else None,
             }
         )
-        kept = f"kept ({megabytes(size)}, {duration(artifact.seconds)})" if artifact and size is not None else why
+        kept = f"kept ({size(held)}, {duration(artifact.seconds)})" if artifact and held is not None else why
         rows.append(
             (job.id, "keep" if artifact else "?" if why.startswith("kept if") else "run", _does(job, found), kept)
         )
@@ -136,7 +137,7 @@ def _does(job: Job, recipe: Recipe) -> str:
     rate = recipe.gates.stop_rate
     enforced = [name for name, variant in recipe.variants.items() if variant.gate == "enforce"]
     more = {
-        "stopping": f"{rate.prompts:,} prompts, {rate.max_new_tokens:,} new tokens",
+        "stopping": f"{counted(rate.prompts, 'prompt')}, {counted(rate.max_new_tokens, 'new token')}",
         "evaluate": ", ".join(recipe.evaluate.suites),
         "gate": f"stop rate at least {rate.at_least}; enforced for {', '.join(enforced) or 'none'}",
         "publish": f"{STAGING}/{job.variant_name}",
@@ -149,7 +150,7 @@ def _trains(job: Job, recipe: Recipe) -> str:
     stage = recipe.stages[job.stage_name or ""]
     after = f", going on with {stage.continues}'s adapter" if stage.continues else ""
     sources = " + ".join(
-        source.repo + (f" ({source.rows:,} rows)" if source.rows else "") for source in recipe.data[stage.data]
+        source.repo + (f" ({counted(source.rows, 'row')})" if source.rows else "") for source in recipe.data[stage.data]
     )
     quantized = "" if stage.quantization == "none" else f", {stage.quantization.upper()} base"
     return f"{job.stage.upper()} on {sources}{after}{quantized}"

@@ -15,7 +15,8 @@ from hubkit.cli.recipes import find_recipe, need_variant
 from hubkit.cli.targets import find_target, open_page, person_with_browser
 from hubkit.core.errors import HubkitError
 from hubkit.core.home import hubkit_home
-from hubkit.core.output import megabytes, percent, table
+from hubkit.core.numbers import counted, share, short_commit, size
+from hubkit.core.output import table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -89,14 +90,14 @@ def _confirm(settings: Recipe, target: Target, yes: bool) -> None:
 
 def _shown(outcome: Outcome, endpoint: str) -> Iterator[RenderableType]:
     if outcome.already:
-        commits = ", ".join(f"{line.branch} at {line.commit[:12]}" for line in outcome.variants)
+        commits = ", ".join(f"{line.branch} at {short_commit(line.commit)}" for line in outcome.variants)
         yield f"{outcome.repo} is up to date: {commits}\n"
     heads = ("variant", "branch", "commit", "stops: merged#", "adapter#", "gate", "benchmarks (average)#", "size#")
     yield table(heads, map(_row, outcome.variants))
-    base = f"it stops in {percent(outcome.base_stop_rate)} of its answers"
-    yield f"\nThe base: {base}, benchmarks (average) {_share(outcome.base_average)}."
+    base = f"it stops in {share(outcome.base_stop_rate)} of its answers"
+    yield f"\nThe base: {base}, benchmarks (average) {share(outcome.base_average)}."
     blocks = sum(line.blocks for line in outcome.variants)
-    yield f"All {blocks} Python code blocks of the cards ran against the staged commits."
+    yield f"{counted(blocks, 'Python code block')} of the cards ran against the staged commits."
     yield f"To load the model from another program, set HF_ENDPOINT={endpoint}\n"
     for line in outcome.variants:
         if line.pull_request:
@@ -110,13 +111,9 @@ def _row(line: VariantOutcome) -> tuple[str, ...]:
     return (
         line.variant,
         line.branch,
-        line.commit[:12],
-        *(_share(line.stop_rates.get(form)) for form in ("merged", "adapter")),
+        short_commit(line.commit),
+        *(share(line.stop_rates.get(form)) for form in ("merged", "adapter")),
         "passed" if line.passed else "failed (reported)",
-        _share(line.average),
-        megabytes(line.bytes),
+        share(line.average),
+        size(line.bytes),
     )
-
-
-def _share(share: float | None) -> str:
-    return "not measured" if share is None else percent(share)

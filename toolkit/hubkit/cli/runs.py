@@ -10,7 +10,8 @@ import click
 
 from hubkit.cli.options import ask, confirm_option, output_of, output_options, run_argument
 from hubkit.core.home import hubkit_home
-from hubkit.core.output import duration, megabytes, table
+from hubkit.core.numbers import duration, size
+from hubkit.core.output import table
 
 if TYPE_CHECKING:
     from hubkit.pipeline.runs import Run
@@ -37,8 +38,7 @@ def list_runs() -> None:
 
     found = [_about(run) for run in find_runs(hubkit_home())]
     rows = [
-        (item["id"], item["repo"], item["hub"], item["state"], item["made"][:19], megabytes(item["bytes"]))
-        for item in found
+        (item["id"], item["repo"], item["hub"], item["state"], item["made"][:19], size(item["bytes"])) for item in found
     ]
     output_of().result(found, table(("run", "repo", "hub", "state", "created (UTC)", "size#"), rows))
 
@@ -58,7 +58,7 @@ def show(run: str) -> None:
     found = named_run(hubkit_home(), run)
     artifacts = dict(_artifacts(found))
     rows = [
-        (name, duration(artifact.seconds), megabytes(artifact.manifest.size), figure(artifact))
+        (name, duration(artifact.seconds), size(artifact.manifest.size), figure(artifact))
         for name, artifact in artifacts.items()
     ]
     steps = [
@@ -101,8 +101,8 @@ def _about(run: Run) -> dict[str, Any]:
     state = {"released": "released", "stopped": "stopped", "begin": "unfinished"}.get(
         ended[-1] if ended else "", "empty"
     )
-    size = 0
+    total = 0
     for path in run.path.rglob("*"):
         with contextlib.suppress(OSError):  # a release may be running
-            size += path.stat().st_size if path.is_file() else 0
-    return {**run.about(), "state": state, "bytes": size, "path": str(run.path)}
+            total += path.stat().st_size if path.is_file() else 0
+    return {**run.about(), "state": state, "bytes": total, "path": str(run.path)}

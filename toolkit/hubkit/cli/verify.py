@@ -12,7 +12,8 @@ import click
 from hubkit.cli.options import hub_option, output_of, output_options, place_argument, revision_option
 from hubkit.cli.targets import find_hub
 from hubkit.core.errors import ConflictError, UsageError
-from hubkit.core.output import megabytes, printable
+from hubkit.core.numbers import counted, short_commit, size
+from hubkit.core.output import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -85,9 +86,9 @@ def _source(what: str, revision: str, hub_name: str | None) -> FolderSource | Re
 
 
 def _error(report: Report) -> ConflictError:
-    count = "one difference" if len(report.differences) == 1 else f"{len(report.differences):,} differences"
+    differences = counted(len(report.differences), "difference")
     return ConflictError(
-        f"{printable(report.name)} differs from its manifest or signature: {count}.",
+        f"{printable(report.name)} differs from its manifest or signature: {differences}.",
         hint="Do not use it until its publisher has explained why.",
     )
 
@@ -97,8 +98,8 @@ def _shown(report: Report, signer: str) -> Iterator[RenderableType]:
 
     from hubkit.core.trees import short_list
 
-    at = f" ({report.commit[:12]})" if report.commit else ""
-    head = f"{printable(report.name)}{at}: {report.files} files, {megabytes(report.bytes)}"
+    at = f" ({short_commit(report.commit)})" if report.commit else ""
+    head = f"{printable(report.name)}{at}: {counted(report.files, 'file')}, {size(report.bytes)}"
     if not report.differences:
         how = "every byte read" if report.read else "as listed by the Hub"
         signature = {"valid": f"signed by {signer}", "unchecked": "signed, not checked (give --key)"}

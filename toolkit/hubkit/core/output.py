@@ -22,6 +22,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from hubkit.core.errors import HubkitError
+from hubkit.core.numbers import duration
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -78,30 +79,6 @@ class RedactingStream:
     def encoding(self) -> str:
         """The target's encoding."""
         return self.target.encoding
-
-
-def megabytes(size: float) -> str:
-    """``size`` in bytes as people read it: '312 B', '1.4 MB', '14.5 GB'."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
-def duration(seconds: float) -> str:
-    """``seconds`` as people read it: '0.4 s', '42 s', '3 min 05 s', '9 h 48 min'."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def percent(share: float) -> str:
-    """A share as a percentage with one decimal: '99.2 %'."""
-    return f"{100 * share:.1f} %"
 
 
 @dataclass

@@ -13,7 +13,8 @@ import click
 from hubkit.cli.options import hub_option, output_of, output_options, place_argument, repo_not_path, revision_option
 from hubkit.cli.targets import find_hub
 from hubkit.core.errors import RefusedError, UsageError
-from hubkit.core.output import duration, table
+from hubkit.core.numbers import duration, short_commit
+from hubkit.core.output import table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -134,7 +135,14 @@ def _shown(outcomes: Sequence[Outcome]) -> Iterator[RenderableType]:
         yield "The card has no Python code block."
         return
     rows = [
-        (item.card, str(item.line), (item.revision or "")[:12], item.outcome, duration(item.seconds), item.why)
+        (
+            item.card,
+            str(item.line),
+            short_commit(item.revision) if item.revision else "",
+            item.outcome,
+            duration(item.seconds),
+            item.why,
+        )
         for item in outcomes
     ]
     yield table(("card", "line", "revision", "outcome", "time", "why"), rows)

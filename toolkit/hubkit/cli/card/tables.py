@@ -11,6 +11,7 @@ import click
 
 from hubkit.cli.options import output_of, output_options
 from hubkit.core.errors import UsageError
+from hubkit.core.numbers import counted
 
 if TYPE_CHECKING:
     from hubkit.evals import Comparison, Suspicion
@@ -122,7 +123,7 @@ def _setting(results: Results) -> str:
     """What a reader must know about how the numbers were measured; empty for a complete measurement."""
     if results.settings.limit is None:
         return ""
-    return f"A rehearsal: at most {results.settings.limit:,} examples of each task.\n\n"
+    return f"A rehearsal: at most {counted(results.settings.limit, 'example')} of each task.\n\n"
 
 
 def _average(results: Results, name: str) -> Average:

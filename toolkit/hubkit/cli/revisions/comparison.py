@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from hubkit.core.output import megabytes, percent, printable, table
+from hubkit.core.numbers import counted, share, short_commit, size
+from hubkit.core.output import printable, table
 from hubkit.core.trees import Change
 from hubkit.publishing.revisions import Comparison
 from hubkit.publishing.revisions.documents import ABSENT, KeyChange
@@ -22,14 +23,14 @@ _STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
 
 def shown(found: Comparison) -> Iterator[RenderableType]:
-    """The comparison from the whole to the parts; what does not differ is left out."""
+    """The comparison, from files to tensors; parts that do not differ are left out."""
     before, after = found.before, found.after
     repos = (before.repo, before.repo if after.repo == before.repo else after.repo)
-    yield Text(f"{repos[0]} {before.revision} ({before.commit[:12]}) → ", "bold").append(
-        f"{repos[1] + ' ' if repos[0] != repos[1] else ''}{after.revision} ({after.commit[:12]})"
+    yield Text(f"{repos[0]} {before.revision} ({short_commit(before.commit)}) → ", "bold").append(
+        f"{repos[1] + ' ' if repos[0] != repos[1] else ''}{after.revision} ({short_commit(after.commit)})"
     )
     if not found.files:
-        yield Text(f"Both hold the same {found.same_files} files.")
+        yield Text(f"Both have the same {counted(found.same_files, 'file')}.")
         return
     counts = ", ".join(f"{len(found.files.of_kind(kind))} {kind}" for kind in ("changed", "added", "removed"))
     yield from _part(
@@ -65,15 +66,15 @@ def _part(title: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -
 
 
 def _file_row(change: Change) -> tuple[str, ...]:
-    sizes = (megabytes(entry.size) if entry else "" for entry in (change.before, change.after))
+    sizes = (size(entry.size) if entry else "" for entry in (change.before, change.after))
     return (change.kind, *sizes, printable(change.path))
 
 
 def _figure(name: str, value: float | None) -> str:
     if value is None:
-        return "not told"
-    share = name.startswith("stop rate, ") or name == "benchmark average"
-    return percent(value) if share else f"{value:g}"
+        return "unknown"
+    is_share = name.startswith("stop rate, ") or name == "benchmark average"
+    return share(value) if is_share else f"{value:g}"
 
 
 def _keys(title: str, changes: Iterable[KeyChange]) -> Iterator[RenderableType]:
@@ -83,7 +84,7 @@ def _keys(title: str, changes: Iterable[KeyChange]) -> Iterator[RenderableType]:
 
 
 def _value(value: Any) -> str:
-    """A value on one line, cut short."""
+    """A value on one line, shortened."""
     if value is ABSENT:
         return "–"
     try:
@@ -105,9 +106,9 @@ def _weights(found: WeightChanges) -> Iterator[RenderableType]:
     ordered = [*rest, *sorted(read, key=lambda change: -(change.relative or 0.0))]
     yield from _part(title, ("relative#", "tensor", "what"), [_tensor_row(change) for change in ordered])
     if read:
-        yield Text("relative: Frobenius norm of the difference, divided by that of the tensor before", "dim")
+        yield Text("relative: Frobenius norm of the difference, divided by that of the tensor in A", "dim")
     if found.unread_bytes:
-        yield Text(f"Note: to read them too takes {megabytes(found.unread_bytes)} more (--limit GB).", "yellow")
+        yield Text(f"Note: to compare them too, download {size(found.unread_bytes)} more (--limit GB).", "yellow")
 
 
 def _tensor_row(change: TensorChange) -> tuple[str, ...]:

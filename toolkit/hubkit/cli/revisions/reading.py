@@ -10,7 +10,8 @@ import click
 from hubkit.cli.options import output_of
 from hubkit.cli.revisions.shared import fitted, reading_options
 from hubkit.cli.targets import find_hub
-from hubkit.core.output import megabytes, percent, printable
+from hubkit.core.numbers import share, short_commit, size
+from hubkit.core.output import printable
 
 if TYPE_CHECKING:
     from hubkit.hub.client import RepoType
@@ -34,11 +35,11 @@ def list_(repo: str, pull_requests: bool, repo_type: RepoType, hub_name: str | N
     cells: dict[str, list[str]] = {
         "revision": [item.name for item in found],
         "kind": [item.kind for item in found],
-        "commit": [item.commit[:12] for item in found],
+        "commit": [short_commit(item.commit) for item in found],
         "date (UTC)": [_minute(item.date) for item in found],
         "stops#": [_share((item.stop_rates or {}).get("merged")) for item in found],
         "benchmarks#": [_share(item.average) for item in found],
-        "size#": [megabytes(item.size) for item in found],
+        "size#": [size(item.size) for item in found],
         "last commit": [printable(item.title or "") for item in found],
     }
     output_of().result([asdict(item) for item in found], fitted(cells, "revision", ("last commit", "kind")))
@@ -69,13 +70,13 @@ def history(repo: str, branch: str, limit: int, repo_type: RepoType, hub_name: s
 
     found = revisions.history(find_hub(hub_name), repo, branch, repo_type, limit=limit)
     cells: dict[str, list[str]] = {
-        "commit": [item.commit[:12] for item in found],
+        "commit": [short_commit(item.commit) for item in found],
         "date (UTC)": [_minute(item.date) for item in found],
         "what": [item.kind for item in found],
         "changed#": [str(item.changed or "none") for item in found],
         "stops#": [_share((item.stop_rates or {}).get("merged")) for item in found],
         "benchmarks#": [_share(item.average) for item in found],
-        "size#": [megabytes(item.size) for item in found],
+        "size#": [size(item.size) for item in found],
         "title": [printable(item.title) for item in found],
     }
     output_of().result([item.to_json() for item in found], fitted(cells, "title", ("size#", "benchmarks#")))
@@ -128,5 +129,5 @@ def _minute(date: str | None) -> str:
     return (date or "")[:16].replace("T", " ")
 
 
-def _share(share: float | None) -> str:
-    return "" if share is None else percent(share)
+def _share(value: float | None) -> str:
+    return "" if value is None else share(value)

@@ -11,6 +11,7 @@ from hubkit.cli.options import ask, output_of
 from hubkit.cli.revisions.shared import force_option, writing_options
 from hubkit.cli.targets import find_target
 from hubkit.core.home import hubkit_home
+from hubkit.core.numbers import short_commit
 from hubkit.core.output import printable
 from hubkit.core.trees import short_list
 
@@ -43,7 +44,7 @@ def create(
 
     hub = _writable(hub_name, repo, repo_type)
     plan = revisions.create(hub, repo, branch, at, repo_type, dry_run=True)
-    if _agreed(plan.already, dry_run, yes, f"Create the branch {branch} of {repo} at {plan.commit[:12]}?"):
+    if _agreed(plan.already, dry_run, yes, f"Create the branch {branch} of {repo} at {short_commit(plan.commit)}?"):
         revisions.create(hub, repo, branch, plan.commit, repo_type)
     _print_named(repo, plan, dry_run, f"{branch} is at {plan.commit}", branch=branch)
 
@@ -73,7 +74,7 @@ def tag(
 
     hub = _writable(hub_name, repo, repo_type)
     plan = revisions.tag(hub, repo, name, at, message, repo_type, dry_run=True)
-    if _agreed(plan.already, dry_run, yes, f"Tag {plan.commit[:12]} of {repo} with {name}?"):
+    if _agreed(plan.already, dry_run, yes, f"Tag {short_commit(plan.commit)} of {repo} with {name}?"):
         revisions.tag(hub, repo, name, plan.commit, message, repo_type)
     _print_named(repo, plan, dry_run, f"{name} is at {plan.commit}", tag=name)
 
@@ -107,7 +108,7 @@ def delete(
     revisions.need_unprotected(repo, name, Path.cwd(), force=force)
     hub = _writable(hub_name, repo, repo_type)
     plan = revisions.delete(hub, repo, name, repo_type, is_tag=is_tag, force=force, dry_run=True)
-    if _agreed(False, dry_run, yes, f"Remove the {plan.kind} {name} of {repo}, at {plan.commit[:12]}?"):
+    if _agreed(False, dry_run, yes, f"Remove the {plan.kind} {name} of {repo}, at {short_commit(plan.commit)}?"):
         revisions.delete(hub, repo, name, repo_type, is_tag=is_tag, at=plan.commit, force=True)
     _print_named(repo, plan, dry_run, f"{name} was at {plan.commit}", removed=name)
 
@@ -182,7 +183,7 @@ def rollback(
     revisions.need_unprotected(repo, branch, Path.cwd(), force=force)
     hub = _writable(hub_name, repo, repo_type)
     change = revisions.plan_rollback(hub, repo, branch, to=to, steps=steps, force=force, repo_type=repo_type)
-    _apply(hub, change, f"Roll {branch} of {repo} back to {change.plan.source[:12]}?", dry_run, yes)
+    _apply(hub, change, f"Roll {branch} of {repo} back to {short_commit(change.plan.source)}?", dry_run, yes)
 
 
 @click.command()
@@ -279,14 +280,16 @@ def _apply(hub: Hub, change: BranchChange, question: str, dry_run: bool, yes: bo
     commit = change.apply(hub)
     output.result(change.to_json() | {"commit": commit, "dry_run": False}, f"{plan.branch} is at {commit}")
     if plan.head is not None:
-        output.say(f"To undo this: hubkit revisions rollback {change.repo} {plan.branch} --to {plan.head[:12]}")
+        output.say(
+            f"To undo this: hubkit revisions rollback {change.repo} {plan.branch} --to {short_commit(plan.head)}"
+        )
 
 
 def _planned(change: BranchChange, most: int = 20) -> list[str]:
     """The plan in lines: the title of the commit, the files that change, and those that are kept."""
     plan = change.plan
     if plan.head is None:
-        return [f"{change.repo} has no branch {plan.branch}; it is created at {plan.source[:12]}."]
+        return [f"{change.repo} has no branch {plan.branch}; it is created at {short_commit(plan.source)}."]
     lines = [f"{change.title}:"]
     lines += [f"  {printable(item.sentence)}" for item in plan.change.changes[:most]]
     if len(plan.change.changes) > most:
