@@ -33,11 +33,12 @@ lint: $(STAMP)  ## style, types and the direction of imports
 soak: $(STAMP)  ## long fault and endurance runs, and the upstream conformance suite
 	$(BIN)/pytest -m soak --timeout 3600
 
-bench: $(STAMP)  ## what a release, publishing 2 GiB beside `hf upload`, measuring and cards cost; writes docs/bench*.md
+bench: $(STAMP)  ## what a release, publishing 2 GiB beside `hf upload`, measuring, cards and starting cost; writes docs/bench*.md
 	$(BIN)/python tests/benchmarks/release.py
 	$(BIN)/python tests/benchmarks/publish.py
 	$(BIN)/python tests/benchmarks/evaluation.py
 	$(BIN)/python tests/benchmarks/cards.py
+	$(BIN)/python tests/benchmarks/startup.py
 
 faults: $(STAMP)  ## the faults that a release survives, injected for real; writes docs/faults.md
 	HUBKIT_TEST_MATRIX=docs/faults.md $(BIN)/pytest -m "fault and not soak"

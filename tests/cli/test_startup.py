@@ -124,7 +124,9 @@ def test_listing_revisions_imports_the_hub_client_and_no_recipe(hub: Running, tm
     release.promote()
     modules = imported(tmp_path, "revisions", "list", REPO)
     assert {"huggingface_hub", "rich"} <= tops(modules)
-    assert not tops(modules) & (HEAVY | MIDDLING - {"huggingface_hub", "rich", "httpx2", "filelock", "yaml", "pydantic"})
+    assert not tops(modules) & (
+        HEAVY | MIDDLING - {"huggingface_hub", "rich", "httpx2", "filelock", "yaml", "pydantic"}
+    )
     assert not {"hubkit.checks.screening", "hubkit.pipeline"} & modules
 
 

@@ -135,8 +135,8 @@ def _explain_status(status: int, words: str, endpoint: str, named: str) -> Hubki
     if status == 401:
         return RefusedError(
             f"{endpoint} does not accept this token.{said}",
-            hint="It may have expired. Log in again (`hf auth login`; `hubkit hub token` for the embedded Hub) and"
-            " run the same command: what was finished is kept.",
+            hint="It may have expired. Log in again with `hf auth login` (for the embedded Hub, give `--hub embedded`)"
+            " and run the same command: what was finished is kept.",
         )
     if status == 402 or (status in {403, 413} and _about_room(words)):
         return RefusedError(f"{endpoint} wants a paid plan or more room for {named}.{said}", hint=_ROOM)
