@@ -37,7 +37,6 @@ MIDDLING = {
     "huggingface_hub",
     "jinja2",
     "markdown_it",
-    "psutil",
     "pydantic",
     "rich",
     "yaml",

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from hubkit.core.errors import ConflictError, HubkitError, RemoteError, UsageError
 from hubkit.core.files import read_json
 from hubkit.server.folder import Folder, Lock, held, proof
@@ -174,8 +176,6 @@ def stop(data: Path, timeout: float = 10.0) -> bool:
 
 def _ended(pid: int) -> bool:
     """Whether the process is gone: it lets go of its lock before the last of its files and its working folder."""
-    import psutil
-
     for child in _children:
         child.poll()
     try:
