@@ -51,9 +51,10 @@ def cli() -> None:
     """From one recipe file to a measured, gated release of a fine-tuned chat model on the Hugging Face Hub.
 
     \b
-    hubkit release tiny           rehearse a complete release on the embedded Hub
-    hubkit init me/my-model       write a recipe of your own
-    hubkit plan                   show what would run, and why
+    Examples:
+      hubkit release tiny        rehearse a complete release on the embedded Hub
+      hubkit init me/my-model    write a recipe of your own
+      hubkit plan                show what would run, and why
     """
 
 

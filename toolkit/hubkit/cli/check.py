@@ -36,8 +36,9 @@ def check(what: str, revision: str, hub_name: str | None) -> None:
     are found in folders only. The exit code is 3 if there is an error.
 
     \b
-    hubkit check hubkit/tiny-hermes-dpo --revision dpo-v0
-    hubkit check ./my-model
+    Examples:
+      hubkit check hubkit/tiny-hermes-dpo --revision dpo-v0
+      hubkit check ./my-model
     """
     from hubkit.checks.checkup import check
 

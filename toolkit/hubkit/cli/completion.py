@@ -25,7 +25,8 @@ def bash() -> None:
     """Print the completion script for bash 4.4 or later.
 
     \b
-    source <(hubkit completion bash)       for this session
+    Example:
+      source <(hubkit completion bash)       for this session
     """
     _print("bash")
 
@@ -36,7 +37,8 @@ def zsh() -> None:
     """Print the completion script for zsh.
 
     \b
-    source <(hubkit completion zsh)        for this session, after compinit
+    Example:
+      source <(hubkit completion zsh)        for this session, after compinit
     """
     _print("zsh")
 
@@ -47,7 +49,8 @@ def fish() -> None:
     """Print the completion script for fish.
 
     \b
-    hubkit completion fish | source        for this session
+    Example:
+      hubkit completion fish | source        for this session
     """
     _print("fish")
 
@@ -61,8 +64,9 @@ def install(shell: str | None) -> None:
     No start-up file is changed. If yours needs a line, the line is printed.
 
     \b
-    hubkit completion install
-    hubkit completion install --shell zsh
+    Examples:
+      hubkit completion install
+      hubkit completion install --shell zsh
     """
     from hubkit.core.files import write_atomic
 

@@ -35,7 +35,8 @@ def doctor(hub_name: str | None) -> None:
     What is missing is shown with the command that installs it. Nothing is changed, and no Hub is started.
 
     \b
-    hubkit doctor --hub huggingface
+    Example:
+      hubkit doctor --hub huggingface
     """
     rows: list[tuple[str, str, str]] = [
         ("hubkit", __version__, "ok"),

@@ -21,7 +21,10 @@ def hub() -> None:
 
 @hub.command()
 @click.option(
-    "--port", type=click.IntRange(1, 65535), help="Use this port. Default: the last one, 8750, or a free one."
+    "--port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Use this port. Default: the last one, 8750, or a free one.",
 )
 @output_options
 def start(port: int | None) -> None:
@@ -30,7 +33,8 @@ def start(port: int | None) -> None:
     If it is already running, its address is printed.
 
     \b
-    hubkit hub start --port 8750
+    Example:
+      hubkit hub start --port 8750
     """
     from hubkit.server import process
 
@@ -46,7 +50,8 @@ def status() -> None:
     The exit code is 0 either way.
 
     \b
-    hubkit hub status --json
+    Example:
+      hubkit hub status --json
     """
     from hubkit.server import process
 
@@ -67,7 +72,8 @@ def stop() -> None:
     """Stop the embedded Hub and keep its repos.
 
     \b
-    hubkit hub stop
+    Example:
+      hubkit hub stop
     """
     from hubkit.server import process
 
@@ -86,7 +92,8 @@ def open_(repo: str | None) -> None:
     a Space.
 
     \b
-    hubkit hub open hubkit/tiny-hermes-dpo
+    Example:
+      hubkit hub open hubkit/tiny-hermes-dpo
     """
     from hubkit.cli.targets import find_target, open_page
 
@@ -107,7 +114,8 @@ def fsck() -> None:
     The exit code is 4 if something is wrong.
 
     \b
-    hubkit hub fsck
+    Example:
+      hubkit hub fsck
     """
     from hubkit.server.fsck import fsck as find_problems
 

@@ -49,14 +49,18 @@ def output_options(command: _Command) -> _Command:
 
 
 def hub_option(command: _Command) -> _Command:
-    """Add ``--hub``."""
-    return click.option(
-        "--hub",
-        "hub_name",
-        metavar="HUB",
-        shell_complete=_hub_names,
-        help="Use this Hub: 'embedded', 'huggingface' or a URL. Default: the recipe's, HF_ENDPOINT, or embedded.",
-    )(command)
+    """Add ``--hub``, for a command that reads no recipe."""
+    return _hub_option("HF_ENDPOINT, or embedded")(command)
+
+
+def recipe_hub_option(command: _Command) -> _Command:
+    """Add ``--hub``, for a command that reads a recipe."""
+    return _hub_option("the recipe's, HF_ENDPOINT, or embedded")(command)
+
+
+def _hub_option(default: str) -> Callable[[_Command], _Command]:
+    text = f"Use this Hub: 'embedded', 'huggingface' or a URL. Default: {default}."
+    return click.option("--hub", "hub_name", metavar="HUB", shell_complete=_hub_names, help=text)
 
 
 def confirm_option(command: _Command) -> _Command:
@@ -67,7 +71,11 @@ def confirm_option(command: _Command) -> _Command:
 def revision_option(command: _Command) -> _Command:
     """Add ``--revision``, for a command that takes a repo."""
     return click.option(
-        "--revision", default="main", show_default=True, help="Use this branch, tag or commit of a repo."
+        "--revision",
+        default="main",
+        show_default=True,
+        metavar="REVISION",
+        help="Use this branch, tag or commit of a repo.",
     )(command)
 
 

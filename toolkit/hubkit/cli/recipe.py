@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hubkit.cli.options import built_in_recipe_names, hub_option, output_of, output_options, recipe_argument
+from hubkit.cli.options import built_in_recipe_names, output_of, output_options, recipe_argument, recipe_hub_option
 from hubkit.cli.recipes import built_in_recipes, find_recipe, last_desk
 from hubkit.core.errors import UsageError
 from hubkit.core.names import repo_id_problem
@@ -44,8 +44,9 @@ def init(name: str | None, source: str) -> None:
     me/my-model.
 
     \b
-    hubkit init me/my-model
-    hubkit init me/my-model --from dpopenhermes-7b
+    Examples:
+      hubkit init me/my-model
+      hubkit init me/my-model --from dpopenhermes-7b
     """
     from hubkit.core.files import write_atomic, write_json
     from hubkit.recipe.models import RECIPE_FILE, recipe_schema
@@ -77,7 +78,7 @@ def init(name: str | None, source: str) -> None:
 
 @click.command()
 @recipe_argument
-@hub_option
+@recipe_hub_option
 @output_options
 def plan(recipe: str | None, hub_name: str | None) -> None:
     """Show every step of a release, and why it would run.
@@ -85,8 +86,9 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
     Nothing is written, trained or sent to a Hub. RECIPE is a file, a folder with a hubkit.yaml, or a built-in recipe.
 
     \b
-    hubkit plan tiny
-    hubkit plan dpopenhermes-7b            works offline
+    Examples:
+      hubkit plan tiny
+      hubkit plan dpopenhermes-7b    works offline
     """
     from rich.text import Text
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hubkit.cli.options import ask, confirm_option, hub_option, output_of, output_options, recipe_argument
+from hubkit.cli.options import ask, confirm_option, output_of, output_options, recipe_argument, recipe_hub_option
 from hubkit.cli.recipes import find_recipe, need_variant
 from hubkit.cli.targets import find_target, open_page, person_with_browser
 from hubkit.core.errors import HubkitError
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--overwrite-card", is_flag=True, help="Replace cards that were edited on the Hub, edits included.")
 @click.option("--open/--no-open", "opens", default=None, help="Open the model's page at the end, or do not.")
 @confirm_option
-@hub_option
+@recipe_hub_option
 @output_options
 def release(
     recipe: str | None,
@@ -57,8 +57,9 @@ def release(
     published to a Hub other than the embedded one, you are asked for confirmation.
 
     \b
-    hubkit release tiny                    on the embedded Hub, which it starts
-    hubkit release                         ./hubkit.yaml, on the Hub that it names
+    Examples:
+      hubkit release tiny        on the embedded Hub, which it starts
+      hubkit release             ./hubkit.yaml, on the Hub that it names
     """
     from hubkit.hub.trusted_publishing import signed_in
     from hubkit.pipeline.runner import release as run_release

@@ -32,7 +32,8 @@ def list_runs() -> None:
     """List all runs, oldest first.
 
     \b
-    hubkit runs list --json
+    Example:
+      hubkit runs list --json
     """
     from hubkit.pipeline.runs import find_runs
 
@@ -50,7 +51,8 @@ def show(run: str) -> None:
     """Show the steps that RUN has finished, and what each made.
 
     \b
-    hubkit runs show tiny-hermes-dpo-1
+    Example:
+      hubkit runs show tiny-hermes-dpo-1
     """
     from hubkit.pipeline.runner import figure
     from hubkit.pipeline.runs import named_run
@@ -78,7 +80,8 @@ def remove(run: str, yes: bool) -> None:
     """Remove the folder of RUN; what it published stays on the Hub.
 
     \b
-    hubkit runs remove tiny-hermes-dpo-1 -y
+    Example:
+      hubkit runs remove tiny-hermes-dpo-1 -y
     """
     from hubkit.pipeline.runs import named_run
 

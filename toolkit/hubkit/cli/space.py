@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from hubkit.cli.options import ask, confirm_option, hub_option, output_of, output_options, recipe_argument, repo_id
+from hubkit.cli.options import (
+    ask,
+    confirm_option,
+    hub_option,
+    output_of,
+    output_options,
+    recipe_argument,
+    recipe_hub_option,
+    repo_id,
+)
 from hubkit.cli.recipes import find_recipe, last_desk
 from hubkit.cli.targets import find_hub, find_target
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
@@ -22,7 +31,7 @@ if TYPE_CHECKING:
 _timeout_option = click.option(
     "--timeout",
     type=click.FloatRange(min=1),
-    default=1800.0,
+    default=1800,
     show_default=True,
     metavar="SECONDS",
     help="Fail if the app does not start in this time.",
@@ -42,13 +51,14 @@ def space() -> None:
 @click.option(
     "-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Write to this new folder."
 )
-@hub_option
+@recipe_hub_option
 @output_options
 def build(recipe: str | None, out: Path, hub_name: str | None) -> None:
     """Write the files of the Space of the last release.
 
     \b
-    hubkit space build tiny -o my-space
+    Example:
+      hubkit space build tiny -o my-space
     """
     import shutil
 
@@ -70,7 +80,9 @@ def build(recipe: str | None, out: Path, hub_name: str | None) -> None:
 
 @space.command()
 @click.argument("source", metavar="FOLDER|REPO")
-@click.option("--port", type=click.IntRange(1, 65535), help="Listen on this port. Default: any free one.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), metavar="PORT", help="Listen on this port. Default: any free one."
+)
 @click.option("--trust", is_flag=True, help="Run the code of REPO with your rights on this machine.")
 @_timeout_option
 @hub_option
@@ -82,7 +94,8 @@ def run(source: str, port: int | None, trust: bool, timeout: float, hub_name: st
     it as HF_TOKEN.
 
     \b
-    hubkit space run my-space
+    Example:
+      hubkit space run my-space
     """
     from hubkit.hub.client import connect
     from hubkit.publishing.spaces import building
@@ -118,7 +131,9 @@ def run(source: str, port: int | None, trust: bool, timeout: float, hub_name: st
 @click.option(
     "--visibility", type=click.Choice(["public", "private"]), required=True, help="Set who can see the Space."
 )
-@click.option("--hardware", help="Use this hardware for a new Space, such as t4-small. Default: the free CPU.")
+@click.option(
+    "--hardware", metavar="HARDWARE", help="Use this hardware for a new Space, such as t4-small. Default: the free CPU."
+)
 @click.option("--try/--no-try", "tries", default=True, show_default=True, help="Try it on this machine first.")
 @_timeout_option
 @confirm_option
@@ -135,7 +150,8 @@ def deploy(
     it as HF_TOKEN.
 
     \b
-    hubkit space deploy my-space me/my-space --visibility public
+    Example:
+      hubkit space deploy my-space me/my-space --visibility public
     """
     from hubkit.hub.client import connect
     from hubkit.publishing.spaces import building, deployment
@@ -176,7 +192,8 @@ def status(repo: str, hub_name: str | None) -> None:
     The exit code is 0 whatever the state is.
 
     \b
-    hubkit space status hubkit/tiny-hermes-dpo-space
+    Example:
+      hubkit space status hubkit/tiny-hermes-dpo-space
     """
     from hubkit.publishing.spaces import building
 
@@ -200,7 +217,8 @@ def logs(repo: str, of_build: bool, follow: bool, hub_name: str | None) -> None:
     With --follow and --json, each line is a JSON object of its own.
 
     \b
-    hubkit space logs hubkit/tiny-hermes-dpo-space
+    Example:
+      hubkit space logs hubkit/tiny-hermes-dpo-space
     """
     import json
 

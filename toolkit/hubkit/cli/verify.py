@@ -55,9 +55,10 @@ def verify(
     differs, and 3 if there is no manifest, or no signature where one is required.
 
     \b
-    hubkit verify hubkit/tiny-hermes-dpo --revision dpo-v0
-    hubkit verify me/my-model --key public.pem --bytes
-    hubkit verify ./download --key public.pem
+    Examples:
+      hubkit verify hubkit/tiny-hermes-dpo --revision dpo-v0
+      hubkit verify me/my-model --key public.pem --bytes
+      hubkit verify ./download --key public.pem
     """
     from hubkit.publishing import signing, verifying
 

@@ -31,8 +31,9 @@ def lint(what: str, revision: str, hub_name: str | None) -> None:
     not be checked is listed. The exit code is 3 if there are faults.
 
     \b
-    hubkit card lint hubkit/tiny-hermes-dpo --revision dpo-v0
-    hubkit card lint ./my-model
+    Examples:
+      hubkit card lint hubkit/tiny-hermes-dpo --revision dpo-v0
+      hubkit card lint ./my-model
     """
     report = _report(what, revision, hub_name)
     output_of().result(report.to_json(), *_shown(report))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hubkit.cli.options import hub_option, output_of, output_options, recipe_argument
+from hubkit.cli.options import output_of, output_options, recipe_argument, recipe_hub_option
 from hubkit.cli.recipes import find_recipe, last_desk, need_variant
 
 _DRAFT = "> **Draft.** Some measurements are missing: the numbers below are placeholders."
@@ -12,10 +12,12 @@ _DRAFT = "> **Draft.** Some measurements are missing: the numbers below are plac
 
 @click.command()
 @recipe_argument
-@click.option("--variant", default="main", show_default=True, help="Render the card of this variant.")
+@click.option(
+    "--variant", default="main", show_default=True, metavar="VARIANT", help="Render the card of this variant."
+)
 @click.option("--adapter", is_flag=True, help="Render the card of the adapter instead of the model.")
 @click.option("--dataset", is_flag=True, help="Render the card of the held-out prompts instead of the model.")
-@hub_option
+@recipe_hub_option
 @output_options
 def render(recipe: str | None, variant: str, adapter: bool, dataset: bool, hub_name: str | None) -> None:
     """Print the card of a variant, from the last run of RECIPE.
@@ -23,7 +25,8 @@ def render(recipe: str | None, variant: str, adapter: bool, dataset: bool, hub_n
     If measurements are missing, the card is rendered with placeholders, and a note on standard error reports it.
 
     \b
-    hubkit card render tiny --variant dpo-v0
+    Example:
+      hubkit card render tiny --variant dpo-v0
     """
     from hubkit import cards
 

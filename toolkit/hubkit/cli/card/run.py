@@ -56,8 +56,9 @@ def run(what: str, revision: str, trust: bool, timeout: float, memory: float | N
     The exit code is 3 if a block fails.
 
     \b
-    hubkit card run hubkit/tiny-hermes-dpo --revision dpo-v0
-    hubkit card run ./README.md --hub huggingface
+    Examples:
+      hubkit card run hubkit/tiny-hermes-dpo --revision dpo-v0
+      hubkit card run ./README.md --hub huggingface
     """
     from hubkit.cards.snippets import Limits, extract, place_for, run_cards
     from hubkit.cards.snippets.owners import path_stranger, repo_stranger

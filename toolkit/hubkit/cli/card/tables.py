@@ -46,8 +46,9 @@ def tables(files: tuple[Path, ...], layout: Layout, published: tuple[str, ...]) 
     never changed.
 
     \b
-    hubkit card tables results.json --layout today
-    hubkit card tables old-card.md --published agieval=0.4364
+    Examples:
+      hubkit card tables results.json --layout today
+      hubkit card tables old-card.md --published agieval=0.4364
     """
     from hubkit.evals import compare, suspicions
     from hubkit.evals.readers import read_path

@@ -27,7 +27,8 @@ def list_(repo: str, pull_requests: bool, repo_type: RepoType, hub_name: str | N
     Each is listed with its last commit and its size, and with its measurements if a release published it.
 
     \b
-    hubkit revisions list hubkit/tiny-hermes-dpo
+    Example:
+      hubkit revisions list hubkit/tiny-hermes-dpo
     """
     from hubkit.publishing.revisions import list_revisions
 
@@ -64,7 +65,8 @@ def history(repo: str, branch: str, limit: int, repo_type: RepoType, hub_name: s
     Releases, promotions and rollbacks are marked; a release is listed with its measurements.
 
     \b
-    hubkit revisions history hubkit/tiny-hermes-dpo main
+    Example:
+      hubkit revisions history hubkit/tiny-hermes-dpo main
     """
     from hubkit.publishing import revisions
 
@@ -113,8 +115,9 @@ def diff(
     in parts, and only those of files that differ.
 
     \b
-    hubkit revisions diff hubkit/tiny-hermes-dpo dpo-v0 main
-    hubkit revisions diff me/my-model v1 main --with them/theirs --no-tensors
+    Examples:
+      hubkit revisions diff hubkit/tiny-hermes-dpo dpo-v0 main
+      hubkit revisions diff me/my-model v1 main --with them/theirs --no-tensors
     """
     from hubkit.cli.revisions.comparison import shown
     from hubkit.publishing.revisions import compare_revisions, place_of

@@ -38,7 +38,8 @@ def create(
     """Create BRANCH in REPO, at a revision.
 
     \b
-    hubkit revisions create me/my-model experiment --at dpo-v0
+    Example:
+      hubkit revisions create me/my-model experiment --at dpo-v0
     """
     from hubkit.publishing import revisions
 
@@ -68,7 +69,8 @@ def tag(
     """Tag a revision of REPO with NAME.
 
     \b
-    hubkit revisions tag me/my-model v1.0 --at main
+    Example:
+      hubkit revisions tag me/my-model v1.0 --at main
     """
     from hubkit.publishing import revisions
 
@@ -101,7 +103,8 @@ def delete(
     points to NAME, and if ./hubkit.yaml protects it.
 
     \b
-    hubkit revisions delete me/my-model experiment -y
+    Example:
+      hubkit revisions delete me/my-model experiment -y
     """
     from hubkit.publishing import revisions
 
@@ -138,7 +141,8 @@ def promote(
     published are kept, unless --exact is given. Without --force this is refused if ./hubkit.yaml protects DST.
 
     \b
-    hubkit revisions promote me/my-model experiment main --dry-run
+    Example:
+      hubkit revisions promote me/my-model experiment main --dry-run
     """
     from hubkit.publishing import revisions
 
@@ -173,8 +177,9 @@ def rollback(
     BRANCH.
 
     \b
-    hubkit revisions rollback me/my-model main
-    hubkit revisions rollback me/my-model main --to 0a62394d777f -y
+    Examples:
+      hubkit revisions rollback me/my-model main
+      hubkit revisions rollback me/my-model main --to 0a62394d777f -y
     """
     from hubkit.publishing import revisions
 
@@ -193,7 +198,8 @@ def rollback(
     type=click.FloatRange(min=0),
     default=7.0,
     show_default=True,
-    help="Remove branches that are at least this old.",
+    metavar="DAYS",
+    help="Remove branches that are at least DAYS old.",
 )
 @writing_options
 def prune(repo: str, days: float, dry_run: bool, yes: bool, repo_type: RepoType, hub_name: str | None) -> None:
@@ -203,7 +209,8 @@ def prune(repo: str, days: float, dry_run: bool, yes: bool, repo_type: RepoType,
     is running on this machine.
 
     \b
-    hubkit revisions prune me/my-model --dry-run
+    Example:
+      hubkit revisions prune me/my-model --dry-run
     """
     from hubkit.hub.client import connect
     from hubkit.pipeline.runs import release_lock
