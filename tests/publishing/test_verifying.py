@@ -328,7 +328,7 @@ def test_the_command(hub: Running, release: Release, keys: tuple[Path, Path], tm
     put(release, "config.json", b"{}", "main")
     code, out, err = run(REPO, "--key", str(keys[1]))
     assert code == 4 and "changed: config.json has 2 bytes, not" in out
-    assert "Error: hubkit/my-model@main differs from its manifest or signature: one difference." in err
+    assert "Error: hubkit/my-model@main differs from its manifest or signature: 1 difference." in err
     code, out, err = run(REPO, "--json")
     said = json.loads(out)
     assert code == 4 and not said["sound"] and said["differences"][0]["path"] == "config.json"
