@@ -44,7 +44,7 @@ def check(ctx: Context) -> Iterable[Finding]:
     """Render both cards with placeholder numbers and validate them, before anything is trained."""
     if installed("matplotlib") is None:
         yield Finding("error", "The cards' pictures need matplotlib.", "pip install 'hubkit[train]'", 2)
-    if ctx.recipe.licence is None:
+    if ctx.recipe.license is None:
         yield from _licence(ctx)
     try:
         for name, card in _cards(ctx, placeholder(ctx.recipe))[1].items():
@@ -62,8 +62,8 @@ def _licence(ctx: Context) -> Iterable[Finding]:
     if not card_licence(hub, base.repo, hub.resolve(base.repo, base.revision), "model"):
         yield Finding(
             "error",
-            f"Neither the recipe nor the card of {base.repo} names a licence.",
-            "Write `licence:` in the recipe, as the base model's authors allow it.",
+            f"Neither the recipe nor the card of {base.repo} names a license.",
+            "Write `license:` in the recipe, as the base model's authors allow it.",
             2,
         )
 

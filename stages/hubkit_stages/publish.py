@@ -41,7 +41,7 @@ from hubkit.publishing.manifest import CARDS, GENERATED, MANIFEST_PATH, SIGNATUR
 from hubkit.publishing.ownership import decide, holds_release
 from hubkit.publishing.read_back import verify_listing
 from hubkit.publishing.staging import stage
-from hubkit.recipe.models import MAIN, STAGING
+from hubkit.recipe.names import MAIN, STAGING
 from hubkit.recipe.stage import Artifact, Context
 
 VERSION = 4

@@ -28,7 +28,7 @@ from hubkit.core.trees import tree_of
 from hubkit.hub.client import Hub, connect
 from hubkit.publishing.ownership import holds_release
 from hubkit.publishing.spaces import building, deployment
-from hubkit.recipe.models import MAIN
+from hubkit.recipe.names import MAIN
 from hubkit.recipe.stage import Artifact, Context
 
 VERSION = 1
@@ -145,7 +145,7 @@ def facts(ctx: Context) -> building.Facts:
     return building.Facts(
         title=settings["space"]["title"] or settings["card"]["title"],
         repo=settings["repo"],
-        licence=settings["licence"] or base["licence"],
+        licence=settings["license"] or base["licence"],
         base=(base["repo"], base["commit"]),
         dtype=next(iter(merges.values())).json("merge.json")["dtype"],
         end_of_turn=(base["end_of_turn"]["id"], base["end_of_turn"]["token"]),

@@ -23,7 +23,8 @@ import card_samples as samples  # noqa: E402
 
 from hubkit.cards import Evidence, cards_of, draw  # noqa: E402
 from hubkit.evals.results import Metric, Results, SuiteResult, TaskResult  # noqa: E402
-from hubkit.recipe.models import Recipe, parse_recipe  # noqa: E402
+from hubkit.recipe.loading import parse_recipe  # noqa: E402
+from hubkit.recipe.models import Recipe  # noqa: E402
 
 TASKS, VARIANTS, ROUNDS = 1000, 4, 7
 MORE = {"long": "stage: sft", "short": "stage: dpo, gate: report"}

@@ -35,7 +35,7 @@ from hubkit.evals.results import read_results
 from hubkit.models.chat.eos import EndOfTurn, find
 from hubkit.models.chat.stop_rate import measure
 from hubkit.pipeline.runs import Run
-from hubkit.recipe.models import load_recipe
+from hubkit.recipe.loading import load_recipe
 from hubkit.recipe.stage import Artifact, Context
 from hubkit_stages import evaluate
 from hubkit_stages.recipes import tiny

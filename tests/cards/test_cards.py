@@ -241,7 +241,7 @@ def test_metadata_is_what_the_hub_and_its_client_read() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("license: apache-2.0", "license: mine", "licence 'mine'"),
+        ("license: apache-2.0", "license: mine", "license 'mine'"),
         ("license: apache-2.0\n", "", "lacks 'license'"),
         ("license: apache-2.0", "license: other", "needs 'license_name'"),
         ("base_model: me/tiny", "base_model: /home/me/tiny", "no repo id"),
@@ -395,6 +395,6 @@ def test_the_stage_refuses_words_that_the_hub_would_refuse(tmp_path: Path) -> No
     recipe = samples.recipe(language=("not a language",))
     findings = list(card_stage.check(_context(tmp_path, samples.evidence(), recipe)))
     assert findings and all(item.exit_code == 2 and "not a language" in item.message for item in findings)
-    wrong = samples.recipe().model_copy(update={"licence": "my-licence"})
+    wrong = samples.recipe().model_copy(update={"license": "my-licence"})
     (finding, _) = card_stage.check(_context(tmp_path / "b", samples.evidence(), wrong))
     assert "my-licence" in finding.message

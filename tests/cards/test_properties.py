@@ -37,7 +37,8 @@ from hubkit.cards import (
 from hubkit.cards.escape import clean, one_line
 from hubkit.cards.metadata import read_block
 from hubkit.core.names import ref_problem, repo_id_problem
-from hubkit.recipe.models import Recipe, parse_recipe
+from hubkit.recipe.loading import parse_recipe
+from hubkit.recipe.models import Recipe
 
 pytestmark = pytest.mark.fault("S8")
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
@@ -179,7 +180,7 @@ def test_any_language_and_licence_read_back_and_change_nothing_else(languages: l
         sound(card, evidence, language=False)
         assert card.metadata["language"] == languages
         assert skeleton(card.text) in _expected(_plain(samples.recipe()))
-    other = samples.recipe().model_copy(update={"licence": licence})
+    other = samples.recipe().model_copy(update={"license": licence})
     for card, tame in zip(cards(other, samples.evidence()), _licensed(bool(one_line(licence))), strict=True):
         assert read_block(card.text) == card.metadata and card.metadata.get("license") == licence
         assert skeleton(card.text) == tame
@@ -187,7 +188,7 @@ def test_any_language_and_licence_read_back_and_change_nothing_else(languages: l
 
 @functools.cache
 def _licensed(named: bool) -> list[Skeleton]:
-    tame = samples.recipe().model_copy(update={"licence": "x" if named else ""})
+    tame = samples.recipe().model_copy(update={"license": "x" if named else ""})
     return [skeleton(card.text) for card in cards(tame, samples.evidence())]
 
 

@@ -29,7 +29,7 @@ from hubkit.cards import (
 )
 from hubkit.core.errors import RefusedError, UsageError
 from hubkit.publishing.spaces.building import Facts, Revision
-from hubkit.recipe.models import parse_recipe
+from hubkit.recipe.loading import parse_recipe
 from hubkit.server import metadata as hub_metadata
 
 
@@ -145,22 +145,22 @@ def test_the_template_that_the_recipe_names_must_be_there(tmp_path: Path) -> Non
 
 
 def test_the_licence_is_the_bases_unless_the_recipe_names_one() -> None:
-    recipe = parse_recipe(samples.RECIPE.replace("licence: apache-2.0\n", ""))
+    recipe = parse_recipe(samples.RECIPE.replace("license: apache-2.0\n", ""))
     evidence = samples.evidence()
     evidence.files["base"]["base.json"]["licence"] = "cc-by-4.0"
     assert render_card(build_context(recipe, "main", evidence)).metadata["license"] == "cc-by-4.0"
     assert validate(render_card(build_context(recipe, "main", placeholder(recipe))).text) == []
     lacking = samples.evidence()
     lacking.files["base"]["base.json"]["licence"] = None
-    with pytest.raises(RefusedError, match="names a licence"):
+    with pytest.raises(RefusedError, match="names a license"):
         build_context(recipe, "main", lacking)
 
 
 def test_the_licence_other_needs_a_name_and_a_link() -> None:
-    other = samples.RECIPE.replace("licence: apache-2.0", "licence: other")
-    with pytest.raises(UsageError, match="licence_name"):
+    other = samples.RECIPE.replace("license: apache-2.0", "license: other")
+    with pytest.raises(UsageError, match="license_name"):
         parse_recipe(other)
-    recipe = parse_recipe(other + "licence_name: mine\nlicence_link: https://example.org/licence\n")
+    recipe = parse_recipe(other + "license_name: mine\nlicense_link: https://example.org/license\n")
     card = render_card(build_context(recipe, "main", samples.evidence()))
     assert validate(card.text) == [] and hub_metadata.check(card.text, "model") == ([], [])
     assert card.metadata["license_name"] == "mine"

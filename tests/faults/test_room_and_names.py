@@ -17,7 +17,7 @@ from samples import RECIPE_TEXT
 from hubkit.core.errors import HubkitError, UsageError
 from hubkit.hub.client import connect
 from hubkit.publishing import revisions
-from hubkit.recipe.models import parse_recipe
+from hubkit.recipe.loading import parse_recipe
 from hubkit.server.process import Running
 
 BLOCK = 4096

@@ -16,7 +16,7 @@ from hubkit.core.errors import ConflictError, UsageError
 from hubkit.core.home import hubkit_home
 from hubkit.core.target import Target
 from hubkit.pipeline.runs import Run, find_runs, last_run, named_run, open_run, release_lock
-from hubkit.recipe.models import parse_recipe
+from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.stage import Context, artifact_key
 
 RECIPE = parse_recipe(RECIPE_TEXT)

@@ -16,7 +16,8 @@ from hubkit.pipeline import steps
 from hubkit.pipeline.preflight import disk, gather, refuse
 from hubkit.pipeline.runs import open_run
 from hubkit.pipeline.steps import STEPS, Desk, Job, expand, find_stage, job_settings
-from hubkit.recipe.models import Recipe, parse_recipe
+from hubkit.recipe.loading import parse_recipe
+from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import Context
 
 RECIPE = parse_recipe(RECIPE_TEXT)

@@ -18,7 +18,8 @@ from hubkit.core.errors import ConflictError, RefusedError, UsageError
 from hubkit.pipeline.steps import artifact_key, find_stage
 from hubkit.publishing import signing, verifying
 from hubkit.publishing.manifest import MANIFEST_PATH, SIGNATURE_PATH, Provenance
-from hubkit.recipe.models import Recipe, parse_recipe
+from hubkit.recipe.loading import parse_recipe
+from hubkit.recipe.models import Recipe
 from hubkit.server.process import Running
 from hubkit_stages import promote, publish
 

@@ -8,7 +8,9 @@ from samples import RECIPE_TEXT
 
 from hubkit.core.errors import UsageError
 from hubkit.core.yaml_text import parse_yaml
-from hubkit.recipe.models import Recipe, load_recipe, parse_recipe, recipe_schema
+from hubkit.recipe.loading import load_recipe, parse_recipe
+from hubkit.recipe.models import Recipe
+from hubkit.recipe.schema import recipe_schema
 
 
 def mistakes(text: str) -> str:
@@ -71,14 +73,14 @@ def test_several_mistakes_come_in_one_message_with_lines_and_suggestions() -> No
         ("prompts_from: repair", "prompts_from: repair, at_least: bas - 2", "neither a share such as 0.95"),
         ("repo: me/my-model", "repo: my-model", "a repo id has the form namespace/name"),
         ("visibility: public", "visibility: publik", "did you mean 'public'?"),
-        ("licence: apache-2.0", "licence: apache-2.0\nhub: ftp://x", "is no Hub"),
-        ("licence: apache-2.0", "licence: apache-2.0\nhub: huggingface\nprovide: tiny", "only the embedded Hub"),
-        ("licence: apache-2.0", "licence: apache-2.0\nlicence: mit", "the key 'licence' stands twice"),
-        ("licence: apache-2.0", "licence: [", "not valid YAML"),
-        ("licence: apache-2.0", "licence: !!python/object:os.system x", "not valid YAML"),
-        ("licence: apache-2.0", "licence: !!int x", "not valid YAML"),
-        ("licence: apache-2.0", "licence: !!timestamp x", "not valid YAML"),
-        ("licence: apache-2.0", "licence: apache-2.0\n7: x", "a key must be a word"),
+        ("license: apache-2.0", "license: apache-2.0\nhub: ftp://x", "is no Hub"),
+        ("license: apache-2.0", "license: apache-2.0\nhub: huggingface\nprovide: tiny", "only the embedded Hub"),
+        ("license: apache-2.0", "license: apache-2.0\nlicense: mit", "the key 'license' stands twice"),
+        ("license: apache-2.0", "license: [", "not valid YAML"),
+        ("license: apache-2.0", "license: !!python/object:os.system x", "not valid YAML"),
+        ("license: apache-2.0", "license: !!int x", "not valid YAML"),
+        ("license: apache-2.0", "license: !!timestamp x", "not valid YAML"),
+        ("license: apache-2.0", "license: apache-2.0\n7: x", "a key must be a word"),
     ],
 )
 @pytest.mark.fault("C1")
@@ -94,7 +96,7 @@ def test_words_that_old_yaml_takes_for_truth_stay_words() -> None:
 
 @pytest.mark.fault("S8")
 def test_half_a_surrogate_pair_is_refused_with_its_line() -> None:
-    text = RECIPE_TEXT.replace("visibility: public", 'visibility: public\nlicence: "\\ud800"')
+    text = RECIPE_TEXT.replace("visibility: public", 'visibility: public\nlicense: "\\ud800"')
     assert "hubkit.yaml:3: half a surrogate pair" in mistakes(text)
 
 

@@ -23,7 +23,9 @@ from hubkit.core.target import Target
 from hubkit.hub.client import connect
 from hubkit.models import chat
 from hubkit.models.chat import CHATML
-from hubkit.recipe.models import Recipe, load_recipe, recipe_schema
+from hubkit.recipe.loading import load_recipe
+from hubkit.recipe.models import Recipe
+from hubkit.recipe.schema import recipe_schema
 from hubkit.training.data import mappings, rows
 from hubkit_stages import base, provide
 from hubkit_stages.recipes import dpopenhermes_7b, tiny
@@ -61,7 +63,7 @@ def test_both_recipes_are_found_through_their_entry_points() -> None:
 
 def test_the_7b_recipe_is_the_release_of_the_card() -> None:
     made = load_recipe(dpopenhermes_7b.RECIPE)
-    assert (made.repo, made.licence, made.hub) == (
+    assert (made.repo, made.license, made.hub) == (
         "openaccess-ai-collective/DPOpenHermes-7B",
         "apache-2.0",
         "huggingface",
@@ -92,12 +94,12 @@ def test_the_tiny_recipe_shows_a_newcomer_the_keys_and_explains_what_it_accepts(
     shown = set(_keys(yaml.safe_load(text)))
     # said in prose, or with good defaults
     rare = {"authors", "tracking", "language", "limit", "split", "uses", "hardware", "sign", "key", "keyless"}
-    rare |= {"num_fewshot", "fewshot_as_multiturn", "pull_request", "licence_name", "licence_link"}
+    rare |= {"num_fewshot", "fewshot_as_multiturn", "pull_request", "license_name", "license_link"}
     schema = recipe_schema()
     known = {key for part in [schema, *schema["$defs"].values()] for key in part.get("properties", {})}
     assert known - shown <= rare
-    accepted = text.index("accept: [truncated-turn-ends]")
-    assert "cuts the turn end off every chosen answer" in text[:accepted]
+    accepted = text.index("accept: [truncated-end-of-turn]")
+    assert "cuts the end-of-turn token off every chosen answer" in text[:accepted]
     top = [line for line in text.splitlines() if line and line[0].isalpha()]
     lines = text.splitlines()
     for line in top:
@@ -218,9 +220,10 @@ STEPS = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from hubkit.pipeline import Desk, expand, find_stage
-from hubkit.run import Target, open_run
-from hubkit.config import load_recipe
+from hubkit.pipeline.steps import Desk, expand, find_stage
+from hubkit.core.target import Target
+from hubkit.pipeline.runs import open_run
+from hubkit.recipe.loading import load_recipe
 from hubkit_stages.recipes import tiny
 from hubkit_stages.recipes.tiny import model
 model.STEPS = 20
@@ -284,7 +287,7 @@ def test_the_first_steps_on_an_empty_hub_and_again(hub: Any, tmp_path: Path) -> 
     assert data["prompts"] == {"set": "repair", "rows": 128, "also_in_other_sets": 0, "also_trained_on": 0}
     assert data["stages"]["dpo"]["end_of_turn_lost"] == {"chosen": 1.0, "rejected": 0.0}
     assert data["stages"]["sft"]["end_of_turn_lost"] == {"rows": 0.0}
-    assert [(item["code"], item["accepted"]) for item in data["findings"]] == [("truncated-turn-ends", True)]
+    assert [(item["code"], item["accepted"]) for item in data["findings"]] == [("truncated-end-of-turn", True)]
     assert {source["licence"] for item in data["sets"].values() for source in item["sources"]} == {"apache-2.0"}
     assert first["holds"] is None
 

@@ -20,7 +20,7 @@ from hubkit.evals.readers import read_file
 from hubkit.evals.results import read_results
 from hubkit.hub import transport
 from hubkit.pipeline.runs import Run
-from hubkit.recipe.models import parse_recipe
+from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.stage import Artifact, Context
 from hubkit_stages import evaluate
 
@@ -31,7 +31,7 @@ CHATML = (
 RECIPE = """
 repo: me/tiny
 visibility: private
-licence: apache-2.0
+license: apache-2.0
 base: {repo: me/base}
 data: {preferences: [{repo: me/pairs}]}
 stages: {dpo: {data: preferences}}

@@ -19,14 +19,14 @@ from hubkit.evals.caching import Cache, hub_data, key_of, tasks_digest
 from hubkit.evals.results import read_results
 from hubkit.evals.suites import SUITES, Suite
 from hubkit.pipeline.runs import Run
-from hubkit.recipe.models import parse_recipe
+from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.stage import Artifact, Context
 from hubkit_stages import evaluate
 
 RECIPE = """
 repo: me/tiny
 visibility: private
-licence: apache-2.0
+license: apache-2.0
 base: {repo: me/base}
 data: {preferences: [{repo: me/pairs}]}
 stages: {dpo: {data: preferences}}

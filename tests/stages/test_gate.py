@@ -18,14 +18,15 @@ from hubkit.hub.client import connect
 from hubkit.models.chat import CHATML
 from hubkit.pipeline.runs import Run
 from hubkit.recipe import stage as contract
-from hubkit.recipe.models import Recipe, parse_recipe
+from hubkit.recipe.loading import parse_recipe
+from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import Artifact, Context
 from hubkit_stages import gate, merge, stopping
 
 RECIPE = """
 repo: me/tiny
 visibility: private
-licence: apache-2.0
+license: apache-2.0
 base: {repo: me/base, dtype: float32}
 data: {preferences: [{repo: me/pairs}]}
 stages:

@@ -8,12 +8,13 @@ from hubkit.cards import Evidence
 from hubkit.core.intervals import wilson
 from hubkit.evals.results import Dataset, Metric, Results, Settings, Subject, SuiteResult, TaskResult
 from hubkit.models.chat import CHATML
-from hubkit.recipe.models import Recipe, parse_recipe
+from hubkit.recipe.loading import parse_recipe
+from hubkit.recipe.models import Recipe
 
 RECIPE = """
 repo: me/tiny-dpo
 visibility: public
-licence: apache-2.0
+license: apache-2.0
 base: {repo: me/tiny, dtype: bfloat16}
 data:
   preferences: [{repo: Intel/orca_dpo_pairs}, {repo: argilla/ultrafeedback-binarized-preferences}]
@@ -118,7 +119,7 @@ def evidence(
     repair = [_source("teknium/openhermes", 300, {"duplicate": 1}, "mit")]
     finding = {
         "level": "warning",
-        "code": "truncated-turn-ends",
+        "code": "truncated-end-of-turn",
         "message": "max_length cuts the turn end from 100 % of the chosen answers.",
         "accepted": True,
         "stages": ["dpo"],

@@ -16,7 +16,7 @@ from hubkit.core.target import Target
 from hubkit.core.trees import compare, tree_of
 from hubkit.hub.client import Hub, connect
 from hubkit.pipeline.runs import Run, open_run
-from hubkit.recipe.models import parse_recipe
+from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.stage import Artifact, Context
 from hubkit.server.process import Running
 from hubkit_stages import promote, publish

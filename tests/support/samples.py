@@ -3,7 +3,7 @@
 RECIPE_TEXT = """\
 repo: me/my-model
 visibility: public
-licence: apache-2.0
+license: apache-2.0
 base: {repo: them/base}
 data:
   preferences: [{repo: them/pairs}]

@@ -14,14 +14,15 @@ from typing import Any
 from hubkit.core.files import write_json
 from hubkit.core.target import Target
 from hubkit.pipeline.runs import Run
-from hubkit.recipe.models import Recipe, parse_recipe
+from hubkit.recipe.loading import parse_recipe
+from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import Artifact, Context
 
 COMMIT = "b" * 40
 RECIPE = """
 repo: me/my-model
 visibility: public
-licence: apache-2.0
+license: apache-2.0
 seed: 3
 base: {{repo: them/base}}
 data:

@@ -18,7 +18,8 @@ from hubkit.core.errors import RefusedError, RemoteError, UsageError
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
 from hubkit.models.chat.eos import EndOfTurn, find
-from hubkit.recipe.models import Recipe, Source, parse_recipe
+from hubkit.recipe.loading import parse_recipe
+from hubkit.recipe.models import Recipe, Source
 from hubkit.training import shared
 from hubkit.training.data import loading, mappings, rows, turns
 from hubkit.training.data.loading import Loaded
@@ -356,7 +357,7 @@ def recipe(accept: str = "", prompts: int = 5, **settings: Any) -> Recipe:
     made = parse_recipe(f"""
 repo: me/my-model
 visibility: public
-licence: apache-2.0
+license: apache-2.0
 base: {{repo: them/base}}
 data:
   preferences: [{{repo: them/pairs}}]
@@ -421,11 +422,11 @@ def test_truncated_turn_ends_hold_the_release_back_unless_accepted(make_tokenize
     tables["them/pairs"] = [{**row, "question": f"Q {n}"} for n, row in enumerate(tables["them/pairs"])]
     with pytest.raises(RefusedError, match=r"100 % of chosen, 0 % of rejected") as refused:
         made_of(recipe(), tables, make_tokenizer(), max_length=100).refuse()
-    assert "accept: [truncated-turn-ends]" in (refused.value.hint or "")
-    made = made_of(recipe("truncated-turn-ends"), tables, make_tokenizer(), max_length=100)
+    assert "accept: [truncated-end-of-turn]" in (refused.value.hint or "")
+    made = made_of(recipe("truncated-end-of-turn"), tables, make_tokenizer(), max_length=100)
     made.refuse()
     assert [(item.code, item.level, item.accepted) for item in made.findings] == [
-        ("truncated-turn-ends", "error", True)
+        ("truncated-end-of-turn", "error", True)
     ]
     assert made.stages["dpo"]["end_of_turn_lost"] == {"chosen": 1.0, "rejected": 0.0}
     assert made.to_json()["findings"][0]["stages"] == ["dpo"]
@@ -446,7 +447,7 @@ def test_many_dropped_rows_hold_the_release_back_unless_accepted(make_tokenizer:
 def test_no_rows_can_not_be_accepted(make_tokenizer: Callable[..., Any]) -> None:
     tables = {"them/pairs": [{**PAIR, "chosen": None}], "them/chats": chats(40)}
     with pytest.raises(RefusedError, match="No row of them/pairs can be trained on"):
-        made_of(recipe("dropped-rows, truncated-turn-ends"), tables, make_tokenizer()).refuse()
+        made_of(recipe("dropped-rows, truncated-end-of-turn"), tables, make_tokenizer()).refuse()
 
 
 def test_too_few_prompts_are_refused_and_overlap_is_said(make_tokenizer: Callable[..., Any]) -> None:

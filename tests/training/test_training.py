@@ -21,7 +21,7 @@ from hubkit.core.errors import HubkitError, RemoteError
 from hubkit.core.files import read_json, write_json
 from hubkit.core.findings import Finding
 from hubkit.hub.transport import install
-from hubkit.recipe.models import load_recipe, parse_recipe
+from hubkit.recipe.loading import load_recipe, parse_recipe
 from hubkit.recipe.stage import Context
 from hubkit.training import arguments, checkpoints, shared
 from hubkit_stages import dpo, sft

@@ -14,7 +14,8 @@ from hubkit.evals import COMPARISON_RULE, compare
 from hubkit.evals.averages import counted
 from hubkit.evals.results import RESULTS_FILE, Results
 from hubkit.evals.tables import classic_rows
-from hubkit.recipe.models import MAIN, Recipe
+from hubkit.recipe.models import Recipe
+from hubkit.recipe.names import MAIN
 
 BASE = "base"
 COMPARISONS = "comparisons.json"

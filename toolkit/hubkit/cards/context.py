@@ -24,7 +24,8 @@ from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.files import digest_of
 from hubkit.models import chat
 from hubkit.publishing.manifest import MANIFEST_PATH
-from hubkit.recipe.models import MAIN, Recipe, Training
+from hubkit.recipe.models import Recipe, Training
+from hubkit.recipe.names import MAIN
 
 SYSTEM = "You are a helpful assistant."
 QUESTION = "What do you know about the moon?"
@@ -244,11 +245,11 @@ def _provenance(recipe: Recipe, variant: str, files: Mapping[str, Any]) -> dict[
 
 def licence_of(recipe: Recipe, base: Mapping[str, Any]) -> str:
     """The recipe's licence, else that of ``base`` (``base.json``). RefusedError when neither names one."""
-    found = recipe.licence or base.get("licence")
+    found = recipe.license or base.get("licence")
     if not found:
         raise RefusedError(
-            f"Neither the recipe nor the card of {recipe.base.repo} names a licence.",
-            hint="Write `licence:` in the recipe, as the base model's authors allow it.",
+            f"Neither the recipe nor the card of {recipe.base.repo} names a license.",
+            hint="Write `license:` in the recipe, as the base model's authors allow it.",
         )
     return str(found)
 
@@ -263,8 +264,8 @@ def _metadata(
         name=clean(recipe.card.title),
         base_model=recipe.base.repo,
         licence=licence,
-        licence_name=recipe.licence_name,
-        licence_link=recipe.licence_link,
+        licence_name=recipe.license_name,
+        licence_link=recipe.license_link,
         language=recipe.card.language,
         datasets=[source.repo for name in chain for source in recipe.data[recipe.stages[name].data]],
     )

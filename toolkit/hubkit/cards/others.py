@@ -12,7 +12,7 @@ from hubkit.cards.escape import clean, one_line
 from hubkit.cards.metadata import dump_block
 from hubkit.cards.render import DATASET_CARD, SPACE_CARD, Rendered, render_body
 from hubkit.core.errors import RefusedError
-from hubkit.core.licences import LICENCES
+from hubkit.core.licenses import license_identifiers
 from hubkit.recipe.models import Recipe
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def dataset_card(recipe: Recipe, evidence: Evidence) -> Rendered:
     if not data.get("prompts"):
         raise RefusedError("No prompts were held out yet.", hint="Run the release first.")
     sources = ((data.get("sets") or {}).get(data["prompts"]["set"]) or {}).get("sources") or []
-    licences = list(dict.fromkeys(source["licence"] for source in sources if source.get("licence") in LICENCES))
+    known = license_identifiers()
+    licenses = list(dict.fromkeys(source["licence"] for source in sources if source.get("licence") in known))
     context = {
         "title": clean(recipe.card.title),
         "repo": recipe.repo,
@@ -63,7 +64,7 @@ def dataset_card(recipe: Recipe, evidence: Evidence) -> Rendered:
     metadata = DatasetCardData(
         pretty_name=f"Held-out prompts of {one_line(recipe.card.title)}",
         language=list(recipe.card.language),
-        license=licences or None,
+        license=licenses or None,
         source_datasets=list(dict.fromkeys(source["repo"] for source in sources)),
         task_categories=["text-generation"],
         tags=["hubkit"],

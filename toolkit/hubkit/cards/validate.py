@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from hubkit.cards.metadata import read_block
-from hubkit.core.licences import LICENCES
+from hubkit.core.licenses import license_problem
 from hubkit.core.names import repo_id_problem
 
 _REQUIRED = (
@@ -65,12 +65,11 @@ def _lacking(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _refused(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for licence in _list(data.get("license")):
-        if licence and (not isinstance(licence, str) or licence not in LICENCES):
-            said = f"The licence {licence!r} is none of the Hub's identifiers, such as apache-2.0, cc-by-4.0 or other."
-            yield "license", said
+    for identifier in _list(data.get("license")):
+        if identifier and (problem := license_problem(identifier)):
+            yield "license", f"{problem[0].upper()}{problem[1:]}."
     if data.get("license") == "other" and not data.get("license_name"):
-        yield "license", "The licence 'other' needs 'license_name' and 'license_link'."
+        yield "license", "The license 'other' needs 'license_name' and 'license_link'."
     relation = data.get("base_model_relation")
     if relation and (not isinstance(relation, str) or relation not in _RELATIONS):
         said = f"'base_model_relation' is {relation!r}; it is one of {', '.join(sorted(_RELATIONS))}."

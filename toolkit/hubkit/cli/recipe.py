@@ -49,7 +49,8 @@ def init(name: str | None, source: str) -> None:
       hubkit init me/my-model --from dpopenhermes-7b
     """
     from hubkit.core.files import write_atomic, write_json
-    from hubkit.recipe.models import RECIPE_FILE, recipe_schema
+    from hubkit.recipe.names import RECIPE_FILE
+    from hubkit.recipe.schema import recipe_schema
 
     known = built_in_recipes()
     if source not in known:
@@ -132,7 +133,7 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
 
 def _does(job: Job, recipe: Recipe) -> str:
     """What the step does, with its settings in the recipe."""
-    from hubkit.recipe.models import STAGING
+    from hubkit.recipe.names import STAGING
 
     if job.stage_name is not None:
         return _trains(job, recipe)

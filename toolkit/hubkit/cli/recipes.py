@@ -21,7 +21,8 @@ def find_recipe(name: str | None) -> tuple[Recipe, Path]:
 
     ``HUBKIT_SIGNING_KEY`` replaces the signing key of the recipe.
     """
-    from hubkit.recipe.models import RECIPE_FILE, load_recipe
+    from hubkit.recipe.loading import load_recipe
+    from hubkit.recipe.names import RECIPE_FILE
 
     if name is None:
         path = Path(RECIPE_FILE).absolute()

@@ -86,7 +86,7 @@ STEPS = (
          needs=("publish*", "loadback*", "snippets*"), reads=("repo", "variants", "pull_request"), lasting=True),
     Step("space", "space", per="release", says="build the Space, try it here, deploy it, ask it",
          needs=("base", "merge*", "stopping*", "promote"), lasting=True,
-         reads=("space", "repo", "visibility", "licence", "card.title", "variants", "gates.stop_rate.max_new_tokens")),
+         reads=("space", "repo", "visibility", "license", "card.title", "variants", "gates.stop_rate.max_new_tokens")),
 )
 # fmt: on
 

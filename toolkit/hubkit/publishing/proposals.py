@@ -27,7 +27,7 @@ from hubkit.publishing.manifest import OUR_OWN, provenance_at
 from hubkit.publishing.notes import Note, no_note
 from hubkit.publishing.ownership import Ownership, decide, holds_release
 from hubkit.publishing.staging import additions
-from hubkit.recipe.models import MAIN
+from hubkit.recipe.names import MAIN
 
 if TYPE_CHECKING:
     from hubkit.hub.commits import Operation

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from hubkit.core.licences import LICENCES
+from hubkit.core.licenses import license_identifiers
 
 _BLOCK = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)(?:\r?\n)?---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _SIZE_LIMIT = 200_000
@@ -159,7 +159,7 @@ def check(text: str, kind: str) -> tuple[list[str], list[str]]:
     if not data:
         return [], ["empty or missing yaml metadata in repo card"]
     errors: list[str] = []
-    choices = {"license": LICENCES}
+    choices = {"license": license_identifiers()}
     if kind == "space":
         choices |= {"sdk": _SPACE_SDKS, "colorFrom": _COLOURS, "colorTo": _COLOURS}
     for key, allowed in choices.items():

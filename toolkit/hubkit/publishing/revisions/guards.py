@@ -9,7 +9,8 @@ from pathlib import Path
 from hubkit.core.errors import RefusedError, UsageError
 from hubkit.core.names import repo_id_problem
 from hubkit.hub.client import Hub, RepoType
-from hubkit.recipe.models import MAIN, RECIPE_FILE, STAGING, load_recipe
+from hubkit.recipe.loading import load_recipe
+from hubkit.recipe.names import MAIN, RECIPE_FILE, STAGING
 
 _SPACES = 100
 """Spaces that are looked into; a Hub names those that use a model first."""

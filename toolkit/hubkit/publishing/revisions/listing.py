@@ -10,7 +10,7 @@ from hubkit.core.errors import UsageError
 from hubkit.core.trees import Tree
 from hubkit.hub.client import Hub, RepoType
 from hubkit.publishing.manifest import MANIFEST_PATH, Provenance
-from hubkit.recipe.models import MAIN, STAGING
+from hubkit.recipe.names import MAIN, STAGING
 
 Kind = Literal["variant", "staging", "branch", "tag", "pull request"]
 _SHORT_ID = re.compile(r"[0-9a-f]{7,39}")

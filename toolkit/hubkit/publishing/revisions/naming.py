@@ -13,7 +13,7 @@ from hubkit.hub.retry import settled
 from hubkit.publishing.compare_and_swap import branch_moved
 from hubkit.publishing.revisions.guards import pointed_to_by
 from hubkit.publishing.revisions.listing import commit_of
-from hubkit.recipe.models import MAIN
+from hubkit.recipe.names import MAIN
 
 
 @dataclass(frozen=True)

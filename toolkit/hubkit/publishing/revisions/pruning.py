@@ -13,7 +13,7 @@ from hubkit.publishing.ownership import holds_release
 from hubkit.publishing.revisions.history import RELEASED
 from hubkit.publishing.revisions.naming import delete
 from hubkit.publishing.revisions.promotion import PROMOTED
-from hubkit.recipe.models import STAGING
+from hubkit.recipe.names import STAGING
 
 DAYS = 7.0
 """Days after which a staging branch is old."""

@@ -80,7 +80,7 @@ class DataReport:
         errors = [item for item in self.findings if item.level == "error" and not item.accepted]
         if not errors:
             return
-        codes = sorted({item.code for item in errors} & {"truncated-turn-ends", "dropped-rows"})
+        codes = sorted({item.code for item in errors} & {"truncated-end-of-turn", "dropped-rows"})
         hint = "Mend the data or the stage's arguments."
         if codes:
             hint = f"Mend the data or `max_length`; to let it pass, knowingly, add `accept: [{', '.join(codes)}]`."
@@ -230,7 +230,7 @@ def _look(
         "closed_once": {side: seen.share(seen.closed_once) for side, seen in found.items()},
         "prompt_fills": {side: seen.share(seen.prompt_fills) for side, seen in found.items()},
     }
-    made.findings += _of_turns(name, found, max_length, end_of_turn, "truncated-turn-ends" in stage.accept)
+    made.findings += _of_turns(name, found, max_length, end_of_turn, "truncated-end-of-turn" in stage.accept)
 
 
 def _of_turns(
@@ -245,7 +245,7 @@ def _of_turns(
             f" (the longest has {count(longest)} tokens): a model trained so forgets to end its turns."
         )
         over = max(cut.values()) > TOLERATED
-        yield Found("error" if over else "warning", "truncated-turn-ends", said, accepted and over, (name,))
+        yield Found("error" if over else "warning", "truncated-end-of-turn", said, accepted and over, (name,))
     for side, seen in found.items():
         closed = seen.share(seen.closed_once)
         if closed < CLOSED:

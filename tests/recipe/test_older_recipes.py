@@ -1,0 +1,88 @@
+"""Recipes as they were written for the version before `license` (commit 2206568) are understood and mean the same.
+
+``tests/data/recipes`` keeps both built-in recipes of that version and one with every key, each with its effective
+recipe (``recipe.json`` of a run), which that version wrote.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samples import RECIPE_TEXT
+
+from hubkit.core.errors import UsageError
+from hubkit.recipe.loading import load_recipe, parse_recipe
+from hubkit.recipe.models import OLD_ACCEPT, OLD_KEYS, Recipe
+from hubkit_stages.recipes import dpopenhermes_7b, tiny
+
+SAMPLES = Path(__file__).parents[1] / "data" / "recipes"
+NAMES = ("tiny", "dpopenhermes-7b", "every-key")
+
+
+def sample(name: str, ending: str) -> Path:
+    return SAMPLES / f"{name}-before-license.{ending}"
+
+
+def in_current_words(effective: dict[str, Any]) -> dict[str, Any]:
+    """An effective recipe of that version under the names of today."""
+    renamed = {OLD_KEYS.get(key, key): value for key, value in effective.items()}
+    for stage in renamed["stages"].values():
+        stage["accept"] = [OLD_ACCEPT.get(word, word) for word in stage["accept"]]
+    return renamed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_old_recipe_gives_the_same_release(name: str) -> None:
+    before = in_current_words(json.loads(sample(name, "json").read_text()))
+    assert json.loads(load_recipe(sample(name, "yaml")).model_dump_json()) == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_recipe_of_an_old_run_is_read(name: str) -> None:
+    recipe = Recipe.model_validate_json(sample(name, "json").read_text())
+    assert recipe == load_recipe(sample(name, "yaml"))
+
+
+def test_the_sample_has_every_key_of_that_version() -> None:
+    def keys(value: Any) -> set[str]:
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        return {*(value if isinstance(value, dict) else ()), *(key for part in parts for key in keys(part))}
+
+    effective = json.loads(sample("every-key", "json").read_text())
+    text = sample("every-key", "yaml").read_text()
+    assert {key for key in keys(effective) if f"{key}:" not in text} == {"provide", "keyless"}, "they exclude others"
+    assert not [key for key in OLD_KEYS if f"{key}:" not in text]
+    assert not [word for word in OLD_ACCEPT if word not in text]
+
+
+@pytest.mark.parametrize(("name", "current"), [("tiny", tiny.RECIPE), ("dpopenhermes-7b", dpopenhermes_7b.RECIPE)])
+def test_the_built_in_recipes_differ_from_before_in_words_for_people_only(name: str, current: Path) -> None:
+    def figures(recipe: Recipe) -> Recipe:
+        untitled = {key: item.model_copy(update={"title": None}) for key, item in recipe.variants.items()}
+        words = {"summary": "", "limitations": None}
+        return recipe.model_copy(update={"variants": untitled, "card": recipe.card.model_copy(update=words)})
+
+    assert figures(load_recipe(current)) == figures(load_recipe(sample(name, "yaml")))
+
+
+def test_a_mistake_under_an_old_key_is_found_in_its_line() -> None:
+    text = RECIPE_TEXT.replace("license: apache-2.0", "licence: other")
+    with pytest.raises(UsageError, match=r"hubkit\.yaml:3: license: 'other' needs `license_name` and `license_link`"):
+        parse_recipe(text)
+    with pytest.raises(UsageError, match=r"hubkit\.yaml:3: licence: the license 'mine' is none of the Hub's"):
+        parse_recipe(RECIPE_TEXT.replace("license: apache-2.0", "licence: mine"))
+
+
+def test_both_spellings_of_a_key_are_one_mistake() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_recipe(RECIPE_TEXT.replace("license: apache-2.0", "license: mit\nlicence: mit"))
+    assert "hubkit.yaml has one mistake:" in caught.value.message
+    assert "hubkit.yaml:4: licence: the old spelling of `license`" in caught.value.message
+
+
+def test_unknown_words_are_still_unknown() -> None:
+    with pytest.raises(UsageError, match="unknown key; did you mean 'license'"):
+        parse_recipe(RECIPE_TEXT.replace("license: apache-2.0", "licens: apache-2.0"))
+    with pytest.raises(UsageError, match="did you mean 'truncated-end-of-turn'"):
+        parse_recipe(RECIPE_TEXT.replace("sft: {", "sft: {accept: [truncated-end-of-turns], "))

@@ -1,0 +1,9 @@
+"""The few names that rooms need which read no recipe: its file, and the branches that have a meaning of their own."""
+
+from __future__ import annotations
+
+RECIPE_FILE = "hubkit.yaml"
+MAIN = "main"
+"""The branch that people load when they name no revision. It moves last."""
+STAGING = "staging"
+"""Below it, a release uploads and verifies before it moves a variant's branch: ``staging/main``."""
