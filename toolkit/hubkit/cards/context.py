@@ -24,7 +24,7 @@ from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.files import digest_of
 from hubkit.models import chat
 from hubkit.publishing.manifest import MANIFEST_PATH
-from hubkit.recipe.models import Recipe, Training
+from hubkit.recipe.models import OLD_ACCEPT, Recipe, Training
 from hubkit.recipe.names import MAIN
 
 SYSTEM = "You are a helpful assistant."
@@ -57,7 +57,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
     if wrong:
         broken = recipe.chain(recipe.variants[wrong["broken"]["branch"]].stage)
         wrong["stages"] = [_stage(recipe, name, files) for name in wrong["stages"]]
-        wrong["findings"] = [item for item in _findings(files, broken) if "turn-end" in item["code"]]
+        wrong["findings"] = [item for item in _findings(files, broken) if _about_end_of_turn(item)]
     made = {
         "title": clean(recipe.card.title),
         "summary": clean(recipe.card.summary),
@@ -189,6 +189,10 @@ def _lora(settings: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(modules, list):
         return dict(settings)
     return {**settings, "target_modules": list(dict.fromkeys(str(name).rsplit(".", 1)[-1] for name in modules))}
+
+
+def _about_end_of_turn(finding: Mapping[str, Any]) -> bool:
+    return OLD_ACCEPT.get(finding["code"], finding["code"]) == "truncated-end-of-turn"
 
 
 def _findings(files: Mapping[str, Any], chain: tuple[str, ...]) -> list[dict[str, Any]]:
