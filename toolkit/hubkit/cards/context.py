@@ -192,7 +192,8 @@ def _lora(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _about_end_of_turn(finding: Mapping[str, Any]) -> bool:
-    return OLD_ACCEPT.get(finding["code"], finding["code"]) == "truncated-end-of-turn"
+    code = str(finding["code"])
+    return OLD_ACCEPT.get(code, code) == "truncated-end-of-turn"
 
 
 def _findings(files: Mapping[str, Any], chain: tuple[str, ...]) -> list[dict[str, Any]]:

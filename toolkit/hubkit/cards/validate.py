@@ -79,12 +79,19 @@ def _refused(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             if not isinstance(item, str) or repo_id_problem(item):
                 yield key, f"'{key}' names {item!r}, which is no repo id of the form namespace/name."
     for item in _list(data.get("language")):
-        if not isinstance(item, str) or not _LANGUAGE.fullmatch(item):
-            yield "language", f"The language {item!r} is no ISO 639 code such as 'en'."
+        if problem := language_problem(item):
+            yield "language", problem
     for key in ("tags", "language", "datasets"):
         if key in data and not all(isinstance(item, str) for item in _list(data[key])):
             yield key, f"'{key}' holds something that is not a word."
     yield from (("model-index", said) for said in _index(data.get("model-index")))
+
+
+def language_problem(code: object) -> str | None:
+    """Why the Hub does not take ``code`` for a language, in a sentence; None when it does."""
+    if isinstance(code, str) and _LANGUAGE.fullmatch(code):
+        return None
+    return f"The language {code!r} is no ISO 639 code such as 'en'."
 
 
 def _list(value: Any) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from hubkit.core.errors import BY_EXIT_CODE, HubkitError, RefusedError
@@ -12,6 +13,7 @@ from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed
 from hubkit.hub.client import connect
 from hubkit.pipeline.steps import Desk, Job, find_stage
+from hubkit.recipe.mistakes import Places
 
 _LEAST_FREE = 200 * 1000 * 1000
 
@@ -52,17 +54,31 @@ def bytes_needed(desk: Desk) -> int:
     return _LEAST_FREE + math.ceil(weights * (1 + 2 * len(desk.recipe.variants)))
 
 
-def gather(desk: Desk, jobs: Iterable[Job], check: Callable[[Job], list[Finding]]) -> list[Finding]:
-    """All findings for ``jobs``, without repetitions. ``check`` asks a job's stage (in a worker)."""
+def gather(
+    desk: Desk, jobs: Iterable[Job], check: Callable[[Job], list[Finding]], places: Places | None = None
+) -> list[Finding]:
+    """All findings for ``jobs``, each once although several stages and variants may report it.
+
+    ``check`` asks a job's stage (in a worker). A message that begins with a key of the recipe gets its line in the file
+    from ``places``.
+    """
     jobs = list(jobs)
     found = [*disk(desk.run.path, bytes_needed(desk)), *libraries(desk, jobs)]
     if any(finding.level == "error" for finding in found):
         return found
     for job in jobs:
-        for finding in check(job):
-            if finding not in found:
-                found.append(finding)
-    return found
+        found += check(job)
+    return located(found, places or Places())
+
+
+def located(findings: Iterable[Finding], places: Places) -> list[Finding]:
+    """``findings``, each message once; one that begins with a key of the recipe begins with its file and line."""
+    once: dict[tuple[str, str], Finding] = {}
+    for finding in findings:
+        once.setdefault((finding.level, finding.message), finding)
+    return [
+        replace(finding, message=f"{places.of_message(finding.message)}{finding.message}") for finding in once.values()
+    ]
 
 
 def refuse(findings: Iterable[Finding]) -> None:

@@ -21,6 +21,7 @@ from hubkit.pipeline.runs import Run, open_run, release_lock
 from hubkit.pipeline.steps import Desk, Job, expand
 from hubkit.pipeline.worker import Worker
 from hubkit.publishing.spaces.building import page
+from hubkit.recipe.mistakes import Places
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import Artifact
 
@@ -73,10 +74,12 @@ def release(
     fresh: bool = False,
     only: str | None = None,
     overwrite_card: bool = False,
+    places: Places | None = None,
 ) -> Outcome:
     """Bring ``recipe`` (its files stand in ``folder``) to ``target``. A finished one does nothing.
 
     With ``overwrite_card`` what people edited on the Hub's cards may be lost where this release writes it anew.
+    ``places`` are the lines of the recipe's keys, for messages.
 
     Raises HubkitError: RefusedError by a check or a gate (nothing was promoted), ConflictError when a branch moved
     or another process has the run, RemoteError when the Hub cannot be reached.
@@ -85,10 +88,10 @@ def release(
         run = open_run(home, recipe.repo, target, fresh=fresh)
         with run.lock():
             desk = Desk(recipe, folder, target, run, expand(recipe, only=only))
-            return _release(desk, output, only, overwrite_card)
+            return _release(desk, output, only, overwrite_card, places)
 
 
-def _release(desk: Desk, output: Output, only: str | None, overwrite_card: bool) -> Outcome:
+def _release(desk: Desk, output: Output, only: str | None, overwrite_card: bool, places: Places | None) -> Outcome:
     run = desk.run
     write_atomic(run.path / "recipe.json", desk.recipe.model_dump_json(indent=2) + "\n")
     if desk.released():
@@ -96,7 +99,7 @@ def _release(desk: Desk, output: Output, only: str | None, overwrite_card: bool)
     begun = {"hubkit": __version__, "python": platform.python_version(), "endpoint": desk.target.endpoint}
     run.log("begin", **begun, **({"overwrite_card": True} if overwrite_card else {}))
     try:
-        _run_jobs(desk, output, only)
+        _run_jobs(desk, output, only, places)
     except BaseException as error:
         run.log("stopped", error=type(error).__name__, exit_code=getattr(error, "exit_code", None))
         raise
@@ -104,13 +107,13 @@ def _release(desk: Desk, output: Output, only: str | None, overwrite_card: bool)
     return outcome(desk, already=False)
 
 
-def _run_jobs(desk: Desk, output: Output, only: str | None) -> None:
+def _run_jobs(desk: Desk, output: Output, only: str | None, places: Places | None) -> None:
     names = ("preflight", *(job.id for job in desk.jobs))
     with output.steps(names) as view, Worker(desk, only) as shared:
         view.start("preflight")
         began = time.monotonic()
         reach(desk.target.endpoint)
-        findings = preflight.gather(desk, desk.jobs, shared.check)
+        findings = preflight.gather(desk, desk.jobs, shared.check, places)
         for finding in findings:
             if finding.level != "error":
                 output.warn(finding.message)

@@ -1,0 +1,236 @@
+"""What `hubkit plan` checks of a recipe beyond its form: all that needs no Hub and no GPU.
+
+Names that must exist (chat templates, mappings, suites, files beside the recipe) are checked here and now. The ``args``
+and ``lora`` of training stages are checked by TRL's and PEFT's own classes, which take seconds to import: that runs in
+a child process (this module), and what had no mistake is remembered until the recipe or a library changes.
+``hubkit release`` finds the same mistakes through the checks of its stages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from hubkit.core.errors import HubkitError, UsageError
+from hubkit.core.files import digest_of, read_json, write_json
+from hubkit.core.findings import Finding
+from hubkit.core.libraries import installed
+from hubkit.core.target import Target
+from hubkit.pipeline.runs import Run
+from hubkit.pipeline.steps import find_stage
+from hubkit.recipe.mistakes import Mistake, did_you_mean
+from hubkit.recipe.models import Recipe
+from hubkit.recipe.stage import Context
+
+METHODS = ("dpo", "sft")
+"""The stages whose arguments are TRL's; another package's stage checks its own when a release begins."""
+_LIBRARIES = ("torch", "transformers", "trl", "peft")
+_SHAPES = (*_LIBRARIES, "accelerate", "bitsandbytes", "hubkit")
+_REMEMBERED = 100
+_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Every mistake that was found, and in a sentence each what could not be checked."""
+
+    mistakes: tuple[Mistake, ...]
+    unchecked: tuple[str, ...]
+
+
+def check_recipe(recipe: Recipe, folder: Path, home: Path, announce: Callable[[str], None]) -> Checked:
+    """Check ``recipe``, whose files are in ``folder``. ``announce`` is called before a check that takes seconds.
+
+    Clean results are remembered in ``home``.
+    """
+    mistakes, unchecked = list(name_mistakes(recipe, folder)), []
+    found, problem = _suite_mistakes(recipe, folder)
+    mistakes += found
+    unchecked += [problem] if problem else []
+    found, problems = _argument_mistakes(recipe, home, announce)
+    return Checked((*mistakes, *found), (*unchecked, *problems))
+
+
+def name_mistakes(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
+    """Names in ``recipe`` that refer to nothing: formats, mappings, stages, recipes, languages, files in ``folder``."""
+    from hubkit.cards.validate import language_problem
+    from hubkit.models.chat.library import choices, setting_problem
+    from hubkit.training.data.mappings import name_problem
+
+    if problem := setting_problem(recipe.chat.template, folder):
+        yield Mistake(("chat", "template"), _clause(f"{problem}{'' if problem.endswith('?') else '.'} {choices()}"))
+    for name, sources in recipe.data.items():
+        for number, source in enumerate(sources):
+            if source.mapping and (problem := name_problem(source.mapping)):
+                yield Mistake(("data", name, str(number), "mapping"), _clause(problem))
+    for name, stage in recipe.stages.items():
+        try:
+            find_stage(stage.uses or name)
+        except UsageError as error:
+            yield Mistake(("stages", name, *(("uses",) if stage.uses else ())), _clause(error.message))
+    recipes = [point.name for point in entry_points(group="hubkit.recipes")]
+    if recipe.provide and recipe.provide not in recipes:
+        yield Mistake(
+            ("provide",), f"no installed recipe is called {recipe.provide!r}{did_you_mean(recipe.provide, recipes)}"
+        )
+    for code in recipe.card.language:
+        if problem := language_problem(code):
+            yield Mistake(("card", "language"), _clause(problem))
+    yield from _missing_files(recipe, folder)
+
+
+def _missing_files(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
+    if recipe.card.template and not (folder / recipe.card.template).exists():
+        problem = f"there is no file or folder {recipe.card.template!r} beside the recipe"
+        yield Mistake(("card", "template"), problem)
+    if recipe.evaluate.include and not (folder / recipe.evaluate.include).is_dir():
+        yield Mistake(("evaluate", "include"), f"there is no folder {recipe.evaluate.include!r} beside the recipe")
+    if recipe.sign and recipe.sign.key and not (folder / recipe.sign.key).is_file():
+        yield Mistake(("sign", "key"), f"there is no file {recipe.sign.key!r} beside the recipe")
+
+
+def _suite_mistakes(recipe: Recipe, folder: Path) -> tuple[list[Mistake], str | None]:
+    from hubkit.evals.suites import resolve
+
+    include = folder / recipe.evaluate.include if recipe.evaluate.include else None
+    if include is not None and not include.is_dir():
+        return [], None  # reported with the other missing files
+    mistakes, unknown = [], []
+    for name in dict.fromkeys(recipe.evaluate.suites):
+        try:
+            resolve([name], include)
+        except HubkitError as error:
+            if installed("lm_eval") is None:
+                unknown.append(name)
+            else:
+                problem = (
+                    f"{error.message.removesuffix('.')}; {error.hint[0].lower()}{error.hint[1:]}"
+                    if error.hint
+                    else error.message
+                )
+                mistakes.append(Mistake(("evaluate", "suites"), _clause(problem)))
+    if not unknown:
+        return mistakes, None
+    return mistakes, (
+        f"whether lm-evaluation-harness has {', '.join(unknown)}: it is not installed (pip install 'hubkit[eval]')"
+    )
+
+
+def _argument_mistakes(recipe: Recipe, home: Path, announce: Callable[[str], None]) -> tuple[list[Mistake], list[str]]:
+    unchecked = [
+        f"the arguments of the stage {name}: its code {stage.uses or name} checks them when a release begins"
+        for name, stage in recipe.stages.items()
+        if (stage.uses or name) not in METHODS
+    ]
+    if len(unchecked) == len(recipe.stages):
+        return [], unchecked
+    missing = [name for name in _LIBRARIES if installed(name) is None]
+    if missing:
+        what = f"the training arguments: {', '.join(missing)} not installed (pip install 'hubkit[train]')"
+        return [], [*unchecked, what]
+    remembered = _Remembered(home / "checked-arguments.json")
+    versions = {name: installed(name) for name in _SHAPES}
+    digest = digest_of({"stages": recipe.model_dump(mode="json")["stages"], "seed": recipe.seed, "by": versions})
+    if digest in remembered:
+        return [], unchecked
+    announce("Checking the training arguments with TRL and PEFT; this takes some seconds.")
+    mistakes = _ask_the_libraries(recipe)
+    if mistakes is None:
+        return [], [*unchecked, "the training arguments: TRL or PEFT cannot be imported; see `hubkit doctor`"]
+    if not mistakes:
+        remembered.add(digest)
+    return mistakes, unchecked
+
+
+def _ask_the_libraries(recipe: Recipe) -> list[Mistake] | None:
+    """The mistakes that the child process finds; None when it could not do its work."""
+    try:
+        child = subprocess.run(
+            [sys.executable, "-P", "-m", "hubkit.pipeline.recipe_checks"],
+            input=recipe.model_dump_json(),
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    if child.returncode != 0:
+        return None
+    return [Mistake(tuple(item["path"]), item["problem"]) for item in json.loads(child.stdout)]
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    """The digests of what was checked and had no mistake: the newest hundred, in one file."""
+
+    path: Path
+
+    def _digests(self) -> list[str]:
+        with contextlib.suppress(OSError, ValueError):
+            if isinstance(known := read_json(self.path), list):
+                return [item for item in known if isinstance(item, str)]
+        return []
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._digests()
+
+    def add(self, digest: str) -> None:
+        with contextlib.suppress(OSError):  # a home that cannot be written: checked again next time
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, [*self._digests(), digest][-_REMEMBERED:])
+
+
+def _clause(sentence: str) -> str:
+    """``sentence`` as what follows a key and a colon."""
+    return f"{sentence[0].lower()}{sentence[1:].strip().removesuffix('.')}"
+
+
+def main() -> None:
+    """The child: reads a recipe as JSON from standard input, writes its mistakes as JSON to standard output."""
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    recipe = Recipe.model_validate_json(sys.stdin.read())
+    answer.write(json.dumps([_as_json(item) for item in argument_mistakes(recipe)]))
+    answer.close()
+
+
+def _as_json(mistake: Mistake) -> Mapping[str, Any]:
+    return {"path": mistake.path, "problem": mistake.problem}
+
+
+def argument_mistakes(recipe: Recipe) -> Iterator[Mistake]:
+    """What TRL and PEFT do not accept of the training stages of ``recipe``. Imports both."""
+    for name, stage in recipe.stages.items():
+        if (stage.uses or name) in METHODS:
+            for finding in _findings(recipe, name):
+                where, _, problem = finding.message.partition(": ")
+                yield Mistake(tuple(where.split(".")), problem.removesuffix("."))
+
+
+def _findings(recipe: Recipe, name: str) -> Iterable[Finding]:
+    """The check of the training stage ``name``. Those of TRL's stages read their part of the recipe alone."""
+    context = Context(
+        step=f"train[{name}]",
+        recipe=recipe,
+        recipe_folder=Path(),
+        settings={},
+        inputs={},
+        target=Target("", Path()),
+        run=Run(Path("(none)")),
+        stage_name=name,
+    )
+    return find_stage(recipe.stages[name].uses or name).check(context)
+
+
+if __name__ == "__main__":
+    main()
