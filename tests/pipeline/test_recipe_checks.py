@@ -44,9 +44,9 @@ def listed(file: RecipeFile, mistakes: tuple[Mistake, ...] | list[Mistake]) -> s
         ("sft: {data", "sft: {uses: stf, data", ":10: stages.sft.uses: there is no stage 'stf'"),
         ("  sft: {", "  tfs: {uses: sft, data: repair}\n  sft: {", ""),
         ("base: {repo", "provide: tinny\nbase: {repo", ":4: provide: no installed recipe is called 'tinny'; did you"),
-        ("summary: It", "language: [english], summary: It", ":18: card.language: the language 'english' is no ISO 639"),
-        ("summary: It", "template: card.jinja, summary: It", ":18: card.template: there is no file or folder 'card.ji"),
-        ("[tiny_facts]}", "[gpt4all], include: tsks}", ":15: evaluate.include: there is no folder 'tsks' beside"),
+        ("summary: It", "language: [english], summary: It", ":17: card.language: the language 'english' is no ISO 639"),
+        ("summary: It", "template: card.jinja, summary: It", ":17: card.template: there is no file or folder 'card.ji"),
+        ("[tiny_facts]}", "[gpt4all], include: tsks}", ":14: evaluate.include: there is no folder 'tsks' beside"),
         ("base: {repo", "sign: {key: no.pem}\nbase: {repo", ":4: sign.key: there is no file 'no.pem' beside the reci"),
     ],
 )
@@ -73,7 +73,7 @@ def test_the_built_in_recipes_have_no_mistake(recipe: Path, tmp_path: Path) -> N
 def test_mistakes_in_training_arguments_are_found_with_their_lines_and_are_not_remembered(tmp_path: Path) -> None:
     file = changed(
         tmp_path,
-        ("{learning_rate: 5e-5, max_length: 40, bf16: true}", "\n    lerning_rate: 5e-5\n    max_length: long}"),
+        ("{learning_rate: 5e-5, max_length: 40, bf16: true}", "\n    lerning_rate: 5e-5,\n    max_length: long}"),
         ("dpo: {data: preferences, args: ", "dpo: {data: preferences, quantization: none, lora: {rank: 2}, args: {"),
         ("sft: {data: repair,", "sft: {data: repair, lora: {r: 2},"),
         ("{suites: [tiny_facts]}", "{suites: [gpt4all, gpt4al]}"),
@@ -87,7 +87,7 @@ def test_mistakes_in_training_arguments_are_found_with_their_lines_and_are_not_r
         assert ":10: stages.dpo.args.lerning_rate: DPOConfig has no such key; did you mean 'learning_rate'?" in text
         assert ":11: stages.dpo.args.max_length: input should be a valid integer, not 'long'" in text
         assert ":12: stages.sft.lora: " in text
-        assert ":17: evaluate.suites: nobody knows the suite 'gpt4al'; did you mean 'gpt4all'?" in text
+        assert ":16: evaluate.suites: nobody knows the suite 'gpt4al'; did you mean 'gpt4all'?" in text
         assert checked.unchecked == ()
     assert len(announced) == 2
 
@@ -151,8 +151,8 @@ def test_one_mistake_that_several_stages_report_is_listed_once_with_its_line(tmp
     ]
     once = preflight.located(found, file.places)
     assert [item.message for item in once] == [
-        "hubkit.yaml:18: card.language: the language 'x' is no code.",
+        "hubkit.yaml:17: card.language: the language 'x' is no code.",
         "It is slow.",
     ]
-    with pytest.raises(UsageError, match=r"hubkit\.yaml:18: card\.language"):
+    with pytest.raises(UsageError, match=r"hubkit\.yaml:17: card\.language"):
         preflight.refuse(once)
