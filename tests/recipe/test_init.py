@@ -85,5 +85,5 @@ def test_init_overwrites_nothing(there: str, tmp_path: Path, monkeypatch: pytest
     (tmp_path / there).parent.mkdir(exist_ok=True)
     (tmp_path / there).write_text("mine")
     done = CliRunner().invoke(init, ["me/my-model"])
-    assert done.exit_code != 0 and "is here already; nothing was written" in str(done.exception)
+    assert done.exit_code != 0 and "exists already; nothing was written" in str(done.exception)
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()] == [there]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from hubkit.cli.options import built_in_recipe_names, output_of, output_options, recipe_argument, recipe_hub_option
-from hubkit.cli.recipes import built_in_recipes, find_recipe, last_desk
+from hubkit.cli.recipes import built_in_recipes, find_recipe_file, last_desk
 from hubkit.core.errors import UsageError
+from hubkit.core.home import hubkit_home
 from hubkit.core.names import repo_id_problem
 from hubkit.core.numbers import counted, duration, size
 from hubkit.core.output import table
+from hubkit.recipe.names import RECIPE_FILE, STAGING
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,32 +50,37 @@ def init(name: str | None, source: str) -> None:
       hubkit init me/my-model --from dpopenhermes-7b
     """
     from hubkit.core.files import write_atomic, write_json
-    from hubkit.recipe.names import RECIPE_FILE
+    from hubkit.recipe.loading import read_recipe
     from hubkit.recipe.schema import recipe_schema
+    from hubkit.recipe.writing import companions, renamed
 
     known = built_in_recipes()
     if source not in known:
         raise UsageError(f"There is no built-in recipe {source!r}.", hint=f"There are: {', '.join(sorted(known))}.")
     if name is not None and (problem := repo_id_problem(name)):
         raise UsageError(f"{name!r} is not a repo id: {problem}.", hint="Write it as namespace/name.")
-    target = Path(RECIPE_FILE)
-    if target.exists():
-        raise UsageError(f"{target} exists already; nothing was written.", hint="Remove it first, or edit it.")
+    target, origin = Path(RECIPE_FILE), read_recipe(known[source])
+    named = [(path, path.relative_to(origin.folder)) for path in companions(origin.recipe, origin.folder)]
+    for path in (target, *(copy for _, copy in named)):
+        if path.exists():
+            raise UsageError(f"{path} exists already; nothing was written.", hint="Remove it first, or edit it.")
     text = known[source].read_text(encoding="utf-8")
-    if name is not None:
-        text = re.sub(r"^  title: Tiny Hermes DPO$", f"  title: {name.split('/')[1]}", text, flags=re.MULTILINE)
-        lines = [f"repo: {name}" if line.startswith("repo:") else line for line in text.splitlines()]
-        text = "\n".join(lines) + "\n"
-        text = re.sub(r"^(space:\n  repo: ).*$", rf"\g<1>{name}-space", text, flags=re.MULTILINE)
-    for beside in sorted(known[source].parent.iterdir()):
-        if beside.is_dir() and beside.name in text and not beside.name.startswith("_"):
-            shutil.copytree(beside, beside.name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for original, copy in named:
+        _copy(original, copy)
     write_json(Path(_SCHEMA), recipe_schema())
-    write_atomic(target, f"# yaml-language-server: $schema={_SCHEMA}\n{text}")
+    write_atomic(target, f"# yaml-language-server: $schema={_SCHEMA}\n{renamed(text, name) if name else text}")
     output = output_of()
-    output.say(f"Wrote {target}, {_SCHEMA} for editors, and the folders that the recipe names.")
-    output.say("Make it yours: base, data, stages, card, space (and remove `provide`); then see `hubkit plan`.")
+    output.say(f"Wrote {', '.join([str(target), f'{_SCHEMA} (for editors)', *(str(copy) for _, copy in named)])}.")
+    output.say("Next: set base, data, stages, card and space, remove `provide`, and run `hubkit plan`.")
     output.result({"recipe": str(target.absolute()), "schema": str(Path(_SCHEMA).absolute())})
+
+
+def _copy(original: Path, copy: Path) -> None:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    if original.is_dir():
+        shutil.copytree(original, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copyfile(original, copy)
 
 
 @click.command()
@@ -82,20 +88,31 @@ def init(name: str | None, source: str) -> None:
 @recipe_hub_option
 @output_options
 def plan(recipe: str | None, hub_name: str | None) -> None:
-    """Show every step of a release, and why it would run.
+    """Check a recipe and show every step of its release, and why it would run.
 
-    Nothing is written, trained or sent to a Hub. RECIPE is a file, a folder with a hubkit.yaml, or a built-in recipe.
+    Nothing is trained or sent to a Hub, and no network is needed. RECIPE is a file, a folder with a hubkit.yaml, or a
+    built-in recipe. All mistakes in it are listed with their lines. TRL and PEFT check the training arguments if they
+    are installed: this takes some seconds the first time, and again when arguments or libraries change. What cannot be
+    checked is listed; `hubkit release` checks it before it trains.
 
     \b
     Examples:
       hubkit plan tiny
-      hubkit plan dpopenhermes-7b    works offline
+      hubkit plan dpopenhermes-7b
     """
     from rich.text import Text
 
-    found, folder = find_recipe(recipe)
-    output = output_of()
-    desk = last_desk(found, folder, hub_name)
+    from hubkit.pipeline.recipe_checks import check_recipe
+    from hubkit.recipe.mistakes import error_of
+
+    file, output = find_recipe_file(recipe), output_of()
+    found = file.recipe
+    checked = check_recipe(found, file.folder, hubkit_home(), output.say)
+    if checked.mistakes:
+        raise error_of(checked.mistakes, file.places)
+    if checked.unchecked:
+        output.warn(f"Not checked: {'; '.join(checked.unchecked)}.")
+    desk = last_desk(found, file.folder, hub_name)
     rows, listed = [], []
     for job in desk.jobs:
         artifact = desk.finished.get(job.id)
@@ -120,20 +137,20 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
         {"branch": name, "stage": variant.stage, "gate": variant.gate, "title": variant.title}
         for name, variant in ((name, found.variants[name]) for name in found.publishing_order())
     ]
-    licence = found.licence or "the licence of its base"
-    where = f"{found.repo} ({found.visibility}, {licence}) on {hub_name or found.hub}"
+    license = found.license or "the license of its base"
+    where = f"{found.repo} ({found.visibility}, {license}) on {hub_name or found.hub}"
     order = ", then ".join(f"{item['branch']} (adapter of stage {item['stage']})" for item in branches)
     shown: list[RenderableType] = [
         Text(where, "bold"),
         Text(f"Base {found.base.repo}; branches move in this order: {order}.\n"),
         table(("step", "", "what it does", "why"), rows),
     ]
-    output.result({"repo": found.repo, "hub": hub_name or found.hub, "branches": branches, "steps": listed}, *shown)
+    release = {"repo": found.repo, "hub": hub_name or found.hub, "branches": branches, "steps": listed}
+    output.result({**release, "unchecked": checked.unchecked}, *shown)
 
 
 def _does(job: Job, recipe: Recipe) -> str:
     """What the step does, with its settings in the recipe."""
-    from hubkit.recipe.names import STAGING
 
     if job.stage_name is not None:
         return _trains(job, recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,19 +11,26 @@ from hubkit.cli.targets import find_target
 from hubkit.core.errors import UsageError
 from hubkit.core.home import hubkit_home
 from hubkit.core.target import Target
+from hubkit.recipe.names import RECIPE_FILE
 
 if TYPE_CHECKING:
     from hubkit.pipeline.steps import Desk
+    from hubkit.recipe.loading import RecipeFile
     from hubkit.recipe.models import Recipe
 
 
 def find_recipe(name: str | None) -> tuple[Recipe, Path]:
-    """The recipe ``name`` (a file, a folder or a built-in one; None: ``./hubkit.yaml``), and the folder of its files.
+    """The recipe ``name``, and the folder of its files (see :func:`find_recipe_file`)."""
+    file = find_recipe_file(name)
+    return file.recipe, file.folder
+
+
+def find_recipe_file(name: str | None) -> RecipeFile:
+    """The recipe ``name`` (a file, a folder or a built-in one; None: ``./hubkit.yaml``), with the lines of its keys.
 
     ``HUBKIT_SIGNING_KEY`` replaces the signing key of the recipe.
     """
-    from hubkit.recipe.loading import load_recipe
-    from hubkit.recipe.names import RECIPE_FILE
+    from hubkit.recipe.loading import read_recipe
 
     if name is None:
         path = Path(RECIPE_FILE).absolute()
@@ -35,8 +43,8 @@ def find_recipe(name: str | None) -> tuple[Recipe, Path]:
         elif not path.exists() and "/" not in name and not name.endswith((".yaml", ".yml")):
             known = ", ".join(sorted(built_in_recipes()))
             raise UsageError(f"There is no recipe {name!r}: no such file, and the built-in ones are {known}.")
-    recipe, key = load_recipe(path), os.environ.get("HUBKIT_SIGNING_KEY")
-    return recipe.signed_with(Path(key)) if key else recipe, path.parent
+    file, key = read_recipe(path), os.environ.get("HUBKIT_SIGNING_KEY")
+    return replace(file, recipe=file.recipe.signed_with(Path(key))) if key else file
 
 
 def built_in_recipes() -> dict[str, Path]:

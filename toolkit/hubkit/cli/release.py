@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hubkit.cli.options import ask, confirm_option, output_of, output_options, recipe_argument, recipe_hub_option
-from hubkit.cli.recipes import find_recipe, need_variant
+from hubkit.cli.recipes import find_recipe_file, need_variant
 from hubkit.cli.targets import find_target, open_page, person_with_browser
 from hubkit.core.errors import HubkitError
 from hubkit.core.home import hubkit_home
@@ -64,7 +64,8 @@ def release(
     from hubkit.hub.trusted_publishing import signed_in
     from hubkit.pipeline.runner import release as run_release
 
-    settings, folder = find_recipe(recipe)
+    file = find_recipe_file(recipe)
+    settings = file.recipe
     settings = settings.signed_with(sign_key) if sign_key else settings
     settings = settings.proposed() if proposes else settings
     if only is not None:
@@ -73,7 +74,15 @@ def release(
     _confirm(settings, target, yes)
     output = output_of()
     outcome = run_release(
-        settings, folder, target, hubkit_home(), output, fresh=fresh, only=only, overwrite_card=overwrite_card
+        settings,
+        file.folder,
+        target,
+        hubkit_home(),
+        output,
+        fresh=fresh,
+        only=only,
+        overwrite_card=overwrite_card,
+        places=file.places,
     )
     output.result({**outcome.to_json(), "hub": target.endpoint}, *_shown(outcome, target.endpoint))
     if opens or (opens is None and output.mode == "human" and person_with_browser()):
