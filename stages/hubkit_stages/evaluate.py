@@ -31,7 +31,7 @@ from hubkit.core.libraries import installed
 from hubkit.core.numbers import count, score
 from hubkit.evals.caching import FOLDER, Cache, Key, hub_data, key_of, tasks_digest
 from hubkit.evals.harness import no_inventory, plain, tasks_translated, watched
-from hubkit.evals.readers import lm_eval_suite
+from hubkit.evals.lm_eval_json import lm_eval_suite
 from hubkit.evals.results import RAW_FOLDER, RESULTS_FILE, Results, Settings, Subject, SuiteResult
 from hubkit.evals.suites import Suite, harness_tasks, resolve
 from hubkit.evals.taskfiles import copy_tasks

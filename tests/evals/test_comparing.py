@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubkit.evals import compare
+from hubkit.evals.comparing import compare
 from hubkit.evals.results import Metric, Results, Settings, Subject, SuiteResult, TaskResult
 
 SETTINGS = Settings(backend="hf", apply_chat_template=True, dtype="bfloat16", batch_size=8, device="cpu")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hubkit.core.errors import ConflictError, UsageError
 from hubkit.core.numbers import score as four
 from hubkit.evals.averages import RULES, average_of_tasks
-from hubkit.evals.readers import read_lm_eval
+from hubkit.evals.lm_eval_json import read_lm_eval
 from hubkit.evals.results import Metric, Results, Settings, Subject, SuiteResult, TaskResult, read_results
 from hubkit.evals.suites import SUITES, Suite, harness_tasks, resolve
 from hubkit.evals.tables import MISSING, classic_table, classic_tables

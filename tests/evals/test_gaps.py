@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from hubkit.core.errors import UsageError
-from hubkit.evals import compare
-from hubkit.evals.foreign import read_csv
-from hubkit.evals.readers import read_text, read_value
+from hubkit.evals.comparing import compare
+from hubkit.evals.csv_table import read_csv
+from hubkit.evals.printed_tables import read_text
+from hubkit.evals.readers import read_value
 from hubkit.evals.results import Metric, Results, TaskResult
 from hubkit.evals.tables import tables
 

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubkit.core.errors import ConflictError, UsageError
-from hubkit.evals.foreign import read_csv
-from hubkit.evals.readers import read_file, read_path, read_text, read_value
+from hubkit.evals.csv_table import read_csv
+from hubkit.evals.printed_tables import read_text
+from hubkit.evals.readers import read_file, read_path, read_value
 from hubkit.evals.results import Metric, Results, TaskResult
 
 RAW: dict[str, Any] = {

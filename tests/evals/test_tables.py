@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from commands import hubkit, hubkit_json
 
-from hubkit.evals import compare, suspicions
 from hubkit.evals.averages import Average
-from hubkit.evals.foreign import read_csv
-from hubkit.evals.readers import read_path, read_text
+from hubkit.evals.comparing import compare
+from hubkit.evals.csv_table import read_csv
+from hubkit.evals.plausibility import implausible_values
+from hubkit.evals.printed_tables import read_text
+from hubkit.evals.readers import read_path
 from hubkit.evals.results import Results
 from hubkit.evals.tables import agrees, comparison_table, tables, today_table
 
@@ -60,7 +62,7 @@ def test_a_classic_suite_with_a_task_less_has_no_average() -> None:
 
 def test_the_doubtful_values_of_the_published_tables_are_named_and_no_others() -> None:
     seed = _seed()
-    assert {(item.code, item.tasks) for item in suspicions(seed)} == {
+    assert {(item.code, item.tasks) for item in implausible_values(seed)} == {
         ("chance", ("bigbench_navigate",)),
         (
             "equal",

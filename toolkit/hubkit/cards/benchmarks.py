@@ -10,8 +10,8 @@ from hubkit.cards.escape import clean
 from hubkit.cards.evidence import Evidence
 from hubkit.cards.measured import wrap
 from hubkit.cards.metadata import Score
-from hubkit.evals import COMPARISON_RULE, compare
-from hubkit.evals.averages import counted
+from hubkit.evals.averages import counted_metric
+from hubkit.evals.comparing import COMPARISON_RULE, compare
 from hubkit.evals.results import RESULTS_FILE, Results
 from hubkit.evals.tables import classic_rows
 from hubkit.recipe.models import Recipe
@@ -118,7 +118,7 @@ def _suite(
         classic.append((*shown, clean(row.metric), measured))
     rows = []
     for task_name, task in suite.tasks.items():
-        metric = counted(suite.rule, task) if task else None
+        metric = counted_metric(suite.rule, task) if task else None
         if metric is None:
             continue
         cells = []
@@ -156,7 +156,7 @@ def scores(variant: str, files: Mapping[str, Any], evidence: Evidence) -> list[S
     found = []
     for name, suite in results.suites.items():
         for task_name, task in suite.tasks.items():
-            metric = counted(suite.rule, task) if task else None
+            metric = counted_metric(suite.rule, task) if task else None
             if task is None or metric is None:
                 continue
             facts = wrapped[clean(name)]["tasks"][clean(task_name)]

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from hubkit.cards.benchmarks import of_averages
 from hubkit.cards.evidence import Evidence
 from hubkit.core.intervals import difference
-from hubkit.evals import compare
+from hubkit.evals.comparing import compare
 from hubkit.recipe.models import Recipe
 
 _PUBLISHED = ("merged", "adapter")

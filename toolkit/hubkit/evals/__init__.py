@@ -1,9 +1,5 @@
-"""Benchmarks: the tasks of a suite, one model of the results, averages by named rules, tables, comparisons, warnings.
+"""Benchmarks: the tasks of a suite, one model of their results, averages by named rules, tables and comparisons.
 
-Running them is the business of the stage ``evaluate``; nothing here imports lm_eval before it is about to run.
+Imports ``models``, ``hub``, ``recipe`` and ``core``; never lm_eval, which the stage ``evaluate`` runs. Start reading at
+:mod:`hubkit.evals.results`; files of other programs are read by :mod:`hubkit.evals.readers`.
 """
-
-from hubkit.evals.comparing import COMPARISON_RULE, Comparison, Difference, SuiteComparison, compare
-from hubkit.evals.suspicious import Suspicion, suspicions
-
-__all__ = ["COMPARISON_RULE", "Comparison", "Difference", "SuiteComparison", "Suspicion", "compare", "suspicions"]

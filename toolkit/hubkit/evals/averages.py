@@ -9,14 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from hubkit.evals.leaderboard import BENCHMARKS, Benchmark
-
-if TYPE_CHECKING:
-    from hubkit.evals.results import Metric, SuiteResult, TaskResult
+from hubkit.evals.measurements import Metric, TaskResult
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ class Average(BaseModel):
         )
 
 
-def counted(rule: str, task: TaskResult) -> str | None:
+def counted_metric(rule: str, task: TaskResult) -> str | None:
     """The name of the metric of ``task`` that counts under ``rule``; None when it has none."""
     named = RULES[rule]
     for name in named.metrics:
@@ -107,7 +104,7 @@ def average_of_tasks(rule: str, tasks: Mapping[str, TaskResult | None]) -> Avera
     found: dict[str, Metric] = {}
     metrics: set[str] = set()
     for name, task in tasks.items():
-        metric = counted(rule, task) if task else None
+        metric = counted_metric(rule, task) if task else None
         if task and metric:
             found[name] = task.metrics[metric]
             metrics.add(metric)
@@ -169,24 +166,15 @@ def _rescaled(benchmark: Benchmark, tasks: list[TaskResult]) -> tuple[float, flo
     return value, stderr
 
 
-def directions(suite: SuiteResult) -> set[bool | None]:
-    """Whether more is better, of each metric that counts in ``suite``; None where it has no direction."""
-    return {
-        task.metrics[metric].higher_is_better
-        for task in suite.tasks.values()
-        if task and (metric := counted(suite.rule, task))
-    }
+def average_of_averages(averages: Mapping[str, Average], directions: set[bool | None]) -> Average:
+    """The mean of the ``averages`` of suites, by name; none where they are unlike.
 
-
-def average_of_suites(suites: Mapping[str, SuiteResult]) -> Average:
-    """The mean of the suites' averages; none where they are unlike."""
-    missing = tuple(name for name, suite in suites.items() if suite.average.value is None)
-    parts = [
-        (suite.average.value, suite.average.stderr) for suite in suites.values() if suite.average.value is not None
-    ]
+    ``directions`` says of each metric that counts in them whether more is better (None: it has no direction).
+    """
+    missing = tuple(name for name, average in averages.items() if average.value is None)
+    parts = [(average.value, average.stderr) for average in averages.values() if average.value is not None]
     value, stderr = _mean(parts if not missing else [])
-    better = {up for suite in suites.values() for up in directions(suite)}
-    if value is not None and not _alike(better, [item for item, _ in parts]):
+    if value is not None and not _alike(directions, [item for item, _ in parts]):
         return Average(value=None, text=OVERALL, note=UNLIKE)
     return Average(value=value, stderr=stderr, text=OVERALL, missing=missing)
 

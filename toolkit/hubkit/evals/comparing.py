@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 
 from hubkit.core import numbers
-from hubkit.evals.averages import Average, counted, directions
-from hubkit.evals.results import Metric, Part, Results, SuiteResult, TaskResult
+from hubkit.evals.averages import Average, counted_metric
+from hubkit.evals.results import Metric, Part, Results, SuiteResult, TaskResult, directions
 
 ERRORS = 2.0
 """How many standard errors a difference must exceed."""
@@ -97,7 +97,7 @@ def _task(suite: str, rule: str, name: str, before: TaskResult | None, after: Ta
             notes.append(f"{before.n_shot} and {after.n_shot} examples in the prompt")
         if before.n and after.n and before.n != after.n:
             notes.append(f"{numbers.count(before.n)} and {numbers.count(after.n)} questions")
-    chosen = {counted(rule, item) for item in (before, after) if item}
+    chosen = {counted_metric(rule, item) for item in (before, after) if item}
     return [
         _difference(
             was.get(metric),

@@ -14,8 +14,9 @@ from hubkit.core.errors import UsageError
 from hubkit.core.numbers import counted
 
 if TYPE_CHECKING:
-    from hubkit.evals import Comparison, Suspicion
     from hubkit.evals.averages import Average
+    from hubkit.evals.comparing import Comparison
+    from hubkit.evals.plausibility import ImplausibleValue
     from hubkit.evals.readers import Read
     from hubkit.evals.results import Results
     from hubkit.evals.tables import Layout
@@ -50,13 +51,14 @@ def tables(files: tuple[Path, ...], layout: Layout, published: tuple[str, ...]) 
       hubkit card tables results.json --layout today
       hubkit card tables old-card.md --published agieval=0.4364
     """
-    from hubkit.evals import compare, suspicions
+    from hubkit.evals.comparing import compare
+    from hubkit.evals.plausibility import implausible_values
     from hubkit.evals.readers import read_path
 
     reads = [read for path in files for read in read_path(path)]
     averages = _published(published, reads)
     output = output_of()
-    doubts = [suspicions(read.results) for read in reads]
+    doubts = [implausible_values(read.results) for read in reads]
     comparisons = [compare(reads[0].results, read.results) for read in reads[1:]]
     if output.mode == "json":
         output.result(_json(reads, doubts, averages, comparisons))
@@ -71,7 +73,7 @@ def tables(files: tuple[Path, ...], layout: Layout, published: tuple[str, ...]) 
 
 def _json(
     reads: Sequence[Read],
-    doubts: Sequence[Sequence[Suspicion]],
+    doubts: Sequence[Sequence[ImplausibleValue]],
     published: Mapping[str, str],
     comparisons: Sequence[Comparison],
 ) -> dict[str, Any]:

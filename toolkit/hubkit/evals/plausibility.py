@@ -1,6 +1,6 @@
-"""Values that deserve a second look: copied rows, chance, impossible shares, errors that do not fit. Never a change.
+"""Find values that are implausible: copied rows, chance level, impossible shares, standard errors that do not fit.
 
-Tables of this field are pasted by hand, and a harness that found no answer reports a number all the same.
+Nothing is changed. Tables of this field are pasted by hand, and a harness that found no answer reports a number anyway.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SLACK = 0.02
 """How far an error may lie from what the number of questions gives, as a share of it: some harnesses divide by n."""
 
 
-class Suspicion(Part):
+class ImplausibleValue(Part):
     """What looks wrong: ``code`` names the rule, ``tasks`` whom it is about, ``message`` says it in a sentence."""
 
     code: str
@@ -36,15 +36,15 @@ class Suspicion(Part):
     message: str
 
 
-def suspicions(results: Results) -> tuple[Suspicion, ...]:
+def implausible_values(results: Results) -> tuple[ImplausibleValue, ...]:
     """Everything in ``results`` that deserves a second look, suite by suite. Pure; nothing is changed."""
-    found: list[Suspicion] = []
+    found: list[ImplausibleValue] = []
     for name, suite in results.suites.items():
         tasks = {key: task for key, task in suite.tasks.items() if task is not None}
         for key, task in tasks.items():
             for metric, measured in task.metrics.items():
                 for code, message in _of_metric(key, metric, measured):
-                    found.append(Suspicion(code=code, suite=name, tasks=(key,), metric=metric, message=message))
+                    found.append(ImplausibleValue(code=code, suite=name, tasks=(key,), metric=metric, message=message))
             found += _of_task(name, key, task, limited=results.settings.limit is not None)
         found += _equal(name, tasks)
     return tuple(found)
@@ -94,9 +94,9 @@ def _fits(value: float, stderr: float, n: int) -> bool:
     return abs(stderr - expected) <= expected * max(_SLACK, 1 / n) + _ROUNDED
 
 
-def _of_task(suite: str, name: str, task: TaskResult, *, limited: bool) -> Iterator[Suspicion]:
+def _of_task(suite: str, name: str, task: TaskResult, *, limited: bool) -> Iterator[ImplausibleValue]:
     if task.available and task.n and task.n < task.available and not limited:
-        yield Suspicion(
+        yield ImplausibleValue(
             code="not-all-questions",
             suite=suite,
             tasks=(name,),
@@ -111,7 +111,7 @@ def _of_task(suite: str, name: str, task: TaskResult, *, limited: bool) -> Itera
     for place, (metric, (low, high)) in enumerate(ranges.items()):
         for other, (least, most) in list(ranges.items())[place + 1 :]:
             if high < least or most < low:
-                yield Suspicion(
+                yield ImplausibleValue(
                     code="error-does-not-fit",
                     suite=suite,
                     tasks=(name,),
@@ -140,7 +140,7 @@ def _about(low: float, high: float) -> str:
     return f"{count(max(1.0, low))} to {count(high)}"
 
 
-def _equal(suite: str, tasks: dict[str, TaskResult]) -> Iterator[Suspicion]:
+def _equal(suite: str, tasks: dict[str, TaskResult]) -> Iterator[ImplausibleValue]:
     """Different tasks with the same value and the same error in the same metric, as a row pasted twice has them."""
     same: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for name, task in tasks.items():
@@ -150,7 +150,7 @@ def _equal(suite: str, tasks: dict[str, TaskResult]) -> Iterator[Suspicion]:
     for (metric, value, stderr), names in same.items():
         exact = {(tasks[name].metrics[metric].value, tasks[name].metrics[metric].stderr) for name in names}
         if len(names) > 1 and len(exact) == 1:
-            yield Suspicion(
+            yield ImplausibleValue(
                 code="equal",
                 suite=suite,
                 tasks=tuple(names),

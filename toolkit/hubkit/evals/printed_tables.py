@@ -1,4 +1,4 @@
-"""Benchmark tables as text: what lm-eval prints, and what people paste into cards (markdown, or ASCII with borders).
+"""Read benchmark tables that are text: as lm-eval prints them, and as cards hold them (Markdown, ASCII with borders).
 
 Two layouts: that of lm-eval 0.3 (Task, Version, Metric, Value, ±, Stderr) and today's (Tasks, Version, Filter, n-shot,
 Metric, arrow, Value, ±, Stderr). A cell that is empty goes on with what stands above it.
@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from hubkit.core.errors import UsageError
-from hubkit.evals.results import finite_text, upward, whole
+from hubkit.evals.grouping import RENAMED, group_by_suite, refuse_empty
+from hubkit.evals.parsing import KNOWN_FILES, finite_text, upward, whole
+from hubkit.evals.results import Metric, Results, Settings, Subject, TaskResult
 
 _HEADS = {"task": "task", "tasks": "task", "version": "version", "filter": "filter", "n-shot": "shots"}
 _HEADS |= {"metric": "metric", "value": "value", "stderr": "stderr"}
@@ -51,6 +53,60 @@ class Table:
     rows: tuple[Row, ...]
     groups: frozenset[str] = field(default=frozenset())
     """Tasks of it that are only the averages of those below them."""
+
+
+def read_text(text: str, where: str, name: str) -> Results:
+    """The benchmark tables in ``text``, all of them together; lm-eval's line above them tells the settings."""
+    tables = read_tables(text, where)
+    if not tables:
+        raise UsageError(
+            f"{where} holds no benchmark table: none has the columns Task, Metric and Value.", hint=KNOWN_FILES
+        )
+    rows: dict[str, list[Row]] = {}
+    groups = frozenset().union(*(table.groups for table in tables))
+    for table in tables:
+        for row in table.rows:
+            if row.asked and row.task not in groups:
+                rows.setdefault(row.task, []).append(row)
+    said = call_line(text)
+    tasks = {task: _of_rows(task, found, where) for task, found in rows.items()}
+    shots, limit = said.get("num_fewshot", ""), said.get("limit", "")
+    return Results.of(
+        suites=refuse_empty(group_by_suite(tasks), where),
+        subject=Subject(repo=said.get("pretrained") or name, form="other"),
+        settings=Settings(
+            backend=said.get("model", ""),
+            apply_chat_template=None,
+            limit=int(float(limit)) if re.fullmatch(r"[1-9]\d{0,14}(\.\d+)?", limit.strip()) else None,
+            num_fewshot=whole(shots.strip()),
+            dtype=said.get("dtype", ""),
+            batch_size=whole(said.get("batch_size", "").split(" ")[0]),
+            device=said.get("device", ""),
+        ),
+        libraries={},
+        seconds=None,
+    )
+
+
+def _of_rows(task: str, rows: list[Row], where: str) -> TaskResult | None:
+    """One task; None when none of its rows has a number."""
+    metrics: dict[str, Metric] = {}
+    lines: dict[str, int] = {}
+    for row in rows:
+        if row.value is None:
+            continue
+        key = row.metric if row.filter == "none" else f"{row.metric} ({row.filter})"
+        key = RENAMED.get(task, {}).get(key, key)
+        made = Metric(value=row.value, stderr=row.stderr, n=0, higher_is_better=row.higher_is_better, filter=row.filter)
+        if key in metrics and metrics[key] != made:
+            raise UsageError(
+                f"{where} gives {key} of {task} twice, and not the same: lines {lines[key]} and {row.line}.",
+                hint="Keep the right one, or put the tables of different models into files of their own.",
+            )
+        metrics[key], lines[key] = made, row.line
+    if not metrics:
+        return None
+    return TaskResult(name=task, version=rows[0].version, n_shot=rows[0].shots, n=0, metrics=metrics)
 
 
 def read_tables(text: str, name: str = "the text") -> tuple[Table, ...]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubkit.evals import suspicions
+from hubkit.evals.plausibility import implausible_values
 from hubkit.evals.results import Metric, Results, Settings, Subject, SuiteResult, TaskResult
 
 
@@ -35,7 +35,7 @@ def _results(
 
 def _codes(results: Results) -> list[str]:
     before = results.model_dump_json()
-    found = [item.code for item in suspicions(results)]
+    found = [item.code for item in implausible_values(results)]
     assert results.model_dump_json() == before
     return found
 
@@ -75,7 +75,7 @@ def test_each_rule(task: str, metric: str, value: float, stderr: float | None, n
 def test_two_tasks_that_are_equal_in_value_and_error() -> None:
     pair = ("a", "acc", 0.5067, 0.0289), ("b", "acc", 0.5067, 0.0289)
     assert _codes(_results(*pair)) == ["equal"]
-    assert suspicions(_results(*pair))[0].tasks == ("a", "b")
+    assert implausible_values(_results(*pair))[0].tasks == ("a", "b")
     assert _codes(_results(pair[0], ("b", "acc", 0.5067, 0.0288))) == []
     assert _codes(_results(pair[0], ("b", "acc_norm", 0.5067, 0.0289))) == []
     assert _codes(_results(pair[0], ("a", "acc_norm", 0.5067, 0.0289))) == []

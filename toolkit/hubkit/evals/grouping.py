@@ -1,4 +1,4 @@
-"""Which suite the tasks of somebody else's file belong to: a file names tasks, and only suites have averages.
+"""Group the tasks of a file by suite: files of other programs name tasks, and only suites have averages.
 
 A suite is found when at least half of its tasks are there; the others are then missing, and so is its average. What
 belongs to none makes a suite of its own, averaged by the rule 'own'.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from hubkit.core.errors import UsageError
 from hubkit.evals.results import SuiteResult, TaskResult
 from hubkit.evals.suites import SUITES, Suite
 
@@ -42,10 +43,12 @@ CLASSIC: tuple[Suite, ...] = (
 )
 """Suites whose tasks have other names today; lm-eval 0.3 and its tables still hold these."""
 KNOWN: tuple[Suite, ...] = (*SUITES.values(), *CLASSIC)
+RENAMED: Mapping[str, Mapping[str, str]] = {task: names for suite in KNOWN for task, names in suite.renamed.items()}
+"""Metrics that are called otherwise in lm-eval's files, by task."""
 OTHER = "other"
 
 
-def sort_tasks(
+def group_by_suite(
     tasks: Mapping[str, TaskResult | None], groups: Mapping[str, Iterable[str]] | None = None
 ) -> dict[str, SuiteResult]:
     """``tasks`` by suite, in the order of the file; None is a task that the file names and has no number of.
@@ -69,9 +72,21 @@ def sort_tasks(
     return unique(suites)
 
 
+def refuse_empty(suites: Mapping[str, SuiteResult], where: str) -> Mapping[str, SuiteResult]:
+    """``suites`` again; UsageError when the file ``where`` holds no measured number."""
+    if not any(task for suite in suites.values() for task in suite.tasks.values()):
+        raise UsageError(f"{where} holds no measured number.", hint="A row needs a task, a metric and a value.")
+    return suites
+
+
 def of_known(suite: Suite, tasks: Mapping[str, TaskResult | None]) -> SuiteResult:
     """``suite`` with those of its tasks that there are."""
     return SuiteResult.of(suite.name, suite.title, suite.rule, {name: tasks.get(name) for name in suite.tasks})
+
+
+def own_suite(name: str, tasks: Mapping[str, TaskResult | None]) -> SuiteResult:
+    """A suite of the file's own, averaged by the rule 'own'."""
+    return SuiteResult.of(name, name, "own", dict(tasks))
 
 
 def unique(suites: Iterable[SuiteResult]) -> dict[str, SuiteResult]:
