@@ -16,7 +16,9 @@ import psutil
 import pytest
 from commands import until
 
-from hubkit.core.apps import App, end_leftover, environment, free_port, is_free, log_tail, older
+from hubkit.core.processes.app import App, end_leftover, environment
+from hubkit.core.processes.logs import log_tail, older
+from hubkit.core.processes.ports import free_port, is_free
 
 needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no ::1")
 SERVER = """
@@ -206,7 +208,7 @@ def test_an_app_that_will_not_end_is_killed(start: Starter) -> None:
 STARTER = """
 import sys, time
 from pathlib import Path
-from hubkit.core.apps import App, environment
+from hubkit.core.processes.app import App, environment
 folder = Path(sys.argv[1])
 app = App.start(folder, "app.py", port=1, environment=environment(folder / "home", 1, {}), log=folder / "run.log")
 print(app.pid, flush=True)

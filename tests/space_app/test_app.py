@@ -19,7 +19,9 @@ import psutil
 import pytest
 from commands import until
 
-from hubkit.core import apps
+from hubkit.core.processes.app import App, environment
+from hubkit.core.processes.logs import log_tail
+from hubkit.core.processes.ports import free_port
 from hubkit.publishing.spaces import building
 
 EOS, IM_END, HOSTILE = 257, 260, 261
@@ -123,35 +125,35 @@ def release(
 
 
 @pytest.fixture(scope="module")
-def app(release: tuple[Release, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[apps.App]:
+def app(release: tuple[Release, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """The app, running on files copied as a Space has them."""
     published, hub = release
     root = tmp_path_factory.mktemp("space")
     folder = root / "app"
     building.copy_app(folder)
     (folder / "release.json").write_text(json.dumps(published.told), encoding="utf-8")
-    port = apps.free_port()
+    port = free_port()
     more = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
-    running = apps.App.start(
-        folder, "app.py", port=port, environment=apps.environment(root / "home", port, more), log=root / "log"
+    running = App.start(
+        folder, "app.py", port=port, environment=environment(root / "home", port, more), log=root / "log"
     )
     try:
         until(lambda: running.answers() or running.code() is not None, 90)
-        assert running.code() is None, "\n".join(apps.log_tail(root / "log"))
+        assert running.code() is None, "\n".join(log_tail(root / "log"))
         yield running
     finally:
         running.stop()
 
 
 @pytest.fixture(scope="module")
-def client(app: apps.App) -> Any:
+def client(app: App) -> Any:
     from gradio_client import Client
 
     return Client(app.url, verbose=False)
 
 
 @pytest.fixture
-def page(browser: Any, app: apps.App) -> Iterator[Any]:
+def page(browser: Any, app: App) -> Iterator[Any]:
     """The app in a tab of its own, which asked nothing of any other host."""
     context = browser.new_context(viewport={"width": 390, "height": 844})
     asked: list[str] = []
@@ -176,7 +178,7 @@ def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleTyp
         sys.modules.pop(name, None)
 
 
-def _busy(app: apps.App) -> bool:
+def _busy(app: App) -> bool:
     """Whether the app's processes used more than a fifth of a core in the last half second."""
     tree = [psutil.Process(app.pid), *psutil.Process(app.pid).children(recursive=True)]
     before = sum(sum(item.cpu_times()[:2]) for item in tree)
@@ -304,7 +306,7 @@ def test_what_a_model_says_is_shown_and_never_run(page: Any) -> None:
     assert page.title() == title == "Tuned & tried"
 
 
-def test_stop_ends_the_generation(page: Any, app: apps.App, client: Any) -> None:
+def test_stop_ends_the_generation(page: Any, app: App, client: Any) -> None:
     _choose(page, "chat-answers", "runs-on")
     _raise_the_limit(page)
     page.fill("#chat-prompt textarea", "Go on.")
@@ -324,7 +326,7 @@ def test_stop_ends_the_generation(page: Any, app: apps.App, client: Any) -> None
     assert [item.split(" · ")[0] for item in _marks(page, "chat-answers", 2)] == ["stopped by you"] * 2
 
 
-def test_a_closed_tab_ends_the_generation(browser: Any, app: apps.App) -> None:
+def test_a_closed_tab_ends_the_generation(browser: Any, app: App) -> None:
     page = browser.new_page()
     page.goto(app.url)
     page.wait_for_selector("#chat-prompt textarea")
@@ -338,7 +340,7 @@ def test_a_closed_tab_ends_the_generation(browser: Any, app: apps.App) -> None:
     until(lambda: not _busy(app), 5)
 
 
-def test_it_works_in_a_sandboxed_frame_of_another_site(browser: Any, app: apps.App, tmp_path: Path) -> None:
+def test_it_works_in_a_sandboxed_frame_of_another_site(browser: Any, app: App, tmp_path: Path) -> None:
     frame = (
         f'<iframe src="{app.url}" sandbox="allow-scripts allow-same-origin allow-forms" width=900 height=900></iframe>'
     )

@@ -8,13 +8,10 @@ input and ends its whole process group.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import json
 import os
 import queue
 import signal
-import subprocess
 import sys
 import threading
 import traceback
@@ -27,10 +24,13 @@ from hubkit.core.errors import BY_EXIT_CODE, HubkitError
 from hubkit.core.files import os_error
 from hubkit.core.findings import Finding
 from hubkit.core.output import RedactingStream, hide
+from hubkit.core.processes.child import end_with_input
+from hubkit.core.processes.parent import JsonChild, describe_end
 from hubkit.core.target import DEFAULT_ENDPOINT, Target
 from hubkit.hub.errors import explain
 from hubkit.hub.transport import install
 from hubkit.hub.trusted_publishing import renewal
+from hubkit.models.load import release_memory
 from hubkit.pipeline.runs import Run
 from hubkit.pipeline.steps import Desk, Job, expand, find_stage
 from hubkit.recipe.models import Recipe
@@ -61,7 +61,7 @@ class Worker:
 
     desk: Desk
     only: str | None = None
-    _process: subprocess.Popen[str] | None = field(default=None, repr=False)
+    _child: JsonChild | None = field(default=None, repr=False)
 
     def __enter__(self) -> Worker:
         return self
@@ -80,37 +80,23 @@ class Worker:
 
     def close(self) -> None:
         """End the process group; what was finished is on disk already."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                with contextlib.suppress(OSError):
-                    pipe.close() if pipe else None
-            self._process = None
+        if self._child is not None:
+            self._child.end()
+            self._child = None
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _start(self) -> JsonChild:
         dropped = _TOKENS if self.desk.target.endpoint == DEFAULT_ENDPOINT else (*_TOKENS, *_CACHES)
         environment = {name: value for name, value in os.environ.items() if name not in dropped}
         environment |= self.desk.target.environment()
         environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
         if "OMP_NUM_THREADS" not in environment:
             environment |= {"OMP_NUM_THREADS": "1", "HUBKIT_FIT_THREADS": "1"}
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "hubkit.pipeline.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            text=True,
-            start_new_session=True,
-        )
+        return JsonChild.start([sys.executable, "-P", "-m", "hubkit.pipeline.worker"], environment=environment)
 
     def _call(self, what: str, job: Job, report: Report) -> dict[str, Any]:
-        if self._process is None:
-            self._process = self._start()
-        process = self._process
-        assert process.stdin is not None and process.stdout is not None
+        if self._child is None:
+            self._child = self._start()
+        child = self._child
         log = self.desk.run.logs / f"{job.id.replace('/', '~')}.log"
         request = {
             "what": what,
@@ -124,25 +110,19 @@ class Worker:
             "trusted": self.desk.target.trusted,
             "log": str(log),
         }
-        try:
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
-            for line in process.stdout:
-                event = json.loads(line)
-                if event["event"] == "progress":
-                    report(event["figure"], event["share"])
-                elif event["event"] == "error":
-                    raise BY_EXIT_CODE.get(event["exit_code"], HubkitError)(event["message"], hint=event["hint"])
-                else:
-                    return dict(event)
-        except BrokenPipeError:
-            pass
-        code = process.wait()
+        child.send(request)
+        while (event := child.receive()) is not None:
+            if event["event"] == "progress":
+                report(event["figure"], event["share"])
+            elif event["event"] == "error":
+                raise BY_EXIT_CODE.get(event["exit_code"], HubkitError)(event["message"], hint=event["hint"])
+            else:
+                return event
+        code = child.process.wait()
         self.close()
-        ended = f"by signal {-code}" if code < 0 else f"with status {code}"
         more = " Signal 9 often means that the machine ran out of memory." if code == -signal.SIGKILL else ""
         raise HubkitError(
-            f"The process of {job.id} was ended {ended}.{more}",
+            f"The process of {job.id} was ended {describe_end(code)}.{more}",
             hint=f"Its log is {log}. Run the same command again: what was finished is kept.",
         )
 
@@ -154,7 +134,7 @@ def main() -> None:
     stream = RedactingStream(Path(os.devnull).open("w"))  # noqa: SIM115  it lives as long as the process
     sys.stdout = sys.stderr = stream
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    threading.Thread(target=end_with_input, args=(requests.put,), daemon=True).start()
 
     def send(**event: Any) -> None:
         events.write(json.dumps(event, default=str) + "\n")
@@ -172,12 +152,6 @@ def main() -> None:
             said = _said(error, request)
             send(event="error", message=said.message, hint=said.hint, exit_code=said.exit_code)
         log.flush()
-
-
-def _listen(requests: queue.SimpleQueue[str]) -> None:
-    for line in sys.stdin:
-        requests.put(line)
-    os.killpg(0, signal.SIGKILL)
 
 
 def _open_log(path: Path) -> TextIO:
@@ -209,16 +183,8 @@ def _answer(request: dict[str, Any], report: Callable[..., None]) -> dict[str, A
     _fit_threads(desk)
     run.begin(job.id, ctx.key)
     stage.run(ctx)
-    _give_memory_back()
+    release_memory()  # of the job's models: this process goes on to the next job
     return {}
-
-
-def _give_memory_back() -> None:
-    """Free what the job's models held: this process goes on to the next one."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _fit_threads(desk: Desk) -> None:

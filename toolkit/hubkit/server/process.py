@@ -22,6 +22,7 @@ import psutil
 
 from hubkit.core.errors import ConflictError, HubkitError, RemoteError, UsageError
 from hubkit.core.files import read_json
+from hubkit.core.processes.parent import allowed_environment
 from hubkit.server.folder import Folder, Lock, held, proof
 
 DEFAULT_PORT = 8750
@@ -30,8 +31,7 @@ EXIT_PORT_IN_USE = 98
 _ANSWER_LIMIT = 65_536
 # What a server needs of its starter's environment. Tokens and Hub settings are not in it.
 _ENVIRONMENT_NAMES = """
-PATH HOME USER LANG LC_ALL LC_CTYPE TZ TMPDIR VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
-COVERAGE_PROCESS_START LD_LIBRARY_PATH SYSTEMROOT OMP_NUM_THREADS
+HOME USER TMPDIR VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE COVERAGE_PROCESS_START SYSTEMROOT
 """
 _ENVIRONMENT = _ENVIRONMENT_NAMES.split()
 _children: list[subprocess.Popen[bytes]] = []
@@ -87,7 +87,7 @@ def _launch(folder: Folder, host: str, port: int | None, timeout: float, faults:
     command = [sys.executable, "-P", "-m", "hubkit.server", "--data", str(folder.root), "--host", host]
     command += ["--port", str(port)] if port is not None else []
     command += ["--faults"] if faults else []
-    environment = {key: os.environ[key] for key in _ENVIRONMENT if key in os.environ}
+    environment = allowed_environment(_ENVIRONMENT)
     with folder.log.with_name("process.log").open("wb") as output:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,

@@ -18,8 +18,8 @@ from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
-from hubkit.core.apps import log_line
 from hubkit.core.names import path_problem
+from hubkit.core.processes.logs import log_line
 from hubkit.server import metadata
 from hubkit.server.git import Git
 from hubkit.server.objects import Objects

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from hubkit.core.apps import free_port, is_free
+from hubkit.core.processes.ports import free_port, is_free
 from hubkit.server.database import Database, now
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any
 
-from hubkit.core.apps import log_tail
+from hubkit.core.processes.logs import log_tail
 from hubkit.server.folder import Folder
 from hubkit.server.objects import Objects
 from hubkit.server.spacedata import SpaceData

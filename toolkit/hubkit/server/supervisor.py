@@ -17,8 +17,9 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from hubkit.core.apps import App, end_leftover, environment, log_tail, older
 from hubkit.core.errors import HubkitError
+from hubkit.core.processes.app import App, end_leftover, environment
+from hubkit.core.processes.logs import log_tail, older
 from hubkit.server import spacebuild
 from hubkit.server.objects import Objects
 from hubkit.server.spacebuild import REQUIREMENTS, Failure, Plan, say

@@ -1,4 +1,4 @@
-"""Runs blocks of Python, one child each; started by its path, as a process of its own. Imports nothing of ours.
+"""Run blocks of Python, one child each; a process of its own, which imports of hubkit only what children share.
 
 It imports what the blocks will import once, and then forks: torch, transformers and peft take six seconds, a fork a
 few milliseconds. Where a fork is not safe, each child is started anew: away from Linux, on a machine with a GPU (a
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -32,12 +31,12 @@ from typing import Any
 
 import psutil
 
+from hubkit.core.processes.child import adopt_orphans, die_with_parent, set_limits
+from hubkit.core.processes.parent import kill_children
+
 _TAIL = 64 * 1024
 """Bytes of a child's output that are kept: the last ones."""
-_SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
-"""Of Linux's prctl(2): a child dies with this process; orphans among the descendants become its children."""
 _TICK = 0.05
-_TRIES = 500
 _LINUX = sys.platform == "linux"
 
 
@@ -137,10 +136,7 @@ class Host:
                 self.ended.pop(child, None)  # the system uses numbers again
                 return child
             os.setsid()
-            if _LINUX:
-                ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != me:
-                os._exit(1)
+            die_with_parent(me)
             os.close(self.replies)
             nothing = os.open(os.devnull, os.O_RDONLY)
             for end, number in ((nothing, 0), (output, 1), (output, 2)):
@@ -202,18 +198,7 @@ class Host:
         with contextlib.suppress(psutil.Error):
             if self.server:
                 kept |= {process.pid for process in psutil.Process(self.server).children(recursive=True)}
-        me = psutil.Process()
-        for _ in range(_TRIES):  # what runs as another user cannot be killed
-            left = [process for process in me.children(recursive=True) if process.pid not in kept]
-            if not left:
-                return
-            for process in left:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-            time.sleep(0.01)
-            for process in left:  # one whose parent is killed becomes a child of this process
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(process.pid, os.WNOHANG)
+        kill_children(lambda process: process.pid not in kept, descendants=True)
 
     def answer(self, order: dict[str, Any]) -> None:
         """Carry out one order."""
@@ -239,7 +224,7 @@ def _may_fork() -> bool:
 
 def execute(job: dict[str, Any]) -> int:
     """Run the parts of ``job`` in one namespace, or the server: the exit status."""
-    _limit(job)
+    set_limits(data=job.get("memory"))  # the weights that are mapped from files do not count
     os.chdir(job["folder"])
     if "serve" in job:
         return _serve(job["serve"])
@@ -280,17 +265,6 @@ def _leave(code: int) -> None:
     os._exit(code & 0xFF)
 
 
-def _limit(job: dict[str, Any]) -> None:
-    """Bound what the child may hold. RLIMIT_DATA leaves out the weights that are mapped from files."""
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if memory := job.get("memory"):
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        most = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-
-
 def _serve(arguments: list[str]) -> int:
     from transformers.cli.transformers import app  # its main() would first ask PyPI for a newer version
 
@@ -305,8 +279,7 @@ def main() -> int:
         job = json.load(sys.stdin)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         return execute(job)
-    if _LINUX:
-        ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     host = Host(Orders(), os.dup(1))
     os.dup2(2, 1)  # what libraries print while they are imported is no answer
     job = None

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hubkit.core.names import repo_id_problem
+from hubkit.core.processes.parent import allowed_environment
 from hubkit.hub.client import Hub
 
-_PASSED = (
-    "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
-)  # fmt: skip
-"""The user's variables that blocks get: how to find programs, how to write text, which devices to use."""
+_PASSED = ("CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+"""The user's variables that blocks get besides those of every child: which devices to use, whom to trust."""
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 """The way to the Hub from behind a firewall; an address may hold a password, so strangers' blocks do not get it."""
 _TOKEN = "hubkit card run"
@@ -43,8 +40,7 @@ class Place:
         """The whole environment of the blocks. The cache of models is one for all of them: each loads the same."""
         home = self.folder / "home"
         passed = (*_PASSED, *_PROXIES, *map(str.lower, _PROXIES)) if self.own else _PASSED
-        found = {name: os.environ[name] for name in passed if name in os.environ}
-        found |= {
+        found = allowed_environment(passed) | {
             "HOME": str(home), "TMPDIR": str(self.folder / "tmp"), "XDG_CACHE_HOME": str(home / ".cache"),
             "HF_HOME": str(self.folder / "hf"), "HF_ENDPOINT": self.endpoint,
             "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1",

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import http.client
-import json
 import os
-import queue
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,18 +28,17 @@ from hubkit.cards.snippets.pins import (
     with_server,
 )
 from hubkit.cards.snippets.places import Place
-from hubkit.core import apps
 from hubkit.core.errors import HubkitError
 from hubkit.core.output import hide, redact
+from hubkit.core.processes.child import adopting_orphans
+from hubkit.core.processes.parent import JsonChild, describe_end, kill_children
+from hubkit.core.processes.ports import free_port
 
 _LINES = 40
 """Lines of a block's output that are told, the last ones."""
 _WIDTH = 500
 _GRACE = 30.0
 """Seconds beyond a block's own limit after which the process that runs it is taken for dead."""
-_SET_CHILD_SUBREAPER, _GET_CHILD_SUBREAPER = 36, 37
-"""Of Linux's prctl(2)."""
-_TRIES = 500
 _SERVER = ("transformers.cli.serve", "transformers.cli.serving.server", "transformers.cli.transformers")
 
 
@@ -202,7 +196,7 @@ class _Run:
     @contextmanager
     def _server(self, arguments: Sequence[str], log: Path) -> Iterator[tuple[str, str]]:
         """A running ``transformers serve``: its address, and why there is none."""
-        port = apps.free_port()
+        port = free_port()
         log.unlink(missing_ok=True)
         with _folder(self.place.folder / "server") as folder:
             job = {
@@ -261,39 +255,25 @@ def _folder(parent: Path) -> Iterator[Path]:
 
 
 class _Host:
-    """The process that runs the blocks, as its starter knows it."""
+    """The process that runs the blocks, as its parent knows it."""
 
-    def __init__(self, process: subprocess.Popen[str], log: Path, others: set[int]) -> None:
-        self._process, self._log, self._others = process, log, others
+    def __init__(self, child: JsonChild, log: Path, others: set[int]) -> None:
+        self._child, self._log, self._others = child, log, others
         self._began = 0.0
         with contextlib.suppress(psutil.Error):
-            self._began = psutil.Process(process.pid).create_time()
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
-        self._lines.put("")
+            self._began = psutil.Process(child.pid).create_time()
 
     def call(self, order: dict[str, Any], seconds: float = 0.0) -> dict[str, Any]:
         """Give an order and wait for the answer, ``seconds`` and a grace. HubkitError when the process is gone."""
-        assert self._process.stdin is not None
-        line = ""
-        with contextlib.suppress(BrokenPipeError, queue.Empty):
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
-            line = self._lines.get(timeout=seconds + _GRACE)
-        if line:
-            return dict(json.loads(line))
+        self._child.send(order)
+        if (answer := self._child.receive(seconds + _GRACE)) is not None:
+            return answer
         said = _said_in(self._log).splitlines()
+        process = self._child.process
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(1)  # its output ends a little before itself
-        code = self._process.poll()
-        ended = "does not answer" if code is None else f"ended with status {code}"
-        if code is not None and code < 0:
-            ended = f"was ended by signal {-code}"
+            process.wait(1)  # its output ends a little before itself
+        code = process.poll()
+        ended = "does not answer" if code is None else f"{'was ended' if code < 0 else 'ended'} {describe_end(code)}"
         raise HubkitError(
             f"The process that runs the card's blocks {ended}.{f' It said: {said[-1]}' if said else ''}",
             hint="Run the same command again; signal 9 often means that the machine ran out of memory.",
@@ -301,40 +281,15 @@ class _Host:
 
     def close(self) -> None:
         """End it with all that it started: the end of its input tells it to."""
-        with contextlib.suppress(OSError):
-            if self._process.stdin:
-                self._process.stdin.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            for process in (*psutil.Process(self._process.pid).children(recursive=True), None):
-                with contextlib.suppress(psutil.Error, ProcessLookupError):
-                    process.kill() if process else os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
-        if self._process.returncode and self._began:  # it was killed, and could not end what its blocks left
-            self._sweep()
+        if self._child.end(grace=5) and self._began:  # it was killed, and could not end what its blocks left
+            kill_children(self._is_orphan)
 
-    def _sweep(self) -> None:
-        """Kill the orphans of a dead process: they have become children of this one (see :func:`_adopting`).
+    def _is_orphan(self, process: psutil.Process) -> bool:
+        """Whether ``process`` is what the dead process left: that became a child of this one (``adopting_orphans``).
 
         A child that hubkit has started itself was there before, or runs in hubkit's session, which nothing that came
         from the dead process can join.
         """
-        for _ in range(_TRIES):
-            left = [process for process in psutil.Process().children() if self._is_orphan(process)]
-            if not left:
-                return
-            for process in left:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-            time.sleep(0.01)
-            for process in left:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(process.pid, os.WNOHANG)
-
-    def _is_orphan(self, process: psutil.Process) -> bool:
         if process.pid in self._others:
             return False
         try:
@@ -344,37 +299,15 @@ class _Host:
 
 
 @contextmanager
-def _adopting() -> Iterator[set[int]]:
-    """On Linux, what a descendant leaves behind becomes a child of this process. Yields the children it has before."""
-    before = {process.pid for process in psutil.Process().children()}
-    if sys.platform != "linux":
-        yield before
-        return
-    libc, was = ctypes.CDLL(None), ctypes.c_int(0)
-    libc.prctl(_GET_CHILD_SUBREAPER, ctypes.byref(was), 0, 0, 0)
-    libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    try:
-        yield before
-    finally:
-        libc.prctl(_SET_CHILD_SUBREAPER, was.value, 0, 0, 0)
-
-
-@contextmanager
 def _host(place: Place, limits: Limits) -> Iterator[_Host]:
     log = place.folder / "forkserver.log"
     environment = place.environment()
     for name in ("HOME", "TMPDIR", "HF_HOME"):
         Path(environment[name]).mkdir(parents=True, exist_ok=True)
-    with _adopting() as others, log.open("wb") as errors:
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", str(forkserver.__file__)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment,
-                cwd=place.folder, text=True, start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise HubkitError(f"The card's blocks cannot be run: {error.strerror or error}.") from error
-        host = _Host(process, log, others)
+    others = {process.pid for process in psutil.Process().children()}
+    with adopting_orphans(), log.open("wb") as errors:
+        command = [sys.executable, "-P", str(forkserver.__file__)]
+        host = _Host(JsonChild.start(command, environment=environment, folder=place.folder, errors=errors), log, others)
         try:
             yield host
         finally:

@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import TemplateError, nodes
 
-from hubkit.core import sandbox
+from hubkit.models.chat import sandbox
 
 
 def control_tokens(tokenizer: Any, template: str) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hubkit.core import sandbox
 from hubkit.core.errors import RefusedError, UsageError
 from hubkit.core.findings import Finding
+from hubkit.models.chat import sandbox
 
 _FOLDER = Path(__file__).parent / "templates"
 _MARK = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")

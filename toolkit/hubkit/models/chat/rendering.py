@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from hubkit.core import sandbox
 from hubkit.core.errors import RefusedError
 from hubkit.core.numbers import seconds, size
+from hubkit.core.processes.parent import JobFailed, run_job
+from hubkit.models.chat import sandbox
 
 Message = Mapping[str, str]
 
@@ -58,13 +57,9 @@ def render_untrusted(
     """
     requests = [_request(messages, prompt) for messages, prompt in conversations]
     job = {"template": template, "variables": dict(variables or {}), "requests": requests}
-    command = [sys.executable, "-I", "-X", "utf8", str(sandbox.__file__), str(memory), str(timeout)]
     try:
-        child = subprocess.run(
-            command, input=json.dumps(job).encode(), capture_output=True, timeout=timeout, env={}, check=False
-        )
-        answers = json.loads(child.stdout)
-    except (subprocess.TimeoutExpired, ValueError) as error:
+        answers = run_job(Path(sandbox.__file__), job, memory=memory, cpu_seconds=timeout, timeout=timeout)
+    except JobFailed as error:
         raise RefusedError(
             f"The chat template could not be rendered within {seconds(timeout)} and {size(memory)}.",
             hint="Do not load this model's template in a program that does not limit it.",

@@ -24,10 +24,14 @@ from typing import Any
 from yaml import YAMLError
 
 from hubkit.checks.screening import screen
-from hubkit.core import apps, numbers
+from hubkit.core import numbers
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.files import Manifest, digests, resource_dir, walk, write_atomic
 from hubkit.core.output import printable
+from hubkit.core.processes.app import App
+from hubkit.core.processes.app import environment as app_environment
+from hubkit.core.processes.logs import log_tail
+from hubkit.core.processes.ports import free_port, is_free
 from hubkit.publishing.bundle import Bundle
 from hubkit.publishing.manifest import MANIFEST_PATH, SCHEMA
 
@@ -167,21 +171,19 @@ def environment(endpoint: str, cache: Path, *, embedded: bool, token: str | None
 
 
 @contextmanager
-def trial(
-    folder: Path, more: Mapping[str, str], *, port: int | None = None, timeout: float = TIMEOUT
-) -> Iterator[apps.App]:
+def trial(folder: Path, more: Mapping[str, str], *, port: int | None = None, timeout: float = TIMEOUT) -> Iterator[App]:
     """Run the app of ``folder`` here until the block ends; it answers when the block begins.
 
     Its home is a new folder that goes with it. RefusedError with the end of its log when it ends or does not listen
     within ``timeout`` seconds; UsageError when another program listens on ``port``.
     """
-    if port and not apps.is_free(port):  # it would be taken for the app
+    if port and not is_free(port):  # it would be taken for the app
         raise UsageError(f"Port {port} is taken by another program.", hint="Name another one, or none.")
     with tempfile.TemporaryDirectory(prefix="hubkit-space-") as place:
-        home, log, port = Path(place) / "home", Path(place) / "app.log", port or apps.free_port()
+        home, log, port = Path(place) / "home", Path(place) / "app.log", port or free_port()
         copy, name = Path(place) / "app", app_file(folder)
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__", ".git"))
-        app = apps.App.start(copy, name, port=port, environment=apps.environment(home, port, more), log=log)
+        app = App.start(copy, name, port=port, environment=app_environment(home, port, more), log=log)
         try:
             deadline = time.monotonic() + timeout
             while not app.answers():
@@ -219,7 +221,7 @@ def app_file(folder: Path) -> str:
 
 
 def _not_up(what: str, log: Path) -> RefusedError:
-    return RefusedError(f"{what}.{shown(apps.log_tail(log, TAIL))}", hint="Mend the app, then try again.")
+    return RefusedError(f"{what}.{shown(log_tail(log, TAIL))}", hint="Mend the app, then try again.")
 
 
 def shown(lines: Sequence[str]) -> str:

@@ -1,18 +1,16 @@
-"""Cards and code to safe HTML; run as a script, in a process with limits of its own.
+"""Turn cards and code into safe HTML, in a child process with limits.
 
 A card is a stranger's text: some texts keep a parser busy for minutes, and a regular expression that runs holds up
-every other thread. So this is a child with a limit on its CPU time. It imports nothing of ours, so that it can be
-started by its path. The HTML is cleaned as a whole, after everything else: https://nh3.readthedocs.io.
+every other thread. So this runs in a child with a limit on its CPU time. It imports nothing of hubkit, because
+:func:`hubkit.core.processes.parent.run_job` runs this file by its path. The HTML is cleaned after everything else:
+https://nh3.readthedocs.io.
 """
 
 from __future__ import annotations
 
-import contextlib
 import html
-import json
 import posixpath
 import re
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -204,22 +202,11 @@ def code_lines(text: str, name: str) -> list[str]:
     return shown.removesuffix("\n").split("\n")
 
 
-def _main() -> None:
-    """Take limits, then a job as JSON from stdin; the answer as JSON to stdout, or null for too long a one."""
-    import resource
-
-    memory, seconds, most = (int(limit) for limit in sys.argv[1:])
-    with contextlib.suppress(ValueError, OSError):  # macOS has no limit on address space
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    job = json.load(sys.stdin)
+def answer(job: dict[str, Any]) -> str | list[str] | None:
+    """The HTML of a card, or of the lines of a file; None for more than ``most`` characters."""
     if "card" in job:
-        answer: Any = card_html(job["card"], Place(job["web"], job["revision"]))
+        made: str | list[str] = card_html(job["card"], Place(job["web"], job["revision"]))
     else:
-        answer = code_lines(job["code"], job["name"])
-    length = len(answer) if isinstance(answer, str) else sum(map(len, answer))
-    json.dump(answer if length <= most else None, sys.stdout)
-
-
-if __name__ == "__main__":
-    _main()
+        made = code_lines(job["code"], job["name"])
+    length = len(made) if isinstance(made, str) else sum(map(len, made))
+    return made if length <= job["most"] else None

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import subprocess
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -14,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from hubkit.core.processes.parent import JobFailed, run_job
 from hubkit.server import metadata
 from hubkit.server.git import Entry, Git
 from hubkit.server.pages import markup
@@ -159,10 +156,9 @@ def _code(text: str, name: str) -> Code:
 
 def _child(job: dict[str, str]) -> Any:
     """What :mod:`markup` makes of a job in a process of its own, or None when its limits end it."""
-    command = [sys.executable, "-I", markup.__file__, str(_MEMORY), str(_SECONDS), str(_MADE)]
-    with contextlib.suppress(ValueError, subprocess.TimeoutExpired):
-        done = subprocess.run(command, input=json.dumps(job).encode(), capture_output=True, timeout=_PATIENCE)
-        if done.returncode == 0:
-            return json.loads(done.stdout)
-        log.warning("a text was not rendered (%d): %s", done.returncode, done.stderr[-500:].decode("utf-8", "replace"))
-    return None
+    script, whole = Path(markup.__file__), {**job, "most": _MADE}
+    try:
+        return run_job(script, whole, memory=_MEMORY, cpu_seconds=_SECONDS, timeout=_PATIENCE)
+    except JobFailed as failed:
+        log.warning("a text was not rendered: %s: %s", failed, failed.errors)
+        return None

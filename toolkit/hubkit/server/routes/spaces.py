@@ -14,7 +14,7 @@ import psutil
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from hubkit.core.apps import older
+from hubkit.core.processes.logs import older
 from hubkit.server.database import now
 from hubkit.server.http import SMALL_LIMIT, Body, Call, Handler, Refusal, Spec
 from hubkit.server.info import card_of

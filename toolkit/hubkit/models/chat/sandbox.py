@@ -1,14 +1,13 @@
-"""Chat templates rendered in Jinja's immutable sandbox; run as a script, in a process with limits of its own.
+"""Render chat templates in Jinja's immutable sandbox; a stranger's in a child process with limits.
 
-Imports nothing of ours, so that it can be started by its path. The names that a template may use are those that
-transformers gives it (``render_jinja_template``): ``raise_exception``, ``strftime_now``, ``tojson``, loop
-controls and the ``generation`` block.
+Imports nothing of hubkit: :func:`hubkit.core.processes.parent.run_job` runs this file by its path. The names that a
+template may use are those that transformers gives it (``render_jinja_template``): ``raise_exception``,
+``strftime_now``, ``tojson``, loop controls and the ``generation`` block.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -72,20 +71,9 @@ def _said(error: BaseException) -> str:
     return (str(error) or type(error).__name__)[:300]
 
 
-def _main() -> None:
-    """Take limits, then a job as JSON from stdin; the answer as JSON to stdout."""
-    import resource
-
-    memory, seconds = int(sys.argv[1]), int(sys.argv[2])
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    job = json.load(sys.stdin)
+def answer(job: dict[str, Any]) -> list[dict[str, str]]:
+    """:func:`render_all` of a job ``{"template", "variables", "requests"}``, in a process with limited memory."""
     try:
-        answer = json.dumps(render_all(job["template"], job["variables"], job["requests"]))
+        return render_all(job["template"], job["variables"], job["requests"])
     except MemoryError:
-        answer = json.dumps([{"error": "out of memory"}] * len(job["requests"]))
-    sys.stdout.write(answer)
-
-
-if __name__ == "__main__":
-    _main()
+        return [{"error": "out of memory"}] * len(job["requests"])
