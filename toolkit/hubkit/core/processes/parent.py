@@ -108,8 +108,8 @@ class JsonChild:
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
-        with contextlib.suppress(ValueError):  # it was closed
-            for line in self.process.stdout:
+        with self.process.stdout as lines:  # closed here: another thread would have to wait for what holds the pipe
+            for line in lines:
                 self._answers.put(line)
         self._answers.put("")
 
@@ -145,10 +145,7 @@ class JsonChild:
             kill_tree(self.pid)
         else:  # others of its group may live
             kill_group(self.pid)
-        code = self.process.wait()
-        if self.process.stdout:
-            self.process.stdout.close()
-        return code
+        return self.process.wait()
 
     def _has_ended(self) -> bool:
         """Whether the child itself has ended; its number stays taken until it is waited for."""
