@@ -59,9 +59,14 @@ class Timed:
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """The user's environment with a home of its own. `hf` does not ask PyPI for a newer version of itself."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUBKIT_"))}
-    return {**kept, "HUBKIT_HOME": str(home), "HF_HUB_DISABLE_UPDATE_CHECK": "1", **more}
+    """The user's environment with a home of its own. Bytecode is kept there; `hf` does not check for updates."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUBKIT_", "PYTHON"))}
+    fixed = {
+        "HUBKIT_HOME": str(home),
+        "PYTHONPYCACHEPREFIX": str(home / "bytecode"),
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    }
+    return {**kept, **fixed, **more}
 
 
 def pairs(home: Path) -> list[tuple[Timed, Timed | None]]:
