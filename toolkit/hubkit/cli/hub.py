@@ -88,7 +88,7 @@ def stop() -> None:
 def open_(repo: str | None) -> None:
     """Open the embedded Hub in the browser, logged in as its owner.
 
-    It is started if it is not running. REPO is namespace/name; put datasets/ or spaces/ before it for a dataset or
+    It is started if it is not running. REPO is namespace/name; write datasets/ or spaces/ before it for a dataset or
     a Space.
 
     \b

@@ -37,11 +37,12 @@ def list_runs() -> None:
     """
     from hubkit.pipeline.runs import find_runs
 
-    found = [_about(run) for run in find_runs(hubkit_home())]
+    described = [_about(run) for run in find_runs(hubkit_home())]
     rows = [
-        (item["id"], item["repo"], item["hub"], item["state"], item["made"][:19], size(item["bytes"])) for item in found
+        (item["id"], item["repo"], item["hub"], item["state"], item["made"][:19], size(item["bytes"]))
+        for item in described
     ]
-    output_of().result(found, table(("run", "repo", "hub", "state", "created (UTC)", "size#"), rows))
+    output_of().result(described, table(("run", "repo", "hub", "state", "created (UTC)", "size#"), rows))
 
 
 @runs.command()
@@ -57,8 +58,8 @@ def show(run: str) -> None:
     from hubkit.pipeline.runner import figure
     from hubkit.pipeline.runs import named_run
 
-    found = named_run(hubkit_home(), run)
-    artifacts = dict(_artifacts(found))
+    chosen = named_run(hubkit_home(), run)
+    artifacts = dict(_artifacts(chosen))
     rows = [
         (name, duration(artifact.seconds), size(artifact.manifest.size), figure(artifact))
         for name, artifact in artifacts.items()
@@ -67,9 +68,11 @@ def show(run: str) -> None:
         {"step": name, "seconds": artifact.seconds, "bytes": artifact.manifest.size, "summary": artifact.summary}
         for name, artifact in artifacts.items()
     ]
-    about = _about(found)
+    about = _about(chosen)
     heads = ("step", "took#", "size#", "result")
-    output_of().result({**about, "steps": steps}, f"{found.name}: {about['state']}  {found.path}\n", table(heads, rows))
+    output_of().result(
+        {**about, "steps": steps}, f"{chosen.name}: {about['state']}  {chosen.path}\n", table(heads, rows)
+    )
 
 
 @runs.command()
@@ -85,12 +88,12 @@ def remove(run: str, yes: bool) -> None:
     """
     from hubkit.pipeline.runs import named_run
 
-    found = named_run(hubkit_home(), run)
-    ask(f"Remove {found.path}?", yes=yes)
-    with found.lock():
-        shutil.rmtree(found.path)
-    output_of().say(f"Removed {found.name}.")
-    output_of().result({"removed": found.name})
+    chosen = named_run(hubkit_home(), run)
+    ask(f"Remove {chosen.path}?", yes=yes)
+    with chosen.lock():
+        shutil.rmtree(chosen.path)
+    output_of().say(f"Removed {chosen.name}.")
+    output_of().result({"removed": chosen.name})
 
 
 def _artifacts(run: Run) -> list[tuple[str, Artifact]]:

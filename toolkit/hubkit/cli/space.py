@@ -1,4 +1,4 @@
-"""`hubkit space`: Gradio Spaces, of a release or of anybody."""
+"""`hubkit space`: Gradio Spaces, of a release or anyone's."""
 
 from __future__ import annotations
 

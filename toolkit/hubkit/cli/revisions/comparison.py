@@ -22,39 +22,40 @@ _CARD_LINES = 200
 _STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
 
-def shown(found: Comparison) -> Iterator[RenderableType]:
+def shown(comparison: Comparison) -> Iterator[RenderableType]:
     """The comparison, from files to tensors; parts that do not differ are left out."""
-    before, after = found.before, found.after
+    before, after = comparison.before, comparison.after
     repos = (before.repo, before.repo if after.repo == before.repo else after.repo)
     yield Text(f"{repos[0]} {before.revision} ({short_commit(before.commit)}) → ", "bold").append(
         f"{repos[1] + ' ' if repos[0] != repos[1] else ''}{after.revision} ({short_commit(after.commit)})"
     )
-    if not found.files:
-        yield Text(f"Both have the same {counted(found.same_files, 'file')}.")
+    if not comparison.files:
+        yield Text(f"Both have the same {counted(comparison.same_files, 'file')}.")
         return
-    counts = ", ".join(f"{len(found.files.of_kind(kind))} {kind}" for kind in ("changed", "added", "removed"))
+    counts = ", ".join(f"{len(comparison.files.of_kind(kind))} {kind}" for kind in ("changed", "added", "removed"))
     yield from _part(
-        f"Files: {counts}, {found.same_files} the same",
+        f"Files: {counts}, {comparison.same_files} the same",
         ("", "before#", "after#", "file"),
-        [_file_row(change) for change in found.files.changes],
+        [_file_row(change) for change in comparison.files.changes],
     )
-    if found.measured:
+    if comparison.measured:
         rows = [
-            (printable(name), _figure(name, old), _figure(name, new)) for name, (old, new) in found.measured.items()
+            (printable(name), _figure(name, old), _figure(name, new))
+            for name, (old, new) in comparison.measured.items()
         ]
         yield from _part("Measured", ("", f"{before.revision}#", f"{after.revision}#"), rows)
-    yield from _keys("Card, front matter", found.metadata)
-    for path, changes in found.settings.items():
+    yield from _keys("Card, front matter", comparison.metadata)
+    for path, changes in comparison.settings.items():
         yield from _keys(path, changes)
-    if found.weights:
-        yield from _weights(found.weights)
-    if found.card:
+    if comparison.weights:
+        yield from _weights(comparison.weights)
+    if comparison.card:
         yield Text("\nCard, text", "bold")
-        for line in found.card[:_CARD_LINES]:
+        for line in comparison.card[:_CARD_LINES]:
             yield Text(printable(line), _STYLES.get(line[:1], ""))
-        if len(found.card) > _CARD_LINES:
-            yield Text(f"and {len(found.card) - _CARD_LINES} more lines (--json has them all)")
-    for note in found.notes:
+        if len(comparison.card) > _CARD_LINES:
+            yield Text(f"and {len(comparison.card) - _CARD_LINES} more lines (--json has them all)")
+    for note in comparison.notes:
         yield Text(f"Note: {printable(note)}", "yellow")
 
 
@@ -95,20 +96,20 @@ def _value(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _weights(found: WeightChanges) -> Iterator[RenderableType]:
-    if not (found.changes or found.same or found.unread):
+def _weights(weights: WeightChanges) -> Iterator[RenderableType]:
+    if not (weights.changes or weights.same or weights.unread):
         return
-    title = f"Tensors: {len(found.changes)} differ, {found.same} are the same"
-    if found.unread:
-        title += f", {found.unread} were not read"
-    read = [change for change in found.changes if change.relative is not None]
-    rest = [change for change in found.changes if change.relative is None]
+    title = f"Tensors: {len(weights.changes)} differ, {weights.same} are the same"
+    if weights.unread:
+        title += f", {weights.unread} were not read"
+    read = [change for change in weights.changes if change.relative is not None]
+    rest = [change for change in weights.changes if change.relative is None]
     ordered = [*rest, *sorted(read, key=lambda change: -(change.relative or 0.0))]
     yield from _part(title, ("relative#", "tensor", "what"), [_tensor_row(change) for change in ordered])
     if read:
         yield Text("relative: Frobenius norm of the difference, divided by that of the tensor in A", "dim")
-    if found.unread_bytes:
-        yield Text(f"Note: to compare them too, download {size(found.unread_bytes)} more (--limit GB).", "yellow")
+    if weights.unread_bytes:
+        yield Text(f"Note: to compare them too, download {size(weights.unread_bytes)} more (--limit GB).", "yellow")
 
 
 def _tensor_row(change: TensorChange) -> tuple[str, ...]:

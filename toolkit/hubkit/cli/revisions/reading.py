@@ -32,18 +32,18 @@ def list_(repo: str, pull_requests: bool, repo_type: RepoType, hub_name: str | N
     """
     from hubkit.publishing.revisions import list_revisions
 
-    found = list_revisions(find_hub(hub_name), repo, repo_type, pull_requests=pull_requests)
+    listed = list_revisions(find_hub(hub_name), repo, repo_type, pull_requests=pull_requests)
     cells: dict[str, list[str]] = {
-        "revision": [item.name for item in found],
-        "kind": [item.kind for item in found],
-        "commit": [short_commit(item.commit) for item in found],
-        "date (UTC)": [_minute(item.date) for item in found],
-        "stops#": [_share((item.stop_rates or {}).get("merged")) for item in found],
-        "benchmarks#": [_share(item.average) for item in found],
-        "size#": [size(item.size) for item in found],
-        "last commit": [printable(item.title or "") for item in found],
+        "revision": [item.name for item in listed],
+        "kind": [item.kind for item in listed],
+        "commit": [short_commit(item.commit) for item in listed],
+        "date (UTC)": [_minute(item.date) for item in listed],
+        "stops#": [_share((item.stop_rates or {}).get("merged")) for item in listed],
+        "benchmarks#": [_share(item.average) for item in listed],
+        "size#": [size(item.size) for item in listed],
+        "last commit": [printable(item.title or "") for item in listed],
     }
-    output_of().result([asdict(item) for item in found], fitted(cells, "revision", ("last commit", "kind")))
+    output_of().result([asdict(item) for item in listed], fitted(cells, "revision", ("last commit", "kind")))
 
 
 @click.command()
@@ -70,18 +70,18 @@ def history(repo: str, branch: str, limit: int, repo_type: RepoType, hub_name: s
     """
     from hubkit.publishing import revisions
 
-    found = revisions.history(find_hub(hub_name), repo, branch, repo_type, limit=limit)
+    steps = revisions.history(find_hub(hub_name), repo, branch, repo_type, limit=limit)
     cells: dict[str, list[str]] = {
-        "commit": [short_commit(item.commit) for item in found],
-        "date (UTC)": [_minute(item.date) for item in found],
-        "what": [item.kind for item in found],
-        "changed#": [str(item.changed or "none") for item in found],
-        "stops#": [_share((item.stop_rates or {}).get("merged")) for item in found],
-        "benchmarks#": [_share(item.average) for item in found],
-        "size#": [size(item.size) for item in found],
-        "title": [printable(item.title) for item in found],
+        "commit": [short_commit(item.commit) for item in steps],
+        "date (UTC)": [_minute(item.date) for item in steps],
+        "what": [item.kind for item in steps],
+        "changed#": [str(item.changed or "none") for item in steps],
+        "stops#": [_share((item.stop_rates or {}).get("merged")) for item in steps],
+        "benchmarks#": [_share(item.average) for item in steps],
+        "size#": [size(item.size) for item in steps],
+        "title": [printable(item.title) for item in steps],
     }
-    output_of().result([item.to_json() for item in found], fitted(cells, "title", ("size#", "benchmarks#")))
+    output_of().result([item.to_json() for item in steps], fitted(cells, "title", ("size#", "benchmarks#")))
 
 
 @click.command()

@@ -137,7 +137,7 @@ def promote(
     """Promote the revision SRC to the branch DST in one commit.
 
     The files of SRC are copied to DST on the Hub; if DST does not exist, it is created at SRC's commit. Files that SRC
-    does not have are removed from DST, with one exception: on a branch that holds a release, files that no release
+    does not have are removed from DST, with one exception: on a branch with a release, files that no release
     published are kept, unless --exact is given. Without --force this is refused if ./hubkit.yaml protects DST.
 
     \b
@@ -219,24 +219,24 @@ def prune(repo: str, days: float, dry_run: bool, yes: bool, repo_type: RepoType,
     target = _target(hub_name, repo, repo_type)
     hub, output = connect(target), output_of()
     with release_lock(hubkit_home(), repo, target):
-        found = revisions.plan_prune(hub, repo, days, repo_type=repo_type)
-        going = [item.branch for item in found if item.goes]
+        staged = revisions.plan_prune(hub, repo, days, repo_type=repo_type)
+        removable = [item.branch for item in staged if item.goes]
         lines = [
             f"{'remove' if item.goes else 'keep'} {item.branch}: {item.reason} ({item.days:.0f} days old)"
-            for item in found
+            for item in staged
         ]
         removed: list[revisions.Staged] = []
-        if not going:
+        if not removable:
             lines.append(f"{repo} has no staging branch to remove.")
         elif dry_run:
             lines.append("Nothing was changed (--dry-run).")
         else:
             for line in lines:
                 output.say(line)
-            ask(f"Remove {', '.join(going)} of {repo}?", yes=yes)
-            removed = revisions.prune(hub, repo, found, repo_type)
+            ask(f"Remove {', '.join(removable)} of {repo}?", yes=yes)
+            removed = revisions.prune(hub, repo, staged, repo_type)
             lines = [f"Removed {', '.join(item.branch for item in removed) or 'nothing: all were moved since'}"]
-    value = {"repo": repo, "staging": [item.to_json() for item in found], "removed": [item.branch for item in removed]}
+    value = {"repo": repo, "staging": [item.to_json() for item in staged], "removed": [item.branch for item in removed]}
     output.result(value | {"dry_run": dry_run}, *lines)
 
 
