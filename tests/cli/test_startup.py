@@ -126,7 +126,7 @@ def test_listing_revisions_imports_the_hub_client_and_no_recipe(hub: Running, tm
     assert not tops(modules) & (
         HEAVY | MIDDLING - {"huggingface_hub", "rich", "httpx2", "filelock", "yaml", "pydantic"}
     )
-    assert not {"hubkit.checks.screening", "hubkit.pipeline"} & modules
+    assert not {"hubkit.recipe.models", "hubkit.checks.screening", "hubkit.pipeline"} & modules
 
 
 def test_a_plan_imports_no_hub_client(tmp_path: Path) -> None:

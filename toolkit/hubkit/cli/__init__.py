@@ -23,7 +23,7 @@ from hubkit.core.home import hubkit_home
 SECTIONS = {
     "Release commands": {
         "init": Lazy("hubkit.cli.recipe:init", "Write a recipe of your own, hubkit.yaml, into this folder."),
-        "plan": Lazy("hubkit.cli.recipe:plan", "Show every step of a release, and why it would run."),
+        "plan": Lazy("hubkit.cli.recipe:plan", "Check a recipe, and show every step of its release."),
         "release": Lazy("hubkit.cli.release:release", "Train, measure, gate and publish a model from a recipe."),
         "runs": Lazy("hubkit.cli.runs:runs", "List, show and remove runs."),
     },

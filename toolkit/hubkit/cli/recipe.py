@@ -88,12 +88,14 @@ def _copy(original: Path, copy: Path) -> None:
 @recipe_hub_option
 @output_options
 def plan(recipe: str | None, hub_name: str | None) -> None:
-    """Check a recipe and show every step of its release, and why it would run.
+    """Check a recipe, and show every step of its release.
 
-    Nothing is trained or sent to a Hub, and no network is needed. RECIPE is a file, a folder with a hubkit.yaml, or a
-    built-in recipe. All mistakes in it are listed with their lines. TRL and PEFT check the training arguments if they
-    are installed: this takes some seconds the first time, and again when arguments or libraries change. What cannot be
-    checked is listed; `hubkit release` checks it before it trains.
+    Each step is listed with the reason why it would run or be kept. Nothing is trained or sent to a Hub, and no network
+    is needed. RECIPE is a file, a folder with a hubkit.yaml, or a built-in recipe.
+
+    All mistakes in it are listed with their lines. TRL and PEFT check the training arguments if they are installed: this
+    takes some seconds the first time, and again when arguments or libraries change. What cannot be checked is listed;
+    `hubkit release` checks it before it trains.
 
     \b
     Examples:
