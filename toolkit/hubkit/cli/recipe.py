@@ -93,9 +93,9 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
     Each step is listed with the reason why it would run or be kept. Nothing is trained or sent to a Hub, and no network
     is needed. RECIPE is a file, a folder with a hubkit.yaml, or a built-in recipe.
 
-    All mistakes in it are listed with their lines. TRL and PEFT check the training arguments if they are installed: this
-    takes some seconds the first time, and again when arguments or libraries change. What cannot be checked is listed;
-    `hubkit release` checks it before it trains.
+    All mistakes in it are listed with their lines. TRL and PEFT check the training arguments if they are installed;
+    this takes some seconds the first time, and again when arguments or libraries change. What cannot be checked is
+    listed; `hubkit release` checks it before it trains.
 
     \b
     Examples:
