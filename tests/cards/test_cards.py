@@ -31,8 +31,8 @@ from hubkit.hub.client import connect
 from hubkit.pipeline.runs import Run
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import Artifact, Context
-from hubkit.server import metadata as hub_metadata
 from hubkit.server.process import Running
+from hubkit.server.repos import metadata as hub_metadata
 from hubkit_stages import card as card_stage
 
 PARSER = MarkdownIt("commonmark").enable("table")

@@ -30,7 +30,7 @@ from hubkit.cards import (
 from hubkit.core.errors import RefusedError, UsageError
 from hubkit.publishing.spaces.building import Facts, Revision
 from hubkit.recipe.loading import parse_recipe
-from hubkit.server import metadata as hub_metadata
+from hubkit.server.repos import metadata as hub_metadata
 
 
 def _card(own: Path | None, which: str = MODEL_CARD) -> Rendered:

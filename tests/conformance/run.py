@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 from hubkit.server import process
-from hubkit.server.accounts import open_accounts
+from hubkit.server.accounts.accounts import open_accounts
 
 HERE = Path(__file__).parent
 _MARKERS = ["api", "transfer", "inference", "xet", "no_xet", "production", "deprecated", "git_lfs", "vcr"]

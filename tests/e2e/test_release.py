@@ -261,7 +261,7 @@ def test_check_finds_nothing_wrong_with_main(released: Released) -> None:
 
 @pytest.mark.fault("S11")
 def test_a_token_without_rights_is_refused_before_any_training(released: Released, tmp_path: Path) -> None:
-    from hubkit.server.accounts import open_accounts
+    from hubkit.server.accounts.accounts import open_accounts
 
     accounts = open_accounts(released.home / "hub")
     accounts.add_user("reader")

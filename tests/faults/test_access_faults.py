@@ -26,8 +26,8 @@ from hubkit.hub.client import connect
 from hubkit.hub.reach import reach
 from hubkit.hub.retry import requested_wait
 from hubkit.hub.uploads import upload
-from hubkit.server.folder import Folder
 from hubkit.server.process import Running
+from hubkit.server.storage.folder import Folder
 
 Record = Callable[[str, object], None]
 

@@ -14,8 +14,8 @@ from commands import HUBKIT, environment, until
 from releases import REPO, Release, assert_whole, faults, heads, hub_of, requests
 
 from hubkit.core.trees import compare
-from hubkit.server.folder import Folder
 from hubkit.server.process import Running
+from hubkit.server.storage.folder import Folder
 
 Record = Callable[[str, object], None]
 

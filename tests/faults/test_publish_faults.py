@@ -16,8 +16,8 @@ from releases import FILES, REPO, Release, assert_whole, faults, heads, hub_of, 
 from hubkit.core.errors import ConflictError, RemoteError
 from hubkit.core.trees import compare, tree_of
 from hubkit.publishing.read_back import verify_bytes, verify_listing
-from hubkit.server.folder import Folder
 from hubkit.server.process import Running
+from hubkit.server.storage.folder import Folder
 from hubkit_stages import promote
 
 

@@ -20,8 +20,8 @@ from hubkit.core.errors import ConflictError, RemoteError
 from hubkit.publishing import signing
 from hubkit.publishing.manifest import SIGNATURE_PATH
 from hubkit.publishing.verifying import RepoSource, verify
-from hubkit.server.folder import Folder
 from hubkit.server.process import Running
+from hubkit.server.storage.folder import Folder
 
 
 @pytest.fixture

@@ -8,22 +8,24 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from hubkit.core.errors import ConflictError, UsageError
-from hubkit.server.accounts import open_accounts
+from hubkit.server.accounts.accounts import open_accounts
 from hubkit.server.fsck import fsck
+from hubkit.server.permissions import Permissions
 from hubkit.server.process import Running
 
 
-def test_users_organisations_and_roles(tmp_path: Path) -> None:
+def test_users_organizations_and_roles(tmp_path: Path) -> None:
     accounts = open_accounts(tmp_path)
     accounts.add_user("Ann", fullname="Ann A.")
     accounts.add_user("bob")
     accounts.add_org("team", members={"ann": "write", "bob": "read"})
     ann, bob = (accounts.identify(accounts.add_token(name)) for name in ("ann", "bob"))
     reading = accounts.identify(accounts.add_token("Ann", role="read", label="ci"))
-    assert ann and ann.name == "Ann" and accounts.may_write(ann, "team") and accounts.may_write(ann, "ANN")
-    assert not accounts.may_write(bob, "team") and accounts.role_in(bob, "team") == "read"
-    assert not accounts.may_write(reading, "team") and not accounts.may_write(None, "team")
-    assert not accounts.may_write(ann, "bob") and accounts.role_in(ann, "nowhere") is None
+    may_create = Permissions(accounts).may_create
+    assert ann and ann.name == "Ann" and may_create(ann, "team") and may_create(ann, "ANN")
+    assert not may_create(bob, "team") and accounts.role_in(bob, "team") == "read"
+    assert not may_create(reading, "team") and not may_create(None, "team")
+    assert not may_create(ann, "bob") and accounts.role_in(ann, "nowhere") is None
     tokens = accounts.tokens("ann")
     assert [(token["label"], token["role"]) for token in tokens] == [("token", "write"), ("ci", "read")]
     assert accounts.revoke_token("ann", tokens[0]["id"]) and not accounts.revoke_token("ann", tokens[0]["id"])
@@ -55,7 +57,7 @@ def test_fsck_finds_what_was_damaged(api: HfApi, hub: Running) -> None:
     assert fsck(hub.data) == []
     first, second = sorted(path for path in (hub.data / "lfs").rglob("*") if path.is_file())
     first.write_bytes(first.read_bytes()[:-1] + b"!")
-    assert fsck(hub.data) == [f"The large object {first.name} does not have the content that its name says."]
+    assert fsck(hub.data) == [f"The LFS object {first.name} is damaged: its content has another sha256."]
     second.unlink()
     assert len(fsck(hub.data)) == 3
     for path in hub.data.glob("git/*/objects/??/*"):

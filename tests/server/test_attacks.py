@@ -16,19 +16,21 @@ from typing import Any
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.utils import httpx
-from starlette.requests import Request
 
 from hubkit.core.errors import ConflictError
-from hubkit.server import metadata, process
-from hubkit.server.app import Hub
+from hubkit.server import process
 from hubkit.server.fsck import fsck
-from hubkit.server.git import Git
-from hubkit.server.http import Call, Refusal, Spooled
-from hubkit.server.ignore import ignored
+from hubkit.server.http.bodies import SpooledBody
+from hubkit.server.http.commit_payload import lines
+from hubkit.server.http.exceptions import HTTPException
+from hubkit.server.http.request import Request
+from hubkit.server.hub import Hub
 from hubkit.server.process import Running
+from hubkit.server.repos import metadata
+from hubkit.server.repos.git import Git
+from hubkit.server.repos.gitignore import ignored
+from hubkit.server.repos.safetensors import parameters
 from hubkit.server.routes import discussions, repos, upload
-from hubkit.server.routes.upload import lines
-from hubkit.server.safetensors import parameters
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ CARDS = [
 @pytest.mark.parametrize("card", CARDS)
 @pytest.mark.fault("S8")
 def test_no_card_is_more_than_bad_metadata(card: str) -> None:
-    with pytest.raises(metadata.BadMetadata, match=r"\w"):
+    with pytest.raises(metadata.MetadataError, match=r"\w"):
         metadata.read(f"---\n{card}\n---\n")
 
 
@@ -129,7 +131,7 @@ def test_no_tensor_has_more_numbers_than_a_page_can_tell(tmp_path: Path) -> None
 def test_merges_of_merges_are_refused_at_once(kind: str) -> None:
     lines = ["a0: &a0 {" + ", ".join(f"k{n}: 1" for n in range(9)) + "}"]
     lines += [f"a{n}: &a{n} {kind}{{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 12)]
-    with pytest.raises(metadata.BadMetadata):
+    with pytest.raises(metadata.MetadataError):
         metadata.read("---\n" + "\n".join(lines) + "\n---\n")
 
 
@@ -181,7 +183,7 @@ WORDS, ENDLESS = "[" + '"",' * 500_000 + '""]', '"' + '\\"' * 900_000
 def test_long_lines_of_a_commit_hold_few_values(tmp_path: Path, line: str) -> None:
     (tmp_path / "body").write_text(line)
     begun = time.process_time()
-    with pytest.raises(Refusal, match=r"content of a file only|Unterminated string"):
+    with pytest.raises(HTTPException, match=r"content of a file only|Unterminated string"):
         list(lines(tmp_path / "body"))
     assert time.process_time() - begun < 1
 
@@ -264,19 +266,20 @@ def test_lists_show_files_when_asked(api: HfApi, raw: httpx.Client) -> None:
 
 
 @pytest.fixture
-def inner(tmp_path: Path) -> Iterator[tuple[Hub, Call]]:
-    """A Hub in this process with the repo me/model, and a call about it by its owner."""
+def inner(tmp_path: Path) -> Iterator[tuple[Hub, Request]]:
+    """A Hub in this process with the repo me/model, and a request about it by its owner."""
     hub = Hub(tmp_path / "inner")
     actor = hub.accounts.identify(hub.folder.owner_token.read_text().strip())
     assert actor is not None
     hub.store.create("model", "me", "model", actor=actor, private=False)
     scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [(b"host", b"127.0.0.1")]}
-    yield hub, Call(hub, Request(scope), {"kind": "models", "ns": "me", "name": "model", "rev": "main"}, actor)
+    scope |= {"path_params": {"kind": "models", "ns": "me", "name": "model", "rev": "main"}}
+    yield hub, Request(scope, hub=hub, actor=actor)
     hub.close()
 
 
-def test_lists_walk_the_tree_of_a_commit_once(inner: tuple[Hub, Call], monkeypatch: pytest.MonkeyPatch) -> None:
-    _, call = inner
+def test_lists_walk_the_tree_of_a_commit_once(inner: tuple[Hub, Request], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, request = inner
     walked: list[str] = []
     walk = Git.walk
 
@@ -286,19 +289,21 @@ def test_lists_walk_the_tree_of_a_commit_once(inner: tuple[Hub, Call], monkeypat
 
     monkeypatch.setattr(Git, "walk", counted)
     for _ in range(3):
-        assert b"me/model" in bytes(repos.listing(call).body)
+        assert b"me/model" in bytes(repos.listing(request).body)
     assert len(walked) == 1
 
 
-def held_back(hub: Hub, handler: Callable[[Call], Any], call: Call, ready: Callable[[], bool]) -> Callable[[], Any]:
+def held_back(
+    hub: Hub, handler: Callable[[Request], Any], request: Request, ready: Callable[[], bool]
+) -> Callable[[], Any]:
     """Run ``handler`` until ``ready`` while the caller has the lock; what is returned waits for its answer."""
-    said: list[Any] = []
+    results: list[Any] = []
 
     def work() -> None:
         try:
-            said.append(handler(call))
-        except Refusal as refusal:
-            said.append(refusal)
+            results.append(handler(request))
+        except HTTPException as error:
+            results.append(error)
 
     worker = threading.Thread(target=work)
     worker.start()
@@ -309,32 +314,32 @@ def held_back(hub: Hub, handler: Callable[[Call], Any], call: Call, ready: Calla
 
     def answer() -> Any:
         worker.join(20)
-        return said[0]
+        return results[0]
 
     return answer
 
 
-def test_no_commit_names_an_object_that_was_just_deleted(inner: tuple[Hub, Call]) -> None:
-    hub, call = inner
+def test_no_commit_names_an_object_that_was_just_deleted(inner: tuple[Hub, Request]) -> None:
+    hub, request = inner
     repo = hub.store.find("model", "me/model")
     assert repo is not None
     oid = hashlib.sha256(b"x").hexdigest()
     (hub.folder.spool / "x").write_bytes(b"x")
-    hub.objects.keep(hub.folder.spool / "x", repo.uid, oid, 1)
+    hub.lfs.keep(hub.folder.spool / "x", repo.uid, oid, 1)
     (hub.folder.spool / "body").write_text(ndjson({"key": "lfsFile", "value": {"path": "w", "oid": oid, "size": 1}}))
-    call.spooled = Spooled(hub.folder.spool / "body", 1, "")
+    request.spooled = SpooledBody(hub.folder.spool / "body", 1, "")
     blob = hub.store.git(repo).repo.path
     before = len(list(Path(blob).glob("objects/??/*")))
     with hub.store.lock(repo):
-        answer = held_back(hub, upload.commit, call, lambda: len(list(Path(blob).glob("objects/??/*"))) > before)
-        hub.objects.withdraw(repo.uid, [oid])
-    hub.objects.collect([oid])
-    refusal = answer()
-    assert isinstance(refusal, Refusal) and refusal.status == 400 and "was not uploaded" in refusal.message
+        answer = held_back(hub, upload.commit, request, lambda: len(list(Path(blob).glob("objects/??/*"))) > before)
+        hub.lfs.withdraw(repo.uid, [oid])
+    hub.lfs.collect([oid])
+    error = answer()
+    assert isinstance(error, HTTPException) and error.status_code == 400 and "was not uploaded" in error.detail
 
 
-def test_a_pull_request_is_merged_once(inner: tuple[Hub, Call]) -> None:
-    hub, call = inner
+def test_a_pull_request_is_merged_once(inner: tuple[Hub, Request]) -> None:
+    hub, request = inner
     repo = hub.store.find("model", "me/model")
     assert repo is not None
     git = hub.store.git(repo)
@@ -342,7 +347,7 @@ def test_a_pull_request_is_merged_once(inner: tuple[Hub, Call]) -> None:
     assert head is not None
     number = hub.discussions.open(repo, "t", "", "me", pull=True, base="refs/heads/main")
     git.move(f"refs/pr/{number}", head, None)
-    call.params = {**call.params, "num": str(number)}
+    request.path_params["num"] = str(number)
     opened: list[object] = []
     fetch = hub.store.git
 
@@ -352,7 +357,7 @@ def test_a_pull_request_is_merged_once(inner: tuple[Hub, Call]) -> None:
 
     hub.store.git = seen  # type: ignore[method-assign]
     with hub.store.lock(repo):
-        answer = held_back(hub, discussions.merge, call, lambda: bool(opened))
+        answer = held_back(hub, discussions.merge, request, lambda: bool(opened))
         hub.discussions.change(repo, number, status="merged", merged=head)
-    refusal = answer()
-    assert isinstance(refusal, Refusal) and refusal.status == 400 and git.target("refs/heads/main") == head
+    error = answer()
+    assert isinstance(error, HTTPException) and error.status_code == 400 and git.target("refs/heads/main") == head

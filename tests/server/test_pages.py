@@ -136,7 +136,7 @@ def test_a_file_is_shown_as_what_it_is(web: httpx.Client, model: str) -> None:
     weights = text(web.get("/me/model/blob/main/model.safetensors"))
     assert re.search(r"SHA256</dt><dd><code>[0-9a-f]{64}", weights) and "98 bytes" in weights and "BF16" in weights
     assert '<img src="/me/model/resolve/main/img/a%20b.png"' in text(web.get("/me/model/blob/main/img/a%20b.png"))
-    assert "Kept by Git LFS" in text(web.get("/me/model/blob/main/data.xyz"))
+    assert "Stored with Git LFS" in text(web.get("/me/model/blob/main/data.xyz"))
     assert "empty" in text(web.get("/me/model/blob/main/empty.txt"))
     assert web.get("/me/model/blob/main/src").headers["location"] == "/me/model/tree/main/src"
     assert web.get("/me/model/blob/main/absent").status_code == 404
@@ -360,8 +360,10 @@ def test_a_drawing_stands_in_a_sandbox(api: HfApi, web: httpx.Client, private: s
 
 
 def test_no_template_takes_text_for_html() -> None:
-    folder = Path(__file__).parents[2] / "toolkit/hubkit/server/pages"
-    for path in folder.glob("*.jinja"):
+    folder = Path(__file__).parents[2] / "toolkit/hubkit/server/pages/templates"
+    paths = list(folder.glob("*.jinja"))
+    assert paths
+    for path in paths:
         source = path.read_text(encoding="utf-8")
         marked = re.findall(r"\{\{([^}]*)\| *safe *\}\}", source)
         assert {word.strip() for word in marked} <= {"card.html", "line"}, path.name

@@ -19,9 +19,9 @@ from huggingface_hub.utils import httpx
 
 from hubkit.core.errors import ConflictError, HubkitError, RemoteError, UsageError
 from hubkit.server import process
-from hubkit.server.folder import Folder, held
 from hubkit.server.fsck import fsck
 from hubkit.server.process import Running
+from hubkit.server.storage.folder import Folder, held
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:

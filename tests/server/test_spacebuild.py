@@ -9,10 +9,10 @@ import gradio
 import pytest
 from pygit2.enums import FileMode
 
-from hubkit.server import spacebuild
-from hubkit.server.app import Hub
-from hubkit.server.git import Change, Git
-from hubkit.server.spacebuild import Failure, checkout, missing, read_plan, wanted_lines
+from hubkit.server.hub import Hub
+from hubkit.server.repos.git import Change, Git
+from hubkit.server.spaces import build
+from hubkit.server.spaces.build import Failure, checkout, read_plan, requirement_lines, unmet_requirements
 
 PLAN = "---\nsdk: gradio\nstartup_duration_timeout: {}\n---\n"
 
@@ -57,7 +57,7 @@ def test_a_link_becomes_a_file_and_leads_nowhere(git: Git, hub: Hub, tmp_path: P
     top.insert("folder", inner.write(), FileMode.TREE)
     made = git.write_commit(top.write(), [], "x", "somebody")
     target = tmp_path / "out" / made
-    checkout(git, made, "0" * 32, hub.objects, target)
+    checkout(git, made, "0" * 32, hub.lfs, target)
     assert (target / "folder" / "w.bin").read_bytes() == b"new"
     assert not (target / "link").is_symlink() and (target / "link").read_text() == str(tmp_path / "outside")
     assert (tmp_path / "outside").read_text() == "old"
@@ -65,20 +65,20 @@ def test_a_link_becomes_a_file_and_leads_nowhere(git: Git, hub: Hub, tmp_path: P
 
 def test_what_an_app_left_in_a_checkout_is_gone_in_the_next(git: Git, hub: Hub, tmp_path: Path) -> None:
     made, target = commit(git, {"a": b"1"}), tmp_path / "out"
-    checkout(git, made, "0" * 32, hub.objects, target)
+    checkout(git, made, "0" * 32, hub.lfs, target)
     (target / "a").write_text("changed", encoding="utf-8")
     (target / "b").touch()
-    checkout(git, made, "0" * 32, hub.objects, target)
+    checkout(git, made, "0" * 32, hub.lfs, target)
     assert {path.name: path.read_bytes() for path in target.iterdir()} == {"a": b"1"}
 
 
 def test_a_large_file_of_another_repo_is_not_laid_out(git: Git, hub: Hub, tmp_path: Path) -> None:
     oid = "ab" * 32
-    hub.objects.path(oid).parent.mkdir(parents=True)
-    hub.objects.path(oid).write_bytes(b"private")
+    hub.lfs.path(oid).parent.mkdir(parents=True)
+    hub.lfs.path(oid).write_bytes(b"private")
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 7\n".encode()
-    with pytest.raises(Failure, match=r"w\.bin is not here"):
-        checkout(git, commit(git, {"w.bin": pointer}), "0" * 32, hub.objects, tmp_path / "out")
+    with pytest.raises(Failure, match=r"w\.bin is not in this repo"):
+        checkout(git, commit(git, {"w.bin": pointer}), "0" * 32, hub.lfs, tmp_path / "out")
 
 
 def test_a_path_that_a_repo_should_not_have(git: Git, hub: Hub, tmp_path: Path) -> None:
@@ -86,15 +86,15 @@ def test_a_path_that_a_repo_should_not_have(git: Git, hub: Hub, tmp_path: Path) 
     top.insert("a\\b", git.write_blob(b""), FileMode.BLOB)
     made = git.write_commit(top.write(), [], "x", "somebody")
     with pytest.raises(Failure, match="backslash"):
-        checkout(git, made, "0" * 32, hub.objects, tmp_path / "out")
+        checkout(git, made, "0" * 32, hub.lfs, tmp_path / "out")
 
 
 def test_requirements_are_read_as_pip_reads_them(tmp_path: Path) -> None:
     text = "# all\n\ngradio >=4 # here\nnumpy\\\n>=1\n-r more.txt\nx @ https://host/a#sha256=1\n"
     (tmp_path / "requirements.txt").write_text(text, encoding="utf-8")
     (tmp_path / "more.txt").touch()
-    assert wanted_lines(tmp_path) == ["gradio >=4", "numpy>=1", "-r more.txt", "x @ https://host/a#sha256=1"]
-    assert wanted_lines(tmp_path / "nowhere") == []
+    assert requirement_lines(tmp_path) == ["gradio >=4", "numpy>=1", "-r more.txt", "x @ https://host/a#sha256=1"]
+    assert requirement_lines(tmp_path / "nowhere") == []
 
 
 @pytest.mark.parametrize(
@@ -107,17 +107,17 @@ def test_requirements_include_files_of_the_space_only(tmp_path: Path, line: str)
     (folder / "deep" / "in.txt").write_text("-r ../more.txt\n-r ../../owner.token\n")
     (folder / "more.txt").write_text("numpy\n-r requirements.txt\n")
     (folder / "requirements.txt").write_text("-r more.txt\n")
-    assert wanted_lines(folder) == ["-r more.txt"]
+    assert requirement_lines(folder) == ["-r more.txt"]
     (folder / "requirements.txt").write_text(f"{line}\n")
     with pytest.raises(Failure, match="no file of this Space") as failed:
-        wanted_lines(folder)
+        requirement_lines(folder)
     assert "secret" not in str(failed.value)
 
 
 def test_requirements_have_the_size_of_such(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("gradio\n" * 30_000, encoding="utf-8")
     with pytest.raises(Failure, match=r"131,072 bytes; it has 210,000") as told:
-        wanted_lines(tmp_path)
+        requirement_lines(tmp_path)
     assert told.value.stage == "BUILD_ERROR"
 
 
@@ -140,24 +140,24 @@ def test_requirements_have_the_size_of_such(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_met_by_what_is_installed(line: str, met: bool) -> None:
-    assert missing([line]) == ([] if met else [line])
+    assert unmet_requirements([line]) == ([] if met else [line])
 
 
 def test_extras_are_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
     needs = ["no-such-package-for-hubkit; extra == 'more'", "numpy; extra == 'less'"]
-    monkeypatch.setattr(spacebuild.importlib.metadata, "requires", lambda name: needs)  # type: ignore[attr-defined]
-    assert missing(["gradio[less]", "gradio[more]"]) == ["gradio[more]"]
+    monkeypatch.setattr(build.importlib.metadata, "requires", lambda name: needs)  # type: ignore[attr-defined]
+    assert unmet_requirements(["gradio[less]", "gradio[more]"]) == ["gradio[more]"]
 
 
 def test_an_environment_is_kept_as_long_as_it_holds_the_same() -> None:
-    key = spacebuild.environment_key
+    key = build.environment_key
     assert key(["numpy==2", "torch"], "a" * 40) == key(["numpy==2", "torch"], "b" * 40) != key(["numpy"], "a" * 40)
     for line in ("./own.whl", "-r more.txt", "-e ."):
         assert key([line], "a" * 40) != key([line], "b" * 40), "the file may be another one in the next commit"
 
 
 def test_an_environment_sees_what_is_installed_here(tmp_path: Path) -> None:
-    python = spacebuild.make_environment(tmp_path / "venv")
+    python = build.make_environment(tmp_path / "venv")
     code = "import sys, gradio, psutil; print(sys.prefix)"
     said = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
     assert Path(said.strip()) == tmp_path / "venv"

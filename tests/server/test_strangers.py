@@ -23,9 +23,9 @@ from huggingface_hub.utils import httpx
 from uvicorn.server import ServerState
 
 from hubkit.server import process
-from hubkit.server.folder import Folder
+from hubkit.server.http.protocol import PatientProtocol, connections_allowed
 from hubkit.server.process import Running
-from hubkit.server.protocol import PatientProtocol, connections_allowed
+from hubkit.server.storage.folder import Folder
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from commands import until
 
-from hubkit.server.supervisor import Supervisor
+from hubkit.server.spaces.supervisor import Supervisor
 
 
 class FailsOnce:
@@ -33,6 +33,6 @@ def test_after_a_failure_of_the_database_the_next_order_is_still_done(tmp_path: 
     until(lambda: space.stage == "RUNTIME_ERROR", 10)
     assert "log says why" in space.error
     space.order("build")
-    until(lambda: space.stage == "STOPPED" and "gone" in space.error, 10)
+    until(lambda: space.stage == "STOPPED" and "deleted" in space.error, 10)
     space.order("close")
     space.join(10)

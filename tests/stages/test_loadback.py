@@ -150,7 +150,7 @@ def test_a_tokenizer_that_writes_other_tokens_than_were_trained_on(
 
 @pytest.mark.fault("F9")
 def test_bytes_that_come_back_otherwise(hub: Running, release: Release) -> None:
-    from hubkit.server.folder import Folder
+    from hubkit.server.storage.folder import Folder
 
     release.publish("main")
     digest = release.made["merge[main]"].manifest.files["model/model.safetensors"].sha256

@@ -1,5 +1,7 @@
-"""The embedded Hub: a real HTTP server on loopback that unmodified Hub clients talk to.
+"""The embedded Hub: an HTTP server on loopback for unmodified Hub clients. Imports ``hubkit.core`` alone.
 
-``process`` starts and stops it, ``app`` puts it together, ``routes`` answers requests, ``store``, ``objects``,
-``git`` and ``accounts`` keep what it holds. Nothing is imported here, so that asking for its status stays cheap.
+From top to bottom: ``app`` (route table, middleware), ``routes`` and ``pages`` (handlers), ``http`` (request, rights,
+errors), ``hub`` and ``permissions``, ``spaces``, ``repos``, ``accounts``, ``storage``. ``process`` starts and stops
+the server for the command line, which calls it often: so nothing is imported here, and nothing heavy there.
+Start reading in ``app``.
 """

@@ -1,4 +1,4 @@
-"""The server process: ``python -m hubkit.server --data FOLDER [--port N]``. It writes to its log and prints nothing."""
+"""The server process: ``python -m hubkit.server --data FOLDER [--port N]``. It logs to a file and prints nothing."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pathlib import Path
 
 from hubkit.core.errors import HubkitError
 from hubkit.core.files import read_json, write_json
-from hubkit.server.database import now
-from hubkit.server.folder import Folder, claim
 from hubkit.server.process import DEFAULT_PORT, EXIT_FOLDER_IN_USE, EXIT_PORT_IN_USE
+from hubkit.server.storage.database import now
+from hubkit.server.storage.folder import Folder, claim
 
 _BACKLOG = 256
-"""Connections that may wait to be taken."""
+"""Connections that may wait to be accepted."""
 
 
 def bind(host: str, ports: Iterable[int]) -> socket.socket | None:
     """A socket that listens on the first of ``ports`` that is free; None when none is.
 
-    It listens at once: two sockets that do not may be bound to one port, and one of two Hubs that start together would
-    find it taken when it is too late to choose another. Who asks before the Hub is ready waits.
+    It listens at once: two sockets that do not listen can be bound to one port, and one of two Hubs that start together
+    would fail when it is too late to choose another. Clients that connect before the Hub is ready wait.
     """
     for port in ports:
         # The protocol is named because asyncio sends small answers without delay on sockets that name it only.
@@ -48,8 +48,8 @@ def bind(host: str, ports: Iterable[int]) -> socket.socket | None:
     return None
 
 
-def wanted_ports(folder: Folder, port: int | None) -> list[int]:
-    """The port that was asked for, or: the last one, the usual one, any."""
+def ports_to_try(folder: Folder, port: int | None) -> list[int]:
+    """The ports to try: the given one, or the last one, the default one, any."""
     if port is not None:
         return [port]
     try:
@@ -67,7 +67,7 @@ def log_to(path: Path) -> None:
 
 
 def main() -> int:
-    """Serve a data folder until SIGTERM. 0, or the code that says why it could not."""
+    """Serve a data folder until SIGTERM. Exit code 0, or the code of the error."""
     parser = argparse.ArgumentParser(prog="python -m hubkit.server")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--host", default="127.0.0.1")
@@ -86,8 +86,8 @@ def main() -> int:
     except HubkitError as error:
         logging.error("%s", error)
         return EXIT_FOLDER_IN_USE
-    ports = wanted_ports(folder, options.port)
-    # Until now the file names a process that is gone; `stop` must never signal whoever has its number today.
+    ports = ports_to_try(folder, options.port)
+    # Until now the file has the pid of an earlier server; `stop` must never signal a process that has that pid today.
     write_json(folder.state, {"pid": os.getpid(), "port": ports[0]})
     sock = bind(options.host, ports)
     if sock is None:
@@ -101,18 +101,19 @@ def main() -> int:
 
 
 def serve(folder: Folder, sock: socket.socket, host: str, *, faults: bool) -> None:
-    """Open the folder, tidy it, say where it is served, and serve it."""
+    """Open the folder, remove what a killed server left, write the state file, and serve."""
     import uvicorn
 
-    from hubkit.server.app import Hub, build
-    from hubkit.server.protocol import PatientProtocol, Server, connections_allowed
+    from hubkit.server.app import build
+    from hubkit.server.http.protocol import PatientProtocol, Server, connections_allowed
+    from hubkit.server.hub import Hub
 
     hub = Hub(folder.root)
     folder.sweep(hub.store.uids())
-    hub.objects.sweep()
+    hub.lfs.sweep()
     port = sock.getsockname()[1]
-    shown = f"[{host}]" if ":" in host else host
-    state = {"pid": os.getpid(), "port": port, "url": f"http://{shown}:{port}", "started": now()}
+    url_host = f"[{host}]" if ":" in host else host
+    state = {"pid": os.getpid(), "port": port, "url": f"http://{url_host}:{port}", "started": now()}
     config = uvicorn.Config(
         build(hub, faults=faults), log_config=None, access_log=False, server_header=False, date_header=False,
         proxy_headers=False,

@@ -1,29 +1,27 @@
-"""Start, find and stop the embedded Hub's process. Whether it lives is decided by asking it, not by its pid."""
+"""Start, find and stop the process of the embedded Hub. Whether it runs is decided by a request to it, not by its pid.
+
+The command line asks for the status at the start of most commands, so modules that only some calls need are imported
+in them.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import hmac
-import json
 import os
-import secrets
 import signal
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import psutil
+from typing import TYPE_CHECKING
 
 from hubkit.core.errors import ConflictError, HubkitError, RemoteError, UsageError
 from hubkit.core.files import read_json
-from hubkit.core.processes.parent import allowed_environment
-from hubkit.server.folder import Folder, Lock, held, proof
+from hubkit.server.storage.folder import Folder, Lock, held, proof
+
+if TYPE_CHECKING:
+    from subprocess import Popen
 
 DEFAULT_PORT = 8750
 EXIT_FOLDER_IN_USE = 97
@@ -34,12 +32,12 @@ _ENVIRONMENT_NAMES = """
 HOME USER TMPDIR VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE COVERAGE_PROCESS_START SYSTEMROOT
 """
 _ENVIRONMENT = _ENVIRONMENT_NAMES.split()
-_children: list[subprocess.Popen[bytes]] = []
+_children: list[Popen[bytes]] = []
 
 
 @dataclass(frozen=True)
 class Running:
-    """A server that answered: where it is, which folder it serves, and the owner's token."""
+    """A running server: its address, its pid, the folder that it serves, and the owner's token."""
 
     url: str
     pid: int
@@ -51,31 +49,31 @@ class Running:
 def start(
     data: Path, *, host: str = "127.0.0.1", port: int | None = None, timeout: float = 20.0, faults: bool = False
 ) -> Running:
-    """The server of ``data``: the one that runs, or a new one in its own session.
+    """The server of ``data``: the running one, or a new one in a session of its own.
 
-    ``port`` None takes the last one, else 8750, else any free one; 0 takes any free one.
-    ``faults`` lets tests script faults.
+    ``port`` None takes the port of the last start, else 8750, else any free one; 0 takes any free one.
+    ``faults`` lets tests script failures.
     Raises UsageError when ``port`` is taken by another program, RemoteError when the server does not come up
-    within ``timeout`` seconds, ConflictError when one holds the folder and does not answer in that time.
+    within ``timeout`` seconds, ConflictError when one uses the folder and does not answer in that time.
     """
     if host not in {"127.0.0.1", "localhost", "::1"}:
-        raise UsageError(f"The embedded Hub listens on loopback only, not on {host}.", hint="Leave the host out.")
+        raise UsageError(f"The embedded Hub listens on loopback only, not on {host}.", hint="Do not give a host.")
     folder = Folder(Path(data).resolve())
     folder.create()
     with Lock(folder.starting_lock):
-        if found := _serving(folder, timeout):
-            if port and not found.url.endswith(f":{port}"):
-                raise UsageError(f"This Hub already runs at {found.url}.", hint="Stop it first: hubkit hub stop")
-            return found
+        if running := _serving(folder, timeout):
+            if port and not running.url.endswith(f":{port}"):
+                raise UsageError(f"This Hub already runs at {running.url}.", hint="Stop it first: hubkit hub stop")
+            return running
         return _launch(folder, host, port, timeout, faults)
 
 
 def _serving(folder: Folder, timeout: float) -> Running | None:
-    """The server that holds the folder, given time to answer; None when none holds it."""
+    """The server that uses the folder, given time to answer; None when none does."""
     deadline = time.monotonic() + timeout
     while held(folder.serving_lock):
-        if found := status(folder.root):
-            return found
+        if running := status(folder.root):
+            return running
         if time.monotonic() > deadline:
             raise _failure(folder, EXIT_FOLDER_IN_USE, None)
         time.sleep(0.05)
@@ -83,7 +81,11 @@ def _serving(folder: Folder, timeout: float) -> Running | None:
 
 
 def _launch(folder: Folder, host: str, port: int | None, timeout: float, faults: bool) -> Running:
-    # The child starts in the data folder; nothing that lies there may be imported in place of the libraries.
+    import subprocess
+
+    from hubkit.core.processes.parent import allowed_environment
+
+    # The child starts in the data folder; nothing in it may be imported in place of the libraries.
     command = [sys.executable, "-P", "-m", "hubkit.server", "--data", str(folder.root), "--host", host]
     command += ["--port", str(port)] if port is not None else []
     command += ["--faults"] if faults else []
@@ -96,8 +98,8 @@ def _launch(folder: Folder, host: str, port: int | None, timeout: float, faults:
     _children.append(child)
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        if found := status(folder.root):
-            return found
+        if running := status(folder.root):
+            return running
         try:
             code = child.wait(0.05)
         except subprocess.TimeoutExpired:
@@ -113,32 +115,41 @@ def _failure(folder: Folder, code: int, port: int | None) -> HubkitError:
         return UsageError(f"Port {port} is in use by another program.", hint="Choose another one with --port.")
     if code == EXIT_FOLDER_IN_USE:
         return ConflictError(
-            f"Another server holds {folder.root} but does not answer.",
-            hint="End it with hubkit hub stop, then try again.",
+            f"Another server uses {folder.root} but does not answer.",
+            hint="Stop it with hubkit hub stop, then run the command again.",
         )
     tail = folder.log.with_name("process.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-    said = f": {tail[0]}" if tail else ""
-    return RemoteError(f"The embedded Hub ended with code {code}{said}.", hint=f"Its log is {folder.log}.")
+    last_line = f": {tail[0]}" if tail else ""
+    return RemoteError(f"The embedded Hub exited with code {code}{last_line}.", hint=f"Its log is {folder.log}.")
 
 
 def status(data: Path) -> Running | None:
     """The server of ``data`` when it answers, else None.
 
-    Another program may listen where the server was, and would be sent the owner's token: so whoever answers must
-    prove that it can read the data folder.
+    Another program may listen on the port where the server was, and would be sent the owner's token: so whoever
+    answers must prove that it can read the data folder.
     """
     folder = Folder(Path(data).resolve())
+    if not held(folder.serving_lock):
+        return None
+    import hmac
+    import json
+    import secrets
+    import urllib.error
+    import urllib.parse
+    import urllib.request
+
     try:
         url = str(read_json(folder.state)["url"])
         token = folder.owner_token.read_text(encoding="utf-8").strip()
-        # A proxy of the environment has no business between this machine and itself.
+        # Not through a proxy that the environment names: the server is on this machine.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         nonce = secrets.token_hex(16)
         expected = proof(_secret(folder), urllib.parse.urlsplit(url).port or 80, nonce)
         with opener.open(f"{url}/api/hubkit/status?nonce={nonce}", timeout=3) as answer:
-            said = json.loads(answer.read(_ANSWER_LIMIT))
-        if hmac.compare_digest(str(said["proof"]).encode(), expected.encode()):
-            return Running(url, int(said["pid"]), folder.root, token, bool(said.get("faults")))
+            reply = json.loads(answer.read(_ANSWER_LIMIT))
+        if hmac.compare_digest(str(reply["proof"]).encode(), expected.encode()):
+            return Running(url, int(reply["pid"]), folder.root, token, bool(reply.get("faults")))
     except (OSError, HubkitError, ValueError, KeyError, TypeError, urllib.error.URLError):
         pass
     return None
@@ -155,27 +166,29 @@ def _secret(folder: Folder) -> str:
     finally:
         connection.close()
     if row is None:
-        raise ConflictError(f"{folder.database} is not a Hub's.")
+        raise ConflictError(f"{folder.database} is not the database of an embedded Hub.")
     return str(row[0])
 
 
 def stop(data: Path, timeout: float = 10.0) -> bool:
-    """End the server of ``data``, by force after ``timeout`` seconds. False when none ran."""
+    """Stop the server of ``data``; kill it after ``timeout`` seconds. False when none ran."""
     folder = Folder(Path(data).resolve())
     if not held(folder.serving_lock):
         return False
-    found = status(folder.root)
-    pid = found.pid if found else _recorded_pid(folder)
+    running = status(folder.root)
+    pid = running.pid if running else _recorded_pid(folder)
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
         if _until(lambda: not held(folder.serving_lock) and _ended(pid), timeout):
             return True
-    raise RemoteError(f"The embedded Hub (process {pid}) does not end.", hint="End it by hand.")
+    raise RemoteError(f"The embedded Hub (process {pid}) does not exit.", hint=f"Kill it: kill -9 {pid}")
 
 
 def _ended(pid: int) -> bool:
-    """Whether the process is gone: it lets go of its lock before the last of its files and its working folder."""
+    """Whether the process has exited: it releases its lock before its last files and its working folder."""
+    import psutil
+
     for child in _children:
         child.poll()
     try:
@@ -185,11 +198,13 @@ def _ended(pid: int) -> bool:
 
 
 def _recorded_pid(folder: Folder) -> int:
-    """The pid in the state file, of a server that holds the folder but does not answer."""
+    """The pid in the state file, of a server that uses the folder but does not answer."""
     try:
         return int(read_json(folder.state)["pid"])
     except (OSError, HubkitError, KeyError, TypeError, ValueError) as error:
-        raise ConflictError(f"{folder.root} is held by a process that left no name.") from error
+        raise ConflictError(
+            f"{folder.root} is in use by a process that did not write its pid to {folder.state.name}."
+        ) from error
 
 
 def _until(condition: Callable[[], bool], timeout: float) -> bool:

@@ -1,8 +1,8 @@
 """Turn cards and code into safe HTML, in a child process with limits.
 
-A card is a stranger's text: some texts keep a parser busy for minutes, and a regular expression that runs holds up
-every other thread. So this runs in a child with a limit on its CPU time. It imports nothing of hubkit, because
-:func:`hubkit.core.processes.parent.run_job` runs this file by its path. The HTML is cleaned after everything else:
+A card is untrusted text: some texts keep a parser busy for minutes, and a running regular expression blocks all
+other threads. So this runs in a child with a limit on its CPU time. It imports nothing of hubkit, because
+:func:`hubkit.core.processes.parent.run_job` runs this file by its path. The complete HTML is cleaned last:
 https://nh3.readthedocs.io.
 """
 
@@ -82,7 +82,7 @@ _CLASSES = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a card stands: the address of its repo's pages (``/datasets/ns/name``) and its revision."""
+    """The base of a card's relative links: the address of its repo (``/datasets/ns/name``) and its revision."""
 
     web: str
     revision: str
@@ -97,8 +97,8 @@ class Place:
         if value.startswith("//"):
             value = f"https:{value}"
         if scheme := _SCHEME.match(value):
-            known = {"https"} if image else {"https", "http", "mailto"}
-            return value if scheme[1].lower() in known else None
+            schemes = {"https"} if image else {"https", "http", "mailto"}
+            return value if scheme[1].lower() in schemes else None
         if value.startswith("#"):
             return f"#{ID_PREFIX}{value[1:]}" if value != "#" else value
         if value.startswith("/"):
@@ -121,14 +121,14 @@ class Place:
 
 def _sources(place: Place, value: str) -> str | None:
     """A ``srcset`` with each of its addresses as the page may have it."""
-    found = []
+    sources = []
     for candidate in value.split(","):
         address, _, size = candidate.strip().partition(" ")
         link = place.link(address, image=True)
         if link is None or not re.fullmatch(r"[0-9.]{0,6}[wx]?", size.strip()):
             return None
-        found.append(f"{link} {size.strip()}".strip())
-    return ", ".join(found)
+        sources.append(f"{link} {size.strip()}".strip())
+    return ", ".join(sources)
 
 
 def clean(text: str, place: Place) -> str:
@@ -169,7 +169,7 @@ def _lexer(language: str) -> Lexer | None:
 
 
 def _fence(code: str, language: str, _: str) -> str:
-    """The content of a fenced block, coloured when its language is known."""
+    """The content of a fenced block, highlighted when its language is known."""
     lexer = _lexer(language)
     return highlight(code, lexer, _formatter()) if lexer else html.escape(code)
 
@@ -192,21 +192,22 @@ def card_html(text: str, place: Place) -> str:
 
 
 def code_lines(text: str, name: str) -> list[str]:
-    """The lines of a file called ``name`` as HTML, coloured when its language is known by the name."""
+    """The lines of a file called ``name`` as HTML, highlighted when its language is known by the name."""
     lexer: Lexer
     try:
         lexer = get_lexer_for_filename(name, stripnl=False)
     except ClassNotFound:
         lexer = TextLexer(stripnl=False)
-    shown: str = highlight(text, lexer, _formatter())
-    return shown.removesuffix("\n").split("\n")
+    highlighted: str = highlight(text, lexer, _formatter())
+    return highlighted.removesuffix("\n").split("\n")
 
 
 def answer(job: dict[str, Any]) -> str | list[str] | None:
     """The HTML of a card, or of the lines of a file; None for more than ``most`` characters."""
+    result: str | list[str]
     if "card" in job:
-        made: str | list[str] = card_html(job["card"], Place(job["web"], job["revision"]))
+        result = card_html(job["card"], Place(job["web"], job["revision"]))
     else:
-        made = code_lines(job["code"], job["name"])
-    length = len(made) if isinstance(made, str) else sum(map(len, made))
-    return made if length <= job["most"] else None
+        result = code_lines(job["code"], job["name"])
+    length = len(result) if isinstance(result, str) else sum(map(len, result))
+    return result if length <= job["most"] else None

@@ -1,4 +1,4 @@
-"""Cards and files made ready for a page: within limits, in a child process, and kept by the id of their content."""
+"""Cards and files as HTML for pages: rendered in a child process with limits, and cached by their content."""
 
 from __future__ import annotations
 
@@ -10,69 +10,70 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from hubkit.core import numbers
 from hubkit.core.processes.parent import JobFailed, run_job
-from hubkit.server import metadata
-from hubkit.server.git import Entry, Git
 from hubkit.server.pages import markup
+from hubkit.server.repos import metadata
+from hubkit.server.repos.git import Entry, Git
 
 CARD_LIMIT = 2**20
-"""Bytes of a card that is shown at all."""
+"""Largest card that is rendered, in bytes."""
 CODE_LIMIT = 2**18
-"""Bytes of a file that is shown line by line."""
+"""Largest file that is shown line by line, in bytes."""
 _LINES = 20_000
-"""Lines of a file that get a number each; a file of more is shown as plain text."""
+"""Most lines that get a number each; a file with more is shown as plain text."""
 _MEMORY, _SECONDS, _PATIENCE = 2**31, 3, 30.0
-_MADE = 2**22
+_OUTPUT_LIMIT = 2**22
 """Characters that a text may become: some grow a hundredfold."""
-_KEPT = 2**25
-_AT_ONCE = threading.BoundedSemaphore(2)
-_ROOM = threading.BoundedSemaphore(12)
-"""For who renders or waits to: each holds one of the Hub's forty threads, and all other requests need some too."""
+_CACHE_LIMIT = 2**25
+_RENDERING = threading.BoundedSemaphore(2)
+_WAITING = threading.BoundedSemaphore(12)
+"""Requests that render or wait to render: each holds one of the Hub's forty threads, which others need too."""
 _T = TypeVar("_T")
 log = logging.getLogger("hubkit.server")
 
 
 class _BusyError(Exception):
-    """Too many wait for their texts to be rendered already."""
+    """Too many requests wait for texts to be rendered."""
 
 
-class _Kept(Generic[_T]):
-    """What was made, by key, as long as all of it together stays below ``most`` characters; the oldest goes first."""
+class _Cache(Generic[_T]):
+    """Rendered texts by key, up to ``most`` characters together; the least recently used is evicted first."""
 
     def __init__(self, most: int, length: Callable[[_T], int]) -> None:
         self._most, self._length, self._total = most, length, 0
         self._lock = threading.Lock()
-        self._found: OrderedDict[Hashable, _T] = OrderedDict()
+        self._texts: OrderedDict[Hashable, _T] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
-        """What is kept under ``key``, or is made now. _BusyError when too many wait for their turn."""
+        """The text of ``key``, rendered by ``make`` if it is not cached. _BusyError when too many requests wait."""
         if key not in self:
-            if not _ROOM.acquire(blocking=False):
+            if not _WAITING.acquire(blocking=False):
                 raise _BusyError
             try:
-                with _AT_ONCE:
-                    if key not in self:  # who waited may find it made
+                with _RENDERING:
+                    if key not in self:  # another request may have rendered it meanwhile
                         return self._keep(key, make())
             finally:
-                _ROOM.release()
+                _WAITING.release()
         with self._lock:
-            if (found := self._found.get(key)) is not None:
-                self._found.move_to_end(key)
-                return found
-        return self.get(key, make)  # it had to go in the meantime
+            if (text := self._texts.get(key)) is not None:
+                self._texts.move_to_end(key)
+                return text
+        return self.get(key, make)  # it was evicted meanwhile
 
     def __contains__(self, key: Hashable) -> bool:
         with self._lock:
-            return key in self._found
+            return key in self._texts
 
     def _keep(self, key: Hashable, made: _T) -> _T:
         with self._lock:
-            if (old := self._found.pop(key, None)) is not None:
+            if (old := self._texts.pop(key, None)) is not None:
                 self._total -= self._length(old)
-            self._found[key] = made
+            self._texts[key] = made
             self._total += self._length(made)
             while self._total > self._most:
-                self._total -= self._length(self._found.popitem(last=False)[1])
+                self._total -= self._length(self._texts.popitem(last=False)[1])
         return made
 
 
@@ -88,14 +89,16 @@ class Card:
 
 @dataclass(frozen=True)
 class Code:
-    """A text file: its ``lines`` as safe HTML, ``plain`` when they cannot be coloured."""
+    """A text file: its ``lines`` as safe HTML, ``plain`` when they cannot be highlighted."""
 
     lines: tuple[str, ...] = ()
     plain: str = ""
 
 
-_cards: _Kept[Card] = _Kept(_KEPT, lambda one: len(one.html) + len(one.plain) + 1000)
-_codes: _Kept[Code] = _Kept(_KEPT, lambda one: sum(map(len, one.lines)) + 60 * len(one.lines) + len(one.plain) + 1000)
+_cards: _Cache[Card] = _Cache(_CACHE_LIMIT, lambda one: len(one.html) + len(one.plain) + 1000)
+_codes: _Cache[Code] = _Cache(
+    _CACHE_LIMIT, lambda one: sum(map(len, one.lines)) + 60 * len(one.lines) + len(one.plain) + 1000
+)
 
 
 def card(git: Git, path: Path, commit: str, place: markup.Place) -> Card | None:
@@ -104,7 +107,7 @@ def card(git: Git, path: Path, commit: str, place: markup.Place) -> Card | None:
     if entry is None or entry.folder:
         return None
     if entry.pointer or entry.size > CARD_LIMIT:
-        return Card(note=f"The card is too large to show here ({entry.size:,} bytes).")
+        return Card(note=f"The card is too large to show here ({numbers.size(entry.size)}).")
     try:
         return _cards.get((path, entry.oid, place), lambda: _card(path, entry.oid, place))
     except _BusyError:
@@ -116,7 +119,7 @@ def _card(path: Path, blob: str, place: markup.Place) -> Card:
     problem = ""
     try:
         metadata.read(text)
-    except metadata.BadMetadata as error:
+    except metadata.MetadataError as error:
         problem = str(error)
     body = metadata.body(text)
     if not problem and body != text and metadata.front_matter(text) is None:
@@ -126,7 +129,7 @@ def _card(path: Path, blob: str, place: markup.Place) -> Card:
     html = _child({"card": body, "web": place.web, "revision": place.revision})
     if isinstance(html, str):
         return Card(html=html, metadata_error=problem)
-    note = "This card takes too long to render, or becomes too large; here is its text."
+    note = "This card takes too long to render, or its HTML is too large; here is its text."
     return Card(plain=body, note=note, metadata_error=problem)
 
 
@@ -155,10 +158,10 @@ def _code(text: str, name: str) -> Code:
 
 
 def _child(job: dict[str, str]) -> Any:
-    """What :mod:`markup` makes of a job in a process of its own, or None when its limits end it."""
-    script, whole = Path(markup.__file__), {**job, "most": _MADE}
+    """The result of :mod:`markup` for a job, in a process of its own; None when it exceeds a limit."""
+    script, limited_job = Path(markup.__file__), {**job, "most": _OUTPUT_LIMIT}
     try:
-        return run_job(script, whole, memory=_MEMORY, cpu_seconds=_SECONDS, timeout=_PATIENCE)
+        return run_job(script, limited_job, memory=_MEMORY, cpu_seconds=_SECONDS, timeout=_PATIENCE)
     except JobFailed as failed:
         log.warning("a text was not rendered: %s: %s", failed, failed.errors)
         return None

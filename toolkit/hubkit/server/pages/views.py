@@ -1,4 +1,4 @@
-"""What the pages show, taken from repos: nothing here knows of HTML."""
+"""The values that pages show, read from repos. No HTML here."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from typing import Any
 import pygit2
 from pygit2.enums import DeltaStatus
 
-from hubkit.server.database import stamp
-from hubkit.server.git import HIDDEN_PREFIX, Git, moment, title_and_rest
-from hubkit.server.http import Call, Refusal
-from hubkit.server.info import repo_info
-from hubkit.server.pages import side
+from hubkit.core import numbers
+from hubkit.server.http.access import repo_type, require_read, visible_repo
+from hubkit.server.http.exceptions import HTTPException
+from hubkit.server.http.request import Request
+from hubkit.server.http.revisions import require_commit
+from hubkit.server.pages import card_facts
 from hubkit.server.pages.markup import Place
-from hubkit.server.routes.common import need_commit, need_files, repo_type
-from hubkit.server.store import Repo, RepoType
+from hubkit.server.repos.git import HIDDEN_PREFIX, Git, commit_time, split_message
+from hubkit.server.repos.info import repo_info
+from hubkit.server.repos.store import Repo, RepoType
+from hubkit.server.storage.database import stamp
 
 _REFS = 500
 _CHANGES = 300
@@ -27,10 +30,10 @@ _STATUS = {DeltaStatus.ADDED: "added", DeltaStatus.DELETED: "removed", DeltaStat
 
 
 @dataclass
-class Seen:
-    """A repo at a revision, for one who may see it. ``commit`` is None in a repo that has none."""
+class RepoView:
+    """A repo at a revision, which the reader may see. ``commit`` is None in a repo without commits."""
 
-    call: Call
+    request: Request
     repo: Repo
     git: Git
     path: Path
@@ -44,81 +47,82 @@ class Seen:
 
     @property
     def place(self) -> Place:
-        """Where its card stands."""
+        """The base of the relative links in its card."""
         return Place(self.web, self.revision)
 
     @property
     def member(self) -> bool:
-        """Whether the reader belongs to the namespace: such a one sees a Space's log."""
-        return self.call.hub.accounts.role_in(self.call.actor, self.repo.namespace) is not None
+        """Whether the reader belongs to the namespace: members see a Space's log."""
+        return self.request.hub.permissions.is_member(self.request.actor, self.repo.namespace)
 
     @cached_property
     def info(self) -> dict[str, Any]:
-        """What the API tells about the repo at this commit."""
+        """The info of the repo at this commit, as the API returns it."""
         return repo_info(self.repo, self.git, self.path, self.commit)
 
-    def need(self) -> str:
+    def require_commit(self) -> str:
         """The commit; 404 in a repo that has none."""
         if self.commit is None:
-            raise Refusal(404, "This repository has no commits yet.", "RevisionNotFound")
+            raise HTTPException(404, "This repository has no commits yet.", "RevisionNotFound")
         return self.commit
 
 
-def see(call: Call, revision: str = "main", *, files: bool = True) -> Seen:
-    """The repo of an address at a revision, or a Refusal: 404 also for what the reader may not know of.
+def open_repo(request: Request, revision: str = "main", *, files: bool = True) -> RepoView:
+    """The repo that the path names at a revision; 404 when there is none that the reader may know of.
 
-    A repo that was moved leads to its new address. ``files``: the files are shown, so gates hold.
+    A repo that was moved is redirected to its new address. ``files``: the page shows files, so a gated repo is refused.
     """
-    params = call.params
+    params = request.path_params
     kind = repo_type(params["kind"])
-    asked = f"{params['ns']}/{params['name']}"
-    repo = call.hub.store.find(kind, asked)
-    if repo is None or not call.hub.store.readable(repo, call.actor):
-        raise Refusal(404, "Repository not found", "RepoNotFound")
-    if repo.id != asked:
-        parts = call.request.scope["path"].split("/")
+    repo_id = f"{params['ns']}/{params['name']}"
+    repo = visible_repo(request, kind, repo_id)
+    if repo is None:
+        raise HTTPException(404, "Repository not found", "RepoNotFound")
+    if repo.id != repo_id:
+        parts = request.scope["path"].split("/")
         rest = "".join(f"/{part}" for part in parts[3 if kind == "model" else 4 :])
-        query = f"?{call.request.url.query}" if call.request.url.query else ""
-        raise Refusal(307, "This repository has moved.", headers={"Location": f"/{repo.web}{rest}{query}"})
+        query = f"?{request.url.query}" if request.url.query else ""
+        raise HTTPException(307, "This repository has moved.", headers={"Location": f"/{repo.web}{rest}{query}"})
     if files:
-        need_files(call, repo)
-    git = call.hub.store.git(repo)
-    commit = git.resolve("main") if revision == "main" else need_commit(git, revision)
-    return Seen(call, repo, git, call.hub.store.path(repo), revision, commit)
+        require_read(request, repo)
+    git = request.hub.store.git(repo)
+    commit = git.resolve("main") if revision == "main" else require_commit(git, revision)
+    return RepoView(request, repo, git, request.hub.store.path(repo), revision, commit)
 
 
 Link = Callable[[str, str], str]
 """From a revision's name and commit to the address that shows the same of it."""
 
 
-def revisions(seen: Seen, link: Link) -> dict[str, Any]:
-    """The menu of revisions: ``main`` first, then the other branches, then the tags; pull requests are elsewhere."""
+def revisions(view: RepoView, link: Link) -> dict[str, Any]:
+    """The menu of revisions: ``main`` first, then the other branches, then the tags; no pull requests."""
     groups: dict[str, list[dict[str, Any]]] = {"Branches": [], "Tags": []}
-    kind = "commit" if seen.commit and seen.commit.startswith(seen.revision) else "ref"
-    kind = "pull request" if seen.revision.startswith(HIDDEN_PREFIX) else kind
-    refs = sorted((ref, commit) for ref, commit in seen.git.refs() if ref.startswith(("refs/heads/", "refs/tags/")))
+    kind = "commit" if view.commit and view.commit.startswith(view.revision) else "ref"
+    kind = "pull request" if view.revision.startswith(HIDDEN_PREFIX) else kind
+    refs = sorted((ref, commit) for ref, commit in view.git.refs() if ref.startswith(("refs/heads/", "refs/tags/")))
     for ref, commit in refs[:_REFS]:
         _, family, name = ref.split("/", 2)
         branch = family == "heads"
         # A branch hides a tag of its name; the full name reaches it.
-        hidden = not branch and seen.git.target(f"refs/heads/{name}") is not None
-        asked = ref if hidden else name
-        current = asked == seen.revision
+        hidden = not branch and view.git.target(f"refs/heads/{name}") is not None
+        revision = ref if hidden else name
+        current = revision == view.revision
         kind = ("branch" if branch else "tag") if current else kind
-        item = {"name": name, "href": link(asked, commit), "current": current, "commit": commit}
+        item = {"name": name, "href": link(revision, commit), "current": current, "commit": commit}
         groups["Branches" if branch else "Tags"].append(item)
     groups["Branches"].sort(key=lambda item: item["name"] != "main")
-    shown = seen.revision[:12] if kind == "commit" and seen.revision == seen.commit else seen.revision
-    return {"name": shown, "kind": kind, "groups": groups, "more": max(0, len(refs) - _REFS)}
+    full_commit = kind == "commit" and view.revision == view.commit
+    name = numbers.short_commit(view.commit) if full_commit else view.revision
+    return {"name": name, "kind": kind, "groups": groups, "more": max(0, len(refs) - _REFS)}
 
 
 def commit_row(item: pygit2.Commit) -> dict[str, str]:
     """A commit as lists show it."""
-    title, message = title_and_rest(item.message)
+    title, message = split_message(item.message)
     title = title if len(title) <= 200 else title[:199] + "…"
     return {
         "id": str(item.id), "title": title or "(no message)", "message": message, "author": item.author.name,
-        "date": stamp(moment(item)),
+        "date": stamp(commit_time(item)),
     }  # fmt: skip
 
 
@@ -126,28 +130,28 @@ def changes(git: Git, item: pygit2.Commit) -> tuple[list[dict[str, str]], int]:
     """The paths that a commit changed against its first parent (at most 300), and how many there are."""
     tree = item.tree
     diff = tree.diff_to_tree(item.parents[0].tree, swap=True) if item.parents else tree.diff_to_tree(swap=True)
-    found, total = [], 0
+    rows, total = [], 0
     for delta in diff.deltas:
         total += 1
         if total <= _CHANGES:
             # A tree may hold a name that is no UTF-8.
             path = (delta.new_file.raw_path or b"").decode("utf-8", "replace")
-            found.append({"path": path, "status": _STATUS.get(delta.status, "changed")})
-    return found, total
+            rows.append({"path": path, "status": _STATUS.get(delta.status, "changed")})
+    return rows, total
 
 
-def folder(seen: Seen, path: str) -> list[dict[str, Any]]:
+def folder(view: RepoView, path: str) -> list[dict[str, Any]]:
     """The entries of a folder, folders first; 404 when there is no such folder."""
-    entries = seen.git.walk(seen.need(), path, recursive=False)
+    entries = view.git.walk(view.require_commit(), path, recursive=False)
     if entries is None:
-        raise Refusal(404, f"There is no folder {path!r} at {seen.revision!r}.", "EntryNotFound")
-    found = [
+        raise HTTPException(404, f"There is no folder {path!r} at {view.revision!r}.", "EntryNotFound")
+    rows = [
         {"path": entry.path, "name": entry.path.rpartition("/")[2], "folder": entry.folder, "size": entry.size,
          "sha256": entry.pointer.oid if entry.pointer else None,
-         "there": bool(entry.pointer and seen.call.hub.objects.has(seen.repo.uid, entry.pointer.oid))}
+         "there": bool(entry.pointer and view.request.hub.lfs.has(view.repo.uid, entry.pointer.oid))}
         for entry in entries
     ]  # fmt: skip
-    return sorted(found, key=lambda item: (not item["folder"], item["name"].lower()))
+    return sorted(rows, key=lambda item: (not item["folder"], item["name"].lower()))
 
 
 def crumbs(path: str) -> list[tuple[str, str]]:
@@ -160,52 +164,52 @@ def crumbs(path: str) -> list[tuple[str, str]]:
 
 
 def repo_rows(
-    call: Call, kinds: tuple[RepoType, ...], *, search: str = "", tags: tuple[str, ...] = (), namespace: str = ""
+    request: Request, kinds: tuple[RepoType, ...], *, search: str = "", tags: tuple[str, ...] = (), namespace: str = ""
 ) -> list[dict[str, Any]]:
     """The repos that the reader may see, the last changed first; ``search`` in the id, all of ``tags``."""
-    store, found = call.hub.store, []
+    store, may_see, rows = request.hub.store, request.hub.permissions.may_see, []
     words = search.lower().split()
     for kind in kinds:
         for repo in store.all(kind):
             if namespace and repo.namespace.lower() != namespace.lower():
                 continue
-            if not all(word in repo.id.lower() for word in words) or not store.readable(repo, call.actor):
+            if not all(word in repo.id.lower() for word in words) or not may_see(request.actor, repo):
                 continue
             git = store.git(repo)
             info = repo_info(repo, git, store.path(repo), git.resolve("main"))
             if set(tags) <= {*info["tags"], info.get("sdk")}:
-                found.append(_repo_row(call, repo, info))
-    return sorted(found, key=lambda row: (row["changed"], row["id"]), reverse=True)
+                rows.append(_repo_row(request, repo, info))
+    return sorted(rows, key=lambda row: (row["changed"], row["id"]), reverse=True)
 
 
-def _repo_row(call: Call, repo: Repo, info: dict[str, Any]) -> dict[str, Any]:
+def _repo_row(request: Request, repo: Repo, info: dict[str, Any]) -> dict[str, Any]:
     card = info["cardData"] or {}
     title = card.get("title") if repo.type == "space" else None
     return {
         "href": f"/{repo.web}", "id": repo.id, "type": repo.type, "private": repo.private, "gated": bool(repo.gated),
-        "changed": info["lastModified"], "chips": side.chips(info)[:4], "info": info,
-        "title": side.shortened(title) if isinstance(title, str) else "",
-        "stage": call.hub.spaces.stage(repo) if repo.type == "space" else "",
+        "changed": info["lastModified"], "chips": card_facts.chips(info)[:4], "info": info,
+        "title": card_facts.shortened(title) if isinstance(title, str) else "",
+        "stage": request.hub.spaces.stage(repo) if repo.type == "space" else "",
     }  # fmt: skip
 
 
-def neighbours(seen: Seen) -> list[dict[str, Any]]:
-    """The repos of this Hub that a repo names, and those that name it: ``{title, links}``."""
-    call, store = seen.call, seen.call.hub.store
+def related_repos(view: RepoView) -> list[dict[str, Any]]:
+    """Links to the repos that a repo names in its card, and to those that name it: ``{title, links}``."""
+    request = view.request
 
-    def address(kind: str, name: str) -> str | None:
-        repo = store.find(kind, name)
-        return f"/{repo.web}" if repo and store.readable(repo, call.actor) else None
+    def address(kind: RepoType, name: str) -> str | None:
+        repo = visible_repo(request, kind, name)
+        return f"/{repo.web}" if repo else None
 
-    groups = side.sources(seen.info, address)
-    if seen.repo.type == "model":
-        models = repo_rows(call, ("model",))
-        groups += side.derived(seen.repo.id, [(row["href"], row["info"]) for row in models])
-        name = seen.repo.id.lower()
+    groups = card_facts.sources(view.info, address)
+    if view.repo.type == "model":
+        models = repo_rows(request, ("model",))
+        groups += card_facts.derived(view.repo.id, [(row["href"], row["info"]) for row in models])
+        name = view.repo.id.lower()
         spaces = [
             {"text": row["id"], "href": row["href"], "stage": row["stage"]}
-            for row in repo_rows(call, ("space",))
-            if name in {used.lower() for used in side.listed(row["info"]["cardData"] or {}, "models")}
+            for row in repo_rows(request, ("space",))
+            if name in {used.lower() for used in card_facts.listed(row["info"]["cardData"] or {}, "models")}
         ]
         groups += [{"title": "Spaces using this model", "links": spaces}] if spaces else []
     return groups

@@ -7,199 +7,195 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hubkit.server.discussions import shown
-from hubkit.server.git import Git, MovedError
-from hubkit.server.grants import DISCUSS
-from hubkit.server.http import Call, Refusal, whole
-from hubkit.server.routes.common import api, find_repo, forbidden, need_files, need_user, need_write, repo_type
-from hubkit.server.routes.refs import stale
-from hubkit.server.store import Repo
+from hubkit.server.accounts.accounts import Actor
+from hubkit.server.http.access import (
+    find_readable_repo,
+    require_discuss,
+    require_write,
+)
+from hubkit.server.http.exceptions import HTTPException
+from hubkit.server.http.parsing import parse_int
+from hubkit.server.http.request import Request
+from hubkit.server.http.revisions import (
+    move_ref,
+)
+from hubkit.server.http.routing import api_route
+from hubkit.server.repos.discussions import summary
+from hubkit.server.repos.git import Git
+from hubkit.server.repos.store import Repo
 
 _PAGE = 50
 
 
-def _need(call: Call) -> tuple[Repo, sqlite3.Row]:
-    repo = find_repo(call)
-    need_files(call, repo)
-    row = call.hub.discussions.row(repo, whole(call.params["num"], 0))
+def _find_discussion(request: Request) -> tuple[Repo, sqlite3.Row]:
+    repo = find_readable_repo(request)
+    row = request.hub.discussions.row(repo, parse_int(request.path_params["num"], 0))
     if row is None:
-        raise Refusal(404, "This discussion does not exist.")
+        raise HTTPException(404, "This discussion does not exist.")
     return repo, row
 
 
-def _need_voice(call: Call) -> str:
-    need_user(call)
-    assert call.actor is not None
-    params = call.params
-    repo = repo_type(params["kind"]), f"{params['ns']}/{params['name']}"
-    if not call.actor.holds(DISCUSS, params["ns"], repo):
-        raise forbidden(call, params["ns"])
-    return call.actor.name
+def _require_author(request: Request, repo: Repo, author: str) -> Actor:
+    """The caller, if it is the author or may change the repo; else 401 or 403."""
+    actor = require_discuss(request, repo)
+    return actor if actor.name == author else require_write(request, repo)
 
 
-def _need_author(call: Call, repo: Repo, author: str) -> str:
-    name = _need_voice(call)
-    if name != author:
-        need_write(call, repo)
-    return name
-
-
-def listing(call: Call) -> Response:
+def listing(request: Request) -> Response:
     """Discussions, newest first; ``type``, ``status`` and ``author`` narrow the list."""
-    repo = find_repo(call)
-    need_files(call, repo)
-    kind, status, author = (call.query.get(key, "") for key in ("type", "status", "author"))
+    repo = find_readable_repo(request)
+    kind, status, author = (request.query_params.get(key, "") for key in ("type", "status", "author"))
     rows = [
         row
-        for row in call.hub.discussions.listed(repo)
+        for row in request.hub.discussions.listed(repo)
         if (kind in {"", "all"} or (kind == "pull_request") == bool(row["pull"]))
         and (status in {"", "all"} or (row["status"] in {"open", "draft"}) == (status == "open"))
         and (not author or row["author"] == author)
     ]
-    start = whole(call.query.get("p"), 0, most=10**6) * _PAGE
-    page = [shown(repo, row) for row in rows[start : start + _PAGE]]
+    start = parse_int(request.query_params.get("p"), 0, most=10**6) * _PAGE
+    page = [summary(repo, row) for row in rows[start : start + _PAGE]]
     return JSONResponse({"count": len(rows), "start": start, "discussions": page, "numClosedDiscussions": 0})
 
 
-def details(call: Call) -> Response:
+def details(request: Request) -> Response:
     """One discussion with its events; a pull request with its difference from the base."""
-    repo, row = _need(call)
+    repo, row = _find_discussion(request)
     number = row["num"]
-    value = shown(repo, row) | {"events": call.hub.discussions.events(repo, number)}
+    value = summary(repo, row) | {"events": request.hub.discussions.events(repo, number)}
     if row["pull"]:
-        git = call.hub.store.git(repo)
+        git = request.hub.store.git(repo)
         value |= {"changes": {"base": row["base"], "mergeCommitId": row["merged"]}, "filesWithConflicts": []}
         base, head = git.target(row["base"]), git.target(f"refs/pr/{number}")
         if base and head:
-            fork = git.common(base, head)
+            fork = git.merge_base(base, head)
             if row["merged"] is None:
                 value["filesWithConflicts"] = git.conflicts(base, head)
-            if call.flag("diff"):
+            if request.flag("diff"):
                 value["diff"] = git.diff(fork or base, head)
     return JSONResponse(value)
 
 
-def create(call: Call) -> Response:
+def create(request: Request) -> Response:
     """A new discussion, or a draft pull request at the head of ``main``."""
-    repo = find_repo(call)
-    need_files(call, repo)
-    author = _need_voice(call)
-    pull = call.fields().get("pullRequest") is True
-    git = call.hub.store.git(repo)
-    with call.hub.store.lock(repo):
+    repo = find_readable_repo(request)
+    author = require_discuss(request, repo).name
+    pull = request.json_object().get("pullRequest") is True
+    git = request.hub.store.git(repo)
+    with request.hub.store.lock(repo):
         head = git.target("refs/heads/main")
-        number = call.hub.discussions.open(
-            repo, call.text("title"), call.text("description", ""), author,
+        number = request.hub.discussions.open(
+            repo, request.json_string("title"), request.json_string("description", ""), author,
             pull=pull, base="refs/heads/main" if pull else None, status="draft" if pull else "open",
         )  # fmt: skip
         if pull and head:
             git.move(f"refs/pr/{number}", head, None)
-    return JSONResponse({"num": number, "url": f"{call.base}/{repo.web}/discussions/{number}", "pullRequest": pull})
+    return JSONResponse(
+        {"num": number, "url": f"{request.origin}/{repo.web}/discussions/{number}", "pullRequest": pull}
+    )
 
 
-def comment(call: Call) -> Response:
-    """Say something."""
-    repo, row = _need(call)
-    event = call.hub.discussions.add_comment(repo, row["num"], _need_voice(call), call.text("comment"))
+def comment(request: Request) -> Response:
+    """Add a comment."""
+    repo, row = _find_discussion(request)
+    event = request.hub.discussions.add_comment(
+        repo, row["num"], require_discuss(request, repo).name, request.json_string("comment")
+    )
     return JSONResponse({"newMessage": event})
 
 
-def _comment_author(call: Call, repo: Repo, number: int) -> str:
-    for event in call.hub.discussions.events(repo, number):
-        if event["id"] == call.params["event"]:
+def _comment_author(request: Request, repo: Repo, number: int) -> str:
+    for event in request.hub.discussions.events(repo, number):
+        if event["id"] == request.path_params["event"]:
             return str(event["author"]["name"])
-    raise Refusal(404, "This comment does not exist.")
+    raise HTTPException(404, "This comment does not exist.")
 
 
-def _changed(event: dict[str, Any] | None) -> Response:
+def _updated(event: dict[str, Any] | None) -> Response:
     if event is None:
-        raise Refusal(404, "This comment does not exist.")
+        raise HTTPException(404, "This comment does not exist.")
     return JSONResponse({"updatedComment": event})
 
 
-def edit(call: Call) -> Response:
+def edit(request: Request) -> Response:
     """Change one's comment."""
-    repo, row = _need(call)
-    _need_author(call, repo, _comment_author(call, repo, row["num"]))
-    discussions, text = call.hub.discussions, call.text("content")
-    return _changed(discussions.edit_comment(repo, row["num"], call.params["event"], text=text))
+    repo, row = _find_discussion(request)
+    _require_author(request, repo, _comment_author(request, repo, row["num"]))
+    discussions, text = request.hub.discussions, request.json_string("content")
+    return _updated(discussions.edit_comment(repo, row["num"], request.path_params["event"], text=text))
 
 
-def hide(call: Call) -> Response:
+def hide(request: Request) -> Response:
     """Hide a comment for good."""
-    repo, row = _need(call)
-    _need_author(call, repo, _comment_author(call, repo, row["num"]))
-    return _changed(call.hub.discussions.edit_comment(repo, row["num"], call.params["event"], hide=True))
+    repo, row = _find_discussion(request)
+    _require_author(request, repo, _comment_author(request, repo, row["num"]))
+    return _updated(request.hub.discussions.edit_comment(repo, row["num"], request.path_params["event"], hide=True))
 
 
-def title(call: Call) -> Response:
+def title(request: Request) -> Response:
     """Rename a discussion."""
-    repo, row = _need(call)
-    name = _need_author(call, repo, row["author"])
-    new = call.text("title")
-    call.hub.discussions.change(repo, row["num"], title=new)
-    event = call.hub.discussions.add_event(repo, row["num"], "title-change", name, {"from": row["title"], "to": new})
+    repo, row = _find_discussion(request)
+    actor = _require_author(request, repo, row["author"])
+    new = request.json_string("title")
+    request.hub.discussions.change(repo, row["num"], title=new)
+    event = request.hub.discussions.add_event(
+        repo, row["num"], "title-change", actor.name, {"from": row["title"], "to": new}
+    )
     return JSONResponse({"newTitle": event})
 
 
-def status(call: Call) -> Response:
+def status(request: Request) -> Response:
     """Open or close a discussion."""
-    repo, row = _need(call)
-    name = _need_author(call, repo, row["author"])
-    new = call.text("status")
-    with call.hub.store.lock(repo):
-        row = call.hub.discussions.row(repo, row["num"]) or row
+    repo, row = _find_discussion(request)
+    actor = _require_author(request, repo, row["author"])
+    new = request.json_string("status")
+    with request.hub.store.lock(repo):
+        row = request.hub.discussions.row(repo, row["num"]) or row
         if new not in {"open", "closed"} or row["status"] == "merged":
-            raise Refusal(400, "A discussion can be 'open' or 'closed'; a merged one stays merged.")
-        if said := call.fields().get("comment"):
-            call.hub.discussions.add_comment(repo, row["num"], name, str(said))
-        call.hub.discussions.change(repo, row["num"], status=new)
-    event = call.hub.discussions.add_event(repo, row["num"], "status-change", name, {"status": new})
+            raise HTTPException(400, "A discussion can be 'open' or 'closed'; a merged one stays merged.")
+        if text := request.json_object().get("comment"):
+            request.hub.discussions.add_comment(repo, row["num"], actor.name, str(text))
+        request.hub.discussions.change(repo, row["num"], status=new)
+    event = request.hub.discussions.add_event(repo, row["num"], "status-change", actor.name, {"status": new})
     return JSONResponse({"newStatus": event})
 
 
-def merge(call: Call) -> Response:
+def merge(request: Request) -> Response:
     """Merge a pull request into its base, as one commit."""
-    repo, row = _need(call)
-    need_write(call, repo)
-    assert call.actor is not None
+    repo, row = _find_discussion(request)
+    actor = require_write(request, repo)
     number, base = row["num"], row["base"]
-    git = call.hub.store.git(repo)
-    with call.hub.store.lock(repo):
-        row = call.hub.discussions.row(repo, number) or row
+    git = request.hub.store.git(repo)
+    with request.hub.store.lock(repo):
+        row = request.hub.discussions.row(repo, number) or row
         if not row["pull"] or row["status"] not in {"open", "draft"}:
-            raise Refusal(400, "Only an open pull request can be merged.")
-        merged = _merge(call, git, base, number, row["title"])
-        call.hub.discussions.change(repo, number, status="merged", merged=merged)
-        call.hub.discussions.add_event(repo, number, "status-change", call.actor.name, {"status": "merged"})
-    call.hub.spaces.changed(repo, base)
+            raise HTTPException(400, "Only an open pull request can be merged.")
+        merged = _merge(git, base, number, row["title"], actor.name)
+        request.hub.discussions.change(repo, number, status="merged", merged=merged)
+        request.hub.discussions.add_event(repo, number, "status-change", actor.name, {"status": "merged"})
+    request.hub.spaces.changed(repo, base)
     return JSONResponse({"commitOid": merged})
 
 
-def _merge(call: Call, git: Git, base: str, number: int, subject: str) -> str:
-    assert call.actor is not None
+def _merge(git: Git, base: str, number: int, subject: str, author: str) -> str:
     ours, theirs = git.target(base), git.target(f"refs/pr/{number}")
     if ours is None or theirs is None:
-        raise Refusal(409, "The branch of this pull request is gone.")
+        raise HTTPException(409, "The branch of this pull request does not exist.")
     tree = git.merged_tree(ours, theirs)
     if tree is None:
-        raise Refusal(409, "The pull request conflicts with its base.")
-    commit = git.write_commit(tree, [ours, theirs], f"{subject} (#{number})", call.actor.name)
-    try:
-        git.move(base, commit, ours)
-    except MovedError:
-        raise stale() from None
+        raise HTTPException(409, "The pull request conflicts with its base.")
+    commit = git.write_commit(tree, [ours, theirs], f"{subject} (#{number})", author)
+    move_ref(git, base, commit, ours)
     return commit
 
 
-SPECS = [
-    api("GET", "/discussions", listing),
-    api("POST", "/discussions", create, "json"),
-    api("GET", "/discussions/{num}", details),
-    api("POST", "/discussions/{num}/comment", comment, "json"),
-    api("POST", "/discussions/{num}/comment/{event}/edit", edit, "json"),
-    api("POST", "/discussions/{num}/comment/{event}/hide", hide, "json"),
-    api("POST", "/discussions/{num}/title", title, "json"),
-    api("POST", "/discussions/{num}/status", status, "json"),
-    api("POST", "/discussions/{num}/merge", merge, "json"),
+ROUTES = [
+    api_route("GET", "/discussions", listing),
+    api_route("POST", "/discussions", create, "json"),
+    api_route("GET", "/discussions/{num}", details),
+    api_route("POST", "/discussions/{num}/comment", comment, "json"),
+    api_route("POST", "/discussions/{num}/comment/{event}/edit", edit, "json"),
+    api_route("POST", "/discussions/{num}/comment/{event}/hide", hide, "json"),
+    api_route("POST", "/discussions/{num}/title", title, "json"),
+    api_route("POST", "/discussions/{num}/status", status, "json"),
+    api_route("POST", "/discussions/{num}/merge", merge, "json"),
 ]

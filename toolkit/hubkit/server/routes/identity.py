@@ -1,4 +1,4 @@
-"""Who am I, may I, and the small questions that clients ask in passing."""
+"""Identity of the caller, metadata validation, profiles, and small endpoints that clients call in passing."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ from typing import Any
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from hubkit.server import metadata
-from hubkit.server.accounts import Account
-from hubkit.server.http import SMALL_LIMIT, Call, Refusal, Spec
-from hubkit.server.routes.common import api, find_repo, need_files, need_user, need_write
+from hubkit.server.accounts.accounts import Account
+from hubkit.server.http.access import (
+    find_readable_repo,
+    require_user,
+    require_write,
+)
+from hubkit.server.http.bodies import SMALL_LIMIT
+from hubkit.server.http.exceptions import HTTPException
+from hubkit.server.http.request import Request
+from hubkit.server.http.routing import Route, api_route
+from hubkit.server.repos import metadata
 
 
-def whoami(call: Call) -> Response:
+def whoami(request: Request) -> Response:
     """The account and the token of the caller."""
-    need_user(call)
-    actor = call.actor
-    assert actor is not None
+    actor = require_user(request)
     token: dict[str, Any] = {"displayName": actor.label, "role": actor.role, "createdAt": actor.created}
     if actor.grants is not None:
-        token |= {"role": "fineGrained", "fineGrained": actor.grants.shown()}
-    orgs = [_org(account, role) for account, role in call.hub.accounts.orgs_of(actor.account)]
+        token |= {"role": "fineGrained", "fineGrained": actor.grants.to_json()}
+    orgs = [_org(account, role) for account, role in request.hub.accounts.orgs_of(actor.account)]
     return JSONResponse(
         {
             "type": "user", "id": actor.account.id, "name": actor.name, "fullname": actor.account.fullname,
@@ -37,32 +42,31 @@ def _org(account: Account, role: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def auth_check(call: Call) -> Response:
+def auth_check(request: Request) -> Response:
     """200 when the caller may read the files; ``/write``: when they may change them."""
-    repo = find_repo(call)
-    need_files(call, repo)
-    if call.params.get("right") == "write":
-        need_write(call, repo)
+    repo = find_readable_repo(request)
+    if request.path_params.get("right") == "write":
+        require_write(request, repo)
     return JSONResponse({})
 
 
-def validate_yaml(call: Call) -> Response:
-    """What is wrong with a README's metadata; plain text for those who ask for it."""
-    kind = call.text("repoType", "model")
-    errors, warnings = metadata.check(call.text("content"), kind)
+def validate_yaml(request: Request) -> Response:
+    """Errors and warnings for a README's metadata; as plain text when the client accepts that."""
+    kind = request.json_string("repoType", "model")
+    errors, warnings = metadata.check(request.json_string("content"), kind)
     status = 400 if errors else 200
-    if "text/plain" in call.request.headers.get("accept", ""):
+    if "text/plain" in request.headers.get("accept", ""):
         lines = [f"- Error: {text}" for text in errors] + [f"- Warning: {text}" for text in warnings]
         return PlainTextResponse("\n".join(lines), status_code=status)
     value = {"errors": [{"message": text} for text in errors], "warnings": [{"message": text} for text in warnings]}
     return JSONResponse(value, status_code=status)
 
 
-def overview(call: Call) -> Response:
-    """The public face of a user or an organisation."""
-    account = call.hub.accounts.find(call.params["account"])
-    if account is None or account.kind != call.params["which"].removesuffix("s").replace("organization", "org"):
-        raise Refusal(404, "This user or organization does not exist.")
+def overview(request: Request) -> Response:
+    """The public profile of a user or an organization."""
+    account = request.hub.accounts.find(request.path_params["account"])
+    if account is None or account.kind != request.path_params["which"].removesuffix("s").replace("organization", "org"):
+        raise HTTPException(404, "This user or organization does not exist.")
     return JSONResponse(
         {
             "_id": account.id,
@@ -74,30 +78,30 @@ def overview(call: Call) -> Response:
     )
 
 
-def nothing(call: Call) -> Response:
-    """Telemetry and the like: taken note of by nobody."""
+def nothing(request: Request) -> Response:
+    """Telemetry: 204, nothing is kept."""
     return Response(status_code=204)
 
 
-def no_harnesses(call: Call) -> Response:
-    """The list of agent programs that clients report; this Hub keeps none."""
+def no_harnesses(request: Request) -> Response:
+    """The list of agent programs that clients report; empty here."""
     return JSONResponse({"standardEnvVars": [], "harnesses": {}})
 
 
-def repo_tags(call: Call) -> Response:
+def repo_tags(request: Request) -> Response:
     """The catalogue of tags, empty here."""
     return JSONResponse({})
 
 
-SPECS = [
-    Spec("GET", "/api/whoami-v2", whoami),
-    Spec("POST", "/api/validate-yaml", validate_yaml, "json", anonymous=True, limit=SMALL_LIMIT),
-    Spec("GET", "/api/agent-harnesses", no_harnesses),
-    Spec("GET", "/api/telemetry/{topic:path}", nothing),
-    Spec("GET", "/api/models-tags-by-type", repo_tags),
-    Spec("GET", "/api/datasets-tags-by-type", repo_tags),
-    Spec("GET", "/api/users/{account}/overview", overview, fixed={"which": "users"}),
-    Spec("GET", "/api/organizations/{account}/overview", overview, fixed={"which": "organizations"}),
-    api("GET", "/auth-check", auth_check),
-    api("GET", "/auth-check/{right}", auth_check),
+ROUTES = [
+    Route("GET", "/api/whoami-v2", whoami),
+    Route("POST", "/api/validate-yaml", validate_yaml, "json", anonymous=True, limit=SMALL_LIMIT),
+    Route("GET", "/api/agent-harnesses", no_harnesses),
+    Route("GET", "/api/telemetry/{topic:path}", nothing),
+    Route("GET", "/api/models-tags-by-type", repo_tags),
+    Route("GET", "/api/datasets-tags-by-type", repo_tags),
+    Route("GET", "/api/users/{account}/overview", overview, path_params={"which": "users"}),
+    Route("GET", "/api/organizations/{account}/overview", overview, path_params={"which": "organizations"}),
+    api_route("GET", "/auth-check", auth_check),
+    api_route("GET", "/auth-check/{right}", auth_check),
 ]

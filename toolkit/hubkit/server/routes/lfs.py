@@ -1,4 +1,4 @@
-"""Git LFS: the batch call, and the transfers at addresses that the server has signed."""
+"""Git LFS: the batch endpoint, and the transfers at addresses that the server has signed."""
 
 from __future__ import annotations
 
@@ -6,121 +6,132 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hubkit.server.http import Call, Refusal, Spec, whole
-from hubkit.server.objects import OID
-from hubkit.server.routes.common import find_repo, need_files, web
-from hubkit.server.routes.resolve import send_file
-from hubkit.server.routes.upload import need_propose
-from hubkit.server.store import Repo
+from hubkit.server.http.access import (
+    find_repo,
+    require_propose,
+    require_read,
+)
+from hubkit.server.http.exceptions import HTTPException
+from hubkit.server.http.files import send_file
+from hubkit.server.http.parsing import parse_int
+from hubkit.server.http.request import Request
+from hubkit.server.http.routing import Route, repo_routes
+from hubkit.server.repos.lfs import OID
+from hubkit.server.repos.store import Repo
 
 _MEDIA = "application/vnd.git-lfs+json"
 MOST_BYTES = 2**40
 _BATCH = 10_000
 
 
-def batch(call: Call) -> Response:
-    """For each object: where to send it, where to get it, or nothing when it is here already."""
-    repo = find_repo(call)
-    value = call.fields()
+def batch(request: Request) -> Response:
+    """For each object: its upload or download address; no address when it was uploaded already."""
+    repo = find_repo(request)
+    value = request.json_object()
     operation, objects = value.get("operation"), value.get("objects")
     if operation not in ("upload", "download") or not isinstance(objects, list) or len(objects) > _BATCH:
-        raise Refusal(422, "The batch needs an 'operation' (upload or download) and its 'objects'.")
+        raise HTTPException(422, "The batch needs an 'operation' (upload or download) and its 'objects'.")
     if value.get("hash_algo", "sha256") != "sha256":
-        raise Refusal(409, "Objects are named by their sha256 here.")
+        raise HTTPException(409, "Objects are named by their sha256 here.")
     if operation == "upload":
-        need_propose(call, repo)
+        require_propose(request, repo)
     else:
-        need_files(call, repo)
-    answers = [_object(call, repo, item, operation) for item in objects]
-    return JSONResponse({"transfer": "basic", "objects": answers, "hash_algo": "sha256"}, media_type=_MEDIA)
+        require_read(request, repo)
+    results = [_batch_result(request, repo, item, operation) for item in objects]
+    return JSONResponse({"transfer": "basic", "objects": results, "hash_algo": "sha256"}, media_type=_MEDIA)
 
 
-def _object(call: Call, repo: Repo, item: Any, operation: str) -> dict[str, Any]:
+def _batch_result(request: Request, repo: Repo, item: Any, operation: str) -> dict[str, Any]:
     oid, size = (item.get("oid"), item.get("size")) if isinstance(item, dict) else (None, None)
     if not isinstance(oid, str) or not OID.fullmatch(oid) or not isinstance(size, int) or not 0 <= size <= MOST_BYTES:
         return {"oid": str(oid)[:64], "size": 0, "error": {"code": 422, "message": "Not a sha256 with a size."}}
-    answer: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
-    objects = call.hub.objects
-    place = f"{call.base}/lfs/{repo.uid}/{oid}"
+    result: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
+    lfs = request.hub.lfs
+    url = f"{request.origin}/lfs/{repo.uid}/{oid}"
     if operation == "download":
-        if not objects.has(repo.uid, oid):
-            return answer | {"error": {"code": 404, "message": "Object does not exist"}}
-        return answer | {"actions": {"download": {"href": f"{place}?{objects.sign('get', repo.uid, oid, size)}"}}}
-    stored = call.hub.claim_object(repo, oid, call.actor)
-    if stored is not None and not _sound(call, oid):
-        stored = None  # damaged on disk: sent again, it is whole again
+        if not lfs.has(repo.uid, oid):
+            return result | {"error": {"code": 404, "message": "Object does not exist"}}
+        return result | {"actions": {"download": {"href": f"{url}?{lfs.sign('get', repo.uid, oid, size)}"}}}
+    stored = request.hub.claim_object(repo, oid, request.actor)
+    if stored is not None and not _is_intact(request, oid):
+        stored = None  # damaged on disk: the client uploads it again
     if stored is not None and stored != size:
-        return answer | {"error": {"code": 422, "message": f"This object has {stored} bytes."}}
+        return result | {"error": {"code": 422, "message": f"This object has {stored} bytes."}}
     if stored is None:
-        answer["actions"] = {
-            "upload": {"href": f"{place}?{objects.sign('put', repo.uid, oid, size)}"},
-            "verify": {"href": f"{call.base}/{repo.web}.git/info/lfs/verify"},
+        result["actions"] = {
+            "upload": {"href": f"{url}?{lfs.sign('put', repo.uid, oid, size)}"},
+            "verify": {"href": f"{request.origin}/{repo.web}.git/info/lfs/verify"},
         }
-    return answer
+    return result
 
 
-def _sound(call: Call, oid: str) -> bool:
+def _is_intact(request: Request, oid: str) -> bool:
     try:
-        return call.hub.objects.sound(oid)
+        return request.hub.lfs.is_intact(oid)
     except FileNotFoundError:
         return False
 
 
-def _signed(call: Call, action: str) -> tuple[Repo, str, int]:
+def _verify_signature(request: Request, action: str) -> tuple[Repo, str, int]:
     """Repo, object and size of a signed address; 403 when it was not signed here or has expired."""
-    uid, oid = call.params["uid"], call.params["oid"]
-    size, expires = whole(call.query.get("size"), 0, most=MOST_BYTES), whole(call.query.get("expires"), 0)
-    signature = call.query.get("signature", "")
-    if not OID.fullmatch(oid) or not call.hub.objects.signed(action, uid, oid, size, expires, signature):
-        raise Refusal(403, "The address of this transfer is not valid any more.")
-    repo = call.hub.store.by_uid(uid)
+    uid, oid = request.path_params["uid"], request.path_params["oid"]
+    size, expires = (
+        parse_int(request.query_params.get("size"), 0, most=MOST_BYTES),
+        parse_int(request.query_params.get("expires"), 0),
+    )
+    signature = request.query_params.get("signature", "")
+    if not OID.fullmatch(oid) or not request.hub.lfs.is_signed(action, uid, oid, size, expires, signature):
+        raise HTTPException(403, "The address of this transfer is not valid or has expired.")
+    repo = request.hub.store.by_uid(uid)
     if repo is None:
-        raise Refusal(404, "The repo of this transfer is gone.")
+        raise HTTPException(404, "The repo of this transfer does not exist.")
     return repo, oid, size
 
 
-def check_put(call: Call) -> None:
+def check_put(request: Request) -> None:
     """Refuse an upload before its body is read."""
-    _, _, size = _signed(call, "put")
-    call.most = size
-    length = call.request.headers.get("content-length")
+    _, _, size = _verify_signature(request, "put")
+    request.body_limit = size
+    length = request.headers.get("content-length")
     if length is not None and length != str(size):
-        raise Refusal(400, f"The object has {size} bytes; {length[:20]} were announced.")
+        raise HTTPException(400, f"The object has {size} bytes; {length[:20]} were announced.")
 
 
-def put(call: Call) -> Response:
-    """Take an object in, when it is what its name says."""
-    repo, oid, size = _signed(call, "put")
-    assert call.spooled is not None
-    if call.spooled.size != size or call.spooled.sha256 != oid:
-        raise Refusal(400, f"The bytes that arrived are not the object {oid}: send them again.")
-    call.hub.objects.keep(call.spooled.path, repo.uid, oid, size)
+def put(request: Request) -> Response:
+    """Store an uploaded object, when its size and sha256 are right."""
+    repo, oid, size = _verify_signature(request, "put")
+    assert request.spooled is not None
+    if request.spooled.size != size or request.spooled.sha256 != oid:
+        raise HTTPException(400, f"The bytes that arrived are not the object {oid}: send them again.")
+    request.hub.lfs.keep(request.spooled.path, repo.uid, oid, size)
     return Response(status_code=200, headers={"ETag": f'"{oid}"'})
 
 
-def get(call: Call) -> Response:
-    """Send an object out."""
-    repo, oid, _ = _signed(call, "get")
-    if not call.hub.objects.has(repo.uid, oid):
-        raise Refusal(404, "Object does not exist")
-    return send_file(call, call.hub.objects.path(oid), {"ETag": f'"{oid}"', "Content-Type": "application/octet-stream"})
+def get(request: Request) -> Response:
+    """Download an object."""
+    repo, oid, _ = _verify_signature(request, "get")
+    if not request.hub.lfs.has(repo.uid, oid):
+        raise HTTPException(404, "Object does not exist")
+    return send_file(
+        request, request.hub.lfs.path(oid), {"ETag": f'"{oid}"', "Content-Type": "application/octet-stream"}
+    )
 
 
-def verify(call: Call) -> Response:
-    """Whether an object has arrived whole."""
-    repo = find_repo(call)
-    need_propose(call, repo)
-    oid, size = call.fields().get("oid"), call.fields().get("size")
-    if not isinstance(oid, str) or not OID.fullmatch(oid) or not call.hub.objects.has(repo.uid, oid):
-        raise Refusal(404, "Object does not exist")
-    if call.hub.objects.size(oid) != size:
-        raise Refusal(422, "The object has another size.")
+def verify(request: Request) -> Response:
+    """200 when an object was uploaded with the size that the client gives."""
+    repo = find_repo(request)
+    require_propose(request, repo)
+    oid, size = request.json_object().get("oid"), request.json_object().get("size")
+    if not isinstance(oid, str) or not OID.fullmatch(oid) or not request.hub.lfs.has(repo.uid, oid):
+        raise HTTPException(404, "Object does not exist")
+    if request.hub.lfs.size(oid) != size:
+        raise HTTPException(422, "The object has another size.")
     return JSONResponse({}, media_type=_MEDIA)
 
 
-SPECS = [
-    Spec("PUT", "/lfs/{uid}/{oid}", put, "file", anonymous=True, limit=MOST_BYTES, before=check_put),
-    Spec("GET", "/lfs/{uid}/{oid}", get),
-    *web("POST", ".git/info/lfs/objects/batch", batch, "json", anonymous=True),
-    *web("POST", ".git/info/lfs/verify", verify, "json"),
+ROUTES = [
+    Route("PUT", "/lfs/{uid}/{oid}", put, "file", anonymous=True, limit=MOST_BYTES, before=check_put),
+    Route("GET", "/lfs/{uid}/{oid}", get),
+    *repo_routes("POST", ".git/info/lfs/objects/batch", batch, "json", anonymous=True),
+    *repo_routes("POST", ".git/info/lfs/verify", verify, "json"),
 ]

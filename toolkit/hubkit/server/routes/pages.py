@@ -1,4 +1,4 @@
-"""The pages: what a person sees who opens the Hub in a browser, at the addresses of huggingface.co."""
+"""The pages for browsers, at the addresses of huggingface.co."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from itertools import islice
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import RedirectResponse, Response
 
-from hubkit.server.accounts import OWNER, RESERVED
-from hubkit.server.discussions import shown as discussion
-from hubkit.server.http import Call, Handler, Refusal, Spec, whole
-from hubkit.server.pages import rendering, side, site, views
-from hubkit.server.pages.sessions import SESSION_SECONDS, cookie_name, own_address
-from hubkit.server.pages.views import Seen
-from hubkit.server.routes.repos import weights
-from hubkit.server.routes.resolve import IMAGES
-from hubkit.server.safetensors import parameters
-from hubkit.server.store import RepoType
+from hubkit.server.accounts.sessions import SESSION_SECONDS, cookie_name, own_address
+from hubkit.server.http.exceptions import HTTPException
+from hubkit.server.http.files import IMAGES
+from hubkit.server.http.parsing import parse_int
+from hubkit.server.http.request import Request
+from hubkit.server.http.routing import Handler, Route
+from hubkit.server.pages import card_facts, rendering, views
+from hubkit.server.pages.responses import page, path_segment, static_file
+from hubkit.server.pages.views import RepoView
+from hubkit.server.repos.discussions import summary
+from hubkit.server.repos.info import safetensors_info
+from hubkit.server.repos.safetensors import parameters
+from hubkit.server.repos.store import RepoType
 
 _PAGE = 30
 _KINDS: dict[str, tuple[RepoType, ...]] = {
@@ -30,275 +32,267 @@ _WAITING = frozenset(["BUILDING", "APP_STARTING", "RUNNING_BUILDING", "RUNNING_A
 _IMAGE = re.compile(r"(?i).*(" + "|".join(re.escape(suffix) for suffix in IMAGES) + ")")
 
 
-class _Account(Convertor[str]):
-    """A namespace: any part of an address that is not a word of the Hub's own."""
-
-    regex = f"(?!(?i:{'|'.join(sorted(RESERVED - {OWNER}))})(?:/|$))[^/]+"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
-
-
-register_url_convertor("account", _Account())
-
-
 # Lists ------------------------------------------------------------------------------------------------------
 
 
-def listing(call: Call) -> Response:
+def listing(request: Request) -> Response:
     """All repos, or those of one type; ``search``, ``filter`` (a tag) and ``p`` narrow it down."""
-    section = call.params["section"]
-    return _list(call, "list", _KINDS[section], {"section": section})
+    section = request.path_params["section"]
+    return _list(request, "list", _KINDS[section], {"section": section})
 
 
-def account(call: Call) -> Response:
-    """The repos of a user or an organisation."""
-    found = call.hub.accounts.find(call.params["ns"])
-    if found is None:
-        raise Refusal(404, f"There is no account called {call.params['ns']!r}.")
-    return _list(call, "account", _KINDS[""], {"account": found, "section": ""}, namespace=found.name)
+def account(request: Request) -> Response:
+    """The repos of a user or an organization."""
+    owner = request.hub.accounts.find(request.path_params["ns"])
+    if owner is None:
+        raise HTTPException(404, f"There is no account called {request.path_params['ns']!r}.")
+    return _list(request, "account", _KINDS[""], {"account": owner, "section": ""}, namespace=owner.name)
 
 
 def _list(
-    call: Call, template: str, kinds: tuple[RepoType, ...], values: Mapping[str, Any], *, namespace: str = ""
+    request: Request, template: str, kinds: tuple[RepoType, ...], values: Mapping[str, Any], *, namespace: str = ""
 ) -> Response:
-    search, tags = call.query.get("search", "")[:200], call.query.getlist("filter")[:10]
-    rows = views.repo_rows(call, kinds, search=search, tags=tuple(tags), namespace=namespace)
-    number = whole(call.query.get("p"), 0, most=10**6)
-    kept = [("search", search)] * bool(search) + [("filter", tag) for tag in tags]
+    search, tags = request.query_params.get("search", "")[:200], request.query_params.getlist("filter")[:10]
+    rows = views.repo_rows(request, kinds, search=search, tags=tuple(tags), namespace=namespace)
+    number = parse_int(request.query_params.get("p"), 0, most=10**6)
+    query = [("search", search)] * bool(search) + [("filter", tag) for tag in tags]
 
     def to(page: int) -> str:
-        return "?" + urlencode([*kept, ("p", str(page))])
+        return "?" + urlencode([*query, ("p", str(page))])
 
     pages = {
         "total": len(rows), "previous": to(number - 1) if number else None,
         "next": to(number + 1) if (number + 1) * _PAGE < len(rows) else None,
     }  # fmt: skip
-    shown = rows[number * _PAGE : (number + 1) * _PAGE]
-    more = {**values, "rows": shown, "pages": pages, "search": search, "tags": tags, "several": len(kinds) > 1}
-    return site.page(template, more, actor=call.actor)
+    page_rows = rows[number * _PAGE : (number + 1) * _PAGE]
+    all_values = {
+        **values,
+        "rows": page_rows,
+        "pages": pages,
+        "search": search,
+        "tags": tags,
+        "several": len(kinds) > 1,
+    }
+    return page(template, all_values, actor=request.actor)
 
 
 # A repo -----------------------------------------------------------------------------------------------------
 
 
-def _frame(seen: Seen, tab: str, link: views.Link) -> dict[str, Any]:
+def _frame(view: RepoView, tab: str, link: views.Link) -> dict[str, Any]:
     """What every page of a repo has: its head, its tabs, the menu of revisions."""
-    section = f"{seen.repo.type}s"
+    section = f"{view.repo.type}s"
     return {
-        "repo": seen.repo, "web": seen.web, "rev": seen.revision, "commit": seen.commit, "info": seen.info, "tab": tab,
-        "chips": side.chips(seen.info), "revisions": views.revisions(seen, link), "section": section,
-        "kind": views.kind_title(seen.repo.type), "discussions": len(seen.call.hub.discussions.listed(seen.repo)),
+        "repo": view.repo, "web": view.web, "rev": view.revision, "commit": view.commit, "info": view.info, "tab": tab,
+        "chips": card_facts.chips(view.info), "revisions": views.revisions(view, link), "section": section,
+        "kind": views.kind_title(view.repo.type), "discussions": len(view.request.hub.discussions.listed(view.repo)),
     }  # fmt: skip
 
 
-def _at(seen: Seen, tail: str) -> Callable[[str, str], str]:
+def _at(view: RepoView, tail: str) -> Callable[[str, str], str]:
     """Links to the same tab of another revision."""
-    return lambda name, _: f"{seen.web}/{tail}/{site.seg(name)}"
+    return lambda name, _: f"{view.web}/{tail}/{path_segment(name)}"
 
 
-def card(call: Call) -> Response:
+def card(request: Request) -> Response:
     """The first page of a repo: its card, and the app of a Space."""
-    seen = views.see(call, call.query.get("revision", "main"), files=False)
-    open_to = call.hub.store.open_to(seen.repo, call.actor)
+    view = views.open_repo(request, request.query_params.get("revision", "main"), files=False)
+    open_to = request.hub.permissions.may_read(request.actor, view.repo)
     if not open_to:
-        seen = views.see(call, files=False)
+        view = views.open_repo(request, files=False)
 
     def link(name: str, _: str) -> str:
-        return seen.web if name == "main" else f"{seen.web}?{urlencode({'revision': name})}"
+        return view.web if name == "main" else f"{view.web}?{urlencode({'revision': name})}"
 
-    found = rendering.card(seen.git, seen.path, seen.commit, seen.place) if seen.commit else None
-    values = _frame(seen, "card", link) | {
-        "card": found, "open": open_to, "groups": views.neighbours(seen), "space": None,
-        "results": side.results(seen.info["cardData"] or {}), "parameters": {}, "total": 0,
-        "endpoint": call.base,
+    rendered = rendering.card(view.git, view.path, view.commit, view.place) if view.commit else None
+    values = _frame(view, "card", link) | {
+        "card": rendered, "open": open_to, "groups": views.related_repos(view), "space": None,
+        "results": card_facts.results(view.info["cardData"] or {}), "parameters": {}, "total": 0,
+        "endpoint": request.origin,
     }  # fmt: skip
-    if seen.commit and seen.repo.type == "model":
-        counted = weights(call, seen.repo, seen.git, seen.commit).get("safetensors", {})
+    if view.commit and view.repo.type == "model":
+        counted = safetensors_info(view.git, view.commit, view.repo.uid, request.hub.lfs).get("safetensors", {})
         values |= {"parameters": counted.get("parameters", {}), "total": counted.get("total", 0)}
-    if seen.repo.type == "space":
-        values["space"] = _space(seen)
+    if view.repo.type == "space":
+        values["space"] = _space(view)
         values["refresh"] = 3 if values["space"]["waiting"] else 0
-        return site.page("space", values, actor=call.actor, frame=values["space"]["embed"])
-    return site.page("card", values, actor=call.actor)
+        return page("space", values, actor=request.actor, frame=values["space"]["embed"])
+    return page("card", values, actor=request.actor)
 
 
-def _space(seen: Seen) -> dict[str, Any]:
-    """The state of a Space; ``embed`` is where its app is reached when it can be shown."""
-    spaces = seen.call.hub.spaces
-    runtime = spaces.runtime(seen.repo)
+def _space(view: RepoView) -> dict[str, Any]:
+    """The state of a Space; ``embed`` is the address of its app while it runs."""
+    spaces = view.request.hub.spaces
+    runtime = spaces.runtime(view.repo)
     stage = str(runtime["stage"])
-    embed = spaces.host(seen.repo) if stage == "RUNNING" else None
+    embed = spaces.host(view.repo) if stage == "RUNNING" else None
     which = "build" if "BUILD" in stage else "run"
-    log = spaces.tail(seen.repo, which) if seen.member and not embed else []
+    log = spaces.tail(view.repo, which) if view.member and not embed else []
     return {
         "stage": stage, "embed": embed, "waiting": stage in _WAITING, "error": runtime.get("errorMessage", ""),
         "which": which, "log": "".join(line if line.endswith("\n") else f"{line}\n" for line in log),
-        "member": seen.member,
+        "member": view.member,
     }  # fmt: skip
 
 
-def tree(call: Call) -> Response:
+def tree(request: Request) -> Response:
     """The files of a folder at a revision; at the root the card follows."""
-    path = call.params.get("path", "").strip("/")
-    seen = views.see(call, call.params.get("rev", "main"))
-    commit = seen.need()
-    rows = views.folder(seen, path)
+    path = request.path_params.get("path", "").strip("/")
+    view = views.open_repo(request, request.path_params.get("rev", "main"))
+    commit = view.require_commit()
+    rows = views.folder(view, path)
 
     def link(name: str, target: str) -> str:
-        entry = seen.git.entry(target, path) if path else None
+        entry = view.git.entry(target, path) if path else None
         below = f"/{quote(path)}" if entry and entry.folder else ""
-        return f"{seen.web}/tree/{site.seg(name)}{below}"
+        return f"{view.web}/tree/{path_segment(name)}{below}"
 
-    found = rendering.card(seen.git, seen.path, commit, seen.place) if not path else None
-    values = _frame(seen, "files", link) | {
-        "path": path, "crumbs": views.crumbs(path), "rows": rows, "card": found,
-        "last": views.commit_row(seen.git.commit(commit)), "total": sum(row["size"] for row in rows),
+    rendered = rendering.card(view.git, view.path, commit, view.place) if not path else None
+    values = _frame(view, "files", link) | {
+        "path": path, "crumbs": views.crumbs(path), "rows": rows, "card": rendered,
+        "last": views.commit_row(view.git.commit(commit)), "total": sum(row["size"] for row in rows),
     }  # fmt: skip
-    return site.page("tree", values, actor=call.actor)
+    return page("tree", values, actor=request.actor)
 
 
-def blob(call: Call) -> Response:
-    """One file: its text, its picture, or what is known of it."""
-    path = call.params["path"].strip("/")
-    seen = views.see(call, call.params["rev"])
-    entry = seen.git.entry(seen.need(), path)
+def blob(request: Request) -> Response:
+    """One file: its text, its picture, or its size and digest."""
+    path = request.path_params["path"].strip("/")
+    view = views.open_repo(request, request.path_params["rev"])
+    entry = view.git.entry(view.require_commit(), path)
     if entry is None:
-        raise Refusal(404, f"There is no file {path!r} at {seen.revision!r}.", "EntryNotFound")
+        raise HTTPException(404, f"There is no file {path!r} at {view.revision!r}.", "EntryNotFound")
     if entry.folder:
-        return RedirectResponse(f"{seen.web}/tree/{site.seg(seen.revision)}/{quote(path)}", 307)
+        return RedirectResponse(f"{view.web}/tree/{path_segment(view.revision)}/{quote(path)}", 307)
 
     def link(name: str, target: str) -> str:
-        other = seen.git.entry(target, path)
+        other = view.git.entry(target, path)
         if other and not other.folder:
-            return f"{seen.web}/blob/{site.seg(name)}/{quote(path)}"
-        return f"{seen.web}/tree/{site.seg(name)}"
+            return f"{view.web}/blob/{path_segment(name)}/{quote(path)}"
+        return f"{view.web}/tree/{path_segment(name)}"
 
-    objects, counted = call.hub.objects, {}
-    if entry.pointer and path.endswith(".safetensors") and objects.has(seen.repo.uid, entry.pointer.oid):
+    objects, counted = request.hub.lfs, {}
+    if entry.pointer and path.endswith(".safetensors") and objects.has(view.repo.uid, entry.pointer.oid):
         counted = parameters(objects.path(entry.pointer.oid))
-    values = _frame(seen, "files", link) | {
+    values = _frame(view, "files", link) | {
         "path": path, "crumbs": views.crumbs(path), "entry": entry, "parameters": counted,
         "total": sum(counted.values()), "image": bool(_IMAGE.fullmatch(path)),
-        "code": rendering.code(seen.path, entry), "limit": rendering.CODE_LIMIT,
+        "code": rendering.code(view.path, entry), "limit": rendering.CODE_LIMIT,
     }  # fmt: skip
-    return site.page("blob", values, actor=call.actor)
+    return page("blob", values, actor=request.actor)
 
 
-def commits(call: Call) -> Response:
+def commits(request: Request) -> Response:
     """The history of a revision, page by page."""
-    seen = views.see(call, call.params.get("rev", "main"))
-    number = whole(call.query.get("p"), 0, most=10**6)
-    history = seen.git.history(seen.need())
-    found = list(islice(history, number * _PAGE, (number + 1) * _PAGE + 1))
-    values = _frame(seen, "commits", _at(seen, "commits")) | {
-        "rows": [views.commit_row(item) for item in found[:_PAGE]],
+    view = views.open_repo(request, request.path_params.get("rev", "main"))
+    number = parse_int(request.query_params.get("p"), 0, most=10**6)
+    history = view.git.history(view.require_commit())
+    items = list(islice(history, number * _PAGE, (number + 1) * _PAGE + 1))
+    values = _frame(view, "commits", _at(view, "commits")) | {
+        "rows": [views.commit_row(item) for item in items[:_PAGE]],
         "pages": {
             "previous": f"?p={number - 1}" if number else None,
-            "next": f"?p={number + 1}" if len(found) > _PAGE else None,
+            "next": f"?p={number + 1}" if len(items) > _PAGE else None,
         },
     }  # fmt: skip
-    return site.page("commits", values, actor=call.actor)
+    return page("commits", values, actor=request.actor)
 
 
-def commit(call: Call) -> Response:
-    """One commit: what it says and which paths it changed."""
-    seen = views.see(call, call.params["rev"])
-    item = seen.git.commit(seen.need())
-    rows, total = views.changes(seen.git, item)
-    values = _frame(seen, "commits", _at(seen, "commits")) | {
+def commit(request: Request) -> Response:
+    """One commit: its message and the paths it changed."""
+    view = views.open_repo(request, request.path_params["rev"])
+    item = view.git.commit(view.require_commit())
+    rows, total = views.changes(view.git, item)
+    values = _frame(view, "commits", _at(view, "commits")) | {
         "item": views.commit_row(item), "parents": [str(oid) for oid in item.parent_ids], "rows": rows, "total": total,
     }  # fmt: skip
-    return site.page("commit", values, actor=call.actor)
+    return page("commit", values, actor=request.actor)
 
 
-def discussions(call: Call) -> Response:
+def discussions(request: Request) -> Response:
     """The discussions and pull requests of a repo, newest first."""
-    seen = views.see(call)
-    rows = [discussion(seen.repo, row) for row in call.hub.discussions.listed(seen.repo)]
-    values = _frame(seen, "community", _at(seen, "tree")) | {"rows": rows}
-    return site.page("discussions", values, actor=call.actor)
+    view = views.open_repo(request)
+    rows = [summary(view.repo, row) for row in request.hub.discussions.listed(view.repo)]
+    values = _frame(view, "community", _at(view, "tree")) | {"rows": rows}
+    return page("discussions", values, actor=request.actor)
 
 
-def thread(call: Call) -> Response:
-    """One discussion, as it was written: nothing in it is read as HTML."""
-    seen = views.see(call)
-    number = whole(call.params["num"], 0, most=10**9)
-    row = call.hub.discussions.row(seen.repo, number)
+def thread(request: Request) -> Response:
+    """One discussion, as plain text: nothing in it is read as HTML."""
+    view = views.open_repo(request)
+    number = parse_int(request.path_params["num"], 0, most=10**9)
+    row = request.hub.discussions.row(view.repo, number)
     if row is None:
-        raise Refusal(404, f"There is no discussion {number}.")
+        raise HTTPException(404, f"There is no discussion {number}.")
     ref = f"refs/pr/{number}"
-    values = _frame(seen, "community", _at(seen, "tree")) | {
-        "thread": discussion(seen.repo, row), "events": call.hub.discussions.events(seen.repo, number),
-        "ref": ref if seen.git.target(ref) else None,
+    values = _frame(view, "community", _at(view, "tree")) | {
+        "thread": summary(view.repo, row), "events": request.hub.discussions.events(view.repo, number),
+        "ref": ref if view.git.target(ref) else None,
     }  # fmt: skip
-    return site.page("thread", values, actor=call.actor)
+    return page("thread", values, actor=request.actor)
 
 
 # What belongs to no repo ------------------------------------------------------------------------------------
 
 
-def static(call: Call) -> Response:
+def static(request: Request) -> Response:
     """The stylesheet, or the picture in the browser's tab."""
     headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
-    return Response(site.static(call.params["file"]), media_type=call.params["media"], headers=headers)
+    return Response(static_file(request.path_params["file"]), media_type=request.path_params["media"], headers=headers)
 
 
-def login(call: Call) -> Response:
-    """Turn a key into a cookie, once. A link on a page does not do: it would log somebody in as somebody else."""
-    request = call.request
+def login(request: Request) -> Response:
+    """Turn a key into a cookie, once. Refused from a link on a page: it could log a person in as somebody else."""
+    request = request
     if request.method != "GET" or request.headers.get("sec-fetch-site", "none") != "none":
-        raise Refusal(403, "Open this link by itself, not from a page: copy it into the address bar.")
-    found = call.hub.sessions.redeem(call.query.get("key", ""))
-    if found is None:
-        raise Refusal(403, "This link was used or is older than a minute. Ask for a new one: hubkit hub open")
-    answer = RedirectResponse(found[1], 303, {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
-    answer.set_cookie(
-        cookie_name(request), found[0], max_age=int(SESSION_SECONDS), httponly=True, samesite="strict", path="/"
+        raise HTTPException(403, "Open this link by itself, not from a page: copy it into the address bar.")
+    session = request.hub.sessions.redeem(request.query_params.get("key", ""))
+    if session is None:
+        raise HTTPException(403, "This link was used or is older than a minute. Ask for a new one: hubkit hub open")
+    response = RedirectResponse(session[1], 303, {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
+    response.set_cookie(
+        cookie_name(request), session[0], max_age=int(SESSION_SECONDS), httponly=True, samesite="strict", path="/"
     )
-    return answer
+    return response
 
 
-def logout(call: Call) -> Response:
-    """Forget the login of this browser. The edge has refused what other pages post."""
-    call.hub.sessions.end(call.request)
-    answer = RedirectResponse("/", 303)
-    answer.delete_cookie(cookie_name(call.request), httponly=True, samesite="strict", path="/")
-    return answer
+def logout(request: Request) -> Response:
+    """End the login of this browser. Middleware has refused what other pages post."""
+    request.hub.sessions.end(request)
+    response = RedirectResponse("/", 303)
+    response.delete_cookie(cookie_name(request), httponly=True, samesite="strict", path="/")
+    return response
 
 
-def _at_home(handler: Handler) -> Handler:
-    """Send those who come by ``localhost`` to the address itself: ``localhost`` is the host of the Spaces."""
+def _at_own_address(handler: Handler) -> Handler:
+    """Redirect from ``localhost`` to the address of the Hub: ``localhost`` is the host of the Spaces."""
 
-    def at_home(call: Call) -> Response:
-        own = own_address(call.request)
-        if own == call.base:
-            return handler(call)
-        query = call.request.url.query
-        return RedirectResponse(f"{own}{call.request.scope['path']}" + (f"?{query}" if query else ""), 307)
+    def at_own_address(request: Request) -> Response:
+        own = own_address(request)
+        if own == request.origin:
+            return handler(request)
+        query = request.url.query
+        return RedirectResponse(f"{own}{request.scope['path']}" + (f"?{query}" if query else ""), 307)
 
-    return at_home
-
-
-def _page(path: str, handler: Handler, **fixed: str) -> Spec:
-    return Spec("GET", path, _at_home(handler), fixed=fixed, cookie=True)
+    return at_own_address
 
 
-def _of_repos(tail: str, handler: Handler) -> list[Spec]:
+def _page(path: str, handler: Handler, **params: str) -> Route:
+    return Route("GET", path, _at_own_address(handler), path_params=params, cookie=True)
+
+
+def _of_repos(tail: str, handler: Handler) -> list[Route]:
     """A page of the repos of each type."""
     prefixes = {"datasets": "/datasets/{ns}/{name}", "spaces": "/spaces/{ns}/{name}", "models": "/{ns:account}/{name}"}
     return [_page(prefix + tail, handler, kind=kind) for kind, prefix in prefixes.items()]
 
 
-SPECS = [
+ROUTES = [
     *(_page(f"/{section}", listing, section=section) for section in _KINDS),
-    Spec("GET", "/static/hubkit.css", static, fixed={"file": "style.css", "media": "text/css"}),
-    Spec("GET", "/static/hubkit.svg", static, fixed={"file": "icon.svg", "media": "image/svg+xml"}),
+    Route("GET", "/static/hubkit.css", static, path_params={"file": "style.css", "media": "text/css"}),
+    Route("GET", "/static/hubkit.svg", static, path_params={"file": "icon.svg", "media": "image/svg+xml"}),
     _page("/login", login),
-    Spec("POST", "/logout", logout, "form", anonymous=True, limit=1024),
+    Route("POST", "/logout", logout, "form", anonymous=True, limit=1024),
     *_of_repos("", card),
     *_of_repos("/tree/{rev}", tree),
     *_of_repos("/tree/{rev}/{path:path}", tree),

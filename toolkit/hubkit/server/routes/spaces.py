@@ -5,168 +5,139 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, TextIO
 
 import psutil
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from hubkit.core.processes.logs import older
-from hubkit.server.database import now
-from hubkit.server.http import SMALL_LIMIT, Body, Call, Handler, Refusal, Spec
-from hubkit.server.info import card_of
-from hubkit.server.routes.common import find_repo, forbidden, need_user, need_write
-from hubkit.server.spacebuild import NOT_RUN
-from hubkit.server.store import Repo
+from hubkit.server.http.access import (
+    find_repo,
+    require_member,
+    require_user,
+    require_write,
+)
+from hubkit.server.http.bodies import SMALL_LIMIT
+from hubkit.server.http.exceptions import HTTPException
+from hubkit.server.http.request import Request
+from hubkit.server.http.routing import Body, Handler, Route
+from hubkit.server.repos.info import card_of
+from hubkit.server.repos.store import Repo
+from hubkit.server.spaces.build import NOT_RUN
+from hubkit.server.spaces.data import Setting
+from hubkit.server.spaces.logs import LogReader
+from hubkit.server.storage.database import now
 
-_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
-_VALUE_LIMIT = 65_536
 _BUILDING = ("BUILDING", "RUNNING_BUILDING")
 _BEFORE_OR_IN_A_RUN = (*_BUILDING, "APP_STARTING", "RUNNING_APP_STARTING", "RUNNING")
 _POLL_SECONDS = 0.3
 _ALIVE_SECONDS = 15.0
 _MARK_SECONDS = 1.5
-"""After so much silence an empty event is sent, once: huggingface_hub's ``fetch_space_logs`` reads the log there is up
-to the first event that is a second younger than the answer, else it waits for five."""
-"""Longer than the 5 s of silence after which a client that does not follow believes to have read everything."""
+"""Seconds without a line after which one empty event is sent: huggingface_hub's ``fetch_space_logs`` stops reading at
+the first event that is a second younger than the response, and else only after 5 s of silence."""
 
 
-def _need_member(call: Call) -> Repo:
-    """The Space of the address; 403 for who does not belong to its namespace."""
-    repo = find_repo(call)
-    need_user(call)
-    if call.hub.accounts.role_in(call.actor, repo.namespace) is None:
-        raise forbidden(call, repo.namespace)
+def _find_as_member(request: Request) -> Repo:
+    """The Space that the path names; 403 for callers who do not belong to its namespace."""
+    repo = find_repo(request)
+    require_member(request, repo.namespace)
     return repo
 
 
-def _need_writer(call: Call) -> Repo:
-    repo = find_repo(call)
-    need_write(call, repo)
+def _find_as_writer(request: Request) -> Repo:
+    repo = find_repo(request)
+    require_write(request, repo)
     return repo
 
 
-def _shown(call: Call, repo: Repo) -> Response:
-    return JSONResponse(call.hub.spaces.runtime(repo))
+def _runtime_response(request: Request, repo: Repo) -> Response:
+    return JSONResponse(request.hub.spaces.runtime(repo))
 
 
-def runtime(call: Call) -> Response:
-    """The stage of the Space, and what belongs to it."""
-    return _shown(call, find_repo(call))
-
-
-def checked(key: Any, value: Any) -> tuple[str, str]:
-    """Name and value of a secret or variable; 400 when a process cannot be given them."""
-    if not isinstance(key, str) or not _KEY.fullmatch(key):
-        raise Refusal(400, "A key has letters, digits and '_', and does not begin with a digit.")
-    if not isinstance(value, str) or len(value) > _VALUE_LIMIT or "\0" in value:
-        raise Refusal(400, f"The value of {key} must be a text of at most {_VALUE_LIMIT:,} characters without NUL.")
-    return key, value
-
-
-def given_settings(call: Call) -> list[tuple[bool, str, str]]:
-    """The ``secrets`` and ``variables`` (lists of ``{key, value}``) of an order for a new Space: secret, key, value."""
-    found = []
-    for name in ("secrets", "variables"):
-        given = call.fields().get(name) or []
-        if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
-            raise Refusal(400, f"'{name}' must be a list of objects.")
-        for item in given:
-            found.append((name == "secrets", *checked(item.get("key"), item.get("value"))))
-    return found
-
-
-def begin(call: Call, repo: Repo, settings: list[tuple[bool, str, str]]) -> None:
-    """A new Space gets its settings, and is run."""
-    for secret, key, value in settings:
-        call.hub.spaces.data.put(repo.uid, key, value, secret=secret)
-    call.hub.spaces.changed(repo)
+def runtime(request: Request) -> Response:
+    """The runtime of the Space: its stage, hardware, commit."""
+    return _runtime_response(request, find_repo(request))
 
 
 def _settings(secret: bool) -> tuple[Handler, Handler, Handler]:
-    """The handlers that show, add and remove secrets or variables. A change runs the Space anew."""
+    """The handlers that list, add and remove secrets or variables. A change builds and starts the Space again."""
 
-    def show(call: Call) -> Response:
-        repo = _need_member(call) if secret else find_repo(call)
-        return JSONResponse(call.hub.spaces.data.shown(repo.uid, secret=secret))
+    def list_settings(request: Request) -> Response:
+        repo = _find_as_member(request) if secret else find_repo(request)
+        return JSONResponse(request.hub.spaces.data.listed(repo.uid, secret=secret))
 
-    def add(call: Call) -> Response:
-        repo = _need_writer(call)
-        key, value = checked(call.fields().get("key"), call.fields().get("value"))
-        description = call.fields().get("description")
-        said = description[:1000] if isinstance(description, str) else None
-        call.hub.spaces.data.put(repo.uid, key, value, secret=secret, description=said)
-        call.hub.spaces.changed(repo)
-        return show(call)
+    def add(request: Request) -> Response:
+        repo = _find_as_writer(request)
+        request.hub.spaces.data.put(repo.uid, Setting.of(request.json_object(), secret=secret))
+        request.hub.spaces.changed(repo)
+        return list_settings(request)
 
-    def remove(call: Call) -> Response:
-        repo = _need_writer(call)
-        call.hub.spaces.data.drop(repo.uid, call.text("key"), secret=secret)
-        call.hub.spaces.changed(repo)
-        return show(call)
+    def remove(request: Request) -> Response:
+        repo = _find_as_writer(request)
+        request.hub.spaces.data.drop(repo.uid, request.json_string("key"), secret=secret)
+        request.hub.spaces.changed(repo)
+        return list_settings(request)
 
-    return show, add, remove
+    return list_settings, add, remove
 
 
-def pause(call: Call) -> Response:
-    """End the app until a restart is asked for."""
-    repo = _need_writer(call)
-    _need_app(call, repo)
-    call.hub.spaces.pause(repo)
-    return _shown(call, repo)
+def pause(request: Request) -> Response:
+    """End the app, until somebody asks for a restart."""
+    repo = _find_as_writer(request)
+    _require_app(request, repo)
+    request.hub.spaces.pause(repo)
+    return _runtime_response(request, repo)
 
 
-def restart(call: Call) -> Response:
-    """Run it anew; ``factory``: what its requirements asked for is installed again too."""
-    repo = _need_writer(call)
-    _need_app(call, repo)
-    call.hub.spaces.restart(repo, factory=call.flag("factory"))
-    return _shown(call, repo)
+def restart(request: Request) -> Response:
+    """Build and start the Space again; ``factory``: reinstall its requirements too."""
+    repo = _find_as_writer(request)
+    _require_app(request, repo)
+    request.hub.spaces.restart(repo, factory=request.flag("factory"))
+    return _runtime_response(request, repo)
 
 
-def _need_app(call: Call, repo: Repo) -> None:
-    """400 for a Space that this Hub does not run anyhow."""
-    git = call.hub.store.git(repo)
+def _require_app(request: Request, repo: Repo) -> None:
+    """400 for a Space of a kind that this Hub does not run."""
+    git = request.hub.store.git(repo)
     head = git.target("refs/heads/main")
-    sdk = card_of(git, call.hub.store.path(repo), head).get("sdk") if head else None
+    sdk = card_of(git, request.hub.store.path(repo), head).get("sdk") if head else None
     if sdk in NOT_RUN:
-        raise Refusal(400, f"This Hub does not run sdk: {sdk}.")
+        raise HTTPException(400, f"This Hub does not run sdk: {sdk}.")
 
 
-def hardware(call: Call) -> Response:
-    """Only the machine that the Hub itself runs on can be had."""
-    repo = _need_writer(call)
-    if call.text("flavor") != "cpu-basic":
-        raise Refusal(400, "This Hub runs Spaces on its own machine; the only hardware is 'cpu-basic'.")
-    return _sleep(call, repo, "sleepTimeSeconds")
+def hardware(request: Request) -> Response:
+    """Accept ``cpu-basic``, the machine of the Hub; 400 for anything else."""
+    repo = _find_as_writer(request)
+    if request.json_string("flavor") != "cpu-basic":
+        raise HTTPException(400, "This Hub runs Spaces on its own machine; the only hardware is 'cpu-basic'.")
+    return _sleep(request, repo, "sleepTimeSeconds")
 
 
-def sleep_time(call: Call) -> Response:
-    """Remember a sleep time. It is told, and that is all: this Hub puts no Space to sleep."""
-    return _sleep(call, _need_writer(call), "seconds")
+def sleep_time(request: Request) -> Response:
+    """Remember a sleep time, which the runtime then reports. This Hub puts no Space to sleep."""
+    return _sleep(request, _find_as_writer(request), "seconds")
 
 
-def _sleep(call: Call, repo: Repo, name: str) -> Response:
-    seconds = call.fields().get(name)
+def _sleep(request: Request, repo: Repo, name: str) -> Response:
+    seconds = request.json_object().get(name)
     if seconds is not None:
         if not isinstance(seconds, int) or not -1 <= seconds < 2**31:
-            raise Refusal(400, f"{name!r} must be a number of seconds, or -1 for never.")
-        call.hub.spaces.data.set_sleep_time(repo.uid, seconds)
-    return _shown(call, repo)
+            raise HTTPException(400, f"{name!r} must be a number of seconds, or -1 for never.")
+        request.hub.spaces.data.set_sleep_time(repo.uid, seconds)
+    return _runtime_response(request, repo)
 
 
-def _refused(sentence: str) -> Handler:
-    def handler(call: Call) -> Response:
-        _need_writer(call)
-        raise Refusal(400, sentence)
+def _not_supported(message: str) -> Handler:
+    def handler(request: Request) -> Response:
+        _find_as_writer(request)
+        raise HTTPException(400, message)
 
     return handler
 
 
-def hardware_list(call: Call) -> Response:
+def hardware_list(request: Request) -> Response:
     """One flavor: this machine."""
     memory = psutil.virtual_memory().total / 1e9
     return JSONResponse(
@@ -180,39 +151,39 @@ def hardware_list(call: Call) -> Response:
     )  # fmt: skip
 
 
-def templates(call: Call) -> Response:
+def templates(request: Request) -> Response:
     """This Hub has no templates."""
     return JSONResponse({"templates": []})
 
 
-def quota(call: Call) -> Response:
+def quota(request: Request) -> Response:
     """This Hub has no ZeroGPU."""
-    need_user(call)
+    require_user(request)
     return JSONResponse({"base": 0, "current": 0})
 
 
-def logs(call: Call) -> Response:
-    """The ``run`` or ``build`` log as server-sent events: what there is, then what comes, as long as more may come."""
-    repo, which = _need_member(call), call.params["which"]
+def logs(request: Request) -> Response:
+    """The ``run`` or ``build`` log as server-sent events; the response ends when no more lines can come."""
+    repo, which = _find_as_member(request), request.path_params["which"]
     if which not in ("run", "build"):
-        raise Refusal(404, "There are two logs: run and build.")
+        raise HTTPException(404, "There are two logs: run and build.")
     going = _BUILDING if which == "build" else _BEFORE_OR_IN_A_RUN
-    spaces = call.hub.spaces
+    spaces = request.hub.spaces
 
     def more() -> bool:
         return not spaces.closing and spaces.stage(repo) in going
 
-    path = call.hub.folder.spaces / repo.uid / f"{which}.log"
+    path = request.hub.folder.spaces / repo.uid / f"{which}.log"
     return StreamingResponse(
         _events(path, more), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
     )  # fmt: skip
 
 
 async def _events(path: Path, more: Callable[[], bool]) -> AsyncIterator[str]:
-    reader, silent, marked = _Reader(path), 0.0, False
+    reader, silent, marked = LogReader(path), 0.0, False
     try:
         while True:
-            going = more()  # asked before the log is read: what the app said last is not lost
+            going = more()  # before the log is read, so that the last lines of the app are not lost
             if lines := await run_in_threadpool(reader.read):
                 silent = 0.0
                 yield "".join(f"data: {line}\n\n" for line in lines)
@@ -231,65 +202,21 @@ async def _events(path: Path, more: Callable[[], bool]) -> AsyncIterator[str]:
         reader.close()
 
 
-class _Reader:
-    """Reads a log that grows, and that is replaced when it is full or a new run begins."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._files = [file for name in (older(path), path) if (file := _opened(name))]
-        self._rest = ""
-
-    def read(self) -> list[str]:
-        """The whole lines that came since the last call."""
-        if not self._files and (first := _opened(self._path)):
-            self._files = [first]
-        found = ""
-        while self._files:
-            found += self._files[0].read()
-            if len(self._files) == 1:
-                if _is_at(self._files[0], self._path) or not (following := _opened(self._path)):
-                    break
-                self._files.append(following)
-                found += self._files[0].read()  # what was written just before it was replaced
-            self._files.pop(0).close()
-        *lines, self._rest = (self._rest + found).split("\n")
-        return [line for line in lines if line.startswith("{")]
-
-    def close(self) -> None:
-        """Close what is open."""
-        for file in self._files:
-            file.close()
-
-
-def _opened(path: Path) -> TextIO | None:
-    try:
-        return path.open(encoding="utf-8", errors="replace", newline="\n")
-    except FileNotFoundError:
-        return None
-
-
-def _is_at(file: TextIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return True
-
-
-def _api(method: str, tail: str, handler: Handler, body: Body = "none") -> Spec:
-    return Spec(
-        method, "/api/spaces/{ns}/{name}" + tail, handler, body, fixed={"kind": "spaces"}, limit=SMALL_LIMIT
+def _api(method: str, tail: str, handler: Handler, body: Body = "none") -> Route:
+    return Route(
+        method, "/api/spaces/{ns}/{name}" + tail, handler, body, path_params={"kind": "spaces"}, limit=SMALL_LIMIT
     )  # fmt: skip
 
 
-def _three(tail: str, handlers: tuple[Handler, Handler, Handler]) -> list[Spec]:
+def _three(tail: str, handlers: tuple[Handler, Handler, Handler]) -> list[Route]:
     show, add, remove = handlers
     return [_api("GET", tail, show), _api("POST", tail, add, "json"), _api("DELETE", tail, remove, "json")]
 
 
-SPECS = [
-    Spec("GET", "/api/spaces/hardware", hardware_list),
-    Spec("GET", "/api/spaces/templates", templates),
-    Spec("GET", "/api/spaces/zero-gpu/quota", quota),
+ROUTES = [
+    Route("GET", "/api/spaces/hardware", hardware_list),
+    Route("GET", "/api/spaces/templates", templates),
+    Route("GET", "/api/spaces/zero-gpu/quota", quota),
     _api("GET", "/runtime", runtime),
     *_three("/secrets", _settings(secret=True)),
     *_three("/variables", _settings(secret=False)),
@@ -297,8 +224,8 @@ SPECS = [
     _api("POST", "/restart", restart),
     _api("POST", "/hardware", hardware, "json"),
     _api("POST", "/sleeptime", sleep_time, "json"),
-    _api("POST", "/dev-mode", _refused("This Hub has no dev mode for Spaces."), "json"),
-    _api("PUT", "/volumes", _refused("This Hub mounts no volumes into Spaces."), "json"),
-    _api("DELETE", "/volumes", _refused("This Hub mounts no volumes into Spaces.")),
+    _api("POST", "/dev-mode", _not_supported("This Hub has no dev mode for Spaces."), "json"),
+    _api("PUT", "/volumes", _not_supported("This Hub mounts no volumes into Spaces."), "json"),
+    _api("DELETE", "/volumes", _not_supported("This Hub mounts no volumes into Spaces.")),
     _api("GET", "/logs/{which}", logs),
 ]

@@ -1,4 +1,4 @@
-"""What files there are: tree, paths-info, large files."""
+"""The files of a repo: tree, paths-info, LFS objects."""
 
 from __future__ import annotations
 
@@ -9,38 +9,49 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hubkit.server.database import stamp
-from hubkit.server.git import Change, Entry, Git, moment, title_and_rest
-from hubkit.server.http import SMALL_LIMIT, Call, Refusal
-from hubkit.server.info import file_item
-from hubkit.server.objects import OID
-from hubkit.server.routes.common import api, find_repo, need_commit, need_files, need_write
-from hubkit.server.store import Repo
+from hubkit.server.http.access import (
+    find_readable_repo,
+    find_repo,
+    require_write,
+)
+from hubkit.server.http.bodies import SMALL_LIMIT
+from hubkit.server.http.exceptions import HTTPException
+from hubkit.server.http.request import Request
+from hubkit.server.http.revisions import (
+    require_commit,
+)
+from hubkit.server.http.routing import api_route
+from hubkit.server.repos.git import Change, Entry, Git, commit_time, split_message
+from hubkit.server.repos.info import file_item
+from hubkit.server.repos.lfs import OID
+from hubkit.server.repos.store import Repo
+from hubkit.server.storage.database import stamp
 
 _PAGE, _PAGE_EXPANDED = 1000, 100
 _PATHS = 1000
 
 
-def tree(call: Call) -> Response:
+def tree(request: Request) -> Response:
     """The entries below a folder, page by page. Later pages show the commit that the first one saw."""
-    repo = find_repo(call)
-    need_files(call, repo)
-    git = call.hub.store.git(repo)
+    repo = find_readable_repo(request)
+    git = request.hub.store.git(repo)
     start, commit = 0, None
-    if cursor := call.query.get("cursor"):
+    if cursor := request.query_params.get("cursor"):
         commit, start = _cursor(git, cursor)
-    commit = commit or need_commit(git, call.params["rev"])
-    expand = call.flag("expand")
-    entries = git.walk(commit, call.params.get("path", "").strip("/"), recursive=call.flag("recursive"))
+    commit = commit or require_commit(git, request.path_params["rev"])
+    expand = request.flag("expand")
+    entries = git.walk(commit, request.path_params.get("path", "").strip("/"), recursive=request.flag("recursive"))
     if entries is None:
-        raise _no_entry(call, commit, f'{call.params.get("path")} does not exist on "{call.params["rev"]}"')
-    count = call.limit(_PAGE_EXPANDED if expand else _PAGE, _PAGE)
-    found = list(islice(entries, start, start + count + 1))
+        raise _no_entry(
+            request, commit, f'{request.path_params.get("path")} does not exist on "{request.path_params["rev"]}"'
+        )
+    count = request.page_size(_PAGE_EXPANDED if expand else _PAGE, _PAGE)
+    page = list(islice(entries, start, start + count + 1))
     headers = {"X-Repo-Commit": commit}
-    if len(found) > count:
+    if len(page) > count:
         mark = base64.urlsafe_b64encode(f"{commit}:{start + count}".encode()).decode()
-        headers |= call.next_page(cursor=mark)
-    return JSONResponse(_items(git, commit, found[:count], expand), headers=headers)
+        headers |= request.next_page(cursor=mark)
+    return JSONResponse(_items(git, commit, page[:count], expand), headers=headers)
 
 
 def _cursor(git: Git, cursor: str) -> tuple[str, int]:
@@ -48,11 +59,11 @@ def _cursor(git: Git, cursor: str) -> tuple[str, int]:
         commit, _, start = base64.urlsafe_b64decode(cursor.encode("ascii")).decode("ascii").partition(":")
         number = int(start)
     except (ValueError, binascii.Error, UnicodeError):
-        raise Refusal(400, "The cursor is not one of ours.") from None
-    found = git.resolve(commit) if len(commit) == 40 else None
-    if found is None or not 0 <= number < 2**31:
-        raise Refusal(400, "The cursor is not one of ours.")
-    return found, number
+        raise HTTPException(400, "The cursor was not issued by this Hub.") from None
+    resolved = git.resolve(commit) if len(commit) == 40 else None
+    if resolved is None or not 0 <= number < 2**31:
+        raise HTTPException(400, "The cursor was not issued by this Hub.")
+    return resolved, number
 
 
 def _items(git: Git, commit: str, entries: list[Entry], expand: bool) -> list[dict[str, Any]]:
@@ -61,46 +72,44 @@ def _items(git: Git, commit: str, entries: list[Entry], expand: bool) -> list[di
         last = git.last_changes(commit, [entry.path for entry in entries])
         for item in items:
             if change := last.get(item["path"]):
-                title, _ = title_and_rest(change.message)
-                item["lastCommit"] = {"id": str(change.id), "title": title, "date": stamp(moment(change))}
+                title, _ = split_message(change.message)
+                item["lastCommit"] = {"id": str(change.id), "title": title, "date": stamp(commit_time(change))}
     return items
 
 
-def _no_entry(call: Call, commit: str, message: str) -> Refusal:
-    return Refusal(404, message, "EntryNotFound", headers={"X-Repo-Commit": commit})
+def _no_entry(request: Request, commit: str, message: str) -> HTTPException:
+    return HTTPException(404, message, "EntryNotFound", headers={"X-Repo-Commit": commit})
 
 
-def paths_info(call: Call) -> Response:
+def paths_info(request: Request) -> Response:
     """What is known of the paths in a form (or JSON) body; those that are missing are left out."""
-    repo = find_repo(call)
-    need_files(call, repo)
-    git = call.hub.store.git(repo)
-    commit = need_commit(git, call.params["rev"])
-    paths = [str(path) for path in call.form.getlist("paths")]
-    if isinstance(call.value, dict):
-        given = call.value.get("paths", [])
+    repo = find_readable_repo(request)
+    git = request.hub.store.git(repo)
+    commit = require_commit(git, request.path_params["rev"])
+    paths = [str(path) for path in request.form_data.getlist("paths")]
+    if isinstance(request.json_body, dict):
+        given = request.json_body.get("paths", [])
         paths = [path for path in given if isinstance(path, str)] if isinstance(given, list) else []
     if len(paths) > _PATHS:
-        raise Refusal(413, f"At most {_PATHS} paths at once.")
+        raise HTTPException(413, f"At most {_PATHS} paths at once.")
     if any("\0" in path for path in paths):
-        raise Refusal(400, "A path holds a NUL character.")
+        raise HTTPException(400, "A path holds a NUL character.")
     entries = [entry for path in paths if (entry := git.entry(commit, path.strip("/")))]
-    expand = call.flag("expand") or bool(isinstance(call.value, dict) and call.value.get("expand"))
+    expand = request.flag("expand") or bool(isinstance(request.json_body, dict) and request.json_body.get("expand"))
     return JSONResponse(_items(git, commit, entries, expand))
 
 
-def lfs_files(call: Call) -> Response:
-    """The large objects that the repo holds, newest first."""
-    repo = find_repo(call)
-    need_files(call, repo)
-    git = call.hub.store.git(repo)
+def lfs_files(request: Request) -> Response:
+    """The LFS objects of the repo, newest first."""
+    repo = find_readable_repo(request)
+    git = request.hub.store.git(repo)
     names: dict[str, tuple[str, str]] = {}
     for ref, commit in git.refs():
         for entry in git.walk(commit) or ():
             if entry.pointer:
                 names.setdefault(entry.pointer.oid, (entry.path, ref))
     items = []
-    for item in call.hub.objects.listed(repo.uid):
+    for item in request.hub.lfs.listed(repo.uid):
         name, ref = names.get(str(item["oid"]), ("", ""))
         value = {
             "fileOid": item["oid"], "oid": item["oid"], "filename": name, "size": item["size"],
@@ -110,39 +119,38 @@ def lfs_files(call: Call) -> Response:
     return JSONResponse(items)
 
 
-def delete_lfs_files(call: Call) -> Response:
-    """Forget large objects of the repo for good."""
-    repo = find_repo(call)
-    need_write(call, repo)
-    deletions = call.fields().get("deletions")
+def delete_lfs_files(request: Request) -> Response:
+    """Delete LFS objects of the repo."""
+    repo = find_repo(request)
+    actor = require_write(request, repo)
+    deletions = request.json_object().get("deletions")
     oids = deletions.get("sha") if isinstance(deletions, dict) else None
     if not isinstance(oids, list) or not all(isinstance(oid, str) and OID.fullmatch(oid) for oid in oids):
-        raise Refusal(400, "'deletions.sha' must be a list of sha256 digests.")
-    assert call.actor is not None
-    with call.hub.store.lock(repo):
-        _drop_pointers(call, repo, set(oids), call.actor.name)
-        call.hub.objects.withdraw(repo.uid, oids)
-    call.hub.objects.collect(oids)
-    call.hub.spaces.changed(repo)
+        raise HTTPException(400, "'deletions.sha' must be a list of sha256 digests.")
+    with request.hub.store.lock(repo):
+        _drop_pointers(request, repo, set(oids), actor.name)
+        request.hub.lfs.withdraw(repo.uid, oids)
+    request.hub.lfs.collect(oids)
+    request.hub.spaces.changed(repo)
     return JSONResponse({})
 
 
-def _drop_pointers(call: Call, repo: Repo, oids: set[str], author: str) -> None:
-    """One commit on each branch that removes the files whose content goes. History keeps their pointers."""
-    git = call.hub.store.git(repo)
+def _drop_pointers(request: Request, repo: Repo, oids: set[str], author: str) -> None:
+    """One commit on each branch that removes the files whose objects are deleted. History keeps their pointers."""
+    git = request.hub.store.git(repo)
     for ref, head in list(git.refs()):
         if not ref.startswith("refs/heads/"):
             continue
-        gone = [entry.path for entry in git.walk(head) or () if entry.pointer and entry.pointer.oid in oids]
-        if gone:
-            tree = git.write_tree(head, [Change(path, None) for path in gone])
-            git.move(ref, git.write_commit(tree, [head], f"Delete {len(gone)} LFS files", author), head)
+        removed_paths = [entry.path for entry in git.walk(head) or () if entry.pointer and entry.pointer.oid in oids]
+        if removed_paths:
+            tree = git.write_tree(head, [Change(path, None) for path in removed_paths])
+            git.move(ref, git.write_commit(tree, [head], f"Delete {len(removed_paths)} LFS files", author), head)
 
 
-SPECS = [
-    api("GET", "/tree/{rev}", tree),
-    api("GET", "/tree/{rev}/{path:path}", tree),
-    api("POST", "/paths-info/{rev}", paths_info, "form", anonymous=True, limit=SMALL_LIMIT),
-    api("GET", "/lfs-files", lfs_files),
-    api("POST", "/lfs-files/batch", delete_lfs_files, "json"),
+ROUTES = [
+    api_route("GET", "/tree/{rev}", tree),
+    api_route("GET", "/tree/{rev}/{path:path}", tree),
+    api_route("POST", "/paths-info/{rev}", paths_info, "form", anonymous=True, limit=SMALL_LIMIT),
+    api_route("GET", "/lfs-files", lfs_files),
+    api_route("POST", "/lfs-files/batch", delete_lfs_files, "json"),
 ]

@@ -1,0 +1,261 @@
+"""Users, organizations and their tokens.
+
+A token is kept as its sha256 only; the owner's alone is also kept in a file (mode 0600) for the command line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import sqlite3
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hubkit.core.errors import UsageError
+from hubkit.core.files import write_atomic
+from hubkit.core.names import repo_id_problem
+from hubkit.server.accounts.grants import READ, Grants
+from hubkit.server.storage.database import Database, now
+from hubkit.server.storage.folder import Folder
+
+OWNER = "hubkit"
+_RESERVED = """
+api datasets spaces models kernels lfs hubkit static settings oauth login join docs new zero-gpu
+"""
+RESERVED = frozenset(_RESERVED.split())
+TokenRole = Literal["read", "write"]
+MemberRole = Literal["admin", "write", "read"]
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user or an organization. ``admin`` users may write everywhere."""
+
+    id: str
+    kind: str
+    name: str
+    fullname: str
+    admin: bool
+    private_repos: bool
+    created: str
+
+    @classmethod
+    def of(cls, row: sqlite3.Row) -> Account:
+        """An account from its row."""
+        return cls(
+            row["id"], row["kind"], row["name"], row["fullname"],
+            bool(row["admin"]), bool(row["private_repos"]), row["created"],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who sent a request: an account, through one of its tokens."""
+
+    account: Account
+    role: TokenRole
+    label: str
+    created: str
+    grants: Grants | None = None
+    """What a fine-grained token may do; None for one that may do what its account may."""
+
+    def holds(self, right: str, namespace: str, repo: tuple[str, str] | None = None) -> bool:
+        """Whether the token has ``right`` on ``repo`` (type, id), whatever its account may do."""
+        if self.grants is not None:
+            return self.grants.allow(right, namespace, repo and (repo[0], repo[1].lower()))
+        return self.role == "write" or right == READ
+
+    @property
+    def name(self) -> str:
+        """The account's name."""
+        return self.account.name
+
+
+class Accounts:
+    """The accounts of one data folder."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def find(self, name: str) -> Account | None:
+        """The account called ``name``, whatever the case of its letters."""
+        row = self._db.row("SELECT * FROM accounts WHERE key = ?", name.lower())
+        return Account.of(row) if row else None
+
+    def all(self) -> list[Account]:
+        """Every account, by name."""
+        return [Account.of(row) for row in self._db.rows("SELECT * FROM accounts ORDER BY key")]
+
+    def add_user(self, name: str, *, fullname: str | None = None, admin: bool = False) -> Account:
+        """A new user; UsageError when the name is taken or cannot be one."""
+        return self._add("user", name, fullname, admin=admin)
+
+    def add_org(
+        self, name: str, *, fullname: str | None = None, private_repos: bool = False,
+        members: dict[str, MemberRole] | None = None,
+    ) -> Account:  # fmt: skip
+        """A new organization with ``members`` (user to role); ``private_repos``: new repos are private by default."""
+        with self._db.transaction():
+            org = self._add("org", name, fullname, private_repos=private_repos)
+            for user, role in (members or {}).items():
+                self.set_member(name, user, role)
+            return org
+
+    def _add(
+        self, kind: str, name: str, fullname: str | None, *, admin: bool = False, private_repos: bool = False
+    ) -> Account:
+        if problem := namespace_problem(name):
+            raise UsageError(f"{name!r} cannot be an account's name: {problem}.", hint="Choose another name.")
+        with self._db.transaction():
+            if self.find(name):
+                raise UsageError(f"There is already an account called {name}.", hint="Choose another name.")
+            self._db.run(
+                "INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                uuid.uuid4().hex[:24], kind, name, name.lower(), fullname or name, admin, private_repos, now(),
+            )  # fmt: skip
+            return self._need(name, kind)
+
+    def _need(self, name: str, kind: str | None = None) -> Account:
+        account = self.find(name)
+        if account is None or (kind and account.kind != kind):
+            what = {"user": "user", "org": "organization", None: "account"}[kind]
+            raise UsageError(
+                f"There is no {what} called {name!r}.", hint="Ask the owner of this Hub for the list of accounts."
+            )
+        return account
+
+    def set_member(self, org: str, user: str, role: MemberRole) -> None:
+        """Give ``user`` the ``role`` in ``org``."""
+        if role not in ("admin", "write", "read"):
+            raise UsageError(f"{role!r} is not a role: admin, write or read.")
+        self._db.run(
+            "INSERT INTO members VALUES (?, ?, ?) ON CONFLICT (org, user) DO UPDATE SET role = excluded.role",
+            self._need(org, "org").id, self._need(user, "user").id, role,
+        )  # fmt: skip
+
+    def orgs_of(self, account: Account) -> list[tuple[Account, str]]:
+        """The organizations of a user, with the role there."""
+        rows = self._db.rows(
+            "SELECT accounts.*, members.role AS role FROM members JOIN accounts ON accounts.id = members.org "
+            "WHERE members.user = ? ORDER BY accounts.key",
+            account.id,
+        )
+        return [(Account.of(row), row["role"]) for row in rows]
+
+    def add_token(
+        self, name: str, *, role: TokenRole = "write", label: str = "token", value: str | None = None,
+        grants: Grants | None = None, lives: float | None = None,
+    ) -> str:  # fmt: skip
+        """A new token of user ``name``; it cannot be read again. ``value`` sets it instead of a random one.
+
+        ``grants`` make it a fine-grained one, and it ends after ``lives`` seconds.
+        """
+        if role not in ("read", "write"):
+            raise UsageError(f"{role!r} is not a role of a token: read or write.")
+        token = value or "hf_" + secrets.token_hex(17)
+        account = self._need(name, "user")
+        digest, until = _digest(token), None if lives is None else time.time() + lives
+        with self._db.transaction():
+            self._db.run("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?)", digest, account.id, label, role, now())
+            if grants or until:
+                text = grants.text() if grants else None
+                self._db.run("INSERT OR REPLACE INTO token_limits VALUES (?, ?, ?)", digest, text, until)
+        return token
+
+    def tokens(self, name: str) -> list[dict[str, str]]:
+        """The tokens of a user: ``label``, ``role``, ``created`` and ``id`` (to revoke it); never the token."""
+        rows = self._db.rows("SELECT * FROM tokens WHERE account = ? ORDER BY created", self._need(name, "user").id)
+        return [{"id": r["digest"][:12], "label": r["label"], "role": r["role"], "created": r["created"]} for r in rows]
+
+    def revoke_token(self, name: str, token_id: str) -> bool:
+        """Revoke a token by the ``id`` that :meth:`tokens` returns; False when there is none."""
+        if len(token_id) != 12 or not token_id.isalnum():
+            return False
+        account = self._need(name, "user")
+        return self._db.run("DELETE FROM tokens WHERE account = ? AND digest LIKE ? || '%'", account.id, token_id) > 0
+
+    def identify(self, token: str) -> Actor | None:
+        """The account and the rights of a token; None for an unknown or expired one."""
+        digest = _digest(token)
+        row = self._db.row(
+            "SELECT accounts.*, tokens.digest, tokens.label, tokens.role AS token_role, "
+            "tokens.created AS token_created, token_limits.grants, token_limits.expires "
+            "FROM tokens JOIN accounts ON accounts.id = tokens.account "
+            "LEFT JOIN token_limits ON token_limits.digest = tokens.digest WHERE tokens.digest = ?",
+            digest,
+        )
+        if row is None or not hmac.compare_digest(row["digest"], digest):
+            return None
+        if row["expires"] is not None and row["expires"] <= time.time():
+            return None
+        grants = Grants.of(json.loads(row["grants"])) if row["grants"] else None
+        return Actor(Account.of(row), row["token_role"], row["label"], row["token_created"], grants)
+
+    def add_publisher(self, repo: str, account: Account, secret: str, claims: Mapping[str, Any]) -> None:
+        """Let jobs whose identity has these ``claims``, signed with ``secret``, write to the repo ``repo`` (uid)."""
+        self._db.run("INSERT INTO publishers VALUES (?, ?, ?, ?)", repo, account.id, secret, json.dumps(dict(claims)))
+
+    def publishers(self, repo: str) -> list[tuple[str, str, dict[str, Any]]]:
+        """The trusted publishers of a repo (uid): account's name, secret, claims."""
+        rows = self._db.rows(
+            "SELECT accounts.name, publishers.* FROM publishers JOIN accounts ON accounts.id = account WHERE repo = ?",
+            repo,
+        )
+        return [(row["name"], row["secret"], json.loads(row["claims"])) for row in rows]
+
+    def role_in(self, actor: Actor | None, namespace: str) -> str | None:
+        """``admin``, ``write``, ``read`` or None: what the actor's account is in a namespace."""
+        if actor is None:
+            return None
+        if actor.account.admin or actor.name.lower() == namespace.lower():
+            return "admin"
+        row = self._db.row(
+            "SELECT role FROM members JOIN accounts ON accounts.id = members.org "
+            "WHERE accounts.key = ? AND members.user = ?",
+            namespace.lower(), actor.account.id,
+        )  # fmt: skip
+        return str(row["role"]) if row else None
+
+    def ensure_namespace(self, name: str, owner: Actor) -> Account:
+        """The account behind ``name``; a new organization of ``owner`` when there is none."""
+        with self._db.transaction():
+            return self.find(name) or self.add_org(name, members={owner.name: "admin"})
+
+    def ensure_owner(self, folder: Folder) -> str:
+        """The owner's token; the account and the token are created when they are missing."""
+        with self._db.transaction():
+            if self.find(OWNER) is None:
+                self.add_user(OWNER, fullname="hubkit", admin=True)
+            if folder.owner_token.exists():
+                token = folder.owner_token.read_text(encoding="utf-8").strip()
+                if self.identify(token):
+                    return token
+            token = self.add_token(OWNER, label="owner")
+            write_atomic(folder.owner_token, token + "\n", mode=0o600)
+            return token
+
+
+def namespace_problem(name: str) -> str | None:
+    """Why ``name`` cannot be an account's, or None when it can."""
+    if name.lower() in RESERVED and name != OWNER:
+        return "the Hub uses this word in its addresses"
+    return repo_id_problem(f"{name}/x") or repo_id_problem(f"x/{name}")
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def open_accounts(data: str | os.PathLike[str]) -> Accounts:
+    """The accounts of a data folder, whether or not a server serves it."""
+    from pathlib import Path
+
+    folder = Folder(Path(data))
+    folder.create()
+    return Accounts(Database(folder.database))

@@ -1,0 +1,125 @@
+"""The repo that a request is about, and the errors for callers without the right: :mod:`hubkit.server.permissions`.
+
+Each ``require_*`` function returns what the handler needs, or raises the HTTPException that clients expect.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from hubkit.core.names import repo_id_problem
+from hubkit.server.accounts.accounts import Actor, namespace_problem
+from hubkit.server.http.exceptions import HTTPException
+from hubkit.server.http.parsing import require_valid
+from hubkit.server.http.request import Request
+from hubkit.server.repos.store import Repo, RepoType
+
+
+def repo_type(plural: str) -> RepoType:
+    """``models`` to ``model``; 404 for kinds of repo that this Hub does not hold."""
+    if plural not in {"models", "datasets", "spaces"}:
+        raise HTTPException(404, f"This Hub holds models, datasets and spaces, not {plural}.", "RepoNotFound")
+    return cast(RepoType, plural[:-1])
+
+
+def repo_not_found(request: Request) -> HTTPException:
+    """The error for a repo that does not exist or that the caller may not know of: the same for both."""
+    return HTTPException(404 if request.actor else 401, "Repository not found", "RepoNotFound")
+
+
+def visible_repo(request: Request, kind: RepoType, repo_id: str) -> Repo | None:
+    """A repo by type and id, when the caller may know that it exists; an id from before a move works too."""
+    repo = request.hub.store.find(kind, repo_id)
+    return repo if repo and request.hub.permissions.may_see(request.actor, repo) else None
+
+
+def find_repo(request: Request) -> Repo:
+    """The repo that the path names; RepoNotFound when there is none that the caller may know of."""
+    params = request.path_params
+    repo = visible_repo(request, repo_type(params["kind"]), f"{params['ns']}/{params['name']}")
+    if repo is None:
+        raise repo_not_found(request)
+    return repo
+
+
+def require_user(request: Request) -> Actor:
+    """The caller; 401 without a token."""
+    if request.actor is None:
+        raise HTTPException(401, "Invalid username or password.")
+    return request.actor
+
+
+def require_owner(request: Request) -> Actor:
+    """The caller, if it is the owner of this Hub; else 401 or 403."""
+    actor = require_user(request)
+    if not request.hub.permissions.is_owner(actor):
+        raise HTTPException(403, "Only the owner of this Hub may do this.")
+    return actor
+
+
+def require_member(request: Request, namespace: str) -> Actor:
+    """The caller, if it belongs to the namespace; else 401 or 403."""
+    actor = require_user(request)
+    if not request.hub.permissions.is_member(actor, namespace):
+        raise forbidden(actor, namespace)
+    return actor
+
+
+def require_read(request: Request, repo: Repo) -> None:
+    """403 GatedRepo when the caller may see the repo but not its files."""
+    if not request.hub.permissions.may_read(request.actor, repo):
+        raise HTTPException(
+            403 if request.actor else 401,
+            f"Access to {repo.type} {repo.id} is restricted and you are not in the authorized list.",
+            "GatedRepo",
+        )
+
+
+def find_readable_repo(request: Request) -> Repo:
+    """The repo that the path names, whose files the caller may read."""
+    repo = find_repo(request)
+    require_read(request, repo)
+    return repo
+
+
+def require_write(request: Request, repo: Repo) -> Actor:
+    """The caller, if it may change the repo; else 401 or 403."""
+    actor = require_user(request)
+    if not request.hub.permissions.may_write(actor, repo):
+        raise forbidden(actor, repo.namespace)
+    return actor
+
+
+def require_discuss(request: Request, repo: Repo) -> Actor:
+    """The caller, if its token may write discussions of the repo; else 401 or 403."""
+    actor = require_user(request)
+    if not request.hub.permissions.may_discuss(actor, repo):
+        raise forbidden(actor, repo.namespace)
+    return actor
+
+
+def require_propose(request: Request, repo: Repo) -> Actor:
+    """The caller, if it may open pull requests in the repo; else 401 or 403."""
+    actor = require_user(request)
+    if not request.hub.permissions.may_propose(actor, repo):
+        raise forbidden(actor, repo.namespace)
+    return actor
+
+
+def require_create(request: Request, namespace: str, name: str) -> Actor:
+    """The caller, if it may create ``namespace/name``; 400 for an invalid id, else 401 or 403."""
+    require_valid(repo_id_problem, f"{namespace}/{name}")
+    require_valid(namespace_problem, namespace)
+    actor = require_user(request)
+    if not request.hub.permissions.may_create(actor, namespace):
+        raise forbidden(actor, namespace)
+    return actor
+
+
+def forbidden(actor: Actor, namespace: str) -> HTTPException:
+    """403 with the reason why the caller may not write."""
+    if actor.role == "read":
+        return HTTPException(403, "You don't have the required permissions: this token is read-only.")
+    if actor.grants is not None:
+        return HTTPException(403, "You don't have the required permissions: this fine-grained token lacks the right.")
+    return HTTPException(403, f"You don't have the rights to write in the namespace {namespace!r}.")

@@ -1,0 +1,68 @@
+"""The Hub: everything that one data folder holds, put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hubkit.server.accounts.accounts import Accounts, Actor
+from hubkit.server.accounts.sessions import Sessions
+from hubkit.server.faults import FaultScript
+from hubkit.server.permissions import Permissions
+from hubkit.server.repos.discussions import Discussions
+from hubkit.server.repos.git import Change
+from hubkit.server.repos.lfs import LfsStore
+from hubkit.server.repos.store import Repo, Store
+from hubkit.server.spaces.data import SpaceData
+from hubkit.server.spaces.spaces import Spaces
+from hubkit.server.storage.database import Database
+from hubkit.server.storage.folder import Folder
+
+
+class Hub:
+    """The parts of one Hub. ``faults`` is None unless the server was started with ``--faults``."""
+
+    def __init__(self, data: Path) -> None:
+        self.folder = Folder(data)
+        self.folder.create()
+        self.database = Database(self.folder.database)
+        self.accounts = Accounts(self.database)
+        self.permissions = Permissions(self.accounts)
+        self.lfs = LfsStore(self.folder, self.database)
+        self.store = Store(self.folder, self.database, self.accounts, self.lfs)
+        self.discussions = Discussions(self.database)
+        self.spaces = Spaces(self.folder, SpaceData(self.database), self.store, self.lfs)
+        self.sessions = Sessions(self.accounts)
+        self.faults: FaultScript | None = None
+        self.accounts.ensure_owner(self.folder)
+
+    def close(self) -> None:
+        """Stop the Spaces and close the database."""
+        self.spaces.close()
+        self.database.close()
+
+    def claim_object(self, repo: Repo, oid: str, actor: Actor | None) -> int | None:
+        """The size of an LFS object that ``repo`` has, or gets now because the actor can read it elsewhere; or None."""
+        if self.lfs.has(repo.uid, oid):
+            return self.lfs.size(oid)
+        for uid in self.lfs.holders(oid):
+            other = self.store.by_uid(uid)
+            if other and self.permissions.may_read(actor, other):
+                return self.lfs.give(repo.uid, oid)
+        return None
+
+    def copy_files(self, source: Repo, target: Repo, author: str) -> None:
+        """One commit on the target's ``main`` that makes its files those of the source's ``main``."""
+        source_git, target_git = self.store.git(source), self.store.git(target)
+        source_head, target_head = source_git.target("refs/heads/main"), target_git.target("refs/heads/main")
+        if source_head is None or target_head is None:
+            return
+        changes = []
+        for entry in source_git.walk(source_head) or ():
+            if entry.folder:
+                continue
+            if entry.pointer and self.lfs.has(source.uid, entry.pointer.oid):
+                self.lfs.give(target.uid, entry.pointer.oid)
+            changes.append(Change(entry.path, target_git.write_blob(source_git.blob(entry.oid))))
+        tree = target_git.write_tree(None, changes)
+        commit = target_git.write_commit(tree, [target_head], f"Duplicate from {source.id}", author)
+        target_git.move("refs/heads/main", commit, target_head)

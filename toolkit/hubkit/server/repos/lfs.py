@@ -1,0 +1,162 @@
+"""Large files: stored once each by sha256, and readable only through a repo they were given to.
+
+Possession is per repo. A pointer file that names an object is not enough to read it; otherwise anybody could
+commit a pointer to a private repo's object and download it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hubkit.core.files import fsync_folder
+from hubkit.server.storage.database import Database, now
+from hubkit.server.storage.folder import Folder
+
+OID = re.compile(r"[0-9a-f]{64}")
+POINTER_LIMIT = 1024
+_POINTER = re.compile(
+    rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]+\n)*oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})\n"
+)
+_SIGNED_SECONDS = 24 * 3600
+_READ_AT_ONCE = 2**28
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """What a git-lfs pointer file names."""
+
+    oid: str
+    size: int
+
+    def text(self) -> bytes:
+        """The pointer file."""
+        return b"version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n" % (self.oid.encode(), self.size)
+
+
+def read_pointer(content: bytes) -> Pointer | None:
+    """The pointer in ``content``, or None when it is an ordinary file."""
+    match = _POINTER.fullmatch(content) if len(content) < POINTER_LIMIT else None
+    return Pointer(match[1].decode(), int(match[2])) if match else None
+
+
+class LfsStore:
+    """The object store of one data folder."""
+
+    def __init__(self, folder: Folder, database: Database) -> None:
+        self._folder, self._db = folder, database
+        self._intact: dict[str, tuple[int, int, int]] = {}
+        self._secret = bytes.fromhex(database.meta("secret"))
+        # Held while an object gains or loses its last repo, so that bytes never go while they are being given.
+        self.lock = threading.RLock()
+
+    def path(self, oid: str) -> Path:
+        """The path of the object with this sha256, stored or not."""
+        assert OID.fullmatch(oid)
+        return self._folder.lfs / oid[:2] / oid[2:4] / oid
+
+    def size(self, oid: str) -> int | None:
+        """Bytes of a stored object; None when it is not stored."""
+        try:
+            return self.path(oid).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def keep(self, spooled: Path, repo: str, oid: str, size: int) -> None:
+        """Move a flushed file whose sha256 is ``oid`` into the store, by rename, and let ``repo`` read it."""
+        target = self.path(oid)
+        with self.lock:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            spooled.chmod(0o600)
+            spooled.replace(target)
+            for folder in (target.parent, target.parent.parent, self._folder.lfs):
+                fsync_folder(folder)
+            self._give(repo, oid, size)
+
+    def give(self, repo: str, oid: str) -> int | None:
+        """Let a repo (by its internal id) read a stored object; its size, or None when it is not stored."""
+        with self.lock:
+            if (size := self.size(oid)) is not None:
+                self._give(repo, oid, size)
+            return size
+
+    def _give(self, repo: str, oid: str, size: int) -> None:
+        self._db.run("INSERT OR IGNORE INTO lfs VALUES (?, ?, ?, ?)", repo, oid, size, now())
+
+    def has(self, repo: str, oid: str) -> bool:
+        """Whether a repo was given an object and the object is stored."""
+        row = self._db.row("SELECT 1 FROM lfs WHERE repo = ? AND oid = ?", repo, oid)
+        return row is not None and self.size(oid) is not None
+
+    def holders(self, oid: str) -> list[str]:
+        """Internal ids of the repos that were given an object."""
+        return [row["repo"] for row in self._db.rows("SELECT repo FROM lfs WHERE oid = ?", oid)]
+
+    def listed(self, repo: str) -> list[dict[str, str | int]]:
+        """The objects of a repo: ``oid``, ``size``, ``pushed``, newest first."""
+        rows = self._db.rows("SELECT * FROM lfs WHERE repo = ? ORDER BY pushed DESC, oid", repo)
+        return [{"oid": row["oid"], "size": row["size"], "pushed": row["pushed"]} for row in rows]
+
+    def withdraw(self, repo: str, oids: Iterable[str]) -> None:
+        """Remove objects from a repo. The bytes stay until :meth:`collect`, so that the caller can commit first."""
+        with self._db.transaction():
+            for oid in oids:
+                self._db.run("DELETE FROM lfs WHERE repo = ? AND oid = ?", repo, oid)
+
+    def collect(self, oids: Iterable[str]) -> None:
+        """Delete the bytes of those objects that no repo has any more."""
+        for oid in oids:
+            with self.lock:
+                if not self.holders(oid):
+                    self.path(oid).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Delete the objects that no repo has, left by a server that was killed."""
+        referenced = {row["oid"] for row in self._db.rows("SELECT DISTINCT oid FROM lfs")}
+        for path in self._folder.lfs.glob("*/*/*"):
+            if (
+                OID.fullmatch(path.name)
+                and path.name not in referenced
+                and path == self.path(path.name)
+                and path.is_file()
+            ):
+                path.unlink()
+
+    def check(self, oid: str) -> bool:
+        """Whether the stored bytes still have the digest they are stored under."""
+        with self.path(oid).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == oid
+
+    def is_intact(self, oid: str) -> bool:
+        """Whether the content of an object is undamaged, when it is uploaded again: small ones are read, once each.
+
+        Large ones are not: a client waits for this answer. ``hubkit hub fsck`` reads them all.
+        """
+        stat = self.path(oid).stat()
+        if stat.st_size > _READ_AT_ONCE:
+            return True
+        version = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        if self._intact.get(oid) != version:
+            if not self.check(oid):
+                return False
+            self._intact[oid] = version
+        return True
+
+    def sign(self, action: str, repo: str, oid: str, size: int) -> str:
+        """A query that allows one action on one object for a day: the transfer itself carries no token."""
+        expires = int(time.time()) + _SIGNED_SECONDS
+        return f"size={size}&expires={expires}&signature={self._signature(action, repo, oid, size, expires)}"
+
+    def is_signed(self, action: str, repo: str, oid: str, size: int, expires: int, signature: str) -> bool:
+        """Whether a query was signed here, for exactly this, and has not expired."""
+        expected = self._signature(action, repo, oid, size, expires)
+        return hmac.compare_digest(expected.encode(), signature.encode()) and expires > time.time()
+
+    def _signature(self, action: str, repo: str, oid: str, size: int, expires: int) -> str:
+        return hmac.new(self._secret, f"{action} {repo} {oid} {size} {expires}".encode(), "sha256").hexdigest()

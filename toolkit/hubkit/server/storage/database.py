@@ -1,0 +1,126 @@
+"""One SQLite file for everything that is not file content: small, transactional, safe to kill."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS accounts (
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL CHECK (kind IN ('user', 'org')), name TEXT NOT NULL,
+    key TEXT NOT NULL UNIQUE, fullname TEXT NOT NULL, admin INTEGER NOT NULL DEFAULT 0,
+    private_repos INTEGER NOT NULL DEFAULT 0, created TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS members (
+    org TEXT NOT NULL REFERENCES accounts(id) ON DELETE CASCADE,
+    user TEXT NOT NULL REFERENCES accounts(id) ON DELETE CASCADE,
+    role TEXT NOT NULL CHECK (role IN ('admin', 'write', 'read')), PRIMARY KEY (org, user));
+CREATE TABLE IF NOT EXISTS tokens (
+    digest TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts(id) ON DELETE CASCADE,
+    label TEXT NOT NULL, role TEXT NOT NULL CHECK (role IN ('write', 'read')), created TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS token_limits (
+    digest TEXT PRIMARY KEY REFERENCES tokens(digest) ON DELETE CASCADE, grants TEXT, expires REAL);
+CREATE TABLE IF NOT EXISTS publishers (
+    repo TEXT NOT NULL REFERENCES repos(uid) ON DELETE CASCADE, account TEXT NOT NULL REFERENCES accounts(id)
+    ON DELETE CASCADE, secret TEXT NOT NULL, claims TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS repos (
+    uid TEXT PRIMARY KEY, type TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL,
+    private INTEGER NOT NULL, gated TEXT NOT NULL DEFAULT '', sdk TEXT, creator TEXT NOT NULL,
+    created TEXT NOT NULL, UNIQUE (type, key));
+CREATE TABLE IF NOT EXISTS aliases (
+    type TEXT NOT NULL, key TEXT NOT NULL, repo TEXT NOT NULL REFERENCES repos(uid) ON DELETE CASCADE,
+    PRIMARY KEY (type, key));
+CREATE TABLE IF NOT EXISTS lfs (
+    repo TEXT NOT NULL REFERENCES repos(uid) ON DELETE CASCADE, oid TEXT NOT NULL, size INTEGER NOT NULL,
+    pushed TEXT NOT NULL, PRIMARY KEY (repo, oid));
+CREATE INDEX IF NOT EXISTS lfs_by_oid ON lfs (oid);
+CREATE TABLE IF NOT EXISTS discussions (
+    repo TEXT NOT NULL REFERENCES repos(uid) ON DELETE CASCADE, num INTEGER NOT NULL, title TEXT NOT NULL,
+    status TEXT NOT NULL, pull INTEGER NOT NULL, base TEXT, merged TEXT, author TEXT NOT NULL,
+    created TEXT NOT NULL, PRIMARY KEY (repo, num));
+CREATE TABLE IF NOT EXISTS events (
+    id TEXT PRIMARY KEY, repo TEXT NOT NULL, num INTEGER NOT NULL, position INTEGER NOT NULL, type TEXT NOT NULL,
+    author TEXT NOT NULL, created TEXT NOT NULL, data TEXT NOT NULL,
+    FOREIGN KEY (repo, num) REFERENCES discussions(repo, num) ON DELETE CASCADE);
+CREATE TABLE IF NOT EXISTS spaces (
+    repo TEXT PRIMARY KEY REFERENCES repos(uid) ON DELETE CASCADE, port INTEGER UNIQUE,
+    paused INTEGER NOT NULL DEFAULT 0, sleep INTEGER);
+CREATE TABLE IF NOT EXISTS space_settings (
+    repo TEXT NOT NULL REFERENCES repos(uid) ON DELETE CASCADE, secret INTEGER NOT NULL, key TEXT NOT NULL,
+    value TEXT NOT NULL, description TEXT, updated TEXT NOT NULL, PRIMARY KEY (repo, secret, key));
+CREATE TABLE IF NOT EXISTS space_children (
+    repo TEXT NOT NULL REFERENCES repos(uid) ON DELETE CASCADE, pid INTEGER NOT NULL, created REAL NOT NULL);
+"""
+
+
+def now() -> str:
+    """The current time as clients parse it: ``2026-01-31T12:00:00.000Z``; they fail on other forms of UTC."""
+    return stamp(datetime.now(UTC))
+
+
+def stamp(moment: datetime) -> str:
+    """``moment`` in UTC, milliseconds, with a ``Z``."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+class Database:
+    """One connection, shared by the server's threads and guarded by a lock."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.RLock()
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
+        self._connection.row_factory = sqlite3.Row
+        for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            self._connection.execute(f"PRAGMA {setting}")
+        self._connection.executescript(_SCHEMA)
+        with self.transaction():
+            self.run("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", secrets.token_hex(32))
+
+    def close(self) -> None:
+        """Close the connection; what was committed is on disk already."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of the statements inside, or none. Blocks nest: the outermost one commits."""
+        with self._lock:
+            if self._connection.in_transaction:
+                yield
+                return
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def run(self, sql: str, *values: Any) -> int:
+        """Run one statement; how many rows it changed."""
+        with self._lock:
+            return self._connection.execute(sql, values).rowcount
+
+    def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        """All rows of a query."""
+        with self._lock:
+            return self._connection.execute(sql, values).fetchall()
+
+    def row(self, sql: str, *values: Any) -> sqlite3.Row | None:
+        """The first row of a query, or None."""
+        rows = self.rows(sql, *values)
+        return rows[0] if rows else None
+
+    def meta(self, key: str) -> str:
+        """A value of this data folder: ``secret``, the key that signs upload addresses and the proof of the status."""
+        row = self.row("SELECT value FROM meta WHERE key = ?", key)
+        assert row is not None
+        return str(row["value"])
