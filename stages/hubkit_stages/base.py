@@ -1,10 +1,10 @@
-"""Pin the base model to a commit; settle its chat template, turn end and padding token.
+"""Pin the base model to a commit; settle its chat template, end-of-turn token and padding token.
 
     base: {repo: teknium/OpenHermes-2.5-Mistral-7B, revision: main, dtype: bfloat16}
     chat: {template: base}      # or chatml, llama-3, mistral ...: see hubkit/chat/library.py; or a file
 
-Nothing of the weights is loaded. What later steps need stands in ``base.json``, ``chat_template.jinja`` (published) and
-``training_template.jinja`` (the same, with TRL's ``{% generation %}`` where it has any).
+No weights are loaded. Makes a :class:`hubkit.models.base.PinnedBase`: ``base.json``, ``chat_template.jinja``
+(published) and ``training_template.jinja`` (the same, with TRL's ``{% generation %}`` if it has any).
 """
 
 from __future__ import annotations
@@ -12,37 +12,71 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubkit.core.errors import HubkitError, RefusedError
-from hubkit.core.files import write_atomic, write_json
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import count, counted
 from hubkit.models import chat
-from hubkit.recipe.stage import Artifact, Context
+from hubkit.models.base import BaseFinding, PinnedBase, write_templates
+from hubkit.recipe.artifact import NamedFile
+from hubkit.recipe.models import Recipe
+from hubkit.recipe.provided import ProvidedRepos
+from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 
 if TYPE_CHECKING:
     from hubkit.hub.client import Hub
     from hubkit.models.chat.eos import EndOfTurn
 
-VERSION = 3
+VERSION = 4
 SHAPED_BY = ("transformers", "tokenizers")
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn"}
 
 
-def check(ctx: Context) -> Iterator[Finding]:
-    """Is the repo there, are its weights safetensors, does its vocabulary fit: read from small files only."""
+@dataclass(frozen=True)
+class Settings:
+    """``template`` is a setting of the recipe, or the file that it names; ``provided``: a recipe creates the repo."""
+
+    repo: str
+    revision: str
+    template: str | NamedFile
+    provided: bool
+
+    @classmethod
+    def of(cls, recipe: Recipe, scope: Scope) -> Settings:
+        """The base model and the chat template."""
+        name = recipe.chat.template
+        template = NamedFile.beside(scope.recipe_folder, name) if chat.names_file(name) else name
+        return cls(recipe.base.repo, recipe.base.revision, template, recipe.provide is not None)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The repos that were created first, if any."""
+
+    provided: ProvidedRepos | None
+
+
+Output = PinnedBase
+
+
+def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
+    """Does the repo exist, are its weights safetensors, does its vocabulary fit: read from small files only."""
     from hubkit.hub.client import connect
 
-    base = ctx.recipe.base
-    if problem := chat.setting_problem(ctx.recipe.chat.template, ctx.recipe_folder):
-        yield Finding("error", f"chat.template: {problem}.", chat.choices(), exit_code=2)
+    settings = ctx.settings
+    if isinstance(settings.template, NamedFile):
+        file = settings.template.path
+        if problem := chat.setting_problem(file.name, file.parent):
+            yield Finding("error", f"chat.template: {problem}.", chat.choices(), exit_code=2)
     hub = connect(ctx.target)
     try:
-        if ctx.recipe.provide and ctx.target.embedded and not hub.repo_exists(base.repo):
+        if settings.provided and ctx.target.embedded and not hub.repo_exists(settings.repo):
             return
-        yield from _unfit(hub, base.repo, hub.resolve(base.repo, base.revision))
+        yield from _unfit(hub, settings.repo, hub.resolve(settings.repo, settings.revision))
     except HubkitError as error:
         yield Finding("error", f"base: {error.message}", error.hint, error.exit_code)
 
@@ -85,53 +119,76 @@ def vocabulary_problem(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) 
     return None
 
 
-def run(ctx: Context) -> Artifact:
+def run(ctx: Context[Settings, Inputs]) -> StageResult[PinnedBase]:
     """Make ``base.json`` and the two templates."""
     from transformers import AutoConfig, AutoTokenizer
 
     from hubkit.hub.client import connect
     from hubkit.hub.errors import translated
-    from hubkit.training.data.loading import card_licence
 
-    base, hub = ctx.recipe.base, connect(ctx.target)
-    commit = hub.resolve(base.repo, base.revision)
-    ctx.report(f"{base.repo} is at {commit[:8]}", None)
-    for finding in _unfit(hub, base.repo, commit):
+    settings, hub = ctx.settings, connect(ctx.target)
+    repo, commit = settings.repo, hub.resolve(settings.repo, settings.revision)
+    ctx.report(f"{repo} is at {commit[:8]}", None)
+    for finding in _unfit(hub, repo, commit):
         raise RefusedError(finding.message, hint=finding.hint)
-    with translated(hub.endpoint, base.repo, commit):
-        config = AutoConfig.from_pretrained(base.repo, revision=commit)
-        tokenizer = AutoTokenizer.from_pretrained(base.repo, revision=commit)
+    with translated(hub.endpoint, repo, commit):
+        config = AutoConfig.from_pretrained(repo, revision=commit)
+        tokenizer = AutoTokenizer.from_pretrained(repo, revision=commit)
     own = tokenizer.chat_template
-    chosen = chat.choose(ctx.recipe.chat.template, tokenizer, ctx.recipe_folder)
-    generation = _json(hub, base.repo, commit, "generation_config.json")
+    chosen = _chosen(settings.template, tokenizer)
+    generation = _json(hub, repo, commit, "generation_config.json")
     end, findings = settled(chosen, tokenizer, config.to_dict(), generation)
     tokenizer.chat_template = chosen.shipped
-    parameters = hub.parameters(base.repo, commit)
+    write_templates(ctx.out, published=chosen.shipped, training=chosen.training)
+    is_own = chosen.training == (own.get("default") if isinstance(own, dict) else own)
+    pinned = _pinned(ctx, hub, commit, config, tokenizer, end, is_own=is_own, findings=findings)
+    warnings = tuple(item.message for item in findings)
+    return StageResult(pinned, f"{commit[:8]}  end-of-turn token {end.token}", warnings, {"commit": commit})
+
+
+def _chosen(template: str | NamedFile, tokenizer: Any) -> chat.Chosen:
+    setting = str(template.path) if isinstance(template, NamedFile) else template
+    return chat.choose(setting, tokenizer, Path())
+
+
+def _pinned(
+    ctx: Context[Settings, Inputs],
+    hub: Hub,
+    commit: str,
+    config: Any,
+    tokenizer: Any,
+    end: EndOfTurn,
+    *,
+    is_own: bool,
+    findings: list[Finding],
+) -> PinnedBase:
+    """The base as later steps know it. ``tokenizer`` has the published chat template."""
+    from hubkit.training.data.loading import card_licence
+
+    settings = ctx.settings
+    parameters = hub.parameters(settings.repo, commit)
     stored = max(parameters, key=lambda name: parameters[name])
-    write_atomic(ctx.out / "chat_template.jinja", chosen.shipped)
-    write_atomic(ctx.out / "training_template.jinja", chosen.training)
-    told = {
-        "repo": base.repo,
-        "commit": commit,
-        "revision": base.revision,
-        "dtype": _DTYPES.get(stored, stored.lower()),
-        "parameters": sum(parameters.values()),
-        "architecture": (config.architectures or [type(config).__name__])[0],
-        "vocab_size": config.vocab_size,
-        "end_of_turn": end.to_json(),
-        "eos_token": tokenizer.eos_token,
-        "pad_token": padding(tokenizer, end),
-        "own_pad_token": tokenizer.pad_token,
-        "chat_template": ctx.recipe.chat.template,
-        "chat_template_sha256": hashlib.sha256(chosen.shipped.encode()).hexdigest(),
-        "chat_template_is_own": chosen.training == (own.get("default") if isinstance(own, dict) else own),
-        "control_tokens": list(chat.control_tokens(tokenizer, chosen.shipped)),
-        "licence": card_licence(hub, base.repo, commit, "model"),
-        "findings": [{"level": item.level, "message": item.message} for item in findings],
-    }
-    write_json(ctx.out / "base.json", told)
-    said = [item.message for item in findings]
-    return ctx.artifact(figure=f"{commit[:8]}  turn end {end.token}", commit=commit, warnings=said)
+    template: str = tokenizer.chat_template
+    return PinnedBase(
+        repo=settings.repo,
+        commit=commit,
+        revision=settings.revision,
+        dtype=_DTYPES.get(stored, stored.lower()),
+        parameters=sum(parameters.values()),
+        architecture=(config.architectures or [type(config).__name__])[0],
+        vocab_size=config.vocab_size,
+        end_of_turn=end,
+        eos_token=tokenizer.eos_token,
+        pad_token=padding(tokenizer, end),
+        own_pad_token=tokenizer.pad_token,
+        chat_template=settings.template if isinstance(settings.template, str) else "file",
+        chat_template_sha256=hashlib.sha256(template.encode()).hexdigest(),
+        chat_template_is_own=is_own,
+        control_tokens=tuple(chat.control_tokens(tokenizer, template)),
+        licence=card_licence(hub, settings.repo, commit, "model"),
+        findings=tuple(BaseFinding(item.level, item.message) for item in findings),
+        folder=ctx.out,
+    )
 
 
 def settled(

@@ -2,14 +2,16 @@
 
 Makes ``README.md`` (the branch's card), ``adapter-README.md`` (the adapter's), their pictures in ``assets/``,
 ``.eval_results/*.yaml`` (results for the Hub's leaderboards), ``comparisons.json`` (differences that are computed for
-the card) and ``numbers.json``: for each card every number that stands on it, with the result file and the place in that
-file from which it was read.
+the card) and ``numbers.json``: for each card, every number on it with the result file and the place in that file from
+which it was read.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubkit.cards import (
@@ -19,46 +21,70 @@ from hubkit.cards import (
     eval_results,
     eval_results_problems,
     gather,
-    own_templates,
     placeholder,
+    template_of,
     validate,
 )
+from hubkit.cards.evidence import Measurements, card_step
+from hubkit.cards.written import WrittenCards
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.files import write_atomic, write_json
 from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed
 from hubkit.core.numbers import counted
 from hubkit.hub.client import connect
+from hubkit.recipe.artifact import NamedFile
+from hubkit.recipe.models import Recipe
+from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 from hubkit.training.data.loading import card_licence
 
 if TYPE_CHECKING:
     from hubkit.cards import Rendered
-    from hubkit.recipe.stage import Artifact, Context
 
-VERSION = 3
+VERSION = 4
 SHAPED_BY = ("hubkit", "huggingface_hub", "jinja2", "matplotlib")
-NUMBERS = "numbers.json"
 
 
-def check(ctx: Context) -> Iterable[Finding]:
+@dataclass(frozen=True)
+class Settings:
+    """All of the recipe but the Hub that it is published to; ``template`` is the recipe's own card template."""
+
+    recipe: Recipe
+    variant: str
+    template: NamedFile | None
+
+    @classmethod
+    def of(cls, recipe: Recipe, scope: Scope) -> Settings:
+        """Those of the variant that ``scope`` names."""
+        named = recipe.card.template
+        template = NamedFile.beside(scope.recipe_folder, named) if named is not None else None
+        return cls(recipe.for_any_hub(), scope.published, template)
+
+
+Inputs = Measurements
+Output = WrittenCards
+
+
+def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
     """Render both cards with placeholder numbers and validate them, before anything is trained."""
+    settings = ctx.settings
     if installed("matplotlib") is None:
         yield Finding("error", "The cards' pictures need matplotlib.", "pip install 'hubkit[train]'", 2)
-    if ctx.recipe.license is None:
+    if settings.recipe.license is None:
         yield from _licence(ctx)
     try:
-        for name, card in _cards(ctx, placeholder(ctx.recipe))[1].items():
+        for name, card in _cards(settings, placeholder(settings.recipe))[1].items():
             for problem in validate(card.text):
-                yield Finding("error", f"{name} of {ctx.variant_name}: {problem}", "Mend the recipe's words.", 2)
+                yield Finding("error", f"{name} of {settings.variant}: {problem}", "Fix the recipe's words.", 2)
     except HubkitError as error:
         yield Finding("error", error.message, error.hint, error.exit_code)
 
 
-def _licence(ctx: Context) -> Iterable[Finding]:
+def _licence(ctx: CheckContext[Settings]) -> Iterable[Finding]:
     """An error when the base, whose licence the recipe leaves it to, is on the Hub and its card names none."""
-    hub, base = connect(ctx.target), ctx.recipe.base
+    hub, base = connect(ctx.target), ctx.settings.recipe.base
     if not hub.repo_exists(base.repo):
-        return  # the step `provide` makes it, or the step `base` says that it is missing
+        return  # the step `provide` creates it, or the step `base` reports that it is missing
     if not card_licence(hub, base.repo, hub.resolve(base.repo, base.revision), "model"):
         yield Finding(
             "error",
@@ -68,20 +94,21 @@ def _licence(ctx: Context) -> Iterable[Finding]:
         )
 
 
-def run(ctx: Context) -> Artifact:
+def run(ctx: Context[Settings, Measurements]) -> StageResult[WrittenCards]:
     """Render both cards from the artifacts. RefusedError when one would not pass the Hub's rules."""
     ctx.report("reading the results", 0.0)
-    evidence = gather(ctx.inputs, ctx.variant_name or "")
-    context, cards = _cards(ctx, evidence)
-    results = eval_results(ctx.variant_name or "", evidence)
+    variant = ctx.settings.variant
+    evidence = gather(ctx.inputs, variant)
+    context, cards = _cards(ctx.settings, evidence)
+    results = eval_results(variant, evidence)
     problems = [
         *(f"{name}: {problem}" for name, card in cards.items() for problem in validate(card.text)),
         *(f"{name}: {problem}" for name, (text, _) in results.items() for problem in eval_results_problems(text)),
     ]
     if problems:
         raise RefusedError(
-            f"The card of {ctx.variant_name} is not fit for the Hub: {' '.join(problems)}",
-            hint="Mend the words in the recipe's `card`.",
+            f"The card of {variant} is not fit for the Hub: {' '.join(problems)}",
+            hint="Fix the words in the recipe's `card`.",
         )
     for name, card in cards.items():
         write_atomic(ctx.out / name, card.text)
@@ -91,18 +118,18 @@ def run(ctx: Context) -> Artifact:
     os.environ.setdefault("MPLCONFIGDIR", str(ctx.scratch))  # where matplotlib keeps its list of fonts
     for name, picture in draw(context).items():
         write_atomic(ctx.out / name, picture)
-    for name, value in evidence.derived.get(ctx.step, {}).items():
+    for name, value in evidence.derived.get(card_step(variant), {}).items():
         write_json(ctx.out / name, value)
-    numbers = {name: card.numbers for name, card in cards.items()} | {
-        name: tuple(listed) for name, (_, listed) in results.items()
-    }
-    write_json(
-        ctx.out / NUMBERS,
-        {name: [number.to_json() for number in listed] for name, listed in numbers.items()},
-    )
+    numbers = {name: card.numbers for name, card in cards.items()}
+    numbers |= {name: tuple(listed) for name, (_, listed) in results.items()}
     total = sum(len(listed) for listed in numbers.values())
-    return ctx.artifact(figure=f"{counted(total, 'number')}, each from a result file", numbers=total)
+    written = WrittenCards.of(numbers, ctx.out)
+    return StageResult(written, f"{counted(total, 'number')}, each from a result file", facts={"numbers": total})
 
 
-def _cards(ctx: Context, evidence: Evidence) -> tuple[dict[str, Any], dict[str, Rendered]]:
-    return cards_of(ctx.recipe, ctx.variant_name or "", evidence, own_templates(ctx.recipe, ctx.recipe_folder))
+def _cards(settings: Settings, evidence: Evidence) -> tuple[dict[str, Any], dict[str, Rendered]]:
+    return cards_of(settings.recipe, settings.variant, evidence, _template(settings))
+
+
+def _template(settings: Settings) -> Path | None:
+    return template_of(settings.recipe, settings.template.path) if settings.template else None

@@ -1,4 +1,4 @@
-"""Map, check and sample the rows of each set; hold prompts out for the gate; look at the turn ends.
+"""Map, check and sample the rows of each dataset; hold out prompts for the gate; check the end-of-turn tokens.
 
     data:
       preferences:
@@ -8,107 +8,109 @@
         - {repo: teknium/openhermes, rows: 7000}
     gates: {stop_rate: {prompts_from: preferences, prompts: 256}}
 
-A finding that is an error ends the run here, before any training, unless the stage that it concerns names it in its
-``accept``. What was accepted is said in ``data.json``, in the log and on the card.
+A finding that is an error ends the run here, before any training, unless the training stage that it concerns names it
+in its ``accept``. What was accepted is reported in ``data.json``, in the log and on the card.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from hubkit.core.errors import HubkitError
-from hubkit.core.files import write_atomic, write_json
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import count
-from hubkit.recipe.models import Recipe
-from hubkit.recipe.stage import Artifact, Context
+from hubkit.models.base import PinnedBase
+from hubkit.recipe.models import Recipe, Source
+from hubkit.recipe.provided import ProvidedRepos
+from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
+from hubkit.training.data import mappings
+from hubkit.training.data.prepared import PreparedData
+from hubkit.training.data.preparing import DataSettings, prepare
 
-if TYPE_CHECKING:
-    from hubkit.training.data.preparing import DataReport
-
-VERSION = 3
+VERSION = 4
 SHAPED_BY = ("datasets", "transformers", "tokenizers", "trl")
 
 _log = logging.getLogger("hubkit.training.data")
 
 
-def check(ctx: Context) -> Iterator[Finding]:
-    """Are the sets there, and does a mapping fit the columns of each: reads one row of each at most."""
-    from hubkit.hub.client import connect
-    from hubkit.training.data import mappings
-    from hubkit.training.data.loading import first_columns
+@dataclass(frozen=True)
+class Settings:
+    """The datasets and who trains on them; ``provided``: a recipe creates the repos."""
 
-    hub = connect(ctx.target)
-    for name, sources in ctx.recipe.data.items():
+    data: DataSettings
+    provided: bool
+
+    @classmethod
+    def of(cls, recipe: Recipe, scope: Scope) -> Settings:
+        """Those of ``recipe``."""
+        return cls(DataSettings.of(recipe), recipe.provide is not None)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The base, whose tokenizer and template say what is trained; the repos that were created first, if any."""
+
+    base: PinnedBase
+    provided: ProvidedRepos | None
+
+
+Output = PreparedData
+
+
+def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
+    """Do the repos exist, and does a mapping fit the columns of each: reads one row of each at most."""
+    for name, sources in ctx.settings.data.data.items():
         for number, source in enumerate(sources):
             where = f"data.{name}.{number}"
             if source.mapping and (problem := mappings.name_problem(source.mapping)):
-                yield Finding("error", f"{where}.mapping: {problem}", "Mend the recipe.", exit_code=2)
+                yield Finding("error", f"{where}.mapping: {problem}", "Fix the recipe.", exit_code=2)
                 continue
             try:
-                if ctx.recipe.provide and ctx.target.embedded and not hub.repo_exists(source.repo, "dataset"):
-                    continue
-                columns = mappings.find(source.mapping, first_columns(hub, source), source.repo)
-                for stage in ctx.recipe.wanted_stages():
-                    if ctx.recipe.stages[stage].data == name:
-                        mappings.must_train(stage, _method(ctx.recipe, stage), name, {columns.kind})
+                _check_columns(ctx, name, source)
             except HubkitError as error:
                 yield Finding("error", f"{where}: {error.message}", error.hint, error.exit_code)
 
 
-def run(ctx: Context) -> Artifact:
-    """Make ``sets/<set>.jsonl``, ``prompts.jsonl`` and ``data.json``."""
+def _check_columns(ctx: CheckContext[Settings], name: str, source: Source) -> None:
+    """UsageError when no mapping fits the columns of ``source``, or a stage cannot train on what it makes."""
+    from hubkit.hub.client import connect
+    from hubkit.training.data.loading import first_columns
+
+    settings, hub = ctx.settings, connect(ctx.target)
+    if settings.provided and ctx.target.embedded and not hub.repo_exists(source.repo, "dataset"):
+        return
+    columns = mappings.find(source.mapping, first_columns(hub, source), source.repo)
+    for stage in settings.data.users(name):
+        mappings.must_train(stage, settings.data.method(stage), name, {columns.kind})
+
+
+def run(ctx: Context[Settings, Inputs]) -> StageResult[PreparedData]:
+    """Make ``sets/<dataset>.jsonl``, ``prompts.jsonl`` and ``data.json``."""
     from hubkit.hub.client import connect
     from hubkit.hub.errors import translated
-    from hubkit.models.chat.eos import EndOfTurn
     from hubkit.training.arguments import truncation
     from hubkit.training.data.loading import load
-    from hubkit.training.data.preparing import prepare
-    from hubkit.training.shared import load_tokenizer
 
-    base, hub = ctx.input("base").json("base.json"), connect(ctx.target)
-    with translated(hub.endpoint, base["repo"], base["commit"]):
-        tokenizer = load_tokenizer(base, ctx.input("base").path)
-    made = prepare(
-        ctx.recipe,
+    base, settings, hub = ctx.inputs.base, ctx.settings.data, connect(ctx.target)
+    with translated(hub.endpoint, base.repo, base.commit):
+        tokenizer = base.load_tokenizer()
+    report = prepare(
+        settings,
         lambda source: load(hub, source),
         tokenizer,
-        EndOfTurn.from_json(base["end_of_turn"]),
-        lambda stage: truncation(ctx.recipe.stages[stage], stage),
+        base.end_of_turn,
+        lambda stage: truncation(settings.stages[stage], stage),
         ctx.report,
     )
-    for finding in made.findings:
+    for finding in report.findings:
         _log.warning("%s%s: %s", finding.code, " (accepted)" if finding.accepted else "", finding.message)
-    made.refuse()
-    write(made, ctx.out)
-    figure = ", ".join(
-        [
-            *(f"{count(len(rows))} {name}" for name, rows in made.sets.items()),
-            f"{count(len(made.prompts))} held out",
-        ]
-    )
-    accepted = sorted({finding.code for finding in made.findings if finding.accepted})
-    said = f"; accepted: {', '.join(accepted)}" if accepted else ""
-    return ctx.artifact(figure=figure + said, accepted=accepted, warnings=[item.message for item in made.findings])
-
-
-def write(made: DataReport, folder: Path) -> None:
-    """Write the rows, the held-out prompts and the report to ``folder``. A set may have any name, 'prompts' too."""
-    from hubkit.training.shared import set_file
-
-    for name, rows in made.sets.items():
-        _write(set_file(folder, name), rows)
-    _write(folder / "prompts.jsonl", [{"messages": prompt} for prompt in made.prompts])
-    write_json(folder / "data.json", made.to_json())
-
-
-def _method(recipe: Recipe, stage: str) -> str:
-    return recipe.stages[stage].uses or stage
-
-
-def _write(path: Path, rows: Iterable[Any]) -> None:
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    report.refuse()
+    prepared = PreparedData.write(report, ctx.out)
+    counts = [f"{count(len(rows))} {name}" for name, rows in report.sets.items()]
+    counts.append(f"{count(len(report.prompts))} held out")
+    accepted = sorted({finding.code for finding in report.findings if finding.accepted})
+    figure = ", ".join(counts) + (f"; accepted: {', '.join(accepted)}" if accepted else "")
+    warnings = tuple(finding.message for finding in report.findings)
+    return StageResult(prepared, figure, warnings, {"accepted": accepted})

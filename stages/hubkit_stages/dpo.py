@@ -7,7 +7,7 @@
         args: {learning_rate: 5e-5, beta: 0.1, max_length: 2048}      # keys of trl.DPOConfig
 
 The reference of the preference is the base, or the adapter that the stage ``continues``, as it was when the stage
-began. A killed run goes on from its last whole checkpoint.
+began. A killed run resumes from its last complete checkpoint.
 """
 
 from __future__ import annotations
@@ -15,22 +15,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hubkit.core.findings import Finding
-from hubkit.recipe.stage import Artifact, Context
+from hubkit.recipe.stage import CheckContext, Context, StageResult
 from hubkit.training import arguments, shared
+from hubkit.training.adapter import TrainedAdapter
+from hubkit.training.contract import Inputs, Settings
 
-VERSION = 2
+VERSION = 3
 SHAPED_BY = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+Output = TrainedAdapter
+
+__all__ = ["SHAPED_BY", "VERSION", "Inputs", "Output", "Settings", "check", "run"]
 
 
-def check(ctx: Context) -> Iterator[Finding]:
+def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
     """The arguments, the adapter's shape and the quantization, against the installed libraries."""
     yield from arguments.check(ctx, "dpo")
 
 
-def run(ctx: Context) -> Artifact:
+def run(ctx: Context[Settings, Inputs]) -> StageResult[TrainedAdapter]:
     """Make ``adapter/``, ``training.json`` and ``seen/texts.json``."""
     from trl import DPOTrainer
 
     prepared = shared.prepare(ctx)
-    trainer = DPOTrainer(args=arguments.build(ctx, "dpo"), **prepared.keywords())
+    args = arguments.build(ctx.settings, "dpo", ctx.scratch / "checkpoints")
+    trainer = DPOTrainer(args=args, **prepared.keywords())
     return shared.finish(ctx, trainer, prepared, "dpo")

@@ -5,23 +5,25 @@
       apply_chat_template: true
       backend: hf                       # or vllm, where it is installed
 
-Makes ``results.json`` (the typed results of ``hubkit.evals``) and, below ``raw/``, what the harness said of each suite,
-without the samples. The content of the folder ``include`` is in this step's settings, so a changed question changes
-the key. What was measured is kept in ``evaluations`` of hubkit's home, too: another run that asks the same of the same
-weights measures nothing (:mod:`hubkit.evals.caching`).
+Makes ``results.json`` (the typed results of ``hubkit.evals``) and, below ``raw/``, what the harness reported for each
+suite, without the samples. The digest of the folder ``include`` counts for the key, so a changed question is measured
+again. Results are kept in ``evaluations`` of hubkit's home, too: another run that asks the same of the same weights
+measures nothing (:mod:`hubkit.evals.caching`).
 """
 
 from __future__ import annotations
 
 import gc
+import glob
 import platform
 import re
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hubkit.core.errors import HubkitError
 from hubkit.core.files import write_json
@@ -32,26 +34,70 @@ from hubkit.core.numbers import count, score
 from hubkit.evals.caching import FOLDER, Cache, Key, hub_data, key_of, tasks_digest
 from hubkit.evals.harness import no_inventory, plain, tasks_translated, watched
 from hubkit.evals.lm_eval_json import lm_eval_suite
-from hubkit.evals.results import RAW_FOLDER, RESULTS_FILE, Results, Settings, Subject, SuiteResult
+from hubkit.evals.results import RAW_FOLDER, Results, Subject, SuiteResult
+from hubkit.evals.results import Settings as ResultSettings
 from hubkit.evals.suites import Suite, harness_tasks, resolve
 from hubkit.evals.taskfiles import copy_tasks
 from hubkit.hub.client import connect
 from hubkit.hub.errors import translated
+from hubkit.models.base import PinnedBase
+from hubkit.models.merging.merged import MergedWeights
+from hubkit.recipe.artifact import NamedFile
+from hubkit.recipe.models import Evaluate, Recipe
+from hubkit.recipe.stage import CheckContext, Context, Report, Scope, StageResult
 
-if TYPE_CHECKING:
-    from hubkit.recipe.stage import Artifact, Context, Report
-
-VERSION = 3
+VERSION = 4
 SHAPED_BY = ("lm_eval", "torch", "transformers", "tokenizers", "datasets")
 
 
-def check(ctx: Context) -> Iterable[Finding]:
-    """Every suite must be known, installed and whole, the backend installed; a limit is said aloud. Loads no model."""
-    asked = ctx.recipe.evaluate
+@dataclass(frozen=True)
+class Settings:
+    """What is measured and how. ``tasks`` is the recipe's folder of task files; ``dtype`` is that of the base."""
+
+    asked: Evaluate
+    tasks: NamedFile | None
+    dtype: str | None
+
+    @classmethod
+    def of(cls, recipe: Recipe, scope: Scope) -> Settings:
+        """Those of ``recipe``. A variant is measured in the dtype of its merged weights."""
+        asked, include = recipe.evaluate, recipe.evaluate.include
+        return cls(
+            asked=asked.model_copy(update={"include": None}),
+            tasks=NamedFile.beside(scope.recipe_folder, include) if include else None,
+            dtype=recipe.base.dtype if scope.variant is None else None,
+        )
+
+    @property
+    def include(self) -> Path | None:
+        """The folder of the recipe's own task files."""
+        return self.tasks.path if self.tasks else None
+
+    @property
+    def turns(self) -> bool:
+        """Whether the examples in the prompt are turns of their own."""
+        return self.asked.apply_chat_template and self.asked.fewshot_as_multiturn is not False
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The base, and the merged weights of the variant (None: the base is measured)."""
+
+    base: PinnedBase
+    merged: MergedWeights | None = None
+
+
+Output = Results
+StageContext = Context[Settings, Inputs]
+
+
+def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
+    """Every suite must be known and installed, and the backend installed; a limit gets a note. Loads no model."""
+    asked = ctx.settings.asked
     suites: tuple[Suite, ...] = ()
     try:
         harness_tasks()
-        suites = resolve(asked.suites, _include(ctx))
+        suites = resolve(asked.suites, ctx.settings.include)
     except HubkitError as error:
         yield Finding("error", error.message, error.hint, error.exit_code)
     for suite in suites:
@@ -75,7 +121,9 @@ def check(ctx: Context) -> Iterable[Finding]:
                 2,
             )
         else:
-            yield Finding("note", "The backend vllm has not been tested with hubkit: hold its numbers against hf's.")
+            yield Finding(
+                "note", "The backend vllm has not been tested with hubkit: compare its numbers with those of hf."
+            )
     if asked.limit is not None:
         yield Finding(
             "note",
@@ -83,21 +131,21 @@ def check(ctx: Context) -> Iterable[Finding]:
         )
 
 
-def holds(ctx: Context, artifact: Artifact) -> str | None:
+def outdated(ctx: StageContext, measured: Results) -> str | None:
     """None while the backend is the one that measured; vLLM is not among the libraries that every release needs."""
-    before = artifact.json(RESULTS_FILE)["libraries"].get("vllm")
-    if ctx.recipe.evaluate.backend != "vllm" or before == (now := installed("vllm")):
+    before = measured.libraries.get("vllm")
+    if ctx.settings.asked.backend != "vllm" or before == (now := installed("vllm")):
         return None
     return f"vLLM {before} measured, and {now or 'none'} is installed"
 
 
-def run(ctx: Context) -> Artifact:
+def run(ctx: StageContext) -> StageResult[Results]:
     """Measure every suite of the recipe, or find it measured; shows the average of the suites."""
-    asked = ctx.recipe.evaluate
-    suites = tuple({suite.name: suite for suite in resolve(asked.suites, _include(ctx))}.values())
+    asked = ctx.settings.asked
+    suites = tuple({suite.name: suite for suite in resolve(asked.suites, ctx.settings.include)}.values())
     subject, source, dtype = _subject(ctx)
     device, kind = _device()
-    cache, libraries = Cache(hubkit_home() / FOLDER), _libraries(ctx)
+    cache, libraries = Cache(hubkit_home() / FOLDER), _libraries(asked.backend)
     found, raws, seconds, reused = {}, {}, 0.0, 0
     with _Harness(ctx, source, subject, dtype, device) as harness:
         for place, suite in enumerate(suites):
@@ -121,12 +169,12 @@ def run(ctx: Context) -> Artifact:
     results = Results.of(
         suites=found,
         subject=subject,
-        settings=Settings(
+        settings=ResultSettings(
             backend=asked.backend,
             apply_chat_template=asked.apply_chat_template,
             limit=asked.limit,
             num_fewshot=asked.num_fewshot,
-            fewshot_as_multiturn=_turns(ctx) if asked.apply_chat_template else None,
+            fewshot_as_multiturn=ctx.settings.turns if asked.apply_chat_template else None,
             dtype=dtype,
             batch_size=asked.batch_size,
             device=device,
@@ -134,7 +182,6 @@ def run(ctx: Context) -> Artifact:
         libraries={name: there for name, there in libraries.items() if there},
         seconds=round(seconds, 3),
     )
-    results.write(ctx.out / RESULTS_FILE)
     for place, (name, raw) in enumerate(raws.items(), start=1):
         write_json(ctx.out / RAW_FOLDER / f"{place}-{re.sub('[^A-Za-z0-9_.-]', '_', name)[:100]}.json", raw)
     if missing := [name for suite in found.values() for name in _lacking(suite)]:
@@ -146,7 +193,8 @@ def run(ctx: Context) -> Artifact:
     figure = f"average {score(average)}" if average is not None else "no average: the metrics are unlike"
     figure += f" on {count(asked.limit)} examples a task" if asked.limit else ""
     figure += ", measured before" if reused == len(suites) else ""
-    return ctx.artifact(figure=figure, average=average, rehearsal=results.rehearsal, reused=reused)
+    facts = {"average": average, "rehearsal": results.rehearsal, "reused": reused}
+    return StageResult(results, figure, facts=facts)
 
 
 def _lacking(suite: SuiteResult) -> list[str]:
@@ -155,23 +203,15 @@ def _lacking(suite: SuiteResult) -> list[str]:
     return list(dict.fromkeys([*unmeasured, *suite.average.missing]))
 
 
-def _include(ctx: Context) -> Path | None:
-    include = ctx.recipe.evaluate.include
-    return ctx.recipe_folder / include if include else None
-
-
-def _subject(ctx: Context) -> tuple[Subject, str, str]:
+def _subject(ctx: StageContext) -> tuple[Subject, str, str]:
     """What is measured, where it is loaded from (a repo id or a folder), and its dtype.
 
     The base is measured in the dtype of the merged weights, whatever its files hold: the columns are to be compared.
     """
-    base = ctx.input("base").json("base.json")
-    if ctx.variant_name is None:
-        subject = Subject(repo=base["repo"], commit=base["commit"], form="base")
-        return subject, base["repo"], ctx.settings["base"]["dtype"]
-    merge = ctx.input("merge")
-    subject = Subject(repo=base["repo"], commit=base["commit"], form="merged")
-    return subject, str(merge.path / "model"), merge.json("merge.json")["dtype"]
+    base, merged = ctx.inputs.base, ctx.inputs.merged
+    if merged is None:
+        return Subject(repo=base.repo, commit=base.commit, form="base"), base.repo, ctx.settings.dtype or base.dtype
+    return Subject(repo=base.repo, commit=base.commit, form="merged"), str(merged.model), merged.dtype
 
 
 def _device() -> tuple[str, str]:
@@ -185,21 +225,14 @@ def _device() -> tuple[str, str]:
     return "cpu", f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _turns(ctx: Context) -> bool:
-    """Whether the examples in the prompt are turns of their own."""
-    asked = ctx.recipe.evaluate
-    return asked.apply_chat_template and asked.fewshot_as_multiturn is not False
+def _template(ctx: StageContext) -> str | None:
+    """The release's chat template, where one is applied."""
+    return ctx.inputs.base.template if ctx.settings.asked.apply_chat_template else None
 
 
-def _template(ctx: Context) -> Path | None:
-    """The release's chat template, where one is applied and it is not the tokenizer's own."""
-    path = ctx.input("base").path / "chat_template.jinja"
-    return path if ctx.recipe.evaluate.apply_chat_template and path.is_file() else None
-
-
-def _libraries(ctx: Context) -> dict[str, str | None]:
+def _libraries(backend: str) -> dict[str, str | None]:
     """The versions of the libraries that shape the numbers; vLLM's only where it is the backend."""
-    also = ("vllm",) if ctx.recipe.evaluate.backend == "vllm" else ()
+    also = ("vllm",) if backend == "vllm" else ()
     return {name: installed(name) for name in (*SHAPED_BY, *also)}
 
 
@@ -209,19 +242,18 @@ def _imported(suite: Suite) -> dict[str, str | None]:
     return {name: installed(name) for module in suite.modules for name in owners.get(module, ())}
 
 
-def _data(ctx: Context, suite: Suite) -> dict[str, str] | None:
-    """The commits of the data sets on the Hub that ``suite`` reads now; None when that is not known."""
-    return hub_data(suite, _include(ctx), lambda repo, at: connect(ctx.target).resolve(repo, at, "dataset"))
+def _data(ctx: StageContext, suite: Suite) -> dict[str, str] | None:
+    """The commits of the datasets on the Hub that ``suite`` reads now; None when that is not known."""
+    return hub_data(suite, ctx.settings.include, lambda repo, at: connect(ctx.target).resolve(repo, at, "dataset"))
 
 
 def _key(
-    ctx: Context, suite: Suite, subject: Subject, dtype: str, kind: str, libraries: Mapping[str, str | None]
+    ctx: StageContext, suite: Suite, subject: Subject, dtype: str, kind: str, libraries: Mapping[str, str | None]
 ) -> Key | None:
     """Under what this suite's numbers are kept; None when not all that shapes them is known."""
-    asked, template = ctx.recipe.evaluate, _template(ctx)
-    if subject.form == "merged":
-        files = ctx.input("merge").manifest.files
-        weights = {path: item.sha256 for path, item in files.items() if path.startswith("model/")}
+    asked = ctx.settings.asked
+    if ctx.inputs.merged is not None:
+        weights = ctx.inputs.merged.model_digests()
     elif re.fullmatch(r"[0-9a-f]{40,64}", subject.commit):
         weights = {"commit": subject.commit}
     else:
@@ -232,14 +264,14 @@ def _key(
     shapes = asked.model_dump(mode="json", exclude={"suites", "include", "backend"})
     return key_of(
         suite=suite,
-        tasks=tasks_digest(suite, _include(ctx)),
+        tasks=tasks_digest(suite, ctx.settings.include),
         data=data,
         weights=weights,
-        template=template.read_text(encoding="utf-8") if template else None,
+        template=_template(ctx),
         dtype=dtype,
         device=kind,
         backend=asked.backend,
-        asked={**shapes, "fewshot_as_multiturn": _turns(ctx)},
+        asked={**shapes, "fewshot_as_multiturn": ctx.settings.turns},
         libraries={**libraries, **_imported(suite)},
         code=VERSION,
     )
@@ -261,7 +293,7 @@ class _Harness:
     or it would look through every object of every library (a third of a second).
     """
 
-    def __init__(self, ctx: Context, source: str, subject: Subject, dtype: str, device: str) -> None:
+    def __init__(self, ctx: StageContext, source: str, subject: Subject, dtype: str, device: str) -> None:
         self.ctx, self.source, self.subject, self.dtype, self.device = ctx, source, subject, dtype, device
         self._model: Any = None
         self._frozen = False
@@ -285,7 +317,7 @@ class _Harness:
         from lm_eval import simple_evaluate
         from lm_eval.tasks import TaskManager
 
-        asked, endpoint = self.ctx.recipe.evaluate, self.ctx.target.endpoint
+        asked, endpoint = self.ctx.settings.asked, self.ctx.target.endpoint
         if self._model is None:
             report("loading the model", 0.0)
             gc.freeze()
@@ -293,7 +325,7 @@ class _Harness:
             with translated(endpoint, self.subject.repo, self._revision):
                 self._model = self._load()
         if suite.own:
-            include = _include(self.ctx)
+            include = self.ctx.settings.include
             assert include is not None
             folders = [copy_tasks(include, self.ctx.scratch / "tasks")]
         else:
@@ -306,16 +338,15 @@ class _Harness:
                 task_manager=TaskManager(include_path=folders, include_defaults=False),
                 limit=asked.limit,
                 apply_chat_template=asked.apply_chat_template,
-                fewshot_as_multiturn=_turns(self.ctx),
+                fewshot_as_multiturn=self.ctx.settings.turns,
                 log_samples=False,
             )
         if raw is None:
             raise HubkitError("lm-eval returned no results in this process.", hint="Run it in the first process.")
-        hidden = {
-            str(self.ctx.run.path.absolute()): ".",
-            str(self.ctx.recipe_folder.absolute()): ".",
-            str(Path.home()): "~",
-        }
+        scratch = str(self.ctx.scratch.absolute())  # lm-eval writes '[' as a pattern does
+        hidden = {scratch: ".", glob.escape(scratch): ".", str(Path.home()): "~"}
+        if (include := self.ctx.settings.include) is not None:
+            hidden = {str(include): ".", **hidden}
         if self.subject.form == "merged":
             hidden = {self.source: "merged", **hidden}
         return plain(raw, hidden)
@@ -330,8 +361,8 @@ class _Harness:
 
         tokenizer = AutoTokenizer.from_pretrained(self.source, revision=self._revision or "main")
         if (template := _template(self.ctx)) is not None:
-            tokenizer.chat_template = template.read_text(encoding="utf-8")
-        asked = self.ctx.recipe.evaluate
+            tokenizer.chat_template = template
+        asked = self.ctx.settings.asked
         if asked.backend == "vllm":
             from lm_eval.models.vllm_causallms import VLLM
 

@@ -1,17 +1,15 @@
-"""Load the staged commit back as a stranger would, and hold the gates against what came back.
+"""Load the staged commit back from the Hub as anybody would, and check it against the gates again.
 
 From an empty cache, by repo id and commit: every byte is hashed, the merged weights and the adapter on its base are
 loaded, the stop rate of both is measured again on the same prompts, and their logits are compared with each other. The
-tokenizer that came back makes of conversations the token ids that the trainer saw.
+tokenizer that came back encodes conversations to the token ids that the trainer saw.
 
-Makes: ``loadback.json`` {commit, files, bytes, stopping: {form: F}, compared: {dtype, conversations, positions,
-top1_agreement, max_difference}}.
+Makes: ``loadback.json``.
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +17,25 @@ from pathlib import Path
 from typing import Any
 
 from hubkit.core.errors import ConflictError, RefusedError
-from hubkit.core.files import Manifest, write_json
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import share, short
 from hubkit.hub.client import Hub, connect
 from hubkit.hub.errors import translated
 from hubkit.models import chat
+from hubkit.models.base import PinnedBase
 from hubkit.models.chat import eos, stop_rate
+from hubkit.models.chat.gates import GateVerdict, GateVerdicts
+from hubkit.models.chat.stop_rates import MeasuredRate, StopRates
+from hubkit.models.merging.merged import MergedWeights
+from hubkit.publishing.load_back import ComparedForms, LoadBack
 from hubkit.publishing.read_back import verify_bytes
-from hubkit.recipe.stage import Artifact, Context
+from hubkit.publishing.staged import StagedCommit
+from hubkit.recipe.models import Recipe
+from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
+from hubkit.training.adapter import TrainedAdapter
+from hubkit.training.data.prepared import PreparedData
 
-VERSION = 2
+VERSION = 3
 SHAPED_BY = ("torch", "transformers", "peft")
 
 CONVERSATIONS = 64
@@ -45,60 +51,93 @@ MOST_DIFFERENCE = 1e-4
 """Of any logit, for weights merged in float32."""
 
 
-def check(ctx: Context) -> Iterable[Finding]:
+@dataclass(frozen=True)
+class Settings:
+    """The variant, and how its stop rate is measured."""
+
+    variant: str
+    prompts: int
+    max_new_tokens: int
+    batch_size: int
+
+    @classmethod
+    def of(cls, recipe: Recipe, scope: Scope) -> Settings:
+        """Those of the variant that ``scope`` names."""
+        rate = recipe.gates.stop_rate
+        return cls(scope.published, rate.prompts, rate.max_new_tokens, rate.batch_size)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The staged commit, and what it was made from. ``stop_rates`` are those before the upload."""
+
+    staged: StagedCommit
+    base: PinnedBase
+    data: PreparedData
+    adapter: TrainedAdapter
+    merged: MergedWeights
+    stop_rates: StopRates
+    gates: GateVerdicts
+
+
+Output = LoadBack
+StageContext = Context[Settings, Inputs]
+
+
+def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
     """Nothing that could be known before the upload."""
     return ()
 
 
-def run(ctx: Context) -> Artifact:
-    """Measure what strangers get.
+def run(ctx: StageContext) -> StageResult[LoadBack]:
+    """Measure what anybody gets from the Hub.
 
-    ConflictError when bytes or logits are wrong, RefusedError when a gate does not hold.
+    ConflictError when bytes or logits are wrong, RefusedError when a gate fails.
     """
-    hub, published = connect(ctx.target), ctx.input("publish").json("published.json")
-    repo, commit = str(published["repo"]), str(published["commit"])
+    hub, staged = connect(ctx.target), ctx.inputs.staged
     cache = ctx.scratch / "cache"
     shutil.rmtree(cache, ignore_errors=True)
     try:
         ctx.report("downloading every file", 0.05)
-        manifest = Manifest.from_json(ctx.input("publish").json("bundle.json"))
-        verify_bytes(hub, repo, commit, manifest, cache)
-        forms, compared = _measure(ctx, hub, repo, commit, cache)
+        manifest = staged.bundle
+        verify_bytes(hub, staged.repo, staged.commit, manifest, cache)
+        forms, compared = _measure(ctx, hub, staged.repo, staged.commit, cache)
     finally:
         shutil.rmtree(cache, ignore_errors=True)
-    said = {
-        "commit": commit,
-        "files": len(manifest.files),
-        "bytes": manifest.size,
-        "stopping": {name: rate.to_json() for name, rate in forms.items()},
-        "compared": compared.to_json(),
-        "top1_agreement": compared.agreement,
-    }
-    write_json(ctx.out / "loadback.json", said)
-    _hold_the_gate(ctx, forms)
-    compared.refuse_if_broken(str(ctx.input("merge").json("merge.json")["dtype"]))
+    came_back = LoadBack(
+        commit=staged.commit,
+        files=len(manifest.files),
+        bytes=manifest.size,
+        stopping={name: MeasuredRate.of(rate) for name, rate in forms.items()},
+        compared=compared.kept(),
+        top1_agreement=compared.agreement,
+    )
+    came_back.save(ctx.out)  # a person who looks for the reason of a refusal finds the figures there
+    _refuse_failed_gate(ctx.settings.variant, ctx.inputs.gates.variants[ctx.settings.variant], forms)
+    compared.refuse_if_broken(ctx.inputs.merged.dtype)
     shown = ", ".join(f"{name} {share(rate.rate)}" for name, rate in forms.items())
-    return ctx.artifact(
-        figure=f"stops: {shown}; top-1 agreement {share(compared.agreement)}", top1_agreement=compared.agreement
+    return StageResult(
+        came_back,
+        f"stops: {shown}; top-1 agreement {share(compared.agreement)}",
+        facts={"top1_agreement": compared.agreement},
     )
 
 
 def _measure(
-    ctx: Context, hub: Hub, repo: str, commit: str, cache: Path
+    ctx: StageContext, hub: Hub, repo: str, commit: str, cache: Path
 ) -> tuple[dict[str, stop_rate.StopRate], Comparison]:
     """Both forms, one after the other in memory: their stop rates, and how well their logits agree."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base, merge = ctx.input("base").json("base.json"), ctx.input("merge").json("merge.json")
+    base, settings = ctx.inputs.base, ctx.settings
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    limits = ctx.settings["gates"]["stop_rate"]
-    prompts = _prompts(ctx, int(limits["prompts"]))
+    prompts = ctx.inputs.data.held_out(settings.prompts)
 
     def load(name: str, at: str, **where: Any) -> Any:
         with translated(hub.endpoint, name, at):
-            dtype = getattr(torch, merge["dtype"])
+            dtype = getattr(torch, ctx.inputs.merged.dtype)
             return AutoModelForCausalLM.from_pretrained(name, revision=at, dtype=dtype, **where).to(device)
 
     def rate(model: Any, form: str, start: float) -> stop_rate.StopRate:
@@ -107,22 +146,21 @@ def _measure(
             tokenizer,
             prompts,
             end,
-            max_new_tokens=int(limits["max_new_tokens"]),
-            batch_size=int(limits["batch_size"]),
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
             report=lambda words, share: ctx.report(f"{form}: {words}", start + 0.4 * (share or 0.0)),
         )
 
     with translated(hub.endpoint, repo, commit):
         tokenizer = AutoTokenizer.from_pretrained(repo, revision=commit, cache_dir=cache)
     end = eos.find(tokenizer)
-    if end.id != base["end_of_turn"]["id"]:
+    if end.id != base.end_of_turn.id:
         raise ConflictError(
-            f"The tokenizer that came back ends a turn by {end.token!r}, not by {base['end_of_turn']['token']!r}.",
+            f"The tokenizer that came back ends a turn by {end.token!r}, not by {base.end_of_turn.token!r}.",
             hint="The merge wrote other tokenizer files than the base has; run with --fresh.",
         )
-    train = ctx.input("train")
-    kept = train.json(chat.SEEN_FILE) if chat.SEEN_FILE in train.manifest.files else None
-    if kept and (different := chat.differences(tokenizer, kept)):
+    seen = ctx.inputs.adapter.seen()
+    if seen and (different := chat.differences(tokenizer, seen)):
         raise ConflictError(
             f"The tokenizer that came back makes other tokens than were trained on: {different[0]}.",
             hint="The merge wrote other tokenizer files than the base has; run with --fresh.",
@@ -131,20 +169,15 @@ def _measure(
     wide = sum(item.numel() for item in model.parameters()) <= FLOAT32_PARAMETERS
     merged = rate(model, "merged", 0.1)
     texts = _conversations(tokenizer, prompts, merged)
-    seen = _outputs(model.float() if wide else model, texts)
+    before = _outputs(model.float() if wide else model, texts)
     del model
     gc.collect()
-    bare = load(base["repo"], base["commit"])
+    bare = load(base.repo, base.commit)
     with translated(hub.endpoint, repo, commit):
         model = PeftModel.from_pretrained(bare, repo, subfolder="adapter", revision=commit, cache_dir=cache)
     adapter = rate(model, "adapter", 0.5)
-    compared = Comparison.of(seen, _outputs(model.float() if wide else model, texts))
+    compared = Comparison.of(before, _outputs(model.float() if wide else model, texts))
     return {"merged": merged, "adapter": adapter}, compared
-
-
-def _prompts(ctx: Context, most: int) -> list[dict[str, Any]]:
-    lines = (ctx.input("data").path / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line][:most]
 
 
 def _conversations(tokenizer: Any, prompts: Sequence[Mapping[str, Any]], merged: stop_rate.StopRate) -> list[list[int]]:
@@ -202,15 +235,9 @@ class Comparison:
         most = max((float((a - b).abs().max()) for a, b in zip(one.full, other.full, strict=True)), default=0.0)
         return cls(one.dtype, len(one.best), positions, equal / positions if positions else 0.0, most)
 
-    def to_json(self) -> dict[str, Any]:
-        """The figures, as they stand in ``loadback.json``."""
-        return {
-            "dtype": self.dtype,
-            "conversations": self.conversations,
-            "positions": self.positions,
-            "top1_agreement": self.agreement,
-            "max_difference": self.max_difference,
-        }
+    def kept(self) -> ComparedForms:
+        """The figures, as they are kept."""
+        return ComparedForms(self.dtype, self.conversations, self.positions, self.agreement, self.max_difference)
 
     def refuse_if_broken(self, merged_dtype: str) -> None:
         """ConflictError when the merged weights are not the adapter on its base, allowing for rounding."""
@@ -227,12 +254,11 @@ class Comparison:
             )
 
 
-def _hold_the_gate(ctx: Context, forms: Mapping[str, stop_rate.StopRate]) -> None:
-    gate = ctx.input("gate").json("gates.json")["variants"][ctx.variant_name]
-    low = [f"{name} {share(rate.rate)}" for name, rate in forms.items() if rate.rate < gate["threshold"]]
-    if gate["enforced"] and low:
+def _refuse_failed_gate(variant: str, gate: GateVerdict, forms: Mapping[str, stop_rate.StopRate]) -> None:
+    low = [f"{name} {share(rate.rate)}" for name, rate in forms.items() if rate.rate < gate.threshold]
+    if gate.enforced and low:
         raise RefusedError(
-            f"{ctx.variant_name}, loaded back from the Hub, ends too few of its turns: {', '.join(low)} "
-            f"(at least {share(gate['threshold'])}).",
+            f"{variant}, loaded back from the Hub, ends too few of its turns: {', '.join(low)} "
+            f"(at least {share(gate.threshold)}).",
             hint="Nothing was promoted. It passed before the upload: see stopping.json and loadback.json.",
         )

@@ -5,146 +5,164 @@ commit whose parent is the head that was read before, so that two releases at on
 interrupted, the next run goes on with the branches that are left. The staging branches are removed at the end, when
 every branch has been read back; a later run finds the commits by their ids in the artifacts.
 
-Where the release is only proposed (``pull_request`` in the recipe) no branch is moved: it is read what was decided on
-the pull requests, and a closed one ends the release.
+Where the release is only proposed (``pull_request`` in the recipe) no branch is moved: the decision on each pull
+request is read, and a closed one ends the release.
 
-Makes: ``release.json`` {repo, variants: {V: {commit, previous, staging_commit, tree, written, removed, foreign,
-replaced}}}; of a proposed one {commit, staging_commit, tree, pull_request, status}.
+Makes: ``release.json``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from hubkit.cards.snippets.results import SnippetResults
 from hubkit.core.errors import ConflictError
-from hubkit.core.files import Manifest, write_json
+from hubkit.core.files import Manifest
 from hubkit.core.findings import Finding
 from hubkit.core.trees import Tree, tree_of
 from hubkit.hub.client import Hub, connect
 from hubkit.publishing import proposals
+from hubkit.publishing.attempts import left_at
 from hubkit.publishing.compare_and_swap import branch_moved
 from hubkit.publishing.edited_cards import refuse_if_edited
+from hubkit.publishing.load_back import LoadBack
 from hubkit.publishing.manifest import CARDS
 from hubkit.publishing.ownership import Ownership, holds_release
 from hubkit.publishing.promotion import promote
 from hubkit.publishing.read_back import verify_listing
-from hubkit.recipe.stage import Artifact, Context
+from hubkit.publishing.released import ReleasedBranch, ReleasedBranches, changed_since
+from hubkit.publishing.staged import StagedCommit
+from hubkit.recipe.models import Recipe
+from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 
-VERSION = 1
+VERSION = 2
 SHAPED_BY: tuple[str, ...] = ()
 
 
-def check(ctx: Context) -> Iterable[Finding]:
+@dataclass(frozen=True)
+class Settings:
+    """The repo, the order in which its branches move, and whether the release is only proposed."""
+
+    repo: str
+    order: tuple[str, ...]
+    pull_request: bool
+
+    @classmethod
+    def of(cls, recipe: Recipe, scope: Scope) -> Settings:
+        """Those of ``recipe``."""
+        return cls(recipe.repo, recipe.publishing_order(), recipe.pull_request)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The staged commit of each variant, and that each was loaded back and its code blocks ran."""
+
+    staged: Mapping[str, StagedCommit]
+    loaded_back: Mapping[str, LoadBack]
+    snippets: Mapping[str, SnippetResults]
+
+
+Output = ReleasedBranches
+StageContext = Context[Settings, Inputs]
+
+
+def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
     """Nothing of its own: the rights are those that publishing to the staging branch needs."""
     return ()
 
 
-def run(ctx: Context) -> Artifact:
-    """Promote all the variants. ConflictError when a branch was moved by somebody else; nothing is written over it."""
-    hub, repo = connect(ctx.target), str(ctx.settings["repo"])
-    staged = ctx.each("publish")
-    manifests = {name: _manifest(artifact) for name, artifact in staged.items()}
-    commits = {name: str(artifact.json("published.json")["commit"]) for name, artifact in staged.items()}
-    proposed = bool(ctx.settings.get("pull_request"))
-    for name, commit in commits.items():
-        verify_listing(hub, repo, commit, manifests[name], others_allowed=proposed)
+def run(ctx: StageContext) -> StageResult[ReleasedBranches]:
+    """Promote all the variants. ConflictError when somebody else moved a branch; nothing is overwritten then."""
+    hub, repo, staged = connect(ctx.target), ctx.settings.repo, ctx.inputs.staged
+    manifests = {name: item.bundle for name, item in staged.items()}
+    proposed = ctx.settings.pull_request
+    for name, item in staged.items():
+        verify_listing(hub, repo, item.commit, manifests[name], others_allowed=proposed)
     if proposed:
-        return _proposed(ctx, hub, repo, staged)
-    for name in staged:
-        _refuse_if_moved(ctx, hub, repo, name, manifests[name])
-        _refuse_if_edited(hub, repo, name, staged[name], manifests[name])
+        return _proposed(hub, repo, staged)
+    for name, item in staged.items():
+        _refuse_if_moved(ctx, hub, name, manifests[name])
+        _refuse_if_edited(hub, name, item, manifests[name])
 
-    def note(point: str, **facts: str) -> None:
-        ctx.run.log(point, step=ctx.step, repo=repo, **facts)
+    def note(point: str, **facts: Any) -> None:
+        ctx.note(point, repo=repo, **facts)
 
-    order = [name for name in ctx.recipe.publishing_order() if name in staged]
-    done: dict[str, dict[str, Any]] = {}
+    order = [name for name in ctx.settings.order if name in staged]
+    moved: dict[str, ReleasedBranch] = {}
     warnings: list[str] = []
     for index, name in enumerate(order):
         ctx.report(f"moving {name}", index / len(order))
+        commit = staged[name].commit
         move = promote(
             hub,
             repo,
             name,
-            commits[name],
+            commit,
             manifests[name],
-            title=f"Release {name} (staged as {commits[name][:12]})",
-            over=_over(staged[name]),
+            title=f"Release {name} (staged as {commit[:12]})",
+            over=staged[name].over,
             note=note,
         )
-        done[name] = {
-            "commit": move.commit,
-            "previous": move.previous,
-            "staging_commit": commits[name],
-            "tree": manifests[name].digest,
-            "written": move.written,
-            "removed": list(move.removed),
-            "foreign": list(move.kept),
-            "replaced": list(move.replaced),
-        }
+        moved[name] = ReleasedBranch(
+            commit=move.commit,
+            staging_commit=commit,
+            tree=manifests[name].digest,
+            previous=move.previous,
+            written=move.written,
+            removed=move.removed,
+            foreign=move.kept,
+            replaced=move.replaced,
+        )
         # Files that are kept were reported before training, by the check of the publish step.
         warnings += Ownership(replaced=move.replaced).sentences(f"The branch {name!r} of {repo}")
-    _read_back(hub, repo, done, manifests)
+    _read_back(hub, repo, moved, manifests)
     note("all-promoted")
     _sweep(hub, repo, staged)
-    write_json(ctx.out / "release.json", {"repo": repo, "variants": done})
-    shown = ", ".join(f"{name} at {said['commit'][:12]}" for name, said in done.items())
-    return ctx.artifact(figure=shown, variants={name: said["commit"] for name, said in done.items()}, warnings=warnings)
+    figure = ", ".join(f"{name} at {item.commit[:12]}" for name, item in moved.items())
+    return _result(repo, moved, figure, warnings)
 
 
-def _proposed(ctx: Context, hub: Hub, repo: str, staged: dict[str, Artifact]) -> Artifact:
-    """How each pull request stands; there is nothing to move."""
-    done, words = {}, []
-    for name, artifact in staged.items():
-        said = artifact.json("published.json")
-        number = said["pull_request"]
-        status = proposals.standing(hub, repo, name, number).status if number else "there already"
-        words.append(f"{name}: pull request {number}, {status}" if number else f"{name}: there already")
-        done[name] = {
-            "commit": said["commit"],
-            "staging_commit": said["commit"],
-            "tree": said["tree"],
-            "pull_request": number,
-            "status": status,
-        }
-    write_json(ctx.out / "release.json", {"repo": repo, "variants": done})
-    return ctx.artifact(figure="; ".join(words), variants={name: said["commit"] for name, said in done.items()})
+def _result(
+    repo: str, variants: Mapping[str, ReleasedBranch], figure: str, warnings: Iterable[str] = ()
+) -> StageResult[ReleasedBranches]:
+    facts = {"variants": {name: item.commit for name, item in variants.items()}}
+    return StageResult(ReleasedBranches(repo=repo, variants=variants), figure, tuple(warnings), facts)
 
 
-def _manifest(artifact: Artifact) -> Manifest:
-    return Manifest.from_json(artifact.json("bundle.json"))
+def _proposed(hub: Hub, repo: str, staged: Mapping[str, StagedCommit]) -> StageResult[ReleasedBranches]:
+    """The state of each pull request; there is nothing to move."""
+    found, words = {}, []
+    for name, item in staged.items():
+        number = item.pull_request
+        status = proposals.standing(hub, repo, name, number).status if number else "up to date"
+        words.append(f"{name}: pull request {number}, {status}" if number else f"{name}: up to date")
+        found[name] = ReleasedBranch(
+            commit=item.commit, staging_commit=item.commit, tree=item.tree, pull_request=number, status=status
+        )
+    return _result(repo, found, "; ".join(words))
 
 
-def _refuse_if_moved(ctx: Context, hub: Hub, repo: str, branch: str, manifest: Manifest) -> None:
-    """ConflictError when the branch is not where this run left it, nor where it is about to go.
+def _refuse_if_moved(ctx: StageContext, hub: Hub, branch: str, manifest: Manifest) -> None:
+    """ConflictError when the branch is neither where this run left it nor where it is about to go.
 
-    Where it was left is in the journal. A commit whose answer, or whose line in the journal, was lost is known by its
-    tree.
+    Where it was left is known from the notes of earlier attempts. A commit whose answer or whose note was lost is
+    recognized by its tree.
     """
-    heads: set[str] = set()
-    sources: set[str] = set()
-    last = ""
-    for line in ctx.run.journal():
-        if line.get("repo") != repo:
-            continue
-        if line["event"] == f"branch-moved[{branch}]":
-            heads, sources, last = {line["commit"]}, {line["source"]}, line["commit"]
-        elif line["event"] == f"branch-begun[{branch}]":
-            heads.add(line["commit"])
-            sources.add(line["source"])
+    repo, left = ctx.settings.repo, left_at(ctx.earlier.notes, ctx.settings.repo, branch)
     head = hub.head(repo, branch)
-    if not last or head is None or head in heads:
+    if not left.last or head is None or head in left.heads:
         return
     tree = hub.tree(repo, head)
     if tree.keys() <= {".gitattributes"} or holds_release(tree, tree_of(manifest)):
         return  # a repo that was made anew, or what is to be published anyway
-    for source in sources:
+    for source in left.sources:
         held = hub.tree_if_there(repo, source)
         # Cards may have been edited: the publish step has merged them, and what it did not see is refused below.
         if held is not None and holds_release(tree, _but_cards(held)):
             return
-    moved = branch_moved(repo, branch, last, head, since="since this run published it")
+    moved = branch_moved(repo, branch, left.last, head, since="since this run published it")
     raise ConflictError(
         moved.message,
         hint=f"Look at it (`hubkit revisions list {repo}`). `hubkit release --fresh` publishes a new run over it.",
@@ -155,54 +173,32 @@ def _but_cards(tree: Tree) -> Tree:
     return {path: entry for path, entry in tree.items() if path not in CARDS.values()}
 
 
-def _over(staged: Artifact) -> dict[str, str]:
-    """The digests of the cards that the publish step read on the branch, by path."""
-    return dict(staged.json("published.json").get("over", {}))
-
-
-def _refuse_if_edited(hub: Hub, repo: str, branch: str, staged: Artifact, manifest: Manifest) -> None:
+def _refuse_if_edited(hub: Hub, branch: str, staged: StagedCommit, manifest: Manifest) -> None:
     """ConflictError when a card on the branch was edited since the publish step read it: the edit would be lost."""
-    if head := hub.head(repo, branch):
-        refuse_if_edited(repo, branch, hub.tree(repo, head), tree_of(manifest), _over(staged))
+    if head := hub.head(staged.repo, branch):
+        tree = hub.tree(staged.repo, head)
+        refuse_if_edited(staged.repo, branch, tree, tree_of(manifest), staged.over)
 
 
-def _read_back(hub: Hub, repo: str, done: dict[str, dict[str, Any]], manifests: dict[str, Manifest]) -> None:
-    """ConflictError unless every branch still stands where it was put."""
+def _read_back(hub: Hub, repo: str, moved: Mapping[str, ReleasedBranch], manifests: Mapping[str, Manifest]) -> None:
+    """ConflictError unless every branch is still where it was moved."""
     heads = hub.refs(repo).branches
-    for name, said in done.items():
+    for name, item in moved.items():
         head = heads.get(name)
-        if head == said["commit"]:
+        if head == item.commit:
             continue
         if head is None or not holds_release(hub.tree(repo, head), tree_of(manifests[name])):
-            raise branch_moved(repo, name, said["commit"], head, since="after it was released")
+            raise branch_moved(repo, name, item.commit, head, since="after it was released")
 
 
-def _sweep(hub: Hub, repo: str, staged: dict[str, Artifact]) -> None:
+def _sweep(hub: Hub, repo: str, staged: Mapping[str, StagedCommit]) -> None:
     """Remove the staging branches, but for one that another release has moved on."""
     heads = hub.refs(repo).branches
-    for artifact in staged.values():
-        said = artifact.json("published.json")
-        if heads.get(said["branch"]) == said["commit"]:
-            hub.delete_branch(repo, said["branch"])
+    for item in staged.values():
+        if heads.get(item.branch) == item.commit:
+            hub.delete_branch(repo, item.branch)
 
 
-def holds(ctx: Context, artifact: Artifact) -> str | None:
+def outdated(ctx: StageContext, released: ReleasedBranches) -> str | None:
     """None while every branch still holds what was released."""
-    hub, said = connect(ctx.target), artifact.json("release.json")
-    repo = said["repo"]
-    if not hub.repo_exists(repo):
-        return f"{repo} is not there any more"
-    heads = hub.refs(repo).branches
-    staged = ctx.each("publish")
-    for name, moved in said["variants"].items():
-        if number := moved.get("pull_request"):
-            now = hub.pull_request(repo, number).status
-            if now != moved["status"]:
-                return f"the pull request {number} of {repo} is {now}, and was {moved['status']}"
-            continue
-        head = heads.get(name)
-        if head is None:
-            return f"the branch {name!r} of {repo} is not there any more"
-        if head != moved["commit"] and not holds_release(hub.tree(repo, head), tree_of(_manifest(staged[name]))):
-            return f"the branch {name!r} of {repo} moved from {moved['commit'][:12]} to {head[:12]}"
-    return None
+    return changed_since(connect(ctx.target), released, {name: item.bundle for name, item in ctx.inputs.staged.items()})

@@ -1,70 +1,89 @@
-"""Make what the recipe loads and the embedded Hub lacks, through the recipe named by ``provide``.
+"""Create what the recipe loads and the embedded Hub lacks, through the recipe named by ``provide``.
 
     provide: tiny          # an entry point of the group hubkit.recipes whose module has provide(ctx)
 
-Only for the embedded Hub: on a real one, models and data sets are their owners' to publish.
+Only for the embedded Hub: on a real one, models and datasets are their owners' to publish.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
 
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
-from hubkit.core.files import write_json
 from hubkit.core.findings import Finding
-from hubkit.recipe.stage import Artifact, Context
+from hubkit.core.target import Target
+from hubkit.recipe.models import Recipe
+from hubkit.recipe.provided import Needed, ProvideContext, ProvidedRepo, ProvidedRepos
+from hubkit.recipe.stage import CheckContext, Context, NoInputs, Scope, StageResult
 
-if TYPE_CHECKING:
-    from hubkit.hub.client import Hub
-
-VERSION = 1
+VERSION = 2
 SHAPED_BY = ("torch", "transformers", "tokenizers")
 
 
-def check(ctx: Context) -> Iterator[Finding]:
+@dataclass(frozen=True)
+class Settings:
+    """The name of the recipe that creates the repos, and what is needed."""
+
+    provider: str
+    needed: Needed
+
+    @classmethod
+    def of(cls, recipe: Recipe, scope: Scope) -> Settings:
+        """What ``recipe`` loads."""
+        datasets = dict.fromkeys(source.repo for sources in recipe.data.values() for source in sources)
+        return cls(recipe.provide or "", Needed(recipe.base.repo, tuple(datasets), recipe.seed))
+
+
+Inputs = NoInputs
+Output = ProvidedRepos
+Provider = Callable[[ProvideContext], Iterable[ProvidedRepo]]
+
+
+def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
     """The target must be embedded, and the recipe that provides installed."""
     try:
-        _provider(ctx)
+        _provider(ctx.settings.provider, ctx.target)
     except HubkitError as error:
         yield Finding("error", error.message, error.hint, error.exit_code)
 
 
-def run(ctx: Context) -> Artifact:
-    """Make ``provided.json``: every repo with its commit, and whether it was made now."""
-    repos = _provider(ctx)(ctx)
-    write_json(ctx.out / "provided.json", {"repos": repos})
-    made = sum(bool(item["made"]) for item in repos)
-    return ctx.artifact(figure=f"{made} made, {len(repos) - made} there already", made=made)
+def run(ctx: Context[Settings, NoInputs]) -> StageResult[ProvidedRepos]:
+    """Make ``provided.json``: every repo with its commit, and whether it was created now."""
+    provide = _provider(ctx.settings.provider, ctx.target)
+    repos = tuple(provide(ProvideContext(ctx.settings.needed, ctx.target, ctx.scratch, ctx.report)))
+    made = sum(item.made for item in repos)
+    return StageResult(
+        ProvidedRepos(repos=repos), f"{made} created, {len(repos) - made} up to date", facts={"made": made}
+    )
 
 
-def holds(ctx: Context, artifact: Artifact) -> str | None:
-    """What the Hub no longer has of what was provided; None while all of it is there."""
+def outdated(ctx: Context[Settings, NoInputs], provided: ProvidedRepos) -> str | None:
+    """What the Hub no longer has of what was provided; None while it has all of it."""
     from hubkit.hub.client import connect
 
-    hub: Hub = connect(ctx.target)
-    for item in artifact.json("provided.json")["repos"]:
-        if not hub.repo_exists(item["repo"], item["type"]):
-            return f"{item['repo']} is no longer on the Hub"
+    hub = connect(ctx.target)
+    for item in provided.repos:
+        if not hub.repo_exists(item.repo, item.type):
+            return f"{item.repo} is no longer on the Hub"
         try:
-            hub.resolve(item["repo"], item["commit"], item["type"])
+            hub.resolve(item.repo, item.commit, item.type)
         except UsageError:
-            return f"{item['repo']} no longer has the commit {item['commit'][:8]}"
+            return f"{item.repo} no longer has the commit {item.commit[:8]}"
     return None
 
 
-def _provider(ctx: Context) -> Callable[[Context], list[dict[str, Any]]]:
-    name = ctx.recipe.provide
-    if not ctx.target.embedded:
+def _provider(name: str, target: Target) -> Provider:
+    if not target.embedded:
         raise RefusedError(
             f"`provide: {name}` makes stand-ins for other people's repos, which only the embedded Hub may hold.",
             hint="Remove `provide` to load the real ones from this Hub, or leave out --hub.",
         )
     found = [point for point in entry_points(group="hubkit.recipes") if point.name == name]
-    offered = getattr(found[0].load(), "provide", None) if found else None
+    offered: Provider | None = getattr(found[0].load(), "provide", None) if found else None
     if offered is None:
         raise UsageError(
             f"provide: no installed recipe {name!r} makes anything.", hint="The built-in one that does is 'tiny'."
         )
-    return offered  # type: ignore[no-any-return]
+    return offered

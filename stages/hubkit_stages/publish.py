@@ -14,8 +14,7 @@ writes the same place anew, nothing is published: ``hubkit release --overwrite-c
 A recipe that says ``sign`` has the bundle signed. Signatures are random, so the one that was made is kept and used
 again while the files are the same: a step that runs again makes no second commit.
 
-Makes: ``published.json`` {repo, branch, commit, files, bytes, tree, pull_request (its number, or None), over: the cards
-that were read on the branch}; ``bundle.json`` (the manifest of the whole bundle); ``written/`` (the files that were
+Makes: ``published.json``, ``bundle.json`` (the manifest of the whole bundle) and ``written/`` (the files that were
 written for it).
 """
 
@@ -23,40 +22,96 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hubkit import __version__
 from hubkit.cards import Kept, keep_edits, validate
 from hubkit.cards.snippets.blocks import without_front_matter
+from hubkit.cards.written import WrittenCards
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError
-from hubkit.core.files import Manifest, digest_of, write_atomic, write_json
+from hubkit.core.files import digest_of, write_atomic
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import counted, short_commit, size
 from hubkit.core.trees import Entry, Tree, compare, tree_of
-from hubkit.hub.client import Hub, connect
+from hubkit.hub.client import Hub, Visibility, connect
+from hubkit.models import chat
+from hubkit.models.base import PinnedBase
+from hubkit.models.merging.merged import MergedWeights
 from hubkit.publishing import proposals, signing
 from hubkit.publishing.bundle import NEEDED, Bundle, build
 from hubkit.publishing.edited_cards import edited_cards
 from hubkit.publishing.manifest import CARDS, GENERATED, MANIFEST_PATH, SIGNATURE_PATH, Provenance, provenance_at
 from hubkit.publishing.ownership import decide, holds_release
 from hubkit.publishing.read_back import verify_listing
+from hubkit.publishing.staged import WRITTEN, StagedCommit
 from hubkit.publishing.staging import stage
+from hubkit.recipe.artifact import NamedFile
+from hubkit.recipe.models import Recipe
 from hubkit.recipe.names import MAIN, STAGING
-from hubkit.recipe.stage import Artifact, Context
+from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
+from hubkit.training.adapter import TrainedAdapter
+from hubkit.training.data.prepared import PreparedData
 
-VERSION = 4
+VERSION = 5
 SHAPED_BY: tuple[str, ...] = ()
 
 
-def check(ctx: Context) -> Iterable[Finding]:
+@dataclass(frozen=True)
+class Settings:
+    """Where and how the variant is published, who signs it, and what of the recipe its manifest tells (`made_from`)."""
+
+    repo: str
+    visibility: Visibility
+    variant: str
+    pull_request: bool
+    signing_key: NamedFile | None
+    keyless: bool
+    made_from: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, recipe: Recipe, scope: Scope) -> Settings:
+        """Those of the variant that ``scope`` names."""
+        key = recipe.sign.key if recipe.sign else None
+        return cls(
+            repo=recipe.repo,
+            visibility=recipe.visibility,
+            variant=scope.published,
+            pull_request=recipe.pull_request,
+            signing_key=NamedFile.beside(scope.recipe_folder, key) if key else None,
+            keyless=recipe.sign is not None and recipe.sign.keyless,
+            made_from=_made_from(recipe, scope),
+        )
+
+    def signer(self) -> signing.Signer | None:
+        """Who signs; None when nobody does."""
+        return signing.signer(self.signing_key.path if self.signing_key else None, keyless=self.keyless)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the bundle is made of: the merged weights, the adapter, the cards; and where all of it comes from."""
+
+    base: PinnedBase
+    data: PreparedData
+    adapter: TrainedAdapter
+    merged: MergedWeights
+    cards: WrittenCards
+
+
+Output = StagedCommit
+StageContext = Context[Settings, Inputs]
+
+
+def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
     """Who signs, the token's rights, who can see the repo, and whose files are on the branch already."""
+    settings = ctx.settings
     try:
-        signing.signer(ctx.settings.get("sign"), ctx.recipe_folder)
+        settings.signer()
     except HubkitError as error:
         yield Finding("error", error.message, error.hint, error.exit_code)
-    hub = connect(ctx.target)
-    repo: str = ctx.settings["repo"]
-    if ctx.settings.get("pull_request"):
+    hub, repo = connect(ctx.target), settings.repo
+    if settings.pull_request:
         if problem := proposals.problem(hub, repo):
             yield Finding(
                 "error",
@@ -75,17 +130,17 @@ def check(ctx: Context) -> Iterable[Finding]:
     if not hub.repo_exists(repo):
         return
     found = hub.visibility(repo)
-    if found != ctx.settings["visibility"]:
+    if found != settings.visibility:
         yield Finding(
             "error",
-            f"{repo} is {found}, and the recipe says {ctx.settings['visibility']}.",
+            f"{repo} is {found}, and the recipe says {settings.visibility}.",
             f"Change it on {hub.endpoint}, or write `visibility: {found}` in the recipe.",
         )
-    branch = ctx.variant_name or MAIN
+    branch = settings.variant
     if head := hub.head(repo, branch):
         tree = hub.tree(repo, head)
         yield from _foreign(repo, branch, tree, provenance_at(hub, repo, head, tree))
-        overwrites = _overwrites(ctx)
+        overwrites = ctx.options.overwrite_card
         for path, before, now in _on_branch(hub, repo, head, tree):
             if not overwrites:
                 yield from _edits(f"{path} of the branch {branch!r} of {repo}", before, now)
@@ -141,25 +196,25 @@ def _unchanged(hub: Hub, repo: str, head: str, path: str, tree: Tree) -> bool:
     return promised is not None and tree[path].same(promised)
 
 
-def _kept(ctx: Context, hub: Hub, repo: str) -> tuple[dict[str, Kept], dict[str, str]]:
+def _kept(ctx: StageContext, hub: Hub, repo: str) -> tuple[dict[str, Kept], dict[str, str]]:
     """The cards that a person edited on the branch, merged; and what was read there, a digest by path.
 
     ConflictError when an edit would be lost, RefusedError when a card is not fit for the Hub with it.
     """
-    branch, head = ctx.variant_name or MAIN, None
+    branch, head = ctx.settings.variant, None
     if hub.repo_exists(repo):
         head = hub.head(repo, branch)
     if head is None:
         return {}, {}
     tree = hub.tree(repo, head)
     over = {path: _digest(tree[path]) for path in CARDS.values() if path in tree}
-    overwrite = _overwrites(ctx)
+    overwrite = ctx.options.overwrite_card
     names = {path: name for name, path in CARDS.items()}
     found: dict[str, Kept] = {}
     for path, before, now in _on_branch(hub, repo, head, tree):
-        if names[path] not in ctx.input("card").manifest.files:
+        new = ctx.inputs.cards.text(names[path])
+        if new is None:
             continue
-        new = (ctx.input("card").path / names[path]).read_text(encoding="utf-8")
         made = keep_edits(before, now, new)
         if made.conflicts and not overwrite:
             shown = "\n".join(
@@ -185,112 +240,87 @@ def _kept(ctx: Context, hub: Hub, repo: str) -> tuple[dict[str, Kept], dict[str,
     return found, over
 
 
-def _overwrites(ctx: Context) -> bool:
-    """Whether the command that runs now was given --overwrite-card."""
-    begun = [line for line in ctx.run.journal() if line["event"] == "begin"]
-    return bool(begun and begun[-1].get("overwrite_card"))
-
-
 def _digest(entry: Entry) -> str:
     return entry.sha256 or entry.git or ""
 
 
-def run(ctx: Context) -> Artifact:
-    """Upload and verify. RefusedError before any byte when the screening or the repo's visibility says no."""
-    hub = connect(ctx.target)
-    repo, branch = str(ctx.settings["repo"]), f"{STAGING}/{ctx.variant_name}"
+def run(ctx: StageContext) -> StageResult[StagedCommit]:
+    """Upload and verify. RefusedError before any upload when the screening or the repo's visibility forbids it."""
+    settings, hub = ctx.settings, connect(ctx.target)
+    repo, branch, variant = settings.repo, f"{STAGING}/{settings.variant}", settings.variant
     ctx.report("screening the bundle", 0.05)
     kept, over = _kept(ctx, hub, repo)
     edited = {path: card.text for path, card in kept.items()}
-    bundle = build(
-        ctx.input("merge"), ctx.input("train"), ctx.input("card"), provenance(ctx), ctx.out / "written", edited
-    )
+    written = ctx.out / WRITTEN
+    bundle = build(ctx.inputs.merged, ctx.inputs.adapter, ctx.inputs.cards, provenance(ctx), written, edited)
     bundle = _signed(ctx, bundle)
-    proposed = bool(ctx.settings.get("pull_request"))
+    proposed = settings.pull_request
     if not proposed:  # a proposal is for a repo that is there, and preflight has seen who can see it
-        hub.ensure_repo(repo, ctx.settings["visibility"])
-
-    def note(point: str, **facts: str) -> None:
-        ctx.run.log(point, step=ctx.step, **facts)
+        hub.ensure_repo(repo, settings.visibility)
 
     content = f"{counted(len(bundle.files), 'file')}, {size(bundle.manifest.size)}"
     ctx.report(f"uploading {content}", 0.2)
     number: int | None = None
     foreign: list[str] = []
     if proposed:
-        proposal = proposals.propose(hub, repo, str(ctx.variant_name), bundle, overwrite=_overwrites(ctx), note=note)
+        overwrite = ctx.options.overwrite_card
+        proposal = proposals.propose(hub, repo, variant, bundle, overwrite=overwrite, note=ctx.note)
         branch, commit, number = proposal.ref, proposal.commit, proposal.number
         foreign = proposal.ownership.sentences(f"The branch {MAIN!r} of {repo}")
     else:
-        commit = stage(hub, repo, branch, bundle, title=f"Release {ctx.variant_name}", note=note)
+        commit = stage(hub, repo, branch, bundle, title=f"Release {variant}", note=ctx.note)
     ctx.report("verifying what the Hub holds", 0.9)
     verify_listing(hub, repo, commit, bundle.manifest, others_allowed=proposed)
-    note("staging-verified", branch=branch, commit=commit)
-    write_json(
-        ctx.out / "published.json",
-        {
-            "repo": repo,
-            "branch": branch,
-            "commit": commit,
-            "files": len(bundle.files),
-            "bytes": bundle.manifest.size,
-            "tree": bundle.manifest.digest,
-            "pull_request": number,
-            "over": over,
-        },
+    ctx.note("staging-verified", branch=branch, commit=commit)
+    staged = StagedCommit.write(
+        bundle, ctx.out, repo=repo, branch=branch, commit=commit, pull_request=number, over=over
     )
-    write_json(ctx.out / "bundle.json", bundle.to_json())
-    return ctx.artifact(
-        figure=f"{content} at {short_commit(commit)}" + (f", pull request {number}" if number else ""),
-        commit=commit,
-        branch=branch,
-        warnings=[
-            f"{path} of the branch {ctx.variant_name!r} keeps what was edited on the Hub: {', '.join(card.kept)}."
-            for path, card in kept.items()
-            if card.kept
-        ]
-        + foreign,
+    figure = f"{content} at {short_commit(commit)}"
+    edits = tuple(
+        f"{path} of the branch {variant!r} keeps what was edited on the Hub: {', '.join(card.kept)}."
+        for path, card in kept.items()
+        if card.kept
     )
+    facts = {"commit": commit, "branch": branch}
+    return StageResult(staged, figure + (f", pull request {number}" if number else ""), (*edits, *foreign), facts)
 
 
-def _signed(ctx: Context, bundle: Bundle) -> Bundle:
-    """``bundle`` with the signature that the recipe asks for."""
-    signer = signing.signer(ctx.settings.get("sign"), ctx.recipe_folder)
+def _signed(ctx: StageContext, bundle: Bundle) -> Bundle:
+    """``bundle`` with the signature that the recipe asks for. One that was made of the same files is used again."""
+    signer = ctx.settings.signer()
     if signer is None:
         return bundle
     ctx.report("signing", 0.1)
     digests = {path: item.sha256 for path, item in bundle.manifest.files.items()}
-    kept, before = ctx.scratch / "model.sig", ctx.run.find(ctx.step)
-    for path in (kept, *([before.path / "written" / SIGNATURE_PATH] if before else [])):
+    kept, before = ctx.scratch / "model.sig", ctx.earlier.artifact
+    for path in (kept, *([before / WRITTEN / SIGNATURE_PATH] if before else [])):
         if path.is_file() and signer.made(content := path.read_bytes(), digests):
             break
     else:
-        content = signer.sign(ctx.settings["repo"], digests)
+        content = signer.sign(ctx.settings.repo, digests)
     write_atomic(kept, content)
-    ctx.run.log("signed", step=ctx.step)
-    return bundle.with_signature(content, ctx.out / "written")
+    ctx.note("signed")
+    return bundle.with_signature(content, ctx.out / WRITTEN)
 
 
-def provenance(ctx: Context) -> dict[str, Any]:
+def provenance(ctx: StageContext) -> dict[str, Any]:
     """Where the bundle comes from. It holds no time: the same inputs give the same manifest."""
-    base, data, training = (
-        ctx.input("base").json("base.json"),
-        ctx.input("data").json("data.json"),
-        ctx.input("train").json("training.json"),
-    )
+    base, adapter, headline = ctx.inputs.base, ctx.inputs.adapter, ctx.inputs.cards.headline(ctx.settings.variant)
     return {
-        "made_by": {"hubkit": __version__, **training.get("libraries", {})},
-        "repo": ctx.settings["repo"],
-        "variant": ctx.variant_name,
-        "base": {"repo": base["repo"], "commit": base["commit"]},
+        "made_by": {"hubkit": __version__, **adapter.libraries},
+        "repo": ctx.settings.repo,
+        "variant": ctx.settings.variant,
+        "base": {"repo": base.repo, "commit": base.commit},
         "data": [
-            {"set": name, **{key: source.get(key) for key in ("repo", "commit", "split")}}
-            for name, found in sorted(data["sets"].items())
-            for source in found["sources"]
+            {"set": name, "repo": source.repo, "commit": source.commit, "split": source.split}
+            for name, found in sorted(ctx.inputs.data.sets.items())
+            for source in found.sources
         ],
-        "stage": training["stage"],
-        **_recipe(ctx),
-        **_measured(ctx.input("card"), ctx.variant_name or ""),
+        "stage": adapter.stage,
+        "recipe": ctx.settings.made_from,
+        "recipe_digest": digest_of(ctx.settings.made_from),
+        **({"stop_rates": dict(headline.stop_rates)} if headline.stop_rates else {}),
+        **({"average": headline.average} if headline.average is not None else {}),
     }
 
 
@@ -301,25 +331,26 @@ _PRIVATE = re.compile(r"(hub|trackio)_.*|.*(dir|path|token|key)|report_to|run_na
 """Arguments of a trainer that say where somebody keeps and watches things."""
 
 
-def _recipe(ctx: Context) -> dict[str, Any]:
-    """What of the recipe led to this variant, as plain values, and the digest of that.
+def _made_from(recipe: Recipe, scope: Scope) -> dict[str, Any]:
+    """What of ``recipe`` led to the variant, as plain values.
 
     Files that it names stand there by their digests and not by their paths.
     """
-    said = {part: ctx.settings[part] for part in _PARTS if part in ctx.settings}
-    if "stages" in said:
-        chain = ctx.recipe.chain(ctx.variant.stage)
-        said["stages"] = {
-            name: {**said["stages"][name], "args": _public(said["stages"][name]["args"])} for name in chain
-        }
-    if "evaluate" in said:
-        said["evaluate"] = {key: value for key, value in said["evaluate"].items() if key != "include"}
-    files = ctx.settings.get("files", {})
+    plain = recipe.model_dump(mode="json", include=set(_PARTS))
+    chain = recipe.chain(recipe.variants[scope.published].stage)
+    plain["stages"] = {
+        name: {**plain["stages"][name], "args": _public(plain["stages"][name]["args"])} for name in chain
+    }
+    template = recipe.chat.template
+    named = {
+        "chat.template": template if chat.names_file(template) else None,
+        "evaluate.include": plain["evaluate"].pop("include"),
+    }
+    found = {key: NamedFile.beside(scope.recipe_folder, name) for key, name in named.items() if name}
+    files = {key: file.digest for key, file in found.items() if file.exists}
     if "chat.template" in files:
-        said["chat"] = {"template": "file"}
-    if named := {key: files[key] for key in ("chat.template", "evaluate.include") if key in files}:
-        said["files"] = named
-    return {"recipe": said, "recipe_digest": digest_of(said)} if said else {}
+        plain["chat"] = {"template": "file"}
+    return {**plain, **({"files": files} if files else {})}
 
 
 def _public(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,38 +361,23 @@ def _public(args: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _measured(card: Artifact, variant: str) -> dict[str, Any]:
-    """The stop rates and the average that stand on the card, for those who list branches."""
-    if "numbers.json" not in card.manifest.files:
-        return {}
-    rates: dict[str, float] = {}
-    found: dict[str, Any] = {}
-    for number in (item for numbers in card.json("numbers.json").values() for item in numbers):
-        place = str(number["pointer"]).strip("/").split("/")
-        if number["step"] == f"stopping[{variant}]" and place[0] == "forms" and place[2:] == ["rate"]:
-            rates[place[1]] = number["value"]
-        elif number["step"] == f"evaluate[{variant}]" and place == ["average", "value"]:
-            found["average"] = number["value"]
-    return {**({"stop_rates": dict(sorted(rates.items()))} if rates else {}), **found}
-
-
-def holds(ctx: Context, artifact: Artifact) -> str | None:
+def outdated(ctx: StageContext, staged: StagedCommit) -> str | None:
     """None while the Hub still shows the staged commit as it was verified, and nobody has edited a card since."""
-    hub, said = connect(ctx.target), artifact.json("published.json")
-    if not hub.repo_exists(said["repo"]):
-        return f"{said['repo']} is not there any more"
-    tree = hub.tree_if_there(said["repo"], said["commit"])
+    hub = connect(ctx.target)
+    if not hub.repo_exists(staged.repo):
+        return f"{staged.repo} is not there any more"
+    tree = hub.tree_if_there(staged.repo, staged.commit)
     if tree is None:
-        return f"the staged commit {said['commit'][:12]} is not there any more"
-    wanted = tree_of(Manifest.from_json(artifact.json("bundle.json")))
-    proposed = bool(ctx.settings.get("pull_request"))
+        return f"the staged commit {staged.commit[:12]} is not there any more"
+    wanted = tree_of(staged.bundle)
+    proposed = ctx.settings.pull_request
     if not holds_release(tree, wanted) if proposed else compare(wanted, tree):
-        return f"the staged commit {said['commit'][:12]} holds other files"
+        return f"the staged commit {staged.commit[:12]} holds other files"
     if proposed:  # what was edited since is for the owner to see who merges
-        return None if said["pull_request"] else _no_longer_there(hub, said["repo"], said["branch"], wanted)
-    branch = said["branch"].removeprefix(f"{STAGING}/")
-    head = hub.head(said["repo"], branch)
-    if head is not None and edited_cards(hub.tree(said["repo"], head), tree, said.get("over", {})):
+        return None if staged.pull_request else _no_longer_there(hub, staged.repo, staged.branch, wanted)
+    branch = staged.branch.removeprefix(f"{STAGING}/")
+    head = hub.head(staged.repo, branch)
+    if head is not None and edited_cards(hub.tree(staged.repo, head), tree, staged.over):
         return f"a card on the branch {branch!r} was edited since it was read"
     return None
 

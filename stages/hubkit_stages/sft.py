@@ -1,13 +1,13 @@
-"""Train an adapter on given answers (TRL's SFTTrainer), or go on training one: the repair of the turn end.
+"""Train an adapter on given answers (TRL's SFTTrainer), or continue training one: the repair of the end-of-turn token.
 
     stages:
       sft:
         data: repair
-        continues: dpo                                   # the same adapter goes on being trained
+        continues: dpo                                   # keep training the same adapter
         args: {learning_rate: 1e-3, max_steps: 40}       # keys of trl.SFTConfig
 
-The loss falls on the last answer of each row alone, its turn end included. The learning rate decides whether the
-turn end comes back: too small a one repairs nothing.
+The loss is computed on the last answer of each row alone, its end-of-turn token included. The learning rate decides
+whether the model learns to emit that token again: too small a one repairs nothing.
 """
 
 from __future__ import annotations
@@ -15,22 +15,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hubkit.core.findings import Finding
-from hubkit.recipe.stage import Artifact, Context
+from hubkit.recipe.stage import CheckContext, Context, StageResult
 from hubkit.training import arguments, shared
+from hubkit.training.adapter import TrainedAdapter
+from hubkit.training.contract import Inputs, Settings
 
-VERSION = 2
+VERSION = 3
 SHAPED_BY = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+Output = TrainedAdapter
+
+__all__ = ["SHAPED_BY", "VERSION", "Inputs", "Output", "Settings", "check", "run"]
 
 
-def check(ctx: Context) -> Iterator[Finding]:
+def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
     """The arguments, the adapter's shape and the quantization, against the installed libraries."""
     yield from arguments.check(ctx, "sft")
 
 
-def run(ctx: Context) -> Artifact:
+def run(ctx: Context[Settings, Inputs]) -> StageResult[TrainedAdapter]:
     """Make ``adapter/``, ``training.json`` and ``seen/texts.json``."""
     from trl import SFTTrainer
 
     prepared = shared.prepare(ctx)
-    trainer = SFTTrainer(args=arguments.build(ctx, "sft"), **prepared.keywords())
+    args = arguments.build(ctx.settings, "sft", ctx.scratch / "checkpoints")
+    trainer = SFTTrainer(args=args, **prepared.keywords())
     return shared.finish(ctx, trainer, prepared, "sft")

@@ -1,35 +1,41 @@
-"""Run every Python block of a variant's cards against the staged commit, before any branch is moved.
+"""Run every Python code block of a variant's cards against the staged commit, before any branch is moved.
 
 The cards are those that the Hub holds, and each block is run as a reader would: by itself, in an empty folder, with
 nothing of this machine's environment (:mod:`hubkit.cards.snippets`). The branch that a block names does not hold the
 release yet, so the literal is exchanged for the commit; a block that names the repo and no such revision would show the
 reader another variant than the card is about, and is refused.
 
-Makes: ``snippets.json`` {commit, blocks: [{card, block, line, outcome, seconds, why, revision, output}]}.
+Makes: ``snippets.json``.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, own_templates, placeholder, render_card
+from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, placeholder, render_card, template_of
 from hubkit.cards.lint import lint_text
 from hubkit.cards.snippets import Card, Limits, Pin, Place, extract, place_for, run_cards
 from hubkit.cards.snippets.blocks import Imports
 from hubkit.cards.snippets.owners import repo_stranger
+from hubkit.cards.snippets.results import BlockResult, SnippetResults
 from hubkit.core import numbers
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError
-from hubkit.core.files import write_json
 from hubkit.core.findings import Finding
 from hubkit.hub.client import Hub, connect
 from hubkit.hub.private_api import cached_repo
+from hubkit.models.base import PinnedBase
+from hubkit.publishing.load_back import LoadBack
 from hubkit.publishing.manifest import CARDS, GENERATED
-from hubkit.recipe.stage import Artifact, Context
+from hubkit.publishing.staged import StagedCommit
+from hubkit.recipe.artifact import NamedFile
+from hubkit.recipe.models import Recipe
+from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 
-VERSION = 1
+VERSION = 2
 SHAPED_BY = ("huggingface_hub", "openai", "peft", "torch", "transformers")
 LIMITS = Limits(seconds=3600.0)
 """Of each block: it may have to fetch the weights of a large model, and to answer on a processor."""
@@ -39,19 +45,47 @@ CANNOT_RUN = frozenset({"snippet-syntax", "undefined-name"})
 """Rules of lint whose breach ends a block."""
 
 
-def check(ctx: Context) -> Iterable[Finding]:
+@dataclass(frozen=True)
+class Settings:
+    """All of the recipe but the Hub: cards are rendered from it in preflight. ``template`` is its own card template."""
+
+    recipe: Recipe
+    variant: str
+    template: NamedFile | None
+
+    @classmethod
+    def of(cls, recipe: Recipe, scope: Scope) -> Settings:
+        """Those of the variant that ``scope`` names."""
+        named = recipe.card.template
+        template = NamedFile.beside(scope.recipe_folder, named) if named is not None else None
+        return cls(recipe.for_any_hub(), scope.published, template)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The staged commit with the cards, the base, and what came back of the commit: it loads before blocks run."""
+
+    base: PinnedBase
+    staged: StagedCommit
+    loaded_back: LoadBack
+
+
+Output = SnippetResults
+
+
+def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
     """What cards with placeholder numbers show already: blocks that cannot run, and what is not installed here."""
-    imports = Imports()
+    settings, imports = ctx.settings, Imports()
     try:
-        context = build_context(ctx.recipe, ctx.variant_name or "", placeholder(ctx.recipe))
-        own = own_templates(ctx.recipe, ctx.recipe_folder)
+        context = build_context(settings.recipe, settings.variant, placeholder(settings.recipe))
+        own = template_of(settings.recipe, settings.template.path) if settings.template else None
         texts = {name: render_card(context, name, own=own).text for name in (MODEL_CARD, ADAPTER_CARD)}
     except HubkitError:
-        return  # the stage that writes the cards says it
+        return  # the stage that writes the cards reports it
     for name, text in texts.items():
         for fault in lint_text(text):
             if fault.rule in CANNOT_RUN:
-                yield Finding("error", f"{name} of {ctx.variant_name}, line {fault.line}: {fault.what}", fault.todo, 2)
+                yield Finding("error", f"{name} of {settings.variant}, line {fault.line}: {fault.what}", fault.todo, 2)
         for block in extract(text):
             imports.add(block.source)
     for name in sorted(imports.roots):
@@ -64,18 +98,18 @@ def check(ctx: Context) -> Iterable[Finding]:
             )
 
 
-def run(ctx: Context) -> Artifact:
+def run(ctx: Context[Settings, Inputs]) -> StageResult[SnippetResults]:
     """Run the blocks. RefusedError when one does not pass."""
-    hub, published = connect(ctx.target), ctx.input("publish").json("published.json")
-    repo, commit = str(published["repo"]), str(published["commit"])
-    pin = Pin(repo, ctx.variant_name or "", commit)
+    hub, staged, variant = connect(ctx.target), ctx.inputs.staged, ctx.settings.variant
+    repo, commit = staged.repo, staged.commit
+    pin = Pin(repo, variant, commit)
     # Of a repo of others the blocks that this release wrote are run, and not what its owner has edited on the cards.
     ours = hub.target.embedded or hub.target.trusted or repo_stranger(hub, repo) is None
     cards = [
         Card(path, _text(hub, repo, path if ours else f"{GENERATED}/{name}", commit), pin, strict=True)
-        for name, path in _cards(ctx)
+        for name, path in _cards(staged)
     ]
-    base = str(ctx.input("base").json("base.json")["repo"])
+    base = ctx.inputs.base.repo
     folder = ctx.scratch / "cards"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -85,18 +119,18 @@ def run(ctx: Context) -> Artifact:
             outcomes = run_cards(cards, place, LIMITS, ctx.report)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    write_json(ctx.out / "snippets.json", {"commit": commit, "blocks": [item.to_json() for item in outcomes]})
-    bad = [item for item in outcomes if item.outcome != "passed"]
+    results = SnippetResults(commit=commit, blocks=tuple(BlockResult.of(item) for item in outcomes))
+    bad = [item for item in results.blocks if item.outcome != "passed"]
     if bad:
-        ctx.run.log("snippets-failed", step=ctx.step, blocks=[item.to_json() for item in bad])
-        told = "; ".join(f"{item.card} line {item.line}: {item.why}" for item in bad[:3])
+        ctx.note("snippets-failed", blocks=[vars(item) for item in bad])
+        shown = "; ".join(f"{item.card} line {item.line}: {item.why}" for item in bad[:3])
         raise RefusedError(
-            f"{len(bad)} of the {len(outcomes)} Python blocks on the cards of {ctx.variant_name} did not run: {told}",
-            hint="Nothing was promoted. Mend the card's template or the recipe's words; the run's journal has the "
+            f"{len(bad)} of the {len(outcomes)} Python blocks on the cards of {variant} did not run: {shown}",
+            hint="Nothing was promoted. Fix the card's template or the recipe's words; the run's journal has the "
             "output of each block.",
         )
     ran = len(outcomes)
-    return ctx.artifact(figure=f"{ran} of {numbers.counted(ran, 'block')} ran", blocks=ran)
+    return StageResult(results, f"{ran} of {numbers.counted(ran, 'block')} ran", facts={"blocks": ran})
 
 
 def _lend(base: str, folder: Path) -> None:
@@ -107,9 +141,9 @@ def _lend(base: str, folder: Path) -> None:
         (cache / held.name).symlink_to(held.resolve(), target_is_directory=True)
 
 
-def _cards(ctx: Context) -> list[tuple[str, str]]:
+def _cards(staged: StagedCommit) -> list[tuple[str, str]]:
     """The cards of the bundle: (name of the generated copy, path)."""
-    held = {item["path"] for item in ctx.input("publish").json("bundle.json")["files"]}
+    held = staged.bundle.files
     return [(name, path) for name, path in CARDS.items() if path in held]
 
 

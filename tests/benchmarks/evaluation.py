@@ -18,6 +18,7 @@ import random
 import resource
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -28,21 +29,26 @@ from typing import Any
 
 import torch
 
-from hubkit.core.files import Manifest, write_json
-from hubkit.core.target import Target
-from hubkit.evals.harness import no_inventory
-from hubkit.evals.results import read_results
-from hubkit.models.chat.eos import EndOfTurn, find
-from hubkit.models.chat.stop_rate import measure
-from hubkit.pipeline.runs import Run
-from hubkit.recipe.loading import load_recipe
-from hubkit.recipe.stage import Artifact, Context
-from hubkit_stages import evaluate
-from hubkit_stages.recipes import tiny
-from hubkit_stages.recipes.tiny import world
-from hubkit_stages.recipes.tiny.model import make_base
-
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests/support"))
+
+from kept import sample  # noqa: E402
+
+from hubkit.core.files import write_json  # noqa: E402
+from hubkit.core.target import Target  # noqa: E402
+from hubkit.evals.harness import no_inventory  # noqa: E402
+from hubkit.models.base import PinnedBase  # noqa: E402
+from hubkit.models.chat.eos import EndOfTurn, find  # noqa: E402
+from hubkit.models.chat.stop_rate import measure  # noqa: E402
+from hubkit.models.merging.merged import MergedWeights  # noqa: E402
+from hubkit.pipeline.runs import Run  # noqa: E402
+from hubkit.recipe.loading import load_recipe  # noqa: E402
+from hubkit.recipe.stage import Context, Scope  # noqa: E402
+from hubkit_stages import evaluate  # noqa: E402
+from hubkit_stages.recipes import tiny  # noqa: E402
+from hubkit_stages.recipes.tiny import world  # noqa: E402
+from hubkit_stages.recipes.tiny.model import make_base  # noqa: E402
+
 OVERHEAD, SPEED = 0.03, 5.0
 """The aims: the share that the step may add, and how many times as fast the stop rate must be known."""
 
@@ -86,14 +92,12 @@ def overhead(base: Path, folder: Path, repeats: int) -> dict[str, Any]:
     recipe = load_recipe(tiny.RECIPE)
     recipe = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"limit": None})})
     given = folder / "inputs"
-    write_json(given / "base" / "base.json", {"repo": "hubkit/tiny-hermes", "commit": "a" * 40})
+    write_json(given / "base" / "base.json", sample("base.json", repo="hubkit/tiny-hermes", commit="a" * 40))
     (given / "base" / "chat_template.jinja").write_text((base / "chat_template.jinja").read_text())
     shutil.copytree(base, given / "merge" / "model")
-    write_json(given / "merge" / "merge.json", {"dtype": "bfloat16"})
-    inputs = {
-        name: Artifact(given / folder_name, "key", Manifest.of(given / folder_name), {}, 0.0)
-        for name, folder_name in (("base", "base"), ("merge[main]", "merge"))
-    }
+    write_json(given / "merge" / "merge.json", sample("merge.json", dtype="bfloat16"))
+    inputs = evaluate.Inputs(PinnedBase.load(given / "base"), MergedWeights.load(given / "merge"))
+    settings = evaluate.Settings.of(recipe, Scope(tiny.RECIPE.parent, variant="main"))
     source, tasks = str(given / "merge" / "model"), tiny.RECIPE.parent / (recipe.evaluate.include or "")
     places = iter(range(10_000))
 
@@ -102,13 +106,14 @@ def overhead(base: Path, folder: Path, repeats: int) -> dict[str, Any]:
         os.environ["HUBKIT_HOME"] = str(place)  # nothing was measured before
         run = Run(place / "run")
         run.begin("evaluate[main]", "key")
-        made = evaluate.run(
-            Context(
-                step="evaluate[main]", recipe=recipe, recipe_folder=tiny.RECIPE.parent, settings={}, inputs=inputs,
-                target=Target("http://127.0.0.1:9", place / "hf"), run=run, key="key", variant_name="main",
-            )
-        )  # fmt: skip
-        found = read_results(made.path / "results.json").suites["tiny_facts"].tasks["tiny_facts"]
+        ctx = Context(
+            settings=settings,
+            inputs=inputs,
+            target=Target("http://127.0.0.1:9", place / "hf"),
+            out=run.out("evaluate[main]"),
+            scratch=run.scratch("evaluate[main]"),
+        )
+        found = evaluate.run(ctx).artifact.suites["tiny_facts"].tasks["tiny_facts"]
         assert found is not None
         return {name: metric.value for name, metric in found.metrics.items()}
 

@@ -36,13 +36,15 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
 
 import signatures  # noqa: E402
-from releases import REPO, Release, card, faults, requests  # noqa: E402
+from kept import kept, perform, sample  # noqa: E402
+from releases import REPO, Folder, Release, card, faults, requests  # noqa: E402
 
 from hubkit.core.files import Digests  # noqa: E402
 from hubkit.core.target import Target  # noqa: E402
 from hubkit.models.merging.shards import Planned, ShardWriter, plan, write_index  # noqa: E402
 from hubkit.pipeline.runs import Run  # noqa: E402
 from hubkit.publishing.bundle import build  # noqa: E402
+from hubkit.recipe.stage import StageResult  # noqa: E402
 from hubkit.server import process  # noqa: E402
 from hubkit_stages import publish  # noqa: E402
 
@@ -130,8 +132,10 @@ def prepare(release: Release, size: int) -> dict[str, Digests]:
         ("model/tokenizer.json", {"model": {"vocab": {}}}),
         ("merge.json", {"dtype": "bfloat16", "finite": sorted(item.sha256 for item in weights.values()), "fits": True}),
     ):
-        (ctx.out / name).write_text(json.dumps(value))
-    release.made[ctx.step] = ctx.artifact(known={f"model/{name}": item for name, item in weights.items()})
+        (ctx.out / name).write_text(json.dumps(sample(name, **value)))
+    digests = {f"model/{name}": item for name, item in weights.items()}
+    result = StageResult(Folder(), "made", digests=digests)
+    release.made["merge[main]"] = kept(release.run.keep("merge[main]", "k", result, 0.0))
     return weights
 
 
@@ -143,16 +147,14 @@ def publish_once(folder: Path, run: Path, endpoint: str, token: str) -> None:
     began = time.monotonic()
     release = Release(folder, Target(endpoint, folder / "hf", token, embedded=True), Run(run))
     for step in STEPS:
-        found = release.run.find(step)
-        assert found is not None, step
-        release.made[step] = found
+        release.made[step] = kept(release.run.find(step))
     parts = []
-    settings = signatures.settings(release, "main", folder / "release-private.pem")
+    settings = signatures.signed_by(folder / "release-private.pem")
     ctx = dataclasses.replace(
         release.context("publish[main]", settings),
         report=lambda figure, _: parts.append((figure.split()[0], time.monotonic() - began)),
     )
-    made = publish.run(ctx)
+    made = perform(publish, ctx, release.run, "publish[main]")
     parts.append(("end", time.monotonic() - began))
     ends = [at for _, at in parts[1:]]
     spent = {name: end - at for (name, at), end in zip(parts, ends, strict=False)}
@@ -278,8 +280,8 @@ class Bench:
             self.release = Release.on(hub, folder)
             self.weights = prepare(self.release, size)
             ctx = self.release.context("publish[main]")
-            made = (ctx.input(name) for name in ("merge", "train", "card"))
-            files = build(*made, publish.provenance(ctx), ctx.out / "written").files
+            made = ctx.inputs
+            files = build(made.merged, made.adapter, made.cards, publish.provenance(ctx), ctx.out / "written").files
         for path, local in files.items():
             (self.tree / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(local, self.tree / path)

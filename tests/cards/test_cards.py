@@ -12,6 +12,7 @@ from typing import Any
 
 import card_samples as samples
 import pytest
+from kept import perform, sample, stored
 from markdown_it import MarkdownIt
 
 from hubkit.cards import (
@@ -25,12 +26,14 @@ from hubkit.cards import (
     untraced,
     validate,
 )
-from hubkit.core.files import Manifest, read_json, resource_dir, write_json
+from hubkit.core.files import read_json, resource_dir, write_json
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
+from hubkit.pipeline.desk import Desk
+from hubkit.pipeline.plan import expand
 from hubkit.pipeline.runs import Run
 from hubkit.recipe.models import Recipe
-from hubkit.recipe.stage import Artifact, Context
+from hubkit.recipe.stage import Context
 from hubkit.server.process import Running
 from hubkit.server.repos import metadata as hub_metadata
 from hubkit_stages import card as card_stage
@@ -351,7 +354,7 @@ def _context(tmp_path: Path, evidence: Evidence, recipe: Recipe) -> Context:
     for step, files in evidence.files.items():
         folder = tmp_path / "in" / step
         for name, value in files.items():
-            write_json(folder / name, value)
+            write_json(folder / name, sample(name, **value))
         if step == "base":
             (folder / "chat_template.jinja").write_text(evidence.template)
         if step == "data":
@@ -366,18 +369,19 @@ def _context(tmp_path: Path, evidence: Evidence, recipe: Recipe) -> Context:
             (folder / "model").mkdir()
             (folder / "model" / "chat_template.jinja").write_text(evidence.template + "{{ bos_token }}")
             write_json(folder / "model" / "tokenizer_config.json", {"bos_token": "<s>"})
-        inputs[step] = Artifact(folder, "key", Manifest.of(folder), {}, 0.0)
+        inputs[step] = stored(folder)
     run = Run(tmp_path / "run")
     run.begin("card[main]", "key")
     target = Target("http://localhost:9", tmp_path / "home")
-    return Context("card[main]", recipe, tmp_path, {}, inputs, target, run, "key", variant_name="main")
+    desk = Desk(recipe, tmp_path, target, run, expand(recipe), inputs)
+    return desk.context(next(job for job in desk.jobs if job.id == "card[main]"))
 
 
 def test_the_stage_writes_both_cards_and_their_numbers(tmp_path: Path) -> None:
     evidence = samples.evidence()
     context = _context(tmp_path, evidence, samples.recipe())
     assert list(card_stage.check(context)) == []
-    made = card_stage.run(context)
+    made = perform(card_stage, context, Run(tmp_path / "run"), "card[main]")
     assert sorted(made.manifest.files) == [
         "README.md", "adapter-README.md", "assets/benchmarks.png", "assets/header.png", "assets/training.png",
         "comparisons.json", "numbers.json",

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from kept import kept
 from releases import FILES, REPO, Release, assert_whole, faults, heads, hub_of, manifest, requests, weights
 
 from hubkit.core.errors import ConflictError, RemoteError
@@ -18,7 +19,6 @@ from hubkit.core.trees import compare, tree_of
 from hubkit.publishing.read_back import verify_bytes, verify_listing
 from hubkit.server.process import Running
 from hubkit.server.storage.folder import Folder
-from hubkit_stages import promote
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_the_hub_goes_away(hub: Running, release: Release) -> None:
     release.promote()
     process.stop(hub.data)
     with pytest.raises(RemoteError):
-        promote.holds(release.context("again"), release.made["promote"])
+        release.outdated("promote")
     begun = time.monotonic()
     with pytest.raises(RemoteError, match="cannot be reached") as told:
         release.promote()
@@ -139,7 +139,7 @@ def test_killed_at_any_point(hub: Running, tmp_path: Path, point: str) -> None:
     faults(hub)
     assert go() == 0
     for name in ("main", "dpo-v0"):
-        release.made[f"publish[{name}]"] = release.run.find(f"publish[{name}]")  # type: ignore[assignment]
+        release.made[f"publish[{name}]"] = kept(release.run.find(f"publish[{name}]"))
         assert_whole(release, name)
         assert len(hub_of(release).history(REPO, name)) == 2
     assert sorted(heads(release)) == ["dpo-v0", "main"]

@@ -24,7 +24,6 @@ from hubkit.publishing.bundle import Bundle, build
 from hubkit.publishing.read_back import verify_listing
 from hubkit.publishing.staging import stage
 from hubkit.server.process import Running
-from hubkit_stages import publish
 
 PROVENANCE = {"variant": "main"}
 TOKEN = "hf_" + "Ab3" * 12
@@ -39,15 +38,15 @@ def refused(release: Release, hub: Running) -> str:
     """What publishing says; nothing was written to the Hub, and it does not know the repo."""
     faults(hub)
     with pytest.raises(RefusedError) as told:
-        publish.run(release.context("publish[main]"))
+        release.publish("main")
     assert told.value.exit_code == 3 and writes(hub) == []
     assert not hub_of(release).repo_exists(REPO)
     return f"{told.value} {told.value.hint} {told.value!r}"
 
 
 def built(release: Release) -> Bundle:
-    made = release.made
-    return build(made["merge[main]"], made["train[sft]"], made["card[main]"], PROVENANCE, release.folder / "written")
+    parts = (release.typed(step) for step in ("merge[main]", "train[sft]", "card[main]"))
+    return build(*parts, PROVENANCE, release.folder / "written")
 
 
 # --- S1

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from hubkit.core.errors import RefusedError
-from hubkit.core.files import Manifest, write_json
+from hubkit.core.files import write_json
 from hubkit.models import chat, merging
 from hubkit.models.chat import trained
 from hubkit.models.chat.eos import EndOfTurn, find
 from hubkit.models.merging.companions import write_companions
-from hubkit.recipe.stage import Artifact
+from hubkit.training.adapter import TrainedAdapter
 from hubkit_stages import merge
 
 END = EndOfTurn("<|im_end|>", 260, (198,))
@@ -118,11 +118,11 @@ def merged(make_model: Any, make_tokenizer: Any, tmp_path: Path) -> Path:
     return out
 
 
-def _train(folder: Path, tokenizer: Any = None) -> Artifact:
+def _train(folder: Path, tokenizer: Any = None) -> TrainedAdapter:
     folder.mkdir()
     if tokenizer is not None:
-        write_json(folder / chat.SEEN_FILE, chat.seen(tokenizer, _rows(tokenizer)))
-    return Artifact(folder, "key", Manifest.of(folder), {}, 0.0)
+        chat.save_seen(folder, chat.seen(tokenizer, _rows(tokenizer)))
+    return TrainedAdapter(stage="sft", folder=folder)
 
 
 def test_old_and_new_programs_read_the_same_template(merged: Path) -> None:

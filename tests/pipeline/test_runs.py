@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,72 +12,87 @@ import pytest
 from samples import RECIPE_TEXT
 
 from hubkit.core.errors import ConflictError, UsageError
+from hubkit.core.files import write_json
 from hubkit.core.home import hubkit_home
 from hubkit.core.target import Target
-from hubkit.pipeline.runs import Run, find_runs, last_run, named_run, open_run, release_lock
+from hubkit.pipeline.keys import artifact_key
+from hubkit.pipeline.runs import FORMAT, Run, find_runs, last_run, named_run, open_run, release_lock
+from hubkit.recipe.artifact import StoredArtifact
 from hubkit.recipe.loading import parse_recipe
-from hubkit.recipe.stage import Context, artifact_key
+from hubkit.recipe.stage import StageResult
 
 RECIPE = parse_recipe(RECIPE_TEXT)
 
 
+STEP = "merge[main]"
+
+
+class Written:
+    """An artifact whose files are there already."""
+
+    def save(self, folder: Path) -> None:
+        """Nothing is left to save."""
+
+
+def keep(run: Run, step: str = STEP, **facts: object) -> StoredArtifact:
+    return run.keep(step, "k1", StageResult(Written(), "made", facts=facts), 0.1)
+
+
 @pytest.fixture
-def context(tmp_path: Path) -> Context:
-    target = Target("http://127.0.0.1:1", tmp_path / "hf")
-    run = open_run(tmp_path, RECIPE.repo, target)
-    run.begin("merge[main]", "k1")
-    return Context("merge[main]", RECIPE, tmp_path, {}, {}, target, run, key="k1", variant_name="main")
+def run(tmp_path: Path) -> Run:
+    made = open_run(tmp_path, RECIPE.repo, Target("http://127.0.0.1:1", tmp_path / "hf"))
+    made.begin(STEP, "k1")
+    return made
 
 
 @pytest.mark.fault("C2")
-def test_an_artifact_is_found_only_when_whole(context: Context) -> None:
-    (context.out / "model.bin").write_bytes(b"12345")
-    assert context.run.find("merge[main]") is None, "not done before its manifest is written"
-    made = context.artifact(tensors=3)
-    found = context.run.find("merge[main]")
+def test_an_artifact_is_found_only_when_whole(run: Run) -> None:
+    (run.out(STEP) / "model.bin").write_bytes(b"12345")
+    assert run.find("merge[main]") is None, "not done before its manifest is written"
+    made = keep(run, tensors=3)
+    found = run.find("merge[main]")
     assert found is not None and found.manifest.digest == made.manifest.digest
-    assert found.summary == {"tensors": 3} and found.key == "k1"
-    assert not (context.run.work / "merge[main]").exists()
+    assert found.summary == {"figure": "made", "tensors": 3, "warnings": []} and found.key == "k1"
+    assert not (run.work / "merge[main]").exists()
     (found.path / "model.bin").unlink()
-    assert context.run.find("merge[main]") is None, "a file of it is gone"
+    assert run.find("merge[main]") is None, "a file of it is gone"
 
 
-def test_scratch_survives_a_kill_but_not_another_key(context: Context) -> None:
-    (context.scratch / "checkpoint").write_text("x")
-    (context.out / "half").write_text("x")
-    context.run.begin("merge[main]", "k1")
-    assert (context.scratch / "checkpoint").exists() and not (context.out / "half").exists()
-    context.run.begin("merge[main]", "k2")
-    assert not (context.scratch / "checkpoint").exists()
+def test_scratch_survives_a_kill_but_not_another_key(run: Run) -> None:
+    (run.scratch(STEP) / "checkpoint").write_text("x")
+    (run.out(STEP) / "half").write_text("x")
+    run.begin("merge[main]", "k1")
+    assert (run.scratch(STEP) / "checkpoint").exists() and not (run.out(STEP) / "half").exists()
+    run.begin("merge[main]", "k2")
+    assert not (run.scratch(STEP) / "checkpoint").exists()
 
 
-def test_a_branch_with_a_slash_is_one_folder(context: Context) -> None:
-    context = replace(context, step="merge[a/b]")
-    context.run.begin("merge[a/b]", "k1")
-    context.artifact()
-    assert context.run.find("merge[a/b]") is not None
-    assert [path.name for path in context.run.artifacts.iterdir()] == ["merge[a~b]"]
+def test_a_branch_with_a_slash_is_one_folder(run: Run) -> None:
+    run.begin("merge[a/b]", "k1")
+    keep(run, "merge[a/b]")
+    assert run.find("merge[a/b]") is not None
+    assert [path.name for path in run.artifacts.iterdir()] == ["merge[a~b]"]
 
 
 @pytest.mark.fault("F10")
-def test_a_run_has_one_writer(context: Context) -> None:
+def test_a_run_has_one_writer(run: Run) -> None:
     with (
-        context.run.lock(),
+        run.lock(),
         pytest.raises(ConflictError, match="Another process") as caught,
-        Run(context.run.path).lock(),
+        Run(run.path).lock(),
     ):
         pass
     assert caught.value.exit_code == 4
-    with context.run.lock():
+    with run.lock():
         pass
 
 
 @pytest.mark.fault("F1")
-def test_the_journal_keeps_what_was_said_before_a_kill(context: Context) -> None:
+def test_the_journal_keeps_what_was_said_before_a_kill(run: Run) -> None:
     code = f"""
 from pathlib import Path
-from hubkit.run import Run
-run = Run(Path({str(context.run.path)!r}))
+from hubkit.pipeline.runs import Run
+run = Run(Path({str(run.path)!r}))
 run.log("done", step="data")
 run.log("done", step="dpo")
 run.log("done", step="never")
@@ -86,9 +100,9 @@ run.log("done", step="never")
     environment = {**os.environ, "HUBKIT_TEST_KILL_AT": "done:dpo"}
     child = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
     assert child.returncode == -signal.SIGKILL
-    with (context.run.path / "journal.jsonl").open("a") as journal:
+    with (run.path / "journal.jsonl").open("a") as journal:
         journal.write('{"event": "cut sho')
-    assert [line["step"] for line in context.run.journal()] == ["data", "dpo"]
+    assert [line["step"] for line in run.journal()] == ["data", "dpo"]
 
 
 def test_the_same_release_gets_its_run_back_unless_fresh(tmp_path: Path) -> None:
@@ -106,6 +120,26 @@ def test_the_same_release_gets_its_run_back_unless_fresh(tmp_path: Path) -> None
         named_run(tmp_path, "nonsense")
 
 
+def test_a_run_of_another_format_is_neither_resumed_nor_overwritten(tmp_path: Path) -> None:
+    here = Target("http://127.0.0.1:1", tmp_path, embedded=True)
+    about = {"id": "my-model-1", "repo": RECIPE.repo, "hub": "embedded", "made": "2020-01-01T00:00:00+00:00"}
+    write_json(tmp_path / "runs" / "my-model-1" / "run.json", about)
+    assert last_run(tmp_path, RECIPE.repo, here) is None
+    opened = open_run(tmp_path, RECIPE.repo, here)
+    assert opened.name == "my-model-2" and opened.about()["format"] == FORMAT
+    assert open_run(tmp_path, RECIPE.repo, here) == opened
+    assert named_run(tmp_path, "my-model-1").about() == about, "it is listed, and can be removed"
+
+
+def test_a_stage_finds_what_its_earlier_attempts_noted(run: Run) -> None:
+    run.log("start", step=STEP, key="k1")
+    run.log("branch-moved[main]", step=STEP, commit="c")
+    run.log("branch-moved[main]", step="promote", commit="d")
+    run.log("done", step=STEP, seconds=1.0)
+    (noted,) = run.notes(STEP)
+    assert (noted.point, noted.facts) == ("branch-moved[main]", {"commit": "c"})
+
+
 @pytest.mark.fault("F10")
 def test_a_release_has_one_doer_even_before_it_has_a_run(tmp_path: Path) -> None:
     here = Target("http://127.0.0.1:1", tmp_path, embedded=True)
@@ -119,10 +153,9 @@ def test_a_release_has_one_doer_even_before_it_has_a_run(tmp_path: Path) -> None
             pass
 
 
-def test_the_key_changes_with_all_that_shapes_the_artifact(context: Context) -> None:
+def test_the_key_changes_with_all_that_shapes_the_artifact(run: Run) -> None:
     stage = SimpleNamespace(VERSION=1, SHAPED_BY=("click",), check=None, run=None)
-    made = context.artifact()
-    digest = made.manifest.digest
+    digest = keep(run).manifest.digest
     key = artifact_key(stage, {"lr": 1}, {})
     assert key == artifact_key(stage, {"lr": 1}, {})
     assert key != artifact_key(stage, {"lr": 2}, {})

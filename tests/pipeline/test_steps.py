@@ -1,9 +1,10 @@
 """The list of steps and the keys of what they make."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from samples import RECIPE_TEXT
@@ -12,13 +13,17 @@ from hubkit.core.errors import RefusedError, UsageError
 from hubkit.core.files import write_atomic
 from hubkit.core.findings import Finding
 from hubkit.core.target import Target
-from hubkit.pipeline import steps
+from hubkit.pipeline import desk as desks
+from hubkit.pipeline.desk import Desk
+from hubkit.pipeline.plan import Job, expand
 from hubkit.pipeline.preflight import disk, gather, refuse
 from hubkit.pipeline.runs import open_run
-from hubkit.pipeline.steps import STEPS, Desk, Job, expand, find_stage, job_settings
+from hubkit.pipeline.stages import find_stage
+from hubkit.pipeline.steps import STEPS
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe
-from hubkit.recipe.stage import Context
+from hubkit.recipe.stage import StageResult
+from hubkit.training.data.prepared import rows_file
 
 RECIPE = parse_recipe(RECIPE_TEXT)
 NAMES = {step.name for step in STEPS}
@@ -28,8 +33,8 @@ def test_every_need_is_a_step_that_stands_before() -> None:
     seen: set[str] = set()
     for step in STEPS:
         seen |= {step.name}
-        for need in step.needs:
-            assert need.partition(":")[0].rstrip("*<") in seen, f"{step.name} needs {need}"
+        for source in step.inputs.values():
+            assert source.step in seen, f"{step.name} needs {source.step}"
 
 
 def test_the_jobs_come_in_an_order_that_can_run() -> None:
@@ -46,6 +51,8 @@ def test_the_jobs_come_in_an_order_that_can_run() -> None:
         done.add(job.id)
     by_id = {job.id: job for job in jobs}
     assert by_id["train[sft]"].inputs == ("base", "data", "train[dpo]")
+    assert by_id["train[sft]"].given["rows"].part == "sets/repair.jsonl"
+    assert by_id["train[dpo]"].inputs == ("base", "data")
     assert by_id["merge[dpo-v0]"].inputs == ("base", "train[dpo]")
     before = ("publish", "loadback", "snippets")
     assert set(by_id["promote"].inputs) == {f"{step}[{name}]" for step in before for name in ("main", "dpo-v0")}
@@ -66,7 +73,8 @@ def test_provide_runs_only_when_the_recipe_asks() -> None:
 @pytest.mark.parametrize("name", sorted({step.stage for step in STEPS if step.stage} | {"dpo", "sft"}))
 def test_every_stage_is_installed_with_its_two_functions(name: str) -> None:
     stage = find_stage(name)
-    assert callable(stage.check) and callable(stage.run)
+    assert callable(stage.check) and callable(stage.run) and callable(stage.Settings.of)
+    assert callable(stage.Output.load) and callable(stage.Output.save)
     assert isinstance(stage.VERSION, int) and isinstance(stage.SHAPED_BY, tuple)
 
 
@@ -75,39 +83,50 @@ def test_an_unknown_stage_names_the_known_ones() -> None:
         find_stage("ppo")
 
 
-def settings(job_id: str, recipe: Recipe, folder: Path) -> dict[str, object]:
+def settings(job_id: str, recipe: Recipe, folder: Path) -> Any:
     job = next(job for job in expand(recipe) if job.id == job_id)
-    return job_settings(job, recipe, folder)
+    return find_stage(job.stage).Settings.of(recipe, job.scope(folder))
 
 
 def test_a_job_reads_its_part_of_the_recipe_and_the_files_it_names(tmp_path: Path) -> None:
     recipe = parse_recipe(RECIPE_TEXT.replace("suites: [tiny_facts]", "suites: [tiny_facts], include: tasks"))
     trained = settings("train[dpo]", recipe, tmp_path)
-    assert set(trained) == {"training", "seed"}
+    assert {item.name for item in fields(trained)} == {
+        "name", "uses", "continues", "quantization", "lora", "args", "seed",
+    }  # fmt: skip
     write_atomic(tmp_path / "tasks" / "a.yaml", "task: a")
     before = settings("evaluate[main]", recipe, tmp_path)
     write_atomic(tmp_path / "tasks" / "a.yaml", "task: b")
     assert settings("evaluate[main]", recipe, tmp_path) != before, "another task file is another number"
-    assert settings("stopping[main]", recipe, tmp_path)["training"] == {"quantization": "nf4"}
-
-
-def test_the_target_hub_is_in_no_key(tmp_path: Path) -> None:
-    for job in expand(RECIPE):
-        assert "hub" not in job_settings(job, RECIPE, tmp_path)
+    assert settings("stopping[main]", recipe, tmp_path).quantization == "nf4"
 
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """A desk whose stages only write the time at which they ran; they run in this process."""
 
-    def run(ctx: Context) -> object:
-        (ctx.out / "made.txt").write_text(ctx.key)
-        return ctx.artifact()
+    def run(settings: object, key: str, out: Path) -> None:
+        (out / "made.txt").write_text(key)
 
-    stage = SimpleNamespace(VERSION=1, SHAPED_BY=(), check=lambda ctx: (), run=run)
-    monkeypatch.setattr(steps, "find_stage", lambda name: stage)
+    def find(name: str) -> Any:
+        real = find_stage(name)
+        return SimpleNamespace(
+            VERSION=1, SHAPED_BY=(), check=lambda ctx: (), Settings=real.Settings, run=lambda *given: stage.run(*given)
+        )
+
+    stage = SimpleNamespace(run=run)
+    monkeypatch.setattr(desks, "find_stage", find)
     target = Target("http://127.0.0.1:1", tmp_path / "hf")
-    return Desk(RECIPE, tmp_path, target, open_run(tmp_path, RECIPE.repo, target), expand(RECIPE))
+    made = Desk(RECIPE, tmp_path, target, open_run(tmp_path, RECIPE.repo, target), expand(RECIPE))
+    made.stage = stage  # type: ignore[attr-defined]
+    return made
+
+
+class Written:
+    """An artifact whose files are there already."""
+
+    def save(self, folder: Path) -> None:
+        """Nothing is left to save."""
 
 
 def make_all(desk: Desk) -> list[str]:
@@ -117,9 +136,10 @@ def make_all(desk: Desk) -> list[str]:
     for job in desk.jobs:
         artifact, _ = desk.kept(job)
         if artifact is None:
-            ctx = desk.context(job)
-            desk.run.begin(job.id, ctx.key)
-            artifact = steps.find_stage(job.stage).run(ctx)
+            key = desk.key(job)
+            desk.run.begin(job.id, key)
+            desk.stage.run(desk.settings(job), key, desk.run.out(job.id))  # type: ignore[attr-defined]
+            artifact = desk.run.keep(job.id, key, StageResult(Written(), "made"), 0.0)
             ran.append(job.id)
         desk.finished[job.id] = artifact
     return ran
@@ -136,13 +156,13 @@ def test_a_second_pass_runs_nothing_and_a_change_only_what_it_touches(desk: Desk
 
 
 def test_a_longer_repair_keeps_the_preference_training(desk: Desk) -> None:
-    def write(ctx: Context) -> object:
-        for name, sources in ctx.settings.get("data", {}).items():
-            write_atomic(ctx.out / "sets" / f"{name}.jsonl", str(sources))
-        (ctx.out / "made.txt").write_text(str(ctx.settings))
-        return ctx.artifact()
+    def write(settings: Any, key: str, out: Path) -> None:
+        if isinstance(settings, find_stage("data").Settings):
+            for name, sources in settings.data.data.items():
+                write_atomic(out / rows_file(name), str(sources))
+        (out / "made.txt").write_text(str(settings))
 
-    steps.find_stage("any").run = write
+    desk.stage.run = write  # type: ignore[attr-defined]
     make_all(desk)
     text = RECIPE_TEXT.replace("rows: 300", "rows: 400")
     desk.recipe = parse_recipe(text)
@@ -182,13 +202,12 @@ def test_findings_are_said_once_and_end_the_release(desk: Desk, findings: Iterab
         refuse([Finding("error", "a", exit_code=2), *found])
 
 
-def test_the_context_gives_a_variant_its_own_inputs(desk: Desk) -> None:
-    make_all(desk)
+def test_a_variant_is_given_its_own_inputs_and_all_that_are_compared(desk: Desk) -> None:
     jobs = {job.id: job for job in desk.jobs}
-    ctx = desk.context(jobs["card[main]"])
-    assert ctx.input("merge").path.name == "merge[main]"
-    assert ctx.input("train").path.name == "train[sft]"
-    assert list(ctx.each("stopping")) == ["main", "dpo-v0"]
-    assert ctx.training is RECIPE.stages["sft"] and ctx.variant is RECIPE.variants["main"]
-    with pytest.raises(KeyError, match="was given no publish"):
-        replace(ctx, inputs={}).input("publish")
+    card = jobs["card[main]"].given
+    assert card["merged"].jobs == {"": "merge[main]"} and card["base"].jobs == {"": "base"}
+    assert list(card["stop_rates"].jobs) == ["main", "dpo-v0"], "in the recipe's order"
+    assert list(card["adapters"].jobs) == ["dpo", "sft"]
+    assert jobs["merge[main]"].given["adapter"].jobs == {"": "train[sft]"}
+    assert jobs["stopping[dpo-v0]"].given["adapter"].jobs == {"": "train[dpo]"}
+    assert jobs["base-stopping"].given.keys() == {"base", "data"}, "the base has no adapter"

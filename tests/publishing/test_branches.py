@@ -26,6 +26,7 @@ from hubkit.core.trees import compare, tree_of
 from hubkit.hub.client import Hub, connect
 from hubkit.publishing import copying, staging
 from hubkit.publishing.promotion import Promotion
+from hubkit.recipe.stage import Options
 from hubkit.server.process import Running
 from hubkit_stages import promote, publish
 
@@ -111,6 +112,8 @@ def test_promotion(hub: Running, release: Release) -> None:
         "removed": [],
         "foreign": [],
         "replaced": [],
+        "pull_request": None,
+        "status": None,
     }, "a branch that was not there is made at the verified commit"
     assert moved["main"]["previous"] == staged["main"] and moved["main"]["commit"] == heads(release)["main"]
     assert sorted(heads(release)) == ["dpo-v0", "main"], "the staging branches are gone"
@@ -148,10 +151,9 @@ def test_the_next_release_of_the_same_repo(hub: Running, release: Release) -> No
 def test_promoting_again_does_nothing(hub: Running, release: Release) -> None:
     release.publish()
     first = release.promote()
-    ctx = release.context("again")
     faults(hub)
-    assert promote.holds(ctx, release.made["promote"]) is None
-    assert [publish.holds(ctx, release.made[f"publish[{name}]"]) for name in ("main", "dpo-v0")] == [None, None]
+    assert release.outdated("promote") is None
+    assert [release.outdated(f"publish[{name}]") for name in ("main", "dpo-v0")] == [None, None]
     second = release.promote()
     assert writes(hub) == []
     assert {name: said["commit"] for name, said in second.items()} == {
@@ -198,10 +200,10 @@ def test_tokens_without_rights(hub: Running, release: Release, tmp_path: Path, k
 
 
 def test_a_private_release(hub: Running, release: Release, tmp_path: Path) -> None:
-    settings = {"repo": REPO, "visibility": "private"}
+    settings = {"visibility": "private"}
     for name in ("main", "dpo-v0"):
-        release.made[f"publish[{name}]"] = publish.run(release.context(f"publish[{name}]", settings))
-    release.made["promote"] = promote.run(release.context("promote", settings))
+        release.perform(f"publish[{name}]", settings)
+    release.perform("promote", settings)
     assert hub_of(release).visibility(REPO) == "private"
     assert_whole(release, "main")
     assert not connect(Release.on(hub, tmp_path / "other", None).target).repo_exists(REPO)
@@ -256,7 +258,7 @@ def test_a_branch_that_somebody_moved_is_not_written_over(release: Release) -> N
     connected = hub_of(release)
     connected.api.upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id=REPO)
     now = str(connected.head(REPO, "main"))
-    said = promote.holds(release.context("again"), release.made["promote"])
+    said = release.outdated("promote")
     assert said is not None and released["main"]["commit"][:12] in said and now[:12] in said
     release.publish()
     with pytest.raises(ConflictError) as told:
@@ -295,9 +297,8 @@ def test_an_edited_card_survives_the_next_release(release: Release) -> None:
     release.promote()
     was = on_main(release)
     edit(release, was.replace("---\n", "---\ntags: [mine]\n", 1).encode())
-    ctx = release.context("again")
-    assert "was edited" in str(publish.holds(ctx, release.made["publish[main]"]))
-    assert publish.holds(ctx, release.made["publish[dpo-v0]"]) is None
+    assert "was edited" in str(release.outdated("publish[main]"))
+    assert release.outdated("publish[dpo-v0]") is None
     (finding,) = publish.check(release.context("publish[main]"))
     assert finding.level == "warning" and "README.md of the branch 'main'" in finding.message
     assert "`tags`" in finding.message
@@ -305,7 +306,7 @@ def test_an_edited_card_survives_the_next_release(release: Release) -> None:
     assert release.made["publish[main]"].summary["warnings"] and not release.made["publish[dpo-v0]"].summary["warnings"]
     release.promote()
     assert "mine" in on_main(release), "the same words again: the card stays as it was edited"
-    assert publish.holds(ctx, release.made["publish[main]"]) is None
+    assert release.outdated("publish[main]") is None
     release.train(2)
     release.publish()
     release.promote()
@@ -325,7 +326,7 @@ def test_an_edit_that_this_release_writes_anew_too_stops_it_and_is_shown(hub: Ru
     assert told.value.exit_code == 4 and "+# edited" in told.value.message
     assert "--overwrite-card" in str(told.value.hint)
     assert heads(release)["main"] == before["main"] and on_main(release) == EDITED.decode()
-    again.run.log("begin", overwrite_card=True)
+    again.options = Options(overwrite_card=True)
     again.publish()
     again.promote()
     assert_whole(again, "main")
@@ -339,9 +340,9 @@ def test_a_card_that_was_there_before_any_release_stops_the_first_one(release: R
         release.publish()
     (finding,) = publish.check(release.context("publish[main]"))
     assert (finding.level, finding.exit_code) == ("error", 4) and "written by no release" in finding.message
-    release.run.log("begin", overwrite_card=True)
+    release.options = Options(overwrite_card=True)
     assert list(publish.check(release.context("publish[main]"))) == []
-    release.run.log("begin", overwrite_card=False)
+    release.options = Options(overwrite_card=False)
     edit(release, b"---\nlicense: apache-2.0\n---\n")
     assert list(publish.check(release.context("publish[main]"))) == []
     release.publish()
@@ -391,7 +392,7 @@ def test_an_edit_that_the_hub_would_not_have_is_refused(release: Release) -> Non
     edit(release, on_main(release).replace("license: apache-2.0", "license: apache-2.0\ndatasets: /home/me").encode())
     with pytest.raises(RefusedError, match="as it was edited there"):
         release.publish()
-    release.run.log("begin", overwrite_card=True)
+    release.options = Options(overwrite_card=True)
     release.publish()
     assert "/home/me" not in str(hub_of(release).read_file(REPO, "README.md", "staging/main"))
 
@@ -401,13 +402,13 @@ def test_a_branch_or_repo_that_is_gone_is_published_again(release: Release) -> N
     release.promote()
     connected = hub_of(release)
     connected.delete_branch(REPO, "dpo-v0")
-    assert "dpo-v0" in str(promote.holds(release.context("again"), release.made["promote"]))
+    assert "dpo-v0" in str(release.outdated("promote"))
     release.publish()
     release.promote()
     assert_whole(release, "dpo-v0")
     connected.api.delete_repo(REPO)
-    assert "not there any more" in str(promote.holds(release.context("again"), release.made["promote"]))
-    assert "not there any more" in str(publish.holds(release.context("again"), release.made["publish[main]"]))
+    assert "not there any more" in str(release.outdated("promote"))
+    assert "not there any more" in str(release.outdated("publish[main]"))
     release.publish()
     release.promote()
     assert_whole(release, "main")

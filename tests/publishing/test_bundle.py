@@ -34,8 +34,8 @@ def release(tmp_path: Path) -> Release:
 
 
 def built(release: Release, into: str = "written") -> bundles.Bundle:
-    made = release.made
-    return build(made["merge[main]"], made["train[sft]"], made["card[main]"], PROVENANCE, release.folder / into)
+    parts = (release.typed(step) for step in ("merge[main]", "train[sft]", "card[main]"))
+    return build(*parts, PROVENANCE, release.folder / into)
 
 
 def test_the_tree_is_what_the_allow_list_says(release: Release) -> None:

@@ -24,11 +24,12 @@ from releases import (
 from hubkit.core.errors import ConflictError, RefusedError, RemoteError
 from hubkit.core.trees import tree_of
 from hubkit.hub.client import Hub
-from hubkit.pipeline.steps import expand
+from hubkit.pipeline.plan import expand
 from hubkit.publishing import proposals
 from hubkit.publishing.ownership import holds_release
+from hubkit.recipe.stage import Options
 from hubkit.server.process import Running
-from hubkit_stages import promote, publish
+from hubkit_stages import publish
 
 
 @pytest.fixture
@@ -77,9 +78,9 @@ def test_a_guest_proposes_and_the_owner_takes(owner: Hub, release: Proposing) ->
     owner.create_branch(REPO, "dpo-v0", str(owner.head(REPO, other)))
     owner.api.change_discussion_status(REPO, numbers(release)["dpo-v0"] or 0, "closed")
     assert_whole(release, "dpo-v0")
-    assert promote.holds(release.context("promote"), release.made["promote"]) is not None, "the merge is news"
+    assert release.outdated("promote") is not None, "the merge is news"
     assert release.promote()["main"]["status"] == "merged"
-    assert promote.holds(release.context("promote"), release.made["promote"]) is None
+    assert release.outdated("promote") is None
 
 
 def test_proposing_again_opens_nothing(hub: Running, owner: Hub, release: Proposing) -> None:
@@ -106,7 +107,7 @@ def test_what_stands_already_is_not_proposed(owner: Hub, release: Proposing) -> 
     release.publish()
     assert numbers(release)["main"] is None
     assert release.made["publish[main]"].json("published.json")["commit"] == heads(release)["main"]
-    assert release.promote()["main"]["status"] == "there already"
+    assert release.promote()["main"]["status"] == "up to date"
 
 
 @pytest.mark.fault("F6")
@@ -174,7 +175,7 @@ def test_what_a_maintainer_changed_in_the_pull_request_is_not_lost(owner: Hub, r
         release.publish("main")
     assert told.value.hint is not None and "--overwrite-card" in told.value.hint
     assert owner.read_file(REPO, "README.md", ref) == theirs[0].path_or_fileobj
-    release.run.log("begin", overwrite_card=True)
+    release.options = Options(overwrite_card=True)
     release.publish("main")
     assert b"main 2" in (owner.read_file(REPO, "README.md", ref) or b"")
 
@@ -186,16 +187,16 @@ def test_what_was_taken_and_then_edited_is_no_refusal(owner: Hub, release: Propo
     owner.api.change_discussion_status(REPO, number, "closed")
     assert release.promote()["dpo-v0"]["status"] == "closed"
     owner.api.create_commit(REPO, [CommitOperationAdd("README.md", b"mine")], commit_message="m", revision="dpo-v0")
-    assert promote.holds(release.context("promote"), release.made["promote"]) is None
+    assert release.outdated("promote") is None
 
 
 def test_what_stood_there_and_is_gone_is_proposed_anew(owner: Hub, release: Proposing) -> None:
     release.publish()
     owner.api.merge_pull_request(REPO, numbers(release)["main"] or 0)
     release.publish()
-    assert publish.holds(release.context("publish[main]"), release.made["publish[main]"]) is None
+    assert release.outdated("publish[main]") is None
     owner.api.create_commit(REPO, [CommitOperationAdd("config.json", b"{}")], commit_message="m")
-    assert "does not hold" in str(publish.holds(release.context("publish[main]"), release.made["publish[main]"]))
+    assert "does not hold" in str(release.outdated("publish[main]"))
     release.publish("main")
     assert numbers(release)["main"] is not None
 
@@ -239,7 +240,8 @@ def test_without_it_preflight_says_how_to_propose(hub: Running, release: Proposi
 def test_no_space_is_deployed_of_what_is_only_proposed() -> None:
     assert not [job for job in expand(RECIPE.proposed()) if job.step.name == "space"]
     publish_job = next(job for job in expand(RECIPE.proposed()) if job.step.name == "publish")
-    assert "pull_request" in publish_job.step.reads, "another way of publishing is another artifact"
+    settings = publish.Settings.of(RECIPE.proposed(), publish_job.scope(Path()))
+    assert settings != publish.Settings.of(RECIPE, publish_job.scope(Path())), "another key"
 
 
 def test_the_owner_makes_the_branch_by_the_command_of_the_text(

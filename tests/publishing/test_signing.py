@@ -12,16 +12,17 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from releases import RECIPE, REPO, Release, assert_whole, faults, heads, hub_of, writes
 from samples import RECIPE_TEXT
-from signatures import content, key_pair, publish_signed, settings
+from signatures import content, key_pair, publish_signed, signed_by
 
 from hubkit.core.errors import ConflictError, RefusedError, UsageError
-from hubkit.pipeline.steps import artifact_key, find_stage
+from hubkit.pipeline.keys import artifact_key
+from hubkit.pipeline.stages import find_stage
 from hubkit.publishing import signing, verifying
 from hubkit.publishing.manifest import MANIFEST_PATH, SIGNATURE_PATH, Provenance
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe
 from hubkit.server.process import Running
-from hubkit_stages import promote, publish
+from hubkit_stages import publish
 
 FILES = {"config.json": "1" * 64, ".gitattributes": "2" * 64, "adapter/README.md": "3" * 64, MANIFEST_PATH: "4" * 64}
 
@@ -37,7 +38,7 @@ def release(hub: Running, tmp_path: Path) -> Release:
 
 
 def signer(private: Path) -> signing.Signer:
-    found = signing.signer({"key": private.name, "keyless": False}, private.parent)
+    found = signing.signer(private, keyless=False)
     assert found is not None
     return found
 
@@ -133,12 +134,12 @@ def test_without_the_extra(keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPa
         monkeypatch.undo()
 
 
-def test_keyless_needs_an_identity_and_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keyless_needs_an_identity_and_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     for name in ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_URL"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(RefusedError, match="is given no identity to sign with") as told:
-        signing.signer({"key": None, "keyless": True}, tmp_path)
+        signing.signer(None, keyless=True)
     assert told.value.exit_code == 3 and "id-token: write" in str(told.value)
 
 
@@ -190,17 +191,17 @@ def test_another_key_is_another_bundle_and_no_key_is_a_third(release: Release, t
     private, _ = key_pair(tmp_path)
     stage = find_stage("publish")
 
-    def key() -> str:
-        return artifact_key(stage, settings(release, "main", private), {})
+    def key(signer: Path | None = private) -> str:
+        return artifact_key(stage, release.context("publish[main]", signed_by(signer)).settings, {})
 
     first = key()
-    assert key() == first and artifact_key(stage, settings(release, "main", None), {}) != first
+    assert key() == first and key(None) != first
     key_pair(tmp_path)
     assert key() != first, "the file holds another key"
 
 
 def test_a_key_that_cannot_be_used_is_found_before_anything_runs(release: Release, tmp_path: Path) -> None:
-    ctx = release.context("publish[main]", settings(release, "main", tmp_path / "gone.pem"))
+    ctx = release.context("publish[main]", signed_by(tmp_path / "gone.pem"))
     (finding,) = publish.check(ctx)
     assert finding.level == "error" and finding.exit_code == 2 and "gone.pem cannot be read" in finding.message
 
@@ -236,9 +237,8 @@ def test_a_signed_release(hub: Running, release: Release, keys: tuple[Path, Path
         report = verifying.verify(verifying.RepoSource(connected, REPO, name), verifier=check)
         assert report.signature == "valid" and not report.differences and not report.foreign
     first = heads(release)
-    ctx = release.context("again")
-    assert promote.holds(ctx, release.made["promote"]) is None
-    assert publish.holds(ctx, release.made["publish[main]"]) is None, "a finished release has nothing to do"
+    assert release.outdated("promote") is None
+    assert release.outdated("publish[main]") is None, "a finished release has nothing to do"
     publish_signed(release, keys[0]).promote()
     assert heads(release) == first, "the same files were signed once: no branch moves"
     secret = keys[0].read_text().split("\n")[1].encode()
@@ -302,12 +302,10 @@ def test_the_manifest_tells_where_it_came_from(release: Release, tmp_path: Path)
     recipe = parse_recipe(text.replace("suites: [tiny_facts]", "suites: [tiny_facts], include: tasks"))
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "a.yaml").write_text("task: a")
-    from hubkit.pipeline.steps import expand, job_settings
 
     def said(name: str, key: Path | None) -> dict[str, object]:
-        signed = recipe.signed_with(key) if key else recipe
-        job = next(job for job in expand(signed) if job.id == f"publish[{name}]")
-        return publish.provenance(release.context(f"publish[{name}]", job_settings(job, signed, tmp_path)))
+        release.recipe = recipe.signed_with(key) if key else recipe
+        return publish.provenance(release.context(f"publish[{name}]"))
 
     main, first = said("main", None), said("dpo-v0", None)
     made = main["recipe"]

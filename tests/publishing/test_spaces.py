@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import urllib.request
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from hubkit.core.errors import ConflictError, HubkitError, RefusedError, RemoteE
 from hubkit.hub.client import Hub, Runtime, connect
 from hubkit.publishing.manifest import MANIFEST_PATH
 from hubkit.publishing.spaces import building, deployment
-from hubkit.recipe.models import Space
+from hubkit.recipe.models import Recipe, Space
 from hubkit.server.process import Running
 from hubkit_stages import space as stage
 
@@ -341,18 +340,22 @@ def test_reading_tokens_live_until_they_are_ended(hub: Running, here: Hub, tmp_p
         reads(first)
 
 
+def with_space() -> Recipe:
+    return RECIPE.model_copy(update={"space": Space(repo=REPO)})
+
+
 def test_the_artifact_holds_while_the_space_shows_what_was_deployed(hub: Running, here: Hub, tmp_path: Path) -> None:
     release = Release.on(hub, tmp_path)
+    release.recipe = with_space()
     done = deploy(here, answering(tmp_path / "app", "one"))
     files: dict[str, Any] = {f"app/{path.name}": path.read_bytes() for path in (tmp_path / "app").iterdir()}
-    made = release.make("space", {"space.json": {"repo": REPO, "commit": done.commit}, **files})
-    ctx = release.context("again")
-    assert stage.holds(ctx, made) is None
+    release.make("space", {"space.json": {"repo": REPO, "commit": done.commit}, **files})
+    assert release.outdated("space") is None
     add = {"repo_id": REPO, "repo_type": "space"}
     here.api.upload_file(path_or_fileobj=b"mine", path_in_repo="notes.md", **add)
-    assert stage.holds(ctx, made) is None, "files of other people do not change what was deployed"
+    assert release.outdated("space") is None, "files of other people do not change what was deployed"
     here.api.upload_file(path_or_fileobj=b"exit()", path_in_repo="app.py", **add)
-    assert "was changed" in str(stage.holds(ctx, made))
+    assert "was changed" in str(release.outdated("space"))
 
 
 # --- as a user types it
@@ -403,10 +406,9 @@ def test_a_name_that_is_no_repo_is_said(tmp_path: Path) -> None:
 
 def test_a_release_does_not_take_the_space_of_another_model(hub: Running, here: Hub, tmp_path: Path) -> None:
     deploy(here, answering(tmp_path / "app", "one", **{"release.json": '{"repo": "hubkit/another"}'}))
-    recipe = RECIPE.model_copy(update={"space": Space(repo=REPO)})
-    ctx = Release.on(hub, tmp_path).context("space")
-    settings = {"space": recipe.space.model_dump() if recipe.space else {}, "repo": recipe.repo, "visibility": "public"}
-    (found,) = stage.check(replace(ctx, recipe=recipe, settings=settings))
+    release = Release.on(hub, tmp_path)
+    release.recipe = with_space()
+    (found,) = stage.check(release.context("space"))
     assert found.level == "error" and "hubkit/another" in found.message
 
 

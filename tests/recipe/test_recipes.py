@@ -220,9 +220,11 @@ STEPS = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from hubkit.pipeline.steps import Desk, expand, find_stage
 from hubkit.core.target import Target
+from hubkit.pipeline.desk import Desk
+from hubkit.pipeline.plan import expand
 from hubkit.pipeline.runs import open_run
+from hubkit.pipeline.stages import find_stage
 from hubkit.recipe.loading import load_recipe
 from hubkit_stages.recipes import tiny
 from hubkit_stages.recipes.tiny import model
@@ -236,18 +238,18 @@ told = {}
 for job in desk.jobs:
     if job.id in ("provide", "base", "data"):
         stage = find_stage(job.stage)
-        told[f"check {job.id}"] = [item.message for item in stage.check(desk.context(job))]
+        told[f"check {job.id}"] = [item.message for item in stage.check(desk.check_context(job))]
 for job in desk.jobs[:3]:
-    ctx = desk.context(job)
-    ctx.run.begin(job.id, ctx.key)
-    made = find_stage(job.stage).run(ctx)
+    key = desk.key(job)
+    desk.run.begin(job.id, key)
+    made = desk.run.keep(job.id, key, find_stage(job.stage).run(desk.context(job)), 0.0)
     desk.finished[job.id] = made
-    told[job.id] = made.json({"provide": "provided.json"}.get(job.id, f"{job.id}.json"))
+    told[job.id] = json.loads((made.path / {"provide": "provided.json"}.get(job.id, f"{job.id}.json")).read_text())
     told[f"{job.id} files"] = sorted(made.manifest.files)
     told[f"{job.id} warnings"] = made.summary.get("warnings")
-told["holds"] = find_stage("provide").holds(desk.context(desk.jobs[0]), desk.finished["provide"])
+told["holds"] = desk.outdated(desk.jobs[0], desk.finished["provide"])
 for job in desk.jobs[:3]:
-    told[f"check {job.id} after"] = [item.message for item in find_stage(job.stage).check(desk.context(job))]
+    told[f"check {job.id} after"] = [item.message for item in find_stage(job.stage).check(desk.check_context(job))]
 print("TOLD" + json.dumps(told))
 """
 
@@ -346,7 +348,7 @@ def test_a_template_without_system_messages_or_that_asks_for_tools_passes() -> N
 
 
 def test_provide_is_refused_on_a_hub_that_is_not_embedded(recipe: Recipe, tmp_path: Path) -> None:
-    ctx = Case(tmp_path).context(recipe, "provide", stage=None)
+    ctx = Case(tmp_path).context(recipe, "provide")
     elsewhere = Target("https://hub.example", tmp_path, "hf_x")
     found = list(provide.check(replace(ctx, target=elsewhere)))
     assert [(item.level, item.exit_code) for item in found] == [("error", 3)]
@@ -356,7 +358,7 @@ def test_provide_is_refused_on_a_hub_that_is_not_embedded(recipe: Recipe, tmp_pa
 
 def test_a_recipe_that_provides_nothing_is_said(recipe: Recipe, tmp_path: Path) -> None:
     other = recipe.model_copy(update={"provide": "dpopenhermes-7b"})
-    found = list(provide.check(Case(tmp_path).context(other, "provide", stage=None)))
+    found = list(provide.check(Case(tmp_path).context(other, "provide")))
     assert [(item.level, item.exit_code) for item in found] == [("error", 2)]
     with pytest.raises(UsageError, match="no installed recipe 'nothing'"):
-        provide.run(Case(tmp_path).context(recipe.model_copy(update={"provide": "nothing"}), "provide", stage=None))
+        provide.run(Case(tmp_path).context(recipe.model_copy(update={"provide": "nothing"}), "provide"))

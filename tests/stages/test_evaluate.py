@@ -10,18 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kept import Kept, perform, sample
 
 from hubkit.core.errors import HubkitError, RemoteError, UsageError
-from hubkit.core.files import Manifest, write_json
+from hubkit.core.files import write_json
 from hubkit.core.libraries import installed
 from hubkit.core.target import Target
 from hubkit.evals.harness import tasks_translated
 from hubkit.evals.readers import read_file
 from hubkit.evals.results import read_results
 from hubkit.hub import transport
+from hubkit.models.base import PinnedBase
+from hubkit.models.merging.merged import MergedWeights
 from hubkit.pipeline.runs import Run
+from hubkit.recipe.artifact import NamedFile
 from hubkit.recipe.loading import parse_recipe
-from hubkit.recipe.stage import Artifact, Context
+from hubkit.recipe.stage import Context, Scope
 from hubkit_stages import evaluate
 
 CHATML = (
@@ -40,6 +44,7 @@ evaluate: {suites: [colours], include: tasks, apply_chat_template: true, batch_s
 gates: {stop_rate: {prompts_from: preferences}}
 card: {title: Tiny, summary: A test.}
 """
+STEP = "evaluate[main]"
 COLOURS = ["red", "green", "blue", "black"]
 
 
@@ -75,10 +80,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _kept(folder: Path) -> Artifact:
-    return Artifact(folder, "key", Manifest.of(folder), {}, 0.0)
-
-
 @pytest.fixture
 def context(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     """What the runner would give this step: a base, merged weights, the recipe and its task files."""
@@ -95,27 +96,42 @@ def context(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Con
     )
     base, merge = tmp_path / "base", tmp_path / "merge"
     # The base's repo is a folder here: the stage hands it to from_pretrained as it would hand a repo id.
-    write_json(base / "base.json", {"repo": str(model), "commit": "main", "dtype": "float32"})
+    write_json(base / "base.json", sample("base.json", repo=str(model), commit="main", dtype="float32"))
     (base / "chat_template.jinja").write_text(CHATML)
     merge.mkdir()
     (merge / "model").mkdir()
     for path in model.iterdir():
         (merge / "model" / path.name).write_bytes(path.read_bytes())
-    write_json(merge / "merge.json", {"dtype": "float32"})
+    write_json(merge / "merge.json", sample("merge.json", dtype="float32"))
     run = Run(tmp_path / "run")
-    step = "evaluate[main]"
-    run.begin(step, "key")
+    run.begin(STEP, "key")
+    recipe, scope = parse_recipe(RECIPE), Scope(tmp_path / "recipe", variant="main")
     return Context(
-        step=step,
-        recipe=parse_recipe(RECIPE),
-        recipe_folder=tmp_path / "recipe",
-        settings={"base": {"dtype": "float32"}},
-        inputs={"base": _kept(base), "merge[main]": _kept(merge)},
+        settings=evaluate.Settings.of(recipe, scope),
+        inputs=evaluate.Inputs(PinnedBase.load(base), MergedWeights.load(merge)),
         target=Target("http://localhost:9", tmp_path / "home"),
-        run=run,
-        key="key",
-        variant_name="main",
+        out=run.out(STEP),
+        scratch=run.scratch(STEP),
     )
+
+
+def run(context: Context, folder: Path) -> Kept:
+    """Run the stage again, as the step would be."""
+    made = Run(folder / "run")
+    made.begin(STEP, "key")
+    return perform(evaluate, context, made, STEP, "key")
+
+
+def tasks_of(context: Context) -> Path:
+    """The recipe's task file."""
+    assert context.settings.include is not None
+    return context.settings.include / "colours.yaml"
+
+
+def of_base(context: Context) -> Context:
+    """The same step for the base."""
+    settings = replace(context.settings, dtype="float32")
+    return replace(context, settings=settings, inputs=evaluate.Inputs(context.inputs.base))
 
 
 def test_merged_weights_are_measured_on_own_tasks_from_any_folder(
@@ -124,7 +140,7 @@ def test_merged_weights_are_measured_on_own_tasks_from_any_folder(
     said: list[tuple[str, float | None]] = []
     monkeypatch.chdir(tmp_path)
     assert [finding.level for finding in evaluate.check(context)] == ["note"]
-    made = evaluate.run(replace(context, report=lambda text, share: said.append((text, share))))
+    made = run(replace(context, report=lambda text, share: said.append((text, share))), tmp_path)
     results = read_results(made.path / "results.json")
     task = results.suites["colours"].tasks["colours"]
     assert task is not None and (task.n, task.available, task.version, task.n_shot) == (6, 10, "1.0", 0)
@@ -154,35 +170,26 @@ def test_the_base_gets_the_releases_template_and_no_space_before_the_answer(
         return whole(self, requests, **options)
 
     monkeypatch.setattr(HFLM, "loglikelihood", watched)
-    base = replace(context, step="base-scores", variant_name=None, inputs={"base": context.inputs["base"]})
-    base.run.begin("base-scores", "key")
-    made = evaluate.run(base)
-    assert read_results(made.path / "results.json").subject.form == "base"
+    assert evaluate.run(of_base(context)).artifact.subject.form == "base"
     prompt, answer = seen[0]
     assert prompt == "<|im_start|>user\nName colour 0.<|im_end|>\n<|im_start|>assistant\n"
     assert answer in COLOURS
 
 
 def test_the_check_names_what_is_wrong_without_a_model(context: Context) -> None:
-    recipe = context.recipe
-    unknown = recipe.model_copy(
-        update={"evaluate": recipe.evaluate.model_copy(update={"suites": ("colors",), "limit": None})}
-    )
-    (finding,) = evaluate.check(replace(context, recipe=unknown))
+    (finding,) = evaluate.check(_asked(context, suites=("colors",), limit=None))
     assert (finding.level, finding.exit_code) == ("error", 2)
     assert "'colors'" in finding.message and finding.hint == "Did you mean 'colours'?"
-    gone = recipe.model_copy(
-        update={"evaluate": recipe.evaluate.model_copy(update={"include": "nowhere", "limit": None})}
-    )
-    (finding,) = evaluate.check(replace(context, recipe=gone))
+    gone = _asked(context, limit=None)
+    nowhere = NamedFile.beside(context.scratch, "nowhere")
+    (finding,) = evaluate.check(replace(gone, settings=replace(gone.settings, tasks=nowhere)))
     assert "no folder of task files" in finding.message
 
 
 def _asked(context: Context, **evaluate_keys: object) -> Context:
     """The same step with other keys under `evaluate`."""
-    recipe = context.recipe
-    asked = recipe.evaluate.model_copy(update=evaluate_keys)
-    return replace(context, recipe=recipe.model_copy(update={"evaluate": asked}))
+    asked = context.settings.asked.model_copy(update=evaluate_keys)
+    return replace(context, settings=replace(context.settings, asked=asked))
 
 
 def test_a_backend_or_a_module_that_is_not_installed_is_refused_before_anything_runs(
@@ -232,17 +239,16 @@ def test_a_release_needs_no_vllm_and_one_measured_by_another_vllm_is_measured_an
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert all(installed(name) for name in evaluate.SHAPED_BY)
-    made = evaluate.run(context)
-    assert evaluate.holds(context, made) is None
+    made = evaluate.run(context).artifact
+    assert evaluate.outdated(context, made) is None
     ctx = _asked(context, backend="vllm")
     versions = {"vllm": "0.9"}
     monkeypatch.setattr(evaluate, "installed", lambda name: versions.get(name))
-    assert evaluate.holds(ctx, made) == "vLLM None measured, and 0.9 is installed"
-    results = json.loads((made.path / "results.json").read_text())
-    write_json(made.path / "results.json", {**results, "libraries": {"vllm": "0.9"}})
-    assert evaluate.holds(ctx, made) is None
+    assert evaluate.outdated(ctx, made) == "vLLM None measured, and 0.9 is installed"
+    made = made.model_copy(update={"libraries": {"vllm": "0.9"}})
+    assert evaluate.outdated(ctx, made) is None
     versions.clear()
-    assert evaluate.holds(ctx, made) == "vLLM 0.9 measured, and none is installed"
+    assert evaluate.outdated(ctx, made) == "vLLM 0.9 measured, and none is installed"
 
 
 def test_the_progress_of_several_suites_is_one(context: Context) -> None:
@@ -279,12 +285,10 @@ def test_examples_in_the_prompt_are_counted_and_said(context: Context, monkeypat
         return whole(self, requests, **options)
 
     monkeypatch.setattr(HFLM, "loglikelihood", watched)
-    tasks = context.recipe_folder / "tasks" / "colours.yaml"
+    tasks = tasks_of(context)
     tasks.write_text(tasks.read_text() + "fewshot_split: test\nfewshot_config: {sampler: first_n}\n")
     for turns in (None, False):
-        context.run.begin(context.step, "key")
-        made = evaluate.run(_asked(context, num_fewshot=2, fewshot_as_multiturn=turns))
-        results = read_results(made.path / "results.json")
+        results = evaluate.run(_asked(context, num_fewshot=2, fewshot_as_multiturn=turns)).artifact
         assert results.settings.num_fewshot == 2 and results.settings.fewshot_as_multiturn is (turns is None)
         task = results.suites["colours"].tasks["colours"]
         assert task is not None and task.n_shot == 2
@@ -326,10 +330,8 @@ def test_the_model_is_gone_when_the_step_is_done(context: Context, monkeypatch: 
 
 
 def _on_a_hub_that_is_away(context: Context) -> Context:
-    write_json(context.inputs["base"].path / "base.json", {"repo": "me/base", "commit": "0" * 40})
-    base = replace(context, step="base-scores", variant_name=None, inputs={"base": context.inputs["base"]})
-    base.run.begin("base-scores", "key")
-    return base
+    away = replace(context.inputs.base, repo="me/base", commit="0" * 40)
+    return of_base(replace(context, inputs=evaluate.Inputs(away)))
 
 
 def test_a_hub_that_is_away_while_the_model_is_loaded_is_a_remote_error(
@@ -352,7 +354,7 @@ def test_a_hub_that_is_away_while_the_model_is_loaded_is_a_remote_error(
 
 def test_a_data_set_that_is_away_is_a_remote_error(context: Context) -> None:
     transport.install("http://127.0.0.1:9", None)
-    tasks = context.recipe_folder / "tasks" / "colours.yaml"
+    tasks = tasks_of(context)
     local = "dataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}"
     assert local in tasks.read_text()
     tasks.write_text(tasks.read_text().replace(local, "dataset_path: me/colours"))
@@ -381,7 +383,7 @@ def test_what_a_task_raises_becomes_one_sentence(error: Exception, code: int) ->
 
 
 def test_a_task_that_cannot_be_run_is_the_recipes_fault(context: Context) -> None:
-    tasks = context.recipe_folder / "tasks" / "colours.yaml"
+    tasks = tasks_of(context)
     tasks.write_text(tasks.read_text().replace("test_split: test", "test_split: exam"))
     with pytest.raises(UsageError, match="lm-eval could not run colours") as wrong:
         evaluate.run(context)

@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
+from kept import perform, sample
 
 from hubkit.core.errors import HubkitError, RemoteError
-from hubkit.core.files import Manifest, write_json
+from hubkit.core.files import write_json
 from hubkit.core.target import Target
 from hubkit.evals.caching import Cache, hub_data, key_of, tasks_digest
 from hubkit.evals.results import read_results
 from hubkit.evals.suites import SUITES, Suite
+from hubkit.models.base import PinnedBase
+from hubkit.models.merging.merged import MergedWeights
 from hubkit.pipeline.runs import Run
 from hubkit.recipe.loading import parse_recipe
-from hubkit.recipe.stage import Artifact, Context
+from hubkit.recipe.models import Recipe
+from hubkit.recipe.stage import Context, Scope
 from hubkit_stages import evaluate
 
 RECIPE = """
@@ -42,10 +45,6 @@ TASK = (
 HUB_TASK = "task: colours\ndataset_path: me/colours\ntest_split: test\noutput_type: multiple_choice\n"
 
 
-def _artifact(folder: Path) -> Artifact:
-    return Artifact(folder, "key", Manifest.of(folder), {}, 0.0)
-
-
 class Bench:
     """A step of which everything can be changed, and a harness that only counts how often it is asked."""
 
@@ -59,21 +58,13 @@ class Bench:
         (self.tasks / "colours.yaml").write_text(TASK)
         (self.tasks / "rows.jsonl").write_text('{"q": "x"}\n')
         (self.base / "chat_template.jinja").write_text("{{ messages }}")
-        write_json(self.base / "base.json", {"repo": "me/base", "commit": "a" * 40})
+        write_json(self.base / "base.json", sample("base.json", repo="me/base", commit="a" * 40))
         for name in ("model.safetensors", "tokenizer.json", "config.json"):
             (self.model / name).write_text(name)
-        write_json(self.model.parent / "merge.json", {"dtype": "bfloat16"})
-        self.context = Context(
-            step="evaluate[main]",
-            recipe=parse_recipe(RECIPE),
-            recipe_folder=folder / "recipe",
-            settings={"base": {"dtype": "bfloat16"}},
-            inputs={},
-            target=Target("http://localhost:9", folder / "hf"),
-            run=Run(folder / "run"),
-            key="key",
-            variant_name="main",
-        )
+        write_json(self.model.parent / "merge.json", sample("merge.json", dtype="bfloat16"))
+        self.recipe: Recipe = parse_recipe(RECIPE)
+        self.variant: str | None = "main"
+        self.target = Target("http://localhost:9", folder / "hf")
         monkeypatch.setenv("HUBKIT_HOME", str(folder / "home"))
         monkeypatch.setattr(evaluate._Harness, "measure", lambda harness, suite, report: self._measure(suite))
 
@@ -84,19 +75,22 @@ class Bench:
         return {"results": dict.fromkeys(suite.tasks, values)}
 
     def asked(self, **keys: Any) -> None:
-        recipe = self.context.recipe
-        update = {"evaluate": recipe.evaluate.model_copy(update=keys)}
-        self.context = replace(self.context, recipe=recipe.model_copy(update=update))
+        self.recipe = self.recipe.model_copy(update={"evaluate": self.recipe.evaluate.model_copy(update=keys)})
 
     def run(self) -> float | None:
         """The average that the step reports, if any; the run's folder is new each time, as with --fresh."""
-        number = len(list(self.folder.glob("run-*")))
-        step, given = self.context.step, {"base": _artifact(self.base)}
-        if self.context.variant_name:
-            given[f"merge[{self.context.variant_name}]"] = _artifact(self.model.parent)
-        ctx = replace(self.context, run=Run(self.folder / f"run-{number}"), inputs=given)
-        ctx.run.begin(step, "key")
-        return read_results(evaluate.run(ctx).path / "results.json").average.value
+        made = Run(self.folder / f"run-{len(list(self.folder.glob('run-*')))}")
+        step = f"evaluate[{self.variant}]" if self.variant else "base-scores"
+        merged = MergedWeights.load(self.model.parent) if self.variant else None
+        made.begin(step, "key")
+        ctx = Context(
+            settings=evaluate.Settings.of(self.recipe, Scope(self.folder / "recipe", variant=self.variant)),
+            inputs=evaluate.Inputs(PinnedBase.load(self.base), merged),
+            target=self.target,
+            out=made.out(step),
+            scratch=made.scratch(step),
+        )
+        return read_results(perform(evaluate, ctx, made, step, "key").path / "results.json").average.value
 
 
 @pytest.fixture
@@ -118,7 +112,7 @@ def test_another_run_measures_nothing_and_loads_no_model(bench: Bench, monkeypat
 
 def test_another_variant_of_the_same_weights_measures_nothing(bench: Bench) -> None:
     bench.run()
-    bench.context = replace(bench.context, step="evaluate[other]", variant_name="other")
+    bench.variant = "other"
     assert bench.run() == 0.25 and bench.measured == 1
 
 
@@ -135,7 +129,7 @@ CHANGES: dict[str, Callable[[Bench], object]] = {
     "no template": lambda bench: bench.asked(apply_chat_template=False),
     "task file": lambda bench: _write(bench.tasks / "colours.yaml", TASK + "doc_to_text: x\n"),
     "its own data": lambda bench: _write(bench.tasks / "rows.jsonl", '{"q": "y"}\n'),
-    "dtype": lambda bench: write_json(bench.model.parent / "merge.json", {"dtype": "float16"}),
+    "dtype": lambda bench: write_json(bench.model.parent / "merge.json", sample("merge.json", dtype="float16")),
     "limit": lambda bench: bench.asked(limit=3),
     "examples in the prompt": lambda bench: bench.asked(num_fewshot=3),
     "examples as turns": lambda bench: bench.asked(fewshot_as_multiturn=False),
@@ -202,20 +196,20 @@ def test_a_new_version_of_what_the_tasks_import_asks_for_a_new_measurement(bench
 
 
 def test_the_base_is_known_by_its_commit_and_dtype_and_never_by_a_branch(bench: Bench) -> None:
-    bench.context = replace(bench.context, step="base-scores", variant_name=None)
+    bench.variant = None
     bench.run()
     bench.run()
     assert bench.measured == 1
-    write_json(bench.base / "base.json", {"repo": "me/copy-of-base", "commit": "a" * 40})
+    write_json(bench.base / "base.json", sample("base.json", repo="me/copy-of-base", commit="a" * 40))
     bench.run()
     assert bench.measured == 1
-    write_json(bench.base / "base.json", {"repo": "me/base", "commit": "b" * 40})
+    write_json(bench.base / "base.json", sample("base.json", repo="me/base", commit="b" * 40))
     bench.run()
     assert bench.measured == 2
-    bench.context = replace(bench.context, settings={"base": {"dtype": "float32"}})
+    bench.recipe = parse_recipe(RECIPE.replace("repo: me/base", "repo: me/base, dtype: float32"))
     bench.run()
     assert bench.measured == 3
-    write_json(bench.base / "base.json", {"repo": "me/base", "commit": "main"})
+    write_json(bench.base / "base.json", sample("base.json", repo="me/base", commit="main"))
     bench.run()
     bench.run()
     assert bench.measured == 5
@@ -293,7 +287,7 @@ def colours(hub: Any, bench: Bench) -> Callable[[str], str]:
     """Put a data set on an embedded Hub, which the step then uses, and its repo in the task; commits to it."""
     api = HfApi(hub.url, token=hub.token)
     api.create_repo("me/colours", repo_type="dataset")
-    bench.context = replace(bench.context, target=Target(hub.url, bench.folder / "hf", hub.token, embedded=True))
+    bench.target = Target(hub.url, bench.folder / "hf", hub.token, embedded=True)
     (bench.tasks / "colours.yaml").write_text(HUB_TASK)
 
     def commit(text: str) -> str:

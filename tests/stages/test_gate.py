@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kept import Kept, measured_rate, perform, sample, stored
 
 from hubkit.core.errors import RefusedError
-from hubkit.core.files import Manifest, write_json
+from hubkit.core.files import write_json
 from hubkit.core.numbers import share
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
 from hubkit.models.chat import CHATML
+from hubkit.pipeline import keys
+from hubkit.pipeline.desk import Desk
+from hubkit.pipeline.plan import expand
 from hubkit.pipeline.runs import Run
-from hubkit.recipe import stage as contract
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe
-from hubkit.recipe.stage import Artifact, Context
+from hubkit.recipe.stage import Context, silent
 from hubkit_stages import gate, merge, stopping
 
 RECIPE = """
@@ -48,22 +51,25 @@ def step(tmp_path: Path) -> Callable[..., Context]:
 
     def make(step: str, inputs: dict[str, Path], recipe: Recipe | None = None, **more: Any) -> Context:
         recipe = recipe or parse_recipe(RECIPE)
-        known = {name: Artifact(path, "key", Manifest.of(path), {}, 0.0) for name, path in inputs.items()}
+        known = {name: stored(path) for name, path in inputs.items()}
         run.begin(step, "key")
-        settings = {
-            "base": recipe.base.model_dump(),
-            "gates": recipe.gates.model_dump(),
-            "training": {"quantization": "nf4"},
-        }
         target = more.pop("target", Target("http://127.0.0.1:9", tmp_path / "home"))
-        return Context(step, recipe, tmp_path, more.pop("settings", settings), known, target, run, "key", **more)
+        job = next(job for job in expand(recipe) if job.id == step)
+        desk = Desk(recipe, tmp_path, target, run, expand(recipe), known)
+        return desk.context(job, more.pop("report", silent))
 
     return make
 
 
+@pytest.fixture
+def done(tmp_path: Path) -> Callable[[Any, str, Context], Kept]:
+    """Run a stage as a step, and keep what it makes."""
+    return lambda stage, step, ctx: perform(stage, ctx, Run(tmp_path / "run"), step, "key")
+
+
 def stop_rates(folder: Path, **forms: float) -> Path:
-    told = {name.replace("_", "-"): {"rate": rate, "prompts": 256} for name, rate in forms.items()}
-    write_json(folder / "stopping.json", {"forms": told})
+    told = {name.replace("_", "-"): measured_rate(rate) for name, rate in forms.items()}
+    write_json(folder / "stopping.json", sample("stopping.json", forms=told))
     return folder
 
 
@@ -79,8 +85,9 @@ def judged(step, tmp_path, main=(1.0, 1.0), dpo=(1.0, 1.0), base=1.0, recipe=Non
     )
 
 
-def test_a_variant_whose_gate_only_reports_holds_nothing_back(step, tmp_path):
-    made = gate.run(judged(step, tmp_path, dpo=(0.0, 0.01), base=0.99))
+def test_a_variant_whose_gate_only_reports_holds_nothing_back(step, done, tmp_path):
+    made = done(gate, "gate", judged(step, tmp_path, dpo=(0.0, 0.01), base=0.99))
+    assert made.summary["figure"] == "dpo-v0 failed (reported); main passed (at least 97.0 %)"
     variants = made.json("gates.json")["variants"]
     assert list(variants) == ["dpo-v0", "main"]
     rates = {"merged": 0.0, "adapter": 0.01}
@@ -93,24 +100,23 @@ def test_each_published_form_must_pass_an_enforced_gate(step, tmp_path, main):
     with pytest.raises(RefusedError) as refused:
         gate.run(judged(step, tmp_path, main=main, dpo=(0.5, 0.5)))
     assert refused.value.exit_code == 3
-    assert f"main: merged {share(main[0])}, adapter {share(main[1])}: refused" in refused.value.message
-    assert "dpo-v0: merged 50.0 %, adapter 50.0 %: below, and only reported" in refused.value.message
+    assert f"main: merged {share(main[0])}, adapter {share(main[1])}: failed" in refused.value.message.splitlines()[-1]
+    assert "dpo-v0: merged 50.0 %, adapter 50.0 %: failed (reported)" in refused.value.message
     assert "at least 98.0 %" in refused.value.message
 
 
 def test_the_threshold_itself_passes(step, tmp_path):
-    assert gate.run(judged(step, tmp_path, main=(0.95, 0.95), base=0.97)).json("gates.json")["variants"]["main"][
-        "passed"
-    ]
+    verdicts = gate.run(judged(step, tmp_path, main=(0.95, 0.95), base=0.97)).artifact
+    assert verdicts.variants["main"].passed
 
 
 def test_a_base_under_the_bar_is_said(step, tmp_path):
-    share = parse_recipe(RECIPE.replace("prompts: 12", "prompts: 12, at_least: 0.95"))
-    made = gate.run(judged(step, tmp_path, base=0.4, recipe=share)).json("gates.json")
-    assert "base itself stops in only 40.0 %" in made["base"]["remark"]
-    low = gate.run(judged(step, tmp_path, base=0.4)).json("gates.json")
-    assert "at_least" in low["base"]["remark"]
-    assert gate.run(judged(step, tmp_path)).json("gates.json")["base"]["remark"] is None
+    strict = parse_recipe(RECIPE.replace("prompts: 12", "prompts: 12, at_least: 0.95"))
+    made = gate.run(judged(step, tmp_path, base=0.4, recipe=strict)).artifact
+    assert "base itself stops in only 40.0 %" in made.base.remark
+    low = gate.run(judged(step, tmp_path, base=0.4)).artifact
+    assert "at_least" in low.base.remark
+    assert gate.run(judged(step, tmp_path)).artifact.base.remark is None
 
 
 def test_no_enforced_gate_at_all_is_noted(step, tmp_path):
@@ -133,7 +139,7 @@ def base(make_model, make_tokenizer, tmp_path) -> Path:
     made = tmp_path / "base"
     end_of_turn = {"token": "<|im_end|>", "id": 260, "suffix_ids": [198]}
     told = {"repo": str(folder), "commit": "main", "dtype": "float32", "end_of_turn": end_of_turn, "pad_token": "<pad>"}
-    write_json(made / "base.json", told)
+    write_json(made / "base.json", sample("base.json", **told))
     for name in ("chat_template.jinja", "training_template.jinja"):
         (made / name).write_text(CHATML)
     return made
@@ -155,6 +161,7 @@ def trained(base, tmp_path) -> Path:
                 parameter.copy_(torch.randn_like(parameter) * 0.3)
     model.peft_config["default"].revision = "main"
     model.save_pretrained(tmp_path / "train" / "adapter")
+    write_json(tmp_path / "train" / "training.json", {"stage": "sft"})
     return tmp_path / "train"
 
 
@@ -162,12 +169,13 @@ def trained(base, tmp_path) -> Path:
 def data(tmp_path) -> Path:
     rows = [{"messages": [{"role": "user", "content": f"word {n} " * (n % 5 + 1)}]} for n in range(20)]
     (tmp_path / "data").mkdir()
+    write_json(tmp_path / "data" / "data.json", sample("data.json"))
     (tmp_path / "data" / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path / "data"
 
 
 @pytest.fixture
-def merged(step, base, trained, hub, tmp_path) -> Path:
+def merged(step, done, base, trained, hub, tmp_path) -> Path:
     """The merge step's artifact, made from a base that stands on a real Hub."""
     target = Target(hub.url, tmp_path / "home", hub.token, embedded=True)
     api = connect(target).api
@@ -178,8 +186,8 @@ def merged(step, base, trained, hub, tmp_path) -> Path:
     write_json(there / "base.json", {**told, "repo": "hubkit/base", "commit": commit})
     train = Path(shutil.copytree(trained, tmp_path / "train-there"))
     rename(train, base_model_name_or_path="hubkit/base", revision=commit)
-    ctx = step("merge[main]", {"base": there, "train[sft]": train}, variant_name="main", target=target)
-    return merge.run(ctx).path
+    ctx = step("merge[main]", {"base": there, "train[sft]": train}, target=target)
+    return done(merge, "merge[main]", ctx).path
 
 
 def rename(train: Path, **settings: str) -> None:
@@ -198,7 +206,7 @@ def test_merge_stage(merged):
 def test_merge_stage_refuses_the_adapter_of_another_base(step, base, trained):
     rename(trained, base_model_name_or_path="me/other")
     with pytest.raises(RefusedError, match="trained on me/other"):
-        merge.run(step("merge[main]", {"base": base, "train[sft]": trained}, variant_name="main"))
+        merge.run(step("merge[main]", {"base": base, "train[sft]": trained}))
 
 
 def test_what_cannot_be_merged_is_said_before_training(step, hub, tmp_path):
@@ -208,18 +216,18 @@ def test_what_cannot_be_merged_is_said_before_training(step, hub, tmp_path):
     config = json.dumps({"quantization_config": {"load_in_4bit": True}}).encode()
     api.upload_file(path_or_fileobj=config, path_in_repo="config.json", repo_id="hubkit/four-bit")
     text = RECIPE.replace("me/base", "hubkit/four-bit").replace("lora: {r: 4}", "lora: {r: 4, use_dora: true}")
-    ctx = step("merge[main]", {}, parse_recipe(text), variant_name="main", target=target)
+    ctx = step("merge[main]", {}, parse_recipe(text), target=target)
     messages = [finding.message for finding in merge.check(ctx) if finding.level == "error"]
     assert len(messages) == 2
     assert "use_dora" in messages[0]
     assert "quantized" in messages[1]
 
 
-def test_each_form_of_a_variant_is_measured(step, base, data, trained, merged):
+def test_each_form_of_a_variant_is_measured(step, done, base, data, trained, merged):
     inputs = {"base": base, "data": data, "train[sft]": trained, "merge[main]": merged}
     heard = []
-    ctx = step("stopping[main]", inputs, variant_name="main", report=lambda figure, share: heard.append(share))
-    told = stopping.run(ctx).json("stopping.json")
+    ctx = step("stopping[main]", inputs, report=lambda figure, share: heard.append(share))
+    told = done(stopping, "stopping[main]", ctx).json("stopping.json")
     assert list(told["forms"]) == ["merged", "adapter", "four-bit"]
     assert told["prompts"] == 12 == told["forms"]["merged"]["prompts"]
     assert (told["max_new_tokens"], told["end_of_turn"]) == (16, {"token": "<|im_end|>", "id": 260})
@@ -230,16 +238,17 @@ def test_each_form_of_a_variant_is_measured(step, base, data, trained, merged):
     assert heard[-1] == 1.0
 
 
-def test_without_quantization_the_four_bit_form_is_skipped_with_a_reason(step, base, data, trained, merged):
+def test_without_quantization_the_four_bit_form_is_skipped_with_a_reason(step, done, base, data, trained, merged):
     inputs = {"base": base, "data": data, "train[sft]": trained, "merge[main]": merged}
-    settings = {"gates": parse_recipe(RECIPE).gates.model_dump(), "training": {"quantization": "none"}}
-    told = stopping.run(step("stopping[main]", inputs, variant_name="main", settings=settings)).json("stopping.json")
+    recipe = parse_recipe(RECIPE.replace("continues: dpo", "continues: dpo, quantization: none"))
+    told = done(stopping, "stopping[main]", step("stopping[main]", inputs, recipe)).json("stopping.json")
     assert list(told["forms"]) == ["merged", "adapter"]
     assert "not trained on a quantized base" in told["skipped"]["four-bit"]
 
 
-def test_the_base_is_measured_alone(step, base, data):
-    told = stopping.run(step("base-stopping", {"base": base, "data": data})).json("stopping.json")
+def test_the_base_is_measured_alone(step, done, base, data):
+    ctx = step("base-stopping", {"base": base, "data": data})
+    told = done(stopping, "base-stopping", ctx).json("stopping.json")
     assert list(told["forms"]) == ["base"]
     assert told["forms"]["base"]["prompts"] == 12
 
@@ -248,8 +257,8 @@ def test_the_base_is_measured_alone(step, base, data):
 def test_another_version_of_what_shapes_the_figures_is_another_key(
     monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
-    before, installed = contract.artifact_key(stopping, {}, {}), contract.installed
-    monkeypatch.setattr(contract, "installed", lambda name: "0.0.1" if name == library else installed(name))
-    assert contract.artifact_key(stopping, {}, {}) != before
-    monkeypatch.setattr(contract, "installed", lambda name: None if name == library else installed(name))
-    assert contract.artifact_key(stopping, {}, {}) != before
+    before, installed = keys.artifact_key(stopping, {}, {}), keys.installed
+    monkeypatch.setattr(keys, "installed", lambda name: "0.0.1" if name == library else installed(name))
+    assert keys.artifact_key(stopping, {}, {}) != before
+    monkeypatch.setattr(keys, "installed", lambda name: None if name == library else installed(name))
+    assert keys.artifact_key(stopping, {}, {}) != before

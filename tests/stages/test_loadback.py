@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kept import kept
 from releases import Release
 
 from hubkit.core.errors import ConflictError
@@ -21,7 +22,7 @@ from hubkit_stages import loadback
 
 pytestmark = pytest.mark.train
 BASE = "hubkit/little-base"
-GATES = {"gates": {"stop_rate": {"prompts": 4, "max_new_tokens": 4, "batch_size": 4}}}
+RATE = {"prompts": 4, "max_new_tokens": 4, "batch_size": 4}
 
 
 @pytest.fixture
@@ -74,15 +75,17 @@ def gate(release: Release, threshold: float, *, enforced: bool = True) -> None:
 STAGE = textwrap.dedent("""
     import json, sys
     from pathlib import Path
-    from releases import Release
+    from kept import kept
+    from releases import RECIPE, Release
     from hubkit.core.errors import HubkitError
+    from hubkit.recipe.models import Gates
     from hubkit.server.process import Running
-    from hubkit_stages import loadback
-    url, token, folder, inputs, gates = sys.argv[1:]
+    url, token, folder, inputs, rate = sys.argv[1:]
     release = Release.on(Running(url, 0, Path(folder), token), Path(folder))
-    release.made = {name: release.run.find(name) for name in json.loads(inputs)}
+    release.made = {name: kept(release.run.find(name)) for name in json.loads(inputs)}
+    stop_rate = RECIPE.gates.stop_rate.model_copy(update=json.loads(rate))
     try:
-        loadback.run(release.context("loadback[main]", json.loads(gates)))
+        release.perform("loadback[main]", {"gates": Gates(stop_rate=stop_rate)})
     except HubkitError as error:
         print(json.dumps([error.exit_code, error.message]))
     else:
@@ -93,7 +96,7 @@ STAGE = textwrap.dedent("""
 def load_back(hub: Running, release: Release) -> tuple[int, str]:
     """Run the stage in a process whose every library talks to this Hub: exit code and message."""
     command = [sys.executable, "-c", STAGE, hub.url, hub.token, str(release.folder)]
-    command += [json.dumps(list(release.made)), json.dumps(GATES)]
+    command += [json.dumps(list(release.made)), json.dumps(RATE)]
     environment = {**os.environ, **release.target.environment(), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -104,9 +107,7 @@ def load_back(hub: Running, release: Release) -> tuple[int, str]:
 def test_both_forms_are_one_model(hub: Running, release: Release) -> None:
     release.publish("main")
     assert load_back(hub, release) == (0, "")
-    made = release.run.find("loadback[main]")
-    assert made is not None
-    said = made.json("loadback.json")
+    said = kept(release.run.find("loadback[main]")).json("loadback.json")
     assert said["commit"] == release.made["publish[main]"].json("published.json")["commit"]
     assert said["files"] == len(release.made["publish[main]"].json("bundle.json")["files"])
     assert said["compared"]["dtype"] == "float32" and said["compared"]["conversations"] == 4
@@ -166,7 +167,7 @@ def test_bytes_that_come_back_otherwise(hub: Running, release: Release) -> None:
 def test_rounding_is_told_from_damage() -> None:
     fine = loadback.Comparison("float32", 4, 100, 0.996, 0.3)
     fine.refuse_if_broken("bfloat16")
-    with pytest.raises(ConflictError, match="logits differ by 3"):
+    with pytest.raises(ConflictError, match=r"logits differ by 0\.3"):
         fine.refuse_if_broken("float32")
     for dtype in ("bfloat16", "float16"):
         replace(fine, agreement=0.995).refuse_if_broken(dtype)

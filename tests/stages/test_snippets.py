@@ -14,7 +14,7 @@ from hubkit.cards import Rendered
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.hub.client import connect
 from hubkit.server.process import Running
-from hubkit_stages import publish, snippets
+from hubkit_stages import snippets
 
 LOADS = """
 from huggingface_hub import hf_hub_download
@@ -38,8 +38,7 @@ def staged(hub: Running, folder: Path, *, main: tuple[str, ...], adapter: tuple[
 
 
 def run(release: Release) -> list[dict[str, object]]:
-    made = snippets.run(release.context("snippets[main]", {}))
-    return list(made.json("snippets.json")["blocks"])
+    return list(release.perform("snippets[main]").json("snippets.json")["blocks"])
 
 
 def test_blocks_load_the_staged_commit_before_the_branch_is_there(hub: Running, tmp_path: Path) -> None:
@@ -101,8 +100,7 @@ def test_a_private_repo_is_read_with_a_token_that_may_only_read(hub: Running, tm
     connected.ensure_repo(REPO, "private")
     release = release.train()
     release.make("card[main]", {"README.md": card(LOADS + show), "adapter-README.md": card(), "numbers.json": {}})
-    ctx = release.context("publish[main]", {"repo": REPO, "visibility": "private"})
-    release.made["publish[main]"] = publish.run(ctx)
+    release.perform("publish[main]", {"visibility": "private"})
     release.make("loadback[main]", {"loadback.json": {}})
     (block,) = run(release)
     assert block["outcome"] == "passed" and str(block["output"]).splitlines()[-1] == "read"
@@ -134,7 +132,7 @@ def test_the_base_is_not_fetched_once_more(hub: Running, tmp_path: Path, monkeyp
 
 
 def test_preflight_names_blocks_that_cannot_run(hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ctx = Release.on(hub, tmp_path).context("snippets[main]", {})
+    ctx = Release.on(hub, tmp_path).context("snippets[main]")
     rendered = [Rendered(card("print(message)"), {}, ()), Rendered(card("if True print()"), {}, ())]
     monkeypatch.setattr(snippets, "render_card", lambda *_, **__: rendered.pop(0))
     first, second = snippets.check(ctx)
@@ -147,16 +145,15 @@ def test_preflight_names_blocks_of_the_recipes_own_template(hub: Running, tmp_pa
     (tmp_path / "card.jinja").write_text(
         '{% extends "hubkit/model.md.jinja" %}{% block more %}\n```python\nprint(answer, reply)\n```\n{% endblock %}'
     )
-    recipe = RECIPE.model_copy(update={"card": RECIPE.card.model_copy(update={"template": "card.jinja"})})
-    ctx = replace(Release.on(hub, tmp_path).context("snippets[main]", {}), recipe=recipe)
-    (finding,) = snippets.check(ctx)
+    card = RECIPE.card.model_copy(update={"template": "card.jinja"})
+    (finding,) = snippets.check(Release.on(hub, tmp_path).context("snippets[main]", {"card": card}))
     assert finding.message.startswith("README.md of main, line ")
     assert "uses 'reply'" in finding.message, "earlier blocks have made the answer"
 
 
 def test_preflight_names_what_the_blocks_need(hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     release = Release.on(hub, tmp_path)
-    ctx = release.context("snippets[main]", {})
+    ctx = release.context("snippets[main]")
     assert list(snippets.check(ctx)) == []
     monkeypatch.setattr(snippets, "find_spec", lambda name: None if name == "peft" else object())
     (finding,) = snippets.check(ctx)
@@ -184,9 +181,7 @@ def test_of_a_repo_of_others_only_our_own_blocks_are_run(hub: Running, tmp_path:
     guest = replace(release, target=replace(target_of(hub, tmp_path, token), embedded=False))
     guest.train(2).make("card[main]", {"README.md": card(LOADS), "adapter-README.md": card(), "numbers.json": {}})
     guest.make("loadback[main]", {"loadback.json": {}})
-    ctx = guest.context("publish[main]", {"repo": REPO, "visibility": "public", "pull_request": True})
-    guest.run.log("begin", overwrite_card=False)
-    guest.made["publish[main]"] = publish.run(ctx)
+    guest.perform("publish[main]", {"pull_request": True})
     commit = guest.made["publish[main]"].json("published.json")["commit"]
     assert str(told) in str(hub_of(release).read_file(REPO, "README.md", commit)), "it goes along"
     assert [block["outcome"] for block in run(guest)] == ["passed"] and not told.exists()

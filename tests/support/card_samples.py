@@ -92,7 +92,6 @@ def training(name: str, rows: int, steps: int) -> dict[str, Any]:
         "args": {"learning_rate": 5e-05, "beta": 0.1, "loss_type": ["sigmoid", "sft"], "bf16": True},
         "curve": [{"step": 1, "loss": 0.6931}, {"step": steps, "loss": 0.0412}],
         "libraries": {"trl": "1.16.0", "peft": "0.21.2"},
-        "truncation": {"max_length": 40, "end_of_turn_lost": {"chosen": 1.0, "rejected": 0.0}},
     }  # fmt: skip
 
 
@@ -153,6 +152,10 @@ def evidence(
                     "repair": {"rows": 299, "sources": repair},
                 },
                 "prompts": {"set": "repair", "rows": 128},
+                "stages": {
+                    name: {"max_length": 40, "end_of_turn_lost": {"chosen": 1.0, "rejected": 0.0}}
+                    for name in ("dpo", "sft")
+                },
                 "findings": [
                     finding,
                     later,

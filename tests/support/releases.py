@@ -9,17 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kept import FACTS, Kept, kept, perform, sample
 from samples import RECIPE_TEXT
 
-from hubkit.core.files import Manifest
+from hubkit.core.files import Manifest, write_json
 from hubkit.core.target import Target
 from hubkit.core.trees import compare, tree_of
 from hubkit.hub.client import Hub, connect
+from hubkit.pipeline.desk import Desk
+from hubkit.pipeline.plan import Job, expand
 from hubkit.pipeline.runs import Run, open_run
+from hubkit.pipeline.stages import find_stage
 from hubkit.recipe.loading import parse_recipe
-from hubkit.recipe.stage import Artifact, Context
+from hubkit.recipe.models import Recipe
+from hubkit.recipe.stage import Context, Options, StageResult
 from hubkit.server.process import Running
-from hubkit_stages import promote, publish
 
 RECIPE = parse_recipe(RECIPE_TEXT.replace("repo: me/my-model", "repo: hubkit/my-model"))
 REPO = RECIPE.repo
@@ -70,52 +74,82 @@ def writes(hub: Running) -> list[str]:
 
 
 @dataclass
+class Folder:
+    """An artifact whose files are there already."""
+
+    def save(self, folder: Path) -> None:
+        """Nothing is left to save."""
+
+
+@dataclass
 class Release:
-    """One run on one Hub."""
+    """One run on one Hub. ``recipe`` and ``options`` are those of the command that runs now."""
 
     folder: Path
     target: Target
     run: Run
-    made: dict[str, Artifact] = field(default_factory=dict)
+    made: dict[str, Kept] = field(default_factory=dict)
+    recipe: Recipe = RECIPE
+    options: Options = field(default_factory=Options)
 
     @classmethod
     def on(cls, hub: Running, folder: Path, token: str | None = "owner", *, fresh: bool = False) -> Release:
         target = target_of(hub, folder, token)
         return cls(folder, target, open_run(folder, REPO, target, fresh=fresh))
 
-    def context(self, step: str, settings: dict[str, Any] | None = None, key: str = "k") -> Context:
-        name = step.partition("[")[2].rstrip("]")
-        variant = name if name in RECIPE.variants else None
-        self.run.begin(step, key)
-        return Context(
-            step,
-            RECIPE,
-            self.folder,
-            settings if settings is not None else {"repo": REPO, "visibility": RECIPE.visibility},
-            self.made,
-            self.target,
-            self.run,
-            key=key,
-            variant_name=variant,
-        )
+    def job(self, step: str) -> Job:
+        return next(job for job in expand(self.recipe) if job.id == step)
 
-    def make(self, step: str, files: dict[str, bytes | str | dict[str, Any]]) -> Artifact:
-        ctx = self.context(step)
+    def context(self, step: str, changes: dict[str, Any] | None = None, key: str = "k") -> Context[Any, Any]:
+        """What the stage of ``step`` is given, of the artifacts that are made; ``changes`` are keys of the recipe."""
+        self.run.begin(step, key)
+        return self._context(step, changes)
+
+    def _context(self, step: str, changes: dict[str, Any] | None = None) -> Context[Any, Any]:
+        recipe = self.recipe.model_copy(update=changes or {})
+        desk = Desk(recipe, self.folder, self.target, self.run, expand(recipe), dict(self.made), self.options)
+        return desk.context(self.job(step))
+
+    def perform(self, step: str, changes: dict[str, Any] | None = None) -> Kept:
+        """Run the stage of ``step`` and keep what it makes."""
+        stage = find_stage(self.job(step).stage)
+        self.made.pop(step, None)
+        self.made[step] = perform(stage, self.context(step, changes), self.run, step)
+        return self.made[step]
+
+    def typed(self, step: str) -> Any:
+        """The artifact of ``step``, as stages read it."""
+        return find_stage(self.job(step).stage).Output.load(self.made[step].path)
+
+    def outdated(self, step: str) -> str | None:
+        """What has changed on the Hub since ``step`` made its artifact."""
+        stage: Any = find_stage(self.job(step).stage)
+        found: str | None = stage.outdated(self._context(step), self.typed(step))
+        return found
+
+    def make(self, step: str, files: dict[str, bytes | str | dict[str, Any]]) -> Kept:
+        """An artifact of ``step`` with ``files``; JSON that a typed artifact reads is made complete."""
+        self.run.begin(step, "k")
+        out = self.run.out(step)
+        if facts := FACTS.get(step.partition("[")[0]):
+            files = {facts: {}, **files}
         for name, content in files.items():
-            path = ctx.out / name
+            path = out / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, dict):
-                content = json.dumps(content)
-            path.write_bytes(content.encode() if isinstance(content, str) else content)
-        self.made[step] = ctx.artifact()
+                write_json(path, sample(name, **content))
+            else:
+                path.write_bytes(content.encode() if isinstance(content, str) else content)
+        self.made[step] = kept(self.run.keep(step, "k", StageResult(Folder(), "made"), 0.0))
         return self.made[step]
 
     def train(self, version: int = 1) -> Release:
         """Make all that comes before publishing; ``version`` changes the weights and the cards."""
         pinned = {"repo": "them/base", "commit": "b" * 40, "dtype": "bfloat16"}
         self.make("base", {"base.json": pinned})
-        source = {"repo": "them/pairs", "commit": "d" * 40, "split": "train"}
-        self.make("data", {"data.json": {"sets": {"preferences": {"sources": [source]}}}})
+        source = {"repo": "them/pairs", "commit": "d" * 40, "split": "train", "mapping": "pairs", "read": 1, "kept": 1}
+        dataset = {"rows": 1, "sources": [{**source, "dropped": {}}]}
+        self.make("data", {"data.json": {"sets": {"preferences": dataset}}})
         for number, (name, variant) in enumerate(RECIPE.variants.items()):
             seed = 10 * version + number
             adapter = {"base_model_name_or_path": "them/base", "revision": "b" * 40, "r": 4}
@@ -156,25 +190,19 @@ class Release:
 
     def publish(self, *names: str) -> Release:
         for name in names or tuple(RECIPE.variants):
-            step = f"publish[{name}]"
-            self.made.pop(step, None)
-            self.made[step] = publish.run(self.context(step))
+            self.perform(f"publish[{name}]")
         return self
 
     def promote(self) -> dict[str, Any]:
         """Promote all that is published; what release.json then says of the variants."""
-        self.made["promote"] = promote.run(self.context("promote"))
-        return dict(self.made["promote"].json("release.json")["variants"])
+        return dict(self.perform("promote").json("release.json")["variants"])
 
 
-PROPOSED = {"repo": REPO, "visibility": RECIPE.visibility, "pull_request": True}
-
-
+@dataclass
 class Proposing(Release):
     """A release whose recipe says ``pull_request``."""
 
-    def context(self, step: str, settings: object = None, key: str = "k") -> Context:
-        return super().context(step, PROPOSED, key)
+    recipe: Recipe = field(default_factory=RECIPE.proposed)
 
 
 def hub_of(release: Release) -> Hub:

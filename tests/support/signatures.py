@@ -13,9 +13,7 @@ from releases import RECIPE, Release
 
 from hubkit.core.files import digests
 from hubkit.core.trees import Entry, Tree
-from hubkit.pipeline.steps import expand, job_settings
 from hubkit.recipe.models import Recipe
-from hubkit_stages import publish
 
 T = TypeVar("T")
 
@@ -36,19 +34,15 @@ def recipe_signed_by(key: Path | None) -> Recipe:
     return RECIPE.signed_with(key) if key else RECIPE
 
 
-def settings(release: Release, name: str, key: Path | None) -> dict[str, Any]:
-    """What the step that publishes the variant ``name`` is given of the recipe, as in a real run."""
-    recipe = recipe_signed_by(key)
-    job = next(job for job in expand(recipe) if job.id == f"publish[{name}]")
-    return job_settings(job, recipe, release.folder)
+def signed_by(key: Path | None) -> dict[str, Any]:
+    """What of the recipe says that ``key`` signs; None: nobody does."""
+    return {"sign": recipe_signed_by(key).sign}
 
 
 def publish_signed(release: Release, key: Path | None, *names: str) -> Release:
     """Stage the variants, signed by the private key in the file ``key``; unsigned without one."""
     for name in names or tuple(RECIPE.variants):
-        step = f"publish[{name}]"
-        release.made.pop(step, None)
-        release.made[step] = publish.run(release.context(step, settings(release, name, key)))
+        release.perform(f"publish[{name}]", signed_by(key))
     return release
 
 

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kept import Kept, kept, perform, sample
+
 from hubkit.core.files import write_json
 from hubkit.core.target import Target
+from hubkit.pipeline.desk import Desk
+from hubkit.pipeline.plan import expand
 from hubkit.pipeline.runs import Run
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe
-from hubkit.recipe.stage import Artifact, Context
+from hubkit.recipe.stage import Context, StageResult
 
 COMMIT = "b" * 40
 RECIPE = """
@@ -48,6 +52,13 @@ def recipe_text(dpo: str = DPO, sft: str = SFT, quantization: str = "nf4") -> st
     return RECIPE.format(dpo=dpo, sft=sft, quantization=quantization)
 
 
+class Written:
+    """An artifact whose files are there already."""
+
+    def save(self, folder: Path) -> None:
+        """Nothing is left to save."""
+
+
 @dataclass(frozen=True)
 class Case:
     """A run whose base and data are done; ``folder`` holds the base in ``base-model``."""
@@ -67,19 +78,18 @@ class Case:
         made = model._new_model(tokenizer)
         made.save_pretrained(self.folder / "base-model")
         tokenizer.save_pretrained(self.folder / "base-model")
-        recipe = parse_recipe(recipe_text())
-        ctx = self.context(recipe, "base", stage=None)
         told = {
             "repo": str(self.folder / "base-model"),
             "commit": COMMIT,
             "end_of_turn": eos.find(tokenizer).to_json(),
             "pad_token": tokenizer.pad_token,
         }
-        write_json(ctx.out / "base.json", told)
+        out = self._begin("base")
+        write_json(out / "base.json", sample("base.json", **told))
         for name in ("chat_template.jinja", "training_template.jinja"):
-            (ctx.out / name).write_text(tokenizer.chat_template)
-        ctx.artifact()
-        ctx = self.context(recipe, "data", stage=None)
+            (out / name).write_text(tokenizer.chat_template)
+        self._keep("base")
+        out = self._begin("data")
         asked = [[{"role": "user", "content": f"What is number {n}?"}] for n in range(24)]
         said = [[{"role": "assistant", "content": f"It is {n}."}] for n in range(24)]
         pairs = [
@@ -88,25 +98,33 @@ class Case:
         ]
         chats = [{"prompt": prompt, "completion": answer} for prompt, answer in zip(asked, said, strict=True)]
         for name, rows in {"preferences": pairs, "repair": chats}.items():
-            (ctx.out / "sets").mkdir(exist_ok=True)
-            (ctx.out / "sets" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        write_json(ctx.out / "data.json", {"stages": {"dpo": {"max_length": 64}}})
-        ctx.artifact()
+            (out / "sets").mkdir(exist_ok=True)
+            (out / "sets" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_json(out / "data.json", sample("data.json", stages={"dpo": {"max_length": 64}}))
+        self._keep("data")
         return self
 
-    def context(self, recipe: Recipe, step: str, *, stage: str | None, key: str = "k") -> Context:
-        self.run.begin(step, key)
-        made = {name: found for name in ("base", "data", "train[dpo]") if (found := self.run.find(name))}
-        target = Target("http://127.0.0.1:1", self.folder / "hf", embedded=True)
-        return Context(step, recipe, self.folder, {}, made, target, self.run, key=key, stage_name=stage)
+    def _begin(self, step: str) -> Path:
+        self.run.begin(step, "k")
+        return self.run.out(step)
 
-    def train(self, stage: str, text: str | None = None, **given: Any) -> Artifact:
+    def _keep(self, step: str) -> None:
+        self.run.keep(step, "k", StageResult(Written(), "made"), 0.0)
+
+    def context(self, recipe: Recipe, step: str, key: str = "k") -> Context[Any, Any]:
+        """What the stage of ``step`` is given; the step begins."""
+        self.run.begin(step, key)
+        made = {name: kept(found) for name in ("base", "data", "train[dpo]") if (found := self.run.find(name))}
+        target = Target("http://127.0.0.1:1", self.folder / "hf", embedded=True)
+        desk = Desk(recipe, self.folder, target, self.run, expand(recipe), made)
+        return desk.context(next(job for job in desk.jobs if job.id == step))
+
+    def train(self, stage: str, text: str | None = None, key: str = "k") -> Kept:
         """Train ``stage`` here and now, with the stage's own code."""
         from hubkit_stages import dpo, sft
 
-        recipe = parse_recipe(text or recipe_text())
-        ctx = self.context(recipe, f"train[{stage}]", stage=stage, **given)
-        return {"dpo": dpo, "sft": sft}[stage].run(ctx)
+        ctx = self.context(parse_recipe(text or recipe_text()), f"train[{stage}]", key)
+        return perform({"dpo": dpo, "sft": sft}[stage], ctx, self.run, f"train[{stage}]", key)
 
 
 if __name__ == "__main__":

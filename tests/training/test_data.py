@@ -20,11 +20,10 @@ from hubkit.hub.client import connect
 from hubkit.models.chat.eos import EndOfTurn, find
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe, Source
-from hubkit.training import shared
 from hubkit.training.data import loading, mappings, rows, turns
 from hubkit.training.data.loading import Loaded
-from hubkit.training.data.preparing import DataReport, prepare
-from hubkit_stages import data as data_stage
+from hubkit.training.data.prepared import PreparedData, TrainingRows, rows_file
+from hubkit.training.data.preparing import DataReport, DataSettings, prepare
 
 PAIR = {"system": "", "question": "What is it?", "chosen": "It is a cat.", "rejected": "A dog."}
 
@@ -381,7 +380,14 @@ def made_of(
         return Loaded("c" * 40, tuple(table[0]) if table else ("instruction", "output"), table, "mit")
 
     end: EndOfTurn = find(tokenizer)
-    return prepare(asked, load, tokenizer, end, lambda stage: (max_length, "keep_start"), lambda words, share: None)
+    return prepare(
+        DataSettings.of(asked),
+        load,
+        tokenizer,
+        end,
+        lambda stage: (max_length, "keep_start"),
+        lambda words, share: None,
+    )
 
 
 def test_sound_data_makes_rows_prompts_and_a_report(make_tokenizer: Callable[..., Any]) -> None:
@@ -408,12 +414,12 @@ def test_a_set_called_prompts_is_kept_apart_from_the_held_out_prompts(
 ) -> None:
     text = json.dumps(recipe().model_dump(mode="json")).replace('"repair"', '"prompts"')
     made = made_of(parse_recipe(text), {"them/pairs": pairs(20), "them/chats": chats(40)}, make_tokenizer())
-    data_stage.write(made, tmp_path)
+    PreparedData.write(made, tmp_path).save(tmp_path)
     held = [json.loads(line)["messages"] for line in (tmp_path / "prompts.jsonl").read_text().splitlines()]
     assert held == made.prompts
     assert len(held) == 5
     for name, wanted in made.sets.items():
-        assert shared.load_rows(shared.set_file(tmp_path, name)).to_list() == wanted
+        assert TrainingRows.load(tmp_path / rows_file(name)).dataset().to_list() == wanted
     assert (len(made.sets["prompts"]), json.loads((tmp_path / "data.json").read_text())["prompts"]["rows"]) == (10, 5)
 
 

@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import training_case
+from kept import kept
 from training_case import COMMIT, DPO, SFT, Case, recipe_text
 
 from hubkit.core.errors import HubkitError, RemoteError
@@ -58,7 +60,7 @@ def adapter(case: Case, stage: str) -> dict[str, Any]:
 
 
 def findings(text: str, stage: str, tmp_path: Path) -> list[Finding]:
-    ctx = Case(tmp_path).context(parse_recipe(text), f"train[{stage}]", stage=stage)
+    ctx = Case(tmp_path).context(parse_recipe(text), f"train[{stage}]")
     return list({"dpo": dpo, "sft": sft}[stage].check(ctx))
 
 
@@ -101,7 +103,7 @@ def test_a_stage_that_continues_cannot_give_the_adapter_another_shape(tmp_path: 
 def test_the_built_in_recipes_give_arguments_that_the_trainers_know(recipe: Path, tmp_path: Path) -> None:
     loaded = load_recipe(recipe)
     for stage, code in (("dpo", dpo), ("sft", sft)):
-        ctx: Context = Case(tmp_path).context(loaded, f"train[{stage}]", stage=stage)
+        ctx: Context = Case(tmp_path).context(loaded, f"train[{stage}]")
         assert list(code.check(ctx)) == []
 
 
@@ -121,9 +123,8 @@ def test_the_adapter_stands_alone_and_is_bound_to_the_base(trained: Case) -> Non
         folder = trained.run.artifacts / f"train[{stage}]" / "adapter"
         assert sorted(item.name for item in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
         config = json.loads((folder / "adapter_config.json").read_text())
-        base = trained.run.find("base")
-        assert base is not None
-        assert (config["base_model_name_or_path"], config["revision"]) == (base.json("base.json")["repo"], COMMIT)
+        base = kept(trained.run.find("base")).json("base.json")
+        assert (config["base_model_name_or_path"], config["revision"]) == (base["repo"], COMMIT)
         assert config["inference_mode"] is True
         model = PeftModel.from_pretrained(
             AutoModelForCausalLM.from_pretrained(config["base_model_name_or_path"]), folder
@@ -142,16 +143,14 @@ def test_sft_goes_on_with_the_adapter_of_dpo(trained: Case) -> None:
 
 
 def test_training_json_says_what_happened(trained: Case) -> None:
-    found = trained.run.find("train[dpo]")
-    assert found is not None
-    told = found.json("training.json")
+    told = kept(trained.run.find("train[dpo]")).json("training.json")
     assert (told["method"], told["steps"], told["rows"], told["continues"]) == ("dpo", 8, 24, None)
     assert told["lora"]["r"] == 4
     assert told["lora"]["target_modules"][-1] == "v_proj"
     assert [point["step"] for point in told["curve"]] == [2, 4, 6, 8]
     assert all(point["loss"] > 0 for point in told["curve"])
     assert told["args"]["learning_rate"] == 1e-3
-    assert told["truncation"] == {"max_length": 64}
+    assert "truncation" not in told, "what the data check found about lengths stands in data.json alone"
     assert told["peak_memory_bytes"] > 10**8
     assert told["seconds"] > 0
     assert told["tokens_per_second"] > 0
@@ -167,9 +166,7 @@ def test_training_repeats_itself(trained: Case, case: Case) -> None:
 
 def test_without_quantization(case: Case) -> None:
     case.train("dpo", recipe_text(quantization="none"))
-    found = case.run.find("train[dpo]")
-    assert found is not None
-    assert found.json("training.json")["quantization"] == "none"
+    assert kept(case.run.find("train[dpo]")).json("training.json")["quantization"] == "none"
     assert next(iter(adapter(case, "dpo").values())).dtype.is_floating_point
 
 
@@ -178,7 +175,7 @@ def test_a_generation_does_not_spoil_the_gradients_of_4_bit_layers(case: Case) -
     import torch
     from peft import LoraConfig, get_peft_model
 
-    base = str(case.run.find("base").json("base.json")["repo"])  # type: ignore[union-attr]
+    base = str(kept(case.run.find("base")).json("base.json")["repo"])
 
     def gradient(generate: bool) -> torch.Tensor:
         torch.manual_seed(0)
@@ -199,10 +196,10 @@ def test_a_generation_does_not_spoil_the_gradients_of_4_bit_layers(case: Case) -
 
 
 def test_a_hub_that_is_down_when_the_base_is_loaded_is_said(case: Case) -> None:
-    ctx = case.context(parse_recipe(recipe_text()), "train[dpo]", stage="dpo")
+    ctx = case.context(parse_recipe(recipe_text()), "train[dpo]")
     install(ctx.target.endpoint, None)  # as in a worker; huggingface_hub's own client tries for a minute
-    about = ctx.input("base").path / "base.json"
-    write_json(about, {**read_json(about), "repo": "them/base"})
+    away = replace(ctx.inputs.base, repo="them/base")
+    ctx = replace(ctx, inputs=replace(ctx.inputs, base=away))
     with pytest.raises(RemoteError, match="cannot be reached") as down:
         shared.prepare(ctx)
     assert down.value.exit_code == 5
@@ -256,14 +253,14 @@ def test_a_killed_training_goes_on_from_its_last_whole_checkpoint(stage: str, tr
     assert case.run.find(f"train[{stage}]") is None
     (saved / "checkpoint-999").mkdir()
     (saved / "checkpoint-999" / "trainer_state.json").write_text("{")
-    kept = checkpoints.last_complete(saved)
-    assert kept is not None
-    before = read_json(kept / "hubkit_spent.json")
+    last = checkpoints.last_complete(saved)
+    assert last is not None
+    before = read_json(last / "hubkit_spent.json")
     assert before["seconds"] > 0
     assert before["peak_memory_bytes"] > 10**8
-    write_json(kept / "hubkit_spent.json", {"seconds": 36_000.0, "peak_memory_bytes": 10**15})
-    (kept / "manifest.json").unlink()
-    checkpoints.seal(kept)
+    write_json(last / "hubkit_spent.json", {"seconds": 36_000.0, "peak_memory_bytes": 10**15})
+    (last / "manifest.json").unlink()
+    checkpoints.seal(last)
     told = case.train(stage, text).json("training.json")
     assert 36_000 < told["seconds"] < 36_600
     assert told["peak_memory_bytes"] == 10**15
@@ -285,36 +282,36 @@ def test_a_run_whose_numbers_are_not_finite_is_stopped_at_once(case: Case) -> No
     assert stopped.value.exit_code == 1
     assert "learning_rate" in (stopped.value.hint or "")
     assert case.run.find("train[dpo]") is None
-    kept = checkpoints.last_complete(case.run.work / "train[dpo]" / "scratch" / "checkpoints")
-    assert kept is not None
-    assert kept.name in stopped.value.message
+    last = checkpoints.last_complete(case.run.work / "train[dpo]" / "scratch" / "checkpoints")
+    assert last is not None
+    assert last.name in stopped.value.message
 
 
 def test_seconds_and_memory_are_those_of_all_processes(case: Case) -> None:
     wild = DPO.replace("learning_rate: 1e-3", "learning_rate: 1e30, max_grad_norm: 0, save_steps: 1")
     with pytest.raises(HubkitError, match="a gradient is not finite"):
         case.train("dpo", recipe_text(dpo=wild))
-    kept = checkpoints.last_complete(case.run.work / "train[dpo]" / "scratch" / "checkpoints")
-    assert kept is not None
-    first = shared.Spent.until(kept)
+    last = checkpoints.last_complete(case.run.work / "train[dpo]" / "scratch" / "checkpoints")
+    assert last is not None
+    first = shared.Spent.until(last)
     assert first.seconds > 0
     assert first.peak > 10**8
-    (kept / "manifest.json").unlink()
-    write_json(kept / "hubkit_spent.json", {"seconds": 36_000.0, "peak_memory_bytes": 10**15})
-    checkpoints.seal(kept)
-    spent = shared.Spent.until(kept)
-    watch = shared.watch(case.context(parse_recipe(recipe_text()), "train[dpo]", stage="dpo"), spent)
+    (last / "manifest.json").unlink()
+    write_json(last / "hubkit_spent.json", {"seconds": 36_000.0, "peak_memory_bytes": 10**15})
+    checkpoints.seal(last)
+    spent = shared.Spent.until(last)
+    watch = shared.watch(case.context(parse_recipe(recipe_text()), "train[dpo]"), spent)
 
     class State:
         global_step, is_world_process_zero = 7, True
 
     class Args:
-        output_dir = str(kept.parent)
+        output_dir = str(last.parent)
 
-    (kept.parent / "checkpoint-7").mkdir()
+    (last.parent / "checkpoint-7").mkdir()
     watch.on_save(Args, State, None)
-    assert checkpoints.last_complete(kept.parent) == kept.parent / "checkpoint-7"
-    again = shared.Spent.until(kept.parent / "checkpoint-7")
+    assert checkpoints.last_complete(last.parent) == last.parent / "checkpoint-7"
+    again = shared.Spent.until(last.parent / "checkpoint-7")
     assert 36_000 < again.seconds < 36_600
     assert again.peak == 10**15
 
@@ -325,7 +322,7 @@ def test_gradients_are_left_to_the_scaler_where_there_is_one(case: Case) -> None
     from accelerate.optimizer import AcceleratedOptimizer
 
     Accelerator(cpu=True)
-    watch = shared.watch(case.context(parse_recipe(recipe_text()), "train[dpo]", stage="dpo"))
+    watch = shared.watch(case.context(parse_recipe(recipe_text()), "train[dpo]"))
     model = torch.nn.Linear(2, 1)
     model(torch.tensor([[float("inf"), 1.0]])).sum().backward()
     plain = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -343,7 +340,7 @@ def test_gradients_are_left_to_the_scaler_where_there_is_one(case: Case) -> None
 
 
 def test_a_run_whose_loss_grows_without_bound_is_stopped(case: Case) -> None:
-    watch = shared.watch(case.context(parse_recipe(recipe_text()), "train[dpo]", stage="dpo"))
+    watch = shared.watch(case.context(parse_recipe(recipe_text()), "train[dpo]"))
 
     class State:
         global_step, max_steps = 3, 10
@@ -360,7 +357,7 @@ def test_a_run_whose_loss_grows_without_bound_is_stopped(case: Case) -> None:
 def test_running_out_of_memory_says_what_to_change(case: Case, kind: str) -> None:
     import torch
 
-    ctx = case.context(parse_recipe(recipe_text()), "train[dpo]", stage="dpo")
+    ctx = case.context(parse_recipe(recipe_text()), "train[dpo]")
 
     class Trainer:
         class state:

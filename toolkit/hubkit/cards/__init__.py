@@ -13,7 +13,7 @@ from hubkit.cards.measured import FORMATS, CardError, Number, resolve_pointer
 from hubkit.cards.others import dataset_card, space_card
 from hubkit.cards.pictures import draw
 from hubkit.cards.placeholder import placeholder
-from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, own_templates, render_card
+from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, own_templates, render_card, template_of
 from hubkit.cards.trace import untraced
 from hubkit.cards.validate import validate
 
@@ -40,6 +40,7 @@ __all__ = [
     "render_card",
     "resolve_pointer",
     "space_card",
+    "template_of",
     "untraced",
     "validate",
 ]

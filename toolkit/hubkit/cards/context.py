@@ -164,6 +164,7 @@ def _stage(recipe: Recipe, name: str, files: Mapping[str, Any]) -> dict[str, Any
     data = _file(files, "data", "data.json")
     stage = recipe.stages[name]
     sources = ((data.get("sets") or {}).get(stage.data) or {}).get("sources") or []
+    lengths = (data.get("stages") or {}).get(name) or {}
     curve = made.get("curve") or []
     losses = [point["loss"] for point in curve if isinstance(point, dict) and point.get("loss") is not None]
     return {
@@ -173,7 +174,7 @@ def _stage(recipe: Recipe, name: str, files: Mapping[str, Any]) -> dict[str, Any
         "set": clean(stage.data),
         "sources": [{**source, "dropped": list((source.get("dropped") or {}).items())} for source in sources],
         "facts": {**dict.fromkeys(_FACTS), **made},
-        "end_of_turn_lost": list(((made.get("truncation") or {}).get("end_of_turn_lost") or {}).items()),
+        "end_of_turn_lost": list((lengths.get("end_of_turn_lost") or {}).items()),
         "quantization": made.get("quantization") or stage.quantization,
         "lora": _lora(made.get("lora") or {}),
         "args": made.get("args") or {},

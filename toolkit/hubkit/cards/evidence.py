@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hubkit.cards.measured import wrap
-from hubkit.evals.results import RAW_FILE, RESULTS_FILE, Results, parse_results
+from hubkit.evals.results import RESULTS_FILE, Results, parse_results
+from hubkit.models.base import PinnedBase
 from hubkit.models.chat import special_tokens
+from hubkit.models.chat.gates import GateVerdicts
+from hubkit.models.chat.stop_rates import StopRates
+from hubkit.models.merging.merged import MergedWeights
+from hubkit.recipe.artifact import JsonArtifact
+from hubkit.training.adapter import TrainedAdapter
+from hubkit.training.data.prepared import PreparedData
 
-if TYPE_CHECKING:
-    from hubkit.recipe.stage import Artifact
-
+BASE_STOP_RATE, BASE_BENCHMARKS = "base-stopping", "base-scores"
+"""The steps that measure the base."""
 _QUESTION_LIMIT = 400
 _LINES = 200
+
+
+def stop_rate_step(variant: str) -> str:
+    """The id of the step that measures the stop rates of ``variant``: a card's numbers name the step they come from."""
+    return f"stopping[{variant}]"
+
+
+def benchmarks_step(variant: str) -> str:
+    """The id of the step that benchmarks ``variant``."""
+    return f"evaluate[{variant}]"
+
+
+def merge_step(variant: str) -> str:
+    """The id of the step that merges ``variant``."""
+    return f"merge[{variant}]"
+
+
+def training_step(stage: str) -> str:
+    """The id of the step that runs the training stage ``stage``."""
+    return f"train[{stage}]"
+
+
+def card_step(variant: str) -> str:
+    """The id of the step that writes the cards of ``variant``."""
+    return f"card[{variant}]"
 
 
 @dataclass(frozen=True)
@@ -54,36 +84,53 @@ class Evidence:
         return self._parsed.get(step)
 
 
-def gather(inputs: Mapping[str, Artifact], variant: str) -> Evidence:
-    """The evidence in the artifacts ``inputs`` (by step id) for the card of ``variant``."""
-    files = {
-        step: {
-            name: artifact.json(name)
-            for name in artifact.manifest.files
-            if "/" not in name and name.endswith(".json") and name != RAW_FILE
-        }
-        for step, artifact in inputs.items()
+@dataclass(frozen=True)
+class Measurements:
+    """All that the steps before measured: what the cards of a variant are written from.
+
+    ``merged`` are the variant's own weights; ``adapters`` are given by training stage, ``stop_rates`` and
+    ``benchmarks`` by variant.
+    """
+
+    base: PinnedBase
+    data: PreparedData
+    adapters: Mapping[str, TrainedAdapter]
+    merged: MergedWeights
+    base_stop_rate: StopRates
+    stop_rates: Mapping[str, StopRates]
+    base_benchmarks: Results
+    benchmarks: Mapping[str, Results]
+    gates: GateVerdicts
+
+
+def gather(measured: Measurements, variant: str) -> Evidence:
+    """The evidence for the card of ``variant``."""
+    results = {
+        BASE_BENCHMARKS: measured.base_benchmarks,
+        **{benchmarks_step(name): found for name, found in measured.benchmarks.items()},
     }
-    merge = inputs.get(f"merge[{variant}]")
-    template = inputs["base"].path / "chat_template.jinja"
-    tokens: dict[str, str] = {}
-    if merge is not None:
-        shipped = merge.path / "model" / "chat_template.jinja"
-        template = shipped if shipped.is_file() else template
-        if "model/tokenizer_config.json" in merge.manifest.files:
-            tokens = special_tokens(merge.json("model/tokenizer_config.json"))
-    return Evidence(files, template.read_text(encoding="utf-8"), tokens, _question(inputs.get("data")))
+    artifacts: dict[str, JsonArtifact] = {
+        "base": measured.base,
+        "data": measured.data,
+        **{training_step(name): found for name, found in measured.adapters.items()},
+        merge_step(variant): measured.merged,
+        BASE_STOP_RATE: measured.base_stop_rate,
+        **{stop_rate_step(name): found for name, found in measured.stop_rates.items()},
+        "gate": measured.gates,
+    }
+    files = {step: {found.FILE: found.to_json()} for step, found in artifacts.items()}
+    files |= {step: {RESULTS_FILE: found.model_dump(mode="json")} for step, found in results.items()}
+    template = measured.merged.template or measured.base.template
+    tokens = special_tokens(measured.merged.tokenizer_config())
+    return Evidence(files, template, tokens, _question(measured.data.held_out(_LINES)))
 
 
-def _question(data: Artifact | None) -> str | None:
+def _question(prompts: Iterable[Mapping[str, Any]]) -> str | None:
     """The shortest user message among the first held-out prompts that are a single question."""
-    if data is None or "prompts.jsonl" not in data.manifest.files:
-        return None
     found = []
-    with (data.path / "prompts.jsonl").open(encoding="utf-8") as lines:
-        for _, line in zip(range(_LINES), lines, strict=False):
-            messages = json.loads(line)["messages"]
-            if [item["role"] for item in messages] == ["user"]:
-                found.append(str(messages[0]["content"]))
+    for prompt in prompts:
+        messages = prompt["messages"]
+        if [item["role"] for item in messages] == ["user"]:
+            found.append(str(messages[0]["content"]))
     short = [text for text in found if len(text) <= _QUESTION_LIMIT]
     return min(short, key=lambda text: (len(text), text)) if short else None

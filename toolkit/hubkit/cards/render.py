@@ -242,15 +242,17 @@ def own_templates(recipe: Recipe, folder: Path) -> Path | None:
 
     UsageError when there are none of that name.
     """
-    if recipe.card.template is None:
-        return None
-    found = folder / recipe.card.template
-    if not found.exists():
+    return None if recipe.card.template is None else template_of(recipe, folder / recipe.card.template)
+
+
+def template_of(recipe: Recipe, path: Path) -> Path:
+    """``path``, where the recipe's own templates are. UsageError when there is nothing."""
+    if not path.exists():
         raise UsageError(
             f"There is no card template {recipe.card.template!r} beside the recipe.",
-            hint="Mend `card.template`: it names a Jinja file, or a folder of them.",
+            hint="Fix `card.template`: it names a Jinja file, or a folder of them.",
         )
-    return found
+    return path
 
 
 def _one_file(path: Path) -> BaseLoader:

@@ -20,7 +20,7 @@ from hubkit.recipe.names import RECIPE_FILE, STAGING
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hubkit.pipeline.steps import Job
+    from hubkit.pipeline.plan import Job
     from hubkit.recipe.models import Recipe
 
 _SCHEMA = "hubkit.schema.json"
@@ -165,7 +165,7 @@ def _does(job: Job, recipe: Recipe) -> str:
         "publish": f"{STAGING}/{job.variant_name}",
         "space": recipe.space.repo if recipe.space else None,
     }.get(job.stage)
-    return f"{job.step.says} ({more})" if more else job.step.says
+    return f"{job.step.does} ({more})" if more else job.step.does
 
 
 def _trains(job: Job, recipe: Recipe) -> str:

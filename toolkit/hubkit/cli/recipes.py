@@ -14,7 +14,7 @@ from hubkit.core.target import Target
 from hubkit.recipe.names import RECIPE_FILE
 
 if TYPE_CHECKING:
-    from hubkit.pipeline.steps import Desk
+    from hubkit.pipeline.desk import Desk
     from hubkit.recipe.loading import RecipeFile
     from hubkit.recipe.models import Recipe
 

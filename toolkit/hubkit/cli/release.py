@@ -123,7 +123,7 @@ def _row(line: VariantOutcome) -> tuple[str, ...]:
         line.branch,
         short_commit(line.commit),
         *(share(line.stop_rates.get(form)) for form in ("merged", "adapter")),
-        "passed" if line.passed else "failed (reported)",
+        line.gate,
         share(line.average),
         size(line.bytes),
     )

@@ -15,7 +15,7 @@ from hubkit.core.output import table
 
 if TYPE_CHECKING:
     from hubkit.pipeline.runs import Run
-    from hubkit.recipe.stage import Artifact
+    from hubkit.recipe.artifact import StoredArtifact
 
 
 @click.group()
@@ -96,7 +96,7 @@ def remove(run: str, yes: bool) -> None:
     output_of().result({"removed": chosen.name})
 
 
-def _artifacts(run: Run) -> list[tuple[str, Artifact]]:
+def _artifacts(run: Run) -> list[tuple[str, StoredArtifact]]:
     steps = [line["step"] for line in run.journal() if line["event"] == "done"]
     return [(step, artifact) for step in dict.fromkeys(steps) if (artifact := run.find(step))]
 

@@ -135,6 +135,15 @@ class Results(Part):
         """Write them as JSON, atomically; :func:`read_results` reads them back equal."""
         write_json(path, self.model_dump(mode="json"))
 
+    @classmethod
+    def load(cls, folder: Path) -> Results:
+        """The results of the artifact in ``folder``."""
+        return read_results(folder / RESULTS_FILE)
+
+    def save(self, folder: Path) -> None:
+        """Write them to the artifact in ``folder``."""
+        self.write(folder / RESULTS_FILE)
+
 
 def read_results(path: Path) -> Results:
     """The results in ``path``. ConflictError when they do not fit the model or an average was changed by hand."""

@@ -12,7 +12,9 @@ from hubkit.core.errors import BY_EXIT_CODE, HubkitError, RefusedError
 from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed
 from hubkit.hub.client import connect
-from hubkit.pipeline.steps import Desk, Job, find_stage
+from hubkit.pipeline.desk import Desk
+from hubkit.pipeline.plan import Job
+from hubkit.pipeline.stages import find_stage
 from hubkit.recipe.mistakes import Places
 
 _LEAST_FREE = 200 * 1000 * 1000

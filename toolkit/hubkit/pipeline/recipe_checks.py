@@ -24,11 +24,10 @@ from hubkit.core.files import digest_of, read_json, write_json
 from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed
 from hubkit.core.target import Target
-from hubkit.pipeline.runs import Run
-from hubkit.pipeline.steps import find_stage
+from hubkit.pipeline.stages import find_stage
 from hubkit.recipe.mistakes import Mistake, did_you_mean
 from hubkit.recipe.models import Recipe
-from hubkit.recipe.stage import Context
+from hubkit.recipe.stage import CheckContext, Scope
 
 METHODS = ("dpo", "sft")
 """The stages whose arguments are TRL's; another package's stage checks its own when a release begins."""
@@ -219,17 +218,9 @@ def argument_mistakes(recipe: Recipe) -> Iterator[Mistake]:
 
 def _findings(recipe: Recipe, name: str) -> Iterable[Finding]:
     """The check of the training stage ``name``. Those of TRL's stages read their part of the recipe alone."""
-    context = Context(
-        step=f"train[{name}]",
-        recipe=recipe,
-        recipe_folder=Path(),
-        settings={},
-        inputs={},
-        target=Target("", Path()),
-        run=Run(Path("(none)")),
-        stage_name=name,
-    )
-    return find_stage(recipe.stages[name].uses or name).check(context)
+    stage = find_stage(recipe.stages[name].uses or name)
+    settings = stage.Settings.of(recipe, Scope(Path(), training=name))
+    return stage.check(CheckContext(settings, Target("", Path())))
 
 
 if __name__ == "__main__":

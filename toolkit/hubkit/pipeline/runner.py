@@ -10,20 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from hubkit import __version__
+from hubkit.cards.snippets.results import SnippetResults
 from hubkit.core.errors import HubkitError
 from hubkit.core.files import write_atomic
 from hubkit.core.output import Output, StepView
 from hubkit.core.target import Target
+from hubkit.evals.results import Results
 from hubkit.hub.pull_requests import pull_url
 from hubkit.hub.reach import reach
+from hubkit.models.chat.gates import GateResult, GateVerdicts
+from hubkit.models.chat.stop_rates import StopRates
 from hubkit.pipeline import preflight
+from hubkit.pipeline.desk import Desk
+from hubkit.pipeline.plan import Job, expand
 from hubkit.pipeline.runs import Run, open_run, release_lock
-from hubkit.pipeline.steps import Desk, Job, expand
 from hubkit.pipeline.worker import Worker
+from hubkit.publishing.released import ReleasedBranches
 from hubkit.publishing.spaces.building import page
+from hubkit.publishing.spaces.deployed import DeployedSpace
+from hubkit.publishing.staged import StagedCommit
+from hubkit.recipe.artifact import StoredArtifact
 from hubkit.recipe.mistakes import Places
 from hubkit.recipe.models import Recipe
-from hubkit.recipe.stage import Artifact
+from hubkit.recipe.stage import Options
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,7 @@ class VariantOutcome:
     commit: str
     stop_rates: Mapping[str, float]
     passed: bool
+    gate: GateResult
     average: float | None
     bytes: int
     blocks: int
@@ -78,7 +88,7 @@ def release(
 ) -> Outcome:
     """Bring ``recipe`` (its files stand in ``folder``) to ``target``. A finished one does nothing.
 
-    With ``overwrite_card`` what people edited on the Hub's cards may be lost where this release writes it anew.
+    With ``overwrite_card`` edits of the cards on the Hub are lost where this release writes the same place.
     ``places`` are the lines of the recipe's keys, for messages.
 
     Raises HubkitError: RefusedError by a check or a gate (nothing was promoted), ConflictError when a branch moved
@@ -87,17 +97,17 @@ def release(
     with release_lock(home, recipe.repo, target):
         run = open_run(home, recipe.repo, target, fresh=fresh)
         with run.lock():
-            desk = Desk(recipe, folder, target, run, expand(recipe, only=only))
-            return _release(desk, output, only, overwrite_card, places)
+            desk = Desk(recipe, folder, target, run, expand(recipe, only=only), options=Options(overwrite_card))
+            return _release(desk, output, only, places)
 
 
-def _release(desk: Desk, output: Output, only: str | None, overwrite_card: bool, places: Places | None) -> Outcome:
+def _release(desk: Desk, output: Output, only: str | None, places: Places | None) -> Outcome:
     run = desk.run
     write_atomic(run.path / "recipe.json", desk.recipe.model_dump_json(indent=2) + "\n")
     if desk.released():
         return outcome(desk, already=True)
-    begun = {"hubkit": __version__, "python": platform.python_version(), "endpoint": desk.target.endpoint}
-    run.log("begin", **begun, **({"overwrite_card": True} if overwrite_card else {}))
+    versions = {"hubkit": __version__, "python": platform.python_version()}
+    run.log("begin", **versions, endpoint=desk.target.endpoint, options=asdict(desk.options))
     try:
         _run_jobs(desk, output, only, places)
     except BaseException as error:
@@ -121,7 +131,7 @@ def _run_jobs(desk: Desk, output: Output, only: str | None, places: Places | Non
         view.done("preflight", f"{len(desk.jobs)} steps checked", time.monotonic() - began)
         for job in desk.jobs:
             artifact, _ = desk.kept(job)
-            if artifact is not None and (changed := desk.holds(job, artifact)) is not None:
+            if artifact is not None and (changed := desk.outdated(job, artifact)) is not None:
                 desk.run.log("stale", step=job.id, why=changed)
                 artifact = None
             if artifact is not None:
@@ -137,9 +147,9 @@ def _run_jobs(desk: Desk, output: Output, only: str | None, places: Places | Non
             desk.finished[job.id] = artifact
 
 
-def _run_job(desk: Desk, job: Job, worker: Worker, view: StepView) -> Artifact:
+def _run_job(desk: Desk, job: Job, worker: Worker, view: StepView) -> StoredArtifact:
     view.start(job.id)
-    key = desk.context(job).key
+    key = desk.key(job)
     desk.run.log("start", step=job.id, key=key)
     try:
         worker.run(job, lambda words, share: view.progress(job.id, words, share))
@@ -154,7 +164,7 @@ def _run_job(desk: Desk, job: Job, worker: Worker, view: StepView) -> Artifact:
     return artifact
 
 
-def figure(artifact: Artifact) -> str:
+def figure(artifact: StoredArtifact) -> str:
     """The summary of ``artifact`` in a few words, for its step's line."""
     said = artifact.summary.get("figure")
     if said is not None:
@@ -166,45 +176,37 @@ def figure(artifact: Artifact) -> str:
 
 def outcome(desk: Desk, *, already: bool) -> Outcome:
     """Read the outcome from the artifacts of a finished release."""
-    released = desk.finished["promote"].json("release.json")
-    gates = desk.finished["gate"].json("gates.json")["variants"]
-    endpoint, space = desk.target.endpoint, desk.finished.get("space")
+    made = {name: artifact.path for name, artifact in desk.finished.items()}
+    released = ReleasedBranches.load(made["promote"])
+    gates = GateVerdicts.load(made["gate"])
+    endpoint, space = desk.target.endpoint, made.get("space")
     lines = []
-    for variant, moved in released["variants"].items():
-        forms = desk.finished[f"stopping[{variant}]"].json("stopping.json")["forms"]
+    for variant, moved in released.variants.items():
+        rates = StopRates.load(made[f"stopping[{variant}]"])
         lines.append(
             VariantOutcome(
                 variant=variant,
                 branch=variant,
-                commit=moved["commit"],
-                stop_rates={
-                    form: figures["rate"] for form, figures in forms.items() if figures.get("rate") is not None
-                },
-                passed=gates[variant]["passed"],
-                average=_average(desk.finished[f"evaluate[{variant}]"]),
-                bytes=desk.finished[f"publish[{variant}]"].json("published.json")["bytes"],
-                blocks=len(desk.finished[f"snippets[{variant}]"].json("snippets.json")["blocks"]),
-                pull_request=pull_url(endpoint, desk.recipe.repo, number)
-                if (number := moved.get("pull_request"))
-                else None,
+                commit=moved.commit,
+                stop_rates={form: rate.rate for form, rate in rates.forms.items()},
+                passed=gates.variants[variant].passed,
+                gate=gates.variants[variant].result,
+                average=Results.load(made[f"evaluate[{variant}]"]).average.value,
+                bytes=StagedCommit.load(made[f"publish[{variant}]"]).bytes,
+                blocks=len(SnippetResults.load(made[f"snippets[{variant}]"]).blocks),
+                pull_request=pull_url(endpoint, desk.recipe.repo, moved.pull_request) if moved.pull_request else None,
             )
         )
-    base = desk.finished["base-stopping"].json("stopping.json")["forms"]["base"]["rate"]
     return Outcome(
         repo=desk.recipe.repo,
         run=desk.run.name,
         already=already,
-        base_stop_rate=base,
-        base_average=_average(desk.finished["base-scores"]),
+        base_stop_rate=StopRates.load(made["base-stopping"]).base.rate,
+        base_average=Results.load(made["base-scores"]).average.value,
         variants=tuple(lines),
         page=f"{endpoint}/{desk.recipe.repo}",
-        space=page(endpoint, space.json("space.json")["repo"]) if space else None,
+        space=page(endpoint, DeployedSpace.load(space).repo) if space else None,
     )
-
-
-def _average(artifact: Artifact) -> float | None:
-    average = artifact.summary.get("average")
-    return float(average) if average is not None else None
 
 
 def finished_desk(recipe: Recipe, folder: Path, target: Target, run: Run) -> Desk:

@@ -1,4 +1,4 @@
-"""A run: the folder of one release, with its journal, its artifacts and a lock; and what a stage is given.
+"""A run: the folder of one release, with its journal, its artifacts and a lock.
 
 An artifact is a folder whose manifest was written last, by rename. No manifest: not done. Another key: stale.
 
@@ -15,8 +15,7 @@ import json
 import os
 import shutil
 import signal
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +27,6 @@ from filelock import FileLock, Timeout
 from hubkit.core.errors import ConflictError, UsageError
 from hubkit.core.files import (
     MANIFEST,
-    Digests,
     Manifest,
     digest_of,
     fsync_folder,
@@ -38,7 +36,13 @@ from hubkit.core.files import (
     write_json,
 )
 from hubkit.core.target import Target
-from hubkit.recipe.stage import Artifact, Context, folder_name
+from hubkit.recipe.artifact import StoredArtifact
+from hubkit.recipe.stage import Noted, StageResult
+
+FORMAT = 2
+"""Of a run's folder: keys, journal and artifacts. A folder of another format is neither resumed nor changed."""
+_OWN_EVENTS = frozenset({"start", "done", "stale"})
+"""Events about a step that the runner writes; all others are what its stage noted."""
 
 
 @contextmanager
@@ -85,6 +89,16 @@ class Run:
         """``run.json``: id, repo, endpoint, recipe file, time of making (UTC)."""
         return dict(read_json(self.path / "run.json"))
 
+    @property
+    def is_current(self) -> bool:
+        """Whether it was made in today's format."""
+        return self.about().get("format") == FORMAT
+
+    def publishes(self, repo: str, target: Target) -> bool:
+        """Whether it publishes ``repo`` to the Hub ``target``."""
+        about = self.about()
+        return (about["repo"], about["hub"]) == (repo, target.name)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Be the only writer of this run. ConflictError when another process is."""
@@ -120,22 +134,38 @@ class Run:
                 continue
         return found
 
-    def find(self, step: str) -> Artifact | None:
+    def notes(self, step: str) -> tuple[Noted, ...]:
+        """What the stage of ``step`` noted so far, in all of its attempts."""
+        return tuple(
+            Noted(line["event"], {name: fact for name, fact in line.items() if name not in {"time", "event", "step"}})
+            for line in self.journal()
+            if line.get("step") == step and line["event"] not in _OWN_EVENTS
+        )
+
+    def out(self, step: str) -> Path:
+        """The folder in which ``step`` makes its files."""
+        return self.work / _folder_name(step) / "out"
+
+    def scratch(self, step: str) -> Path:
+        """A folder of ``step`` that survives a kill, and is removed when the step is done or its key changes."""
+        return self.work / _folder_name(step) / "scratch"
+
+    def find(self, step: str) -> StoredArtifact | None:
         """The finished artifact of ``step``, whatever its key; None when there is none or a file of it is gone."""
-        folder = self.artifacts / folder_name(step)
+        folder = self.artifacts / _folder_name(step)
         if not (folder / MANIFEST).is_file():
             return None
         kept = read_json(folder / MANIFEST)
         manifest = Manifest.from_json(kept)
-        whole = all(
+        complete = all(
             (folder / name).is_file() and (folder / name).stat().st_size == item.size
             for name, item in manifest.files.items()
         )
-        return Artifact(folder, kept["key"], manifest, kept["summary"], kept["seconds"]) if whole else None
+        return StoredArtifact(folder, kept["key"], manifest, kept["summary"], kept["seconds"]) if complete else None
 
     def begin(self, step: str, key: str) -> None:
         """Make an empty ``out``; keep ``scratch`` only when it belongs to the same key."""
-        folder = self.work / folder_name(step)
+        folder = self.work / _folder_name(step)
         known = folder / "key"
         if not known.exists() or known.read_text() != key:
             shutil.rmtree(folder, ignore_errors=True)
@@ -144,31 +174,31 @@ class Run:
         (folder / "out").mkdir(parents=True)
         (folder / "scratch").mkdir(exist_ok=True)
 
-    def keep(self, ctx: Context, summary: Mapping[str, Any], known: Mapping[str, Digests] | None = None) -> Artifact:
-        """Move the files of ``ctx.out`` to their place and write the manifest last."""
-        manifest = Manifest.of(ctx.out, known)
+    def keep(self, step: str, key: str, result: StageResult[Any], seconds: float) -> StoredArtifact:
+        """Save the artifact of ``result``, move the step's files to their place and write the manifest last."""
+        out, folder = self.out(step), self.artifacts / _folder_name(step)
+        result.artifact.save(out)
+        manifest = Manifest.of(out, result.digests)
         for name in manifest.files:
-            with (ctx.out / name).open("rb") as file:
+            with (out / name).open("rb") as file:
                 os.fsync(file.fileno())
-        folder = self.artifacts / folder_name(ctx.step)
+        summary = {"figure": result.figure, **result.facts, "warnings": list(result.warnings)}
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
-            ctx.out.rename(folder)
+            out.rename(folder)
             fsync_folder(folder.parent)
-            seconds = round(time.monotonic() - ctx.started, 3)
-            kept = {
-                "step": ctx.step,
-                "key": ctx.key,
-                "summary": summary,
-                "seconds": seconds,
-                **manifest.to_json(),
-            }
+            kept = {"step": step, "key": key, "summary": summary, "seconds": seconds, **manifest.to_json()}
             write_json(folder / MANIFEST, kept)
         except OSError as error:
             raise os_error(error, folder, manifest.size) from error
-        shutil.rmtree(self.work / folder_name(ctx.step), ignore_errors=True)
-        return Artifact(folder, ctx.key, manifest, json.loads(json.dumps(summary)), seconds)
+        shutil.rmtree(self.work / _folder_name(step), ignore_errors=True)
+        return StoredArtifact(folder, key, manifest, json.loads(json.dumps(summary)), seconds)
+
+
+def _folder_name(step: str) -> str:
+    """``step`` as one folder's name: a branch may hold '/', never '~'."""
+    return step.replace("/", "~")
 
 
 def find_runs(home: Path) -> list[Run]:
@@ -178,8 +208,8 @@ def find_runs(home: Path) -> list[Run]:
 
 
 def last_run(home: Path, repo: str, target: Target) -> Run | None:
-    """The newest run that publishes ``repo`` to the Hub ``target``; None when there is none."""
-    same = [run for run in find_runs(home) if (run.about()["repo"], run.about()["hub"]) == (repo, target.name)]
+    """The newest run of today's format that publishes ``repo`` to the Hub ``target``; None when there is none."""
+    same = [run for run in find_runs(home) if run.is_current and run.publishes(repo, target)]
     return same[-1] if same else None
 
 
@@ -201,7 +231,8 @@ def open_run(home: Path, repo: str, target: Target, *, fresh: bool = False) -> R
     except OSError as error:
         raise os_error(error, run.path) from error
     made = datetime.now(UTC).isoformat(timespec="milliseconds")
-    write_json(run.path / "run.json", {"id": run.name, "repo": repo, "hub": target.name, "made": made})
+    about = {"format": FORMAT, "id": run.name, "repo": repo, "hub": target.name, "made": made}
+    write_json(run.path / "run.json", about)
     return run
 
 

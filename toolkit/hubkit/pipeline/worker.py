@@ -14,9 +14,10 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,11 +31,14 @@ from hubkit.core.target import DEFAULT_ENDPOINT, Target
 from hubkit.hub.errors import explain
 from hubkit.hub.transport import install
 from hubkit.hub.trusted_publishing import renewal
+from hubkit.models.base import PinnedBase
 from hubkit.models.load import release_memory
+from hubkit.pipeline.desk import Desk
+from hubkit.pipeline.plan import Job, expand
 from hubkit.pipeline.runs import Run
-from hubkit.pipeline.steps import Desk, Job, expand, find_stage
+from hubkit.pipeline.stages import find_stage
 from hubkit.recipe.models import Recipe
-from hubkit.recipe.stage import Report
+from hubkit.recipe.stage import Options, Report
 
 _TOKENS = (
     "HF_TOKEN",
@@ -48,11 +52,6 @@ _TOKENS = (
 """Variables of the user's that would send a worker to another Hub, or another Hub's token to this one."""
 _CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ASSETS_CACHE", "HF_XET_CACHE")
 """Places that the user chose for huggingface.co; another Hub's files must not get into them."""
-
-_SMALL = 20_000_000
-"""Parameters below which one thread is the quickest on a CPU: a layer of a small model takes less time than two
-threads need to meet, the more so on a busy machine (the tiny release: 93 s with one thread, 573 s with two on a
-machine whose second core was taken)."""
 
 
 @dataclass
@@ -102,6 +101,7 @@ class Worker:
             "what": what,
             "job": job.id,
             "only": self.only,
+            "options": asdict(self.desk.options),
             "run": str(self.desk.run.path),
             "folder": str(self.desk.folder),
             "endpoint": self.desk.target.endpoint,
@@ -169,20 +169,22 @@ def _answer(request: dict[str, Any], report: Callable[..., None]) -> dict[str, A
         embedded=request["embedded"],
         trusted=request["trusted"],
     )
-    desk = Desk(recipe, Path(request["folder"]), target, run, expand(recipe, only=request["only"]))
+    jobs, options = expand(recipe, only=request["only"]), Options(**request["options"])
+    desk = Desk(recipe, Path(request["folder"]), target, run, jobs, options=options)
     for job in desk.jobs:
         if job.id == request["job"]:
             break
         if found := run.find(job.id):
             desk.finished[job.id] = found
     install(target.endpoint, target.token, renewal(target))
-    ctx = replace(desk.context(job), report=report)
     stage = find_stage(job.stage)
     if request["what"] == "check":
-        return {"findings": [vars(finding) for finding in stage.check(ctx)]}
+        return {"findings": [vars(finding) for finding in stage.check(desk.check_context(job))]}
     _fit_threads(desk)
-    run.begin(job.id, ctx.key)
-    stage.run(ctx)
+    began, key = time.monotonic(), desk.key(job)
+    run.begin(job.id, key)
+    result = stage.run(desk.context(job, report))
+    run.keep(job.id, key, result, round(time.monotonic() - began, 3))
     release_memory()  # of the job's models: this process goes on to the next job
     return {}
 
@@ -190,7 +192,7 @@ def _answer(request: dict[str, Any], report: Callable[..., None]) -> dict[str, A
 def _fit_threads(desk: Desk) -> None:
     """Give a model that is not small all the cores, unless the user set OMP_NUM_THREADS."""
     base = desk.finished.get("base")
-    if "HUBKIT_FIT_THREADS" in os.environ and base and (base.json("base.json")["parameters"] or _SMALL) >= _SMALL:
+    if "HUBKIT_FIT_THREADS" in os.environ and base and not PinnedBase.load(base.path).is_small:
         import torch
 
         torch.set_num_threads(os.cpu_count() or 1)
@@ -208,7 +210,7 @@ def _said(error: BaseException, request: dict[str, Any]) -> HubkitError:
     more = " Try a smaller batch size." if "out of memory" in words.lower() else ""
     return HubkitError(
         f"{request['job']} failed: {type(error).__name__}: {words[:300]}{more}",
-        hint=f"The log is {request['log']}. Mend the cause and run the same command: what was finished is kept.",
+        hint=f"The log is {request['log']}. Fix the cause and run the same command: what was finished is kept.",
     )
 
 

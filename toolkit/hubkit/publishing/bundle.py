@@ -26,8 +26,10 @@ from typing import Any
 from hubkit.checks.screening import screen
 from hubkit.core.errors import RefusedError
 from hubkit.core.files import Digests, Manifest, digests, write_atomic
+from hubkit.models.merging.merged import MergedWeights
 from hubkit.publishing.manifest import CARDS, GENERATED, MANIFEST_PATH, SCHEMA, SIGNATURE_PATH
-from hubkit.recipe.stage import Artifact
+from hubkit.recipe.artifact import ArtifactFolder
+from hubkit.training.adapter import TrainedAdapter
 
 CARD_FILES = ("assets/*.png", ".eval_results/*.yaml")
 """What else may be published of a card's artifact, as patterns."""
@@ -90,9 +92,9 @@ class Bundle:
 
 
 def build(
-    merge: Artifact,
-    train: Artifact,
-    card: Artifact,
+    merged: MergedWeights,
+    adapter: TrainedAdapter,
+    card: ArtifactFolder,
     provenance: Mapping[str, Any],
     into: Path,
     edited: Mapping[str, str] | None = None,
@@ -107,15 +109,16 @@ def build(
     known: dict[str, Digests] = {}
     left_out: list[str] = []
 
-    def take(artifact: Artifact, name: str, path: str) -> None:
-        files[path] = artifact.path / name
-        known[path] = artifact.manifest.files[name]
+    def take(artifact: ArtifactFolder, name: str, path: str) -> None:
+        files[path] = artifact.folder / name
+        known[path] = artifact.contents.files[name]
 
-    for artifact, folder, allowed, prefix in (
-        (merge, "model/", ROOT_FILES, ""),
-        (train, "adapter/", ADAPTER_FILES, "adapter/"),
-    ):
-        for name in artifact.manifest.files:
+    parts: tuple[tuple[ArtifactFolder, str, tuple[str, ...], str], ...] = (
+        (merged, "model/", ROOT_FILES, ""),
+        (adapter, "adapter/", ADAPTER_FILES, "adapter/"),
+    )
+    for artifact, folder, allowed, prefix in parts:
+        for name in artifact.contents.files:
             inner = name.removeprefix(folder)
             if inner == name:
                 continue
@@ -124,10 +127,10 @@ def build(
             else:
                 left_out.append(name)
     for name, path in CARDS.items():
-        if name in card.manifest.files:
+        if name in card.contents.files:
             take(card, name, path)
             take(card, name, f"{GENERATED}/{name}")
-    for name in card.manifest.files:
+    for name in card.contents.files:
         if any(fnmatchcase(name, pattern) for pattern in CARD_FILES):
             take(card, name, name)
     _refuse_missing(files)
@@ -142,11 +145,9 @@ def build(
     write(".gitattributes", git_attributes(Manifest(known)))
     inside = {"schema": SCHEMA, **provenance, **Manifest(known).to_json()}
     write(MANIFEST_PATH, json.dumps(inside, indent=2, ensure_ascii=False) + "\n")
-    vouched = merge.json("merge.json") if "merge.json" in merge.manifest.files else {}
-    sums = set(vouched.get("finite", ()))
-    finite = {path for path in files if known[path].sha256 in sums}
+    finite = {path for path in files if known[path].sha256 in merged.finite}
     # The files at the root are the merge's own, unchanged: what it found out need not be found out again.
-    if problems := screen(files, finite=finite, fits=not vouched.get("fits")):
+    if problems := screen(files, finite=finite, fits=not merged.fits):
         shown = "\n".join(f"  {problem.sentence}" for problem in problems[:20])
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise RefusedError(

@@ -49,16 +49,16 @@ class Signer(Protocol):
         ...
 
 
-def signer(sign: Mapping[str, Any] | None, folder: Path) -> Signer | None:
-    """The signer that the recipe's part ``sign`` names; its files stand in ``folder``. None: nobody signs.
+def signer(key: Path | None, *, keyless: bool) -> Signer | None:
+    """The signer that a recipe names: the private key in the file ``key``, or the identity of the CI job.
 
-    UsageError when the key or the extra ``sign`` is missing or the key cannot be used, RefusedError when the job has
-    no identity.
+    None when there is neither: nobody signs. UsageError when the key or the extra ``sign`` is missing or the key
+    cannot be used, RefusedError when the job has no identity.
     """
-    if sign is None:
+    if key is None and not keyless:
         return None
     _library()
-    return _Key.load(folder / sign["key"]) if sign["key"] else _Keyless(_identity_token())
+    return _Key.load(key) if key else _Keyless(_identity_token())
 
 
 def verifier(key: Path | None, identity: str | None = None, issuer: str | None = None) -> Verifier:

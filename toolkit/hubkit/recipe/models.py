@@ -285,6 +285,10 @@ class Recipe(Model):
         False, description="open pull requests instead of writing the repo's branches (as --pr does)"
     )
 
+    def for_any_hub(self) -> Recipe:
+        """This recipe, without the Hub that it is published to: what a card may say is the same on each."""
+        return self.model_copy(update={"hub": "embedded"})
+
     def proposed(self) -> Recipe:
         """This recipe with ``pull_request: true``."""
         return self.model_copy(update={"pull_request": True})

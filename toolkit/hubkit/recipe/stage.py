@@ -1,161 +1,187 @@
-"""The contract of a stage: what it is given (:class:`Context`), and what it leaves (:class:`Artifact`)."""
+"""The contract of a stage: what it declares, what it is given and what it returns.
+
+A stage is a module with three types and two functions::
+
+    @dataclass(frozen=True)
+    class Settings:                      # what it reads of the recipe
+        seed: int
+
+        @classmethod
+        def of(cls, recipe: Recipe, scope: Scope) -> Settings:
+            return cls(seed=recipe.seed)
+
+    @dataclass(frozen=True)
+    class Inputs:                        # what it reads of the steps before: typed artifacts
+        base: PinnedBase
+
+    Output = MergedWeights               # what it makes
+
+    def check(ctx: CheckContext[Settings]) -> Iterable[Finding]: ...
+    def run(ctx: Context[Settings, Inputs]) -> StageResult[MergedWeights]: ...
+
+The key of what it makes is computed from every field of ``Settings`` and the digest of every field of ``Inputs``
+(:mod:`hubkit.pipeline.keys`). A stage sees nothing else, so it cannot depend on what its key does not hold.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
-from hubkit.core.files import Digests, Manifest, digest_of, read_json
+from hubkit.core.files import Digests
 from hubkit.core.findings import Finding
-from hubkit.core.libraries import installed
 from hubkit.core.target import Target
-from hubkit.recipe.models import Recipe, Training, Variant
+from hubkit.recipe.artifact import TypedArtifact
+from hubkit.recipe.models import Recipe
 
-
-class RunFolder(Protocol):
-    """What a stage's context needs of the run (:class:`hubkit.pipeline.runs.Run`)."""
-
-    @property
-    def path(self) -> Path:
-        """Its folder."""
-        ...
-
-    @property
-    def work(self) -> Path:
-        """What unfinished steps have so far."""
-        ...
-
-    def log(self, event: str, **facts: Any) -> None:
-        """Append one line to the journal."""
-        ...
-
-    def journal(self) -> list[dict[str, Any]]:
-        """The journal's lines."""
-        ...
-
-    def find(self, step: str) -> Artifact | None:
-        """The finished artifact of ``step``, whatever its key."""
-        ...
-
-    def keep(self, ctx: Context, summary: Mapping[str, Any], known: Mapping[str, Digests] | None = None) -> Artifact:
-        """Move the files of ``ctx.out`` to their place and write the manifest last."""
-        ...
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A finished folder: what a stage made."""
-
-    path: Path
-    key: str
-    manifest: Manifest
-    summary: Mapping[str, Any]
-    seconds: float
-
-    def json(self, name: str) -> Any:
-        """The JSON file ``name`` of this artifact."""
-        return read_json(self.path / name)
-
+S_co = TypeVar("S_co", covariant=True)
+I_co = TypeVar("I_co", covariant=True)
+A_co = TypeVar("A_co", bound=TypedArtifact, covariant=True)
 
 Report = Callable[[str, float | None], None]
-"""How a running stage tells where it is: (figure in words, share done from 0 to 1 or None)."""
+"""How a running stage reports progress: (figure in words, share done from 0 to 1 or None)."""
 
 
 def silent(figure: str, share: float | None) -> None:
     """Report to nobody."""
 
 
-@dataclass(frozen=True)
-class Context:
-    """Everything that a stage is given.
+class Note(Protocol):
+    """How a stage records a point that it passed, with facts: a line of the run's journal, on disk at once."""
 
-    ``settings`` and ``inputs`` make the artifact's key, so a stage reads nothing of the recipe but ``settings``
-    and ``recipe.seed``, and nothing of other steps but ``inputs``. In ``check`` there are no inputs yet.
+    def __call__(self, point: str, **facts: Any) -> None:
+        """Record that ``point`` was passed."""
+        ...
+
+
+def no_note(point: str, **facts: Any) -> None:
+    """Record nothing."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a step is made for: the variant or the training stage, and the folder with the recipe's files."""
+
+    recipe_folder: Path
+    variant: str | None = None
+    training: str | None = None
+
+    @property
+    def published(self) -> str:
+        """The name of the variant, for a step that is made for each variant."""
+        if self.variant is None:
+            raise ValueError("this stage belongs in a step that is made for each variant")
+        return self.variant
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the command that change what a stage does. They never count for a key."""
+
+    overwrite_card: bool = False
+    """Publish over edits of the cards on the Hub."""
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A point that an earlier attempt of this step passed."""
+
+    point: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What earlier attempts of this step left, so that nothing is done twice. It never shapes the artifact.
+
+    ``notes`` are what they recorded with ``note``, oldest first; ``artifact`` is the folder of the artifact that the
+    step made under another key.
     """
 
-    step: str
-    recipe: Recipe
-    recipe_folder: Path
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, Artifact]
+    notes: tuple[Noted, ...] = ()
+    artifact: Path | None = None
+
+
+@dataclass(frozen=True)
+class CheckContext(Generic[S_co]):
+    """What ``check`` is given. There are no inputs yet."""
+
+    settings: S_co
     target: Target
-    run: RunFolder
-    key: str = ""
-    stage_name: str | None = None
-    variant_name: str | None = None
+    options: Options = Options()
+
+
+@dataclass(frozen=True)
+class Context(Generic[S_co, I_co]):
+    """What ``run`` is given, and all that it may read.
+
+    ``settings`` and ``inputs`` make the artifact's key. ``out`` is the empty folder in which the stage makes its
+    files; ``scratch`` survives a kill, and is removed when the step is done or its key changes. ``report`` shows
+    progress, ``note`` records a point in the journal. ``options`` and ``earlier`` never count for the key.
+    """
+
+    settings: S_co
+    inputs: I_co
+    target: Target
+    out: Path
+    scratch: Path
     report: Report = silent
-    started: float = field(default_factory=time.monotonic)
+    note: Note = no_note
+    options: Options = Options()
+    earlier: Earlier = Earlier()
 
-    @property
-    def out(self) -> Path:
-        """The empty folder in which the stage makes its files."""
-        return self.run.work / folder_name(self.step) / "out"
 
-    @property
-    def scratch(self) -> Path:
-        """A folder for checkpoints: it survives a kill, and is removed when the step is done or its key changes."""
-        return self.run.work / folder_name(self.step) / "scratch"
+@dataclass(frozen=True)
+class StageResult(Generic[A_co]):
+    """What ``run`` returns: the artifact, and what is shown of it to people.
 
-    @property
-    def training(self) -> Training:
-        """The recipe's training stage that this step is about (its own, or its variant's)."""
-        name = self.stage_name or self.recipe.variants[self.variant_name or ""].stage
-        return self.recipe.stages[name]
+    The pipeline saves the ``artifact`` to ``out`` and seals the folder. ``figure`` says in a few words what came out;
+    ``facts`` are shown by ``hubkit runs show --json``. ``digests`` are those of files in ``out`` that the stage knows
+    from writing them: these files are not read again.
+    """
 
-    @property
-    def variant(self) -> Variant:
-        """The recipe's variant that this step is about."""
-        return self.recipe.variants[self.variant_name or ""]
+    artifact: A_co
+    figure: str
+    warnings: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    digests: Mapping[str, Digests] = field(default_factory=dict)
 
-    def input(self, name: str) -> Artifact:
-        """The artifact of the step ``name``: this variant's or stage's own when the step is made for each."""
-        own = [f"{name}[{which}]" for which in (self.variant_name, self.stage_name) if which]
-        if name == "train" and self.variant_name:
-            own = [f"train[{self.variant.stage}]", *own]
-        for candidate in (name, *own):
-            if candidate in self.inputs:
-                return self.inputs[candidate]
-        raise KeyError(f"{self.step} was given no {name}; it has {sorted(self.inputs)}")
 
-    def each(self, name: str) -> dict[str, Artifact]:
-        """The artifacts of the step ``name`` by variant (or stage), in the recipe's order."""
-        known = [*self.recipe.variants, *self.recipe.stages]
-        return {which: self.inputs[f"{name}[{which}]"] for which in known if f"{name}[{which}]" in self.inputs}
+@dataclass(frozen=True)
+class NoInputs:
+    """The ``Inputs`` of a stage that reads no artifact."""
 
-    def artifact(self, *, known: Mapping[str, Digests] | None = None, **summary: Any) -> Artifact:
-        """Close ``out``: move it to its place and write its manifest, last. ``summary`` is shown to people.
 
-        ``known`` are digests of files by path in ``out``, from the code that wrote them: those are not read again.
-        """
-        return self.run.keep(self, summary, known)
+class SettingsType(Protocol):
+    """The type of a stage's settings."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, scope: Scope) -> Any:
+        """What the stage reads of ``recipe`` for ``scope``. It raises nothing: ``check`` says what is wrong."""
+        ...
 
 
 class Stage(Protocol):
-    """A module with two functions; a third party's counts as ours (entry-point group ``hubkit.stages``)."""
+    """A stage's module; a third party's counts as ours (entry-point group ``hubkit.stages``).
+
+    It may also define ``outdated(ctx, artifact) -> str | None``: what has changed on the Hub, or on this machine,
+    since the artifact was made. The runner asks before it keeps the artifact.
+    """
 
     VERSION: int
     """Raised when what the stage makes from the same inputs changes."""
     SHAPED_BY: tuple[str, ...]
     """Distributions whose version shapes the result."""
+    Settings: type[SettingsType]
+    Inputs: type
+    Output: type[TypedArtifact]
 
-    def check(self, ctx: Context) -> Iterable[Finding]:
+    def check(self, ctx: CheckContext[Any]) -> Iterable[Finding]:
         """What is wrong, found without GPU time. Preflight calls it, in a worker, before anything runs."""
         ...
 
-    def run(self, ctx: Context) -> Artifact:
-        """Make ``ctx.out`` and return ``ctx.artifact(...)``."""
+    def run(self, ctx: Context[Any, Any]) -> StageResult[Any]:
+        """Make the artifact."""
         ...
-
-
-def folder_name(step: str) -> str:
-    """``step`` as one folder's name: a branch may hold '/', never '~'."""
-    return step.replace("/", "~")
-
-
-def artifact_key(stage: Stage, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """sha256 over all that shapes an artifact: settings, the inputs' digests, stage and library versions."""
-    libraries = {name: installed(name) for name in stage.SHAPED_BY}
-    return digest_of({"settings": settings, "inputs": dict(inputs), "version": stage.VERSION, "libraries": libraries})

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 from hubkit.core.errors import RefusedError
 from hubkit.core.findings import Finding
 from hubkit.recipe.models import Training
-from hubkit.recipe.stage import Context
+from hubkit.recipe.stage import CheckContext
+from hubkit.training.contract import Settings
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -96,20 +97,20 @@ def truncation(training: Training, name: str) -> tuple[int | None, str]:
     return length if isinstance(length, int) else None, str(args.get("truncation_mode", "keep_start"))
 
 
-def check(ctx: Context, method: Method) -> Iterator[Finding]:
+def check(ctx: CheckContext[Settings], method: Method) -> Iterator[Finding]:
     """What is wrong with the stage's ``args``, ``lora`` and ``quantization``, found from the installed classes."""
-    for problem, advice in _problems(ctx, method):
-        yield Finding("error", f"stages.{ctx.stage_name}.{problem}.", advice, exit_code=2)
+    for problem, advice in _problems(ctx.settings, method):
+        yield Finding("error", f"stages.{ctx.settings.name}.{problem}.", advice, exit_code=2)
 
 
-def _problems(ctx: Context, method: Method) -> Iterator[tuple[str, str]]:
-    training, mend = ctx.training, "Mend the recipe."
+def _problems(training: Settings, method: Method) -> Iterator[tuple[str, str]]:
+    mend = "Fix the recipe."
     wrong = [f"args.{said}" for said in key_problems(config_class(method), training.args, OURS)]
     wrong += [f"lora.{said}" for said in key_problems(lora_class(), training.lora, {})]
     yield from ((said, mend) for said in wrong)
     if not wrong:
         try:
-            build(ctx, method)
+            build(training, method, Path("checkpoints"))
         except RefusedError as error:
             yield f"args: {error.message}", mend
     if training.continues and training.lora:
@@ -182,12 +183,12 @@ def _quantization_problem() -> str | None:
     return None
 
 
-def build(ctx: Context, method: Method) -> Any:
-    """TRL's arguments for this stage: the recipe's over hubkit's few."""
-    given = defaults(ctx.scratch / "checkpoints", ctx.recipe.seed) | dict(ctx.training.args)
+def build(settings: Settings, method: Method, checkpoints: Path) -> Any:
+    """TRL's arguments for this stage: the recipe's over hubkit's few. RefusedError when TRL does not accept them."""
+    given = defaults(checkpoints, settings.seed) | dict(settings.args)
     try:
         return config_class(method)(**given)
     except (TypeError, ValueError) as error:
         raise RefusedError(
-            f"TRL refuses these arguments: {str(error).rstrip('.')}", hint=f"Mend stages.{ctx.stage_name}.args."
+            f"TRL refuses these arguments: {str(error).rstrip('.')}", hint=f"Fix stages.{settings.name}.args."
         ) from error

@@ -5,7 +5,6 @@ A stage builds TRL's own trainer between :func:`prepare` and :func:`finish`; see
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -18,14 +17,19 @@ from hubkit.core.files import read_json, write_json
 from hubkit.hub.errors import translated
 from hubkit.models import chat
 from hubkit.models.chat.eos import EndOfTurn
-from hubkit.recipe.stage import Artifact, Context
+from hubkit.recipe.stage import Context, StageResult
+from hubkit.training.adapter import TrainedAdapter, TrainedOn
 from hubkit.training.arguments import Method, lora_class
 from hubkit.training.checkpoints import last_complete, seal
+from hubkit.training.contract import Inputs, Settings
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+TrainingContext = Context[Settings, Inputs]
+"""What a training stage is given."""
 
 _DIVERGED = 20.0
 """A logged loss this many times the first one, and above 10, is a run gone astray and not a bad batch."""
@@ -53,25 +57,21 @@ class Prepared:
         }
 
 
-def prepare(ctx: Context) -> Prepared:
-    """Load the base (in 4 bits when the stage says so), its tokenizer, the rows, and the adapter that is continued."""
-    base = ctx.input("base").json("base.json")
-    training = ctx.training
+def prepare(ctx: TrainingContext) -> Prepared:
+    """Load the base (in 4 bits if the stage asks for it), its tokenizer, the rows, and the adapter to continue."""
+    base, settings = ctx.inputs.base, ctx.settings
     ctx.report("loading the base", None)
-    with translated(ctx.target.endpoint, base["repo"], base["commit"]):
-        model = load_base(base["repo"], base["commit"], quantization=training.quantization)
-        tokenizer = load_tokenizer(base, ctx.input("base").path)
+    with translated(ctx.target.endpoint, base.repo, base.commit):
+        model = load_base(base.repo, base.commit, quantization=settings.quantization)
+        tokenizer = base.load_tokenizer()
     lora = None
-    if training.continues:
+    if ctx.inputs.previous is not None:
         from peft import PeftModel
 
-        before = ctx.inputs[f"train[{training.continues}]"].path / "adapter"
-        model = PeftModel.from_pretrained(model, before, is_trainable=True)
+        model = PeftModel.from_pretrained(model, ctx.inputs.previous.weights, is_trainable=True)
     else:
-        lora = lora_class()(task_type="CAUSAL_LM", **training.lora)
-    rows = load_rows(set_file(ctx.input("data").path, training.data))
-    end_of_turn = EndOfTurn.from_json(base["end_of_turn"])
-    return Prepared(model, tokenizer, rows, lora, end_of_turn)
+        lora = lora_class()(task_type="CAUSAL_LM", **settings.lora)
+    return Prepared(model, tokenizer, ctx.inputs.rows.dataset(), lora, base.end_of_turn)
 
 
 def load_base(repo: str, commit: str, *, quantization: str) -> PreTrainedModel:
@@ -110,32 +110,6 @@ def keep_differentiable(model: Any) -> int:
     return len(layers)
 
 
-def load_tokenizer(base: Mapping[str, Any], folder: Path) -> PreTrainedTokenizerBase:
-    """The base's tokenizer with the template and the padding token that the base step settled in ``folder``.
-
-    The template is the one for training: it renders what the published one renders, and may mark the answers.
-    """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base["repo"], revision=base["commit"])
-    tokenizer.chat_template = (folder / "training_template.jinja").read_text(encoding="utf-8")
-    tokenizer.pad_token = base["pad_token"]
-    return tokenizer
-
-
-def set_file(folder: Path, name: str) -> Path:
-    """Where the data artifact in ``folder`` keeps the rows of the set ``name``: apart from its own files."""
-    return folder / "sets" / f"{name}.jsonl"
-
-
-def load_rows(path: Path) -> Dataset:
-    """The rows that the data step wrote, as a data set in memory."""
-    from datasets import Dataset
-
-    with path.open(encoding="utf-8") as lines:
-        return Dataset.from_list([json.loads(line) for line in lines])
-
-
 @dataclass(frozen=True)
 class Spent:
     """What a training took before this process, and when this one began (``time.monotonic``, seconds).
@@ -161,7 +135,7 @@ class Spent:
         return {"seconds": round(seconds, 3), "peak_memory_bytes": max(self.peak, _peak_memory())}
 
 
-def watch(ctx: Context, spent: Spent | None = None) -> TrainerCallback:
+def watch(ctx: TrainingContext, spent: Spent | None = None) -> TrainerCallback:
     """A callback that reports the loss, seals checkpoints, and stops a run whose numbers are no longer finite.
 
     A gradient that is not finite is caught before the optimizer uses it, so the weights of that step stay good.
@@ -183,7 +157,7 @@ def watch(ctx: Context, spent: Spent | None = None) -> TrainerCallback:
                 return
             gradients = [weight.grad for weight in given["model"].parameters() if weight.grad is not None]
             if gradients and not torch.stack([item.isfinite().all() for item in gradients]).all().item():
-                raise _astray(ctx, state.global_step + 1, "a gradient is not finite")
+                raise _diverged(ctx, state.global_step + 1, "a gradient is not finite")
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **given: Any) -> None:
             if "loss" not in (logs or {}):
@@ -191,9 +165,9 @@ def watch(ctx: Context, spent: Spent | None = None) -> TrainerCallback:
             loss = float(logs["loss"])
             self.first = loss if self.first is None else self.first
             if not math.isfinite(loss):
-                raise _astray(ctx, state.global_step, f"the loss is {loss}")
+                raise _diverged(ctx, state.global_step, f"the loss is {loss}")
             if loss > max(10.0, _DIVERGED * abs(self.first)):
-                raise _astray(ctx, state.global_step, f"the loss went from {self.first:.3g} to {loss:.3g}")
+                raise _diverged(ctx, state.global_step, f"the loss went from {self.first:.3g} to {loss:.3g}")
             share = state.global_step / state.max_steps if state.max_steps else None
             ctx.report(f"step {state.global_step}/{state.max_steps}  loss {loss:.3f}", share)
 
@@ -207,39 +181,38 @@ def watch(ctx: Context, spent: Spent | None = None) -> TrainerCallback:
     return Watch()
 
 
-def _astray(ctx: Context, step: int, what: str) -> HubkitError:
+def _diverged(ctx: TrainingContext, step: int, what: str) -> HubkitError:
     kept = last_complete(ctx.scratch / "checkpoints")
     saved = f"The last good checkpoint is {kept.name}" if kept else "No checkpoint was saved before"
     return HubkitError(
-        f"The training of {ctx.stage_name!r} was stopped at step {step}: {what}. {saved}; nothing was published.",
+        f"The training of {ctx.settings.name!r} was stopped at step {step}: {what}. {saved}; nothing was published.",
         hint="Lower learning_rate, or lengthen warmup_steps, in the stage's `args`.",
     )
 
 
-def finish(ctx: Context, trainer: Any, prepared: Prepared, method: Method) -> Artifact:
-    """Train (on from the last whole checkpoint, if there is one), save the adapter.
+def finish(ctx: TrainingContext, trainer: Any, prepared: Prepared, method: Method) -> StageResult[TrainedAdapter]:
+    """Train (resuming from the last complete checkpoint, if there is one) and save the adapter.
 
-    Write ``training.json``, and ``seen/texts.json`` with the token ids that the trainer saw.
+    Keeps the token ids that the trainer saw, too.
     """
     keep_precise(trainer.model)
     checkpoint = last_complete(ctx.scratch / "checkpoints")
     if checkpoint:
-        ctx.report(f"going on from {checkpoint.name}", None)
+        ctx.report(f"resuming from {checkpoint.name}", None)
     spent = Spent.until(checkpoint)
     trainer.add_callback(watch(ctx, spent))
     _run(ctx, trainer, checkpoint)
     total = spent.total()
-    base = ctx.input("base").json("base.json")
-    save_adapter(trainer.model, ctx.out / "adapter", base["repo"], base["commit"])
-    told = facts(ctx, trainer, method, base, total, checkpoint)
-    write_json(ctx.out / "training.json", told)
-    write_json(ctx.out / chat.SEEN_FILE, chat.seen(prepared.tokenizer, trainer.train_dataset))
-    last = next((point["loss"] for point in reversed(told["curve"])), None)
-    figure = f"{told['steps']} steps" + (f"  loss {last:.3f}" if last is not None else "")
-    return ctx.artifact(figure=figure, loss=last, rows=told["rows"])
+    base = ctx.inputs.base
+    save_adapter(trainer.model, ctx.out / "adapter", base.repo, base.commit)
+    trained = facts(ctx, trainer, method, total, checkpoint)
+    chat.save_seen(ctx.out, chat.seen(prepared.tokenizer, trainer.train_dataset))
+    last = next((point["loss"] for point in reversed(trained.curve)), None)
+    figure = f"{trained.steps} steps" + (f"  loss {last:.3f}" if last is not None else "")
+    return StageResult(trained, figure, facts={"loss": last, "rows": trained.rows})
 
 
-def _run(ctx: Context, trainer: Any, checkpoint: Path | None) -> None:
+def _run(ctx: TrainingContext, trainer: Any, checkpoint: Path | None) -> None:
     """Train; HubkitError when the memory does not suffice."""
     import torch
 
@@ -249,7 +222,7 @@ def _run(ctx: Context, trainer: Any, checkpoint: Path | None) -> None:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         raise HubkitError(
-            f"The training of {ctx.stage_name!r} ran out of memory at step {trainer.state.global_step + 1}.",
+            f"The training of {ctx.settings.name!r} ran out of memory at step {trainer.state.global_step + 1}.",
             hint="Halve per_device_train_batch_size, double gradient_accumulation_steps, or lower max_length.",
         ) from error
 
@@ -281,49 +254,43 @@ def save_adapter(model: Any, folder: Path, repo: str, commit: str) -> None:
 
 
 def facts(
-    ctx: Context,
-    trainer: Any,
-    method: Method,
-    base: Mapping[str, Any],
-    total: Mapping[str, Any],
-    checkpoint: Path | None,
-) -> dict[str, Any]:
-    """What happened, for the card: ``training.json``. ``total`` is :meth:`Spent.total`."""
+    ctx: TrainingContext, trainer: Any, method: Method, total: Mapping[str, Any], checkpoint: Path | None
+) -> TrainedAdapter:
+    """What happened, for the card. ``total`` is :meth:`Spent.total`."""
     from importlib.metadata import version
 
     history = [point for point in trainer.state.log_history if "loss" in point]
     tokens = [int(point["num_tokens"]) for point in history if "num_tokens" in point]
-    whole = checkpoint is None and tokens
-    lora = trainer.model.peft_config["default"]
-    training = ctx.training
-    return {
-        "stage": ctx.stage_name,
-        "uses": training.uses or ctx.stage_name,
-        "method": method,
-        "base": {"repo": base["repo"], "commit": base["commit"]},
-        "continues": training.continues,
-        "rows": len(trainer.train_dataset),
-        "epochs": trainer.state.epoch,
-        "steps": trainer.state.global_step,
-        "seconds": total["seconds"],
-        "resumed_from": checkpoint.name if checkpoint else None,
-        "tokens_per_second": round(tokens[-1] / total["seconds"], 1) if whole else None,
-        "peak_memory_bytes": total["peak_memory_bytes"],
-        "device": _device(),
-        "quantization": training.quantization,
-        "lora": {
+    uninterrupted = checkpoint is None and tokens
+    lora, settings, base = trainer.model.peft_config["default"], ctx.settings, ctx.inputs.base
+    return TrainedAdapter(
+        stage=settings.name,
+        uses=settings.uses,
+        method=method,
+        base=TrainedOn(base.repo, base.commit),
+        continues=settings.continues,
+        rows=len(trainer.train_dataset),
+        epochs=trainer.state.epoch,
+        steps=trainer.state.global_step,
+        seconds=total["seconds"],
+        resumed_from=checkpoint.name if checkpoint else None,
+        tokens_per_second=round(tokens[-1] / total["seconds"], 1) if uninterrupted else None,
+        peak_memory_bytes=total["peak_memory_bytes"],
+        device=_device(),
+        quantization=settings.quantization,
+        lora={
             "r": lora.r,
             "lora_alpha": lora.lora_alpha,
             "lora_dropout": lora.lora_dropout,
             "target_modules": sorted({name.rsplit(".", 1)[-1] for name in lora.target_modules}),
         },
-        "args": dict(training.args),
-        "curve": [
+        args=dict(settings.args),
+        curve=tuple(
             {name: value for name, value in point.items() if isinstance(value, int | float)} for point in history
-        ],
-        "libraries": {name: version(name) for name in ("torch", "transformers", "trl", "peft", "bitsandbytes")},
-        "truncation": ctx.input("data").json("data.json")["stages"].get(ctx.stage_name, {}),
-    }
+        ),
+        libraries={name: version(name) for name in ("torch", "transformers", "trl", "peft", "bitsandbytes")},
+        folder=ctx.out,
+    )
 
 
 def _peak_memory() -> int:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hubkit.core import numbers
 from hubkit.core.errors import UsageError
-from hubkit.recipe.stage import Context
+from hubkit.recipe.provided import Needed, ProvideContext, ProvidedRepo
 from hubkit_stages.recipes.tiny import world
 
 if TYPE_CHECKING:
@@ -37,43 +37,41 @@ DATASETS: dict[str, tuple[str, Callable[[], list[world.Row]], str]] = {
 BASE = "hubkit/tiny-hermes"
 
 
-def provide(ctx: Context) -> list[dict[str, Any]]:
+def provide(ctx: ProvideContext) -> list[ProvidedRepo]:
     """Publish to the embedded Hub what the recipe loads and the Hub lacks, public, with one commit each.
 
-    Returns ``[{"repo", "type", "commit", "made"}]``. UsageError for a repo that this recipe cannot make.
+    UsageError for a repo that this recipe cannot make.
     """
     from hubkit.hub.client import connect
 
     hub = connect(ctx.target)
-    told: list[dict[str, Any]] = []
-    for repo, kind in _wanted(ctx):
-        there = hub.repo_exists(repo, kind) and "README.md" in hub.tree(repo, "main", kind)
-        if not there:
+    provided: list[ProvidedRepo] = []
+    for repo, kind in _repos(ctx.needed):
+        exists = hub.repo_exists(repo, kind) and "README.md" in hub.tree(repo, "main", kind)
+        if not exists:
             folder = ctx.scratch / repo.replace("/", "--")
             shutil.rmtree(folder, ignore_errors=True)
             _make(ctx, repo, kind, folder)
             _publish(hub, repo, kind, folder)
-        told.append({"repo": repo, "type": kind, "commit": hub.resolve(repo, "main", kind), "made": not there})
-    return told
+        provided.append(ProvidedRepo(repo, kind, hub.resolve(repo, "main", kind), made=not exists))
+    return provided
 
 
-def _wanted(ctx: Context) -> Iterator[tuple[str, RepoType]]:
+def _repos(needed: Needed) -> Iterator[tuple[str, Literal["model", "dataset"]]]:
     """The repos that the recipe loads, each once."""
-    yield ctx.recipe.base.repo, "model"
-    for repo in dict.fromkeys(source.repo for sources in ctx.recipe.data.values() for source in sources):
+    yield needed.base, "model"
+    for repo in needed.datasets:
         yield repo, "dataset"
 
 
-def _make(ctx: Context, repo: str, kind: RepoType, folder: Path) -> None:
+def _make(ctx: ProvideContext, repo: str, kind: RepoType, folder: Path) -> None:
     if kind == "model":
         if repo != BASE:
-            raise UsageError(
-                f"The recipe tiny makes {BASE}, not {repo}.", hint="Mend `base.repo`, or remove `provide`."
-            )
+            raise UsageError(f"The recipe tiny makes {BASE}, not {repo}.", hint="Fix `base.repo`, or remove `provide`.")
         from hubkit_stages.recipes.tiny.model import make_base
 
         ctx.report("making the base", 0.0)
-        made = make_base(folder, seed=ctx.recipe.seed, progress=ctx.report)
+        made = make_base(folder, seed=ctx.needed.seed, progress=ctx.report)
         (folder / "README.md").write_text(_base_card(repo, made), encoding="utf-8")
     elif repo in DATASETS:
         make_dataset(folder, repo)

@@ -24,13 +24,14 @@ from hubkit.models.chat.library import (
     Format,
     choices,
     choose,
+    names_file,
     setting_problem,
     shipped,
     training,
     unmarked,
 )
 from hubkit.models.chat.rendering import Message, Rendering, render, render_untrusted
-from hubkit.models.chat.trained import SEEN_FILE, differences, seen
+from hubkit.models.chat.trained import SEEN_FILE, differences, load_seen, save_seen, seen, text_count
 
 CHATML = shipped("chatml")
 """ChatML, as it is published. It needs the tokens <|im_start|> and <|im_end|>."""
@@ -58,13 +59,17 @@ __all__ = [
     "golden_findings",
     "golden_names",
     "golden_requests",
+    "load_seen",
+    "names_file",
     "refuse",
     "render",
     "render_untrusted",
+    "save_seen",
     "seen",
     "setting_problem",
     "shipped",
     "special_tokens",
+    "text_count",
     "training",
     "unmarked",
 ]

@@ -80,6 +80,11 @@ class Chosen:
     findings: tuple[Finding, ...] = ()
 
 
+def names_file(setting: str) -> bool:
+    """Whether ``chat.template: setting`` names a file beside the recipe."""
+    return setting != "base" and setting not in FORMATS
+
+
 def setting_problem(setting: str, folder: Path) -> str | None:
     """Why ``chat.template: setting`` names no template; None when it does. Files are looked for in ``folder``."""
     if setting == "base" or setting in FORMATS or (folder / setting).is_file():

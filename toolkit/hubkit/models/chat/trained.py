@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
+from hubkit.core.files import read_json, write_json
 from hubkit.models.chat.golden import golden_names, golden_requests
 from hubkit.models.chat.rendering import Message
 
@@ -34,6 +36,26 @@ def seen(tokenizer: Any, rows: Any) -> dict[str, Any]:
         "golden": dict(zip(golden_names(), _golden(tokenizer), strict=True)),
         "rows": [_placed(tokenizer, *row) for example in islice(iter(rows), ROWS) for row in _of_example(example)],
     }
+
+
+Seen = Mapping[str, Any]
+"""What :func:`seen` keeps of a training."""
+
+
+def save_seen(folder: Path, kept: Seen) -> None:
+    """Write ``kept`` to the artifact in ``folder``."""
+    write_json(folder / SEEN_FILE, kept)
+
+
+def load_seen(folder: Path) -> Seen | None:
+    """What the artifact in ``folder`` keeps of its training; None when it keeps nothing."""
+    path = folder / SEEN_FILE
+    return dict(read_json(path)) if path.is_file() else None
+
+
+def text_count(kept: Seen) -> int:
+    """How many texts :func:`differences` compares."""
+    return len(kept["golden"]) + len(kept["rows"])
 
 
 def _of_example(example: Mapping[str, Any]) -> Iterator[tuple[list[Message], list[int]]]:

@@ -10,7 +10,7 @@ from hubkit.core.errors import RefusedError
 from hubkit.core.numbers import count, share
 from hubkit.models.chat import control_tokens
 from hubkit.models.chat.eos import EndOfTurn
-from hubkit.recipe.models import Recipe, Source
+from hubkit.recipe.models import Recipe, Source, Training
 from hubkit.recipe.stage import Report
 from hubkit.training.data import mappings, rows, turns
 from hubkit.training.data.loading import Loaded
@@ -23,6 +23,32 @@ CLOSED = 0.999
 
 Length = Callable[[str], tuple[int | None, str]]
 """Of a stage's name: (max_length or None, which part truncation keeps)."""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What the preparation of data reads of a recipe. ``stages`` are the training stages that some variant needs."""
+
+    data: Mapping[str, tuple[Source, ...]]
+    stages: Mapping[str, Training]
+    prompts: int
+    prompts_from: str
+    seed: int
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> DataSettings:
+        """Those of ``recipe``: a stage whose `uses` is absent is named after its code."""
+        rate = recipe.gates.stop_rate
+        stages = {name: recipe.stages[name] for name in recipe.wanted_stages()}
+        return cls(recipe.data, stages, rate.prompts, rate.prompts_from, recipe.seed)
+
+    def method(self, stage: str) -> str:
+        """The name of the code that trains ``stage``."""
+        return self.stages[stage].uses or stage
+
+    def users(self, name: str) -> tuple[str, ...]:
+        """The stages that train on the dataset ``name``."""
+        return tuple(stage for stage, training in self.stages.items() if training.data == name)
 
 
 @dataclass(frozen=True)
@@ -88,7 +114,7 @@ class DataReport:
 
 
 def prepare(
-    recipe: Recipe,
+    settings: DataSettings,
     load: Callable[[Source], Loaded],
     tokenizer: Any,
     end_of_turn: EndOfTurn,
@@ -100,21 +126,20 @@ def prepare(
     Errors in the data come back as findings (see :meth:`DataReport.refuse`); a recipe that does not fit the data
     raises UsageError.
     """
-    made = DataReport(prompts_from=recipe.gates.stop_rate.prompts_from)
+    made = DataReport(prompts_from=settings.prompts_from)
     control = control_tokens(tokenizer, str(tokenizer.chat_template))
-    stages = {name: recipe.stages[name] for name in recipe.wanted_stages()}
     checked: dict[str, list[rows.Checked]] = {}
-    for name in dict.fromkeys([*(stage.data for stage in stages.values()), made.prompts_from]):
-        checked[name] = _read_set(recipe, name, load, end_of_turn, control, made, report)
-    _hold_out(recipe, checked, made)
-    for name, stage in stages.items():
+    for name in dict.fromkeys([*(stage.data for stage in settings.stages.values()), made.prompts_from]):
+        checked[name] = _read_set(settings, name, load, end_of_turn, control, made, report)
+    _hold_out(settings, checked, made)
+    for name, stage in settings.stages.items():
         if made.sets.get(stage.data):
-            _look(recipe, name, made, tokenizer, end_of_turn, length, report)
+            _look(settings, name, made, tokenizer, end_of_turn, length, report)
     return made
 
 
 def _read_set(
-    recipe: Recipe,
+    settings: DataSettings,
     name: str,
     load: Callable[[Source], Loaded],
     end_of_turn: EndOfTurn,
@@ -126,7 +151,7 @@ def _read_set(
     found: list[rows.Checked] = []
     kinds: set[mappings.Kind] = set()
     made.sources[name] = []
-    for source in recipe.data[name]:
+    for source in settings.data[name]:
         report(f"reading {source.repo}", None)
         loaded = load(source)
         columns = mappings.find(source.mapping, loaded.columns, source.repo)
@@ -146,15 +171,14 @@ def _read_set(
                 "licence": loaded.licence,
             }
         )
-        made.findings += _of_drops(recipe, name, source, checked)
-    for stage in recipe.wanted_stages():
-        if recipe.stages[stage].data == name:
-            mappings.must_train(stage, recipe.stages[stage].uses or stage, name, kinds)
+        made.findings += _of_drops(settings, name, source, checked)
+    for stage in settings.users(name):
+        mappings.must_train(stage, settings.method(stage), name, kinds)
     return found
 
 
-def _of_drops(recipe: Recipe, name: str, source: Source, checked: rows.Checked) -> Iterator[Found]:
-    users = _users(recipe, name)
+def _of_drops(settings: DataSettings, name: str, source: Source, checked: rows.Checked) -> Iterator[Found]:
+    users = settings.users(name)
     if not checked.rows:
         yield Found(
             "error",
@@ -167,32 +191,27 @@ def _of_drops(recipe: Recipe, name: str, source: Source, checked: rows.Checked) 
             f"{count(checked.read - len(checked.rows))} of {count(checked.read)} rows of {source.repo}"
             f" ({share(checked.dropped_share)}) were dropped: {checked.why()}."
         )
-        accepted = bool(users) and all("dropped-rows" in recipe.stages[stage].accept for stage in users)
+        accepted = bool(users) and all("dropped-rows" in settings.stages[stage].accept for stage in users)
         over = checked.dropped_share > TOLERATED
         yield Found("error" if over else "warning", "dropped-rows", said, accepted and over, users)
 
 
-def _users(recipe: Recipe, name: str) -> tuple[str, ...]:
-    """The stages that train on the set ``name``."""
-    return tuple(stage for stage in recipe.wanted_stages() if recipe.stages[stage].data == name)
-
-
-def _hold_out(recipe: Recipe, checked: Mapping[str, Sequence[rows.Checked]], made: DataReport) -> None:
-    wanted = recipe.gates.stop_rate.prompts
+def _hold_out(settings: DataSettings, checked: Mapping[str, Sequence[rows.Checked]], made: DataReport) -> None:
+    wanted = settings.prompts
     whole = {name: [row for item in sources for row in item.rows] for name, sources in checked.items()}
-    held = rows.hold_out(whole, made.prompts_from, wanted, recipe.seed)
+    held = rows.hold_out(whole, made.prompts_from, wanted, settings.seed)
     made.prompts, made.overlapping = held.prompts, held.overlapping
     for name, sources in checked.items():
         made.sets[name] = []
-        for source, item, told in zip(recipe.data[name], sources, made.sources[name], strict=True):
+        for source, item, told in zip(settings.data[name], sources, made.sources[name], strict=True):
             free = rows.without(item.rows, held.prompts) if name == made.prompts_from else item.rows
-            drawn = rows.sample(free, source.rows, recipe.seed)
+            drawn = rows.sample(free, source.rows, settings.seed)
             told["used"] = len(drawn)
             made.sets[name] += drawn
             if source.rows and len(drawn) < source.rows:
                 has, asks = count(len(drawn)), count(source.rows)
                 said = f"{source.repo} has {has} rows to train on, not the {asks} of the recipe."
-                made.findings.append(Found("warning", "fewer-rows", said, stages=_users(recipe, name)))
+                made.findings.append(Found("warning", "fewer-rows", said, stages=settings.users(name)))
     if held.overlapping:
         said = (
             f"{count(held.overlapping)} prompts of {made.prompts_from!r} are in other sets too and were not held out."
@@ -203,16 +222,22 @@ def _hold_out(recipe: Recipe, checked: Mapping[str, Sequence[rows.Checked]], mad
             f"Only {count(len(held.prompts))} of {count(wanted)} prompts could be held out from {made.prompts_from!r}."
         )
         made.findings.append(Found("error", "too-few-prompts", said))
-    users = _users(recipe, made.prompts_from)
+    users = settings.users(made.prompts_from)
     if users and not made.sets[made.prompts_from]:
         said = f"Holding out {count(len(held.prompts))} prompts leaves no row of {made.prompts_from!r} to train on."
         made.findings.append(Found("error", "no-rows", said, stages=users))
 
 
 def _look(
-    recipe: Recipe, name: str, made: DataReport, tokenizer: Any, end_of_turn: EndOfTurn, length: Length, report: Report
+    settings: DataSettings,
+    name: str,
+    made: DataReport,
+    tokenizer: Any,
+    end_of_turn: EndOfTurn,
+    length: Length,
+    report: Report,
 ) -> None:
-    stage = recipe.stages[name]
+    stage = settings.stages[name]
     max_length, keep = length(name)
     found = turns.look(
         made.sets[stage.data],

@@ -1,0 +1,84 @@
+"""Measured stop rates: how often each form of a model ends its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from hubkit.core.intervals import wilson
+from hubkit.models.chat.stop_rate import StopRate
+from hubkit.recipe.artifact import JsonArtifact
+
+Form = Literal["base", "merged", "adapter", "four-bit"]
+PUBLISHED: tuple[Form, ...] = ("merged", "adapter")
+"""The forms that are published, so they are the ones that must pass the gate."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One greedy answer to a held-out prompt."""
+
+    prompt: str
+    answer: str
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class MeasuredRate:
+    """``stopped`` of ``prompts`` answers ended with the end-of-turn token: ``rate``, with its 95 % interval."""
+
+    stopped: int
+    prompts: int
+    rate: float
+    low: float
+    high: float
+    mean_tokens: float
+    dtype: str
+    examples: tuple[Example, ...] = ()
+
+    @classmethod
+    def of(cls, measured: StopRate) -> MeasuredRate:
+        """What is kept of ``measured``: the counts, and three answers (those that did not stop first)."""
+        low, high = wilson(measured.stopped, measured.prompts)
+        chosen = sorted(measured.answers, key=lambda item: item.stopped)[:3]
+        return cls(
+            stopped=measured.stopped,
+            prompts=measured.prompts,
+            rate=measured.rate,
+            low=low,
+            high=high,
+            mean_tokens=measured.mean_tokens,
+            dtype=measured.dtype,
+            examples=tuple(Example(item.prompt, item.answer, item.stopped) for item in chosen),
+        )
+
+
+@dataclass(frozen=True)
+class Token:
+    """The end-of-turn token and its id."""
+
+    token: str
+    id: int
+
+
+@dataclass(frozen=True)
+class StopRates(JsonArtifact):
+    """The stop rate of each measured form, and why a form was skipped."""
+
+    FILE = "stopping.json"
+    max_new_tokens: int
+    prompts: int
+    end_of_turn: Token
+    forms: Mapping[Form, MeasuredRate]
+    skipped: Mapping[Form, str]
+
+    @property
+    def base(self) -> MeasuredRate:
+        """The rate of the base model alone."""
+        return self.forms["base"]
+
+    @property
+    def published(self) -> dict[Form, MeasuredRate]:
+        """The rates of the forms that are published."""
+        return {form: self.forms[form] for form in PUBLISHED}

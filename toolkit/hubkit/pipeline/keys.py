@@ -1,0 +1,60 @@
+"""The key of an artifact: a digest of all that its stage can read.
+
+It is computed from the declaration: every field of the stage's ``Settings``, the digest of every artifact that fills
+a field of its ``Inputs``, its ``VERSION``, and the versions of the libraries in ``SHAPED_BY``. The stage is given
+those and nothing else, so what is read and what counts cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from hubkit.core.files import digest_of
+from hubkit.core.libraries import installed
+from hubkit.pipeline.plan import Job
+from hubkit.recipe.artifact import NamedFile, StoredArtifact
+from hubkit.recipe.stage import Stage
+
+
+def artifact_key(stage: Stage, settings: Any, inputs: Mapping[str, Any]) -> str:
+    """The key of what ``stage`` makes. ``inputs`` are digests by the field that they fill."""
+    libraries = {name: installed(name) for name in stage.SHAPED_BY}
+    return digest_of(
+        {"settings": plain(settings), "inputs": plain(inputs), "version": stage.VERSION, "libraries": libraries}
+    )
+
+
+def input_digests(job: Job, finished: Mapping[str, StoredArtifact]) -> dict[str, Any]:
+    """What of each input counts for the key of ``job``: a digest, several by name, or None."""
+    found: dict[str, Any] = {}
+    for field, given in job.given.items():
+        digests = {name: _digest(finished[made], given.part) for name, made in given.jobs.items()}
+        found[field] = digests if given.many else digests.get("")
+    return found
+
+
+def _digest(artifact: StoredArtifact, part: str | None) -> str:
+    return (artifact.manifest.only(part) if part else artifact.manifest).digest
+
+
+def plain(value: Any) -> Any:
+    """``value`` as plain JSON values. Of a file that the recipe names, its digest; a bare path is refused."""
+    if isinstance(value, NamedFile):
+        return {"sha256": value.digest}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if hasattr(value, "isoformat"):  # YAML knows dates
+        return value.isoformat()
+    raise TypeError(f"Settings hold a {type(value).__name__}; a file that the recipe names is a NamedFile.")

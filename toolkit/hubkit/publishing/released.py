@@ -1,0 +1,66 @@
+"""The released branches: where each variant stands on the Hub after the promotion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hubkit.core.files import Manifest
+from hubkit.core.trees import tree_of
+from hubkit.hub.client import Hub
+from hubkit.publishing.ownership import holds_release
+from hubkit.recipe.artifact import JsonArtifact
+
+
+@dataclass(frozen=True)
+class ReleasedBranch:
+    """A variant's branch at ``commit``.
+
+    ``tree`` is the digest of the bundle that it holds, ``previous`` the head before (None: the branch is new),
+    ``foreign`` are files of other people that were kept, ``replaced`` those of
+    the same name as ours. Of a release that was only proposed, ``pull_request`` is the
+    number and ``status`` its state when it was read.
+    """
+
+    commit: str
+    staging_commit: str
+    tree: str
+    previous: str | None = None
+    written: bool = False
+    removed: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    pull_request: int | None = None
+    status: str | None = None
+
+
+@dataclass(frozen=True)
+class ReleasedBranches(JsonArtifact):
+    """Every variant that was released, in the order in which the branches moved."""
+
+    FILE = "release.json"
+    repo: str
+    variants: Mapping[str, ReleasedBranch]
+
+
+def changed_since(hub: Hub, released: ReleasedBranches, bundles: Mapping[str, Manifest]) -> str | None:
+    """What the Hub no longer holds of what was ``released``; None while it holds all of it.
+
+    ``bundles`` are the files of each variant. A branch that has moved still counts when it has all of them.
+    """
+    repo = released.repo
+    if not hub.repo_exists(repo):
+        return f"{repo} is not there any more"
+    heads = hub.refs(repo).branches
+    for name, item in released.variants.items():
+        if item.pull_request:
+            now = hub.pull_request(repo, item.pull_request).status
+            if now != item.status:
+                return f"the pull request {item.pull_request} of {repo} is {now}, and was {item.status}"
+            continue
+        head = heads.get(name)
+        if head is None:
+            return f"the branch {name!r} of {repo} is not there any more"
+        if head != item.commit and not holds_release(hub.tree(repo, head), tree_of(bundles[name])):
+            return f"the branch {name!r} of {repo} moved from {item.commit[:12]} to {head[:12]}"
+    return None

@@ -1,0 +1,62 @@
+"""A trained adapter: its weights as PEFT saves them, and what the training reported.
+
+training.json             the facts below
+adapter/                  adapter_config.json and adapter_model.safetensors, bound to the base's repo and commit
+seen/texts.json           token ids that the trainer saw (:mod:`hubkit.models.chat.trained`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hubkit.models.chat.trained import Seen, load_seen
+from hubkit.recipe.artifact import JsonArtifact
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The base that was trained, at its commit."""
+
+    repo: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class TrainedAdapter(JsonArtifact):
+    """What a training stage made.
+
+    ``seconds`` and ``peak_memory_bytes`` count all processes of an interrupted training; ``tokens_per_second`` is
+    None after one. ``curve`` has a point for each logged step.
+    """
+
+    FILE = "training.json"
+    stage: str
+    uses: str | None = None
+    method: str | None = None
+    base: TrainedOn | None = None
+    continues: str | None = None
+    rows: int | None = None
+    epochs: float | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    resumed_from: str | None = None
+    tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    device: str | None = None
+    quantization: str | None = None
+    lora: Mapping[str, Any] = field(default_factory=dict)
+    args: Mapping[str, Any] = field(default_factory=dict)
+    curve: tuple[Mapping[str, Any], ...] = ()
+    libraries: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> Path:
+        """The adapter's folder, as PEFT loads it."""
+        return self.folder / "adapter"
+
+    def seen(self) -> Seen | None:
+        """What the trainer saw of its first rows; None when the stage kept nothing of it."""
+        return load_seen(self.folder)
