@@ -171,7 +171,7 @@ def test_rounding_is_told_from_damage() -> None:
         fine.refuse_if_broken("float32")
     for dtype in ("bfloat16", "float16"):
         replace(fine, agreement=0.995).refuse_if_broken(dtype)
-        with pytest.raises(ConflictError, match=r"agree on 99\.40% of the next tokens \(at least 99\.5%\)") as refused:
+        with pytest.raises(ConflictError, match=r"agree on 99\.4 % of the next tokens \(at least 99\.5 %\)") as refused:
             replace(fine, agreement=0.994).refuse_if_broken(dtype)
         assert refused.value.exit_code == 4
     with pytest.raises(ConflictError):
