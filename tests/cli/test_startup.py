@@ -37,6 +37,7 @@ MIDDLING = {
     "huggingface_hub",
     "jinja2",
     "markdown_it",
+    "psutil",
     "pydantic",
     "rich",
     "yaml",
