@@ -125,19 +125,20 @@ def repo_not_path(what: str) -> str:
 
 def complete_recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """The built-in recipes and the YAML files here that begin with ``incomplete``; paths otherwise."""
-    from importlib.metadata import entry_points
     from pathlib import Path
 
-    names = sorted(entry_points(group="hubkit.recipes").names)
+    from hubkit.core.libraries import offered
+
+    names = sorted(offered("hubkit.recipes"))
     files = sorted(path.name for path in Path().glob("*.y*ml"))
     return _matching([*names, *files], incomplete) or _files(ctx, param, incomplete)
 
 
 def built_in_recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """The built-in recipes that begin with ``incomplete``."""
-    from importlib.metadata import entry_points
+    from hubkit.core.libraries import offered
 
-    return _matching(sorted(entry_points(group="hubkit.recipes").names), incomplete)
+    return _matching(sorted(offered("hubkit.recipes")), incomplete)
 
 
 def _run_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:

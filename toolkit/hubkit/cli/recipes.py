@@ -49,9 +49,9 @@ def find_recipe_file(name: str | None) -> RecipeFile:
 
 def built_in_recipes() -> dict[str, Path]:
     """The recipes that installed distributions offer (entry-point group ``hubkit.recipes``), by name."""
-    from importlib.metadata import entry_points
+    from hubkit.core.libraries import offered
 
-    return {point.name: Path(point.load().RECIPE) for point in entry_points(group="hubkit.recipes")}
+    return {name: Path(point.load().RECIPE) for name, point in offered("hubkit.recipes").items()}
 
 
 def need_variant(recipe: Recipe, name: str) -> None:

@@ -15,14 +15,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from hubkit.core.errors import HubkitError, UsageError
 from hubkit.core.files import digest_of, read_json, write_json
 from hubkit.core.findings import Finding
-from hubkit.core.libraries import installed
+from hubkit.core.libraries import installed, offered
 from hubkit.core.target import Target
 from hubkit.pipeline.stages import find_stage
 from hubkit.recipe.mistakes import Mistake, did_you_mean
@@ -75,7 +74,7 @@ def name_mistakes(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
             find_stage(stage.uses or name)
         except UsageError as error:
             yield Mistake(("stages", name, *(("uses",) if stage.uses else ())), _clause(error.message))
-    recipes = [point.name for point in entry_points(group="hubkit.recipes")]
+    recipes = list(offered("hubkit.recipes"))
     if recipe.provide and recipe.provide not in recipes:
         yield Mistake(
             ("provide",), f"no installed recipe is called {recipe.provide!r}{did_you_mean(recipe.provide, recipes)}"
