@@ -75,7 +75,8 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
     try:
         for name, card in _cards(settings, placeholder(settings.recipe))[1].items():
             for problem in validate(card.text):
-                yield Finding("error", f"{name} of {settings.variant}: {problem}", "Fix the recipe's words.", 2)
+                message = f"{name} of {settings.variant}: {problem.message}"
+                yield Finding("error", message, "Fix the recipe's words.", 2, problem.rule, name, problem.line)
     except HubkitError as error:
         yield Finding("error", error.message, error.hint, error.exit_code)
 
@@ -102,7 +103,7 @@ def run(ctx: Context[Settings, Measurements]) -> StageResult[WrittenCards]:
     context, cards = _cards(ctx.settings, evidence)
     results = eval_results(variant, evidence)
     problems = [
-        *(f"{name}: {problem}" for name, card in cards.items() for problem in validate(card.text)),
+        *(f"{name}: {problem.message}" for name, card in cards.items() for problem in validate(card.text)),
         *(f"{name}: {problem}" for name, (text, _) in results.items() for problem in eval_results_problems(text)),
     ]
     if problems:

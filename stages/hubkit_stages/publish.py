@@ -232,7 +232,7 @@ def _kept(ctx: StageContext, hub: Hub, repo: str) -> tuple[dict[str, Kept], dict
                 continue
             raise RefusedError(
                 f"{path} of the branch {branch!r} of {repo} is not fit for the Hub as it was edited there: "
-                f"{' '.join(problems)}",
+                f"{' '.join(item.message for item in problems)}",
                 hint="Mend it on the Hub, or publish over it: hubkit release --overwrite-card.",
             )
         if made.kept or made.conflicts:

@@ -83,9 +83,10 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
     except HubkitError:
         return  # the stage that writes the cards reports it
     for name, text in texts.items():
-        for fault in lint_text(text):
-            if fault.rule in CANNOT_RUN:
-                yield Finding("error", f"{name} of {settings.variant}, line {fault.line}: {fault.what}", fault.todo, 2)
+        for item in lint_text(text):
+            if item.rule in CANNOT_RUN:
+                message = f"{name} of {settings.variant}, line {item.line}: {item.message}"
+                yield Finding("error", message, item.hint, 2, item.rule, name, item.line)
         for block in extract(text):
             imports.add(block.source)
     for name in sorted(imports.roots):

@@ -263,7 +263,9 @@ def test_metadata_is_what_the_hub_and_its_client_read() -> None:
 def test_validation_names_what_the_hub_would_refuse(old: str, new: str, said: str) -> None:
     card = _card().text
     assert old in card
-    assert any(said in problem for problem in validate(card.replace(old, new, 1)))
+    found = [finding for finding in validate(card.replace(old, new, 1)) if said in finding.message]
+    rule = {"lacks 'license'": "metadata-missing", "needs 'license_name'": "metadata-missing"}.get(said, "front-matter")
+    assert [finding.rule for finding in found] == ["unclosed-block" if "never closed" in said else rule]
 
 
 def test_placeholder_cards_of_any_recipe_are_valid_before_anything_ran() -> None:

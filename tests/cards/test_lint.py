@@ -9,9 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lint_samples import FRONT, of
 
-from hubkit.cards.lint import MOST, RULES, lint_text
+from hubkit.cards.lint import MOST, lint_text
 from hubkit.cards.lint.document import Document
-from hubkit.cards.lint.scores import means, suites_of
+from hubkit.cards.lint.harness_tables import means
+from hubkit.cards.lint.suites import suites_of
+from hubkit.core.findings import registered_rules
+
+RULES = [name for name, rule in registered_rules().items() if "lint" in rule.used_by]
 
 
 def test_every_rule_is_one_that_a_test_has_seen() -> None:
@@ -54,16 +58,16 @@ def test_stated_averages(stated: str, faults: int) -> None:
 
 def test_percent_is_answered_in_percent() -> None:
     (fault,) = of(f"{HARNESS}\nAverage: 85.00%\n", "average")
-    assert fault.what.startswith("The average is given as 85.00, and its table gives 84.60 (")
+    assert fault.message.startswith("The average is given as 85.00, and its table gives 84.60 (")
     (fault,) = of(f"{HARNESS}\nAverage: 0.80\n", "average")
-    assert "its table gives 0.8460" in fault.what
+    assert "its table gives 0.8460" in fault.message
 
 
 def test_an_average_is_that_of_its_own_section() -> None:
     other = HARNESS.replace("0.8599", "0.2000")
     assert not of(f"# A\n{HARNESS}\nAverage: 0.846\n\n# B\n{other}\nAverage: 0.5160\n", "average")
     (fault,) = of(f"# A\n{HARNESS}\nAverage: 0.846\n\n# B\n{other}\nAverage: 0.846\n", "average")
-    assert "0.5161" in fault.what
+    assert "0.5161" in fault.message
     assert not of(f"# A\n{HARNESS}\n# Other\n\nAverage: 0.1\n", "average"), "no table of its own"
 
 
@@ -74,7 +78,7 @@ def test_averages_of_a_suite_in_another_place(stated: str) -> None:
     summary = f"# Summary\n\n{stated}\n\n# GPT4All\n{HARNESS}"
     assert not of(summary.format("84.6"), "average")
     (fault,) = of(summary.format("85.6"), "average")
-    assert "gives 84.60" in fault.what
+    assert "gives 84.60" in fault.message
     assert not of(f"{summary}\n# Another branch\n{HARNESS}".format("85.6"), "average"), "of which of the two?"
     assert not of(f"- GPT4All-J: 6\n- Tasks: 7\n- GPT4All has 7 tasks\n\n# GPT4All\n{HARNESS}", "average")
 
@@ -113,7 +117,7 @@ def test_rows_and_columns_of_averages() -> None:
     rows += "| **Average** | 0.6 | {} |\n"
     assert not of(rows.format("**0.80**"), "average")
     (fault,) = of(rows.format("0.85"), "average")
-    assert fault.line == 8 and "the column 'ours' gives 0.8" in fault.what
+    assert fault.line == 8 and "the column 'ours' gives 0.8" in fault.message
     rescaled = rows.replace("| a |", "| leaderboard_bbh |").replace("| b |", "| leaderboard_gpqa |")
     assert not of(rescaled.format("0.33"), "average"), "not a mean of what stands there"
     alone = "| Task | Score |\n|---|---|\n| a | 0.70 |\n| Average | 0.71 |\n"
@@ -143,7 +147,7 @@ def test_averages_of_a_part_of_a_table(table: str) -> None:
 def test_wrong_averages_of_blocks() -> None:
     rows = "|Task|m|\n|-|-|\n|a|10.0|\n|b|20.0|\n|Average|15.0|\n|c|30.0|\n|d|50.0|\n|Average|44.0|"
     (fault,) = of(rows, "average")
-    assert fault.line == 11 and "gives 40.0 (mean of the rows since the last average)" in fault.what
+    assert fault.line == 11 and "gives 40.0 (mean of the rows since the last average)" in fault.message
     assert of("|Model|MMLU|GSM8K|Average|tok/s|\n|-|-|-|-|-|\n|m|60.0|50.0|58.0|120|", "average")
 
 
@@ -264,7 +268,7 @@ def test_links_and_pictures() -> None:
     )
     files = {"README.md", "docs/a.md", "b c.md", "img/p.png"}
     found = of(text, "dead-link", files=files)
-    assert [fault.what.split("'")[1] for fault in found] == ["img/none.png", "gone.txt", "../other.md"]
+    assert [fault.message.split("'")[1] for fault in found] == ["img/none.png", "gone.txt", "../other.md"]
     assert [fault.line for fault in found] == [6, 8, 11]
     assert not of(text, "dead-link"), "without a folder nothing is known of files"
     assert not [
@@ -277,7 +281,7 @@ def test_links_and_pictures() -> None:
 def test_a_footnote_is_no_link() -> None:
     text = "MMLU[^1] and [that][1]\n\n[^1]: 5-shot\n[^2]: 0-shot\n\n[1]: gone.txt\n"
     (fault,) = of(text, "dead-link", files={"README.md"})
-    assert "'gone.txt'" in fault.what
+    assert "'gone.txt'" in fault.message
 
 
 # --- snippets
@@ -321,7 +325,7 @@ def test_names_and_syntax() -> None:
     )
     found = lint_text(FRONT + text)
     assert [(fault.rule, fault.line) for fault in found] == [("undefined-name", 9), ("snippet-syntax", 13)]
-    assert "'b'" in found[0].what and found[0].todo == "Define it in the block, or import it."
+    assert "'b'" in found[0].message and found[0].hint == "Define it in the block, or import it."
 
 
 @pytest.mark.parametrize("first", ["from x import *", "a = (", "!pip install x\nprint("])
@@ -348,7 +352,7 @@ PIECES = st.sampled_from(
 def test_any_text_is_looked_at(text: str) -> None:
     lines = text.count("\n") + len(text.splitlines()) + 1
     for fault in lint_text(text, {"README.md"}):
-        assert fault.rule in RULES and 1 <= fault.line <= lines and fault.what and fault.todo
+        assert fault.rule in RULES and 1 <= fault.line <= lines and fault.message and fault.hint
 
 
 TABLE = "|Task|Metric|Value|\n|-|-|-|\n|arc_easy|acc|0.9|\n"

@@ -12,7 +12,7 @@ from lint_samples import CARDS, FRONT, ZEPHYR, folder, rules, with_base
 
 from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, draw, render_card
 from hubkit.cards.lint import MOST, lint, lint_file, lint_text
-from hubkit.checks.checkup import FolderSource, RepoSource
+from hubkit.checks.model import FolderSource, RepoSource
 from hubkit.core.errors import RefusedError
 from hubkit.models.chat import CHATML
 from hubkit.server.process import Running
@@ -30,7 +30,7 @@ def test_every_fault_of_the_seeds_card_is_named(hub: Running, tmp_path: Path) ->
     def line(part: str) -> int:
         return next(number for number, said in enumerate(lines, 1) if part in said)
 
-    assert rules(report.faults) == {
+    assert rules(report.findings) == {
         "adapter-at-root": [1],
         "licence-mismatch": [line("license: mit")],
         "dead-link": [line("header.png")],
@@ -41,25 +41,25 @@ def test_every_fault_of_the_seeds_card_is_named(hub: Running, tmp_path: Path) ->
         "template-result": [line("generate(**gen_input)")],
         "average": [line("0.4364")],
     }
-    by_rule = {fault.rule: fault for fault in report.faults}
-    assert "0.4364, and its table gives 0.4421" in by_rule["average"].what
-    assert by_rule["undefined-name"].todo == "Write 'messages', which is defined."
-    assert "'mit', and that of the base hubkit/lint-base is 'apache-2.0'" in by_rule["licence-mismatch"].what
+    by_rule = {fault.rule: fault for fault in report.findings}
+    assert "0.4364, and its table gives 0.4421" in by_rule["average"].message
+    assert by_rule["undefined-name"].hint == "Write 'messages', which is defined."
+    assert "'mit', and that of the base hubkit/lint-base is 'apache-2.0'" in by_rule["licence-mismatch"].message
     assert report.unchecked == ()
 
 
 def test_every_fault_of_its_successors_card_is_named(tmp_path: Path) -> None:
     text = (CARDS / "successor.md").read_text(encoding="utf-8")
     report = lint(FolderSource(folder(tmp_path / "next", text, None)))
-    assert set(rules(report.faults)) == {
+    assert set(rules(report.findings)) == {
         "base-model", "base-relation", "local-path", "dead-link", "snippet-syntax", "table-heading", "placeholder",
         "average", "template-missing",
     }  # fmt: skip
-    found = rules(report.faults)
+    found = rules(report.findings)
     assert len(found["local-path"]) == 2 and len(found["placeholder"]) == 2
-    (heading,) = (fault for fault in report.faults if fault.rule == "table-heading")
-    assert "under 'TruthfulQA', and its task arc_challenge is one of GPT4All" in heading.what
-    assert report.unchecked == ("The base and its licence were not looked up: there is no Hub to ask.",)
+    (heading,) = (fault for fault in report.findings if fault.rule == "table-heading")
+    assert "under 'TruthfulQA', and its task arc_challenge is one of GPT4All" in heading.message
+    assert report.unchecked == ("The base and its license were not looked up: there is no Hub to ask.",)
 
 
 @pytest.mark.parametrize("variant", ["main", "dpo-v0"])
@@ -75,7 +75,7 @@ def test_nothing_is_found_on_our_own_cards(variant: str, which: str, tmp_path: P
         (place / path).parent.mkdir(exist_ok=True)
         (place / path).write_bytes(b"")
     report = lint(FolderSource(place), connected)
-    assert [fault for fault in report.faults if which == MODEL_CARD or fault.rule != "base-relation"] == []
+    assert [fault for fault in report.findings if which == MODEL_CARD or fault.rule != "base-relation"] == []
     assert report.unchecked == ()
 
 
@@ -89,9 +89,14 @@ def test_front_matter() -> None:
     assert [(fault.rule, fault.line) for fault in found] == [
         ("front-matter", 2), ("base-model", 3), ("front-matter", 4),
     ]  # fmt: skip
-    assert all(len(fault.what) < 400 for fault in found)
+    assert all(len(fault.message) < 400 for fault in found)
     (fault,) = lint_text("---\nlicense: other\n---\n")
-    assert fault.rule == "front-matter" and "needs 'license_name'" in fault.what
+    assert (fault.rule, fault.level, fault.line) == (
+        "licence-name",
+        "note",
+        2,
+    ) and "The Hub refuses" not in fault.message
+    assert lint_text("---\nlicense: other\nlicense_name: my-licence\n---\n") == []
     assert [fault.rule for fault in lint_text("---\nlicense: [mit, {a: b}]\n---\n")] == ["front-matter"]
     assert lint_text("---\nlicense: !!int x\n---\n")[0].rule == "front-matter"
     assert lint_text("---\na: [\n---\n")[0].rule == "front-matter"
@@ -99,7 +104,7 @@ def test_front_matter() -> None:
 
 def test_a_bom_before_the_front_matter() -> None:
     (fault,) = lint_text("\ufeff---\nlicense: mit\n---\n")
-    assert (fault.rule, fault.line) == ("front-matter", 1) and "A BOM stands before the front matter" in fault.what
+    assert (fault.rule, fault.line) == ("front-matter", 1) and "A BOM is before the front matter" in fault.message
 
 
 def test_the_kind_of_weights() -> None:
@@ -134,12 +139,12 @@ SHOWN = "\n```\n<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n```
 )
 def test_templates(tmp_path: Path, text: str, template: str | None, found: list[str]) -> None:
     report = lint(FolderSource(folder(tmp_path / "m", FRONT + text, template)))
-    assert [fault.rule for fault in report.faults] == found, report.faults
+    assert [fault.rule for fault in report.findings] == found, report.findings
 
 
 def test_a_gguf_file_holds_its_template(tmp_path: Path) -> None:
     place = folder(tmp_path / "m", FRONT + "It speaks ChatML.", None, model__gguf="")
-    assert not lint(FolderSource(place)).faults
+    assert not lint(FolderSource(place)).findings
 
 
 # --- the command
@@ -162,10 +167,11 @@ def test_the_command(hub: Running, tmp_path: Path) -> None:
     done = hubkit("card", "lint", str(CARDS / "successor.md"), "--json", **given)  # type: ignore[arg-type]
     said = json.loads(done.stdout)
     assert done.returncode == 3 and said["clean"] is False
-    assert set(said["faults"][0]) == {"rule", "path", "line", "what", "todo"}
+    keys = {"rule", "path", "line", "what", "todo", "level", "message", "hint", "exit_code", "file"}
+    assert set(said["faults"][0]) == keys
     assert "stands alone" in said["unchecked"][0]
     done = hubkit("card", "lint", str(CARDS / "seed.md"), **given)  # type: ignore[arg-type]
-    assert done.returncode == 3 and "seed.md:69: average: " in done.stdout
+    assert done.returncode == 3 and "seed.md:69: error: The average is given as" in done.stdout
     assert "The base hubkit/lint-base is not on this Hub." in done.stdout
     for what, words in (
         ("./none", "There is no file or folder"),
@@ -175,7 +181,7 @@ def test_the_command(hub: Running, tmp_path: Path) -> None:
         done = hubkit("card", "lint", what, **given)  # type: ignore[arg-type]
         assert done.returncode == 2 and words in done.stderr
     done = hubkit("card", "lint", str(CARDS / "seed.md"), home=tmp_path / "home")
-    assert "Not checked: The base and its licence were not looked up" in done.stdout, "no Hub runs"
+    assert "Not checked: The base and its license were not looked up" in done.stdout, "no Hub runs"
 
 
 @pytest.mark.parametrize(
@@ -191,12 +197,12 @@ def test_licences_of_the_base(hub: Running, tmp_path: Path, own: str, base: str,
     connected = with_base(hub, tmp_path, "me/base", base)
     text = f"---\nlicense: {own}\nbase_model: [me/base]\n---\n"
     report = lint(FolderSource(folder(tmp_path / "m", text)), connected)
-    assert [fault.rule for fault in report.faults] == found
+    assert [fault.rule for fault in report.findings] == found
 
 
 def test_a_repo_is_read_at_its_revision(hub: Running, tmp_path: Path) -> None:
     connected = with_base(hub, tmp_path, "me/mine", "mit")
-    assert lint(RepoSource(connected, "me/mine", "main"), connected).faults == ()
+    assert lint(RepoSource(connected, "me/mine", "main"), connected).findings == ()
     connected.create_branch("me/mine", "old", connected.resolve("me/mine", "main"))
     text = b"---\nlicense: mit\nbase_model: me/nothing\n---\nScores: TBD\n"
     connected.api.upload_file(path_or_fileobj=text, path_in_repo="README.md", repo_id="me/mine", revision="old")
@@ -204,9 +210,9 @@ def test_a_repo_is_read_at_its_revision(hub: Running, tmp_path: Path) -> None:
         path_or_fileobj=b"# a\n", path_in_repo="adapter/README.md", repo_id="me/mine", revision="old"
     )
     report = lint(RepoSource(connected, "me/mine", "old"), connected)
-    assert [(fault.path, fault.rule) for fault in report.faults] == [
+    assert [(fault.file, fault.rule) for fault in report.findings] == [
         ("README.md", "base-model"), ("README.md", "placeholder"), ("adapter/README.md", "licence-missing"),
     ]  # fmt: skip
     bare = tmp_path / "bare"
     bare.mkdir()
-    assert [fault.rule for fault in lint(FolderSource(bare)).faults] == ["no-card"]
+    assert [fault.rule for fault in lint(FolderSource(bare)).findings] == ["no-card"]

@@ -19,7 +19,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubkit.checks.screening import Problem, places, screen, screen_file, screen_names, secrets, text
+from hubkit.checks.screening import local_paths, screen, screen_file, screen_names, secrets, text
+from hubkit.core.findings import Finding
 from hubkit.core.names import path_problem
 
 LETTERS = string.ascii_letters + string.digits
@@ -131,7 +132,7 @@ def test_every_kind_of_secret_is_found_in_a_plain_file(tmp_path: Path, kind: str
     (tmp_path / "x").write_text(f"one\ntwo {SECRETS[kind]} three\n")
     found = screen({"notes.md": tmp_path / "x"})
     assert [problem.rule for problem in found] == ["secret"], kind
-    assert f"line {2 + SECRETS[kind].count(chr(10)) * kind.startswith('wandb')} " in found[0].message
+    assert f"Line {2 + SECRETS[kind].count(chr(10)) * kind.startswith('wandb')} " in found[0].message
     assert not shown(SECRETS[kind], found)
 
 
@@ -158,7 +159,7 @@ def test_the_line_is_told(tmp_path: Path, name: str) -> None:
     (problem,) = screen_file(name, tmp_path / "x")
     plain = raw.decode("utf-16" if name == "windows.txt" else "utf-8")
     marker = "\\u005f" if name.startswith("escaped") else "hf_"
-    assert problem.message.startswith(f"line {plain[: plain.index(marker)].count(chr(10)) + 1:,} holds")
+    assert problem.message.startswith(f"Line {plain[: plain.index(marker)].count(chr(10)) + 1:,} holds")
 
 
 @pytest.mark.fault("S4")
@@ -170,7 +171,7 @@ def test_examples_in_the_shape_of_a_secret_are_found_and_placeholders_are_not() 
     assert not list(secrets.find(f"hf_{'x' * 34} hf_{'X' * 40} sk-{'x' * 48} https://user:password@host.org"))
 
 
-def shown(secret: str, found: list[Problem]) -> bool:
+def shown(secret: str, found: list[Finding]) -> bool:
     """Whether any 12 letters of the secret's random part can be read in what is told."""
     said = "\n".join(f"{problem!r} {problem.sentence}" for problem in found)
     return secret[-12:].strip('"}') in said or secret in said
@@ -309,7 +310,7 @@ def test_nothing_is_found_in_a_clean_tree(tmp_path: Path) -> None:
 @pytest.mark.fault("S1")
 def test_names_that_some_disk_takes_for_one(paths: list[str], refused: list[str]) -> None:
     found = screen_names(paths)
-    assert [problem.path for problem in found] == refused and {problem.rule for problem in found} == {"name"}
+    assert [problem.file for problem in found] == refused and {problem.rule for problem in found} == {"name"}
 
 
 @pytest.mark.parametrize(
@@ -332,7 +333,7 @@ def test_names_that_some_disk_takes_for_one(paths: list[str], refused: list[str]
 )  # fmt: skip
 @pytest.mark.fault("S4")
 def test_names_of_what_is_never_published(path: str, rule: str) -> None:
-    assert [(problem.path, problem.rule) for problem in screen_names([path])] == [(path, rule)]
+    assert [(problem.file, problem.rule) for problem in screen_names([path])] == [(path, rule)]
 
 
 @pytest.mark.parametrize(
@@ -351,7 +352,7 @@ NAME = st.text(
 @given(st.lists(NAME, max_size=6, unique=True))
 @pytest.mark.fault("S1")
 def test_names_that_pass_are_one_file_each_on_any_disk(paths: list[str]) -> None:
-    refused = {problem.path for problem in screen_names(paths)}
+    refused = {problem.file for problem in screen_names(paths)}
     passed = [path for path in paths if secrets.mask(path) not in refused]
     assert len({unicodedata.normalize("NFC", path.casefold()) for path in passed}) == len(passed)
     for path in passed:
@@ -396,9 +397,9 @@ def test_places_are_found_wherever_they_stand(tmp_path: Path, value: str) -> Non
     ],
 )
 def test_places_that_are_known_by_their_key(key: str, value: str) -> None:
-    assert places.in_json({"x": [{key: value}]}) == key
-    assert places.in_json({"x": [{"other": value}]}) is None
-    assert places.in_yaml(f"x:\n  - {key}: {value}\n") == 2
+    assert local_paths.in_json({"x": [{key: value}]}) == key
+    assert local_paths.in_json({"x": [{"other": value}]}) is None
+    assert local_paths.in_yaml(f"x:\n  - {key}: {value}\n") == 2
 
 
 def test_a_place_in_the_metadata_of_weights(tmp_path: Path) -> None:

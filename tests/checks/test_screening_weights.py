@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubkit.checks.screening import architecture, content, screen, screen_file
+from hubkit.checks.screening import architecture, pickles, screen, screen_file
 from hubkit.checks.screening.finite import first_not_finite
 from hubkit.models.tensors import read_header
 
@@ -105,14 +105,14 @@ def test_a_header_whose_length_begins_like_a_pickle_is_none(tmp_path: Path, leng
 )  # fmt: skip
 @pytest.mark.fault("S5")
 def test_what_is_no_pickle_is_taken_for_none(body: bytes) -> None:
-    assert content.pickle_in(io.BytesIO(body)) is None
+    assert pickles.pickle_in(io.BytesIO(body)) is None
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=200) | st.binary(max_size=200))
 @pytest.mark.fault("S5")
 def test_no_text_is_taken_for_a_pickle_and_no_bytes_break_the_look(body: str | bytes) -> None:
-    said = content.pickle_in(io.BytesIO(body.encode() if isinstance(body, str) else body))
+    said = pickles.pickle_in(io.BytesIO(body.encode() if isinstance(body, str) else body))
     assert said is None or isinstance(body, bytes)
 
 

@@ -103,7 +103,7 @@ def test_links_pipes_and_devices_are_refused_and_none_is_waited_for(tmp_path: Pa
     began = time.monotonic()
     found = screen(files)
     made.close()
-    assert {(problem.path, problem.rule) for problem in found} == {(name, "special-file") for name in files}
+    assert {(problem.file, problem.rule) for problem in found} == {(name, "special-file") for name in files}
     assert len(found) == len(files) and time.monotonic() - began < 1
 
 

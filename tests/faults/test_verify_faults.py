@@ -16,10 +16,11 @@ import pytest
 from releases import REPO, Release, faults, hub_of, requests, weights
 from signatures import key_pair
 
+from hubkit.checks.source import RepoSource
 from hubkit.core.errors import ConflictError, RemoteError
 from hubkit.publishing import signing
 from hubkit.publishing.manifest import SIGNATURE_PATH
-from hubkit.publishing.verifying import RepoSource, verify
+from hubkit.publishing.verifying import verify
 from hubkit.server.process import Running
 from hubkit.server.storage.folder import Folder
 

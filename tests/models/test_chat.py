@@ -64,6 +64,7 @@ def test_of_several_own_templates_the_default_one_is_taken_and_said(make_tokeniz
     chosen = chat.choose("base", own, tmp_path)
     assert chosen.shipped == "{{ messages }}"
     assert [finding.level for finding in chosen.findings] == ["note"] and "tool_use" in chosen.findings[0].message
+    assert chosen.findings[0].rule == "template-choice"
 
 
 def golden(template):
@@ -74,13 +75,14 @@ def test_golden_conversations_find_what_a_template_does_wrong():
     assert golden(chat.CHATML) == []
     upper = chat.CHATML.replace("message['content']", "message['content'] | upper")
     assert {finding.level for finding in golden(upper)} == {"error", "warning"}
+    assert {finding.rule for finding in golden(upper)} == {"template-fails", "template-system"}
     forgetful = chat.CHATML.replace("message in messages", "message in messages[-2:]")
     assert any("several turns" in finding.message and finding.level == "error" for finding in golden(forgetful))
     strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + chat.CHATML
     assert [(finding.level, "no system" in finding.message) for finding in golden(strict)] == [("note", True)]
     other = chat.CHATML.replace("{%- if add_generation_prompt -%}", "{%- if add_generation_prompt -%}Now: ")
     assert all(finding.level == "warning" and "beginning" in finding.message for finding in golden(other))
-    assert len(golden(other)) == len(chat.GOLDEN)
+    assert [finding.rule for finding in golden(other)] == ["template-prefix"] * len(chat.GOLDEN)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +182,7 @@ def test_a_template_that_writes_the_date_is_said(make_tokenizer):
     dated = "{{ strftime_now('%d %b %Y') }}" + chat.CHATML
     found = chat.agree(dated, chat.Tokens.of(make_tokenizer()), None, None)
     assert [(finding.level, "date of the day" in finding.message) for finding in found.findings] == [("note", True)]
+    assert found.findings[0].rule == "template-date"
 
 
 def test_special_tokens_in_both_spellings():

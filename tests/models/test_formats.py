@@ -222,5 +222,6 @@ def test_a_format_whose_tokens_the_base_lacks_is_said(make_tokenizer: Any, tmp_p
     assert chat.choose("chatml", tokenizer, tmp_path).findings == ()
     chosen = chat.choose("phi-3", tokenizer, tmp_path)
     assert "<|end|>" in chosen.findings[0].message and chosen.findings[0].level == "warning"
+    assert chosen.findings[0].rule == "template-tokens"
     with pytest.raises(RefusedError, match="never closes"):
         base.settled(chosen, tokenizer, {}, None)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hubkit.checks.checkup import FolderSource, check
+from hubkit.checks.model import FolderSource, check
 from hubkit.core.errors import HubkitError, RefusedError, RemoteError, UsageError
 from hubkit.core.files import digests
 from hubkit.core.target import Target

@@ -168,7 +168,7 @@ def rules(folder: Path, files: dict[str, bytes]) -> dict[str, str]:
     for number, (path, content) in enumerate(files.items()):
         local[path] = folder / str(number)
         local[path].write_bytes(content)
-    return {problem.path: problem.rule for problem in screen(local)}
+    return {problem.file: problem.rule for problem in screen(local)}
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_secrets_in_text(tmp_path: Path, secret: str) -> None:
     local = tmp_path / "x"
     local.write_text(f"one\ntwo {secret}\n")
     (problem,) = screen({"notes.md": local})
-    assert problem.rule == "secret" and "line 2" in problem.message
+    assert problem.rule == "secret" and "Line 2" in problem.message
     assert secret not in problem.sentence
 
 
@@ -243,7 +243,7 @@ def test_links_and_pipes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     os.mkfifo(tmp_path / "pipe")
     found = screen({"link": tmp_path / "link", "pipe": tmp_path / "pipe", "real": tmp_path / "real"})
-    assert {problem.path: problem.rule for problem in found} == {"link": "special-file", "pipe": "special-file"}
+    assert {problem.file: problem.rule for problem in found} == {"link": "special-file", "pipe": "special-file"}
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from releases import REPO, Release, faults, requests, target_of
 
+from hubkit.checks.source import RepoSource
 from hubkit.core.errors import RemoteError, UsageError
 from hubkit.hub.client import Hub, connect
-from hubkit.publishing.revisions import Comparison, compare_revisions, place_of
+from hubkit.publishing.revisions import Comparison, compare_revisions
 from hubkit.publishing.revisions import weights as weights_module
 from hubkit.publishing.revisions.documents import ABSENT, changed_keys, scores, settings, split_card, text_changes
 from hubkit.publishing.revisions.weights import _e4m3, _numbers
@@ -66,7 +67,7 @@ def f32(values: Any) -> bytes:
 
 
 def compared(hub: Hub, **options: Any) -> Comparison:
-    return compare_revisions(place_of(hub, OTHER, "main"), place_of(hub, OTHER, "new"), **options)
+    return compare_revisions(RepoSource(hub, OTHER, "main"), RepoSource(hub, OTHER, "new"), **options)
 
 
 # --- files, card, settings, measurements
@@ -141,7 +142,7 @@ def test_what_was_measured(hub: Running, tmp_path: Path) -> None:
         {"README.md": front + "    dataset: {name: ARC, type: arc}\n    metrics: [{type: acc, value: 61.5}]\n---\n"},
         REPO,
     )
-    found = compare_revisions(place_of(connected, REPO, "dpo-v0"), place_of(connected, REPO, "main"))
+    found = compare_revisions(RepoSource(connected, REPO, "dpo-v0"), RepoSource(connected, REPO, "main"))
     assert found.measured == {
         "stop rate, merged": (0.61, 0.6),
         "benchmark average": (0.25, 0.25),
@@ -155,11 +156,11 @@ def test_two_repos(mine: Hub) -> None:
     mine.ensure_repo("hubkit/third", "public")
     put(mine, "main", {"a.txt": "one"})
     put(mine, "main", {"a.txt": "two"}, "hubkit/third")
-    found = compare_revisions(place_of(mine, OTHER, "main"), place_of(mine, "hubkit/third", "main"))
+    found = compare_revisions(RepoSource(mine, OTHER, "main"), RepoSource(mine, "hubkit/third", "main"))
     assert [change.path for change in found.files.changes] == ["a.txt"]
     assert found.to_json()["after"]["repo"] == "hubkit/third"
     with pytest.raises(UsageError, match="no revision"):
-        place_of(mine, OTHER, "nowhere")
+        RepoSource(mine, OTHER, "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -292,13 +293,13 @@ def test_tensors_are_read_in_pieces(hub: Running, mine: Hub, monkeypatch: pytest
     monkeypatch.setattr(weights_module, "_AHEAD", 4096)
     monkeypatch.setattr(weights_module, "_NUMBERS", 1000)
     sizes: list[int] = []
-    part = weights_module.Place.part
+    part = RepoSource.part
 
     def counted(self: Any, path: str, start: int, length: int) -> bytes:
         sizes.append(length)
         return part(self, path, start, length)
 
-    monkeypatch.setattr(weights_module.Place, "part", counted)
+    monkeypatch.setattr(RepoSource, "part", counted)
     random = np.random.default_rng(1)
     old, new = random.standard_normal((2, 25_000))
     small = {f"s{i}": ("F32", (10,), f32(old[:10] + i)) for i in range(300)}

@@ -14,6 +14,7 @@ from releases import RECIPE, REPO, Release, assert_whole, faults, heads, hub_of,
 from samples import RECIPE_TEXT
 from signatures import content, key_pair, publish_signed, signed_by
 
+from hubkit.checks.source import RepoSource
 from hubkit.core.errors import ConflictError, RefusedError, UsageError
 from hubkit.pipeline.keys import artifact_key
 from hubkit.pipeline.stages import find_stage
@@ -234,7 +235,7 @@ def test_a_signed_release(hub: Running, release: Release, keys: tuple[Path, Path
     connected, check = hub_of(release), signing.verifier(keys[1])
     for name in RECIPE.variants:
         assert_whole(release, name)
-        report = verifying.verify(verifying.RepoSource(connected, REPO, name), verifier=check)
+        report = verifying.verify(RepoSource(connected, REPO, name), verifier=check)
         assert report.signature == "valid" and not report.differences and not report.foreign
     first = heads(release)
     assert release.outdated("promote") is None
@@ -280,9 +281,7 @@ def test_another_key_or_other_files_are_signed_anew(release: Release, keys: tupl
     publish_signed(release, other[0], "main")
     third = content(release, "main")[SIGNATURE_PATH]
     assert len({first, second, third}) == 3
-    report = verifying.verify(
-        verifying.RepoSource(hub_of(release), REPO, "staging/main"), verifier=signing.verifier(other[1])
-    )
+    report = verifying.verify(RepoSource(hub_of(release), REPO, "staging/main"), verifier=signing.verifier(other[1]))
     assert report.signature == "valid"
 
 

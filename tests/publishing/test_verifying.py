@@ -13,10 +13,11 @@ from commands import hubkit
 from releases import FILES, REPO, Release, faults, hub_of, requests, weights
 from signatures import Files, content, key_pair, publish_signed
 
+from hubkit.checks.source import FolderSource, RepoSource
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError, UsageError
 from hubkit.publishing import signing
 from hubkit.publishing.manifest import MANIFEST_PATH, SIGNATURE_PATH, Provenance, parse_manifest
-from hubkit.publishing.verifying import MOST, FolderSource, RepoSource, verify
+from hubkit.publishing.verifying import MOST, verify
 from hubkit.server.process import Running
 
 SHA, GIT = "a" * 64, "b" * 40

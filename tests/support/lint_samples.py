@@ -8,7 +8,8 @@ from typing import Any
 
 from releases import target_of
 
-from hubkit.cards.lint import Fault, lint_text
+from hubkit.cards.lint import lint_text
+from hubkit.core.findings import Finding
 from hubkit.hub.client import Hub, connect
 from hubkit.models.chat import CHATML
 from hubkit.server.process import Running
@@ -50,5 +51,5 @@ def rules(faults: Any) -> dict[str, list[int]]:
     return found
 
 
-def of(text: str, rule: str, **more: Any) -> list[Fault]:
+def of(text: str, rule: str, **more: Any) -> list[Finding]:
     return [fault for fault in lint_text(FRONT + text, **more) if fault.rule == rule]

@@ -63,9 +63,9 @@ class Files:
     scratch: Path
     name: str = "me/model@main"
     commit: str | None = "c" * 40
-    read: list[str] = dataclasses.field(default_factory=list)
+    opened: list[str] = dataclasses.field(default_factory=list)
 
-    def listed(self) -> Tree:
+    def files(self) -> Tree:
         found = {}
         for path, body in self.held.items():
             self.scratch.write_bytes(body)
@@ -75,10 +75,20 @@ class Files:
         return found
 
     def blocks(self, path: str) -> Iterator[bytes]:
-        self.read.append(path)
+        self.opened.append(path)
         body = self.held[path]
         for start in range(0, len(body), 1000):
             yield body[start : start + 1000]
 
-    def ask(self, call: Callable[[], T]) -> T | None:
+    def irregular(self) -> tuple[str, ...]:
+        return ()
+
+    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        body = self.held[path][start:]
+        return body if length is None else body[:length]
+
+    def other(self, repo: str, revision: str | None) -> Tree | None:
+        return None
+
+    def retried(self, call: Callable[[], T]) -> T | None:
         return call()

@@ -1,18 +1,31 @@
-"""A card checked without a network: the metadata against the Hub's rules and ours, the body for what breaks a page."""
+"""A card that hubkit wrote, checked without a network: its metadata by the Hub's rules and ours, its code blocks."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from hubkit.cards.metadata import read_block
+from hubkit.checks.rules import FRONT_MATTER
+from hubkit.core.findings import Finding, rule
 from hubkit.core.licenses import license_problem
 from hubkit.core.names import repo_id_problem
 
+METADATA_MISSING = rule(
+    "metadata-missing", "error", "A key of the metadata that every card of a release has.",
+    "The Hub shows and searches models by these keys.", "validate",
+)  # fmt: skip
+UNCLOSED_BLOCK = rule(
+    "unclosed-block",
+    "error",
+    "A code block that is never closed.",
+    "The rest of the page is shown as code.",
+    "validate",
+)
 _REQUIRED = (
     "license",
     "language",
@@ -24,74 +37,94 @@ _REQUIRED = (
     "tags",
 )
 _RELATIONS = {"adapter", "finetune", "merge", "quantized"}
-_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|code|multilingual")
+_LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")
+"""What the Hub takes under ``language`` (its documentation, "Model Cards", "Specifying a language")."""
+_WITH_REGION = re.compile(r"([a-z]{2,3})[-_][A-Za-z0-9-]+", re.IGNORECASE)
+_OPENED = re.compile(r"---[ \t]*\r?\n")
+UNCLOSED = "Close the front matter with a line of three hyphens (---)."
+_FIX_YAML = "Fix the YAML between the two lines of three hyphens (---)."
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 
 
-def validate(text: str) -> list[str]:
-    """What is wrong with the card ``text``, a sentence each; empty when nothing is."""
+class Refusal(NamedTuple):
+    """Why the Hub refuses the metadata of a card; ``key`` is the one at fault, '' for all of it."""
+
+    key: str
+    message: str
+    hint: str = "Fix the value, or leave the key out."
+
+
+def validate(text: str) -> list[Finding]:
+    """What is wrong with the card ``text`` of a release of ours; empty when nothing is."""
     data, problem = _read(text)
     if data is None:
-        return [problem or "The card does not begin with metadata between two lines of '---'."]
-    return [*_lacking(data), *(said for _, said in _refused(data)), *_body(text)]
+        message = problem.message if problem else "The card does not begin with metadata between two lines of '---'."
+        return [FRONT_MATTER.finding(message, level="error")]
+    refused = (FRONT_MATTER.finding(item.message, item.hint, level="error") for item in _refused(data))
+    return [*_missing(data), *refused, *_body(text)]
 
 
-def refusals(text: str) -> list[tuple[str, str]]:
-    """What of anybody's card the Hub refuses: the key of the metadata ('' for all of it) and a sentence, each.
+def refusals(text: str) -> list[Refusal]:
+    """Why the Hub refuses the metadata of anybody's card, or sees none of it.
 
-    A card of ours has to have more than that (:func:`validate`).
+    A card of ours needs more than that (:func:`validate`).
     """
     data, problem = _read(text)
     if data is None:
-        return [("", problem)] if problem else []
+        return [problem] if problem else []
     return list(_refused(data))
 
 
-def _read(text: str) -> tuple[dict[str, Any] | None, str | None]:
+def _read(text: str) -> tuple[dict[str, Any] | None, Refusal | None]:
     """The metadata, or why it cannot be read; neither when there is none."""
     try:
-        return read_block(text), None
+        data = read_block(text)
     except (yaml.YAMLError, RecursionError) as error:
-        return None, f"The metadata is not valid YAML: {str(error).splitlines()[0]}."
+        return None, Refusal("", f"The metadata is not valid YAML: {str(error).splitlines()[0]}.", _FIX_YAML)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # PyYAML's own constructors, given a tag and a value that do not belong together (!!int x).
-        return None, f"The metadata cannot be read: {type(error).__name__}."
+        return None, Refusal("", f"The metadata cannot be read: {type(error).__name__}.", _FIX_YAML)
+    if data is None and _OPENED.match(text):
+        return None, Refusal("", "The front matter that line 1 opens is never closed.", UNCLOSED)
+    return data, None
 
 
-def _lacking(data: Mapping[str, Any]) -> Iterator[str]:
+def _missing(data: Mapping[str, Any]) -> Iterator[Finding]:
     for key in _REQUIRED:
         if data.get(key) in (None, "", []):
-            yield f"The metadata lacks '{key}'."
+            yield METADATA_MISSING.finding(f"The metadata lacks '{key}'.")
+    if data.get("license") == "other" and not data.get("license_name"):
+        yield METADATA_MISSING.finding("The license 'other' needs 'license_name' and 'license_link'.")
 
 
-def _refused(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _refused(data: Mapping[str, Any]) -> Iterator[Refusal]:
     for identifier in _list(data.get("license")):
         if identifier and (problem := license_problem(identifier)):
-            yield "license", f"{problem[0].upper()}{problem[1:]}."
-    if data.get("license") == "other" and not data.get("license_name"):
-        yield "license", "The license 'other' needs 'license_name' and 'license_link'."
+            yield Refusal("license", f"{problem[0].upper()}{problem[1:]}.")
     relation = data.get("base_model_relation")
     if relation and (not isinstance(relation, str) or relation not in _RELATIONS):
-        said = f"'base_model_relation' is {relation!r}; it is one of {', '.join(sorted(_RELATIONS))}."
-        yield "base_model_relation", said
+        allowed = ", ".join(sorted(_RELATIONS))
+        yield Refusal("base_model_relation", f"'base_model_relation' is {relation!r}; it is one of {allowed}.")
     for key in ("base_model", "datasets"):
         for item in _list(data.get(key)):
             if not isinstance(item, str) or repo_id_problem(item):
-                yield key, f"'{key}' names {item!r}, which is no repo id of the form namespace/name."
+                yield Refusal(key, f"'{key}' names {item!r}, which is no repo id of the form namespace/name.")
     for item in _list(data.get("language")):
         if problem := language_problem(item):
-            yield "language", problem
+            yield Refusal("language", problem)
     for key in ("tags", "language", "datasets"):
         if key in data and not all(isinstance(item, str) for item in _list(data[key])):
-            yield key, f"'{key}' holds something that is not a word."
-    yield from (("model-index", said) for said in _index(data.get("model-index")))
+            yield Refusal(key, f"'{key}' holds something that is not a word.")
+    yield from (Refusal("model-index", message) for message in _index(data.get("model-index")))
 
 
 def language_problem(code: object) -> str | None:
     """Why the Hub does not take ``code`` for a language, in a sentence; None when it does."""
     if isinstance(code, str) and _LANGUAGE.fullmatch(code):
         return None
-    return f"The language {code!r} is no ISO 639 code such as 'en'."
+    message = f"The language {code!r} is no ISO 639 code such as 'en'."
+    region = _WITH_REGION.fullmatch(code) if isinstance(code, str) else None
+    return f"{message} Write {region[1].lower()!r}, and {code!r} under 'language_bcp47'." if region else message
 
 
 def _list(value: Any) -> list[Any]:
@@ -114,10 +147,10 @@ def _index(index: Any) -> Iterator[str]:
             yield f"'model-index' gives {value!r} for {result.dataset_name}, which is not a number."
         config: Any = result.dataset_config
         if config is not None and not isinstance(config, str):
-            yield f"'model-index' gives {config!r} as a data set's config, which must be a word."
+            yield f"'model-index' gives {config!r} as a dataset's config, which must be a word."
 
 
-def _body(text: str) -> Iterator[str]:
+def _body(text: str) -> Iterator[Finding]:
     opened: tuple[str, int] | None = None
     for number, line in enumerate(text.splitlines(), 1):
         found = _FENCE.fullmatch(line)
@@ -128,4 +161,4 @@ def _body(text: str) -> Iterator[str]:
         elif found[1].startswith(opened[0]) and not found[2].strip():
             opened = None
     if opened is not None:
-        yield f"The block that line {opened[1]} opens is never closed."
+        yield UNCLOSED_BLOCK.finding(f"The block that line {opened[1]} opens is never closed.", line=opened[1])

@@ -31,6 +31,7 @@ SECTIONS = {
         "check": Lazy("hubkit.cli.check:check", "Find faults of a model without loading it."),
         "verify": Lazy("hubkit.cli.verify:verify", "Compare a release with its manifest and its signature."),
         "card": Lazy("hubkit.cli.card:card", "Render, lint and run model cards."),
+        "rules": Lazy("hubkit.cli.rules:rules", "List the rules of the checks, or explain one."),
     },
     "Hub commands": {
         "revisions": Lazy("hubkit.cli.revisions:revisions", "List, compare and change the revisions of any repo."),

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from hubkit.cli.options import hub_option, output_of, output_options, place_argument, revision_option
-from hubkit.cli.targets import find_hub, running_hub
-from hubkit.core.errors import UsageError
+from hubkit.cli.sources import open_source
 from hubkit.core.numbers import count, size
 from hubkit.core.output import table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hubkit.checks.checkup import CheckReport, FolderSource, RepoSource
-
-_COLORS = {"error": "red", "warning": "yellow", "note": "dim"}
+    from hubkit.checks.model import CheckReport
 
 
 @click.command()
@@ -40,26 +36,18 @@ def check(what: str, revision: str, hub_name: str | None) -> None:
       hubkit check hubkit/tiny-hermes-dpo --revision dpo-v0
       hubkit check ./my-model
     """
-    from hubkit.checks.checkup import check
+    from hubkit.checks.model import check
 
-    report = check(_source(what, revision, hub_name), fits=True)
+    report = check(open_source(what, revision, hub_name), fits=True)
     output_of().result(report.to_json(), *_shown(report))
     if not report.sound:
         sys.exit(3)
 
 
-def _source(what: str, revision: str, hub_name: str | None) -> FolderSource | RepoSource:
-    from hubkit.checks.checkup import FolderSource, RepoSource
-
-    if Path(what).is_dir():
-        return FolderSource(Path(what), running_hub(hub_name))
-    if what.startswith((".", "/", "~")):
-        raise UsageError(f"There is no folder {what}.", hint="Name a folder, or a repo as namespace/name.")
-    return RepoSource(find_hub(hub_name), what, revision)
-
-
 def _shown(report: CheckReport) -> Iterator[RenderableType]:
     from rich.text import Text
+
+    from hubkit.cli.findings import printed
 
     end = f"{report.end_of_turn.token} ({report.end_of_turn.id})" if report.end_of_turn else "not found"
     facts = [
@@ -75,8 +63,6 @@ def _shown(report: CheckReport) -> Iterator[RenderableType]:
     yield Text(report.name, "bold")
     yield table(("", ""), facts)
     yield ""
-    for finding in report.findings:
-        hint = f" {finding.hint}" if finding.hint else ""
-        yield Text.assemble((f"{finding.level}: ", _COLORS[finding.level]), finding.message, hint)
+    yield from map(printed, report.findings)
     if not report.findings:
         yield "No faults found in the files. How often the model ends its turns must be measured."

@@ -116,10 +116,14 @@ def repo_id(name: str, context: str = "") -> str:
     return name
 
 
-def repo_not_path(what: str) -> str:
-    """``what``, which is no file or folder here, as a repo id; UsageError if it looks like a path, or is no repo id."""
-    if what.startswith((".", "/", "~")) or what.endswith(".md"):
-        raise UsageError(f"There is no file or folder {what}.", hint="Name a card, a folder, or a repo.")
+def repo_not_path(what: str, *, or_file: bool = False) -> str:
+    """``what``, which is not on this machine, as a repo id; UsageError if it looks like a path, or is no repo id.
+
+    ``or_file``: the command takes a card's file too.
+    """
+    if what.startswith((".", "/", "~")) or (or_file and what.endswith(".md")):
+        kinds, hint = ("file or folder", "a card, a folder,") if or_file else ("folder", "a folder,")
+        raise UsageError(f"There is no {kinds} {what}.", hint=f"Name {hint} or a repo as namespace/name.")
     return repo_id(what)
 
 

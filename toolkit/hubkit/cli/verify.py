@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hubkit.cli.options import hub_option, output_of, output_options, place_argument, revision_option
-from hubkit.cli.targets import find_hub
+from hubkit.cli.sources import open_source
 from hubkit.core.errors import ConflictError, UsageError
 from hubkit.core.numbers import counted, short_commit, size
 from hubkit.core.output import printable
@@ -18,7 +18,7 @@ from hubkit.core.output import printable
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hubkit.publishing.verifying import FolderSource, Report, RepoSource
+    from hubkit.publishing.verifying import Report
 
 
 @click.command()
@@ -69,21 +69,13 @@ def verify(
         )
     verifier = signing.verifier(key, identity, issuer) if key or identity else None
     output = output_of()
-    source = _source(what, revision, hub_name)
+    source = open_source(what, revision, hub_name, look_up=False)
     report = verifying.verify(source, verifier=verifier, whole=read_all, strict=strict, say=output.say)
     output.result(report.to_json(), *_shown(report, verifier.label if verifier else ""))
     if report.differences:
         if output.mode != "json":
             output.error(_error(report))
         sys.exit(ConflictError.exit_code)
-
-
-def _source(what: str, revision: str, hub_name: str | None) -> FolderSource | RepoSource:
-    from hubkit.publishing.verifying import FolderSource, RepoSource
-
-    if Path(what).is_dir() or what.startswith((".", "/", "~")):
-        return FolderSource(Path(what))
-    return RepoSource(find_hub(hub_name), what, revision)
 
 
 def _error(report: Report) -> ConflictError:

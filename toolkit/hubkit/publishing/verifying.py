@@ -14,21 +14,17 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal
 
-from hubkit.core.errors import ConflictError, RefusedError, UsageError
+from hubkit.checks.source import Source
+from hubkit.core.errors import ConflictError, RefusedError
 from hubkit.core.files import Digests, Manifest
 from hubkit.core.trees import Entry, Tree, entry_of
-from hubkit.hub.client import Hub
-from hubkit.hub.errors import MissingFileError
 from hubkit.publishing.manifest import MANIFEST_PATH, OUR_OWN, SIGNATURE_PATH, parse_manifest, unsound
 from hubkit.publishing.signing import Verifier
 
-T = TypeVar("T")
 MOST = 16 * 1024 * 1024
 """Bytes that a manifest or a signature may have."""
-_BLOCK = 1024 * 1024
 _LARGE = 64 * 1024 * 1024
 """Bytes from which it is said that a file is being read."""
 _NO_FILE, _NOT_HAD = Entry(-1), Entry(-2)
@@ -69,79 +65,6 @@ class Report:
         return {**asdict(self), "sound": not self.differences}
 
 
-class Source(Protocol):
-    """Files that are to be verified."""
-
-    name: str
-    commit: str | None
-
-    def listed(self) -> Tree:
-        """Every file with what is known of it before it is read."""
-        ...
-
-    def blocks(self, path: str) -> Iterator[bytes]:
-        """The content of ``path``, piece by piece."""
-        ...
-
-    def ask(self, call: Callable[[], T]) -> T | None:
-        """What ``call``, which reads a file by :meth:`blocks`, comes to; None when that file cannot be had."""
-        ...
-
-
-class FolderSource:
-    """A folder, such as a download. Links to files are followed: a cache of the Hub's client is made of them."""
-
-    def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise UsageError(f"There is no folder {folder}.", hint="Name a folder, or a repo as namespace/name.")
-        self.folder, self.name = folder, str(folder)
-        self.commit: str | None = None
-
-    def listed(self) -> Tree:
-        """See :class:`Source`. The folders of git and of the Hub's client are left out."""
-        found: dict[str, Entry] = {}
-        for path in self.folder.rglob("*"):
-            name = path.relative_to(self.folder)
-            if name.parts[0] in {".git", ".cache"} or (path.is_dir() and not path.is_symlink()):
-                continue
-            found[name.as_posix()] = Entry(path.stat().st_size) if path.is_file() else _NO_FILE
-        return found
-
-    def blocks(self, path: str) -> Iterator[bytes]:
-        """See :class:`Source`."""
-        with (self.folder / path).open("rb") as file:
-            while block := file.read(_BLOCK):
-                yield block
-
-    def ask(self, call: Callable[[], T]) -> T | None:
-        """See :class:`Source`."""
-        return call()
-
-
-class RepoSource:
-    """A repo at the commit that ``revision`` names when this is made. Nothing of it is kept on disk."""
-
-    def __init__(self, hub: Hub, repo: str, revision: str) -> None:
-        self.hub, self.repo, self.name = hub, repo, f"{repo}@{revision}"
-        self.commit: str | None = hub.resolve(repo, revision)
-
-    def listed(self) -> Tree:
-        """See :class:`Source`."""
-        return self.hub.tree(self.repo, str(self.commit))
-
-    def blocks(self, path: str) -> Iterator[bytes]:
-        """See :class:`Source`."""
-        with self.hub.opened(self.repo, path, str(self.commit)) as answer:
-            yield from answer.iter_bytes(_BLOCK)
-
-    def ask(self, call: Callable[[], T]) -> T | None:
-        """See :class:`Source`; made again from the start when the Hub stumbles."""
-        try:
-            return self.hub.query(call, repo=self.repo, revision=self.commit)
-        except MissingFileError:
-            return None
-
-
 def verify(
     source: Source,
     *,
@@ -158,7 +81,7 @@ def verify(
     RefusedError without a manifest, or without the signature that is asked for. ConflictError for a manifest that
     nobody should act upon.
     """
-    listed = dict(source.listed())
+    listed: dict[str, Entry] = {**source.files(), **dict.fromkeys(source.irregular(), _NO_FILE)}
     if MANIFEST_PATH not in listed:
         raise RefusedError(
             f"{source.name} has no {MANIFEST_PATH}, so nothing says what it should hold.",
@@ -207,7 +130,7 @@ def _file_differences(
         if entry.size == promised.size and (whole or unknown):
             if promised.size >= _LARGE:
                 say(f"reading {path} ({promised.size:,} bytes)")
-            entry = source.ask(partial(_measured, source, path, promised.size)) or _NOT_HAD
+            entry = source.retried(partial(_measured, source, path, promised.size)) or _NOT_HAD
         if wrong := _wrong(entry, promised):
             yield Difference(path, "changed", wrong)
 
@@ -261,7 +184,7 @@ def _small(source: Source, path: str, entry: Entry) -> bytes:
 
     if not 0 <= entry.size <= MOST:
         raise unsound(f"{path} has {entry.size:,} bytes (at most {MOST:,})" if entry.size > 0 else f"{path} is no file")
-    content = source.ask(read)
+    content = source.retried(read)
     if content is None:
         raise unsound(f"{path} is listed, and cannot be had")
     git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

@@ -1,4 +1,4 @@
-"""Relative links and pictures, held against the files that are there."""
+"""Relative links and pictures whose file is not there."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterator
 from urllib.parse import unquote, urlsplit
 
 from hubkit.cards.lint.document import Document
-from hubkit.cards.lint.finding import Fault
+from hubkit.cards.lint.rules import DEAD_LINK
+from hubkit.core.findings import Finding
 
 
-def find(document: Document, files: Collection[str]) -> Iterator[Fault]:
+def find(document: Document, files: Collection[str]) -> Iterator[Finding]:
     """Links and pictures that name no file of ``files`` (paths in the folder or repo) and no folder of them."""
     folders = {folder for path in files for folder in _folders(path)}
     for link in document.links:
@@ -20,10 +21,12 @@ def find(document: Document, files: Collection[str]) -> Iterator[Fault]:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(document.path), target))
         if path not in files and path not in folders:
             kind = "picture" if link.picture else "link"
-            yield Fault(
-                "dead-link", document.path, link.line, f"The {kind} {link.target!r} names a file that is not there.",
+            yield DEAD_LINK.finding(
+                f"The {kind} {link.target!r} names a file that is not there.",
                 "Add the file, or write the whole address.",
-            )  # fmt: skip
+                file=document.path,
+                line=link.line,
+            )
 
 
 def _folders(path: str) -> Iterator[str]:

@@ -7,8 +7,9 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
+from hubkit.checks.rules import NAME, PICKLE, PRIVATE_FILE, SECRET, TRAINING_STATE
 from hubkit.checks.screening import secrets
-from hubkit.checks.screening.problem import Problem
+from hubkit.core.findings import Finding
 from hubkit.core.names import path_problem
 
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz"})
@@ -27,26 +28,27 @@ _TRAINING = re.compile(
 _TRAINING_FOLDERS = re.compile(r"checkpoint-\d+|global_step\d+|wandb|runs|mlruns|lightning_logs|\.ipynb_checkpoints")
 
 
-def problems(paths: Iterable[str]) -> Iterator[Problem]:
-    """What is wrong with the names of a tree that holds ``paths``; at most one problem of each path."""
+def find(paths: Iterable[str]) -> Iterator[Finding]:
+    """What is wrong with the names of a tree that holds ``paths``; at most one finding for each path."""
     known = sorted(paths)
     names: dict[str, str] = {}
     for path in known:
         if problem := path_problem(path):
-            yield Problem(path, "name", problem)
+            yield NAME.finding(f"{problem[:1].upper()}{problem[1:]}.", file=path)
         elif twin := _twin(path, names):
-            yield Problem(path, "name", f"is the same as {twin!r} on disks that take upper and lower case for one")
+            message = f"The same name as {twin!r} on disks that do not distinguish upper and lower case."
+            yield NAME.finding(message, file=path)
         elif _is_private(path):
-            yield Problem(path, "private-file", "files of this name hold secrets")
+            yield PRIVATE_FILE.finding("Files of this name hold secrets.", file=path)
         elif _is_training_state(path):
-            yield Problem(path, "training-state", "was left by a training and is no part of a model")
+            yield TRAINING_STATE.finding("A file left by a training, and no part of a model.", file=path)
         elif what := secrets.first(path):
-            yield Problem(path, "secret", f"its name holds {what}")
+            yield SECRET.finding(f"Its name holds {what}.", file=path)
         elif PurePosixPath(path).suffix.lower() in PICKLE_SUFFIXES:
-            yield Problem(path, "pickle", "a format that can run code when it is loaded; use safetensors")
+            yield PICKLE.finding("A format that can run code when it is loaded; use safetensors.", file=path)
     folders = {str(folder): path for path in known for folder in PurePosixPath(path).parents}
     for path in folders.keys() & set(known):
-        yield Problem(path, "name", f"is a file, and the folder of {folders[path]!r}")
+        yield NAME.finding(f"A file that is also the folder of {folders[path]!r}.", file=path)
 
 
 def _twin(path: str, names: dict[str, str]) -> str | None:

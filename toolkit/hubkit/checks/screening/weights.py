@@ -1,4 +1,4 @@
-"""Weights as a whole: shards and their index, the dtype and size that config.json promises, numbers, architecture."""
+"""Weights screened: shards and their index, the dtype and size that config.json promises, numbers, architecture."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hubkit.checks.rules import ARCHITECTURE, DTYPE, NOT_FINITE, SHARDS, SIZE
 from hubkit.checks.screening import architecture, finite
-from hubkit.checks.screening.problem import Problem
 from hubkit.core.errors import RefusedError
+from hubkit.core.findings import Finding
 from hubkit.models.tensors import DTYPE_BITS, DTYPE_NAMES, INDEX, Header, open_header, shards_of
 
 CONFIG = "config.json"
@@ -20,11 +21,11 @@ _TOLERANCE = 1.02
 _MAX_JSON = 64 * 1024 * 1024
 
 
-def problems(files: Mapping[str, Path], known_finite: Collection[str], *, fits: bool) -> Iterator[Problem]:
+def find(files: Mapping[str, Path], known_finite: Collection[str], *, fits: bool) -> Iterator[Finding]:
     """What is wrong with the weights among ``files`` (path in the repo -> regular local file).
 
-    The numbers of files in ``known_finite`` are not read. ``fits``: hold the root's tensors against config.json.
-    Files whose header is not sound are passed over; they are somebody else's problem.
+    The numbers of files in ``known_finite`` are not read. ``fits``: compare the root's tensors with config.json.
+    Files with a damaged header are skipped: screening the file finds them.
     """
     headers: dict[str, Header] = {}
     for path, local in files.items():
@@ -38,54 +39,52 @@ def problems(files: Mapping[str, Path], known_finite: Collection[str], *, fits: 
                 yield from numbers(path, local)
     root = {path: header for path, header in headers.items() if "/" not in path and not path.startswith("adapter_")}
     broken = {path for path in files if path.endswith(".safetensors") and path not in headers}
-    whole = True
-    for problem in _index(files, root, broken):
-        whole = False
-        yield problem
+    index_findings = list(_index(files, root, broken))
+    yield from index_findings
     config = _json(files.get(CONFIG))
     if root and isinstance(config, dict) and not broken:
         yield from declared(config, root)
-        if fits and whole:
+        if fits and not index_findings:
             yield from _architecture(files, root)
 
 
-def numbers(path: str, local: Path) -> Iterator[Problem]:
+def numbers(path: str, local: Path) -> Iterator[Finding]:
     """Whether a tensor of the sound safetensors file ``local`` holds a NaN or an infinite number. Needs numpy."""
     if path.endswith(".safetensors") and finite.can_look():
         with local.open("rb") as file:
             if (bad := finite.first_not_finite(file, open_header(file, path))) is not None:
-                yield Problem(path, "not-finite", f"{bad!r} holds a NaN or an infinite number")
+                yield NOT_FINITE.finding(f"The tensor {bad!r} holds a NaN or an infinite number.", file=path)
 
 
-def _index(files: Mapping[str, Path], root: Mapping[str, Header], broken: Collection[str]) -> Iterator[Problem]:
+def _index(files: Mapping[str, Path], root: Mapping[str, Header], broken: Collection[str]) -> Iterator[Finding]:
     """Whether index and shards name the same tensors, and the bytes that there are."""
     there = {path for path in (*root, *broken) if "/" not in path and not path.startswith("adapter_")}
     if INDEX not in files:
         if len(there) > 1:
-            yield Problem(INDEX, "shards", "is missing beside several weight files")
+            yield SHARDS.finding("There are several weight files and no index.", file=INDEX)
         return
     try:
         index = _json(files[INDEX])
         named = shards_of(index)
     except RefusedError as error:
-        yield Problem(INDEX, "shards", error.message.rstrip("."))
+        yield SHARDS.finding(error.message, file=INDEX)
         return
     shards = set(named.values())
     for shard in sorted(shards - there):
-        yield Problem(INDEX, "shards", f"names {shard!r}, which is not there")
+        yield SHARDS.finding(f"The index names {shard!r}, which does not exist.", file=INDEX)
     for shard in sorted(there - shards):
-        yield Problem(shard, "shards", f"is not named in {INDEX}")
+        yield SHARDS.finding(f"{INDEX} does not name this file.", file=shard)
     held = {shard: {tensor for tensor, place in named.items() if place == shard} for shard in shards & root.keys()}
     for shard, tensors in sorted(held.items()):
         if root[shard].tensors.keys() != tensors:
-            yield Problem(shard, "shards", f"does not hold the tensors that {INDEX} says")
+            yield SHARDS.finding(f"The file does not hold the tensors that {INDEX} lists for it.", file=shard)
     said = index["metadata"].get("total_size") if isinstance(index.get("metadata"), dict) else None
     size = sum(tensor.size for header in root.values() for tensor in header.tensors.values())
     if said is not None and shards == there and not broken and said != size:
-        yield Problem(INDEX, "shards", f"says that there are other than {size:,} bytes of weights")
+        yield SHARDS.finding(f"total_size is not the {size:,} bytes that the weights have.", file=INDEX)
 
 
-def declared(config: Mapping[str, Any], headers: Mapping[str, Header]) -> Iterator[Problem]:
+def declared(config: Mapping[str, Any], headers: Mapping[str, Header]) -> Iterator[Finding]:
     """Whether the weights have the dtype that ``config`` says, and so many bytes as their numbers need in it.
 
     Nothing is said of quantized models, whose numbers are packed, nor of a config that names no dtype.
@@ -110,14 +109,13 @@ def declared(config: Mapping[str, Any], headers: Mapping[str, Header]) -> Iterat
         return
     most = max(counted, key=lambda name: counted[name])
     if most != code:
-        yield Problem(CONFIG, "dtype", f"says {said}, and most of the weights are {most}")
+        yield DTYPE.finding(f"config.json names the dtype {said}, but most of the weights are {most}.", file=CONFIG)
     elif size > (wanted := numbers * DTYPE_BITS[code] // 8) * _TOLERANCE:
-        yield Problem(
-            CONFIG, "size", f"promises {wanted:,} bytes ({numbers:,} numbers in {said}), and there are {size:,}"
-        )
+        message = f"{numbers:,} numbers in {said} need {wanted:,} bytes, but the weights have {size:,}."
+        yield SIZE.finding(message, file=CONFIG)
 
 
-def _architecture(files: Mapping[str, Path], root: Mapping[str, Header]) -> Iterator[Problem]:
+def _architecture(files: Mapping[str, Path], root: Mapping[str, Header]) -> Iterator[Finding]:
     if not architecture.can_look():
         return
     starts = {}
@@ -128,7 +126,7 @@ def _architecture(files: Mapping[str, Path], root: Mapping[str, Header]) -> Iter
     index = files[INDEX].read_bytes() if INDEX in files else None
     found = architecture.fit_of(files[CONFIG].read_bytes(), starts, index)
     if isinstance(found, architecture.Fit) and found.sentence:
-        yield Problem(CONFIG, "architecture", f"does not fit the weights: {found.sentence}")
+        yield ARCHITECTURE.finding(f"config.json does not fit the weights: {found.sentence}.", file=CONFIG)
 
 
 def _json(local: Path | None) -> Any:

@@ -67,7 +67,7 @@ def run(what: str, revision: str, trust: bool, timeout: float, memory: float | N
     path = Path(what)
     local = path.exists()
     if not local:
-        repo_not_path(what)
+        repo_not_path(what, or_file=True)
     hub = find_hub(hub_name)
     stranger = path_stranger(path, hub) if local else repo_stranger(hub, what)
     if stranger and not trust:

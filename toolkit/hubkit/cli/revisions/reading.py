@@ -120,11 +120,11 @@ def diff(
       hubkit revisions diff me/my-model v1 main --with them/theirs --no-tensors
     """
     from hubkit.cli.revisions.comparison import shown
-    from hubkit.publishing.revisions import compare_revisions, place_of
+    from hubkit.publishing.revisions import RepoSource, compare_revisions
 
     hub = find_hub(hub_name)
-    places = place_of(hub, repo, before, repo_type), place_of(hub, other or repo, after, repo_type)
-    comparison = compare_revisions(*places, tensors=tensors, limit=int(limit * 1e9))
+    old, new = RepoSource(hub, repo, before, repo_type), RepoSource(hub, other or repo, after, repo_type)
+    comparison = compare_revisions(old, new, tensors=tensors, limit=int(limit * 1e9))
     output_of().result(comparison.to_json(), *shown(comparison))
 
 

@@ -17,6 +17,15 @@ from hubkit.models.chat import eos
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.chat.golden import golden_findings, golden_requests
 from hubkit.models.chat.rendering import render_untrusted
+from hubkit.models.chat.rules import (
+    EOS_CONFIG,
+    EOS_GENERATION,
+    EOS_PADDING,
+    EOS_TOKENIZER,
+    TEMPLATE_DATE,
+    TEMPLATE_FAILS,
+    VOCABULARY,
+)
 
 
 @dataclass(frozen=True)
@@ -89,16 +98,15 @@ def agree(
         found += golden_findings(golden)
         end = eos.find_in_text(probe.text, tokens.added, tokens.encode)
     except RefusedError as error:
-        return Agreement(None, (*found, Finding("error", error.message, error.hint)), ())
+        return Agreement(None, (*found, TEMPLATE_FAILS.finding(error.message, error.hint)), ())
     between = disagreements(end, ends_of(tokens, config, generation)) if config else []
     return Agreement(end, tuple(found), tuple(between))
 
 
 def _about(template: str) -> Iterator[Finding]:
     if "strftime_now" in template:
-        yield Finding(
-            "note",
-            "The chat template writes the date of the day: a model is asked under other dates than it was trained on.",
+        yield TEMPLATE_DATE.finding(
+            "The chat template writes the date of the day: a model is asked under other dates than it was trained on."
         )
 
 
@@ -157,8 +165,7 @@ def disagreements(end_of_turn: EndOfTurn, ends: Ends) -> list[Finding]:
     if end_of_turn.id not in stops:
         where = "generation_config.json" if ends.generation_eos else "generation_config.json or config.json"
         found.append(
-            Finding(
-                "error",
+            EOS_GENERATION.finding(
                 f"Answers end with {named}, but eos_token_id in {where} is {list(stops) or 'missing'}: "
                 "generation does not stop at the turn end.",
                 f"Add {end_of_turn.id} to eos_token_id in generation_config.json.",
@@ -166,24 +173,21 @@ def disagreements(end_of_turn: EndOfTurn, ends: Ends) -> list[Finding]:
         )
     elif end_of_turn.id not in ends.config_eos:
         found.append(
-            Finding(
-                "warning",
+            EOS_CONFIG.finding(
                 f"eos_token_id in config.json is {list(ends.config_eos) or 'missing'}, without {named}: "
                 "programs that read only config.json do not stop at the turn end.",
             )
         )
     if ends.pad is not None and ends.pad == end_of_turn.id:
         found.append(
-            Finding(
-                "error",
+            EOS_PADDING.finding(
                 f"The padding token is the turn end, {named}: a trainer that masks padding never trains it.",
                 "Use another padding token, such as the unknown token or an unused one.",
             )
         )
     if ends.tokenizer_eos is not None and ends.tokenizer_eos != end_of_turn.id:
         found.append(
-            Finding(
-                "note",
+            EOS_TOKENIZER.finding(
                 f"The tokenizer's eos token is {ends.tokenizer_eos}, not the turn end {named}: programs that stop at "
                 "the tokenizer's eos token alone do not stop there.",
             )
@@ -192,8 +196,7 @@ def disagreements(end_of_turn: EndOfTurn, ends: Ends) -> list[Finding]:
         largest = max(end_of_turn.id + 1, ends.tokens or 0)
         if largest > ends.vocabulary:
             found.append(
-                Finding(
-                    "error",
+                VOCABULARY.finding(
                     f"The tokenizer makes ids up to {largest - 1}, but the model has {ends.vocabulary} embeddings.",
                     "The tokenizer is of another model, or the embeddings were not resized.",
                 )

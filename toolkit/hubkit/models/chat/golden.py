@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from hubkit.core.findings import Finding
 from hubkit.models.chat.rendering import Message, Rendering
+from hubkit.models.chat.rules import TEMPLATE_FAILS, TEMPLATE_PREFIX, TEMPLATE_SYSTEM
 
 _QUESTION = {"role": "user", "content": "What is the capital of France?"}
 _ANSWER = {"role": "assistant", "content": "Paris."}
@@ -57,7 +58,7 @@ def golden_findings(renderings: Sequence[Rendering]) -> list[Finding]:
             guided = messages[0]["role"] == "system"
             said = f"The chat template refuses a conversation ({name}): {whole.problem or prompt.problem}."
             if not (guided and any(finding.level == "note" for finding in found)):
-                found.append(Finding("note" if guided else "error", said))
+                found.append(TEMPLATE_SYSTEM.finding(said) if guided else TEMPLATE_FAILS.finding(said))
             continue
         found += _seen(name, messages, whole.text, prompt.text)
     return found
@@ -70,12 +71,12 @@ def _seen(name: str, messages: Sequence[Message], whole: str, prompt: str) -> It
         place = whole.find(wanted, place)
         if place < 0:
             said = f"The chat template loses or changes the {message['role']}'s text ({name})."
-            yield Finding("warning" if message["role"] == "system" else "error", said)
+            system = message["role"] == "system"
+            yield TEMPLATE_SYSTEM.finding(said, level="warning") if system else TEMPLATE_FAILS.finding(said)
             break
         place += len(wanted)
     if not whole.startswith(prompt.rstrip()):
-        yield Finding(
-            "warning",
+        yield TEMPLATE_PREFIX.finding(
             f"The prompt with its opening is not the beginning of the whole conversation ({name}).",
             "A model trained on whole conversations then sees other text when it answers.",
         )

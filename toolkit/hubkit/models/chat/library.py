@@ -18,6 +18,7 @@ from typing import Any
 from hubkit.core.errors import RefusedError, UsageError
 from hubkit.core.findings import Finding
 from hubkit.models.chat import sandbox
+from hubkit.models.chat.rules import TEMPLATE_CHOICE, UNKNOWN_TOKENS
 
 _FOLDER = Path(__file__).parent / "templates"
 _MARK = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
@@ -125,8 +126,7 @@ def choose(setting: str, tokenizer: Any, folder: Path) -> Chosen:
 
 def _lacking(name: str, tokens: list[str]) -> Iterable[Finding]:
     if tokens:
-        yield Finding(
-            "warning",
+        yield UNKNOWN_TOKENS.finding(
             f"The base's tokenizer has no token {', '.join(tokens)}, which the format {name!r} writes: "
             "the model reads it in pieces, as any other text.",
             "Choose a format whose tokens the base knows.",
@@ -143,7 +143,7 @@ def _own(tokenizer: Any) -> tuple[str, tuple[Finding, ...]]:
         )
     others = sorted(set(found) - {"default"}) if isinstance(found, dict) else []
     said = f"The base has more chat templates ({', '.join(others)}); only its default one is trained and published."
-    return str(text), (Finding("note", said),) if others else ()
+    return str(text), (TEMPLATE_CHOICE.finding(said),) if others else ()
 
 
 def _from_file(name: str, folder: Path) -> str:

@@ -7,12 +7,13 @@ For any model, dataset or Space that the token may see or write, published by hu
 ``publishing`` and the rooms below. Start reading at :mod:`hubkit.publishing.revisions.promotion`.
 """
 
+from hubkit.checks.source import RepoSource
+from hubkit.hub.revision_names import commit_of
 from hubkit.publishing.revisions.comparing import Comparison, compare_revisions
 from hubkit.publishing.revisions.guards import need_unprotected
 from hubkit.publishing.revisions.history import Step, history
-from hubkit.publishing.revisions.listing import Revision, commit_of, list_revisions
+from hubkit.publishing.revisions.listing import Revision, list_revisions
 from hubkit.publishing.revisions.naming import Named, create, delete, tag
-from hubkit.publishing.revisions.places import Place, place_of
 from hubkit.publishing.revisions.promotion import BranchChange, plan_promotion, plan_rollback
 from hubkit.publishing.revisions.pruning import Staged, plan_prune, prune
 
@@ -20,7 +21,7 @@ __all__ = [
     "BranchChange",
     "Comparison",
     "Named",
-    "Place",
+    "RepoSource",
     "Revision",
     "Staged",
     "Step",
@@ -31,7 +32,6 @@ __all__ = [
     "history",
     "list_revisions",
     "need_unprotected",
-    "place_of",
     "plan_promotion",
     "plan_prune",
     "plan_rollback",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hubkit.checks.source import RepoSource
 from hubkit.core.trees import Change, TreeDiff, compare
 from hubkit.publishing.revisions.documents import (
     MOST_BYTES,
@@ -18,7 +19,6 @@ from hubkit.publishing.revisions.documents import (
     text_changes,
 )
 from hubkit.publishing.revisions.listing import facts_of
-from hubkit.publishing.revisions.places import Place
 from hubkit.publishing.revisions.weights import LIMIT, WeightChanges, compare_weights
 
 CARD = "README.md"
@@ -33,8 +33,8 @@ class Comparison:
     of the cards as they stand there. ``weights`` is None when nobody asked for it. ``notes`` say what was left out.
     """
 
-    before: Place
-    after: Place
+    before: RepoSource
+    after: RepoSource
     files: TreeDiff
     same_files: int
     card: tuple[str, ...]
@@ -47,8 +47,8 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """The comparison as plain values; sizes in bytes."""
         sides = {
-            name: {"repo": place.repo, "revision": place.revision, "commit": place.commit}
-            for name, place in (("before", self.before), ("after", self.after))
+            name: {"repo": source.repo, "revision": source.revision, "commit": source.commit}
+            for name, source in (("before", self.before), ("after", self.after))
         }
         return {
             **sides,
@@ -64,11 +64,17 @@ class Comparison:
         }
 
 
-def compare_revisions(before: Place, after: Place, *, tensors: bool = True, limit: int | None = LIMIT) -> Comparison:
+def compare_revisions(
+    before: RepoSource, after: RepoSource, *, tensors: bool = True, limit: int | None = LIMIT
+) -> Comparison:
     """All that differs; at most ``limit`` bytes of tensors are read (None: all of those in files that differ)."""
     notes: list[str] = []
     files = TreeDiff(
-        tuple(change for change in compare(before.tree, after.tree).changes if not _same_bytes(change, before, after))
+        tuple(
+            change
+            for change in compare(before.files(), after.files()).changes
+            if not _same_bytes(change, before, after)
+        )
     )
     card, metadata, fronts = _cards(before, after, notes)
     changed = {change.path for change in files.changed}
@@ -79,7 +85,7 @@ def compare_revisions(before: Place, after: Place, *, tensors: bool = True, limi
         before,
         after,
         files,
-        len(before.tree.keys() & after.tree.keys()) - len(files.changed),
+        len(before.files().keys() & after.files().keys()) - len(files.changed),
         card if CARD in changed else (),
         metadata,
         _settings(before, after, changed, notes),
@@ -89,7 +95,7 @@ def compare_revisions(before: Place, after: Place, *, tensors: bool = True, limi
     )
 
 
-def _same_bytes(change: Change, before: Place, after: Place) -> bool:
+def _same_bytes(change: Change, before: RepoSource, after: RepoSource) -> bool:
     """Whether a file that one side keeps in LFS and the other does not, so that no digest is common, is the same."""
     old, new = change.before, change.after
     if old is None or new is None or old.size != new.size or bool(old.sha256) == bool(new.sha256):
@@ -98,18 +104,18 @@ def _same_bytes(change: Change, before: Place, after: Place) -> bool:
 
 
 def _cards(
-    before: Place, after: Place, notes: list[str]
+    before: RepoSource, after: RepoSource, notes: list[str]
 ) -> tuple[tuple[str, ...], tuple[KeyChange, ...], tuple[dict[str, Any], dict[str, Any]]]:
     """The diff of the cards' text, their keys that differ, and both front matters."""
     texts, fronts = [], []
-    for place in (before, after):
-        large = CARD in place.tree and place.tree[CARD].size > MOST_BYTES
-        raw = place.read(CARD) if CARD in place.tree and not large else b""
+    for source in (before, after):
+        large = CARD in source.files() and source.files()[CARD].size > MOST_BYTES
+        raw = source.read(CARD) if CARD in source.files() and not large else b""
         front, body = split_card(raw.decode("utf-8", "replace"))
         if large:
-            notes.append(f"{CARD} of {place.revision} is too large to be compared.")
+            notes.append(f"{CARD} of {source.revision} is too large to be compared.")
         if front is None:
-            notes.append(f"The front matter of {CARD} of {place.revision} cannot be read.")
+            notes.append(f"The front matter of {CARD} of {source.revision} cannot be read.")
         texts.append(body)
         fronts.append(front or {})
     text = text_changes(texts[0], texts[1], (before.revision, after.revision))
@@ -119,12 +125,14 @@ def _cards(
     return text or (), front_changes, (fronts[0], fronts[1])
 
 
-def _settings(before: Place, after: Place, changed: set[str], notes: list[str]) -> dict[str, tuple[KeyChange, ...]]:
+def _settings(
+    before: RepoSource, after: RepoSource, changed: set[str], notes: list[str]
+) -> dict[str, tuple[KeyChange, ...]]:
     found = {}
     for path in sorted(changed):
         if path.rpartition("/")[2] not in SETTINGS:
             continue
-        large = max(before.tree[path].size, after.tree[path].size) > MOST_BYTES
+        large = max(before.files()[path].size, after.files()[path].size) > MOST_BYTES
         old, new = (None, None) if large else (settings(before.read(path)), settings(after.read(path)))
         if old is None or new is None:
             notes.append(f"The keys of {path} were not compared: it is {'too large' if large else 'no JSON object'}.")
@@ -134,12 +142,12 @@ def _settings(before: Place, after: Place, changed: set[str], notes: list[str]) 
 
 
 def _measured(
-    before: Place, after: Place, fronts: tuple[dict[str, Any], dict[str, Any]]
+    before: RepoSource, after: RepoSource, fronts: tuple[dict[str, Any], dict[str, Any]]
 ) -> dict[str, tuple[float | None, float | None]]:
     """Every measured number that either side tells: from the manifests, then from the cards."""
     sides: list[dict[str, float]] = []
-    for place, front in zip((before, after), fronts, strict=True):
-        facts = facts_of(place.hub, place.repo, place.commit, place.tree, place.repo_type)
+    for source, front in zip((before, after), fronts, strict=True):
+        facts = facts_of(source.hub, source.repo, source.commit, source.files(), source.repo_type)
         told = {f"stop rate, {form}": rate for form, rate in (facts["stop_rates"] or {}).items()}
         if facts["average"] is not None:
             told["benchmark average"] = facts["average"]

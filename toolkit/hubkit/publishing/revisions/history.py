@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from hubkit.core.trees import Entry, compare, tree_digest
 from hubkit.hub.client import Commit, Hub, RepoType
-from hubkit.publishing.revisions.listing import commit_of, facts_of
+from hubkit.hub.revision_names import commit_of
+from hubkit.publishing.revisions.listing import facts_of
 from hubkit.publishing.revisions.promotion import PROMOTED, ROLLED_BACK
 
 RELEASED = re.compile(r"Release .+ \(staged as ([0-9a-f]{12})\)|Stage .+ for release")

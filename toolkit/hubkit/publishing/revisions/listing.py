@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hubkit.core.errors import UsageError
 from hubkit.core.trees import Tree
 from hubkit.hub.client import Hub, RepoType
 from hubkit.publishing.manifest import MANIFEST_PATH, Provenance
 from hubkit.recipe.names import MAIN, STAGING
 
 Kind = Literal["variant", "staging", "branch", "tag", "pull request"]
-_SHORT_ID = re.compile(r"[0-9a-f]{7,39}")
 
 
 @dataclass(frozen=True)
@@ -88,31 +85,3 @@ def facts_of(hub: Hub, repo: str, commit: str, tree: Tree, repo_type: RepoType) 
     if isinstance(rates, dict):
         facts["stop_rates"] = {str(k): float(v) for k, v in rates.items() if isinstance(v, int | float)}
     return facts
-
-
-def commit_of(hub: Hub, repo: str, revision: str, repo_type: RepoType = "model") -> str:
-    """The commit that ``revision`` names: a branch, a tag, ``refs/pr/N``, or a commit's id, of which 7 digits will do.
-
-    UsageError when there is none, or when a short id could be several.
-    """
-    try:
-        return hub.resolve(repo, revision, repo_type)
-    except UsageError:
-        if not _SHORT_ID.fullmatch(revision):
-            raise
-        refs = hub.refs(repo, repo_type)
-        heads = {*refs.branches.values(), *refs.tags.values()}
-        known = {item.id for head in heads for item in hub.history(repo, head, repo_type)}
-        return by_short_id(repo, revision, known) or _none(repo, revision)
-
-
-def _none(repo: str, revision: str) -> str:
-    raise UsageError(f"{repo} has no revision {revision!r}.", hint=f"`hubkit revisions list {repo}` shows what it has.")
-
-
-def by_short_id(repo: str, given: str, commits: set[str]) -> str | None:
-    """The one of ``commits`` whose id begins with ``given``; None when none does, UsageError when several do."""
-    found = sorted(commit for commit in commits if len(given) >= 7 and commit.startswith(given.lower()))
-    if len(found) > 1:
-        raise UsageError(f"{len(found)} commits of {repo} begin with {given}.", hint="Write more of the id.")
-    return found[0] if found else None

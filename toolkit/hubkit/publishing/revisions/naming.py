@@ -10,9 +10,9 @@ from hubkit.core.errors import ConflictError, HubkitError, RefusedError, UsageEr
 from hubkit.core.names import ref_problem
 from hubkit.hub.client import Hub, RepoType
 from hubkit.hub.retry import settled
+from hubkit.hub.revision_names import commit_of
 from hubkit.publishing.compare_and_swap import branch_moved
 from hubkit.publishing.revisions.guards import pointed_to_by
-from hubkit.publishing.revisions.listing import commit_of
 from hubkit.recipe.names import MAIN
 
 

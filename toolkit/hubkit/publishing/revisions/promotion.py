@@ -14,10 +14,10 @@ from hubkit.core.errors import RefusedError, UsageError
 from hubkit.core.names import ref_problem
 from hubkit.core.trees import compare
 from hubkit.hub.client import Commit, Hub, RepoType
+from hubkit.hub.revision_names import by_short_id, commit_of
 from hubkit.publishing import copying
 from hubkit.publishing.compare_and_swap import branch_moved
 from hubkit.publishing.copying import CopyPlan, plan_copy
-from hubkit.publishing.revisions.listing import by_short_id, commit_of
 
 PROMOTED = re.compile(r"Promote (?:.+ \()?([0-9a-f]{12})\)? to .+")
 """The title of a promotion's commit, with the id of the source."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from hubkit.checks.source import RepoSource
 from hubkit.core.errors import RefusedError
 from hubkit.models.tensors import DTYPE_BITS, Header, Tensor, header_length, parse_header
-from hubkit.publishing.revisions.places import Place
 
 if TYPE_CHECKING:
     import numpy
@@ -32,7 +32,7 @@ _NUMBERS = 2**20
 class _File:
     """A safetensors file at a place, read through one window that moves forward."""
 
-    place: Place
+    source: RepoSource
     path: str
     fetched: int = 0
     _start: int = 0
@@ -40,15 +40,15 @@ class _File:
 
     def read(self, start: int, length: int, ahead: int = _AHEAD) -> bytes:
         if not (self._start <= start and start + length <= self._start + len(self._held)):
-            size = self.place.tree[self.path].size
+            size = self.source.files()[self.path].size
             self._held = b""  # two windows at once would be twice the memory
-            self._held = self.place.part(self.path, start, min(max(length, ahead), size - start))
+            self._held = self.source.part(self.path, start, min(max(length, ahead), size - start))
             self._start, self.fetched = start, self.fetched + len(self._held)
         return self._held[start - self._start : start - self._start + length]
 
     def header(self) -> Header:
         """RefusedError when it is not sound."""
-        size = self.place.tree[self.path].size
+        size = self.source.files()[self.path].size
         length = header_length(self.read(0, min(8, size), _HEADER_AHEAD) if size else b"", size, self.path)
         return parse_header(self.read(8, length, _HEADER_AHEAD), size, self.path)
 
@@ -104,7 +104,7 @@ class WeightChanges:
         }
 
 
-def compare_weights(before: Place, after: Place, limit: int | None = LIMIT) -> WeightChanges:
+def compare_weights(before: RepoSource, after: RepoSource, limit: int | None = LIMIT) -> WeightChanges:
     """The tensors that differ between two revisions; at most ``limit`` bytes of tensors are read (None: all)."""
     found = WeightChanges()
     old, new = _files_that_differ(before, after, found)
@@ -139,13 +139,13 @@ def compare_weights(before: Place, after: Place, limit: int | None = LIMIT) -> W
     return found
 
 
-def _files_that_differ(before: Place, after: Place, found: WeightChanges) -> tuple[list[str], list[str]]:
+def _files_that_differ(before: RepoSource, after: RepoSource, found: WeightChanges) -> tuple[list[str], list[str]]:
     """The safetensors files of both sides, without those that the other side has too, under whatever name."""
-    old = [path for path in before.tree if path.endswith(".safetensors")]
-    new = [path for path in after.tree if path.endswith(".safetensors")]
+    old = [path for path in before.files() if path.endswith(".safetensors")]
+    new = [path for path in after.files() if path.endswith(".safetensors")]
     for path in sorted(old):
         twins = [path] if path in new else [name for name in new if _folder(name) == _folder(path)]
-        twin = next((name for name in twins if before.tree[path].same(after.tree[name])), None)
+        twin = next((name for name in twins if before.files()[path].same(after.files()[name])), None)
         if twin is not None:
             old.remove(path)
             new.remove(twin)
@@ -163,7 +163,7 @@ def _headers(files: Mapping[str, _File], found: WeightChanges) -> dict[str, Head
         try:
             headers[path] = file.header()
         except RefusedError as error:
-            found.notes.append(f"{error.message} Its tensors were left out ({file.place.revision}).")
+            found.notes.append(f"{error.message} Its tensors were left out ({file.source.revision}).")
     return headers
 
 

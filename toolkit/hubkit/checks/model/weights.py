@@ -1,4 +1,4 @@
-"""Looks at safetensors files by their headers: are they whole, do they hold what config.json says."""
+"""safetensors files inspected by their headers: are they complete, and do they hold what config.json names?"""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hubkit.checks.checkup.sources import Source
+from hubkit.checks.rules import ARCHITECTURE, DTYPE, SAFETENSORS, SHARDS
 from hubkit.checks.screening import architecture
+from hubkit.checks.source import Source
 from hubkit.core.errors import RefusedError
 from hubkit.core.findings import Finding
 from hubkit.models.tensors import DTYPE_NAMES, INDEX, Header, header_length, parse_header, shards_of
@@ -28,50 +29,55 @@ class Weights:
     dtype: str | None
 
 
-def look(source: Source, config: Mapping[str, Any], found: list[Finding]) -> Weights | None:
-    """What the root's weights are; None when there are none. Problems are added to ``found``."""
+def inspect(source: Source, config: Mapping[str, Any], found: list[Finding]) -> Weights | None:
+    """The weights at the root; None when there are none. What is wrong with them is added to ``found``."""
     files = source.files()
     names = sorted(name for name in files if name.endswith(".safetensors") and "/" not in name)
     names = [name for name in names if not name.startswith("adapter_")]
     headers: dict[str, Header] = {}
     for name in names:
         try:
-            length = header_length(source.read(name, 0, min(8, files[name])), files[name], name)
-            headers[name] = parse_header(source.read(name, 8, length), files[name], name)
+            size = files[name].size
+            length = header_length(source.read(name, 0, min(8, size)), size, name)
+            headers[name] = parse_header(source.read(name, 8, length), size, name)
         except RefusedError as error:
-            found.append(Finding("error", error.message, error.hint))
+            found.append(SAFETENSORS.finding(error.message, error.hint, file=name))
     if not names:
         return None
     found += _index(source, headers, names)
     return _figures(headers, config, found)
 
 
-def fit(source: Source) -> Iterator[Finding]:
+def find_misfits(source: Source) -> Iterator[Finding]:
     """Whether the root's tensors have the names and shapes that config.json promises, as transformers loads them."""
     if not architecture.can_look():
-        yield Finding("note", "The tensors were not held against config.json: torch and transformers are not here.")
+        yield _not_compared("torch and transformers are not installed")
         return
     files = source.files()
     starts = {}
     for name in files:
         if name.endswith(".safetensors") and "/" not in name and not name.startswith("adapter_"):
-            length = header_length(source.read(name, 0, 8), files[name], name)
-            starts[name] = source.read(name, 0, 8 + length), files[name]
+            size = files[name].size
+            length = header_length(source.read(name, 0, 8), size, name)
+            starts[name] = source.read(name, 0, 8 + length), size
     if not starts:
         return
-    found = architecture.fit_of(source.read(CONFIG), starts, source.read(INDEX) if INDEX in files else None)
-    if isinstance(found, str):
-        yield Finding("note", f"The tensors were not held against config.json: {found}.")
-    elif found.sentence:
-        yield Finding("error", f"config.json does not fit the weights: {found.sentence}.")
+    fit = architecture.fit_of(source.read(CONFIG), starts, source.read(INDEX) if INDEX in files else None)
+    if isinstance(fit, str):
+        yield _not_compared(fit)
+    elif fit.sentence:
+        yield ARCHITECTURE.finding(f"config.json does not fit the weights: {fit.sentence}.", file=CONFIG)
+
+
+def _not_compared(reason: str) -> Finding:
+    return ARCHITECTURE.finding(f"The tensors were not compared with config.json: {reason}.", level="note", file=CONFIG)
 
 
 def _index(source: Source, headers: Mapping[str, Header], names: list[str]) -> Iterator[Finding]:
     """Whether the index and the shards name the same tensors."""
     if INDEX not in source.files():
         if any("-of-" in name for name in names):
-            yield Finding(
-                "error",
+            yield SHARDS.finding(
                 f"The weights are in shards ({names[0]} ...), but {INDEX} is missing: no loader finds them.",
                 "Upload the index, or save the model again.",
             )
@@ -79,16 +85,19 @@ def _index(source: Source, headers: Mapping[str, Header], names: list[str]) -> I
     try:
         named = shards_of(json.loads(source.read(INDEX)))
     except (ValueError, RecursionError, RefusedError) as error:
-        yield Finding("error", f"{INDEX} cannot be read: {error}")
+        yield SHARDS.finding(f"{INDEX} cannot be read: {error}", file=INDEX)
         return
     for shard in sorted(set(named.values()) - set(names)):
-        yield Finding("error", f"{INDEX} names {shard}, which is not there.", "Upload the missing shard.")
+        message = f"{INDEX} names {shard}, which does not exist."
+        yield SHARDS.finding(message, "Upload the missing shard.", file=INDEX)
     there = {tensor: name for name, header in headers.items() for tensor in header.tensors}
     wrong = sorted(tensor for tensor, name in named.items() if name in headers and there.get(tensor) != name)
     if wrong:
-        yield Finding("error", f"{INDEX} places {wrong[0]} ({len(wrong)} in all) in a shard that does not hold it.")
+        message = f"{INDEX} places {wrong[0]} ({len(wrong)} in all) in a shard that does not hold it."
+        yield SHARDS.finding(message, file=INDEX)
     for shard in sorted(set(names) - set(named.values())):
-        yield Finding("warning", f"{shard} is not in {INDEX}: no loader reads it.", "Remove it, or mend the index.")
+        message = f"{shard} is not in {INDEX}: no loader reads it."
+        yield SHARDS.finding(message, "Remove it, or fix the index.", level="warning", file=shard)
 
 
 def _figures(headers: Mapping[str, Header], config: Mapping[str, Any], found: list[Finding]) -> Weights:
@@ -103,16 +112,16 @@ def _figures(headers: Mapping[str, Header], config: Mapping[str, Any], found: li
     floats = {code: count for code, count in counted.items() if code in _CODES}
     most = max(floats, key=lambda code: floats[code], default=None)
     dtype = _CODES[most] if most else None
-    said = config.get("dtype") or config.get("torch_dtype")
-    if isinstance(said, str) and dtype and said.removeprefix("torch.") != dtype and not quantized:
+    declared = config.get("dtype") or config.get("torch_dtype")
+    if isinstance(declared, str) and dtype and declared.removeprefix("torch.") != dtype and not quantized:
         found.append(
-            Finding(
-                "warning",
-                f"config.json says {said}, but most weights are {dtype}.",
+            DTYPE.finding(
+                f"config.json says {declared}, but most weights are {dtype}.",
                 "Loaders convert, or take twice the memory: write the dtype of the weights into config.json.",
+                file=CONFIG,
             )
         )
     if len(floats) > 1 and not quantized:
         shares = ", ".join(f"{_CODES[code]} {count:,}" for code, count in sorted(floats.items()))
-        found.append(Finding("note", f"The weights have several dtypes: {shares}."))
+        found.append(DTYPE.finding(f"The weights have several dtypes: {shares}.", level="note"))
     return Weights(tensors, sum(counted.values()), size, dtype)

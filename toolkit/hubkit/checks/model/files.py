@@ -1,6 +1,6 @@
-"""Reads a stranger's small files: what is not as it should be becomes a finding, never an exception.
+"""Read the small files of anybody's model: what is wrong with them becomes a finding, never an exception.
 
-What the readers give back has the types of :data:`_TYPES`, so that nobody after them need ask.
+The values that are returned have the types of :data:`_TYPES`, so that no caller has to check them again.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from hubkit.checks.checkup.sources import Source
+from hubkit.checks.rules import FRONT_MATTER, JSON, TOO_LARGE, VALUE_TYPE
+from hubkit.checks.source import Source
 from hubkit.core.errors import RefusedError, UsageError
-from hubkit.core.findings import Finding
+from hubkit.core.findings import Finding, Level
 from hubkit.core.yaml_text import parse_yaml
 
 Text = TypeVar("Text", str, str | None)
@@ -36,7 +37,7 @@ _TYPES: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "adapter_config.json": {"base_model_name_or_path": (str,), "revision": (str,)},
     "README.md": {"base_model": (str, list)},
 }
-"""What the checks read, and the types that loaders take it in. A null is as good as nothing everywhere."""
+"""The keys that the checks read, and the types that loaders accept for them. A null is the same as no key."""
 
 
 def settings_of(source: Source, name: str, found: list[Finding]) -> dict[str, Any]:
@@ -46,10 +47,10 @@ def settings_of(source: Source, name: str, found: list[Finding]) -> dict[str, An
     try:
         value = json.loads(source.read(name))
     except (ValueError, RecursionError, RefusedError) as error:
-        found.append(Finding("error", f"{name} is not valid JSON: {str(error)[:120]}."))
+        found.append(JSON.finding(f"{name} is not valid JSON: {str(error)[:120]}.", file=name))
         return {}
     if not isinstance(value, dict):
-        found.append(Finding("error", f"{name} is not a JSON object, but {shown(value)}."))
+        found.append(JSON.finding(f"{name} is not a JSON object, but {shown(value)}.", file=name))
         return {}
     return _typed(value, name, found)
 
@@ -61,7 +62,7 @@ def text_of(source: Source, name: str, found: list[Finding]) -> str | None:
     try:
         return source.read(name).decode("utf-8", "replace")
     except RefusedError as error:
-        found.append(Finding("error", error.message, error.hint))
+        found.append(TOO_LARGE.finding(error.message, error.hint, file=name))
         return None
 
 
@@ -73,28 +74,34 @@ def card_of(source: Source, found: list[Finding]) -> dict[str, Any] | None:
     lines = text.lstrip("\ufeff").splitlines()
     close = lines.index("---", 1) if lines[:1] == ["---"] and "---" in lines[1:] else 0
     if not close:
-        found.append(Finding("warning", "The model card has no front matter: the Hub shows no licence and no base."))
+        message = "The model card has no front matter: the Hub shows no license and no base model."
+        found.append(_front_matter(message, level="warning"))
         return None
     try:
         value, _ = parse_yaml("\n".join(lines[1:close]), "README.md")
     except UsageError as error:
-        found.append(Finding("error", f"The card's front matter: {error.message}", error.hint))
+        found.append(_front_matter(f"The card's front matter: {error.message}", error.hint))
         return None
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         # PyYAML's own constructors, given a tag and a value that do not belong together (!!int x).
-        found.append(Finding("error", f"The card's front matter cannot be read: {type(error).__name__}."))
+        found.append(_front_matter(f"The card's front matter cannot be read: {type(error).__name__}."))
         return None
     value = {} if value is None else value
     if not isinstance(value, dict):
-        found.append(Finding("error", "The card's front matter has no keys."))
+        found.append(_front_matter("The card's front matter has no keys."))
         return None
     card = _typed(value, "README.md", found)
     bases = card.get("base_model")
     if isinstance(bases, list):
         card["base_model"] = [item for item in bases if isinstance(item, str)]
         if odd := [item for item in bases if not isinstance(item, str)]:
-            found.append(Finding("error", f"README.md: base_model holds {shown(odd[0])}, not a text."))
+            message = f"README.md: base_model holds {shown(odd[0])}, not a text."
+            found.append(VALUE_TYPE.finding(message, file="README.md"))
     return card
+
+
+def _front_matter(message: str, hint: str | None = None, level: Level = "error") -> Finding:
+    return FRONT_MATTER.finding(message, hint, level=level, file="README.md")
 
 
 def _typed(value: Mapping[str, Any], name: str, found: list[Finding]) -> dict[str, Any]:
@@ -104,8 +111,8 @@ def _typed(value: Mapping[str, Any], name: str, found: list[Finding]) -> dict[st
         if key not in types or type(item) in types[key]:
             kept[key] = item
         elif item is not None:
-            wanted = " or ".join(_NAMES[kind] for kind in types[key])
-            found.append(Finding("error", f"{name}: {key} is {shown(item)}, not {wanted}."))
+            expected = " or ".join(_NAMES[kind] for kind in types[key])
+            found.append(VALUE_TYPE.finding(f"{name}: {key} is {shown(item)}, not {expected}.", file=name))
     return kept
 
 

@@ -10,7 +10,7 @@ _ROOTS = (
     "home|root|Users|mnt|media|Volumes|tmp|var|opt|usr|srv|workspace|workspaces|scratch|gpfs|lustre|fsx|nfs|ceph|cephfs"
     "|content|kaggle|dbfs|runpod-volume|teamspace|notebooks|storage|local|network-volume|raid|nvme"
 )
-_PLACE = re.compile(
+_LOCAL_PATH = re.compile(
     r"(?<![\w.:/~%&?#@+-])(?:"
     rf"/(?:{_ROOTS})/[^\s/\"']"
     r"|~/[^\s\"']"
@@ -27,7 +27,7 @@ _LONG = 2000
 """Characters of a value above which it is a text for people or a template, and only its beginning is looked at."""
 
 
-def is_place(value: str, key: str = "") -> bool:
+def is_local_path(value: str, key: str = "") -> bool:
     """Whether ``value``, that stands under ``key``, names a place on somebody's machine."""
     value = value.strip()
     if _PATH_KEY.fullmatch(key) and _ABSOLUTE.match(value):
@@ -35,17 +35,17 @@ def is_place(value: str, key: str = "") -> bool:
     if _NAME_KEY.fullmatch(key) and value.startswith(("./", "../", ".\\", "/", "~")):
         return True
     if len(value) > _LONG or "\n" in value:
-        return bool(_PLACE.match(value))
-    return bool(_PLACE.search(value))
+        return bool(_LOCAL_PATH.match(value))
+    return bool(_LOCAL_PATH.search(value))
 
 
 def in_json(value: Any) -> str | None:
-    """The key under which a value that :func:`is_place` stands ('' for none); None when there is no such value.
+    """The key under which a value that :func:`is_local_path` stands ('' for none); None when there is no such value.
 
     Keys of objects are looked at as well. The order is that of the file; the nest may be of any depth.
     """
     for key, item in _strings(value):
-        if is_place(item, key):
+        if is_local_path(item, key):
             return key
     return None
 
@@ -71,7 +71,7 @@ def in_yaml(text: str) -> int | None:
     for number, line in enumerate(text.splitlines(), 1):
         plain = re.sub(r"\\+(?:u00|x)2[fF]", "/", line)
         named = _YAML_KEY.match(plain)
-        if _PLACE.search(plain) or (named and is_place(named[2], named[1])):
+        if _LOCAL_PATH.search(plain) or (named and is_local_path(named[2], named[1])):
             return number
     return None
 

@@ -1,4 +1,4 @@
-"""The prompt that a card shows, held against the chat template that is shipped."""
+"""The prompt that a card shows, compared with the chat template that is shipped beside it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterator
 
 from hubkit.cards.lint.document import Document
-from hubkit.cards.lint.finding import Fault
-from hubkit.checks.checkup.reading import settings_of, text_of
-from hubkit.checks.checkup.sources import Source
+from hubkit.cards.lint.rules import TEMPLATE_DIFFERS, TEMPLATE_MISSING
+from hubkit.checks.model.chat import template_of
+from hubkit.checks.model.files import settings_of
+from hubkit.checks.source import Source
 from hubkit.core.errors import RefusedError
+from hubkit.core.findings import Finding
 from hubkit.models import chat
 
 _FAMILIES = (
@@ -30,7 +32,7 @@ _ROLES = {"system", "user", "assistant"}
 _CODE = frozenset({"python", "py", "python3", "jinja", "json", "sh", "bash", "shell", "console", "yaml"})
 
 
-def find(document: Document, source: Source) -> Iterator[Fault]:
+def find(document: Document, source: Source) -> Iterator[Finding]:
     """A missing template, or one that renders something else than the card shows."""
     if document.path != "README.md":
         return
@@ -38,40 +40,37 @@ def find(document: Document, source: Source) -> Iterator[Fault]:
     chats = any(name in files for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
     template, special = shipped(source)
     if template is None:
-        line = next((at for at, text in enumerate(document.text.splitlines(), 1) if _says(_SPEAKS, text)), None)
+        line = next((at for at, text in enumerate(document.text.splitlines(), 1) if _mentions(_SPEAKS, text)), None)
         within = any(name.endswith(".gguf") for name in files)  # such a file holds its template itself
         if line is not None and not within and (chats or "config.json" in files):
-            yield Fault(
-                "template-missing", document.path, line,
+            yield TEMPLATE_MISSING.finding(
                 "The card speaks of a prompt format, and no chat template is shipped.",
                 "Save it as chat_template.jinja beside the tokenizer.",
-            )  # fmt: skip
+                file=document.path,
+                line=line,
+            )
         return
     try:
         yield from _differs(document, template, special)
     except RefusedError as error:
-        yield Fault("template-differs", document.path, 1, error.message, "Ship a template that renders.")
+        hint = "Ship a template that renders."
+        yield TEMPLATE_DIFFERS.finding(error.message, hint, file=document.path, line=1)
 
 
-def _says(wanted: re.Pattern[str], text: str) -> bool:
-    """Whether a sentence of ``text`` speaks of it, and does not deny it."""
-    return any(wanted.search(sentence) and not _DENIES.search(sentence) for sentence in _SENTENCE.split(text))
+def _mentions(pattern: re.Pattern[str], text: str) -> bool:
+    """Whether a sentence of ``text`` mentions it, and does not deny it."""
+    return any(pattern.search(sentence) and not _DENIES.search(sentence) for sentence in _SENTENCE.split(text))
 
 
 def shipped(source: Source) -> tuple[str | None, dict[str, str]]:
     """The template of a folder or repo and the special tokens that it may name."""
     settings = settings_of(source, "tokenizer_config.json", [])
-    inline = settings.get("chat_template")
-    if isinstance(inline, list):
-        inline = next(
-            (item.get("template") for item in inline if isinstance(item, dict) and item.get("name") == "default"), None
-        )
-    own = text_of(source, "chat_template.jinja", [])
+    template = template_of(source, settings, [])
     special = chat.special_tokens({**settings_of(source, "special_tokens_map.json", []), **settings})
-    return own if own is not None else inline if isinstance(inline, str) else None, special
+    return template, special
 
 
-def _differs(document: Document, template: str, special: dict[str, str]) -> Iterator[Fault]:
+def _differs(document: Document, template: str, special: dict[str, str]) -> Iterator[Finding]:
     shown = [
         (fence.line, fence.content, turns) for fence in document.fences
         if fence.language not in _CODE and (turns := _turns(fence.content))
@@ -82,18 +81,20 @@ def _differs(document: Document, template: str, special: dict[str, str]) -> Iter
     probe, *rendered = chat.render_untrusted(template, requests, variables=special)
     for (line, content, _), made in zip(shown, rendered, strict=True):
         if made.text is None or content.strip() not in made.text:
-            said = f"refuses it: {made.problem}" if made.text is None else f"renders {_short(made.text)}"
-            yield Fault(
-                "template-differs", document.path, line,
-                f"The card shows a prompt that the shipped chat template does not make: it {said}.",
+            does = f"refuses it: {made.problem}" if made.text is None else f"renders {_short(made.text)}"
+            yield TEMPLATE_DIFFERS.finding(
+                f"The card shows a prompt that the shipped chat template does not make: it {does}.",
                 "Copy the prompt from apply_chat_template(..., tokenize=False, add_generation_prompt=True).",
-            )  # fmt: skip
+                file=document.path,
+                line=line,
+            )
     if probe.text is None:
-        yield Fault(
-            "template-differs", document.path, 1,
+        yield TEMPLATE_DIFFERS.finding(
             f"The shipped chat template cannot render a conversation: {probe.problem}.",
             "Ship a template that renders.",
-        )  # fmt: skip
+            file=document.path,
+            line=1,
+        )
         return
     for name, mark, word in _FAMILIES:
         if mark in probe.text:
@@ -102,13 +103,14 @@ def _differs(document: Document, template: str, special: dict[str, str]) -> Iter
             fence.line for fence in document.fences
             if mark in fence.content and fence.language not in _CODE and not _turns(fence.content)
         ]  # fmt: skip
-        where += [item.line for item in document.prose if word and _says(word, item.text)]
+        where += [item.line for item in document.prose if word and _mentions(word, item.text)]
         if where:
-            yield Fault(
-                "template-differs", document.path, where[0],
+            yield TEMPLATE_DIFFERS.finding(
                 f"The card shows the format of {name}, and the shipped chat template renders {_short(probe.text)}.",
                 "Describe the template that is shipped, or ship the one that is described.",
-            )  # fmt: skip
+                file=document.path,
+                line=where[0],
+            )
 
 
 def _turns(content: str) -> list[dict[str, str]]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from hubkit.cards.lint.document import Document
-from hubkit.cards.lint.finding import Fault
+from hubkit.cards.lint.rules import GENERATION_PROMPT, SNIPPET_SYNTAX, TEMPLATE_RESULT, UNDEFINED_NAME
 from hubkit.cards.snippets.blocks import Block
 from hubkit.cards.snippets.names import defined, undefined
+from hubkit.core.findings import Finding, Rule
 
 _TEMPLATE = "apply_chat_template"
 _NOTEBOOK = frozenset({"display", "get_ipython"})
 """Names that every notebook has."""
 
 
-def find(document: Document) -> Iterator[Fault]:
+def find(document: Document) -> Iterator[Finding]:
     """What is wrong with the Python blocks of ``document``."""
     before: set[str] = set()
     all_known = True
@@ -35,17 +37,19 @@ def find(document: Document) -> Iterator[Fault]:
                 yield _undefined(document, block.line + line - 1, name, own, before)
         all_known = all_known and not _imports_all(tree)
         before |= own
-        for fault_line, rule, what, todo in (*_prompts(tree), *_results(tree)):
-            yield Fault(rule, document.path, block.line + fault_line - 1, what, todo)
+        for item in (*_prompts(tree), *_results(tree)):
+            yield item.rule.finding(item.message, item.hint, file=document.path, line=block.line + item.line - 1)
 
 
-def _syntax(document: Document, block: Block, error: BaseException) -> Fault:
+def _syntax(document: Document, block: Block, error: BaseException) -> Finding:
     line = (error.lineno or 1) if isinstance(error, SyntaxError) else 1
-    said = error.msg if isinstance(error, SyntaxError) else str(error)
-    return Fault(
-        "snippet-syntax", document.path, block.line + line - 1, f"The block is not Python: {said}.",
-        "Mend it, or mark the block as another language (```text).",
-    )  # fmt: skip
+    reason = error.msg if isinstance(error, SyntaxError) else str(error)
+    return SNIPPET_SYNTAX.finding(
+        f"The block is not Python: {reason}.",
+        "Fix it, or mark the block as another language (```text).",
+        file=document.path,
+        line=block.line + line - 1,
+    )
 
 
 def _imports_all(tree: ast.Module) -> bool:
@@ -53,17 +57,24 @@ def _imports_all(tree: ast.Module) -> bool:
     return any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree))
 
 
-def _undefined(document: Document, line: int, name: str, own: set[str], before: set[str]) -> Fault:
+def _undefined(document: Document, line: int, name: str, own: set[str], before: set[str]) -> Finding:
     maybe = [other for other in (f"{name}s", name.removesuffix("s")) if other != name]
     close = next((other for other in maybe if other in own or other in before), None)
     todo = f"Write {close!r}, which is defined." if close else "Define it in the block, or import it."
-    return Fault("undefined-name", document.path, line, f"The block uses {name!r}, which nothing defines.", todo)
+    message = f"The block uses {name!r}, which nothing defines."
+    return UNDEFINED_NAME.finding(message, todo, file=document.path, line=line)
 
 
-_Found = tuple[int, str, str, str]
+class _InBlock(NamedTuple):
+    """A finding in one block; ``line`` counts from its first line."""
+
+    line: int
+    rule: Rule
+    message: str
+    hint: str
 
 
-def _prompts(tree: ast.Module) -> Iterator[_Found]:
+def _prompts(tree: ast.Module) -> Iterator[_InBlock]:
     """Chat prompts that do not open the assistant's turn, in a block that then generates."""
     if not any(_called(node) == "generate" for node in ast.walk(tree)):
         return
@@ -79,14 +90,15 @@ def _prompts(tree: ast.Module) -> Iterator[_Found]:
                 continue
             if "add_generation_prompt" in _arguments(node) and "add_generation_prompt" not in given:
                 continue  # decided elsewhere
-            yield (
-                node.lineno, "generation-prompt",
+            yield _InBlock(
+                node.lineno,
+                GENERATION_PROMPT,
                 "The prompt does not open the assistant's turn: the model may go on with the question.",
                 "Call apply_chat_template with add_generation_prompt=True.",
-            )  # fmt: skip
+            )
 
 
-def _results(tree: ast.Module) -> Iterator[_Found]:
+def _results(tree: ast.Module) -> Iterator[_InBlock]:
     """What ``apply_chat_template`` returns, a tensor or a mapping, used as the other."""
     made: dict[str, object] = {}
     stored: Counter[str] = Counter()
@@ -100,7 +112,7 @@ def _results(tree: ast.Module) -> Iterator[_Found]:
             elif isinstance(value, ast.Call) and _called(value) == _TEMPLATE:
                 given = _constants(value)
                 if given.get("tokenize") is not False:
-                    made[name] = given.get("return_dict", "not said")
+                    made[name] = given.get("return_dict", "not given")
     made = {name: kind for name, kind in made.items() if stored[name] == 1}  # else it may be another thing by then
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Call) and _called(node) == "generate"):
@@ -110,19 +122,21 @@ def _results(tree: ast.Module) -> Iterator[_Found]:
                 name = keyword.value.id
                 if made[name] is not True:
                     when = "" if made[name] is False else " (before transformers 5)"
-                    yield (
-                        node.lineno, "template-result",
+                    yield _InBlock(
+                        node.lineno,
+                        TEMPLATE_RESULT,
                         f"{name!r} is a tensor{when}, and `**{name}` unpacks a mapping.",
-                        "Call apply_chat_template with return_dict=True, which says it for every version.",
-                    )  # fmt: skip
+                        "Call apply_chat_template with return_dict=True, which works with every version.",
+                    )
         for argument in node.args[:1]:
             if isinstance(argument, ast.Name) and made.get(argument.id, False) is not False:
                 when = "" if made[argument.id] is True else " (since transformers 5)"
-                yield (
-                    node.lineno, "template-result",
+                yield _InBlock(
+                    node.lineno,
+                    TEMPLATE_RESULT,
                     f"{argument.id!r} is a mapping{when}, and generate() takes a tensor first.",
                     f"Call apply_chat_template with return_dict=True and pass `**{argument.id}`.",
-                )  # fmt: skip
+                )
 
 
 def _called(node: ast.AST) -> str | None:

@@ -16,7 +16,8 @@ from huggingface_hub import CommitOperationAdd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hubkit.checks.checkup import CheckReport, FolderSource, RepoSource, check
+from hubkit.checks.model import CheckReport, FolderSource, RepoSource, check
+from hubkit.checks.source import MOST
 from hubkit.core.errors import RefusedError
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
@@ -60,7 +61,8 @@ def look(folder: Path) -> CheckReport:
 
 
 def said(report: CheckReport, level: str = "error") -> str:
-    return "\n".join(finding.message for finding in report.findings if finding.level == level)
+    found = (finding for finding in report.findings if finding.level == level)
+    return "\n".join(f"{finding.place}: {finding.message} [{finding.rule}]" for finding in found)
 
 
 def put(path: Path, **changes) -> None:
@@ -82,7 +84,7 @@ def test_a_sound_model_has_nothing_to_find(published):
 
 def test_no_heavy_library_is_needed(published):
     script = (
-        "import sys; from pathlib import Path; from hubkit.checks.checkup import FolderSource, check\n"
+        "import sys; from pathlib import Path; from hubkit.checks.model import FolderSource, check\n"
         "print(len(check(FolderSource(Path(sys.argv[1]))).findings))\n"
         "print([name for name in ('torch', 'transformers', 'tokenizers', 'peft') if name in sys.modules])"
     )
@@ -94,74 +96,111 @@ def test_no_heavy_library_is_needed(published):
 
 
 @pytest.mark.parametrize(
-    ("file", "changes", "level", "says"),
+    ("file", "changes", "level", "says", "rule"),
     [
-        ("generation_config.json", {"eos_token_id": 2}, "error", "does not stop at the turn end"),
-        ("config.json", {"eos_token_id": 2}, "warning", "read only config.json"),
-        ("config.json", {"vocab_size": 200}, "error", "embeddings"),
-        ("config.json", {"dtype": "float16"}, "warning", "config.json says float16, but most weights are bfloat16"),
-        ("tokenizer_config.json", {"pad_token": "<|im_end|>"}, "error", "padding token is the turn end"),
-        ("tokenizer_config.json", {"eos_token": "<s>"}, "note", "eos token"),
-        ("tokenizer_config.json", {"chat_template": "{{ messages }}"}, "warning", "differ"),
-        ("adapter_config.json", {"peft_type": "LORA"}, "error", "beside config.json"),
-        ("adapter/adapter_config.json", {"base_model_name_or_path": "/home/me/base"}, "error", "nobody else has"),
-        ("adapter/adapter_config.json", {"base_model_name_or_path": None}, "error", "names no base"),
-        ("adapter/adapter_config.json", {"revision": None}, "note", "pins no revision"),
-        ("adapter/adapter_config.json", {"base_model_name_or_path": "me/other"}, "note", "the card me/base"),
-        ("config.json", {"_name_or_path": "/home/me/checkpoint-12"}, "warning", "local-path"),
+        ("generation_config.json", {"eos_token_id": 2}, "error", "does not stop at the turn end", "eos-generation"),
+        ("config.json", {"eos_token_id": 2}, "warning", "read only config.json", "eos-config"),
+        ("config.json", {"vocab_size": 200}, "error", "embeddings", "vocabulary"),
+        (
+            "config.json",
+            {"dtype": "float16"},
+            "warning",
+            "config.json says float16, but most weights are bfloat16",
+            "dtype",
+        ),
+        ("tokenizer_config.json", {"pad_token": "<|im_end|>"}, "error", "padding token is the turn end", "eos-padding"),
+        ("tokenizer_config.json", {"eos_token": "<s>"}, "note", "eos token", "eos-tokenizer"),
+        ("tokenizer_config.json", {"chat_template": "{{ messages }}"}, "warning", "differ", "two-chat-templates"),
+        ("adapter_config.json", {"peft_type": "LORA"}, "error", "beside config.json", "adapter-at-root"),
+        (
+            "adapter/adapter_config.json",
+            {"base_model_name_or_path": "/home/me/base"},
+            "error",
+            "nobody else has",
+            "adapter-base",
+        ),
+        ("adapter/adapter_config.json", {"base_model_name_or_path": None}, "error", "names no base", "adapter-base"),
+        ("adapter/adapter_config.json", {"revision": None}, "note", "pins no revision", "adapter-revision"),
+        (
+            "adapter/adapter_config.json",
+            {"base_model_name_or_path": "me/other"},
+            "note",
+            "the card me/base",
+            "adapter-base",
+        ),
+        ("config.json", {"_name_or_path": "/home/me/checkpoint-12"}, "warning", "local-path", "local-path"),
     ],
 )
-def test_what_the_json_files_say(model, file, changes, level, says):
+def test_what_the_json_files_say(model, file, changes, level, says, rule):
     put(model / file, **changes)
     report = look(model)
-    assert says in said(report, level)
+    assert says in said(report, level) and f"[{rule}]" in said(report, level)
     assert report.sound == (level != "error")
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "level", "says"),
+    ("name", "content", "level", "says", "rule"),
     [
-        ("chat_template.jinja", None, "error", "no chat template"),
-        ("chat_template.jinja", "{% for m in messages %}{{ m.content }}\n{% endfor %}", "error", "never closes"),
-        ("chat_template.jinja", "{{ 'x' * 10**10 }}", "error", "MemoryError"),
-        ("chat_template.jinja", "{{ cycler.__init__.__globals__ }}", "error", "unsafe"),
-        ("README.md", None, "warning", "no model card"),
-        ("README.md", "# Hello", "warning", "no front matter"),
-        ("README.md", "---\nlicense: mit\n---\n", "warning", "names no base_model"),
-        ("README.md", "---\nlicense: mit\nbase_model: ../base\n---\n", "error", "is no repo id"),
-        ("README.md", "---\nlicense: [mit\n---\n", "error", "front matter"),
-        ("config.json", "{", "error", "not valid JSON"),
-        ("config.json", None, "error", "no config.json"),
-        ("training_args.bin", "x", "warning", "can run code"),
-        ("notes.md", "token: hf_" + "a1B2" * 9, "error", "Hugging Face token"),
-        ("model.safetensors.index.json", None, "error", "no loader finds them"),
-        ("adapter/adapter_model.safetensors", None, "error", "has no adapter/adapter_model.safetensors"),
+        ("chat_template.jinja", None, "error", "no chat template", "no-chat-template"),
+        (
+            "chat_template.jinja",
+            "{% for m in messages %}{{ m.content }}\n{% endfor %}",
+            "error",
+            "never closes",
+            "template-fails",
+        ),
+        ("chat_template.jinja", "{{ 'x' * 10**10 }}", "error", "MemoryError", "template-fails"),
+        ("chat_template.jinja", "{{ cycler.__init__.__globals__ }}", "error", "unsafe", "template-fails"),
+        ("README.md", None, "warning", "no model card", "no-card"),
+        ("README.md", "# Hello", "warning", "no front matter", "front-matter"),
+        ("README.md", "---\nlicense: mit\n---\n", "warning", "names no base_model", "base-model"),
+        ("README.md", "---\nlicense: mit\nbase_model: ../base\n---\n", "error", "is no repo id", "base-model"),
+        ("README.md", "---\nlicense: [mit\n---\n", "error", "front matter", "front-matter"),
+        ("config.json", "{", "error", "not valid JSON", "json"),
+        ("config.json", None, "error", "no config.json", "no-config"),
+        ("training_args.bin", "x", "warning", "can run code", "pickle"),
+        ("notes.md", "token: hf_" + "a1B2" * 9, "error", "Hugging Face token", "secret"),
+        ("model.safetensors.index.json", None, "error", "no loader finds them", "shards"),
+        (
+            "adapter/adapter_model.safetensors",
+            None,
+            "error",
+            "has no adapter/adapter_model.safetensors",
+            "adapter-weights",
+        ),
     ],
 )
-def test_what_the_files_are(model, name, content, level, says):
+def test_what_the_files_are(model, name, content, level, says, rule):
     if content is None:
         (model / name).unlink()
     else:
         (model / name).write_text(content)
-    assert says in said(look(model), level)
+    found = said(look(model), level)
+    assert says in found and f"[{rule}]" in found
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "level", "says"),
+    ("name", "content", "level", "says", "rule"),
     [
-        ("work.ipynb", json.dumps({"cells": [{"source": ["x = 'ghp_" + "a1B2" * 9 + "'"]}]}), "error", "GitHub token"),
-        (".env", "A=1", "error", "hold secrets"),
-        ("optimizer.pt", "x", "warning", "left by a training"),
-        ("trainer_state.json", "{}", "warning", "left by a training"),
-        ("notes.json", pickle.dumps({}), "error", "is a pickle by its content"),
-        ("recipe.yaml", "a: [x, /home/me/x]", "warning", "local-path"),
-        ("con.txt", "x", "error", "device name"),
-        ("ConfiG.json", "{}", "error", "upper and lower case"),
-        ("other.md", "---\na: 1\na: 2\n---\n", "warning", "front-matter"),
+        (
+            "work.ipynb",
+            json.dumps({"cells": [{"source": ["x = 'ghp_" + "a1B2" * 9 + "'"]}]}),
+            "error",
+            "GitHub token",
+            "secret",
+        ),
+        (".env", "A=1", "error", "hold secrets", "private-file"),
+        ("optimizer.pt", "x", "warning", "left by a training", "training-state"),
+        ("trainer_state.json", "{}", "warning", "left by a training", "training-state"),
+        ("notes.json", pickle.dumps({}), "error", "is a pickle by its content", "pickle"),
+        ("recipe.yaml", "a: [x, /home/me/x]", "warning", "local-path", "local-path"),
+        ("con.txt", "x", "error", "device name", "name"),
+        ("ConfiG.json", "{}", "error", "upper and lower case", "name"),
+        ("other.md", "---\na: 1\na: 2\n---\n", "warning", "front-matter", "front-matter"),
     ],
 )
 @pytest.mark.parametrize("place", ["folder", "repo"])
-def test_a_folder_and_a_repo_are_screened_alike(model, hub, tmp_path, place, name, content, level, says):
+def test_a_folder_and_a_repo_are_screened_alike(model, hub, tmp_path, place, name, content, level, says, rule):
     (model / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     source = FolderSource(model)
     if place == "repo":
@@ -173,7 +212,8 @@ def test_a_folder_and_a_repo_are_screened_alike(model, hub, tmp_path, place, nam
         connection.api.create_commit("hubkit/tiny", files, commit_message="all")
         source = RepoSource(connection, "hubkit/tiny")
     report = check(source)
-    assert says in said(report, level) and "a1B2" not in json.dumps(report.to_json())
+    assert says in said(report, level) and f"[{rule}]" in said(report, level)
+    assert "a1B2" not in json.dumps(report.to_json())
 
 
 @pytest.mark.fault("S3")
@@ -185,7 +225,7 @@ def test_special_files_in_a_folder_are_told_and_not_waited_for(model, tmp_path):
     (model / "near").symlink_to(model / "config.json")
     os.mkfifo(model / "pipe")
     told = said(look(model), "warning")
-    assert all(f"'{name}'" in told for name in ("out", "loop", "up", "pipe")) and "'near'" not in told
+    assert all(f"{name}: " in told for name in ("out", "loop", "up", "pipe")) and "near: " not in told
 
 
 def test_links_of_the_clients_cache_are_no_fault(published, tmp_path):
@@ -204,18 +244,31 @@ def test_links_of_the_clients_cache_are_no_fault(published, tmp_path):
 def test_weights_that_are_no_numbers_and_that_do_not_fit(model):
     assert check(FolderSource(model), fits=True).findings == ()
     put(model / "config.json", num_hidden_layers=3)
-    assert "are not there, for one 'model.layers.2." in said(check(FolderSource(model), fits=True))
+    misfit = said(check(FolderSource(model), fits=True))
+    assert "are not there, for one 'model.layers.2." in misfit and "[architecture]" in misfit
     adapter = model / "adapter" / "adapter_model.safetensors"
     adapter.write_bytes(adapter.read_bytes()[:-4] + struct.pack("<f", float("nan")))
-    assert "NaN" in said(look(model))
+    assert "NaN" in said(look(model)) and "[not-finite]" in said(look(model))
 
 
 def test_shards_that_are_missing_or_strange(model):
     shards = sorted(model.glob("model-*.safetensors"))
     shards[0].rename(model / "model-extra.safetensors")
     report = look(model)
-    assert f"names {shards[0].name}, which is not there" in said(report)
+    assert f"names {shards[0].name}, which does not exist" in said(report)
     assert "model-extra.safetensors is not in" in said(report, "warning")
+
+
+def test_weights_without_a_tokenizer(model):
+    for path in model.glob("*token*"):
+        path.unlink()
+    assert "There is no tokenizer. [no-tokenizer]" in said(look(model))
+
+
+def test_a_template_that_is_too_large_is_not_read(model):
+    with (model / "chat_template.jinja").open("wb") as file:
+        file.truncate(MOST + 1)
+    assert "is too large to be read" in said(look(model)) and "[too-large]" in said(look(model))
 
 
 def test_only_pickles_are_no_weights(model):
@@ -271,6 +324,7 @@ def test_unsound_safetensors_are_refused_with_the_reason(tmp_path, model, conten
     shard = sorted(model.glob("model-*.safetensors"))[0]
     shard.write_bytes(content)
     assert f"{shard.name} is not a sound safetensors file" in said(look(model))
+    assert "[safetensors]" in said(look(model))
 
 
 def test_headers_are_read_as_safetensors_reads_them(published):
@@ -346,7 +400,7 @@ def test_a_repo_is_checked_without_fetching_its_weights(published, hub, tmp_path
 def test_a_value_of_a_wrong_type_is_a_finding(model, file, key, value, says):
     put(model / file, **{key: value})
     report = look(model)
-    assert says in said(report)
+    assert says in said(report) and (not says or "[value-type]" in said(report) or "[shards]" in said(report))
     json.dumps(report.to_json(), ensure_ascii=False).encode()
 
 

@@ -1,0 +1,146 @@
+"""The front matter: what the Hub refuses, the license, the base, and whether the files are what it says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from hubkit.cards.lint.document import Document
+from hubkit.cards.lint.rules import BASE_RELATION, LICENSE_MISMATCH, LICENSE_NAME
+from hubkit.cards.validate import UNCLOSED, refusals
+from hubkit.checks.rules import ADAPTER_AT_ROOT, BASE_MODEL, FRONT_MATTER, LICENSE_MISSING
+from hubkit.core.findings import Finding
+from hubkit.core.names import repo_id_problem
+
+_RELATIONS = ("adapter", "finetune", "merge", "quantized")
+_OWN_RULES = frozenset({"base_model", "base_model_relation"})
+_MOST = 300
+_MARKED = re.compile("\ufeff\\s*---")
+
+Lookup = Callable[[str], Mapping[str, Any] | None]
+"""The metadata of a repo's card: {} when there is such a repo and its card says nothing, None when there is none."""
+
+
+def find(document: Document) -> Iterator[Finding]:
+    """What the front matter shows by itself."""
+    if _MARKED.match(document.text):
+        yield FRONT_MATTER.finding(
+            "A BOM is before the front matter, so that the Hub does not see it.",
+            "Save the file as UTF-8 without a BOM (byte order mark).",
+            file=document.path,
+            line=1,
+            level="error",
+        )
+    problems = refusals(document.text.removeprefix("\ufeff"))
+    for item in problems:
+        if item.key not in _OWN_RULES:
+            message = item.message if len(item.message) <= _MOST else f"{item.message[:_MOST]}..."
+            yield FRONT_MATTER.finding(
+                message if item.hint == UNCLOSED else f"The Hub refuses the front matter. {message}",
+                item.hint,
+                file=document.path,
+                line=document.line_of(item.key),
+                level="error",
+            )
+    yield from _license(document, readable=all(item.hint != UNCLOSED for item in problems))
+    line = document.line_of("base_model")
+    for base in bases(document):
+        if wrong := repo_id_problem(base):
+            yield BASE_MODEL.finding(
+                f"base_model is {base!r}, which is no repo id: {wrong}.",
+                "Write namespace/name of the base on the Hub.",
+                file=document.path,
+                line=line,
+            )
+    relation = document.metadata.get("base_model_relation")
+    if relation is not None and relation not in _RELATIONS:
+        yield BASE_RELATION.finding(
+            f"base_model_relation is {relation!r}.",
+            f"It is one of {', '.join(_RELATIONS)}.",
+            file=document.path,
+            line=document.line_of("base_model_relation"),
+        )
+
+
+def _license(document: Document, *, readable: bool) -> Iterator[Finding]:
+    licence = document.metadata.get("license")
+    if not licence and readable:
+        yield LICENSE_MISSING.finding(
+            "The front matter names no license.",
+            "Write `license:` with the Hub's identifier; that of the base, unless you may choose another.",
+            file=document.path,
+            line=1,
+        )
+    if licence == "other" and not document.metadata.get("license_name"):
+        yield LICENSE_NAME.finding(
+            "The license is 'other', and no license_name says which.",
+            "Write `license_name:`, and `license_link:` with its address.",
+            file=document.path,
+            line=document.line_of("license"),
+        )
+
+
+def bases(document: Document) -> list[str]:
+    """What the front matter names as the base."""
+    named = document.metadata.get("base_model")
+    return [str(item) for item in (named if isinstance(named, list) else [named]) if item]
+
+
+def find_in_files(document: Document, files: Collection[str]) -> Iterator[Finding]:
+    """Whether the files beside the card are what it says they are."""
+    if document.path != "README.md":
+        return
+    merged = any(name.endswith(".safetensors") and "/" not in name and "adapter" not in name for name in files)
+    adapter = "adapter_config.json" in files
+    if adapter and (merged or "config.json" in files):
+        yield ADAPTER_AT_ROOT.finding(
+            "adapter_config.json is beside the merged weights: loaders attach the adapter a second time.",
+            "Move the adapter's files to adapter/, and show subfolder='adapter' on the card.",
+            file=document.path,
+            line=1,
+        )
+    relation, line = document.metadata.get("base_model_relation"), document.line_of("base_model_relation")
+    if relation == "adapter" and merged and not adapter:
+        yield BASE_RELATION.finding(
+            "The card says 'adapter', and the weights are a whole model's.",
+            "Write `base_model_relation: finetune`.",
+            file=document.path,
+            line=line,
+        )
+    if relation in {"finetune", "merge"} and adapter and not merged and "config.json" not in files:
+        yield BASE_RELATION.finding(
+            f"The card says {relation!r}, and there is an adapter only.",
+            "Write `base_model_relation: adapter`.",
+            file=document.path,
+            line=line,
+        )
+
+
+def find_on_hub(document: Document, look_up: Lookup) -> Iterator[Finding]:
+    """Whether the base is there, and has the licence that the card names."""
+    licence = document.metadata.get("license")
+    for base in bases(document):
+        if repo_id_problem(base):
+            continue
+        held = look_up(base)
+        if held is None:
+            yield BASE_MODEL.finding(
+                f"The base {base} is not on this Hub.",
+                "Name the repo in which others find it.",
+                file=document.path,
+                line=document.line_of("base_model"),
+            )
+        elif licence and held.get("license") and _licence(held) != _licence(document.metadata):
+            yield LICENSE_MISMATCH.finding(
+                f"The license is {_licence(document.metadata)!r}, and that of the base {base} is {_licence(held)!r}.",
+                "Write the base's license, unless it lets you choose another.",
+                file=document.path,
+                line=document.line_of("license"),
+            )
+
+
+def _licence(metadata: Mapping[str, Any]) -> Any:
+    """The identifier of a licence, or the name of one that has none."""
+    licence = metadata.get("license")
+    return metadata.get("license_name") or licence if licence == "other" else licence

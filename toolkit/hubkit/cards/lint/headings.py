@@ -1,0 +1,35 @@
+"""Tables of scores under the heading of another benchmark suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hubkit.cards.lint.document import Document, Table
+from hubkit.cards.lint.rules import TABLE_HEADING
+from hubkit.cards.lint.suites import TITLES, named_suites, suites_of
+from hubkit.core.findings import Finding
+
+
+def find(document: Document) -> Iterator[Finding]:
+    """Tables under the wrong heading."""
+    for table in document.tables:
+        yield from _heading(document, table)
+
+
+def _heading(document: Document, table: Table) -> Iterator[Finding]:
+    tasks = [(row, suites_of(row.cells[0])) for row in table.rows if row.cells]
+    known = [(row, suites) for row, suites in tasks if suites]
+    label = next((label for label in table.labels if named_suites(label)), None)
+    if not known or label is None or len(named_suites(label)) > 1:
+        return
+    (named,) = named_suites(label)
+    strange = [(row, suites) for row, suites in known if named not in suites]
+    if len(strange) * 2 > len(known):
+        row, suites = strange[0]
+        belongs = " or ".join(TITLES[suite] for suite in sorted(suites))
+        yield TABLE_HEADING.finding(
+            f"The table stands under {label!r}, and its task {row.cells[0]} is one of {belongs}.",
+            f"Put it under {belongs}, or put the table of {TITLES[named]} in its place.",
+            file=document.path,
+            line=table.line,
+        )

@@ -1,0 +1,79 @@
+"""The rules of `hubkit card lint`, each beside the file that implements it. `hubkit rules` lists them.
+
+Rules that `hubkit check` applies too are in ``checks/rules.py``: front-matter, licence-missing, base-model,
+adapter-at-root, local-path and no-card.
+"""
+
+from __future__ import annotations
+
+from hubkit.core.findings import rule
+
+# --- front_matter.py
+
+LICENSE_NAME = rule(
+    "licence-name", "note", "`license: other` without license_name.", "The Hub's page then shows 'other' and no more.",
+    "lint",
+)  # fmt: skip
+LICENSE_MISMATCH = rule(
+    "licence-mismatch", "warning", "Another license than that of the base.",
+    "Most licenses of base models bind what is trained from them.", "lint",
+)  # fmt: skip
+BASE_RELATION = rule(
+    "base-relation", "error", "A base_model_relation that is not what the files are.",
+    "The Hub lists the model under the wrong heading of its base's page.", "lint",
+)  # fmt: skip
+
+# --- averages.py, headings.py
+
+AVERAGE = rule(
+    "average", "error", "A stated average that is not the mean of its table, by any of the known rules.",
+    "Averages typed by hand outlive the scores that they were made from.", "lint",
+)  # fmt: skip
+TABLE_HEADING = rule(
+    "table-heading", "warning", "A table of one benchmark suite under the heading of another.",
+    "Readers take the scores for those of the suite that the heading names.", "lint",
+)  # fmt: skip
+
+# --- placeholders.py, scores_in_words.py, local_paths.py, links.py
+
+PLACEHOLDER = rule(
+    "placeholder", "warning", "A text that stands for a number still to come: TBD, XX.X, pending.",
+    "A published card should say what was measured.", "lint",
+)  # fmt: skip
+SCORES_NOT_SHOWN = rule(
+    "scores-not-shown", "warning", "A sentence that says scores fell, on a card without the scores of both models.",
+    "Readers cannot tell how much was lost.", "lint",
+)  # fmt: skip
+DEAD_LINK = rule(
+    "dead-link", "error", "A relative link or picture whose file is not there.",
+    "The Hub's page shows a broken picture or answers 404.", "lint",
+)  # fmt: skip
+
+# --- python_blocks.py
+
+SNIPPET_SYNTAX = rule(
+    "snippet-syntax", "error", "A Python block that is not valid Python.", "Nobody can run it.", "lint", "preflight"
+)
+UNDEFINED_NAME = rule(
+    "undefined-name", "error", "A Python block that uses a name which no block before it defines.",
+    "It ends with a NameError.", "lint", "preflight",
+)  # fmt: skip
+GENERATION_PROMPT = rule(
+    "generation-prompt", "error", "A prompt for generate() without add_generation_prompt=True.",
+    "The model may continue the user's turn in place of answering.", "lint",
+)  # fmt: skip
+TEMPLATE_RESULT = rule(
+    "template-result", "error", "The result of apply_chat_template passed to generate() as the wrong type.",
+    "It is a tensor before transformers 5 and a mapping since; return_dict=True works with both.", "lint",
+)  # fmt: skip
+
+# --- chat_template.py
+
+TEMPLATE_MISSING = rule(
+    "template-missing", "warning", "A card that describes a prompt format, and no chat template beside it.",
+    "Programs cannot build the prompt by themselves.", "lint",
+)  # fmt: skip
+TEMPLATE_DIFFERS = rule(
+    "template-differs", "error", "A prompt on the card that the shipped chat template does not render.",
+    "Readers who copy it prompt the model in another format than it was trained on.", "lint",
+)  # fmt: skip

@@ -1,0 +1,132 @@
+"""The rules of `hubkit check` and of the screening before anything is published. `hubkit rules` lists them."""
+
+from __future__ import annotations
+
+from hubkit.core.findings import rule
+
+# --- names and kinds of files
+
+NAME = rule(
+    "name", "error", "A file name that git or a disk cannot hold, or that is another file's on some disks.",
+    "The repo could not be downloaded everywhere, or one file would overwrite another.", "check", "screening",
+)  # fmt: skip
+PRIVATE_FILE = rule(
+    "private-file", "error", "A file whose name is that of a file of secrets (.env, id_rsa, credentials.json).",
+    "Such files hold passwords, tokens and private keys.", "check", "screening",
+)  # fmt: skip
+TRAINING_STATE = rule(
+    "training-state", "warning", "A file that a training left behind: optimizer, scheduler, random states, logs.",
+    "It is no part of the model, is often larger than it, and is mostly a pickle.", "check", "screening",
+)  # fmt: skip
+SPECIAL_FILE = rule(
+    "special-file", "warning", "A link, a pipe, a device, or a file with a second name elsewhere.",
+    "Its content can change, or lies outside the folder that is published.", "check", "screening",
+)  # fmt: skip
+PICKLE = rule(
+    "pickle", "error", "A pickle, by its name or its content.",
+    "Loading a pickle runs the code in it. Publish safetensors.", "check", "screening",
+)  # fmt: skip
+
+# --- what files say
+
+SECRET = rule(
+    "secret", "error", "A token, key or password in a file or in its name.",
+    "Whoever can read the repo can use it; it has to be revoked.", "check", "screening",
+)  # fmt: skip
+LOCAL_PATH = rule(
+    "local-path", "warning", "A path of the author's own machine.",
+    "It means nothing to others, and shows names of users and projects.", "check", "screening", "lint",
+)  # fmt: skip
+JSON = rule(
+    "json", "error", "A JSON file that cannot be parsed, or that is no object where loaders read an object.",
+    "Programs that load the model fail on it.", "check", "screening",
+)  # fmt: skip
+VALUE_TYPE = rule(
+    "value-type", "error", "A key of a settings file with a value of the wrong type.",
+    "Programs that load the model fail on it, or ignore it.", "check",
+)  # fmt: skip
+TOO_LARGE = rule(
+    "too-large", "error", "A tokenizer, template or card of more than 64 MiB.",
+    "Nothing of that size is one, so it is not read.", "check",
+)  # fmt: skip
+FRONT_MATTER = rule(
+    "front-matter", "warning", "Front matter of a card that cannot be read, or that the Hub refuses.",
+    "The Hub then shows no license, base model or tags, or refuses the commit.", "check", "screening", "lint",
+    "validate",
+)  # fmt: skip
+
+# --- weights
+
+SAFETENSORS = rule(
+    "safetensors", "error", "A safetensors file whose header is damaged.", "No program can load it.",
+    "check", "screening",
+)  # fmt: skip
+NOT_FINITE = rule(
+    "not-finite", "error", "A weight that is NaN or infinite.", "The model's answers are then undefined.",
+    "check", "screening",
+)  # fmt: skip
+SHARDS = rule(
+    "shards", "error", "Shards and model.safetensors.index.json that name different files or tensors.",
+    "Loaders fail, or leave tensors at random values.", "check", "screening",
+)  # fmt: skip
+DTYPE = rule(
+    "dtype", "warning", "Weights of another dtype than config.json names, or of several dtypes.",
+    "Loaders convert them, and may need twice the memory.", "check", "screening",
+)  # fmt: skip
+SIZE = rule(
+    "size", "error", "Weights with more bytes than their numbers need in the dtype that config.json names.",
+    "Part of the model has another dtype than it says.", "screening",
+)  # fmt: skip
+ARCHITECTURE = rule(
+    "architecture", "error", "Tensors whose names or shapes are not those that config.json promises.",
+    "transformers then leaves parameters at random values, or fails.", "check", "screening",
+)  # fmt: skip
+ADAPTER_AT_ROOT = rule(
+    "adapter-at-root", "error", "adapter_config.json beside the merged weights.",
+    "Loaders attach the adapter a second time, to weights that contain it already.", "check", "screening", "lint",
+)  # fmt: skip
+NO_CONFIG = rule(
+    "no-config", "error", "Weights without config.json.", "No loader knows which architecture they belong to.", "check"
+)
+
+# --- the adapter and its base
+
+ADAPTER_WEIGHTS = rule(
+    "adapter-weights", "error", "adapter_config.json without adapter_model.safetensors.",
+    "PEFT cannot load the adapter.", "check",
+)  # fmt: skip
+ADAPTER_BASE = rule(
+    "adapter-base", "error", "An adapter whose base is not named, is a local path, is not on the Hub, is an adapter "
+    "itself, or is another one than the card names.",
+    "An adapter works on the weights that it was trained on, and on no others.", "check",
+)  # fmt: skip
+ADAPTER_REVISION = rule(
+    "adapter-revision", "note", "An adapter that pins no revision of its base.",
+    "When the base gets a new commit, the adapter is loaded on other weights.", "check",
+)  # fmt: skip
+
+# --- tokenizer and chat template
+
+NO_TOKENIZER = rule("no-tokenizer", "error", "A model without a tokenizer.", "Nobody can encode a prompt.", "check")
+NO_CHAT_TEMPLATE = rule(
+    "no-chat-template", "error", "A chat model without a chat template.",
+    "Nothing then defines how a conversation is written, or where an answer ends.", "check",
+)  # fmt: skip
+TWO_CHAT_TEMPLATES = rule(
+    "two-chat-templates", "warning", "chat_template.jinja and tokenizer_config.json with different chat templates.",
+    "Which of them is used depends on the version of the program.", "check",
+)  # fmt: skip
+
+# --- the card
+
+NO_CARD = rule(
+    "no-card", "warning", "A folder or repo without README.md.", "The Hub shows an empty page.", "check", "lint"
+)
+BASE_MODEL = rule(
+    "base-model", "error", "A base_model that is missing, is no repo id, or is not on the Hub.",
+    "The Hub cannot link the model to its base.", "check", "lint",
+)  # fmt: skip
+LICENSE_MISSING = rule(
+    "licence-missing", "warning", "Front matter without a license.",
+    "Without one nobody may use the model.", "check", "lint",
+)  # fmt: skip

@@ -1,0 +1,215 @@
+"""A folder or a revision of a repo, read alike: `hubkit check`, `card lint`, `verify` and `revisions diff` use it.
+
+    source = FolderSource(Path("model"))            source = RepoSource(hub, "me/model", "main")
+    source.files()["config.json"].size              source.read("model.safetensors", 0, 8)
+
+Of a repo nothing is kept on disk, and a large file is read in parts.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from hubkit.core.errors import RefusedError, UsageError
+from hubkit.core.trees import Entry, Tree
+from hubkit.hub.client import Hub, RepoType
+from hubkit.hub.errors import MissingFileError
+from hubkit.hub.revision_names import commit_of
+
+T = TypeVar("T")
+MOST = 64 * 1024 * 1024
+"""Bytes of one read; a header, a tokenizer or a card is smaller."""
+_BLOCK = 1024 * 1024
+_CACHES = frozenset({".git", ".cache"})
+"""The folders that git and the Hub's client keep at the root of a download; they are no part of the model."""
+
+
+class Source(Protocol):
+    """The files of one model at one time."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it: the folder's path, or ``repo@revision``."""
+        ...
+
+    @property
+    def commit(self) -> str | None:
+        """The commit that is read; None for a folder."""
+        ...
+
+    def files(self) -> Tree:
+        """Every regular file with its size and the digests that are known without reading it."""
+        ...
+
+    def irregular(self) -> tuple[str, ...]:
+        """What has a name here and is no regular file: pipes, links to folders and links to nothing."""
+        ...
+
+    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        """``length`` bytes of ``path`` from ``start`` on, or all from there. RefusedError for more than 64 MiB."""
+        ...
+
+    def blocks(self, path: str) -> Iterator[bytes]:
+        """The content of ``path`` block by block, whatever its size. Call it within :meth:`retried`."""
+        ...
+
+    def retried(self, call: Callable[[], T]) -> T | None:
+        """What ``call``, which reads a file by :meth:`blocks`, returns; None when there is no such file any more.
+
+        It is called again from the start when the Hub does not answer.
+        """
+        ...
+
+    def other(self, repo: str, revision: str | None) -> Tree | None:
+        """The files of another repo that this model names; empty: there is no such repo, None: no Hub to ask."""
+        ...
+
+
+class FolderSource:
+    """A model in ``folder``, such as a download. With ``hub``, repos that the model names are looked up there.
+
+    Links to files are followed, because a cache of the Hub's client is made of them; links to folders are not.
+    """
+
+    commit = None
+
+    def __init__(self, folder: Path, hub: Hub | None = None) -> None:
+        if not folder.is_dir():
+            raise UsageError(f"There is no folder {folder}.", hint="Name a folder, or a repo as namespace/name.")
+        self.folder, self.hub, self.name = folder, hub, str(folder)
+
+    def files(self) -> dict[str, Entry]:
+        """See :class:`Source`. No digest is known of a file in a folder."""
+        return {self._name(path): Entry(size) for path, size in self._sizes() if size is not None}
+
+    def irregular(self) -> tuple[str, ...]:
+        """See :class:`Source`."""
+        return tuple(self._name(path) for path, size in self._sizes() if size is None)
+
+    def walk(self) -> Iterator[tuple[str, Path]]:
+        """(path in the folder, place on the disk) of everything but folders, in the order of the names."""
+        for place, folders, names in os.walk(self.folder):
+            here = Path(place)
+            folders[:] = sorted(set(folders) - _CACHES) if here == self.folder else sorted(folders)
+            links = [name for name in folders if (here / name).is_symlink()]
+            yield from ((self._name(here / name), here / name) for name in sorted([*names, *links]))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+    def _sizes(self) -> Iterator[tuple[Path, int | None]]:
+        """Each path with the size of its file; None for what is no regular file."""
+        for _, path in self.walk():
+            try:
+                status = path.stat()
+            except OSError:  # a link to nowhere, or to itself
+                yield path, None
+                continue
+            yield path, status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        """See :class:`Source`."""
+        size = (self.folder / path).stat().st_size
+        with (self.folder / path).open("rb") as file:
+            file.seek(start)
+            return file.read(_bounded(path, size - start if length is None else length))
+
+    def blocks(self, path: str) -> Iterator[bytes]:
+        """See :class:`Source`."""
+        with (self.folder / path).open("rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
+
+    def retried(self, call: Callable[[], T]) -> T | None:
+        """See :class:`Source`. A disk is not asked twice."""
+        return call()
+
+    def other(self, repo: str, revision: str | None) -> Tree | None:
+        """See :class:`Source`."""
+        return _other(self.hub, repo, revision) if self.hub else None
+
+
+class RepoSource:
+    """``repo`` of the Hub behind ``hub``, at the commit that ``revision`` names when this is made.
+
+    A revision is a branch, a tag, ``refs/pr/N``, or a commit's id or its first 7 digits. UsageError for none of these.
+    """
+
+    def __init__(self, hub: Hub, repo: str, revision: str = "main", repo_type: RepoType = "model") -> None:
+        self.hub, self.repo, self.revision, self.repo_type = hub, repo, revision, repo_type
+        self.name = f"{repo}@{revision}"
+        self.commit = commit_of(hub, repo, revision, repo_type)
+        self._tree: dict[str, Entry] | None = None
+        self._kept: dict[str, bytes] = {}
+
+    def files(self) -> dict[str, Entry]:
+        """See :class:`Source`. The Hub lists the sha256 of files in LFS, and the git blob id of all others."""
+        if self._tree is None:
+            self._tree = self.hub.tree(self.repo, self.commit, self.repo_type)
+        return self._tree
+
+    def irregular(self) -> tuple[str, ...]:
+        """See :class:`Source`. The Hub lists files and folders alone."""
+        return ()
+
+    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        """See :class:`Source`. A file that is listed and that the Hub does not send is empty."""
+        size = _bounded(path, self.files()[path].size - start if length is None else length)
+        if length is not None:
+            return self._range(path, start, size)
+        if path not in self._kept:
+            self._kept[path] = self.hub.read_file(self.repo, path, self.commit, self.repo_type) or b""
+        return self._kept[path][start:]
+
+    def part(self, path: str, start: int, length: int) -> bytes:
+        """``length`` bytes from ``start`` on, of a file of any size. RemoteError when the Hub does not send parts."""
+        return self.hub.read_range(self.repo, path, self.commit, start, length, self.repo_type)
+
+    def _range(self, path: str, start: int, length: int) -> bytes:
+        """The bytes; where a Hub sends no parts, the file is read from its beginning as far as they go."""
+
+        def read() -> bytes:
+            span = (start, start + length - 1)
+            with self.hub.opened(self.repo, path, self.commit, self.repo_type, span=span) as response:
+                skip = 0 if response.status_code == 206 else start
+                body = bytearray()
+                for block in response.iter_bytes():
+                    body += block
+                    if len(body) >= skip + length:
+                        break
+                return bytes(body[skip : skip + length])
+
+        return self.hub.query(read, repo=self.repo, revision=self.commit)
+
+    def blocks(self, path: str) -> Iterator[bytes]:
+        """See :class:`Source`."""
+        with self.hub.opened(self.repo, path, self.commit, self.repo_type) as response:
+            yield from response.iter_bytes(_BLOCK)
+
+    def retried(self, call: Callable[[], T]) -> T | None:
+        """See :class:`Source`."""
+        try:
+            return self.hub.query(call, repo=self.repo, revision=self.commit)
+        except MissingFileError:
+            return None
+
+    def other(self, repo: str, revision: str | None) -> Tree | None:
+        """See :class:`Source`."""
+        return _other(self.hub, repo, revision)
+
+
+def _bounded(path: str, length: int) -> int:
+    if length > MOST:
+        raise RefusedError(f"{path} is too large to be read ({length:,} bytes; at most {MOST:,}).")
+    return length
+
+
+def _other(hub: Hub, repo: str, revision: str | None) -> Mapping[str, Entry]:
+    try:
+        return hub.tree(repo, revision or "main")
+    except (UsageError, RefusedError):
+        return {}
