@@ -76,6 +76,38 @@ def test_an_unknown_key_of_the_trainer_is_found_before_training(home: Path, tmp_
     assert not list(home.glob("runs/*/artifacts/*"))
 
 
+@pytest.mark.fault("C1")
+def test_plan_and_release_report_the_same_mistakes_of_a_recipe_once_each(home: Path, tmp_path: Path) -> None:
+    """Those that only libraries and files can tell: TRL's keys, a mapping, a language, a chat template, a suite."""
+    text = TINY
+    for old, new in (
+        ("      beta: 0.1", "      betta: 0.1"),
+        ("  template: base", "  template: chatmll"),
+        ("mapping: instruction,", "mapping: instructions,"),
+        ("  tags: [tiny, example]", "  language: [english]"),
+        ("suites: [tiny_facts]", "suites: [tiny_fact]"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    write(tmp_path, text)
+    planned, released = (hubkit(command, home=home, cwd=tmp_path) for command in ("plan", "release"))
+    for done in (planned, released):
+        assert done.returncode == 2
+        listed = done.stderr[done.stderr.index("hubkit.yaml has 5 mistakes:") :]
+        lines = [line for line in listed.splitlines() if line.startswith("  hubkit.yaml:")]
+        wrong = {
+            "chat.template": "chatmll",
+            "data.repair.0.mapping": "instructions",
+            "stages.dpo.args.betta": "betta",
+            "evaluate.suites": "tiny_fact",
+            "card.language": "english",
+        }
+        assert [line.split(": ")[1] for line in lines] == list(wrong)
+        shown = [text.splitlines()[int(line.split(":")[1]) - 1] for line in lines]
+        assert all(word in line for word, line in zip(wrong.values(), shown, strict=True))
+    assert not list(home.glob("runs/*/artifacts/*"))
+
+
 def test_a_port_in_use(home: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -12,6 +12,7 @@ from hubkit.core.errors import BY_EXIT_CODE, HubkitError, RefusedError
 from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed
 from hubkit.hub.client import connect
+from hubkit.pipeline import recipe_checks
 from hubkit.pipeline.desk import Desk
 from hubkit.pipeline.plan import Job
 from hubkit.pipeline.stages import find_stage
@@ -61,13 +62,16 @@ def gather(
 ) -> list[Finding]:
     """All findings for ``jobs``, each once although several stages and variants may report it.
 
-    ``check`` asks a job's stage (in a worker). A message that begins with a key of the recipe gets its line in the file
-    from ``places``.
+    ``check`` asks a job's stage (in a worker). ``places`` are the lines of the keys in the recipe's file: with them,
+    mistakes of the recipe raise UsageError before any Hub is asked, as `hubkit plan` reports them; and a message that
+    begins with a key of the recipe gets its line.
     """
     jobs = list(jobs)
     found = [*disk(desk.run.path, bytes_needed(desk)), *libraries(desk, jobs)]
     if any(finding.level == "error" for finding in found):
         return found
+    if places is not None:
+        recipe_checks.refuse(desk.recipe, desk.folder, places, (job for job in jobs if job.step.per == "stage"), check)
     for job in jobs:
         found += check(job)
     return located(found, places or Places())

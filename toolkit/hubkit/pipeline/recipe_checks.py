@@ -3,7 +3,7 @@
 Names that must exist (chat templates, mappings, suites, files beside the recipe) are checked here and now. The ``args``
 and ``lora`` of training stages are checked by TRL's and PEFT's own classes, which take seconds to import: that runs in
 a child process (this module), and what had no mistake is remembered until the recipe or a library changes.
-``hubkit release`` finds the same mistakes through the checks of its stages.
+`hubkit release` reports the same mistakes in the same words (:func:`refuse`); its worker has TRL imported already.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from hubkit.core.files import digest_of, read_json, write_json
 from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed, offered
 from hubkit.core.target import Target
+from hubkit.pipeline.plan import Job
 from hubkit.pipeline.stages import find_stage
-from hubkit.recipe.mistakes import Mistake, did_you_mean
+from hubkit.recipe.mistakes import Mistake, Places, did_you_mean, error_of
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import CheckContext, Scope
 
@@ -55,6 +56,21 @@ def check_recipe(recipe: Recipe, folder: Path, home: Path, announce: Callable[[s
     unchecked += [problem] if problem else []
     found, problems = _argument_mistakes(recipe, home, announce)
     return Checked((*mistakes, *found), (*unchecked, *problems))
+
+
+def refuse(
+    recipe: Recipe,
+    folder: Path,
+    places: Places,
+    training: Iterable[Job],
+    check: Callable[[Job], list[Finding]],
+) -> None:
+    """UsageError that lists the mistakes of ``recipe``, if it has any. ``check`` asks the stage of a training job."""
+    mistakes = [*name_mistakes(recipe, folder), *_suite_mistakes(recipe, folder)[0]]
+    for job in training:
+        mistakes += _mistakes_in(check(job))
+    if mistakes:
+        raise error_of(mistakes, places)
 
 
 def name_mistakes(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
@@ -210,9 +226,15 @@ def argument_mistakes(recipe: Recipe) -> Iterator[Mistake]:
     """What TRL and PEFT do not accept of the training stages of ``recipe``. Imports both."""
     for name, stage in recipe.stages.items():
         if (stage.uses or name) in METHODS:
-            for finding in _findings(recipe, name):
-                where, _, problem = finding.message.partition(": ")
-                yield Mistake(tuple(where.split(".")), problem.removesuffix("."))
+            yield from _mistakes_in(_findings(recipe, name))
+
+
+def _mistakes_in(findings: Iterable[Finding]) -> Iterator[Mistake]:
+    """The errors among ``findings`` that begin with a key of a training stage (``stages.dpo.args.beta: ...``)."""
+    for finding in findings:
+        where, _, problem = finding.message.partition(": ")
+        if finding.level == "error" and where.startswith("stages."):
+            yield Mistake(tuple(where.split(".")), problem.removesuffix("."))
 
 
 def _findings(recipe: Recipe, name: str) -> Iterable[Finding]:
