@@ -1,1 +1,1 @@
-"""The recipes that come with hubkit, a package each: ``RECIPE`` is its ``hubkit.yaml``."""
+"""The built-in recipes, a package each: ``RECIPE`` is the path of its ``hubkit.yaml``."""

@@ -1,4 +1,4 @@
-"""The release that hubkit was made for: DPO of OpenHermes-2.5-Mistral-7B, repaired by an SFT. Needs a large GPU."""
+"""The release that hubkit was written for: DPO of OpenHermes-2.5-Mistral-7B, then a short SFT. Needs a large GPU."""
 
 from __future__ import annotations
 

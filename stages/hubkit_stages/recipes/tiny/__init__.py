@@ -1,8 +1,8 @@
-"""A release small enough for any laptop, from nothing: the embedded Hub's default, and the example of every key.
+"""A release small enough for any laptop, created from nothing, and the example of every key of a recipe.
 
-``provide`` makes what the recipe loads: a base of half a million weights that knows 164 facts, and stand-ins for three
-data sets in their own columns. They teach one lesson: truncated preferences take the turn end away, a short SFT
-brings it back.
+``provide`` creates what the recipe loads: a base model with half a million parameters that knows 164 facts, and
+stand-ins for three datasets with their columns. They show one fault and its fix: preference training on truncated
+answers loses the end-of-turn token, and a short SFT restores it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DATASETS: dict[str, tuple[str, Callable[[], list[world.Row]], str]] = {
     ),
     "teknium/openhermes": ("instructions", world.openhermes_rows, "questions with terse answers"),
 }
-"""What the data sets are stand-ins for: (kind, maker of the rows, what is in them)."""
+"""The datasets that it can create stand-ins for: (kind, function that makes the rows, what is in them)."""
 
 
 BASE = "hubkit/tiny-hermes"

@@ -1,6 +1,6 @@
-"""Makes the tiny base from nothing: a byte-level BPE, a Mistral of two layers, and half a minute of training.
+"""Trains the tiny base model from nothing: a byte-level BPE tokenizer, a Mistral of two layers, half a minute on a CPU.
 
-Seeded, on the CPU, in float32. What it must be able to do: answer in the words of the little world, and end its turns.
+Seeded, in float32. It must learn to answer questions about the facts of :mod:`world`, and to end its turns.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Progress = Callable[[str, float], None]
 
 
 def make_base(folder: Path, *, seed: int = 0, progress: Progress | None = None) -> dict[str, Any]:
-    """Make the base in ``folder`` as a loadable repo; returns ``{"parameters", "steps", "loss"}``."""
+    """Train the base and save it in ``folder`` as a loadable repo; returns ``{"parameters", "steps", "loss"}``."""
     import torch
 
     tokenizer = make_tokenizer()
@@ -49,7 +49,7 @@ def make_base(folder: Path, *, seed: int = 0, progress: Progress | None = None) 
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE trained on the little world, with ChatML and a padding token of its own."""
+    """A byte-level BPE tokenizer trained on the facts, with ChatML as chat template and its own padding token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -105,7 +105,7 @@ def _new_model(tokenizer: PreTrainedTokenizerFast) -> MistralForCausalLM:
 
 
 def _batches(rows: Sequence[Any], chance: random.Random) -> list[list[Any]]:
-    """One epoch: rows of like length together, so that little is padded; the batches in random order."""
+    """The batches of one epoch in random order; rows of similar length share a batch, so that little is padded."""
     order = sorted(rows, key=lambda row: (len(row[0]), chance.random()))
     batches = [order[index : index + BATCH] for index in range(0, len(order), BATCH)]
     chance.shuffle(batches)
