@@ -41,6 +41,11 @@ def listed(file: RecipeFile, mistakes: tuple[Mistake, ...] | list[Mistake]) -> s
     [
         ("base: {repo", "chat: {template: chatmll}\nbase: {repo", ":4: chat.template: there is no format 'chatmll'"),
         ("them/chats,", "them/chats, mapping: orcas,", ":7: data.repair.0.mapping: there is no mapping 'orcas'"),
+        (
+            "them/chats,",
+            "them/chats, mapping: pairs,",
+            ":7: data.repair.0.mapping: the stage 'sft' trains by sft",
+        ),
         ("sft: {data", "sft: {uses: stf, data", ":10: stages.sft.uses: there is no stage 'stf'"),
         ("  sft: {", "  tfs: {uses: sft, data: repair}\n  sft: {", ""),
         ("base: {repo", "provide: tinny\nbase: {repo", ":4: provide: no installed recipe is called 'tinny'; did you"),
@@ -114,6 +119,20 @@ def test_without_the_libraries_it_says_what_it_could_not_check(tmp_path: Path, m
         "the training arguments: torch, transformers, trl, peft not installed (pip install 'hubkit[train]')",
     )
     assert not (tmp_path / "home").exists()
+
+
+def test_a_hardware_that_huggingface_hub_does_not_list_is_named(tmp_path: Path) -> None:
+    suites = ("suites: [tiny_facts]", "suites: [gpt4all]")
+    stages = ("dpo: {data", "dpo: {uses: merge, data"), ("sft: {data", "sft: {uses: merge, data")
+    for hardware, unchecked in (("t4-small", 2), ("t4-smal", 3)):
+        space = f"space: {{repo: me/s, hardware: {hardware}}}\nbase: {{repo"
+        file = changed(tmp_path, ("base: {repo", space), suites, *stages)
+        checked = check_recipe(file.recipe, file.folder, tmp_path / "home", print)
+        assert checked.mistakes == () and len(checked.unchecked) == unchecked
+    assert (
+        "the hardware 't4-smal', which huggingface_hub does not list; did you mean 't4-small'?" in checked.unchecked[0]
+    )
+    assert "the arguments of the stage dpo: its code merge checks them when a release begins" in checked.unchecked
 
 
 def test_a_memory_that_cannot_be_read_or_written_costs_time_only(tmp_path: Path) -> None:

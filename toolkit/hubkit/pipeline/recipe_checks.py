@@ -53,7 +53,7 @@ def check_recipe(recipe: Recipe, folder: Path, home: Path, announce: Callable[[s
     mistakes, unchecked = list(name_mistakes(recipe, folder)), []
     found, problem = _suite_mistakes(recipe, folder)
     mistakes += found
-    unchecked += [problem] if problem else []
+    unchecked += [item for item in (problem, _unknown_hardware(recipe)) if item]
     found, problems = _argument_mistakes(recipe, home, announce)
     return Checked((*mistakes, *found), (*unchecked, *problems))
 
@@ -77,14 +77,10 @@ def name_mistakes(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
     """Names in ``recipe`` that refer to nothing: formats, mappings, stages, recipes, languages, files in ``folder``."""
     from hubkit.cards.validate import language_problem
     from hubkit.models.chat.library import choices, setting_problem
-    from hubkit.training.data.mappings import name_problem
 
     if problem := setting_problem(recipe.chat.template, folder):
         yield Mistake(("chat", "template"), _clause(f"{problem}{'' if problem.endswith('?') else '.'} {choices()}"))
-    for name, sources in recipe.data.items():
-        for number, source in enumerate(sources):
-            if source.mapping and (problem := name_problem(source.mapping)):
-                yield Mistake(("data", name, str(number), "mapping"), _clause(problem))
+    yield from _mapping_mistakes(recipe)
     for name, stage in recipe.stages.items():
         try:
             find_stage(stage.uses or name)
@@ -99,6 +95,25 @@ def name_mistakes(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
         if problem := language_problem(code):
             yield Mistake(("card", "language"), _clause(problem))
     yield from _missing_files(recipe, folder)
+
+
+def _mapping_mistakes(recipe: Recipe) -> Iterator[Mistake]:
+    from hubkit.training.data.mappings import MAPPINGS, must_train, name_problem
+
+    for name, sources in recipe.data.items():
+        stages = [(stage, known) for stage, known in recipe.stages.items() if known.data == name]
+        for number, source in enumerate(sources):
+            if source.mapping is None:
+                continue
+            where = ("data", name, str(number), "mapping")
+            if problem := name_problem(source.mapping):
+                yield Mistake(where, _clause(problem))
+                continue
+            for stage, known in stages:
+                try:
+                    must_train(stage, known.uses or stage, name, {MAPPINGS[source.mapping].kind})
+                except UsageError as error:
+                    yield Mistake(where, _clause(error.message))
 
 
 def _missing_files(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
@@ -136,6 +151,19 @@ def _suite_mistakes(recipe: Recipe, folder: Path) -> tuple[list[Mistake], str | 
     return mistakes, (
         f"whether lm-evaluation-harness has {', '.join(unknown)}: it is not installed (pip install 'hubkit[eval]')"
     )
+
+
+def _unknown_hardware(recipe: Recipe) -> str | None:
+    """A sentence for a hardware that the installed huggingface_hub does not list; a Hub may have newer ones."""
+    if recipe.space is None or recipe.space.hardware is None:
+        return None
+    from huggingface_hub import SpaceHardware
+
+    known = [item.value for item in SpaceHardware]
+    if recipe.space.hardware in known:
+        return None
+    meant = did_you_mean(recipe.space.hardware, known)
+    return f"whether the Hub has the hardware {recipe.space.hardware!r}, which huggingface_hub does not list{meant}"
 
 
 def _argument_mistakes(recipe: Recipe, home: Path, announce: Callable[[str], None]) -> tuple[list[Mistake], list[str]]:
