@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -30,7 +31,9 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 def write(folder: Path, text: str) -> Path:
+    """The recipe ``text`` in ``folder``, beside the tasks of the tiny recipe."""
     (folder / "hubkit.yaml").write_text(text, encoding="utf-8")
+    shutil.copytree(tiny.RECIPE.parent / "tasks", folder / "tasks")
     return folder
 
 
