@@ -136,7 +136,7 @@ def test_names(mine: Hub, tmp_path: Path) -> None:
     [
         (("diff", REPO, "main", "nowhere"), 2, "no revision 'nowhere'"),
         (("promote", REPO, "main", "a b", "-y"), 2, "a space is not allowed"),
-        (("rollback", REPO, "main", "--to", "dpo-v0", "-y"), 3, "never was at dpo-v0"),
+        (("rollback", REPO, "main", "--to", "dpo-v0", "-y"), 3, "was never at dpo-v0"),
         (("rollback", REPO, "main", "--to", "x", "--steps", "1"), 2, "cannot be given together"),
         (("rollback", REPO, "main", "--steps", "0"), 2, "--steps"),
         (("history", "hubkit/nothing", "main"), 2, "There is no hubkit/nothing"),

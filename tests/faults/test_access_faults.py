@@ -119,7 +119,7 @@ def test_a_hub_that_wants_to_be_left_alone_for_an_hour(hub: Running, release: Re
     hour = {"Retry-After": "3600"}
     faults(hub, {"route": "/preupload/", "action": "status", "status": 429, "headers": hour, "count": 0})
     begun = time.monotonic()
-    with pytest.raises(RemoteError, match="wants to be left alone for 3,600 s") as told:
+    with pytest.raises(RemoteError, match="asks clients to wait 3,600 s") as told:
         release.publish("main")
     assert time.monotonic() - begun < 5 and told.value.exit_code == 5
     assert len([line for line in requests(hub) if "preupload" in line]) == 1
@@ -205,7 +205,7 @@ def test_an_upload_that_stalls_for_ever_is_given_up(
     monkeypatch.setenv("HUBKIT_TIMEOUT", "0.5")
     faults(hub, {"route": "^PUT ", "action": "stall-upload", "after": 1_000_000, "seconds": 8, "count": 0})
     begun = time.monotonic()
-    with pytest.raises(RemoteError, match=r"took no byte of an upload for 0\.5 s") as told:
+    with pytest.raises(RemoteError, match=r"accepted no byte of an upload for 0\.5 s") as told:
         upload(connected, REPO, "main", added)
     assert time.monotonic() - begun < 15 and told.value.exit_code == 5
     assert len([line for line in requests(hub) if line.startswith("PUT ")]) == 3 and stored(hub) == []
@@ -236,7 +236,7 @@ def test_xet_is_watched_too(hub: Running, tmp_path: Path, monkeypatch: pytest.Mo
         route = {"route": "xet-write-token", "count": 0}
         faults(hub, {**route, "action": "status", "status": 200, "headers": said, "body": body})
         begun = time.monotonic()
-        with pytest.raises(RemoteError, match="took no byte of an upload for 2 s"):
+        with pytest.raises(RemoteError, match="accepted no byte of an upload for 2 s"):
             upload(connect(target), REPO, "main", added)
         assert time.monotonic() - begun < 20, "three times two seconds, and the pauses between"
 
@@ -298,7 +298,7 @@ def test_a_redirect_to_another_host_is_refused(hub: Running, release: Release, r
     with listening() as (url, heard):
         there = {"Location": f"{url}/api/x"}
         faults(hub, {"route": route, "action": "status", "status": status, "headers": there, "count": 0})
-        with pytest.raises(RefusedError, match=f"sends this request on to {url}") as told:
+        with pytest.raises(RefusedError, match=f"redirects this request to {url}") as told:
             release.publish("main")
     assert heard == [] and told.value.exit_code == 3 and "\n" not in told.value.message
     assert_invariant(hub, release)

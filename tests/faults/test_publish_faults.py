@@ -176,7 +176,7 @@ def test_a_file_that_is_damaged_in_the_store_is_found(
         stored.write_bytes(body[:-1] + b"\xff" if damage == "other" else body[:-7])
     with pytest.raises(ConflictError) as told:
         verify_bytes(hub_of(release), REPO, commit, wanted, tmp_path / "damaged")
-    assert "gives back other bytes" in told.value.message
+    assert "returns other bytes" in told.value.message
     if damage == "other":
         assert "model.safetensors has other content" in told.value.message
 
@@ -206,6 +206,6 @@ def test_the_promotion_checks_every_staged_tree_first(release: Release) -> None:
     said = json.loads(path.read_text())
     said["files"][0]["git"] = "0" * 40
     path.write_text(json.dumps(said))
-    with pytest.raises(ConflictError, match="does not hold what was sent"):
+    with pytest.raises(ConflictError, match="does not hold what was uploaded"):
         release.promote()
     assert "dpo-v0" not in heads(release), "no variant is promoted before all are verified"

@@ -52,7 +52,7 @@ def test_a_file_that_is_damaged_in_the_store(hub: Running, release: Release, dam
     else:
         stored.write_bytes({"other": body[:-1] + b"\xff", "short": body[:-7], "long": body + b"more"}[damage])
     assert not verify(source(release)).differences, "the listing is as it was"
-    (found,) = verify(source(release), whole=True).differences
+    (found,) = verify(source(release), all_bytes=True).differences
     assert (found.path, found.kind) == ("model.safetensors", "changed")
 
 
@@ -64,7 +64,7 @@ def test_a_hub_that_stumbles_is_no_difference(hub: Running, release: Release) ->
         {"route": "GET .*/resolve/.*manifest.json", "action": "status", "status": 503, "count": 2},
         {"route": "GET .*/resolve/.*model.safetensors", "action": "truncate", "after": 100, "count": 1},
     )
-    assert not verify(source(release), whole=True).differences
+    assert not verify(source(release), all_bytes=True).differences
 
 
 @pytest.mark.fault("F5")
@@ -72,7 +72,7 @@ def test_a_connection_that_breaks_every_time_is_no_difference_either(hub: Runnin
     """Nobody may say that bytes are wrong which never arrived: exit code 5, run it again."""
     faults(hub, {"route": "GET .*/resolve/.*/model.safetensors", "action": "truncate", "after": 100, "count": 0})
     with pytest.raises(RemoteError) as told:
-        verify(source(release), whole=True)
+        verify(source(release), all_bytes=True)
     assert told.value.exit_code == 5
     faults(hub, {"route": "GET .*/resolve/", "action": "status", "status": 500, "count": 0})
     with pytest.raises(RemoteError):

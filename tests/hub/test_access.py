@@ -68,7 +68,7 @@ def test_preflight_and_the_hub_agree_on_a_fine_grained_token(
         write_one(fine, repo)
     else:
         assert said is not None and words in said and "\n" not in said
-        with pytest.raises(RefusedError, match="may not do that") as told:
+        with pytest.raises(RefusedError, match="is not allowed to do that") as told:
             write_one(fine, repo)
         assert told.value.exit_code == 3
 
@@ -180,11 +180,15 @@ def test_a_hub_that_makes_the_repo_public_gets_nothing(hub: Running, tmp_path: P
 
 
 MONEY = [
-    (402, "Payment required: private storage is full", "wants a paid plan or more room"),
-    (402, "Gradio Spaces need a PRO subscription", "wants a paid plan or more room"),
-    (403, "Private repository storage limit reached, please upgrade your plan.", "wants a paid plan or more room"),
-    (403, "You are not in the right group.", "This token may not do that"),
-    (507, "Disk is full", "has no room left"),
+    (402, "Payment required: private storage is full", "requires a paid plan or more storage"),
+    (402, "Gradio Spaces need a PRO subscription", "requires a paid plan or more storage"),
+    (
+        403,
+        "Private repository storage limit reached, please upgrade your plan.",
+        "requires a paid plan or more storage",
+    ),
+    (403, "You are not in the right group.", "This token is not allowed to do that"),
+    (507, "Disk is full", "has no storage left"),
 ]
 
 
@@ -299,7 +303,7 @@ def test_a_job_that_may_not_show_who_it_is(
     hub: Running, mine: Hub, tmp_path: Path, job: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ACTIONS_ID_TOKEN_REQUEST_URL")
-    with pytest.raises(RefusedError, match="may not show who it is") as told:
+    with pytest.raises(RefusedError, match="no permission to prove its identity") as told:
         trusted_publishing.signed_in(stranger(hub, tmp_path), MODEL)
     assert "`permissions: id-token: write`" in str(told.value.hint) and MODEL in str(told.value.hint)
     assert told.value.exit_code == 3
@@ -310,7 +314,7 @@ def test_a_job_that_the_repo_does_not_trust(hub: Running, mine: Hub, tmp_path: P
         trust(hub)
         trusted_publishing._identities.clear()
         job.claims = claims
-        with pytest.raises(RefusedError, match=r"gives this job no token .*no trusted publisher") as told:
+        with pytest.raises(RefusedError, match=r"refused this job a token .*no trusted publisher") as told:
             trusted_publishing.signed_in(stranger(hub, tmp_path), MODEL)
         assert "Trusted Publishers" in str(told.value.hint)
 

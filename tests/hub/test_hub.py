@@ -121,7 +121,7 @@ def test_rights(hub: Running, mine: Hub, tmp_path: Path) -> None:
     stranger = connect(target_of(hub, tmp_path, guest))
     assert "no right to write" in str(stranger.writing_problem(REPO))
     assert stranger.writing_problem("guest/another") is None
-    with pytest.raises(RefusedError, match="may not do that with hubkit/another") as told:
+    with pytest.raises(RefusedError, match="is not allowed to do that with hubkit/another") as told:
         stranger.ensure_repo("hubkit/another", "public")
     assert told.value.exit_code == 3
     # On the embedded Hub the owner may write in any namespace, so only other Hubs are asked about members.

@@ -103,8 +103,13 @@ def served(tmp_path: Path) -> Iterator[tuple[Running, Path]]:
 
 ERRORS = [
     (401, {}, 3, "does not accept this token"),
-    (402, {"X-Error-Message": "No room"}, 3, "wants a paid plan or more room for hubkit/some-model. It says: No room."),
-    (403, {}, 3, "This token may not do that with hubkit/some-model"),
+    (
+        402,
+        {"X-Error-Message": "No room"},
+        3,
+        "requires a paid plan or more storage for hubkit/some-model. It says: No room.",
+    ),
+    (403, {}, 3, "This token is not allowed to do that with hubkit/some-model"),
     (403, {"X-Error-Code": "GatedRepo"}, 3, "is gated"),
     (403, {"X-Error-Message": "Access to this resource is disabled."}, 3, "has been disabled"),
     (404, {"X-Error-Code": "RepoNotFound"}, 2, "There is no hubkit/some-model"),
@@ -112,11 +117,11 @@ ERRORS = [
     (409, {}, 4, "reports a conflict"),
     (412, {}, 4, "was moved by somebody else"),
     (418, {}, 1, "answered 418"),
-    (429, {"Retry-After": "7200"}, 5, "wants to be left alone for 7,200 s"),
+    (429, {"Retry-After": "7200"}, 5, "asks clients to wait 7,200 s"),
     (500, {}, 5, "answered 500"),
     (503, {"Retry-After": "garbage"}, 5, "answered 503"),
-    (507, {}, 5, "has no room left"),
-    (307, {"Location": "http://127.0.0.1:9/elsewhere"}, 3, "sends this request on to http://127.0.0.1:9"),
+    (507, {}, 5, "has no storage left"),
+    (307, {"Location": "http://127.0.0.1:9/elsewhere"}, 3, "redirects this request to http://127.0.0.1:9"),
     (200, {}, 5, "did not answer as a Hub does"),
 ]
 

@@ -86,7 +86,7 @@ def test_the_bundle_of_its_run_is_read_and_agrees(tmp_path: Path) -> None:
 
 def test_it_is_verified_in_a_folder_and_on_the_hub(published: Release, folder: Path) -> None:
     for source in (FolderSource(folder), RepoSource(hub_of(published), REPO, "main")):
-        report = verify(source, whole=True)
+        report = verify(source, all_bytes=True)
         assert not report.differences and not report.foreign and report.files == 16
         assert report.made_for == {"repo": "hubkit/tiny-hermes-dpo", "variant": "main"}
     (folder / "config.json").write_text('{"changed": true}')

@@ -177,7 +177,7 @@ def test_delete(release: Release) -> None:
     connected = connect(release.target)
     with pytest.raises(RefusedError, match="cannot be removed"):
         revisions.delete(connected, REPO, "main", force=True)
-    with pytest.raises(RefusedError, match=r"'dpo-v0' .* the card on 'main' \(README.md\) speaks of it"):
+    with pytest.raises(RefusedError, match=r"'dpo-v0' .* the card on 'main' \(README.md\) names it"):
         revisions.delete(connected, REPO, "dpo-v0")
     assert connected.head(REPO, "dpo-v0")
     revisions.delete(connected, REPO, "dpo-v0", force=True, dry_run=True)
@@ -267,7 +267,7 @@ def test_a_recipe_protects(tmp_path: Path) -> None:
     revisions.need_unprotected("me/my-model", "dpo-v0", tmp_path)
     revisions.need_unprotected("me/another", "main", tmp_path)
     recipe.write_text("repo: [")
-    with pytest.raises(RefusedError, match="nobody knows whether it protects 'dpo-v0'"):
+    with pytest.raises(RefusedError, match="it is unknown whether it protects 'dpo-v0'"):
         revisions.need_unprotected("me/my-model", "dpo-v0", tmp_path)
 
 
@@ -298,12 +298,12 @@ def test_prune_removes_what_was_promoted(hub: Running, release: Release) -> None
     assert told(connected) == {
         "staging/main": (True, "promoted to main"),
         "staging/mine": (False, "its release was never promoted"),
-        "staging/notes": (False, "hubkit did not make it"),
+        "staging/notes": (False, "hubkit did not publish it"),
     }
     young = revisions.plan_prune(connected, REPO)
     assert {(item.goes, item.reason) for item in young} == {
         (False, "younger than 7 days"),
-        (False, "hubkit did not make it"),
+        (False, "hubkit did not publish it"),
     }
     plan = revisions.plan_prune(connected, REPO, now=LATER)
     assert [item.branch for item in revisions.prune(connected, REPO, plan)] == ["staging/main"]
@@ -346,6 +346,6 @@ def test_a_token_without_rights_changes_nothing(hub: Running, release: Release, 
         lambda: revisions.delete(stranger, REPO, "staging/main"),
         lambda: revisions.plan_promotion(stranger, REPO, "staging/main", "main").apply(stranger),
     ):
-        with pytest.raises(RefusedError, match="may not do that"):
+        with pytest.raises(RefusedError, match="is not allowed to do that"):
             act()
     assert connected.refs(REPO) == before

@@ -108,7 +108,7 @@ def test_keys_that_cannot_be_used(tmp_path: Path) -> None:
     }
     for name, kind in kinds.items():
         private, public = key_pair(tmp_path, name, kind=kind)
-        with pytest.raises(UsageError, match="of another kind than EC on P-256"):
+        with pytest.raises(UsageError, match="is not an EC key on P-256"):
             signer(private)
         with pytest.raises(UsageError, match="is not a public key that checks signatures"):
             signing.verifier(public)
@@ -139,7 +139,7 @@ def test_keyless_needs_an_identity_and_asks_nobody(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     for name in ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_URL"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(RefusedError, match="is given no identity to sign with") as told:
+    with pytest.raises(RefusedError, match="has no identity to sign with") as told:
         signing.signer(None, keyless=True)
     assert told.value.exit_code == 3 and "id-token: write" in str(told.value)
 

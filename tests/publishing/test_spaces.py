@@ -194,7 +194,7 @@ def test_an_app_that_cannot_answer_is_taken_back(here: Hub, tmp_path: Path) -> N
             raise HubkitError(f"{host} could not answer.")
 
     sound = deploy(here, answering(tmp_path / "sound", "sound"), ask=ask)
-    with pytest.raises(RemoteError, match=r"could not answer.\nThe version before .* was put back"):
+    with pytest.raises(RemoteError, match=r"could not answer.\nThe version before .* was restored"):
         deploy(here, answering(tmp_path / "dull", "nothing"), ask=ask)
     assert here.tree(REPO, "main", "space") == here.tree(REPO, sound.commit, "space")
 
@@ -216,7 +216,7 @@ def test_a_deploy_that_was_interrupted_after_its_commit_is_taken_back_by_the_nex
     with pytest.raises(Killed):
         deploy(here, broken, note=note)
     assert set(before.values()) == {sound.commit}
-    with pytest.raises(RemoteError, match="was put back"):
+    with pytest.raises(RemoteError, match="was restored"):
         deploy(here, broken, before=before)
     assert here.tree(REPO, "main", "space") == here.tree(REPO, sound.commit, "space")
 
@@ -312,7 +312,7 @@ def test_what_somebody_else_put_there_meanwhile_is_not_taken_back(here: Hub, tmp
     with pytest.raises(ConflictError, match="moved"):
         deploy(here, answering(tmp_path / "two", "two"), note=note)
     broken = folder_of(tmp_path / "broken", "raise SystemError('no weights')")
-    with pytest.raises(RemoteError, match="was not put back: The branch 'main' of hubkit/shown moved"):
+    with pytest.raises(RemoteError, match="was not restored: The branch 'main' of hubkit/shown moved"):
         deploy(here, broken, note=note)
     assert "notes.md" in here.tree(REPO, "main", "space")
 
@@ -321,7 +321,7 @@ def test_a_space_that_is_given_a_secret_is_still_taken_back(here: Hub, tmp_path:
     secrets = {"HF_TOKEN": here.reading_token("space")}
     sound = deploy(here, answering(tmp_path / "sound", "sound"), secrets=secrets)
     assert sound.host and told(sound.host)["environment"]["HF_TOKEN"] == secrets["HF_TOKEN"]
-    with pytest.raises(RemoteError, match="was put back"):
+    with pytest.raises(RemoteError, match="was restored"):
         deploy(here, folder_of(tmp_path / "broken", "raise SystemError('no weights')"), secrets=secrets)
     assert here.tree(REPO, "main", "space") == here.tree(REPO, sound.commit, "space")
 
@@ -380,7 +380,7 @@ def test_the_command_deploys_tells_and_shows_the_log(tmp_path: Path) -> None:
 
         (folder / "app.py").write_text("raise SystemExit('no \\x1b[31mweights')")
         tried = hubkit("space", "deploy", *args, home=home)
-        assert tried.returncode == 3 and "Mend the app" in tried.stderr and "\x1b" not in tried.stderr
+        assert tried.returncode == 3 and "Fix the app" in tried.stderr and "\x1b" not in tried.stderr
         forced = hubkit("space", "deploy", *args, "--no-try", home=home)
         assert forced.returncode == 5 and "RUNTIME_ERROR" in forced.stderr and "weights" in forced.stderr
         assert "hubkit space logs" in forced.stderr

@@ -65,7 +65,7 @@ def test_a_release_is_what_it_promises(hub: Running, release: Release) -> None:
 
 def test_all_bytes(hub: Running, release: Release) -> None:
     faults(hub)
-    report = verify(source(release), whole=True)
+    report = verify(source(release), all_bytes=True)
     assert report.read and not report.differences
     assert len([line for line in requests(hub) if line.startswith("GET") and "/resolve/" in line]) == FILES
 
@@ -305,7 +305,7 @@ def test_a_file_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
             yield b"xyz"
 
     held.blocks = endless  # type: ignore[method-assign]
-    (found,) = verify(held, whole=True).differences
+    (found,) = verify(held, all_bytes=True).differences
     assert found.message == "has 6 bytes, not 3" and pieces == 2
 
 

@@ -70,7 +70,7 @@ def verify(
     verifier = signing.verifier(key, identity, issuer) if key or identity else None
     output = output_of()
     source = open_source(what, revision, hub_name, look_up=False)
-    report = verifying.verify(source, verifier=verifier, whole=read_all, strict=strict, say=output.say)
+    report = verifying.verify(source, verifier=verifier, all_bytes=read_all, strict=strict, say=output.say)
     output.result(report.to_json(), *_shown(report, verifier.label if verifier else ""))
     if report.differences:
         if output.mode != "json":

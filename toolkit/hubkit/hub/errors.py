@@ -89,7 +89,8 @@ def explain(
             return _explain_answer(cause, endpoint, repo, revision)
         if isinstance(cause, hub_errors.OfflineModeIsEnabled):
             return RemoteError(
-                f"{endpoint} was not asked: HF_HUB_OFFLINE is set.", hint="Unset it and run the same command."
+                f"HF_HUB_OFFLINE is set, so no request was sent to {endpoint}.",
+                hint="Unset HF_HUB_OFFLINE and run the same command again.",
             )
         if isinstance(cause, hub_errors.HFValidationError):
             return UsageError(f"{redact(str(cause))}")
@@ -110,7 +111,8 @@ def _explain_answer(error: HfHubHTTPError, endpoint: str, repo: str | None, revi
     if isinstance(error, hub_errors.GatedRepoError):
         return RefusedError(
             f"{named} is gated, and this token has no access to it.",
-            hint=f"Ask for it at {endpoint}/{_folder(error)}{named}; a fine-grained token must be allowed gated repos.",
+            hint=f"Request access at {endpoint}/{_folder(error)}{named}. A fine-grained token needs the right to read"
+            " gated repos.",
         )
     if isinstance(error, hub_errors.DisabledRepoError):
         return RefusedError(f"{named} has been disabled on {endpoint}.")
@@ -139,35 +141,39 @@ def _explain_status(status: int, words: str, endpoint: str, named: str) -> Hubki
             " and run the same command: what was finished is kept.",
         )
     if status == 402 or (status in {403, 413} and _about_room(words)):
-        return RefusedError(f"{endpoint} wants a paid plan or more room for {named}.{said}", hint=_ROOM)
+        return RefusedError(f"{endpoint} requires a paid plan or more storage for {named}.{said}", hint=_ROOM)
     if status == 403:
         return RefusedError(
-            f"This token may not do that with {named}.{said}",
-            hint="Use a token with the right to write to it.",
+            f"This token is not allowed to do that with {named}.{said}",
+            hint="Use a token that may write to it.",
         )
     if status == 412:
         return ConflictError(
             f"A branch of {named} was moved by somebody else in the meantime.", hint="Run the command again."
         )
     if status == 409:
-        return ConflictError(f"{endpoint} reports a conflict.{said}", hint="See what is there, then run it again.")
+        return ConflictError(
+            f"{endpoint} reports a conflict.{said}", hint="Look at the repo, then run the same command again."
+        )
     if status == 507:
-        return RemoteError(f"{endpoint} has no room left.{said}", hint="Run the same command again when it has.")
+        return RemoteError(f"{endpoint} has no storage left.{said}", hint="Run the same command again when it has.")
     if status in {408, 429} or status >= 500:
         return RemoteError(
             f"{endpoint} answered {status}{' (too many requests)' if status == 429 else ''}.{said}",
             hint="Run the same command again in a while; what was finished is kept.",
         )
     if status in {400, 413, 422}:
-        return RefusedError(f"{endpoint} refuses this for {named} (status {status}).{said}")
+        return RefusedError(f"{endpoint} refused this request for {named} (status {status}).{said}")
     return HubkitError(
-        f"{endpoint} answered {status} for {named}.{said}", hint="Is it the address of a Hub? `hubkit doctor` looks."
+        f"{endpoint} answered {status} for {named}.{said}",
+        hint="Check the address: `hubkit doctor` shows whether it is a Hub.",
     )
 
 
 _ROOM = (
-    "Free room there or upgrade the account (its billing settings), or change the recipe: a public repo has more room"
-    " than a private one, and a release needs no Space. Then run the same command: what is stored is not sent again."
+    "Free storage there or upgrade the account (its billing settings), or change the recipe: a public repo has more"
+    " storage than a private one, and a release needs no Space. Then run the same command again: no file is uploaded"
+    " twice."
 )
 
 

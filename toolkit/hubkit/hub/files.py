@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubkit.core.errors import RemoteError
+from hubkit.core.numbers import short_commit
 from hubkit.core.trees import Entry
 from hubkit.hub.connection import Connection, RepoType
 from hubkit.hub.errors import MissingRevisionError, translated
@@ -86,7 +87,9 @@ class FileCalls(Connection):
             with self.opened(repo, path, revision, repo_type, span=(start, start + length - 1)) as response:
                 body = response.read() if response.status_code == 206 else b""  # else the whole file is on its way
             if len(body) != length:
-                raise RemoteError(f"{self.endpoint} does not send parts of {path} (of {repo}@{revision[:12]}).")
+                raise RemoteError(
+                    f"{self.endpoint} does not send parts of {path} (of {repo}@{short_commit(revision)})."
+                )
             return bytes(body)
 
         return self.query(read, repo=repo, revision=revision)

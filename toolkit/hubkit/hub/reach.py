@@ -20,7 +20,8 @@ def reach(endpoint: str, seconds: float = 1.5) -> None:
 
     if constants.is_offline_mode():
         raise RemoteError(
-            f"{endpoint} was not asked: HF_HUB_OFFLINE is set.", hint="Unset it and run the same command."
+            f"HF_HUB_OFFLINE is set, so no request was sent to {endpoint}.",
+            hint="Unset HF_HUB_OFFLINE and run the same command again.",
         )
     proxy = _proxy_for(endpoint)
     failed: list[Exception] = []

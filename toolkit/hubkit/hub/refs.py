@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hubkit.core.errors import ConflictError, RemoteError, UsageError
+from hubkit.core.numbers import short_commit
 from hubkit.hub.connection import RepoType
 from hubkit.hub.pull_requests import PULL_REFS, PullRequestCalls
 
@@ -103,7 +104,7 @@ class RefCalls(PullRequestCalls):
             return
         if known is not None:
             raise UsageError(
-                f"{repo} already has a tag {tag!r}, at {known[:12]}.", hint="Choose another name for the tag."
+                f"{repo} already has a tag {tag!r}, at {short_commit(known)}.", hint="Choose another name for the tag."
             )
         self.send(
             lambda: self.api.create_tag(repo, tag=tag, tag_message=message, revision=commit, repo_type=repo_type),

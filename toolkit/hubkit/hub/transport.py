@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hubkit.core.errors import RefusedError, RemoteError, UsageError
+from hubkit.core.numbers import seconds
 from hubkit.core.output import hide
 from hubkit.hub import private_api
 from hubkit.hub.errors import AGAIN, Stalled, TimedOut, origin_of, unreachable
@@ -98,7 +99,7 @@ def _new_client() -> httpx2.Client:
                 return super().send(request, **options)
             except httpx2.WriteTimeout as error:
                 raise Stalled(
-                    f"{origin_of(request)} took no byte of an upload for {seconds_allowed():g} s.", hint=AGAIN
+                    f"{origin_of(request)} accepted no byte of an upload for {seconds(seconds_allowed())}.", hint=AGAIN
                 ) from error
             except httpx2.TimeoutException as error:
                 raise TimedOut(
@@ -169,8 +170,8 @@ def _refuse_other_host(response: httpx2.Response) -> None:
     if path.startswith(("/api/", "/oauth/")) or "/info/lfs/" in path or request.method not in {"GET", "HEAD", "PUT"}:
         named = f"{there.scheme}://{there.netloc.decode()}"
         raise RefusedError(
-            f"{origin_of(request)} sends this request on to {named}, where its token does not belong.",
-            hint=f"If the Hub has moved, name its new address: --hub {named}.",
+            f"{origin_of(request)} redirects this request to {named}, for which the token was not issued.",
+            hint=f"If the Hub has moved, use its new address: --hub {named}.",
         )
 
 
@@ -186,8 +187,7 @@ def _wait_in_seconds(response: httpx2.Response) -> None:
         return
     if wait > LONGEST_WAIT:
         raise RemoteError(
-            f"{origin_of(response.request)} answered {response.status_code} and wants to be left alone"
-            f" for {wait:,.0f} s.",
+            f"{origin_of(response.request)} answered {response.status_code} and asks clients to wait {seconds(wait)}.",
             hint="Run the same command again after that; what was finished is kept.",
         )
     response.headers["retry-after"] = str(math.ceil(wait))

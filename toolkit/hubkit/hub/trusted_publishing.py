@@ -1,8 +1,8 @@
-"""Trusted publishing: a CI job shows who it is and gets a token for one repo, so that no secret is stored anywhere.
+"""Trusted publishing: a CI job proves its identity and gets a token for one repo, so that no secret is stored.
 
-The job's identity is an OIDC token that its CI service issues for this Hub (GitHub Actions by itself; any other one
-puts it into ``HF_OIDC_ID_TOKEN``). The Hub gives a token of about an hour for it, when the repo trusts that job
-(https://huggingface.co/docs/hub/trusted-publishers). Training may take longer, so it is asked for again in time.
+The job's identity is an OIDC token that its CI service issues for this Hub (GitHub Actions by itself; any
+other service sets ``HF_OIDC_ID_TOKEN``). The Hub exchanges it for a token of about an hour, when the repo trusts that
+job (https://huggingface.co/docs/hub/trusted-publishers). Training may take longer, so the token is renewed in time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _identities: dict[tuple[str, str], _Identity] = {}
 
 
 class _Identity:
-    """What this job is to one repo of one Hub."""
+    """The identity of this job for one repo of one Hub."""
 
     def __init__(self, endpoint: str, repo: str) -> None:
         self.endpoint, self.repo = endpoint, repo
@@ -35,7 +35,7 @@ class _Identity:
         self._token, self._until = "", 0.0
 
     def token(self) -> str:
-        """A token that still holds for a while."""
+        """A token that is valid for a while yet."""
         with self._lock:
             if time.monotonic() >= self._until:
                 self._exchange()
@@ -49,7 +49,7 @@ class _Identity:
         secret = os.environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
         if given is None and not (request and secret):
             raise RefusedError(
-                f"There is no token for {self.endpoint}, and this job may not show who it is.",
+                f"There is no token for {self.endpoint}, and this job has no permission to prove its identity.",
                 hint=f"Give the job `permissions: id-token: write`, and let {self.repo} trust it (Trusted Publishers in"
                 " its settings); or set HF_TOKEN.",
             )
@@ -67,17 +67,17 @@ class _Identity:
                 raise explain(error, self.endpoint, self.repo) or error from error
             words = shortened(str(error.server_message or ""))
             raise RefusedError(
-                f"{self.endpoint} gives this job no token for {self.repo}.{f' It says: {words}.' if words else ''}",
+                f"{self.endpoint} refused this job a token for {self.repo}.{f' It says: {words}.' if words else ''}",
                 hint=f"Let {self.repo} trust this workflow: Trusted Publishers in its settings.",
             ) from error
         except (OIDCError, KeyError, TypeError, ValueError) as error:
-            raise RemoteError(f"The identity of this job could not be had: {shortened(str(error))}.") from error
+            raise RemoteError(f"Trusted publishing failed: {shortened(str(error))}.") from error
         hide(self._token)
         self._until = began + lives - min(_MARGIN, lives / 4)
 
 
 def has_identity() -> bool:
-    """Whether this process runs in a CI job that can, or could, show who it is."""
+    """Whether this process runs in a CI job that can, or could, prove its identity."""
     return os.environ.get("GITHUB_ACTIONS") == "true" or bool(os.environ.get("HF_OIDC_ID_TOKEN"))
 
 

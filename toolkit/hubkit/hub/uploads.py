@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hubkit.core.errors import RefusedError
+from hubkit.core.numbers import seconds
 from hubkit.hub import private_api
 from hubkit.hub.connection import Connection, RepoType
 from hubkit.hub.errors import AGAIN, Stalled, explain, shortened, translated
@@ -87,7 +88,7 @@ def _watched(endpoint: str) -> Iterator[None]:
             yield
         except BaseException as error:
             if stalled.is_set():
-                raise Stalled(f"{endpoint} took no byte of an upload for {limit:g} s.", hint=AGAIN) from error
+                raise Stalled(f"{endpoint} accepted no byte of an upload for {seconds(limit)}.", hint=AGAIN) from error
             raise
         finally:
             done.set()

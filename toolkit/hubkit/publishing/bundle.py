@@ -152,7 +152,7 @@ def build(
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise RefusedError(
             f"The bundle must not be published:\n{shown}{more}",
-            hint="Mend what made these files, then run the same command. Nothing was uploaded.",
+            hint="Fix the step that wrote these files, then run the same command again. Nothing was uploaded.",
         )
     return Bundle(dict(sorted(files.items())), Manifest(known), tuple(sorted(left_out)))
 
@@ -162,9 +162,7 @@ def _refuse_missing(files: Mapping[str, Path]) -> None:
     if not any(path.endswith(".safetensors") and "/" not in path for path in files):
         missing.append("model.safetensors")
     if missing:
-        raise RefusedError(
-            f"The bundle lacks {', '.join(missing)}.", hint="The step that makes it has not done so; see its log."
-        )
+        raise RefusedError(f"The bundle lacks {', '.join(missing)}.", hint="See the log of the step that writes it.")
 
 
 def git_attributes(manifest: Manifest) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from hubkit.core.errors import ConflictError, HubkitError, RemoteError
+from hubkit.core.numbers import short_commit
 from hubkit.core.trees import Tree
 from hubkit.hub.client import Hub, RepoType
 from hubkit.hub.retry import settled
@@ -49,7 +50,7 @@ def commit(
     new_head = settled(write, look)
     if new_head is None:
         raise ConflictError(
-            f"{repo} accepted the commit to {branch!r}, but its head is still {head[:12]}.",
+            f"{repo} accepted the commit to {branch!r}, but its head is still {short_commit(head)}.",
             hint="Run the same command again.",
         )
     return new_head
@@ -73,8 +74,8 @@ def branch_moved(
         return ConflictError(
             f"The branch {branch!r} of {repo} was removed {since}.", hint="Run the same command again."
         )
-    was = f"from {before[:12]} " if before else ""
+    was = f"from {short_commit(before)} " if before else ""
     return ConflictError(
-        f"The branch {branch!r} of {repo} moved {was}to {now[:12]} {since}; nothing was written over it.",
+        f"The branch {branch!r} of {repo} moved {was}to {short_commit(now)} {since}; nothing was written over it.",
         hint=f"Look at it (`hubkit revisions list {repo}`), then run the same command again.",
     )

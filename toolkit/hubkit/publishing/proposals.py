@@ -51,9 +51,9 @@ def problem(hub: Hub, repo: str) -> str | None:
     """Why this token can propose nothing to ``repo``, without a full stop; None when it can."""
     account = hub.whoami() if not hub.target.trusted else None
     if account is None:
-        return f"a pull request is opened by a person, and there is no token of one for {hub.endpoint}"
+        return f"a pull request needs the token of a person, and there is none for {hub.endpoint}"
     if not hub.repo_exists(repo):
-        return f"{repo} is not there, or cannot be seen by {account.name}; a pull request needs a repo"
+        return f"there is no repo {repo} that {account.name} can see, and a pull request needs one"
     return account.lacks(DISCUSS, repo, "model")
 
 
@@ -157,9 +157,9 @@ def _update(hub: Hub, repo: str, variant: str, opened: PullRequest, bundle: Bund
     if not overwrite and (paths := _changed_by_others(hub, repo, head, tree, goal)):
         raise ConflictError(
             f"Somebody changed {short_list(paths)} in the pull request {opened.number} of {repo}, and this would"
-            " write over it.",
-            hint=f"See {pull_url(hub.endpoint, repo, opened.number)}. Bring the change into the recipe, then propose"
-            " over it: hubkit release --pr --overwrite-card.",
+            " overwrite it.",
+            hint=f"See {pull_url(hub.endpoint, repo, opened.number)}. Put the change into the recipe, then overwrite"
+            " it: hubkit release --pr --overwrite-card.",
         )
     added = additions(bundle, goal.missing(tree))
     upload(hub, repo, opened.ref, added)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hubkit.core.errors import ConflictError
 from hubkit.core.files import Digests, Manifest, digests, os_error
+from hubkit.core.numbers import short_commit
 from hubkit.core.trees import compare, short_list, tree_of
 from hubkit.hub.client import Hub
 from hubkit.hub.errors import MissingFileError
@@ -21,7 +22,7 @@ def verify_listing(hub: Hub, repo: str, revision: str, manifest: Manifest, *, ot
     difference = compare(wanted, part_of(tree, wanted) if others_allowed else tree)
     if difference:
         raise ConflictError(
-            f"{repo}@{revision[:12]} does not hold what was uploaded: "
+            f"{repo}@{short_commit(revision)} does not hold what was uploaded: "
             + short_list([change.sentence for change in difference.changes])
             + ".",
             hint="Nothing was promoted. Run the same command again; if that does not help, the Hub changes files.",
@@ -61,7 +62,7 @@ def _download(hub: Hub, repo: str, revision: str, cache: Path) -> Path:
 
 def _damaged(repo: str, revision: str, what: str) -> ConflictError:
     return ConflictError(
-        f"{repo}@{revision[:12]} returns other bytes than were uploaded: {what}.",
+        f"{repo}@{short_commit(revision)} returns other bytes than were uploaded: {what}.",
         hint="Nothing was promoted. The Hub's storage is damaged, or something changes files on the way.",
     )
 

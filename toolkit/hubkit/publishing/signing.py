@@ -1,4 +1,4 @@
-"""Sign a bundle, and hold a signature against the files that it must cover: OpenSSF model signing, the extra ``sign``.
+"""Sign a bundle, and check that a signature covers its files: OpenSSF model signing, the extra ``sign``.
 
     .hubkit/model.sig     a Sigstore bundle: an in-toto statement of every other file's sha256, and its signature
 
@@ -84,7 +84,7 @@ def verifier(key: Path | None, identity: str | None = None, issuer: str | None =
     except Exception as error:
         raise UsageError(
             f"{key} is not a public key that checks signatures (EC, in PEM).",
-            hint="Make one from the private key: openssl ec -in private.pem -pubout -out public.pem",
+            hint="Create one from the private key: openssl ec -in private.pem -pubout -out public.pem",
         ) from error
     return Verifier(config, f"the key {key.name}", by_key=True)
 
@@ -166,17 +166,17 @@ class _Key:
                 f"The signing key {path} is not encrypted, and {PASSWORD} is set."
                 if password
                 else f"The signing key {path} is encrypted, and {PASSWORD} is not set.",
-                hint=f"Unset {PASSWORD}." if password else f"Put its password in the environment as {PASSWORD}.",
+                hint=f"Unset {PASSWORD}." if password else f"Set {PASSWORD} to its password.",
             ) from error
         except (ValueError, UnsupportedAlgorithm) as error:
             raise UsageError(
                 f"{path} is not a private key in PEM" + (f", or {PASSWORD} does not open it." if password else "."),
-                hint="Make one: openssl ecparam -name prime256v1 -genkey -noout -out private.pem",
+                hint="Create one: openssl ecparam -name prime256v1 -genkey -noout -out private.pem",
             ) from error
         if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in _CURVES:
             raise UsageError(
-                f"The signing key {path} is of another kind than EC on P-256, P-384 or P-521.",
-                hint="Make one: openssl ecparam -name prime256v1 -genkey -noout -out private.pem",
+                f"The signing key {path} is not an EC key on P-256, P-384 or P-521.",
+                hint="Create one: openssl ecparam -name prime256v1 -genkey -noout -out private.pem",
             )
         public = key.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -208,7 +208,7 @@ class _Keyless:
             return _signed(_library().signing.Config().use_sigstore_signer(identity_token=self.token), name, files)
         except Exception as error:
             raise RemoteError(
-                f"Sigstore did not sign: {type(error).__name__}.",
+                f"Signing by Sigstore failed: {type(error).__name__}.",
                 hint="Run the same command again; what was finished is kept.",
             ) from error
 
@@ -226,13 +226,13 @@ def _identity_token() -> str:
         token = detect_credential()
     except IdentityError as error:
         raise RefusedError(
-            f"This job is given no identity to sign with: {printable(str(error)).split(chr(10))[0].rstrip('.')}.",
+            f"This job has no identity to sign with: {printable(str(error)).split(chr(10))[0].rstrip('.')}.",
             hint="On GitHub, give the job `permissions: id-token: write`.",
         ) from error
     if token is None:
         raise RefusedError(
-            "There is no identity to sign with: keyless signing works in a CI job that is given one (OIDC).",
-            hint="Write `sign: {key: FILE}` in the recipe, or run it in CI.",
+            "There is no identity to sign with: keyless signing needs a CI job with an OIDC identity.",
+            hint="Write `sign: {key: FILE}` in the recipe, or run the release in CI.",
         )
     hide(token)
     return token

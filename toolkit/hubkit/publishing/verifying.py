@@ -1,6 +1,6 @@
-"""Does a revision, or a folder, hold what its manifest promises? `hubkit verify`, for any release of hubkit's.
+"""Verify that a revision or a folder holds what its manifest promises: `hubkit verify`, for any release by hubkit.
 
-    .hubkit/manifest.json   read at that commit; what a stranger may have written, so it is bounded and checked
+    .hubkit/manifest.json   read at that commit; anybody may have written it, so its size is limited and it is checked
     the Hub's listing       paths, sizes and digests of all files; no weight is read, unless all bytes are asked for
     .hubkit/model.sig       must cover exactly the manifest and the files that it lists
 
@@ -28,12 +28,12 @@ MOST = 16 * 1024 * 1024
 _LARGE = 64 * 1024 * 1024
 """Bytes from which it is said that a file is being read."""
 _NO_FILE, _NOT_HAD = Entry(-1), Entry(-2)
-"""A pipe, or a link to a folder or to nothing; what is listed and cannot be had. No file has their sizes."""
+"""A pipe, or a link to a folder or to nothing; what is listed but cannot be downloaded. No file has their sizes."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not as promised. ``message`` goes on from the path, in words."""
+    """One thing that differs from the manifest. ``message`` continues a sentence that begins with the path."""
 
     path: str
     kind: Literal["missing", "changed", "extra", "signature"]
@@ -45,7 +45,7 @@ class Report:
     """What was found at ``name`` (and ``commit``, of a repo). It is sound when nothing differs.
 
     ``files`` and ``bytes`` are those that the manifest promises, ``foreign`` files that it does not know. ``read``
-    says whether every byte was hashed, or what the Hub lists was believed. ``signature``: 'none', 'unchecked' (nobody
+    says whether every byte was hashed, or what the Hub lists was trusted. ``signature``: 'none', 'unchecked' (nobody
     was named who must have made it), 'valid' or 'invalid'. ``made_for`` is the repo and variant that the manifest
     names.
     """
@@ -69,28 +69,28 @@ def verify(
     source: Source,
     *,
     verifier: Verifier | None = None,
-    whole: bool = False,
+    all_bytes: bool = False,
     strict: bool | None = None,
     say: Callable[[str], None] = lambda words: None,
 ) -> Report:
-    """Hold ``source`` against its own manifest, and against the signature of ``verifier`` when one is given.
+    """Compare ``source`` with its own manifest, and check the signature of ``verifier`` when one is given.
 
-    ``whole`` reads and hashes every byte; ``strict`` (what a signature is checked with, unless told otherwise) counts
-    files that the manifest does not know as differences. ``say`` is told which large file is being read.
+    ``all_bytes`` reads and hashes every file; ``strict`` (the default when a signature is checked) counts
+    files that the manifest does not know as differences. ``say`` is called when a large file is read.
 
     RefusedError without a manifest, or without the signature that is asked for. ConflictError for a manifest that
-    nobody should act upon.
+    cannot be relied upon.
     """
     listed: dict[str, Entry] = {**source.files(), **dict.fromkeys(source.irregular(), _NO_FILE)}
     if MANIFEST_PATH not in listed:
         raise RefusedError(
-            f"{source.name} has no {MANIFEST_PATH}, so nothing says what it should hold.",
-            hint="Releases of hubkit carry one; look at other people's models with `hubkit check`.",
+            f"{source.name} has no {MANIFEST_PATH}, so there is nothing to compare it with.",
+            hint="Releases by hubkit have one; check other models with `hubkit check`.",
         )
     raw = _small(source, MANIFEST_PATH, listed[MANIFEST_PATH])
     said, manifest = parse_manifest(raw)
     signed = verifier is not None
-    found = list(_file_differences(source, listed, manifest, whole=whole, by_sha256=signed, say=say))
+    found = list(_file_differences(source, listed, manifest, all_bytes=all_bytes, by_sha256=signed, say=say))
     foreign = tuple(sorted(listed.keys() - manifest.files.keys() - OUR_OWN))
     if signed if strict is None else strict:
         found += [Difference(path, "extra", "is not in the manifest") for path in foreign]
@@ -99,7 +99,7 @@ def verify(
         if signature == "none":
             raise RefusedError(
                 f"{source.name} is not signed: it has no {SIGNATURE_PATH}.",
-                hint="Without --key and --identity, it is held against its manifest alone.",
+                hint="Without --key and --identity it is only compared with its manifest.",
             )
         wrong = _signature_problem(source, listed[SIGNATURE_PATH], verifier, manifest, raw)
         signature = "invalid" if wrong else "valid"
@@ -109,7 +109,7 @@ def verify(
         source.commit,
         len(manifest.files),
         manifest.size,
-        whole or all(entry.sha256 is None and entry.git is None for entry in listed.values()),
+        all_bytes or all(entry.sha256 is None and entry.git is None for entry in listed.values()),
         signature,
         tuple(sorted(found, key=lambda item: item.path)),
         foreign,
@@ -118,7 +118,7 @@ def verify(
 
 
 def _file_differences(
-    source: Source, listed: Tree, manifest: Manifest, *, whole: bool, by_sha256: bool, say: Callable[[str], None]
+    source: Source, listed: Tree, manifest: Manifest, *, all_bytes: bool, by_sha256: bool, say: Callable[[str], None]
 ) -> Iterator[Difference]:
     """The promised files that are missing or other. A file is read when it must be to know."""
     for path, promised in manifest.files.items():
@@ -127,7 +127,7 @@ def _file_differences(
             yield Difference(path, "missing", "is missing")
             continue
         unknown = entry.sha256 is None and (by_sha256 or entry.git is None)
-        if entry.size == promised.size and (whole or unknown):
+        if entry.size == promised.size and (all_bytes or unknown):
             if promised.size >= _LARGE:
                 say(f"reading {path} ({promised.size:,} bytes)")
             entry = source.retried(partial(_measured, source, path, promised.size)) or _NOT_HAD
@@ -146,11 +146,11 @@ def _signature_problem(source: Source, entry: Entry, verifier: Verifier, manifes
 
 
 def _wrong(entry: Entry, promised: Digests) -> str | None:
-    """In what ``entry`` is not as promised, in words that go on from the path."""
+    """How ``entry`` differs from the promised file, as the rest of a sentence that begins with the path."""
     if entry is _NO_FILE:
         return "is not a regular file"
     if entry is _NOT_HAD:
-        return "is listed, and cannot be had"
+        return "is listed but cannot be downloaded"
     if entry.size != promised.size:
         return f"has {entry.size:,} bytes, not {promised.size:,}"
     if entry.same(entry_of(promised)):
@@ -186,7 +186,7 @@ def _small(source: Source, path: str, entry: Entry) -> bytes:
         raise unsound(f"{path} has {entry.size:,} bytes (at most {MOST:,})" if entry.size > 0 else f"{path} is no file")
     content = source.retried(read)
     if content is None:
-        raise unsound(f"{path} is listed, and cannot be had")
+        raise unsound(f"{path} is listed but cannot be downloaded")
     git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
     got = Entry(len(content), hashlib.sha256(content).hexdigest(), git)
     if got.size != entry.size or ((entry.sha256 or entry.git) and not entry.same(got)):

@@ -30,8 +30,8 @@ def need_unprotected(repo: str, name: str, folder: Path, *, force: bool = False)
         recipe = load_recipe(path)
     except UsageError as error:
         raise RefusedError(
-            f"{path} cannot be read, so nobody knows whether it protects {name!r}.\n{error.message}",
-            hint="Mend it, call the command in another folder, or use --force.",
+            f"{path} cannot be read, so it is unknown whether it protects {name!r}.\n{error.message}",
+            hint="Fix it, run the command in another folder, or use --force.",
         ) from error
     if recipe.repo.lower() == repo.lower() and name in recipe.protected:
         raise RefusedError(
@@ -55,7 +55,7 @@ def pointed_to_by(hub: Hub, repo: str, name: str, commit: str, repo_type: RepoTy
         for path in ("README.md", "adapter/README.md"):
             raw = hub.read_file(repo, path, others[branch], repo_type)
             if raw and names_revision(raw.decode("utf-8", "replace"), name):
-                return f"the card on {branch!r} ({path}) speaks of it"
+                return f"the card on {branch!r} ({path}) names it"
     for space in _spaces_of(hub, repo) if repo_type == "model" else ():
         for path in _SPACE_FILES:
             text = _text(hub, space, path)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError, UsageError
 from hubkit.core.names import ref_problem
+from hubkit.core.numbers import short_commit
 from hubkit.hub.client import Hub, RepoType
 from hubkit.hub.retry import settled
 from hubkit.hub.revision_names import commit_of
@@ -56,7 +57,9 @@ def create(
         raise UsageError(f"{repo} has a tag {branch!r}; a branch of that name would hide it.")
     known = refs.branches.get(branch)
     if known is not None and known != commit:
-        raise UsageError(f"{repo} already has a branch {branch!r}, at {known[:12]}.", hint="Choose another name.")
+        raise UsageError(
+            f"{repo} already has a branch {branch!r}, at {short_commit(known)}.", hint="Choose another name."
+        )
     if known is None and not dry_run:
         _write(
             lambda: hub.create_branch(repo, branch, commit, repo_type),
@@ -64,7 +67,9 @@ def create(
         )
         made = hub.head(repo, branch, repo_type)
         if made != commit:
-            raise ConflictError(f"Somebody else made the branch {branch!r} of {repo} meanwhile, at {str(made)[:12]}.")
+            raise ConflictError(
+                f"Somebody else made the branch {branch!r} of {repo} meanwhile, at {short_commit(made)}."
+            )
     return Named("branch", branch, commit, already=known is not None)
 
 
@@ -88,7 +93,7 @@ def delete(
     is_tag = is_tag or (name not in refs.branches and name in refs.tags)
     kind: Literal["branch", "tag"] = "tag" if is_tag else "branch"
     if name == MAIN and not is_tag:
-        raise RefusedError(f"{MAIN!r} is what everybody loads, and cannot be removed.")
+        raise RefusedError(f"{MAIN!r} is the default branch and cannot be removed.")
     commit = (refs.tags if is_tag else refs.branches).get(name)
     if commit is None:
         what = "tag" if is_tag else "branch or tag"
@@ -97,8 +102,8 @@ def delete(
         raise branch_moved(repo, name, at, commit)
     if not force and (reader := pointed_to_by(hub, repo, name, commit, repo_type)):
         raise RefusedError(
-            f"The {kind} {name!r} of {repo} is in use: {reader}, and would find nothing.",
-            hint="Change that first, or use --force.",
+            f"The {kind} {name!r} of {repo} is in use: {reader}.",
+            hint="Change that first, or remove it with --force.",
         )
     if not dry_run:
         _remove(hub, repo, name, repo_type, is_tag)
@@ -139,7 +144,7 @@ def tag(
     known = refs.tags.get(name)
     if known not in {None, commit}:
         raise UsageError(
-            f"{repo} already has a tag {name!r}, at {str(known)[:12]}.", hint="Choose another name for the tag."
+            f"{repo} already has a tag {name!r}, at {short_commit(known)}.", hint="Choose another name for the tag."
         )
     if known is None and not dry_run:
         _write(

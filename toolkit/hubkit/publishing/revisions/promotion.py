@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from hubkit.core.errors import RefusedError, UsageError
 from hubkit.core.names import ref_problem
+from hubkit.core.numbers import counted, short_commit
 from hubkit.core.trees import compare
 from hubkit.hub.client import Commit, Hub, RepoType
 from hubkit.hub.revision_names import by_short_id, commit_of
@@ -73,10 +74,10 @@ def plan_promotion(
         raise UsageError(f"{branch!r} is a tag of {repo}; tags do not move.", hint="Name a branch.")
     commit = commit_of(hub, repo, source, repo_type)
     plan = plan_copy(hub, repo, branch, commit, keep_foreign=not exact, repo_type=repo_type)
-    named = commit[:12] if commit.startswith(source.lower()) else f"{source} ({commit[:12]})"
+    named = commit[:12] if commit.startswith(source.lower()) else f"{source} ({short_commit(commit)})"
     settled = None
     if plan.head is not None and not plan.change:
-        settled = f"{branch} of {repo} holds the files of {named} already, at {plan.head[:12]}."
+        settled = f"{branch} of {repo} already holds the files of {named}, at {short_commit(plan.head)}."
     return BranchChange("promotion", repo, repo_type, plan, f"Promote {named} to {branch}", settled)
 
 
@@ -93,7 +94,7 @@ def plan_rollback(
     """How ``branch`` is rolled back to the files that it held at ``to``, or ``steps`` changes ago (at least 1).
 
     With neither it goes back one step, and nothing is changed when its last commit is a rollback already: the same
-    command can be run again after an interruption. RefusedError for a revision that the branch never was at, unless
+    command can be run again after an interruption. RefusedError for a revision that the branch was never at, unless
     ``force``.
     """
     head = hub.head(repo, branch, repo_type)
@@ -106,7 +107,7 @@ def plan_rollback(
     elif steps is None and (undone := _last_rollback(hub, repo, commits, repo_type)):
         target = undone
         settled = (
-            f"The last commit of {branch} ({head[:12]}) is a rollback already, to {undone[:12]}. "
+            f"The last commit of {branch} ({short_commit(head)}) is a rollback already, to {short_commit(undone)}. "
             "To go elsewhere, use --to or --steps."
         )
     else:
@@ -115,8 +116,8 @@ def plan_rollback(
     if plan.head != head:
         raise branch_moved(repo, branch, head, plan.head)
     if settled is None and not plan.change:
-        settled = f"{branch} of {repo} holds the files of {target[:12]} already, at {head[:12]}."
-    title = f"Roll back {branch} to {target[:12]}, from {str(plan.head)[:12]}"
+        settled = f"{branch} of {repo} already holds the files of {short_commit(target)}, at {short_commit(head)}."
+    title = f"Roll back {branch} to {short_commit(target)}, from {short_commit(plan.head)}"
     return BranchChange("rollback", repo, repo_type, plan, title, settled)
 
 
@@ -125,9 +126,9 @@ def _target(hub: Hub, repo: str, branch: str, to: str, commits: list[Commit], fo
     target = by_short_id(repo, to, known) or commit_of(hub, repo, to, repo_type)
     if target not in known and not force:
         raise RefusedError(
-            f"{branch} of {repo} never was at {to}{f' ({target[:12]})' if target != to else ''}.",
-            hint=f"`hubkit revisions history {repo} {branch}` shows where it was; `promote` brings over what another "
-            "revision holds; --force goes there all the same.",
+            f"{branch} of {repo} was never at {to}{f' ({short_commit(target)})' if target != to else ''}.",
+            hint=f"`hubkit revisions history {repo} {branch}` shows where it was. `hubkit revisions promote` copies "
+            "the files of another revision; --force rolls back to this one even so.",
         )
     return target
 
@@ -142,7 +143,7 @@ def _back(hub: Hub, repo: str, branch: str, commits: list[Commit], steps: int, r
             return item.id
         tree = older
     raise UsageError(
-        f"{branch} of {repo} has changed its files {changes} time{'' if changes == 1 else 's'} only.",
+        f"{branch} of {repo} has changed its files only {counted(changes, 'time')}.",
         hint=f"`hubkit revisions history {repo} {branch}` shows them.",
     )
 

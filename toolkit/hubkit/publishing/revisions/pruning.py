@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from hubkit.core.numbers import exact, short_commit
 from hubkit.hub.client import Commit, Hub, RepoType
 from hubkit.publishing.manifest import MANIFEST_PATH, Provenance
 from hubkit.publishing.ownership import holds_release
@@ -51,9 +52,11 @@ def plan_prune(
         last = hub.history(repo, commit, repo_type)[0]
         age = (now - datetime.fromisoformat(last.date)).total_seconds() / 86400
         reason = _why(hub, repo, branch, last, heads, repo_type)
-        keep = f"younger than {days:g} days" if age < days else None if reason else "its release was never promoted"
+        keep = (
+            f"younger than {exact(days)} days" if age < days else None if reason else "its release was never promoted"
+        )
         if MANIFEST_PATH not in hub.tree(repo, commit, repo_type):
-            keep = "hubkit did not make it"
+            keep = "hubkit did not publish it"
         found.append(Staged(branch, commit, round(age, 2), keep is None, keep or str(reason)))
     return found
 
@@ -73,7 +76,7 @@ def _why(hub: Hub, repo: str, branch: str, staged: Commit, heads: dict[str, str]
         return f"promoted to {variant}"
     later = (item for item in history if RELEASED.fullmatch(item.title) or PROMOTED.fullmatch(item.title))
     overtaken = next((item for item in later if item.date > staged.date), None)
-    return f"overtaken on {variant} by {overtaken.id[:12]}" if overtaken else None
+    return f"overtaken on {variant} by {short_commit(overtaken.id)}" if overtaken else None
 
 
 def prune(hub: Hub, repo: str, staged: Sequence[Staged], repo_type: RepoType = "model") -> list[Staged]:

@@ -149,7 +149,7 @@ def bundle_of(folder: Path, manifest_at: Path) -> Bundle:
     }
     if problems := screen(files):
         listed = "\n".join(f"  {problem.sentence}" for problem in problems[:20])
-        raise RefusedError(f"This Space must not be published:\n{listed}", hint="Mend these files and try again.")
+        raise RefusedError(f"This Space must not be published:\n{listed}", hint="Fix these files and try again.")
     known = {name: digests(path) for name, path in files.items()}
     content = {"schema": SCHEMA, **Manifest(known).to_json()}
     write_atomic(manifest_at, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -221,7 +221,7 @@ def app_file(folder: Path) -> str:
 
 
 def _not_up(what: str, log: Path) -> RefusedError:
-    return RefusedError(f"{what}.{shown(log_tail(log, TAIL))}", hint="Mend the app, then try again.")
+    return RefusedError(f"{what}.{shown(log_tail(log, TAIL))}", hint="Fix the app, then try again.")
 
 
 def shown(lines: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hubkit.core.errors import ConflictError, HubkitError, RemoteError
+from hubkit.core.numbers import seconds, short_commit
 from hubkit.core.trees import compare, tree_of
 from hubkit.hub.client import Hub, Runtime, Visibility
 from hubkit.hub.commits import deletion
@@ -64,7 +65,7 @@ def deploy(
     """Bring ``bundle`` to the Space ``repo`` in one commit, wait until its app runs, and ``ask`` it at its address.
 
     Only files that the manifest of an earlier deploy names are removed. When the app does not come up or cannot answer:
-    RemoteError with its state and the end of its log, after the files of the version that ran before were put back.
+    RemoteError with its state and the end of its log, after the files of the version that ran before were restored.
     ``before`` tells of each commit of an interrupted deploy which one ran before it.
     """
     hub.ensure_repo(repo, visibility, "space", hardware=hardware)
@@ -97,10 +98,10 @@ def deploy(
 def _go_back(hub: Hub, repo: str, before: str, ours: str) -> str:
     """Restore the version ``before`` in place of ``ours``; a sentence about the outcome."""
     try:
-        restore(hub, repo, "main", before, head=ours, title=f"Go back to {before[:12]}", repo_type="space")
+        restore(hub, repo, "main", before, head=ours, title=f"Go back to {short_commit(before)}", repo_type="space")
     except HubkitError as error:
-        return f"The version before ({before[:12]}) was not put back: {error.message}"
-    return f"The version before ({before[:12]}) was put back."
+        return f"The version before ({short_commit(before)}) was not restored: {error.message}"
+    return f"The version before ({short_commit(before)}) was restored."
 
 
 def _commit(hub: Hub, repo: str, head: str, bundle: Bundle, title: str) -> tuple[str, Ownership]:
@@ -146,7 +147,7 @@ def wait(
 
     running = polled(check, every=1.0, timeout=timeout)
     if running is None:
-        raise failure(hub, repo, runtime, f" after {timeout:g} s")
+        raise failure(hub, repo, runtime, f" after {seconds(timeout)}")
     return running
 
 
