@@ -216,10 +216,10 @@ def test_preflight_names_who_may_not_propose(hub: Running, owner: Hub, release: 
     assert "can only read, and discussion.write is needed" in asked(reader, "reader")
     blind = fine_grained(hub, "guest", scope("user", "guest", READ, DISCUSS))
     assert f"lacks the right {DISCUSS} for {REPO}; it has it for guest" in asked(blind, "blind")
-    assert "there is no token of one" in asked(None, "nobody")
+    assert "the token of a person, and there is none for" in asked(None, "nobody")
     owner.ensure_repo("hubkit/other", "public")
     owner.api.delete_repo(REPO)
-    assert f"{REPO} is not there" in asked(release.target.token, "gone")
+    assert f"there is no repo {REPO} that" in asked(release.target.token, "gone")
 
 
 def test_a_token_that_may_only_discuss_is_enough(hub: Running, owner: Hub, tmp_path: Path, release: Proposing) -> None:

@@ -111,7 +111,7 @@ def _explain_answer(error: HfHubHTTPError, endpoint: str, repo: str | None, revi
     if isinstance(error, hub_errors.GatedRepoError):
         return RefusedError(
             f"{named} is gated, and this token has no access to it.",
-            hint=f"Request access at {endpoint}/{_folder(error)}{named}. A fine-grained token needs the right to read"
+            hint=f"Request access at {endpoint}/{_folder(error)}{named}; a fine-grained token needs the right to read"
             " gated repos.",
         )
     if isinstance(error, hub_errors.DisabledRepoError):
