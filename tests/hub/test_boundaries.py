@@ -1,6 +1,8 @@
 """Only the room ``hub`` talks to a Hub: who may import what of huggingface_hub, and who may use the client itself."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +75,12 @@ def test_private_modules_are_used_in_one_file_only(path: Path) -> None:
         if any(part.startswith("_") for part in [*module.split("."), name])
     ]
     assert not private or path.name == "private_api.py", private
+
+
+@pytest.mark.parametrize("module", ["hubkit.hub.client", "hubkit.publishing.revisions", "hubkit.publishing.promotion"])
+def test_importing_it_imports_no_heavy_library(module: str) -> None:
+    """`hubkit revisions list` imports these: what takes long is imported where it is used."""
+    heavy = ("pydantic", "jinja2", "rich", "detect_secrets", "huggingface_hub", "httpx2", "numpy", "torch")
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
