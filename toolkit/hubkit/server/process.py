@@ -130,16 +130,15 @@ def status(data: Path) -> Running | None:
     answers must prove that it can read the data folder.
     """
     folder = Folder(Path(data).resolve())
-    if not held(folder.serving_lock):
-        return None
-    import hmac
-    import json
-    import secrets
-    import urllib.error
-    import urllib.parse
-    import urllib.request
-
     try:
+        if not held(folder.serving_lock):
+            return None
+        import hmac
+        import json
+        import secrets
+        import urllib.parse
+        import urllib.request
+
         url = str(read_json(folder.state)["url"])
         token = folder.owner_token.read_text(encoding="utf-8").strip()
         # Not through a proxy that the environment names: the server is on this machine.
@@ -150,7 +149,7 @@ def status(data: Path) -> Running | None:
             reply = json.loads(answer.read(_ANSWER_LIMIT))
         if hmac.compare_digest(str(reply["proof"]).encode(), expected.encode()):
             return Running(url, int(reply["pid"]), folder.root, token, bool(reply.get("faults")))
-    except (OSError, HubkitError, ValueError, KeyError, TypeError, urllib.error.URLError):
+    except (OSError, HubkitError, ValueError, KeyError, TypeError):
         pass
     return None
 

@@ -15,9 +15,7 @@ from hubkit.core.names import path_problem
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.parsing import parse_json, require_valid
 from hubkit.server.http.request import Request
-from hubkit.server.http.revisions import (
-    valid_message,
-)
+from hubkit.server.http.revisions import valid_message
 from hubkit.server.repos.git import Change, Git
 from hubkit.server.repos.lfs import OID, LfsStore, Pointer
 from hubkit.server.repos.store import Repo

@@ -66,15 +66,15 @@ class _Cache(Generic[_T]):
         with self._lock:
             return key in self._texts
 
-    def _keep(self, key: Hashable, made: _T) -> _T:
+    def _keep(self, key: Hashable, text: _T) -> _T:
         with self._lock:
             if (old := self._texts.pop(key, None)) is not None:
                 self._total -= self._length(old)
-            self._texts[key] = made
-            self._total += self._length(made)
+            self._texts[key] = text
+            self._total += self._length(text)
             while self._total > self._most:
                 self._total -= self._length(self._texts.popitem(last=False)[1])
-        return made
+        return text
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,11 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from hubkit.server.accounts.accounts import Actor
-from hubkit.server.http.access import (
-    find_readable_repo,
-    require_discuss,
-    require_write,
-)
+from hubkit.server.http.access import find_readable_repo, require_discuss, require_write
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.parsing import parse_int
 from hubkit.server.http.request import Request
-from hubkit.server.http.revisions import (
-    move_ref,
-)
+from hubkit.server.http.revisions import move_ref
 from hubkit.server.http.routing import api_route
 from hubkit.server.repos.discussions import summary
 from hubkit.server.repos.git import Git

@@ -7,11 +7,7 @@ from typing import Any
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from hubkit.server.accounts.accounts import Account
-from hubkit.server.http.access import (
-    find_readable_repo,
-    require_user,
-    require_write,
-)
+from hubkit.server.http.access import find_readable_repo, require_user, require_write
 from hubkit.server.http.bodies import SMALL_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.request import Request

@@ -6,11 +6,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hubkit.server.http.access import (
-    find_repo,
-    require_propose,
-    require_read,
-)
+from hubkit.server.http.access import find_repo, require_propose, require_read
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.files import send_file
 from hubkit.server.http.parsing import parse_int

@@ -10,20 +10,11 @@ import pygit2
 from starlette.responses import JSONResponse, Response
 
 from hubkit.core.names import ref_problem
-from hubkit.server.http.access import (
-    find_readable_repo,
-    find_repo,
-    require_write,
-)
+from hubkit.server.http.access import find_readable_repo, find_repo, require_write
 from hubkit.server.http.exceptions import HTTPException, revision_not_found
 from hubkit.server.http.parsing import parse_int, require_valid
 from hubkit.server.http.request import Request
-from hubkit.server.http.revisions import (
-    move_ref,
-    require_branch,
-    require_commit,
-    valid_message,
-)
+from hubkit.server.http.revisions import move_ref, require_branch, require_commit, valid_message
 from hubkit.server.http.routing import api_route
 from hubkit.server.repos.git import MovedError, commit_time, split_message
 from hubkit.server.storage.database import stamp

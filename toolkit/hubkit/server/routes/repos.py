@@ -20,9 +20,7 @@ from hubkit.server.http.access import (
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.parsing import parse_int
 from hubkit.server.http.request import Request
-from hubkit.server.http.revisions import (
-    require_commit,
-)
+from hubkit.server.http.revisions import require_commit
 from hubkit.server.http.routing import Route, api_route
 from hubkit.server.repos.info import only_fields, repo_info, safetensors_info, siblings, summary
 from hubkit.server.repos.store import Repo, RepoExistsError, RepoType

@@ -12,12 +12,7 @@ import psutil
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from hubkit.server.http.access import (
-    find_repo,
-    require_member,
-    require_user,
-    require_write,
-)
+from hubkit.server.http.access import find_repo, require_member, require_user, require_write
 from hubkit.server.http.bodies import SMALL_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.request import Request

@@ -9,17 +9,11 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hubkit.server.http.access import (
-    find_readable_repo,
-    find_repo,
-    require_write,
-)
+from hubkit.server.http.access import find_readable_repo, find_repo, require_write
 from hubkit.server.http.bodies import SMALL_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.request import Request
-from hubkit.server.http.revisions import (
-    require_commit,
-)
+from hubkit.server.http.revisions import require_commit
 from hubkit.server.http.routing import api_route
 from hubkit.server.repos.git import Change, Entry, Git, commit_time, split_message
 from hubkit.server.repos.info import file_item

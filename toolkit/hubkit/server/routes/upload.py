@@ -11,23 +11,13 @@ from starlette.responses import JSONResponse, Response
 
 from hubkit.core.names import path_problem
 from hubkit.server.accounts.accounts import Actor
-from hubkit.server.http.access import (
-    find_repo,
-    require_propose,
-    require_user,
-    require_write,
-)
+from hubkit.server.http.access import find_repo, require_propose, require_user, require_write
 from hubkit.server.http.bodies import COMMIT_LIMIT
 from hubkit.server.http.commit_payload import read_payload
 from hubkit.server.http.exceptions import HTTPException, revision_not_found
 from hubkit.server.http.parsing import require_valid
 from hubkit.server.http.request import Request
-from hubkit.server.http.revisions import (
-    branch_moved,
-    move_ref,
-    require_branch,
-    require_commit,
-)
+from hubkit.server.http.revisions import branch_moved, move_ref, require_branch, require_commit
 from hubkit.server.http.routing import api_route
 from hubkit.server.hub import Hub
 from hubkit.server.repos.git import Git
