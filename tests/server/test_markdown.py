@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import threading
 import time
 from html.parser import HTMLParser
@@ -198,11 +197,11 @@ def test_a_huge_card_is_not_shown(tmp_path: Path) -> None:
     assert (card.html, card.plain) == ("", "") and "too large" in card.note
 
 
-def test_a_renderer_that_fails_leaves_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.CompletedProcess([], -9, b"", b"killed")
-
-    monkeypatch.setattr(rendering.subprocess, "run", fail)
+@pytest.mark.parametrize(("limit", "value"), [("_MEMORY", 2**20), ("_PATIENCE", 0.001)])
+def test_a_renderer_that_fails_leaves_the_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
+) -> None:
+    monkeypatch.setattr(rendering, limit, value)
     assert shown(tmp_path / "git", "# <b>x").plain == "# <b>x"
 
 
