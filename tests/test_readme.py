@@ -1,7 +1,6 @@
-"""The README stays true: its tree names every module, its commands exist."""
+"""The README stays true: its commands, its recipe and its files exist. (The tree: test_architecture.py.)"""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -10,38 +9,6 @@ from hubkit.cli import cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def _tree() -> Iterator[Path]:
-    """The paths that the tree names; a line's indentation says below which folder its names stand."""
-    (block,) = re.findall(r"```\n(Makefile .*?)```", README, re.DOTALL)
-    above: list[tuple[int, Path]] = []
-    for line in block.splitlines():
-        depth = len(line) - len(line.lstrip())
-        above = [item for item in above if item[0] < depth]
-        parent = above[-1][1] if above else ROOT
-        for name in (
-            re.findall(r"(?:^|(?<=\s))[\w./-]+(?:/|\.py|\.toml|\.txt|\.jinja)(?=[\s,:]|$)", line) or line.split()[:1]
-        ):
-            path = parent / name
-            if name.endswith("/") and path.is_dir() and not line.strip().startswith("card_templates"):
-                above = [*[item for item in above if item[0] < depth], (depth, path)]
-                parent = path
-            yield path
-
-
-def test_the_tree_names_every_module_and_nothing_else() -> None:
-    named = {path for path in _tree() if path.suffix == ".py"}
-    missing = {path for path in named if not path.exists()}
-    assert not missing
-    there = {
-        path
-        for folder in ("toolkit/hubkit", "stages/hubkit_stages")
-        for path in (ROOT / folder).rglob("*.py")
-        if not path.name.startswith("__")
-    }
-    unnamed = sorted(str(path.relative_to(ROOT)) for path in there - named)
-    assert not unnamed, "name these in the README's tree"
 
 
 def test_the_commands_of_the_table_exist_and_none_is_left_out() -> None:
@@ -62,3 +29,13 @@ def test_the_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_recipe_is_the_example_that_a_test_loads_and_plans() -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    assert shown == (ROOT / "docs" / "examples" / "minimal.yaml").read_text(encoding="utf-8")
+
+
+def test_the_linked_files_exist() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)\)", README) if "://" not in link]
+    assert links and [link for link in links if not (ROOT / link).exists()] == []
