@@ -22,6 +22,7 @@ LOCAL = {
     ("huggingface_hub", "EvalResultEntry"): "an entry of .eval_results/",
     ("huggingface_hub", "ModelCardData"): "writes the front matter of a card",
     ("huggingface_hub", "SpaceCardData"): "writes the front matter of a card",
+    ("huggingface_hub", "SpaceHardware"): "the names of the hardware that a recipe may ask for",
     ("huggingface_hub", "constants"): "the folder of the user's own login and cache, read by the command line alone",
     ("huggingface_hub", "eval_result_entries_to_yaml"): "writes .eval_results/",
     ("huggingface_hub", "get_token"): "the token of the user's own login, read by the command line alone",
