@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-try:  # before torch: on ZeroGPU this module stands in for CUDA
+try:  # before torch: on ZeroGPU this module replaces CUDA
     from spaces import GPU as on_gpu
 except ImportError:
     on_gpu = lambda function: function  # noqa: E731
@@ -28,7 +28,7 @@ from models import Answer, Models
 from number_format import count, counted, share
 
 HERE = Path(__file__).parent
-WORDS = {"turn end": "stopped by turn end", "limit": "cut at the limit", "stopped": "stopped by you"}
+WORDS = {"turn end": "stopped by end-of-turn token", "limit": "cut off at the token limit", "stopped": "stopped by you"}
 SIDES = {"chat": ["chat-answers"], "compare": ["compare-left", "compare-right"]}
 THEME = gr.themes.Default(
     primary_hue="teal",
@@ -57,7 +57,7 @@ class Turn:
 
 
 def mark(answer: Answer) -> str:
-    """How an answer ended and how long it is: ``stopped by turn end · 7 tokens``."""
+    """How an answer ended and how long it is: ``stopped by end-of-turn token · 7 tokens``."""
     words = WORDS.get(answer.ended, f"ended by {answer.ended}")
     return f"{words} · {counted(answer.tokens, 'token')}"
 
@@ -78,10 +78,10 @@ def transcript(turns: Sequence[Turn]) -> str:
 
 def messages(system: str, turns: Sequence[Turn], text: str) -> list[dict[str, str]]:
     """The conversation as chat templates take it: texts alone, no marks."""
-    said = [{"role": "system", "content": system}] if system.strip() else []
+    conversation = [{"role": "system", "content": system}] if system.strip() else []
     for turn in turns:
-        said += [{"role": "user", "content": turn.asked}, {"role": "assistant", "content": turn.answer.text}]
-    return [*said, {"role": "user", "content": text}]
+        conversation += [{"role": "user", "content": turn.asked}, {"role": "assistant", "content": turn.answer.text}]
+    return [*conversation, {"role": "user", "content": text}]
 
 
 def heading(release: Mapping[str, Any]) -> str:
@@ -96,7 +96,8 @@ def heading(release: Mapping[str, Any]) -> str:
     return (
         f"<h1>{escape(release['title'])}</h1>"
         f"<p>Try the revisions of {_link(home, release['repo'])}, and see under each answer how it ended: a model that "
-        f"knows when it is done writes its turn end, <code>{escape(release['end_of_turn']['token'])}</code>.</p>"
+        f"knows when it is done writes its end-of-turn token, "
+        f"<code>{escape(release['end_of_turn']['token'])}</code>.</p>"
         f'<table><thead><tr><th scope="col">Revision</th><th scope="col">What it is</th><th scope="col">Measured</th>'
         f"</tr></thead><tbody>{rows}</tbody></table>"
     )
@@ -177,8 +178,8 @@ class Screen:
             if running := self.stops.get((request.session_hash, name)):
                 running.set()
 
-        said = [prompt, *self.settings, *revisions, *pasts]
-        talking = gr.on([send.click, prompt.submit], talk, said, [prompt, *buttons, *pasts, *views], **HIDDEN)
+        inputs = [prompt, *self.settings, *revisions, *pasts]
+        talking = gr.on([send.click, prompt.submit], talk, inputs, [prompt, *buttons, *pasts, *views], **HIDDEN)
         talking.then(lambda: _enabled(True, False, True), None, buttons, queue=False, **HIDDEN)
         stop.click(halt, queue=False, **HIDDEN)
         clear.click(
@@ -218,14 +219,14 @@ class Screen:
             del self.stops[key]
         yield [*same[:4], *([*past, turn] for past, turn in zip(pasts, turns, strict=True)), *views()]
 
-    def prompt(self, revision: str, said: list[dict[str, str]], limit: int) -> list[int]:
+    def prompt(self, revision: str, conversation: list[dict[str, str]], limit: int) -> list[int]:
         """As ``Models.prompt``, with its refusals in a form that Gradio shows."""
         if revision not in self.names:
             raise _refused(f"There is no such revision: choose one of {', '.join(self.names)}.")
         if not 1 <= limit <= self.models.most:
             raise _refused(f"The limit is {limit}: choose one from 1 to {self.models.most}.")
         try:
-            return self.models.prompt(revision, said, limit)
+            return self.models.prompt(revision, conversation, limit)
         except ValueError as error:
             raise _refused(str(error)) from None
 
@@ -243,7 +244,7 @@ def _link(to: str, words: str) -> str:
 
 
 def _refused(sentence: str) -> gr.Error:
-    """For what the caller can mend: shown to him, and no traceback in the log."""
+    """An error that the caller can fix: shown to them, without a traceback in the log."""
     return gr.Error(sentence, print_exception=False)
 
 
@@ -252,8 +253,8 @@ def _enabled(*states: bool) -> list[Any]:
 
 
 if __name__ == "__main__":
-    told = json.loads((HERE / "release.json").read_text(encoding="utf-8"))
-    screen = Screen(told, Models(told))
+    release = json.loads((HERE / "release.json").read_text(encoding="utf-8"))
+    screen = Screen(release, Models(release))
     screen.demo.queue(max_size=32, default_concurrency_limit=8)
     screen.demo.launch(
         theme=THEME,

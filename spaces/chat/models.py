@@ -22,7 +22,7 @@ MOST_TOKENS = 2048
 class Answer:
     """An answer so far, without special tokens.
 
-    ``tokens`` counts all new tokens, the turn end among them. ``ended`` is empty while the answer grows, then
+    ``tokens`` counts all new tokens, the end-of-turn token among them. ``ended`` is empty while the answer grows, then
     "turn end", "limit", "stopped", or the text of another token that ended it.
     """
 

@@ -98,7 +98,7 @@ def test_no_heavy_library_is_needed(published):
 @pytest.mark.parametrize(
     ("file", "changes", "level", "says", "rule"),
     [
-        ("generation_config.json", {"eos_token_id": 2}, "error", "does not stop at the turn end", "eos-generation"),
+        ("generation_config.json", {"eos_token_id": 2}, "error", "does not stop at the end-of-turn token", "eos-generation"),
         ("config.json", {"eos_token_id": 2}, "warning", "read only config.json", "eos-config"),
         ("config.json", {"vocab_size": 200}, "error", "embeddings", "vocabulary"),
         (
@@ -108,8 +108,8 @@ def test_no_heavy_library_is_needed(published):
             "config.json says float16, but most weights are bfloat16",
             "dtype",
         ),
-        ("tokenizer_config.json", {"pad_token": "<|im_end|>"}, "error", "padding token is the turn end", "eos-padding"),
-        ("tokenizer_config.json", {"eos_token": "<s>"}, "note", "eos token", "eos-tokenizer"),
+        ("tokenizer_config.json", {"pad_token": "<|im_end|>"}, "error", "padding token is the end-of-turn token", "eos-padding"),
+        ("tokenizer_config.json", {"eos_token": "<s>"}, "note", "EOS token", "eos-tokenizer"),
         ("tokenizer_config.json", {"chat_template": "{{ messages }}"}, "warning", "differ", "two-chat-templates"),
         ("adapter_config.json", {"peft_type": "LORA"}, "error", "beside config.json", "adapter-at-root"),
         (
@@ -296,7 +296,7 @@ def one(**changes) -> dict:
         (broken(one(), length=2**63), "length of its header"),
         (broken(one(), length=5000), "length of its header"),
         (broken(b"\x80\x04pickle here"), "not JSON"),
-        (broken(b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"w":{}}'), "name stands twice"),
+        (broken(b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"w":{}}'), "name appears twice"),
         (broken(b"[" * 100_000), "not JSON"),
         (broken([1]), "not JSON"),
         (broken({"w": 1}), "not JSON"),

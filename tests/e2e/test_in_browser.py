@@ -52,7 +52,7 @@ def test_a_person_gets_from_the_model_to_its_space_and_compares(released: Releas
     marks.nth(1).wait_for()
     left, right = app.locator("#compare-left .turn"), app.locator("#compare-right .turn")
     assert "main" in left.inner_text() and "Paris" in left.inner_text()
-    assert left.locator(".mark").inner_text().startswith("stopped by turn end")
+    assert left.locator(".mark").inner_text().startswith("stopped by end-of-turn token")
     assert "dpo-v0" in right.inner_text()
     assert right.locator(".mark").inner_text() == "cut at the limit · 64 tokens"
     page.locator("iframe.app").scroll_into_view_if_needed()

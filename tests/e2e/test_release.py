@@ -194,7 +194,9 @@ def test_the_cards_tell_the_story(released: Released) -> None:
     assert "You are on the branch `main`" in cards["main"] and "You are on the branch `dpo-v0`" in cards["dpo-v0"]
     for card in cards.values():
         assert "## Erratum" in card and "128 of 128" in card
-        assert "truncated" in card or "cuts the turn end" in card, "the finding that was let pass is said aloud"
+        assert "truncated" in card or "cuts the end-of-turn token" in card, (
+            "the finding that was let pass is said aloud"
+        )
         assert "hubkit/tiny-hermes" in card and "Provenance" in card
         assert str(released.home) not in card
 

@@ -229,7 +229,7 @@ def test_a_csv_is_read_by_its_documented_columns(tmp_path: Path) -> None:
     [
         ("", "names no column task, metric, value"),
         ("task,metric\n", "names no column value"),
-        ("task;metric;value\na;acc;0,5\n", "between semicolons"),
+        ("task;metric;value\na;acc;0,5\n", "separated by semicolons"),
         (f"task,metric,value,n\na,acc,1,{'9' * 5000}\n", "in the column n is not a whole number"),
         ("task,metric,value,colour\n", "unknown column colour"),
         ("task,metric,value,value\n", "named twice"),

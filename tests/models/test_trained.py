@@ -146,7 +146,7 @@ def test_a_merge_that_agrees_with_itself_and_the_training_passes(
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("generation_config.json", {"eos_token_id": 257}, "generation does not stop at the turn end"),
+        ("generation_config.json", {"eos_token_id": 257}, "generation does not stop at the end-of-turn token"),
         ("tokenizer_config.json", {"pad_token": "<|im_end|>"}, "a trainer that masks padding"),
         ("config.json", {"vocab_size": 200}, "the model has 200 embeddings"),
     ],

@@ -280,7 +280,7 @@ def test_compare_shows_both_and_how_each_ended(page: Any) -> None:
     page.get_by_role("tab", name="Compare").click()
     page.fill("#compare-prompt textarea", "Where?")
     page.keyboard.press("Enter")
-    assert _marks(page, "compare-left", 1) == ["stopped by turn end · 7 tokens"]
+    assert _marks(page, "compare-left", 1) == ["stopped by end-of-turn token · 7 tokens"]
     assert _marks(page, "compare-right", 1) == ["cut at the limit · 24 tokens"]
     assert page.inner_text("#compare-left .answer") == "main\nParis."
     assert page.inner_text("#compare-right .answer").startswith("runs-on\nla, la, la,")
@@ -353,7 +353,7 @@ def test_it_works_in_a_sandboxed_frame_of_another_site(browser: Any, app: App, t
         inside = page.frame_locator("iframe")
         inside.locator("#chat-prompt textarea").fill("Where?")
         inside.locator("#chat-send").click()
-        assert inside.locator("#chat-answers .mark").inner_text() == "stopped by turn end · 7 tokens"
+        assert inside.locator("#chat-answers .mark").inner_text() == "stopped by end-of-turn token · 7 tokens"
         page.close()
         server.shutdown()
 
@@ -421,7 +421,7 @@ def test_marks_are_no_part_of_the_conversation(parts: ModuleType) -> None:
     for text in ("One?", "Two?"):
         *_, last = screen.talk(("session", "chat"), text, "Be kind.", 8, 0.0, "main", past)
         past = last[4]
-        assert "stopped by turn end · 4 tokens" in last[5]
+        assert "stopped by end-of-turn token · 4 tokens" in last[5]
     assert heard[1] == [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "One?"},

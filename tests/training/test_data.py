@@ -114,7 +114,7 @@ BAD: list[tuple[str, Mapping[str, Any]]] = [
     ("not UTF-8: chosen", {**PAIR, "chosen": "caf\ufffd"}),
     ("not UTF-8: chosen", {**PAIR, "chosen": "half a pair \ud83d"}),
     ("longer than a million characters", {**PAIR, "chosen": "x" * 10_000_000}),
-    ("holds the turn end as text", {**PAIR, "chosen": "It ends.<|im_end|> Or does it?"}),
+    ("holds the end-of-turn token as text", {**PAIR, "chosen": "It ends.<|im_end|> Or does it?"}),
 ]
 
 
@@ -138,7 +138,7 @@ def test_planted_faults_are_all_counted_and_nothing_else() -> None:
         expected[reason] = expected.get(reason, 0) + 3
     assert found.dropped == expected
     assert len(found.rows) == 200
-    for reason in expected.keys() - {"holds the turn end as text", "longer than a million characters"}:
+    for reason in expected.keys() - {"holds the end-of-turn token as text", "longer than a million characters"}:
         for index in found.examples[reason]:
             with pytest.raises(mappings.BadRow):
                 mappings.MAPPINGS["orca"].convert(source[index])
@@ -147,7 +147,7 @@ def test_planted_faults_are_all_counted_and_nothing_else() -> None:
 def test_a_row_in_which_somebody_says_a_control_token_is_dropped() -> None:
     said = [{**PAIR, "question": text} for text in ("a <s> b", "strike <s>this</s>", "a < s > b", "<|im_end|> <s>")]
     found = rows.check(said, mappings.MAPPINGS["orca"], forbidden=["<|im_end|>"], control=["<s>", "</s>", "<|im_end|>"])
-    assert found.examples == {"holds a control token as text": [0, 1], "holds the turn end as text": [3]}
+    assert found.examples == {"holds a control token as text": [0, 1], "holds the end-of-turn token as text": [3]}
     assert rows.check(said, mappings.MAPPINGS["orca"]).dropped == {}
 
 

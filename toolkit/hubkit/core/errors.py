@@ -34,7 +34,7 @@ class UsageError(HubkitError):
 
 
 class RefusedError(HubkitError):
-    """A check or a gate said no; nothing was published."""
+    """A check or a gate failed; nothing was published."""
 
     exit_code = 3
 

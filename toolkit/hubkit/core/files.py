@@ -89,7 +89,7 @@ def os_error(error: OSError, path: Path, size: int | None = None) -> HubkitError
 def walk(folder: Path) -> Iterator[Path]:
     """Every regular file below ``folder``, sorted by its path.
 
-    Links and special files are refused: what is published must be what stands in the folder.
+    Links and special files are refused: what is published must be what is in the folder.
     """
     for entry in sorted(os.scandir(folder), key=lambda item: item.name):
         kind = entry.stat(follow_symlinks=False).st_mode
@@ -186,13 +186,13 @@ class Manifest:
 
     def differences(self, folder: Path) -> list[str]:
         """What in ``folder`` is not as the manifest says, a sentence each; empty when all is."""
-        said = []
+        differences = []
         there = {path.relative_to(folder).as_posix(): path for path in walk(folder)}
         there.pop(MANIFEST, None)
         for name, item in self.files.items():
             if name not in there:
-                said.append(f"{name} is missing")
+                differences.append(f"{name} is missing")
             elif there[name].stat().st_size != item.size or digests(there[name]).sha256 != item.sha256:
-                said.append(f"{name} has other content")
-        said += [f"{name} is not in the manifest" for name in sorted(there.keys() - self.files.keys())]
-        return said
+                differences.append(f"{name} has other content")
+        differences += [f"{name} is not in the manifest" for name in sorted(there.keys() - self.files.keys())]
+        return differences

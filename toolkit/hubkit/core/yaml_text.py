@@ -1,6 +1,6 @@
 """YAML as people write it, read safely, with the line of each key.
 
-``5e-5`` is a number, ``on`` and ``yes`` stay words, no key stands twice, and nothing is built but plain values.
+``5e-5`` is a number, ``on`` and ``yes`` stay words, no key appears twice, and nothing is built but plain values.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Lines = dict[tuple[str, ...], int]
 def parse_yaml(text: str, name: str) -> tuple[Any, Lines]:
     """``text`` as plain Python values, and the line (from 1) of each path of keys.
 
-    Raises UsageError for what is not YAML, for a key that stands twice or is no word, for too many aliases, and for
+    Raises UsageError for what is not YAML, for a key that appears twice or is no word, for too many aliases, and for
     half a surrogate pair (``"\\ud800"``), which no file could hold.
     """
     if len(text.encode()) > _MAX_BYTES:
@@ -66,7 +66,9 @@ def parse_yaml(text: str, name: str) -> tuple[Any, Lines]:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
         problem = getattr(error, "problem", None) or "not readable"
-        raise UsageError(f"{where}: not valid YAML: {problem}.", hint="Mend that line and run again.") from error
+        raise UsageError(
+            f"{where}: not valid YAML: {problem}.", hint="Fix that line and run the command again."
+        ) from error
 
 
 def _plain(loader: _Loader, node: yaml.Node, name: str) -> Any:
@@ -74,7 +76,7 @@ def _plain(loader: _Loader, node: yaml.Node, name: str) -> Any:
     try:
         return loader.construct_document(node)
     except (ValueError, AttributeError, TypeError, OverflowError) as error:
-        raise UsageError(f"{name}: not valid YAML: {error}.", hint="Remove the tag, or mend its value.") from error
+        raise UsageError(f"{name}: not valid YAML: {error}.", hint="Remove the tag, or fix its value.") from error
 
 
 def _refuse_bombs(text: str, name: str) -> None:
@@ -105,7 +107,7 @@ def _collect(node: yaml.Node, path: tuple[str, ...], lines: Lines, name: str) ->
             if not isinstance(key, yaml.ScalarNode) or (key.tag != "tag:yaml.org,2002:str" and key.value != "<<"):
                 raise UsageError(f"{name}:{line}: a key must be a word.", hint="Put it in quotes.")
             if key.value in seen:
-                raise UsageError(f"{name}:{line}: the key {key.value!r} stands twice.", hint="Keep one of them.")
+                raise UsageError(f"{name}:{line}: the key {key.value!r} appears twice.", hint="Keep one of them.")
             seen.add(key.value)
             lines[(*path, key.value)] = line
             _collect(value, (*path, key.value), lines, name)

@@ -1,4 +1,4 @@
-"""Benchmarks measured once: what the harness said, kept across runs under a key of everything that shapes it.
+"""Benchmarks measured once: what the harness returned, kept across runs under a key of everything that shapes it.
 
 An artifact is kept within its run; this is for another run (``--fresh``), another variant or another recipe that asks
 the same of the same weights. The parts of a key are written beside the result and compared again when it is read, so
@@ -27,12 +27,12 @@ _LOCAL = {"json", "csv", "parquet", "arrow", "text", "pandas", "xml"}
 """Builders of ``datasets`` that read the files that the task names."""
 
 Key = Mapping[str, Any]
-"""Plain JSON values by the name of what they stand for; see :func:`key_of`."""
+"""Plain JSON values by the name of what they are; see :func:`key_of`."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What the harness said of one suite, when (UTC) and in how many seconds."""
+    """What the harness returned for one suite, when (UTC) and in how many seconds."""
 
     raw: Mapping[str, Any]
     measured: str
@@ -61,7 +61,7 @@ class Cache:
             return None
 
     def keep(self, key: Key, raw: Mapping[str, Any], seconds: float) -> Kept:
-        """Keep what the harness said under ``key``, atomically."""
+        """Keep what the harness returned under ``key``, atomically."""
         plain = json.loads(json.dumps(raw))
         kept = Kept(plain, datetime.now(UTC).isoformat(timespec="seconds"), round(seconds, 3))
         write_json(
@@ -145,7 +145,7 @@ def _whole(suite: Suite, folders: Iterable[Path], root: Path) -> str:
 def hub_data(suite: Suite, include: Path | None, commit: Callable[[str, str], str]) -> dict[str, str] | None:
     """The commit of every data set on the Hub that ``suite`` reads, by 'repo@revision'.
 
-    ``commit(repo, revision)`` asks the Hub. None when it cannot be told what the tasks read (code that loads its own
+    ``commit(repo, revision)`` asks the Hub. None when it is unknown what the tasks read (code that loads its own
     data, addresses, files elsewhere on this machine) or when the Hub does not answer: such a suite is not kept.
     """
     folders = [include] if suite.own and include else [harness_tasks() / folder for folder in suite.folders]
@@ -158,7 +158,7 @@ def hub_data(suite: Suite, include: Path | None, commit: Callable[[str, str], st
 
 
 class _Unknown(Exception):
-    """It cannot be told what a task reads."""
+    """It is unknown what a task reads."""
 
 
 def _reads(config: Mapping[str, Any], include: Path | None) -> Iterator[tuple[str, str]]:

@@ -23,7 +23,7 @@ class Difference(Part):
 
     ``before`` and ``after`` are the two values, None where one was not measured; ``value`` is ``after - before`` and
     ``stderr`` its standard error, both in the metric's own unit. ``exceeds`` says whether the difference is more than
-    ``ERRORS`` standard errors; None when it cannot be told. ``better`` says whether ``after`` is the better one, None
+    ``ERRORS`` standard errors; None when it is unknown. ``better`` says whether ``after`` is the better one, None
     when they are equal or the metric has no direction. ``counts`` marks the metric that enters the suite's average.
     ``notes`` say why the two must not be compared, a clause each.
     """

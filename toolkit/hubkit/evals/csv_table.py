@@ -44,9 +44,9 @@ def read_csv(text: str, where: str, name: str) -> Results:
         for row in reader:
             if None in row or None in row.values():
                 raise UsageError(f"{where}, line {reader.line_num}: this row does not fit the header.", hint=_COLUMNS)
-            said = {key: str(value).strip() for key, value in row.items()}
-            tasks = suites.setdefault(said.get("suite", ""), {})
-            _add(tasks, said, f"{where}, line {reader.line_num}")
+            cells = {key: str(value).strip() for key, value in row.items()}
+            tasks = suites.setdefault(cells.get("suite", ""), {})
+            _add(tasks, cells, f"{where}, line {reader.line_num}")
     except csv.Error as error:
         raise UsageError(f"{where}, line {reader.line_num}: {error}.", hint="Write it as CSV, in UTF-8.") from error
     if not suites:
@@ -69,7 +69,7 @@ def read_csv(text: str, where: str, name: str) -> Results:
 
 def _head_problem(heads: list[str]) -> str | None:
     if len(heads) == 1 and ";" in heads[0]:
-        return "its columns stand between semicolons, not commas"
+        return "its columns are separated by semicolons, not commas"
     if lacking := [name for name in REQUIRED if name not in heads]:
         return f"the first line names no column {', '.join(lacking)}"
     if unknown := [name for name in heads if name not in (*REQUIRED, *OPTIONAL)]:
@@ -77,27 +77,27 @@ def _head_problem(heads: list[str]) -> str | None:
     return "a column is named twice" if len(set(heads)) < len(heads) else None
 
 
-def _add(tasks: dict[str, TaskResult], said: Mapping[str, str], where: str) -> None:
+def _add(tasks: dict[str, TaskResult], cells: Mapping[str, str], where: str) -> None:
     """Enter one row into ``tasks``."""
-    name, metric = said["task"], said["metric"]
+    name, metric = cells["task"], cells["metric"]
     if not name or not metric:
         raise UsageError(f"{where}: a row needs a task and a metric.", hint=_COLUMNS)
-    better = said.get("higher_is_better", "").lower() or "true"
+    better = cells.get("higher_is_better", "").lower() or "true"
     if better not in {"true", "false"}:
         raise UsageError(f"{where}: higher_is_better is {better!r}.", hint="Write true or false.")
-    filtered = said.get("filter") or "none"
-    n = _count(said.get("n", ""), "n", where)
+    filtered = cells.get("filter") or "none"
+    n = _count(cells.get("n", ""), "n", where)
     key = metric if filtered == "none" else f"{metric} ({filtered})"
-    value = _number(said["value"], "value", where)
-    stderr = _number(said["stderr"], "stderr", where) if said.get("stderr") else None
+    value = _number(cells["value"], "value", where)
+    stderr = _number(cells["stderr"], "stderr", where) if cells.get("stderr") else None
     before = tasks.get(name)
     if before is not None and key in before.metrics:
         raise UsageError(f"{where}: {key} of {name} is there twice.", hint="Keep the right one.")
     made = Metric(value=value, stderr=stderr, n=n or 0, higher_is_better=better == "true", filter=filtered)
     tasks[name] = TaskResult(
         name=name,
-        version=said.get("version", "") if before is None else before.version,
-        n_shot=_count(said.get("n_shot", ""), "n_shot", where) if before is None else before.n_shot,
+        version=cells.get("version", "") if before is None else before.version,
+        n_shot=_count(cells.get("n_shot", ""), "n_shot", where) if before is None else before.n_shot,
         n=(n or 0) if before is None else before.n,
         metrics={**(before.metrics if before else {}), key: made},
     )

@@ -50,12 +50,12 @@ def tasks_translated(endpoint: str, names: list[str]) -> Iterator[None]:
     except (KeyError, ValueError, OSError, ImportError) as error:
         if (found := explain(error, endpoint)) is not None:
             raise found from error
-        said = f"lm-eval could not run {', '.join(names)}: {type(error).__name__}: {error}."
+        message = f"lm-eval could not run {', '.join(names)}: {type(error).__name__}: {error}."
         if isinstance(error, ConnectionError):
-            raise RemoteError(said, hint="Run the same command again when the network is back.") from error
+            raise RemoteError(message, hint="Run the same command again when the network is back.") from error
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             raise
-        raise UsageError(said, hint="Mend the task's file, or the name of its data set.") from error
+        raise UsageError(message, hint="Fix the task's file, or the name of its data set.") from error
 
 
 @contextmanager

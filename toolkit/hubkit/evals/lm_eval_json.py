@@ -103,7 +103,7 @@ def _leaves(raw: Mapping[str, Any], group: str) -> Iterator[str]:
 
 
 def _limit(limit: Any, tasks: Mapping[str, TaskResult | None]) -> int | None:
-    """Questions a task; lm-eval takes a share of them, too, which is told here by the longest task."""
+    """Questions a task; lm-eval takes a share of them, too, which the longest task shows."""
     if not isinstance(limit, int | float) or isinstance(limit, bool):
         return None
     return int(limit) if limit >= 1 else max((task.n for task in tasks.values() if task), default=0) or None
@@ -128,7 +128,7 @@ _WORDS = {"alias", "name", "sample_len", "sample_count"}
 
 
 def _metric_keys(values: Mapping[str, Any]) -> list[str]:
-    """The keys of a task's metrics: 'metric,filter' today, 'metric' in lm-eval 0.3; a blank one stands for none."""
+    """The keys of a task's metrics: 'metric,filter' today, 'metric' in lm-eval 0.3; a blank one means none."""
     today = any("," in key for key in values)
     return [
         key

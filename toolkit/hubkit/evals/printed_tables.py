@@ -1,7 +1,7 @@
 """Read benchmark tables that are text: as lm-eval prints them, and as cards hold them (Markdown, ASCII with borders).
 
 Two layouts: that of lm-eval 0.3 (Task, Version, Metric, Value, ±, Stderr) and today's (Tasks, Version, Filter, n-shot,
-Metric, arrow, Value, ±, Stderr). A cell that is empty goes on with what stands above it.
+Metric, arrow, Value, ±, Stderr). A cell that is empty continues what is above it.
 """
 
 from __future__ import annotations
@@ -68,20 +68,20 @@ def read_text(text: str, where: str, name: str) -> Results:
         for row in table.rows:
             if row.asked and row.task not in groups:
                 rows.setdefault(row.task, []).append(row)
-    said = call_line(text)
+    call = call_line(text)
     tasks = {task: _of_rows(task, found, where) for task, found in rows.items()}
-    shots, limit = said.get("num_fewshot", ""), said.get("limit", "")
+    shots, limit = call.get("num_fewshot", ""), call.get("limit", "")
     return Results.of(
         suites=refuse_empty(group_by_suite(tasks), where),
-        subject=Subject(repo=said.get("pretrained") or name, form="other"),
+        subject=Subject(repo=call.get("pretrained") or name, form="other"),
         settings=Settings(
-            backend=said.get("model", ""),
+            backend=call.get("model", ""),
             apply_chat_template=None,
             limit=int(float(limit)) if re.fullmatch(r"[1-9]\d{0,14}(\.\d+)?", limit.strip()) else None,
             num_fewshot=whole(shots.strip()),
-            dtype=said.get("dtype", ""),
-            batch_size=whole(said.get("batch_size", "").split(" ")[0]),
-            device=said.get("device", ""),
+            dtype=call.get("dtype", ""),
+            batch_size=whole(call.get("batch_size", "").split(" ")[0]),
+            device=call.get("device", ""),
         ),
         libraries={},
         seconds=None,
@@ -142,9 +142,9 @@ def call_line(text: str) -> Mapping[str, str]:
     )
     if not found:
         return {}
-    said = dict(re.findall(r"(\w+): ([^,`\n]+)", found["rest"]))
+    options = dict(re.findall(r"(\w+): ([^,`\n]+)", found["rest"]))
     named = dict(item.split("=", 1) for item in found["args"].split(",") if "=" in item)
-    return {**said, **named, "model": found["model"]}
+    return {**options, **named, "model": found["model"]}
 
 
 def _is_border(line: str) -> bool:
@@ -162,7 +162,7 @@ def _plain(cell: str) -> str:
 
 
 def _columns(line: str) -> dict[str, int] | None:
-    """Where each known column stands; None when this is no header of a benchmark table."""
+    """The place of each known column; None when this is no header of a benchmark table."""
     if "|" not in line:
         return None
     found: dict[str, int] = {}
@@ -185,16 +185,16 @@ def _rows(body: Sequence[tuple[int, str]], columns: Mapping[str, int], name: str
         if len(cells) <= max(columns.values()):
             raise UsageError(
                 f"{name}, line {line}: this row has {len(cells)} cells, and its header more.",
-                hint="Mend the row, or remove it.",
+                hint="Fix the row, or remove it.",
             )
-        said = {key: _plain(cells[place]) for key, place in columns.items()}
-        if said["task"]:
+        values = {key: _plain(cells[place]) for key, place in columns.items()}
+        if values["task"]:
             above = {"task": "", "version": "", "filter": "none", "shots": ""}
             raw = cells[columns["task"]]
             depth = len(raw) - len(raw.lstrip()) if raw.lstrip().startswith("- ") else 0
-            said["task"] = _plain(raw.lstrip().removeprefix("- "))
+            values["task"] = _plain(raw.lstrip().removeprefix("- "))
         for key in above:
-            above[key] = said.get(key) or above[key]
+            above[key] = values.get(key) or above[key]
         if not above["task"]:
             raise UsageError(f"{name}, line {line}: this row belongs to no task.", hint="Name its task.")
         shots = above["shots"]
@@ -205,11 +205,13 @@ def _rows(body: Sequence[tuple[int, str]], columns: Mapping[str, int], name: str
             version=above["version"].removesuffix("N/A").strip(),
             filter=above["filter"],
             shots=whole(shots),
-            metric=said["metric"],
-            value=_number(said["value"], name, line),
-            stderr=_number(said.get("stderr", ""), name, line),
-            higher_is_better=_DIRECTIONS.get(said["direction"]) if "direction" in columns else upward(said["metric"]),
-            asked=bool(said["metric"] or said["value"]),
+            metric=values["metric"],
+            value=_number(values["value"], name, line),
+            stderr=_number(values.get("stderr", ""), name, line),
+            higher_is_better=_DIRECTIONS.get(values["direction"])
+            if "direction" in columns
+            else upward(values["metric"]),
+            asked=bool(values["metric"] or values["value"]),
         )
 
 

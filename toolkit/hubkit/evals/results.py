@@ -36,7 +36,7 @@ __all__ = [
 
 RESULTS_FILE = "results.json"
 RAW_FOLDER = "raw"
-"""What the harness said, a file for each suite."""
+"""What the harness returned, a file for each suite."""
 RAW_FILE = "raw.json"
 """The same in one file, as older runs left it."""
 
@@ -78,7 +78,7 @@ def average_of_suites(suites: Mapping[str, SuiteResult]) -> Average:
 
 
 class Subject(Part):
-    """What was measured: a Hub repo at a commit, or the merged weights that stand on that base.
+    """What was measured: a Hub repo at a commit, or the weights merged into that base.
 
     'other' is what a file of another program measured: ``repo`` is the name that it gives, ``commit`` often empty.
     """

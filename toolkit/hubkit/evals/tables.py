@@ -45,7 +45,7 @@ def classic_rows(suite: SuiteResult) -> Iterator[Row]:
 
 
 def cell(text: str) -> str:
-    """``text`` as it can stand in a markdown table: one line, and no bar that would end the cell."""
+    """``text`` for a cell of a Markdown table: one line, and no bar that would end the cell."""
     return "".join(char if char.isprintable() else " " for char in text).replace("|", "\\|")
 
 
@@ -133,10 +133,10 @@ def _average_line(
     value = score(average.value) if average.value is not None else MISSING
     note = f"; {average.note}" if average.note else ""
     lacking = f"; {without}: {', '.join(cell(name) for name in average.missing)}" if average.missing else ""
-    said = ""
+    remark = ""
     if published is not None:
-        said = " As published." if agrees(average, published) else f" Note: {published} was published."
-    return f"{title}: {value} ({average.text}{note}{lacking}).{said}"
+        remark = " As published." if agrees(average, published) else f" Note: {published} was published."
+    return f"{title}: {value} ({average.text}{note}{lacking}).{remark}"
 
 
 def comparison_table(comparison: Comparison) -> str:

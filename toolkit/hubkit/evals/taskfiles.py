@@ -24,7 +24,7 @@ _MAX_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class OwnTasks:
-    """What a name in the folder stands for: one task, or the tasks of a group or a tag."""
+    """What a name in the folder means: one task, or the tasks of a group or a tag."""
 
     title: str
     tasks: tuple[str, ...]
@@ -169,7 +169,7 @@ def _with_includes(path: Path, seen: frozenset[Path] = frozenset()) -> dict[str,
         target = path.parent / str(name)
         if target in seen or not target.is_file():
             raise UsageError(
-                f"{path} includes {name}, which is not there or includes it in turn.", hint="Mend `include:`."
+                f"{path} includes {name}, which is not there or includes it in turn.", hint="Fix `include:`."
             )
         merged.update(_with_includes(target, seen | {path}))
     return {**merged, **config}
@@ -184,5 +184,5 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         if path.suffix not in {".yaml", ".yml"}:
             return None
-        raise UsageError(f"{path} is not valid YAML.", hint="Mend the task file.") from error
+        raise UsageError(f"{path} is not valid YAML.", hint="Fix the task file.") from error
     return value if isinstance(value, dict) else None

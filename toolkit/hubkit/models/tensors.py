@@ -36,7 +36,7 @@ DTYPE_BITS: Mapping[str, int] = {
 DTYPE_NAMES: Mapping[str, str] = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """torch's names of the dtypes in which models are published, with safetensors' names."""
 _LONGEST = 4096
-"""Letters of a tensor's name, and of what is said of it; the longest real ones have about 150."""
+"""Letters of a tensor's name, and of a message about it; the longest real ones have about 150."""
 _BLANK = re.compile(r"[ \t\n\r]*")
 # Possessive: nothing is remembered to go back to, however long a word or an object is.
 _WORD = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
@@ -45,7 +45,7 @@ _FLAT = re.compile(r'\{(?:[^"{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+\}', re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor of a file: safetensors' dtype name, shape, and where its bytes stand in the file."""
+    """One tensor of a file: safetensors' dtype name, shape, and where its bytes are in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -107,7 +107,7 @@ def parse_header(text: bytes, file_size: int, name: str) -> Header:
     try:
         for key, value in _members(text.decode("latin-1")):
             if key in tensors or (key == METADATA and metadata is not None):
-                raise ValueError("a name stands twice")
+                raise ValueError("a name appears twice")
             if len(key) > _LONGEST:
                 raise ValueError(f"a name of {count(len(key))} letters")
             if key == METADATA:
@@ -214,7 +214,7 @@ def _tensor(key: str, value: Any, data: int, name: str) -> Tensor:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name appears twice")
     return found
 
 

@@ -27,11 +27,11 @@ def log_tail(log: Path, lines: int = 100) -> list[str]:
     for path in (older(log), log):
         with contextlib.suppress(FileNotFoundError):
             found += path.read_text(encoding="utf-8", errors="replace").splitlines()
-    said = []
+    texts = []
     for line in found[-lines:]:
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            said.append(str(json.loads(line)["data"]).rstrip("\n"))
-    return said
+            texts.append(str(json.loads(line)["data"]).rstrip("\n"))
+    return texts
 
 
 def older(log: Path) -> Path:

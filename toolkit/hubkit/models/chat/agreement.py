@@ -34,7 +34,7 @@ class Tokens:
 
     ``special`` are the special tokens by the name that a template may use (``bos_token`` ...), ``added`` the ids of
     all added tokens by their text, ``count`` the highest id plus one (None: not known). ``encode`` gives the ids of a
-    text without adding any; without it, the ids that follow a turn end stay unknown.
+    text without adding any; without it, the ids that follow an end-of-turn token stay unknown.
     """
 
     special: Mapping[str, str]
@@ -72,19 +72,20 @@ def refuse(findings: Sequence[Finding], what: str = "") -> None:
     """RefusedError with the first error of ``findings``, ``what`` before it; nothing when there is none."""
     for finding in findings:
         if finding.level == "error":
-            raise RefusedError(f"{what}{finding.message}", hint=finding.hint or _MEND)
+            raise RefusedError(f"{what}{finding.message}", hint=finding.hint or _FIX)
 
 
-_MEND = "Mend the template, or set another one as chat.template in the recipe."
+_FIX = "Fix the template, or set another one as chat.template in the recipe."
 
 
 def agree(
     template: str, tokens: Tokens, config: Mapping[str, Any] | None, generation: Mapping[str, Any] | None
 ) -> Agreement:
-    """Render the probe and the golden conversations under limits, find the turn end, and hold the files against it.
+    """Render the probe and the golden conversations under limits, find the end-of-turn token, and check that the files
+    agree with it.
 
     ``config`` and ``generation`` are config.json and generation_config.json; without a ``config`` (an adapter's repo)
-    the files are not held against anything. Raises nothing: a template that passes its limits is an error among the
+    the files are compared with nothing. Raises nothing: a template that passes its limits is an error among the
     findings.
     """
     requests = [(eos.PROBE, False), *golden_requests()]
@@ -93,7 +94,7 @@ def agree(
         probe, *golden = render_untrusted(template, requests, variables=tokens.special)
         if probe.text is None:
             raise RefusedError(
-                f"The chat template cannot render a user and an assistant message: {probe.problem}.", hint=_MEND
+                f"The chat template cannot render a user and an assistant message: {probe.problem}.", hint=_FIX
             )
         found += golden_findings(golden)
         end = eos.find_in_text(probe.text, tokens.added, tokens.encode)
@@ -158,7 +159,7 @@ def eos_ids(settings: Mapping[str, Any] | None) -> tuple[int, ...]:
 
 
 def disagreements(end_of_turn: EndOfTurn, ends: Ends) -> list[Finding]:
-    """Where tokenizer, config and generation config disagree with the template's turn end."""
+    """Where tokenizer, config and generation config disagree with the template's end-of-turn token."""
     named = f"{end_of_turn.token} ({end_of_turn.id})"
     found = []
     stops = ends.generation_eos or ends.config_eos
@@ -167,7 +168,7 @@ def disagreements(end_of_turn: EndOfTurn, ends: Ends) -> list[Finding]:
         found.append(
             EOS_GENERATION.finding(
                 f"Answers end with {named}, but eos_token_id in {where} is {list(stops) or 'missing'}: "
-                "generation does not stop at the turn end.",
+                "generation does not stop at the end-of-turn token.",
                 f"Add {end_of_turn.id} to eos_token_id in generation_config.json.",
             )
         )
@@ -175,21 +176,21 @@ def disagreements(end_of_turn: EndOfTurn, ends: Ends) -> list[Finding]:
         found.append(
             EOS_CONFIG.finding(
                 f"eos_token_id in config.json is {list(ends.config_eos) or 'missing'}, without {named}: "
-                "programs that read only config.json do not stop at the turn end.",
+                "programs that read only config.json do not stop at the end-of-turn token.",
             )
         )
     if ends.pad is not None and ends.pad == end_of_turn.id:
         found.append(
             EOS_PADDING.finding(
-                f"The padding token is the turn end, {named}: a trainer that masks padding never trains it.",
+                f"The padding token is the end-of-turn token, {named}: a trainer that masks padding never trains it.",
                 "Use another padding token, such as the unknown token or an unused one.",
             )
         )
     if ends.tokenizer_eos is not None and ends.tokenizer_eos != end_of_turn.id:
         found.append(
             EOS_TOKENIZER.finding(
-                f"The tokenizer's eos token is {ends.tokenizer_eos}, not the turn end {named}: programs that stop at "
-                "the tokenizer's eos token alone do not stop there.",
+                f"The tokenizer's EOS token is {ends.tokenizer_eos}, not the end-of-turn token {named}: programs that "
+                "stop at the tokenizer's EOS token alone do not stop there.",
             )
         )
     if ends.vocabulary is not None:

@@ -1,9 +1,9 @@
 """What happens to a message that holds a control token, such as ``<|im_end|>``, as text.
 
-A tokenizer finds its added tokens in any text, whoever wrote it: said by a user, ``<|im_end|>`` becomes the token that
-ends a turn. In training such a row teaches a false end or a false beginning, so the data step drops it, and counts it.
-When a published model is asked, the program that asks decides; with transformers it is
-``apply_chat_template(..., sanitize_control_tokens=True)`` that reads such words as words.
+A tokenizer finds its added tokens in any text, whoever wrote it: written by a user, ``<|im_end|>`` becomes the token
+that ends a turn. In training such a row teaches a false end or a false beginning, so the data step drops it, and counts
+it. When a published model is asked, the program that asks decides; with transformers it is ``apply_chat_template(...,
+sanitize_control_tokens=True)`` that reads such words as words.
 """
 
 from __future__ import annotations

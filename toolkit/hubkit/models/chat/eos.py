@@ -18,7 +18,7 @@ PROBE: tuple[Mapping[str, str], ...] = (
     {"role": "user", "content": "Say something."},
     {"role": "assistant", "content": SENTINEL},
 )
-"""The conversation whose rendering shows the turn end; no system message, as some templates refuse one."""
+"""The conversation whose rendering shows the end-of-turn token; no system message, as some templates refuse one."""
 
 _CLOSE_IT = "End assistant messages in the template with one token of the vocabulary, such as <|im_end|>."
 
@@ -41,12 +41,12 @@ class EndOfTurn:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> EndOfTurn:
-        """The turn end that :meth:`to_json` wrote."""
+        """The end-of-turn token that :meth:`to_json` wrote."""
         return cls(value["token"], value["id"], tuple(value.get("suffix_ids", ())))
 
 
 def find(tokenizer: Any) -> EndOfTurn:
-    """The turn end of ``tokenizer`` (of transformers), derived from its chat template.
+    """The end-of-turn token of ``tokenizer`` (of transformers), derived from its chat template.
 
     Raises RefusedError when there is no template, when it fails, or when it never closes the turn.
     """
@@ -62,7 +62,7 @@ def find(tokenizer: Any) -> EndOfTurn:
     except (TemplateError, TypeError, ValueError) as error:
         raise RefusedError(
             f"The chat template cannot render a user and an assistant message: {error}.",
-            hint="Mend the template, or set another one as chat.template in the recipe.",
+            hint="Fix the template, or set another one as chat.template in the recipe.",
         ) from error
     return find_in_text(
         rendered,
@@ -74,11 +74,11 @@ def find(tokenizer: Any) -> EndOfTurn:
 def find_in_text(
     rendered: str, added: Mapping[str, int], encode: Callable[[str], Sequence[int]] | None = None
 ) -> EndOfTurn:
-    """The turn end in ``rendered``, which is ``PROBE`` as a template rendered it.
+    """The end-of-turn token in ``rendered``, which is ``PROBE`` as a template rendered it.
 
     ``added`` maps the tokenizer's added tokens (special or not) to their ids; ``encode`` gives the ids of a text
-    without adding any (without ``encode``, the ids after the turn end stay unknown). Raises RefusedError when no
-    such token follows the answer, or when the one that follows opens another turn.
+    without adding any (without ``encode``, the ids after the end-of-turn token stay unknown). Raises RefusedError when
+    no such token follows the answer, or when the one that follows opens another turn.
     """
     _, found, after = rendered.rpartition(SENTINEL)
     if not found:

@@ -38,27 +38,27 @@ GOLDEN: Mapping[str, tuple[Message, ...]] = {
 
 def golden_requests() -> list[tuple[Sequence[Message], bool]]:
     """What :func:`golden_findings` needs rendered: each golden conversation, and its prompt with the opening."""
-    return [pair for said in GOLDEN.values() for pair in ((said, False), (said[:-1], True))]
+    return [pair for turns in GOLDEN.values() for pair in ((turns, False), (turns[:-1], True))]
 
 
 def golden_names() -> list[str]:
     """What the renderings of :func:`golden_requests` are of, for people."""
-    return [name for said in GOLDEN for name in (said, f"{said}, its prompt")]
+    return [name for title in GOLDEN for name in (title, f"{title}, its prompt")]
 
 
 def golden_findings(renderings: Sequence[Rendering]) -> list[Finding]:
     """What is wrong with a template, seen in its renderings of :func:`golden_requests`.
 
     A template must show every message in order, and the prompt with its opening must be the beginning of the whole
-    conversation: training and generating else see different texts. A refused system message is only said, once.
+    conversation: training and generating else see different texts. A refused system message is reported once.
     """
     found: list[Finding] = []
     for (name, messages), whole, prompt in zip(GOLDEN.items(), renderings[::2], renderings[1::2], strict=True):
         if whole.text is None or prompt.text is None:
             guided = messages[0]["role"] == "system"
-            said = f"The chat template refuses a conversation ({name}): {whole.problem or prompt.problem}."
+            problem = f"The chat template refuses a conversation ({name}): {whole.problem or prompt.problem}."
             if not (guided and any(finding.level == "note" for finding in found)):
-                found.append(TEMPLATE_SYSTEM.finding(said) if guided else TEMPLATE_FAILS.finding(said))
+                found.append(TEMPLATE_SYSTEM.finding(problem) if guided else TEMPLATE_FAILS.finding(problem))
             continue
         found += _seen(name, messages, whole.text, prompt.text)
     return found
@@ -70,9 +70,9 @@ def _seen(name: str, messages: Sequence[Message], whole: str, prompt: str) -> It
         wanted = message["content"].strip()
         place = whole.find(wanted, place)
         if place < 0:
-            said = f"The chat template loses or changes the {message['role']}'s text ({name})."
+            problem = f"The chat template loses or changes the {message['role']}'s text ({name})."
             system = message["role"] == "system"
-            yield TEMPLATE_SYSTEM.finding(said, level="warning") if system else TEMPLATE_FAILS.finding(said)
+            yield TEMPLATE_SYSTEM.finding(problem, level="warning") if system else TEMPLATE_FAILS.finding(problem)
             break
         place += len(wanted)
     if not whole.startswith(prompt.rstrip()):

@@ -1,8 +1,8 @@
 """The chat formats that a recipe may name, each a Jinja file in ``templates/``, and where a release's template is from.
 
-Each format stands twice: ``templates/NAME.jinja`` is what is shipped, ``templates/training/NAME.jinja`` the same with
-``{% generation %}`` around what is trained: an answer and its turn end. Trainers read that mark; many programs that
-load a published model stop at it.
+Each format has two files: ``templates/NAME.jinja`` is what is shipped, ``templates/training/NAME.jinja`` the same with
+``{% generation %}`` around what is trained: an answer and its end-of-turn token. Trainers read that mark; many programs
+that load a published model stop at it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def shipped(name: str) -> str:
 
 @cache
 def training(name: str) -> str:
-    """The Jinja text of the format ``name`` with TRL's ``{% generation %}`` around each answer and its turn end."""
+    """The Jinja text of the format ``name``, with TRL's ``{% generation %}`` around what is trained."""
     return _read(FORMATS, name, _FOLDER / "training")
 
 
@@ -142,8 +142,8 @@ def _own(tokenizer: Any) -> tuple[str, tuple[Finding, ...]]:
             hint=f"Set chat.template in the recipe. {choices()}",
         )
     others = sorted(set(found) - {"default"}) if isinstance(found, dict) else []
-    said = f"The base has more chat templates ({', '.join(others)}); only its default one is trained and published."
-    return str(text), (TEMPLATE_CHOICE.finding(said),) if others else ()
+    note = f"The base has more chat templates ({', '.join(others)}); only its default one is trained and published."
+    return str(text), (TEMPLATE_CHOICE.finding(note),) if others else ()
 
 
 def _from_file(name: str, folder: Path) -> str:

@@ -15,7 +15,7 @@ Report = Callable[[str, float | None], None]
 
 @dataclass(frozen=True)
 class Answer:
-    """One greedy answer: the prompt's last message, the text without its turn end, whether it stopped."""
+    """One greedy answer: the prompt's last message, the text without its end-of-turn token, whether it stopped."""
 
     prompt: str
     answer: str
@@ -25,9 +25,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class StopRate:
-    """How many of the greedy answers ended with the turn end, within ``max_new_tokens``.
+    """How many of the greedy answers ended with the end-of-turn token, within ``max_new_tokens``.
 
-    ``answers`` are in the order of the prompts; ``mean_tokens`` counts new tokens, the turn end among them.
+    ``answers`` are in the order of the prompts; ``mean_tokens`` counts new tokens, the end-of-turn token among them.
     """
 
     stopped: int
@@ -71,7 +71,7 @@ def measure(
 
     A prompt is a row ``{"messages": [...]}`` that ends in a user's turn. Greedy: the model's own
     ``generation_config`` (temperature, repetition penalty, stop tokens, lengths) has no say; a generation
-    ends at the turn end or after ``max_new_tokens``. Prompts are batched by length with padding on the left,
+    ends at the end-of-turn token or after ``max_new_tokens``. Prompts are batched by length with padding on the left,
     and a batch ends with its longest answer; in float32 the answers are those of single prompts. ``report`` gets the
     figure after each batch.
     """
@@ -116,7 +116,7 @@ def measure(
 
 
 def _generate(model: Any, ids: Sequence[Sequence[int]], end_of_turn: EndOfTurn) -> list[tuple[int, ...]]:
-    """New ids of each row, up to and with the turn end. ``ids`` are prompts of any length."""
+    """New ids of each row, up to and with the end-of-turn token. ``ids`` are prompts of any length."""
     import torch
 
     width = max(len(row) for row in ids)
@@ -133,9 +133,10 @@ def _generate(model: Any, ids: Sequence[Sequence[int]], end_of_turn: EndOfTurn) 
 def _plain_generation(model: Any, end_of_turn: EndOfTurn, max_new_tokens: int) -> Iterator[Any]:
     """The transformers model within ``model``, with a generation config that is greedy and nothing else.
 
-    The model's own is put aside rather than passed over, as ``generate`` fills from it what a given config
+    The model's own is replaced, not merely passed over, as ``generate`` fills from it what a given config
     leaves out.
-    The padding id may be the turn end: padded places are masked, and rows are cut at the first turn end.
+    The padding id may be the end-of-turn token: padded places are masked, and rows are cut at the first end-of-turn
+    token.
     """
     from transformers import GenerationConfig
 

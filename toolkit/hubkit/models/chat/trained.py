@@ -1,4 +1,4 @@
-"""What a trainer saw, kept beside its adapter, and held against what the published tokenizer and template make.
+"""What a trainer saw, kept beside its adapter, and compared with what the published tokenizer and template make.
 
 A release trains with one template and publishes one. Nothing in a loss curve or a stop rate shows that the two differ
 a little: a blank before an answer, a missing opening. So the training step keeps the token ids of its first rows as its
@@ -89,12 +89,12 @@ def ids_of(tokenizer: Any, messages: Sequence[Message], opened: bool = False) ->
     from jinja2 import TemplateError
 
     try:
-        said = tokenizer.apply_chat_template(
+        encoded = tokenizer.apply_chat_template(
             [dict(item) for item in messages], add_generation_prompt=opened, tokenize=True, return_dict=True
         )
     except (TemplateError, TypeError, ValueError):
         return None
-    return list(said["input_ids"])
+    return list(encoded["input_ids"])
 
 
 def differences(tokenizer: Any, kept: Mapping[str, Any]) -> list[str]:

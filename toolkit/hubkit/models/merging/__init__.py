@@ -88,7 +88,7 @@ def merge(
 
     ``base`` and ``adapter`` are folders with safetensors files; ``dtype`` is float32, float16 or bfloat16.
     ``chat_template`` replaces the base's; ``end_of_turn`` is put among the stop tokens; ``pad_token`` pads where the
-    base has no padding token or pads with the turn end. ``out`` appears whole or not
+    base has no padding token or pads with the end-of-turn token. ``out`` appears complete or not
     at all. Raises RefusedError when the two do not fit, the adapter uses what is not understood, it changes
     nothing, or a weight is NaN or infinite; HubkitError when the disk is full; UsageError when ``out`` is not empty.
     """
@@ -143,7 +143,7 @@ def merge(
 
 @dataclass
 class _Work:
-    """One merge under way: where each base tensor stands, what is written instead, and what changed so far."""
+    """One merge under way: where each base tensor is, what is written instead, and what changed so far."""
 
     base: Mapping[str, tuple[Path, Tensor]]
     adapter: Adapter

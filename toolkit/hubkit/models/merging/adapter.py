@@ -122,9 +122,9 @@ def read_adapter(folder: Path) -> Adapter:
         raise RefusedError(f"There is no readable {CONFIG} in {folder.name}: {error}.") from error
     if not (folder / WEIGHTS).is_file():
         raise RefusedError(f"There is no {WEIGHTS} in {folder.name}.", hint="Adapters are read from safetensors only.")
-    if said := unmergeable(settings):
+    if problem := unmergeable(settings):
         raise RefusedError(
-            f"This adapter cannot be merged here: {said}.",
+            f"This adapter cannot be merged here: {problem}.",
             hint="Merge it with PEFT's merge_and_unload, or train it without that.",
         )
     header = read_header(folder / WEIGHTS)

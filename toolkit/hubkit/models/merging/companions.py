@@ -46,7 +46,7 @@ _SAMPLING = {
 def fetch_base(target: Target, repo: str, commit: str) -> Path:
     """The files of ``repo`` at ``commit`` on ``target``'s Hub that a merge needs; their folder.
 
-    They stand in the cache of this process (``HF_HUB_CACHE``), where transformers finds them too. Raises RemoteError
+    They are in the cache of this process (``HF_HUB_CACHE``), where transformers finds them too. Raises RemoteError
     when the Hub cannot be reached, UsageError when it has no such repo.
     """
     return connect(target).download(repo, commit, patterns=PATTERNS)
@@ -123,8 +123,8 @@ def write_companions(
     ``chat_template`` replaces the base's own. It is written twice, the same text: as chat_template.jinja, which today's
     transformers reads first and alone saves, and as ``chat_template`` in tokenizer_config.json, the only place where
     older transformers and programs such as text-generation-inference look. ``pad_token`` becomes the padding token
-    when the base has none, or pads with ``end_of_turn``: whoever trains on would mask the turn end. None keeps what the
-    base has.
+    when the base has none, or pads with ``end_of_turn``: whoever trains on would mask the end-of-turn token. None keeps
+    what the base has.
     """
     config = read_settings(base, "config.json")
     if not config:

@@ -19,7 +19,8 @@ Planned = Mapping[str, tuple[str, tuple[int, ...], int]]
 def plan(tensors: Planned, max_bytes: int) -> list[tuple[str, Planned]]:
     """(file name, tensors) of each shard: filled in the order given, up to ``max_bytes`` each.
 
-    A tensor larger than that stands alone. Names are transformers': one file, or model-00001-of-00003 and so on.
+    A tensor larger than that has a file of its own. Names are transformers': one file, or model-00001-of-00003 and so
+    on.
     """
     shards: list[dict[str, tuple[str, tuple[int, ...], int]]] = [{}]
     filled = 0

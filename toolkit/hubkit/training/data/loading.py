@@ -93,11 +93,11 @@ def _said_of(hub: Hub, source: Source, commit: str) -> Iterator[None]:
 
 def _unreadable(source: Source, commit: str, error: Exception) -> RefusedError:
     cause = error.__cause__ or error
-    said = str(cause).strip().splitlines()
+    lines = str(cause).strip().splitlines()
     return RefusedError(
         f"{source.repo} at {commit[:8]} cannot be read as a table with the split {source.split!r}: "
-        f"{said[0][:300] if said else type(cause).__name__}",
-        hint="Look at its files and splits on the Hub; mend the set, or name another `split`.",
+        f"{lines[0][:300] if lines else type(cause).__name__}",
+        hint="Look at its files and splits on the Hub; fix the data set, or name another `split`.",
     )
 
 
@@ -108,8 +108,8 @@ def card_licence(hub: Hub, repo: str, commit: str, repo_type: Any) -> str | None
     if len(parts) < 3 or parts[0].strip():
         return None
     try:
-        told = yaml.safe_load(parts[1])
+        metadata = yaml.safe_load(parts[1])
     except yaml.YAMLError:
         return None
-    found = told.get("license") if isinstance(told, dict) else None
+    found = metadata.get("license") if isinstance(metadata, dict) else None
     return ", ".join(map(str, found)) if isinstance(found, list) else str(found) if found else None

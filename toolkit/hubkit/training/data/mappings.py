@@ -2,7 +2,8 @@
 
 A preference row becomes ``{"prompt": [...], "chosen": [{assistant}], "rejected": [{assistant}]}``, an SFT row
 ``{"prompt": [...], "completion": [{assistant}]}``: lists of ``{"role", "content"}``. So the trainers put the loss on
-the answer alone, with its turn end. Of a conversation with several turns the last answer is the one that is trained.
+the answer alone, with its end-of-turn token. Of a conversation with several turns the last answer is the one that is
+trained.
 """
 
 from __future__ import annotations
@@ -80,10 +81,10 @@ def messages(value: Any, key: str) -> list[Message]:
         role = _ROLES.get(str(item.get("role", item.get("from"))))
         if role is None:
             raise BadRow(f"unknown role: {key}")
-        said = item.get("content", item.get("value"))
-        if said is None:
+        content = item.get("content", item.get("value"))
+        if content is None:
             raise BadRow(f"null: {key}")
-        found.append({"role": role, "content": plain(said, key, optional=role == "system")})
+        found.append({"role": role, "content": plain(content, key, optional=role == "system")})
     found = [item for item in found if item["role"] != "system" or item["content"].strip()]
     turns = [item["role"] for item in found if item["role"] != "system"]
     if "system" in [item["role"] for item in found[1:]] or any(
@@ -94,12 +95,12 @@ def messages(value: Any, key: str) -> list[Message]:
 
 
 def _asked(system: str, user: str) -> list[Message]:
-    said = [{"role": "system", "content": system}] if system.strip() else []
-    return [*said, {"role": "user", "content": user}]
+    before = [{"role": "system", "content": system}] if system.strip() else []
+    return [*before, {"role": "user", "content": user}]
 
 
-def _answer(said: str) -> list[Message]:
-    return [{"role": "assistant", "content": said}]
+def _answer(text: str) -> list[Message]:
+    return [{"role": "assistant", "content": text}]
 
 
 def _pair(prompt: list[Message], chosen: str, rejected: str) -> Row:
@@ -145,12 +146,12 @@ def _conversation(key: str) -> Callable[[Mapping[str, Any]], Row]:
     def convert(row: Mapping[str, Any]) -> Row:
         if key not in row:
             raise BadRow(f"missing key: {key}")
-        said = messages(row[key], key)
-        if said[-1]["role"] != "assistant":
+        conversation = messages(row[key], key)
+        if conversation[-1]["role"] != "assistant":
             raise BadRow("does not end with an answer")
-        if len(said) < 2 or said[-2]["role"] != "user":
+        if len(conversation) < 2 or conversation[-2]["role"] != "user":
             raise BadRow("has no question")
-        return {"prompt": said[:-1], "completion": said[-1:]}
+        return {"prompt": conversation[:-1], "completion": conversation[-1:]}
 
     return convert
 
@@ -166,7 +167,7 @@ MAPPINGS: Mapping[str, Columns] = {
         Columns("sharegpt", "sft", ("conversations",), _conversation("conversations")),
     )
 }
-"""The mappings by name; found by the columns in this order, so the more particular ones stand first."""
+"""The mappings by name; found by the columns in this order, so the more specific ones come first."""
 
 
 def find(name: str | None, columns: Collection[str], repo: str) -> Columns:

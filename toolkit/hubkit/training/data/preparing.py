@@ -17,9 +17,9 @@ from hubkit.training.data.loading import Loaded
 from hubkit.training.data.mappings import Message, Row
 
 TOLERATED = 0.02
-"""Share of rows that may be dropped, or lose their turn end, before the release is held back."""
+"""Share of rows that may be dropped, or lose their end-of-turn token, before the release is held back."""
 CLOSED = 0.999
-"""Least share of answers that must close with exactly one turn end."""
+"""Least share of answers that must close with exactly one end-of-turn token."""
 
 Length = Callable[[str], tuple[int | None, str]]
 """Of a stage's name: (max_length or None, which part truncation keeps)."""
@@ -121,7 +121,7 @@ def prepare(
     length: Length,
     report: Report,
 ) -> DataReport:
-    """Load, map and check every set that a stage or the gate needs; hold prompts out; look at the turn ends.
+    """Load, map and check every set that a stage or the gate needs; hold prompts out; look at the end-of-turn tokens.
 
     Errors in the data come back as findings (see :meth:`DataReport.refuse`); a recipe that does not fit the data
     raises UsageError.
@@ -245,7 +245,7 @@ def _look(
         end_of_turn,
         max_length=max_length,
         keep=keep,
-        report=lambda share: report(f"looking at the turn ends of {name}", share),
+        report=lambda share: report(f"looking at the end-of-turn tokens of {name}", share),
     )
     made.stages[name] = {
         "max_length": max_length,
@@ -266,7 +266,7 @@ def _of_turns(
         shares = ", ".join(f"{share(lost)} of {side}" for side, lost in cut.items())
         longest = max(seen.longest for seen in found.values())
         said = (
-            f"In the stage {name!r} max_length {max_length} cuts the turn end {end_of_turn.token} off {shares}"
+            f"In the stage {name!r} max_length {max_length} cuts the end-of-turn token {end_of_turn.token} off {shares}"
             f" (the longest has {count(longest)} tokens): a model trained so forgets to end its turns."
         )
         over = max(cut.values()) > TOLERATED

@@ -53,11 +53,12 @@ def check(
     control: Collection[str] = (),
     seen: set[bytes] | None = None,
 ) -> Checked:
-    """Convert and check each row of ``source``; None stands for a row whose bytes are no text.
+    """Convert and check each row of ``source``; None means a row whose bytes are no text.
 
-    ``forbidden`` are texts that no message may hold (the turn end: a row that holds it would have two), ``control``
-    those that the tokenizer reads as other tokens of the format, whoever wrote them (``hubkit.models.chat.control``).
-    ``seen`` is shared by the sources of one set, so that a row of another source counts as a duplicate too.
+    ``forbidden`` are texts that no message may hold (the end-of-turn token: a row that holds it would have two),
+    ``control`` those that the tokenizer reads as other tokens of the format, whoever wrote them
+    (``hubkit.models.chat.control``). ``seen`` is shared by the sources of one set, so that a row of another source
+    counts as a duplicate too.
     """
     found, known = Checked(), set() if seen is None else seen
     tokens = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or "(?!)")
@@ -70,9 +71,9 @@ def check(
             spoken = [message["content"] for side in row.values() for message in side]
             if sum(map(len, spoken)) > MAX_CHARACTERS:
                 raise BadRow("longer than a million characters")
-            if any(word in said for said in spoken for word in forbidden):
-                raise BadRow("holds the turn end as text")
-            if any(tokens.search(said) for said in spoken):
+            if any(word in text for text in spoken for word in forbidden):
+                raise BadRow("holds the end-of-turn token as text")
+            if any(tokens.search(text) for text in spoken):
                 raise BadRow("holds a control token as text")
             if (mark := _digest(row)) in known:
                 raise BadRow("duplicate")
@@ -86,8 +87,8 @@ def check(
 
 def _digest(row: Row) -> bytes:
     made = hashlib.sha256()
-    for side, said in row.items():
-        for message in said:
+    for side, turns in row.items():
+        for message in turns:
             for part in (side, message["role"], message["content"]):
                 made.update(f"{len(part)}:{part}".encode())
     return made.digest()

@@ -1,6 +1,7 @@
-"""What the trainer will see of each answer's turn end, found before training: is it there, once, and not cut off?
+"""What the trainer will see of each answer's end-of-turn token, found before training: is it there, once, and not cut
+off?
 
-A model whose trained answers have no turn end forgets to end its turns; nothing in the loss curve shows it.
+A model whose trained answers have no end-of-turn token forgets to end its turns; nothing in the loss curve shows it.
 """
 
 from __future__ import annotations
@@ -44,16 +45,16 @@ def look(
 ) -> dict[str, Side]:
     """Render and tokenize ``rows`` as the trainers do, cut them at ``max_length``, and count by side.
 
-    ``closed_once``: exactly one turn end in the answer, at its close. ``ends_trained``: the last trained label is the
-    turn end (what the template writes after it put aside). ``prompt_fills``: the prompt alone fills ``max_length``, so
-    that the trainer drops the row. ``report`` gets the share done.
+    ``closed_once``: exactly one end-of-turn token in the answer, at its close. ``ends_trained``: the last trained label
+    is the end-of-turn token (without what the template writes after it). ``prompt_fills``: the prompt alone fills
+    ``max_length``, so that the trainer drops the row. ``report`` gets the share done.
     """
     found: dict[str, Side] = {}
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
         prompts = _ids(tokenizer, [row["prompt"] for row in chunk], opened=True)
-        jobs = [(number, side, said) for number, row in enumerate(chunk) for side, said in sides(row)]
-        wholes = _ids(tokenizer, [said for _, _, said in jobs], opened=False)
+        jobs = [(number, side, conversation) for number, row in enumerate(chunk) for side, conversation in sides(row)]
+        wholes = _ids(tokenizer, [conversation for _, _, conversation in jobs], opened=False)
         for (number, side, _), whole in zip(jobs, wholes, strict=True):
             counts = found.setdefault(side, Side())
             _count(counts, start + number, prompts[number], whole, end_of_turn, max_length, keep)
@@ -71,8 +72,8 @@ def labelled(
     """
     prompt = _ids(tokenizer, [row["prompt"]], opened=True)[0]
     found = {}
-    for side, said in sides(row):
-        whole = _ids(tokenizer, [said], opened=False)[0]
+    for side, conversation in sides(row):
+        whole = _ids(tokenizer, [conversation], opened=False)[0]
         shared = next((n for n, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
         tokens = [(tokenizer.decode([token]), place >= shared) for place, token in enumerate(whole)]
         if max_length is not None:
@@ -83,7 +84,8 @@ def labelled(
 
 def _ids(tokenizer: Any, conversations: list[Any], *, opened: bool) -> list[list[int]]:
     texts = [
-        tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=opened) for said in conversations
+        tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=opened)
+        for conversation in conversations
     ]
     return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
 
