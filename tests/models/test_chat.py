@@ -140,7 +140,7 @@ def ends(**changes):
         ({"generation_eos": ()}, [], ""),
         ({"config_eos": (2,)}, ["warning"], "config.json"),
         ({"pad": 260}, ["error"], "padding token is the end-of-turn token"),
-        ({"tokenizer_eos": 257}, ["note"], "eos token"),
+        ({"tokenizer_eos": 257}, ["note"], "EOS token"),
         ({"tokens": 300}, ["error"], "embeddings"),
         ({"vocabulary": 260}, ["error"], "embeddings"),
     ],
