@@ -98,7 +98,13 @@ def test_no_heavy_library_is_needed(published):
 @pytest.mark.parametrize(
     ("file", "changes", "level", "says", "rule"),
     [
-        ("generation_config.json", {"eos_token_id": 2}, "error", "does not stop at the end-of-turn token", "eos-generation"),
+        (
+            "generation_config.json",
+            {"eos_token_id": 2},
+            "error",
+            "does not stop at the end-of-turn token",
+            "eos-generation",
+        ),
         ("config.json", {"eos_token_id": 2}, "warning", "read only config.json", "eos-config"),
         ("config.json", {"vocab_size": 200}, "error", "embeddings", "vocabulary"),
         (
@@ -108,7 +114,13 @@ def test_no_heavy_library_is_needed(published):
             "config.json says float16, but most weights are bfloat16",
             "dtype",
         ),
-        ("tokenizer_config.json", {"pad_token": "<|im_end|>"}, "error", "padding token is the end-of-turn token", "eos-padding"),
+        (
+            "tokenizer_config.json",
+            {"pad_token": "<|im_end|>"},
+            "error",
+            "padding token is the end-of-turn token",
+            "eos-padding",
+        ),
         ("tokenizer_config.json", {"eos_token": "<s>"}, "note", "EOS token", "eos-tokenizer"),
         ("tokenizer_config.json", {"chat_template": "{{ messages }}"}, "warning", "differ", "two-chat-templates"),
         ("adapter_config.json", {"peft_type": "LORA"}, "error", "beside config.json", "adapter-at-root"),
