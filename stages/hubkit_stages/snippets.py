@@ -20,7 +20,7 @@ from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, placeholder, r
 from hubkit.cards.lint import lint_text
 from hubkit.cards.snippets import Card, Limits, Pin, Place, extract, place_for, run_cards
 from hubkit.cards.snippets.blocks import Imports
-from hubkit.cards.snippets.owners import repo_stranger
+from hubkit.cards.snippets.ownership import repo_stranger
 from hubkit.cards.snippets.results import BlockResult, SnippetResults
 from hubkit.core import numbers
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError

@@ -13,7 +13,7 @@ from commands import HUBKIT, environment
 from releases import admin, target_of
 
 from hubkit.cards.snippets import Card, Limits, Pin, place_for, run_cards
-from hubkit.cards.snippets.owners import path_stranger
+from hubkit.cards.snippets.ownership import path_stranger
 from hubkit.core.target import Target
 from hubkit.hub.auth import Account
 from hubkit.hub.client import Hub, connect

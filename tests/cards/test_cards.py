@@ -142,7 +142,7 @@ def test_a_finding_stands_on_the_cards_of_the_variants_that_it_concerns() -> Non
 
 def test_the_erratum_of_main_says_why_it_exists_and_what_it_cost() -> None:
     said = _erratum(_card("main"))
-    assert "**Why this branch exists.** The variant on the branch `dpo-v0` lost its turn ends" in said
+    assert "**Why this branch exists.** The variant on the branch `dpo-v0` lost its end-of-turn token" in said
     assert "trained further on 299 rows (SFT, stage `sft`)" in said
     assert "the average fell from 0.8840 to 0.8320" in said
 
@@ -157,7 +157,7 @@ def test_a_variant_that_stops_as_rarely_as_its_base_is_not_said_to_have_lost_any
     for broken in (60, 55, 70):
         for variant, repaired in (("dpo-v0", 127), ("main", 127), ("main", 62)):
             said = _erratum(_card(variant, base=60, broken=broken, repaired=repaired))
-            assert said and "lost its turn ends" not in said, (broken, variant, repaired)
+            assert said and "lost its end-of-turn token" not in said, (broken, variant, repaired)
     said = _erratum(_card("dpo-v0", base=60, broken=60))
     assert "Neither does the base model. The base model ends 46.9 % (60 of 128;" in said
     assert "no less often than the base, as far as the measurement can tell" in said
@@ -165,7 +165,9 @@ def test_a_variant_that_stops_as_rarely_as_its_base_is_not_said_to_have_lost_any
     assert "does not reliably end its answers, and neither does the base: the base model" in _erratum(
         _card("main", base=60, broken=60)
     )
-    assert "The variant on the branch `dpo-v0` lost its turn ends" in _erratum(_card("main", base=60, broken=30))
+    assert "The variant on the branch `dpo-v0` lost its end-of-turn token" in _erratum(
+        _card("main", base=60, broken=30)
+    )
     assert "Neither does" not in _erratum(_card("dpo-v0", base=60, broken=30))
 
 
@@ -173,7 +175,7 @@ def test_a_failed_repair_is_called_one() -> None:
     assert "**The repair failed.**" in _erratum(_card("main", repaired=60))
     lost = _erratum(_card("dpo-v0", repaired=60))
     assert "No branch of this repository repairs it." in lost
-    assert "failed, reported" in _card("main", repaired=60).text
+    assert "failed (reported)" in _card("main", repaired=60).text
 
 
 @pytest.mark.parametrize(

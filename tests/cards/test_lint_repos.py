@@ -102,6 +102,31 @@ def test_front_matter() -> None:
     assert lint_text("---\na: [\n---\n")[0].rule == "front-matter"
 
 
+def test_other_as_a_license_is_accepted_by_the_hub() -> None:
+    assert lint_text("---\nlicense: other\nlicense_name: my-licence\n---\n# A model\n") == []
+    (advice,) = lint_text("---\nlicense: other\n---\n# A model\n")
+    assert advice.level == "note" and "refuses" not in advice.message
+
+
+@pytest.mark.parametrize(
+    "license", ["fair-noncommercial-research-license", "cc-by-2.5", "cc-by-nc-nd-3.0", "openmdw-1.1"]
+)
+def test_identifiers_with_hyphens_are_whole(license: str) -> None:
+    assert lint_text(f"---\nlicense: {license}\nlanguage: en\n---\n# A model\n\nSome words.\n") == []
+
+
+def test_a_language_with_a_region_is_refused_by_the_hub() -> None:
+    (fault,) = lint_text("---\nlicense: apache-2.0\nlanguage:\n- zh-CN\n---\n# A model\n")
+    assert (fault.rule, fault.level, fault.line) == ("front-matter", "error", 3)
+    assert "The language 'zh-CN' is no ISO 639 code" in fault.message and "'language_bcp47'" in fault.message
+
+
+def test_front_matter_that_is_not_closed() -> None:
+    (fault,) = lint_text("---\nlicense: apache-2.0\n# m\n\nno closing fence\n")
+    assert (fault.rule, fault.line) == ("front-matter", 1)
+    assert fault.message == "The front matter that line 1 opens is never closed."
+
+
 def test_a_bom_before_the_front_matter() -> None:
     (fault,) = lint_text("\ufeff---\nlicense: mit\n---\n")
     assert (fault.rule, fault.line) == ("front-matter", 1) and "A BOM is before the front matter" in fault.message

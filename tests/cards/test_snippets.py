@@ -19,8 +19,15 @@ from hypothesis import strategies as st
 from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, render_card
 from hubkit.cards.snippets import Card, Limits, Outcome, Pin, Place, extract, run_cards
 from hubkit.cards.snippets.blocks import Imports, with_what_it_needs
-from hubkit.cards.snippets.names import defined, undefined
-from hubkit.cards.snippets.pins import asks_local_server, names_repo, pinned, revision_of, serve_arguments, with_server
+from hubkit.cards.snippets.defined_names import defined, undefined
+from hubkit.cards.snippets.pinned_revisions import (
+    asks_local_server,
+    names_repo,
+    pinned,
+    revision_of,
+    serve_arguments,
+    with_server,
+)
 from hubkit.core.errors import HubkitError
 
 PIN = Pin("me/model", "main", "c" * 40)

@@ -13,13 +13,13 @@ from typing import Any
 
 from hubkit import __version__
 from hubkit.cards.benchmarks import benchmarks, scores
-from hubkit.cards.erratum import erratum
 from hubkit.cards.escape import bibtex, clean
 from hubkit.cards.evidence import Evidence
 from hubkit.cards.measured import many_objects
 from hubkit.cards.metadata import Metadata
 from hubkit.cards.pictures import pictures_of
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
+from hubkit.cards.repair import stop_rate_repair
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.files import digest_of
 from hubkit.models import chat
@@ -29,7 +29,7 @@ from hubkit.recipe.names import MAIN
 
 SYSTEM = "You are a helpful assistant."
 QUESTION = "What do you know about the moon?"
-FORMS = {"merged": "merged weights", "adapter": "adapter on the base", "four-bit": "adapter on the four-bit base"}
+FORMS = {"merged": "merged weights", "adapter": "adapter on the base", "four-bit": "adapter on the 4-bit base (NF4)"}
 SERVE_URL = "http://localhost:8000/v1"
 """Where `transformers serve` and `vllm serve` answer."""
 _METHODS = {"dpo": "DPO", "sft": "SFT"}
@@ -53,7 +53,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
     here = next(item for item in variants if item["branch"] == variant)
     stopping = _file(files, "base-stopping", "stopping.json")
     chain = recipe.chain(recipe.variants[variant].stage)
-    wrong = erratum(recipe, variant, {item["branch"]: item for item in variants}, evidence)
+    wrong = stop_rate_repair(recipe, variant, {item["branch"]: item for item in variants}, evidence)
     if wrong:
         broken = recipe.chain(recipe.variants[wrong["broken"]["branch"]].stage)
         wrong["stages"] = [_stage(recipe, name, files) for name in wrong["stages"]]

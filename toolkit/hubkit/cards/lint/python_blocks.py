@@ -10,7 +10,7 @@ from typing import NamedTuple
 from hubkit.cards.lint.document import Document
 from hubkit.cards.lint.rules import GENERATION_PROMPT, SNIPPET_SYNTAX, TEMPLATE_RESULT, UNDEFINED_NAME
 from hubkit.cards.snippets.blocks import Block
-from hubkit.cards.snippets.names import defined, undefined
+from hubkit.cards.snippets.defined_names import defined, undefined
 from hubkit.core.findings import Finding, Rule
 
 _TEMPLATE = "apply_chat_template"

@@ -10,8 +10,8 @@ blocks has to trust them.
 from __future__ import annotations
 
 from hubkit.cards.snippets.blocks import Block, extract
-from hubkit.cards.snippets.pins import Pin
-from hubkit.cards.snippets.places import Place, place_for
-from hubkit.cards.snippets.running import Card, Limits, Outcome, run_cards
+from hubkit.cards.snippets.environment import Place, place_for
+from hubkit.cards.snippets.pinned_revisions import Pin
+from hubkit.cards.snippets.runs import Card, Limits, Outcome, run_cards
 
 __all__ = ["Block", "Card", "Limits", "Outcome", "Pin", "Place", "extract", "place_for", "run_cards"]

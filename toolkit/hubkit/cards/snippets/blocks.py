@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from markdown_it import MarkdownIt
 
-from hubkit.cards.snippets.names import defined, undefined
+from hubkit.cards.snippets.defined_names import defined, undefined
 
 _PYTHON = frozenset({"python", "py", "python3", "pycon"})
 _FRONT = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n.*?\n---[ \t]*(?=\r?\n|\Z)", re.DOTALL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hubkit.cards.snippets.running import Outcome
+from hubkit.cards.snippets.runs import Outcome
 from hubkit.recipe.artifact import JsonArtifact
 
 

@@ -18,7 +18,8 @@ import psutil
 
 from hubkit.cards.snippets import forkserver
 from hubkit.cards.snippets.blocks import Block, Imports, extract, with_what_it_needs
-from hubkit.cards.snippets.pins import (
+from hubkit.cards.snippets.environment import Place
+from hubkit.cards.snippets.pinned_revisions import (
     Pin,
     asks_local_server,
     names_repo,
@@ -27,7 +28,6 @@ from hubkit.cards.snippets.pins import (
     serve_arguments,
     with_server,
 )
-from hubkit.cards.snippets.places import Place
 from hubkit.core.errors import HubkitError
 from hubkit.core.output import hide, redact
 from hubkit.core.processes.child import adopting_orphans

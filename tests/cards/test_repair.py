@@ -89,7 +89,7 @@ def test_a_base_that_passes_the_gate_is_not_said_to_fail_it() -> None:
         evidence = samples.evidence(base=base, broken=121)
         lost, mended = _said("dpo-v0", evidence), _said("main", evidence)
         assert "either does the base" not in lost + mended, base
-        assert ("lost its turn ends" in mended) is worse
+        assert ("lost its end-of-turn token" in mended) is worse
         assert ("less than the gate asks, but no less often than the base" in lost) is not worse
     assert wilson(121, 128)[1] > wilson(128, 128)[0]
     failing = samples.evidence(base=60, broken=60)
@@ -158,4 +158,4 @@ def test_every_stop_rate_carries_its_count_and_its_interval(variant: str, which:
         interval = wilson(int(stopped), int(prompts))
         assert (rate, low, high) == tuple(map(percent, (int(stopped) / int(prompts), *interval)))
     rates = [number for number in card.numbers if number.pointer.endswith("/rate") and number.file == "stopping.json"]
-    assert len(rates) == len(shares) and "Wilson interval at ninety-five per cent" in " ".join(card.text.split())
+    assert len(rates) == len(shares) and "Wilson interval at ninety-five percent" in " ".join(card.text.split())

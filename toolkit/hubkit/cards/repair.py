@@ -1,7 +1,7 @@
-"""The erratum of a card, generated from measurements: which variant lost its turn ends, what repaired it, at what cost.
+"""The section "Erratum" of a card: which variant stopped ending its answers, what repaired it, and at what cost.
 
-Nobody writes it and nobody can forget it. There is none when this variant and the one it goes on from passed their
-gates.
+It is generated from the measured stop rates (parts/repair.md.jinja shows it). There is none when this variant and the
+one that its training continues passed their gates.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _PUBLISHED = ("merged", "adapter")
 Kind = Literal["lost", "repaired", "unrepaired"]
 
 
-def erratum(
+def stop_rate_repair(
     recipe: Recipe, variant: str, variants: Mapping[str, Mapping[str, Any]], evidence: Evidence
 ) -> dict[str, Any] | None:
     """What went wrong, for the card of ``variant``; None when nothing did.
 
-    ``kind`` is 'lost' (this branch does not end its turns), 'repaired' (this branch mends ``broken``, the variant it
-    goes on from) or 'unrepaired' (it was to mend ``broken`` and did not). ``broken`` and ``repaired`` are rows of the
-    table of variants, ``stages`` the stages that were trained in between, ``worse`` whether ``broken`` ends fewer
-    answers than the base (see :func:`_worse`), ``base_fails`` whether the base itself does not reach what the gate
-    asks, ``adapter_fails`` whether the adapter of this variant does not, ``scores`` how the benchmark average went
-    (see :func:`_scores`).
+    ``kind`` is 'lost' (this branch does not end its answers), 'repaired' (this branch repairs ``broken``, the variant
+    that it continues) or 'unrepaired' (it should repair ``broken`` and does not). ``broken`` and ``repaired`` are rows
+    of the table of variants, ``stages`` the stages that were trained in between, ``worse`` whether ``broken`` ends
+    fewer answers than the base (see :func:`_worse`), ``base_fails`` whether the base itself is below the gate,
+    ``adapter_fails`` whether the adapter of this variant is, ``scores`` how the benchmark average changed (see
+    :func:`_scores`).
     """
     passed = {name: row["gate"]["passed"] if row.get("gate") else None for name, row in variants.items()}
     judged = [name for name in _before(recipe, variant) if passed[name] is not None]
@@ -38,13 +38,13 @@ def erratum(
     if passed[variant] is None or (passed[variant] and broken is None):
         return None
     if passed[variant]:
-        said = _said("repaired", broken or variant, variant, recipe, variants, evidence)
+        facts = _facts("repaired", broken or variant, variant, recipe, variants, evidence)
     elif broken is not None:
-        said = _said("unrepaired", broken, variant, recipe, variants, evidence)
+        facts = _facts("unrepaired", broken, variant, recipe, variants, evidence)
     else:
         repaired = [name for name in variants if variant in _before(recipe, name) and passed[name]]
-        said = _said("lost", variant, repaired[0] if repaired else None, recipe, variants, evidence)
-    return {**said, "adapter_fails": _fails(evidence, variant, _form(evidence, variant, "adapter"))}
+        facts = _facts("lost", variant, repaired[0] if repaired else None, recipe, variants, evidence)
+    return {**facts, "adapter_fails": _fails(evidence, variant, _form(evidence, variant, "adapter"))}
 
 
 def _before(recipe: Recipe, variant: str) -> list[str]:
@@ -55,28 +55,28 @@ def _before(recipe: Recipe, variant: str) -> list[str]:
     return sorted(found, key=lambda name: len(chains[name]))
 
 
-def _said(
+def _facts(
     kind: Kind,
     broken: str,
-    mended: str | None,
+    repaired_by: str | None,
     recipe: Recipe,
     variants: Mapping[str, Mapping[str, Any]],
     evidence: Evidence,
 ) -> dict[str, Any]:
     stages: list[str] = []
-    if mended is not None:
+    if repaired_by is not None:
         done = recipe.chain(recipe.variants[broken].stage)
-        stages = list(recipe.chain(recipe.variants[mended].stage)[len(done) :])
+        stages = list(recipe.chain(recipe.variants[repaired_by].stage)[len(done) :])
     return {
         "kind": kind,
         "broken": variants[broken],
-        "repaired": variants[mended] if mended is not None else None,
+        "repaired": variants[repaired_by] if repaired_by is not None else None,
         "stages": stages,
         "worse": _worse(evidence, broken),
         "base_fails": _fails(evidence, broken, _base(evidence)),
         "scores": {
             "broken": _scores(evidence, "base-scores", f"evaluate[{broken}]"),
-            "repaired": _scores(evidence, f"evaluate[{broken}]", f"evaluate[{mended}]") if mended else None,
+            "repaired": _scores(evidence, f"evaluate[{broken}]", f"evaluate[{repaired_by}]") if repaired_by else None,
         },
     }
 
@@ -114,7 +114,7 @@ def _counts(form: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _scores(evidence: Evidence, before: str, after: str) -> str | None:
-    """How the average of ``after`` stands to that of ``before``: 'rose', 'fell', 'within', or None: not measured.
+    """How the average of ``after`` compares with that of ``before``: 'rose', 'fell', 'within', or None: not measured.
 
     'within': the difference is no more than the noise (:func:`hubkit.evals.compare`), or nothing.
     """
