@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from hubkit.core.target import Target
-    from hubkit.pipeline.runner import Outcome, VariantOutcome
+    from hubkit.pipeline.outcome import Outcome, VariantOutcome
     from hubkit.recipe.models import Recipe
 
 

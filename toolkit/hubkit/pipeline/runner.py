@@ -4,74 +4,26 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from hubkit import __version__
-from hubkit.cards.snippets.results import SnippetResults
 from hubkit.core.errors import HubkitError
 from hubkit.core.files import write_atomic
 from hubkit.core.output import Output, StepView
 from hubkit.core.target import Target
-from hubkit.evals.results import Results
-from hubkit.hub.pull_requests import pull_url
 from hubkit.hub.reach import reach
-from hubkit.models.chat.gates import GateResult, GateVerdicts
-from hubkit.models.chat.stop_rates import StopRates
 from hubkit.pipeline import preflight
 from hubkit.pipeline.desk import Desk
+from hubkit.pipeline.earlier_runs import finished_before
+from hubkit.pipeline.outcome import Outcome, read_outcome
 from hubkit.pipeline.plan import Job, expand
 from hubkit.pipeline.runs import Run, open_run, release_lock
 from hubkit.pipeline.worker import Worker
-from hubkit.publishing.released import ReleasedBranches
-from hubkit.publishing.spaces.building import page
-from hubkit.publishing.spaces.deployed import DeployedSpace
-from hubkit.publishing.staged import StagedCommit
 from hubkit.recipe.artifact import StoredArtifact
 from hubkit.recipe.mistakes import Places
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import Options
-
-
-@dataclass(frozen=True)
-class VariantOutcome:
-    """One line of the table at the end. Rates and averages are shares; None: not measured.
-
-    ``blocks`` is how many Python blocks of its cards ran against the staged commit: all of them.
-    """
-
-    variant: str
-    branch: str
-    commit: str
-    stop_rates: Mapping[str, float]
-    passed: bool
-    gate: GateResult
-    average: float | None
-    bytes: int
-    blocks: int
-    pull_request: str | None = None
-    """The page of the pull request that offers it; None: it stands on its branch."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a release came to."""
-
-    repo: str
-    run: str
-    already: bool
-    base_stop_rate: float
-    base_average: float | None
-    variants: tuple[VariantOutcome, ...]
-    page: str
-    space: str | None
-    """Addresses of the model's page and the Space's; None: no Space was deployed."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The outcome as plain values."""
-        return asdict(self)
 
 
 def release(
@@ -95,6 +47,9 @@ def release(
     or another process has the run, RemoteError when the Hub cannot be reached.
     """
     with release_lock(home, recipe.repo, target):
+        if not fresh and (earlier := finished_before(recipe, folder, target, home)) is not None:
+            output.say(f"It was released by an earlier version of hubkit, in the run {earlier.run}.")
+            return earlier
         run = open_run(home, recipe.repo, target, fresh=fresh)
         with run.lock():
             desk = Desk(recipe, folder, target, run, expand(recipe, only=only), options=Options(overwrite_card))
@@ -105,7 +60,7 @@ def _release(desk: Desk, output: Output, only: str | None, places: Places | None
     run = desk.run
     write_atomic(run.path / "recipe.json", desk.recipe.model_dump_json(indent=2) + "\n")
     if desk.released():
-        return outcome(desk, already=True)
+        return _outcome(desk, already=True)
     versions = {"hubkit": __version__, "python": platform.python_version()}
     run.log("begin", **versions, endpoint=desk.target.endpoint, options=asdict(desk.options))
     try:
@@ -114,7 +69,7 @@ def _release(desk: Desk, output: Output, only: str | None, places: Places | None
         run.log("stopped", error=type(error).__name__, exit_code=getattr(error, "exit_code", None))
         raise
     run.log("released")
-    return outcome(desk, already=False)
+    return _outcome(desk, already=False)
 
 
 def _run_jobs(desk: Desk, output: Output, only: str | None, places: Places | None) -> None:
@@ -174,39 +129,9 @@ def figure(artifact: StoredArtifact) -> str:
     )
 
 
-def outcome(desk: Desk, *, already: bool) -> Outcome:
-    """Read the outcome from the artifacts of a finished release."""
+def _outcome(desk: Desk, *, already: bool) -> Outcome:
     made = {name: artifact.path for name, artifact in desk.finished.items()}
-    released = ReleasedBranches.load(made["promote"])
-    gates = GateVerdicts.load(made["gate"])
-    endpoint, space = desk.target.endpoint, made.get("space")
-    lines = []
-    for variant, moved in released.variants.items():
-        rates = StopRates.load(made[f"stopping[{variant}]"])
-        lines.append(
-            VariantOutcome(
-                variant=variant,
-                branch=variant,
-                commit=moved.commit,
-                stop_rates={form: rate.rate for form, rate in rates.forms.items()},
-                passed=gates.variants[variant].passed,
-                gate=gates.variants[variant].result,
-                average=Results.load(made[f"evaluate[{variant}]"]).average.value,
-                bytes=StagedCommit.load(made[f"publish[{variant}]"]).bytes,
-                blocks=len(SnippetResults.load(made[f"snippets[{variant}]"]).blocks),
-                pull_request=pull_url(endpoint, desk.recipe.repo, moved.pull_request) if moved.pull_request else None,
-            )
-        )
-    return Outcome(
-        repo=desk.recipe.repo,
-        run=desk.run.name,
-        already=already,
-        base_stop_rate=StopRates.load(made["base-stopping"]).base.rate,
-        base_average=Results.load(made["base-scores"]).average.value,
-        variants=tuple(lines),
-        page=f"{endpoint}/{desk.recipe.repo}",
-        space=page(endpoint, DeployedSpace.load(space).repo) if space else None,
-    )
+    return read_outcome(made, desk.run.name, desk.target, already=already)
 
 
 def finished_desk(recipe: Recipe, folder: Path, target: Target, run: Run) -> Desk:

@@ -57,6 +57,12 @@ class Provenance:
         except (KeyError, TypeError, ValueError):
             return {}
 
+    def named_files(self) -> dict[str, str]:
+        """The digests of the files that the recipe names, by its key; empty when none is told."""
+        recipe = self.content.get("recipe")
+        files = recipe.get("files") if isinstance(recipe, Mapping) else None
+        return dict(files) if isinstance(files, Mapping) else {}
+
     def facts(self) -> Iterator[tuple[str, Any]]:
         """Everything but the file list."""
         yield from ((key, value) for key, value in self.content.items() if key != "files")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from hubkit.core.intervals import wilson
 from hubkit.models.chat.stop_rate import StopRate
@@ -72,6 +73,13 @@ class StopRates(JsonArtifact):
     end_of_turn: Token
     forms: Mapping[Form, MeasuredRate]
     skipped: Mapping[Form, str]
+
+    @classmethod
+    def parse(cls, value: Any, folder: Path = Path()) -> Self:
+        """The stop rates in the plain ``value``; hubkit 0.1 called the end-of-turn token ``turn_end``."""
+        if "turn_end" in value:
+            value = {"end_of_turn": value["turn_end"], **value}
+        return super().parse(value, folder)
 
     @property
     def base(self) -> MeasuredRate:

@@ -1,0 +1,92 @@
+"""What a release came to, read from the artifacts of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hubkit.cards.snippets.results import SnippetResults
+from hubkit.core.target import Target
+from hubkit.evals.results import Results
+from hubkit.hub.pull_requests import pull_url
+from hubkit.models.chat.gates import GateResult, GateVerdicts
+from hubkit.models.chat.stop_rates import StopRates
+from hubkit.publishing.released import ReleasedBranches
+from hubkit.publishing.spaces.building import page
+from hubkit.publishing.spaces.deployed import DeployedSpace
+from hubkit.publishing.staged import StagedCommit
+
+
+@dataclass(frozen=True)
+class VariantOutcome:
+    """One line of the table at the end. Rates and averages are shares; None: not measured.
+
+    ``blocks`` is how many Python blocks of its cards ran against the staged commit: all of them.
+    """
+
+    variant: str
+    branch: str
+    commit: str
+    stop_rates: Mapping[str, float]
+    passed: bool
+    gate: GateResult
+    average: float | None
+    bytes: int
+    blocks: int
+    pull_request: str | None = None
+    """The page of the pull request that offers it; None: it stands on its branch."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a release came to."""
+
+    repo: str
+    run: str
+    already: bool
+    base_stop_rate: float
+    base_average: float | None
+    variants: tuple[VariantOutcome, ...]
+    page: str
+    space: str | None
+    """Addresses of the model's page and the Space's; None: no Space was deployed."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as plain values."""
+        return asdict(self)
+
+
+def read_outcome(made: Mapping[str, Path], run: str, target: Target, *, already: bool) -> Outcome:
+    """The outcome of the finished run ``run``; ``made`` are the folders of its artifacts by step."""
+    released = ReleasedBranches.load(made["promote"])
+    gates = GateVerdicts.load(made["gate"])
+    endpoint, space = target.endpoint, made.get("space")
+    lines = []
+    for variant, moved in released.variants.items():
+        rates = StopRates.load(made[f"stopping[{variant}]"])
+        lines.append(
+            VariantOutcome(
+                variant=variant,
+                branch=variant,
+                commit=moved.commit,
+                stop_rates={form: rate.rate for form, rate in rates.forms.items()},
+                passed=gates.variants[variant].passed,
+                gate=gates.variants[variant].result,
+                average=Results.load(made[f"evaluate[{variant}]"]).average.value,
+                bytes=StagedCommit.load(made[f"publish[{variant}]"]).bytes,
+                blocks=len(SnippetResults.load(made[f"snippets[{variant}]"]).blocks),
+                pull_request=pull_url(endpoint, released.repo, moved.pull_request) if moved.pull_request else None,
+            )
+        )
+    return Outcome(
+        repo=released.repo,
+        run=run,
+        already=already,
+        base_stop_rate=StopRates.load(made["base-stopping"]).base.rate,
+        base_average=Results.load(made["base-scores"]).average.value,
+        variants=tuple(lines),
+        page=f"{endpoint}/{released.repo}",
+        space=page(endpoint, DeployedSpace.load(space).repo) if space else None,
+    )
