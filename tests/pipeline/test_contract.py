@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+import training_case
+from kept import kept
 from pydantic import BaseModel
 from samples import RECIPE_TEXT
 
 from hubkit.core.files import Digests, Manifest
 from hubkit.core.target import Target
+from hubkit.pipeline import desk as desks
+from hubkit.pipeline import plan as plans
+from hubkit.pipeline import wiring
 from hubkit.pipeline.desk import Desk, _artifact_type
 from hubkit.pipeline.keys import artifact_key, input_digests, plain
 from hubkit.pipeline.plan import Job, expand
@@ -252,3 +260,41 @@ def test_a_stage_that_reads_more_than_it_declares_does_not_type_check(tmp_path: 
         'has no attribute "recipe"',
     ):
         assert said in output
+
+
+# --- the example of CONTRIBUTING.md
+
+
+def example() -> tuple[str, str]:
+    """The stage and its line of the list, as "Add a stage" shows them."""
+    section = (
+        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Add a stage")[2].partition("\n## ")[0]
+    )
+    blocks = [textwrap.dedent(block) for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL)]
+    stage, line = blocks
+    return stage, line
+
+
+def test_the_stage_of_the_guide_runs_as_it_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, line = example()
+    (tmp_path / "words_of_the_guide.py").write_text(source)
+    status, output = mypy(tmp_path / "words_of_the_guide.py")
+    assert status == 0, output
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = importlib.import_module("words_of_the_guide")
+    step = eval(line, vars(wiring))
+    real = find_stage
+    monkeypatch.setattr(desks, "find_stage", lambda name: words if name == "words" else real(name))
+    monkeypatch.setattr(plans, "STEPS", (*STEPS, step))
+    case = training_case.Case(tmp_path).prepare()
+    recipe = parse_recipe(training_case.recipe_text())
+    finished = {"data": kept(case.run.find("data"))}
+    desk = Desk(recipe, tmp_path, Target("http://127.0.0.1:1", tmp_path), case.run, expand(recipe), finished)
+    job = desk.jobs[-1]
+    assert (job.id, job.inputs, list(words.check(desk.check_context(job)))) == ("words", ("data",), [])
+    case.run.begin(job.id, desk.key(job))
+    made = case.run.keep(job.id, desk.key(job), words.run(desk.context(job)), 0.1)
+    assert made.summary["figure"] == "168 words"  # 24 rows of "What is number N?" and "It is N."
+    assert words.WordCount.load(made.path) == words.WordCount(words=168)
+    found, why = desk.kept(job)
+    assert found is not None and why == "made"

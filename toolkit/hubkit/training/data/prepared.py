@@ -8,7 +8,7 @@ sets/preferences.jsonl    the rows of the dataset `preferences`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -98,6 +98,12 @@ class PreparedData(JsonArtifact):
             _write_lines(folder / rows_file(name), rows)
         _write_lines(folder / _PROMPTS, [{"messages": prompt} for prompt in report.prompts])
         return cls.parse(report.to_json(), folder)
+
+    def rows(self, dataset: str) -> Iterator[dict[str, Any]]:
+        """The rows of ``dataset``: lists of messages, by ``prompt``, ``completion``, ``chosen`` and ``rejected``."""
+        with (self.folder / rows_file(dataset)).open(encoding="utf-8") as lines:
+            for line in lines:
+                yield json.loads(line)
 
     def held_out(self, most: int | None = None) -> list[dict[str, Any]]:
         """The held-out prompts, ``{"messages": [...]}`` each; the first ``most`` of them. Empty when there are none."""
