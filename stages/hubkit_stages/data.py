@@ -105,12 +105,12 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[PreparedData]:
         ctx.report,
     )
     for finding in report.findings:
-        _log.warning("%s%s: %s", finding.code, " (accepted)" if finding.accepted else "", finding.message)
+        _log.warning("%s%s: %s", finding.rule, " (accepted)" if finding.accepted else "", finding.message)
     report.refuse()
     prepared = PreparedData.write(report, ctx.out)
     counts = [f"{count(len(rows))} {name}" for name, rows in report.sets.items()]
     counts.append(f"{count(len(report.prompts))} held out")
-    accepted = sorted({finding.code for finding in report.findings if finding.accepted})
+    accepted = sorted({finding.rule for finding in report.findings if finding.accepted})
     figure = ", ".join(counts) + (f"; accepted: {', '.join(accepted)}" if accepted else "")
     warnings = tuple(finding.message for finding in report.findings)
     return StageResult(prepared, figure, warnings, {"accepted": accepted})

@@ -49,7 +49,7 @@ def test_rules_that_are_named_in_words_are_registered() -> None:
 
 def test_every_rule_is_one_that_a_test_has_seen(request: pytest.FixtureRequest) -> None:
     """By its name in quotes, or as a finding is printed: ``[name]``."""
-    folders = ("checks", "cards", "models", "publishing", "faults", "stages")
+    folders = ("checks", "cards", "models", "publishing", "faults", "stages", "training")
     tests = "".join(
         path.read_text(encoding="utf-8") for name in folders for path in (ROOT / "tests" / name).glob("test_*.py")
     )

@@ -20,7 +20,7 @@ from hubkit.hub.client import connect
 from hubkit.models.chat.eos import EndOfTurn, find
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe, Source
-from hubkit.training.data import loading, mappings, rows, turns
+from hubkit.training.data import loading, mappings, preparing, rows, turns
 from hubkit.training.data.loading import Loaded
 from hubkit.training.data.prepared import PreparedData, TrainingRows, rows_file
 from hubkit.training.data.preparing import DataReport, DataSettings, prepare
@@ -431,7 +431,7 @@ def test_truncated_turn_ends_hold_the_release_back_unless_accepted(make_tokenize
     assert "accept: [truncated-end-of-turn]" in (refused.value.hint or "")
     made = made_of(recipe("truncated-end-of-turn"), tables, make_tokenizer(), max_length=100)
     made.refuse()
-    assert [(item.code, item.level, item.accepted) for item in made.findings] == [
+    assert [(item.rule, item.level, item.accepted) for item in made.findings] == [
         ("truncated-end-of-turn", "error", True)
     ]
     assert made.stages["dpo"]["end_of_turn_lost"] == {"chosen": 1.0, "rejected": 0.0}
@@ -447,7 +447,7 @@ def test_many_dropped_rows_hold_the_release_back_unless_accepted(make_tokenizer:
     assert [item["stages"] for item in made_of(recipe(), tables, make_tokenizer()).to_json()["findings"]] == [["dpo"]]
     few = made_of(recipe(), tables, make_tokenizer())
     few.refuse()
-    assert [(item.level, item.code) for item in few.findings] == [("warning", "dropped-rows")]
+    assert [(item.level, item.rule) for item in few.findings] == [("warning", "dropped-rows")]
 
 
 def test_no_rows_can_not_be_accepted(make_tokenizer: Callable[..., Any]) -> None:
@@ -462,8 +462,18 @@ def test_too_few_prompts_are_refused_and_overlap_is_said(make_tokenizer: Callabl
     made = made_of(recipe(prompts=4), tables, make_tokenizer())
     made.refuse()
     assert made.to_json()["prompts"]["also_in_other_sets"] == 3
+    assert "overlap" in [item.rule for item in made.findings]
+    few = made_of(recipe(prompts=13), tables, make_tokenizer())
+    assert {"too-few-prompts", "no-rows", "fewer-rows"} <= {item.rule for item in few.findings}
     with pytest.raises(RefusedError, match="Only 12 of 13 prompts"):
-        made_of(recipe(prompts=13), tables, make_tokenizer()).refuse()
+        few.refuse()
+
+
+def test_rules_about_the_ends_of_answers() -> None:
+    side = turns.Side(answers=10, ends_trained=10, closed_once=9, not_closed=[3], prompt_fills=2, longest=5)
+    end = EndOfTurn("<|im_end|>", 260, (198,))
+    found = list(preparing._of_turns("dpo", {"chosen": side}, 100, end, False))
+    assert [(item.rule, item.level) for item in found] == [("open-turns", "error"), ("long-prompts", "warning")]
 
 
 def test_a_stage_is_not_trained_on_rows_of_the_other_kind(make_tokenizer: Callable[..., Any]) -> None:

@@ -17,6 +17,7 @@ MODULES = (
     "hubkit.cards.lint.rules",
     "hubkit.cards.validate",
     "hubkit.models.chat.rules",
+    "hubkit.training.data.rules",
 )
 """The modules that register rules; a test compares this list with the source."""
 

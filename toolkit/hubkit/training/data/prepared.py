@@ -71,8 +71,8 @@ class LengthReport:
 
 
 @dataclass(frozen=True)
-class DataFinding:
-    """What the data check found; ``stages`` are the training stages that it concerns."""
+class SavedFinding:
+    """A finding as it is kept in data.json; ``stages`` are the training stages that it concerns."""
 
     level: str
     code: str
@@ -89,7 +89,7 @@ class PreparedData(JsonArtifact):
     sets: Mapping[str, DatasetReport]
     prompts: PromptsReport
     stages: Mapping[str, LengthReport] = field(default_factory=dict)
-    findings: tuple[DataFinding, ...] = ()
+    findings: tuple[SavedFinding, ...] = ()
 
     @classmethod
     def write(cls, report: DataReport, folder: Path) -> PreparedData:

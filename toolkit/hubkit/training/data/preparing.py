@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from hubkit.core.errors import RefusedError
+from hubkit.core.findings import Finding, Level, Rule
 from hubkit.core.numbers import count, share
 from hubkit.models.chat import control_tokens
 from hubkit.models.chat.eos import EndOfTurn
@@ -15,6 +16,16 @@ from hubkit.recipe.stage import Report
 from hubkit.training.data import mappings, rows, turns
 from hubkit.training.data.loading import Loaded
 from hubkit.training.data.mappings import Message, Row
+from hubkit.training.data.rules import (
+    DROPPED_ROWS,
+    FEWER_ROWS,
+    LONG_PROMPTS,
+    NO_ROWS,
+    OPEN_TURNS,
+    OVERLAP,
+    TOO_FEW_PROMPTS,
+    TRUNCATED_EOS,
+)
 
 TOLERATED = 0.02
 """Share of rows that may be dropped, or lose their end-of-turn token, before the release is held back."""
@@ -52,23 +63,33 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
-class Found:
-    """One finding: ``code`` names it in a stage's ``accept``; an accepted error is said, and lets the release pass.
+class DataFinding(Finding):
+    """A finding about data. A stage's ``accept`` names its ``rule``: an accepted error is reported and stops nothing.
 
-    ``stages`` are those that train on what it is about; none where it is about the held-out prompts alone.
+    ``stages`` are those that train on the rows; none where it is about the held-out prompts alone.
     """
 
-    level: Literal["error", "warning", "note"]
-    code: str
-    message: str
     accepted: bool = False
     stages: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        rule: Rule,
+        message: str,
+        level: Level | None = None,
+        *,
+        accepted: bool = False,
+        stages: tuple[str, ...] = (),
+    ) -> DataFinding:
+        """A finding of ``rule``; ``level`` where it is another than the rule's own."""
+        return cls(level or rule.level, message, rule=rule.id, accepted=accepted, stages=stages)
 
     def to_json(self) -> dict[str, Any]:
         """As in ``data.json``."""
         return {
             "level": self.level,
-            "code": self.code,
+            "code": self.rule,
             "message": self.message,
             "accepted": self.accepted,
             "stages": list(self.stages),
@@ -85,7 +106,7 @@ class DataReport:
     prompts_from: str = ""
     overlapping: int = 0
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
-    findings: list[Found] = field(default_factory=list)
+    findings: list[DataFinding] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``data.json``."""
@@ -106,10 +127,10 @@ class DataReport:
         errors = [item for item in self.findings if item.level == "error" and not item.accepted]
         if not errors:
             return
-        codes = sorted({item.code for item in errors} & {"truncated-end-of-turn", "dropped-rows"})
-        hint = "Mend the data or the stage's arguments."
+        codes = sorted({item.rule for item in errors} & {"truncated-end-of-turn", "dropped-rows"})
+        hint = "Fix the data or the stage's arguments."
         if codes:
-            hint = f"Mend the data or `max_length`; to let it pass, knowingly, add `accept: [{', '.join(codes)}]`."
+            hint = f"Fix the data or `max_length`; to accept it knowingly, add `accept: [{', '.join(codes)}]`."
         raise RefusedError(" ".join(item.message for item in errors), hint=hint)
 
 
@@ -177,23 +198,24 @@ def _read_set(
     return found
 
 
-def _of_drops(settings: DataSettings, name: str, source: Source, checked: rows.Checked) -> Iterator[Found]:
+def _of_drops(settings: DataSettings, name: str, source: Source, checked: rows.Checked) -> Iterator[DataFinding]:
     users = settings.users(name)
     if not checked.rows:
-        yield Found(
-            "error",
-            "no-rows",
+        yield DataFinding.of(
+            NO_ROWS,
             f"No row of {source.repo} can be trained on ({count(checked.read)} read). {checked.why()}".strip(),
             stages=users,
         )
     elif checked.dropped:
-        said = (
+        message = (
             f"{count(checked.read - len(checked.rows))} of {count(checked.read)} rows of {source.repo}"
             f" ({share(checked.dropped_share)}) were dropped: {checked.why()}."
         )
         accepted = bool(users) and all("dropped-rows" in settings.stages[stage].accept for stage in users)
         over = checked.dropped_share > TOLERATED
-        yield Found("error" if over else "warning", "dropped-rows", said, accepted and over, users)
+        yield DataFinding.of(
+            DROPPED_ROWS, message, "error" if over else "warning", accepted=accepted and over, stages=users
+        )
 
 
 def _hold_out(settings: DataSettings, checked: Mapping[str, Sequence[rows.Checked]], made: DataReport) -> None:
@@ -210,22 +232,22 @@ def _hold_out(settings: DataSettings, checked: Mapping[str, Sequence[rows.Checke
             made.sets[name] += drawn
             if source.rows and len(drawn) < source.rows:
                 has, asks = count(len(drawn)), count(source.rows)
-                said = f"{source.repo} has {has} rows to train on, not the {asks} of the recipe."
-                made.findings.append(Found("warning", "fewer-rows", said, stages=settings.users(name)))
+                message = f"{source.repo} has {has} rows to train on, not the {asks} of the recipe."
+                made.findings.append(DataFinding.of(FEWER_ROWS, message, stages=settings.users(name)))
     if held.overlapping:
-        said = (
+        message = (
             f"{count(held.overlapping)} prompts of {made.prompts_from!r} are in other sets too and were not held out."
         )
-        made.findings.append(Found("note", "overlap", said))
+        made.findings.append(DataFinding.of(OVERLAP, message))
     if len(held.prompts) < wanted:
-        said = (
+        message = (
             f"Only {count(len(held.prompts))} of {count(wanted)} prompts could be held out from {made.prompts_from!r}."
         )
-        made.findings.append(Found("error", "too-few-prompts", said))
+        made.findings.append(DataFinding.of(TOO_FEW_PROMPTS, message))
     users = settings.users(made.prompts_from)
     if users and not made.sets[made.prompts_from]:
-        said = f"Holding out {count(len(held.prompts))} prompts leaves no row of {made.prompts_from!r} to train on."
-        made.findings.append(Found("error", "no-rows", said, stages=users))
+        message = f"Holding out {count(len(held.prompts))} prompts leaves no row of {made.prompts_from!r} to train on."
+        made.findings.append(DataFinding.of(NO_ROWS, message, stages=users))
 
 
 def _look(
@@ -260,28 +282,29 @@ def _look(
 
 def _of_turns(
     name: str, found: Mapping[str, turns.Side], max_length: int | None, end_of_turn: EndOfTurn, accepted: bool
-) -> Iterator[Found]:
+) -> Iterator[DataFinding]:
     cut = {side: seen.share(seen.truncated) for side, seen in found.items()}
     if any(cut.values()):
         shares = ", ".join(f"{share(lost)} of {side}" for side, lost in cut.items())
         longest = max(seen.longest for seen in found.values())
-        said = (
+        message = (
             f"In the stage {name!r} max_length {max_length} cuts the end-of-turn token {end_of_turn.token} off {shares}"
             f" (the longest has {count(longest)} tokens): a model trained so forgets to end its turns."
         )
         over = max(cut.values()) > TOLERATED
-        yield Found("error" if over else "warning", "truncated-end-of-turn", said, accepted and over, (name,))
+        yield DataFinding.of(
+            TRUNCATED_EOS, message, "error" if over else "warning", accepted=accepted and over, stages=(name,)
+        )
     for side, seen in found.items():
         closed = seen.share(seen.closed_once)
         if closed < CLOSED:
-            yield Found(
-                "error",
-                "open-turns",
+            yield DataFinding.of(
+                OPEN_TURNS,
                 f"In the stage {name!r} {share(1 - closed)} of {side} do not close with exactly one"
                 f" {end_of_turn.token} (row {', '.join(map(str, seen.not_closed[:5]))}).",
                 stages=(name,),
             )
         if seen.prompt_fills:
             filled = f"{count(seen.prompt_fills)} of {side}"
-            said = f"In the stage {name!r} the prompt fills max_length in {filled}: not trained on."
-            yield Found("warning", "long-prompts", said, stages=(name,))
+            message = f"In the stage {name!r} the prompt fills max_length in {filled}: not trained on."
+            yield DataFinding.of(LONG_PROMPTS, message, stages=(name,))
