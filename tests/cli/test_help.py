@@ -57,7 +57,7 @@ def test_no_short_help_is_cut_or_wrapped(path: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["relaese"], "Did you mean 'release'?"),
+        (["relaese"], "'release'"),
         (["revision"], "Did you mean 'revisions'?"),
         (["revisions", "lits"], "Did you mean 'list'?"),
         (["release", "--frsh"], "'--fresh'"),

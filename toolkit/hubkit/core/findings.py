@@ -19,7 +19,7 @@ Level = Literal["error", "warning", "note"]
 """``error`` stops a release, ``warning`` and ``note`` are reported."""
 Command = Literal["check", "lint", "screening", "validate", "preflight", "data"]
 """What applies a rule: `hubkit check`, `hubkit card lint`, what is run over every file before it is published, what
-is run over every card that hubkit writes, the checks before a release begins, and `hubkit data check`."""
+is run over every card that hubkit writes, the checks before a release begins, and what is run over rows of data."""
 _ORDER: Mapping[Level, int] = {"error": 0, "warning": 1, "note": 2}
 
 
