@@ -21,6 +21,7 @@ from hubkit.core.findings import Finding
 from hubkit.core.numbers import count, counted
 from hubkit.models import chat
 from hubkit.models.base import BaseFinding, PinnedBase, write_templates
+from hubkit.models.load import PinnedRepo, load_config, load_tokenizer
 from hubkit.recipe.artifact import NamedFile
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.provided import ProvidedRepos
@@ -121,19 +122,15 @@ def vocabulary_problem(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[PinnedBase]:
     """Make ``base.json`` and the two templates."""
-    from transformers import AutoConfig, AutoTokenizer
-
     from hubkit.hub.client import connect
-    from hubkit.hub.errors import translated
 
     settings, hub = ctx.settings, connect(ctx.target)
     repo, commit = settings.repo, hub.resolve(settings.repo, settings.revision)
     ctx.report(f"{repo} is at {commit[:8]}", None)
     for finding in _unfit(hub, repo, commit):
         raise RefusedError(finding.message, hint=finding.hint)
-    with translated(hub.endpoint, repo, commit):
-        config = AutoConfig.from_pretrained(repo, revision=commit)
-        tokenizer = AutoTokenizer.from_pretrained(repo, revision=commit)
+    source = PinnedRepo(repo, revision=commit, endpoint=hub.endpoint)
+    config, tokenizer = load_config(source), load_tokenizer(source)
     own = tokenizer.chat_template
     chosen = _chosen(settings.template, tokenizer)
     generation = _json(hub, repo, commit, "generation_config.json")

@@ -89,13 +89,11 @@ def _check_columns(ctx: CheckContext[Settings], name: str, source: Source) -> No
 def run(ctx: Context[Settings, Inputs]) -> StageResult[PreparedData]:
     """Make ``sets/<dataset>.jsonl``, ``prompts.jsonl`` and ``data.json``."""
     from hubkit.hub.client import connect
-    from hubkit.hub.errors import translated
     from hubkit.training.arguments import truncation
     from hubkit.training.data.loading import load
 
     base, settings, hub = ctx.inputs.base, ctx.settings.data, connect(ctx.target)
-    with translated(hub.endpoint, base.repo, base.commit):
-        tokenizer = base.load_tokenizer()
+    tokenizer = base.load_tokenizer(hub.endpoint)
     report = prepare(
         settings,
         lambda source: load(hub, source),

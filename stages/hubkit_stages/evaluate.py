@@ -13,12 +13,11 @@ measures nothing (:mod:`hubkit.evals.caching`).
 
 from __future__ import annotations
 
-import gc
 import glob
-import platform
 import re
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
@@ -41,6 +40,7 @@ from hubkit.evals.taskfiles import copy_tasks
 from hubkit.hub.client import connect
 from hubkit.hub.errors import translated
 from hubkit.models.base import PinnedBase
+from hubkit.models.load import benchmark_device, load_tokenizer, memory_released
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.recipe.artifact import NamedFile
 from hubkit.recipe.models import Evaluate, Recipe
@@ -144,7 +144,7 @@ def run(ctx: StageContext) -> StageResult[Results]:
     asked = ctx.settings.asked
     suites = tuple({suite.name: suite for suite in resolve(asked.suites, ctx.settings.include)}.values())
     subject, source, dtype = _subject(ctx)
-    device, kind = _device()
+    device, kind = benchmark_device()
     cache, libraries = Cache(hubkit_home() / FOLDER), _libraries(asked.backend)
     found, raws, seconds, reused = {}, {}, 0.0, 0
     with _Harness(ctx, source, subject, dtype, device) as harness:
@@ -214,17 +214,6 @@ def _subject(ctx: StageContext) -> tuple[Subject, str, str]:
     return Subject(repo=base.repo, commit=base.commit, form="merged"), str(merged.model), merged.dtype
 
 
-def _device() -> tuple[str, str]:
-    """Where the model runs, as PyTorch calls it; and its kind, as far as it moves the last digits of a number."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda", f"cuda {torch.cuda.get_device_name()}"
-    if torch.backends.mps.is_available():
-        return "mps", f"mps {platform.machine()}"
-    return "cpu", f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-
-
 def _template(ctx: StageContext) -> str | None:
     """The release's chat template, where one is applied."""
     return ctx.inputs.base.template if ctx.settings.asked.apply_chat_template else None
@@ -287,30 +276,19 @@ def _part(report: Report, title: str, start: float, share: float) -> Report:
 
 
 class _Harness:
-    """lm-eval with one model, loaded when the first suite is to be measured and gone when the block is left.
-
-    A model hangs on itself in circles, so the collector must come by; what was there before it is put out of its way,
-    or it would look through every object of every library (a third of a second).
-    """
+    """lm-eval with one model, loaded when the first suite is to be measured and gone when the block is left."""
 
     def __init__(self, ctx: StageContext, source: str, subject: Subject, dtype: str, device: str) -> None:
         self.ctx, self.source, self.subject, self.dtype, self.device = ctx, source, subject, dtype, device
         self._model: Any = None
-        self._frozen = False
+        self._memory = ExitStack()
 
     def __enter__(self) -> _Harness:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._frozen:
-            return
         self._model = None
-        gc.collect()
-        gc.unfreeze()
-        if self.device == "cuda":
-            import torch
-
-            torch.cuda.empty_cache()
+        self._memory.close()
 
     def measure(self, suite: Suite, report: Report) -> dict[str, Any]:
         """lm-eval's results of ``suite`` as plain JSON values, without samples and without paths of this machine."""
@@ -320,8 +298,7 @@ class _Harness:
         asked, endpoint = self.ctx.settings.asked, self.ctx.target.endpoint
         if self._model is None:
             report("loading the model", 0.0)
-            gc.freeze()
-            self._frozen = True
+            self._memory.enter_context(memory_released())
             with translated(endpoint, self.subject.repo, self._revision):
                 self._model = self._load()
         if suite.own:
@@ -357,11 +334,9 @@ class _Harness:
 
     def _load(self) -> Any:
         """The model as lm-eval's backend wants it, with the release's chat template where one is applied."""
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(self.source, revision=self._revision or "main")
-        if (template := _template(self.ctx)) is not None:
-            tokenizer.chat_template = template
+        base = self.ctx.inputs.base.source(self.ctx.target.endpoint)
+        source = base if self.subject.form == "base" else Path(self.source)
+        tokenizer = load_tokenizer(source, chat_template=_template(self.ctx))
         asked = self.ctx.settings.asked
         if asked.backend == "vllm":
             from lm_eval.models.vllm_causallms import VLLM

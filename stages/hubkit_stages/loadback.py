@@ -9,7 +9,6 @@ Makes: ``loadback.json``.
 
 from __future__ import annotations
 
-import gc
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ from hubkit.core.errors import ConflictError, RefusedError
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import share, short
 from hubkit.hub.client import Hub, connect
-from hubkit.hub.errors import translated
 from hubkit.models import chat
 from hubkit.models.base import PinnedBase
 from hubkit.models.chat import eos, stop_rate
 from hubkit.models.chat.gates import GateVerdict, GateVerdicts
 from hubkit.models.chat.stop_rates import MeasuredRate, StopRates
+from hubkit.models.load import PinnedRepo, load_adapter, load_model, load_tokenizer, release_memory
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.publishing.load_back import ComparedForms, LoadBack
 from hubkit.publishing.read_back import verify_bytes
@@ -127,18 +126,9 @@ def _measure(
     ctx: StageContext, hub: Hub, repo: str, commit: str, cache: Path
 ) -> tuple[dict[str, stop_rate.StopRate], Comparison]:
     """Both forms, one after the other in memory: their stop rates, and how well their logits agree."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     base, settings = ctx.inputs.base, ctx.settings
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    published, dtype = PinnedRepo(repo, commit, hub.endpoint, cache), ctx.inputs.merged.dtype
     prompts = ctx.inputs.data.held_out(settings.prompts)
-
-    def load(name: str, at: str, **where: Any) -> Any:
-        with translated(hub.endpoint, name, at):
-            dtype = getattr(torch, ctx.inputs.merged.dtype)
-            return AutoModelForCausalLM.from_pretrained(name, revision=at, dtype=dtype, **where).to(device)
 
     def rate(model: Any, form: str, start: float) -> stop_rate.StopRate:
         return stop_rate.measure(
@@ -151,8 +141,7 @@ def _measure(
             report=lambda words, share: ctx.report(f"{form}: {words}", start + 0.4 * (share or 0.0)),
         )
 
-    with translated(hub.endpoint, repo, commit):
-        tokenizer = AutoTokenizer.from_pretrained(repo, revision=commit, cache_dir=cache)
+    tokenizer = load_tokenizer(published)
     end = eos.find(tokenizer)
     if end.id != base.end_of_turn.id:
         raise ConflictError(
@@ -165,16 +154,14 @@ def _measure(
             f"The tokenizer that came back makes other tokens than were trained on: {different[0]}.",
             hint="The merge wrote other tokenizer files than the base has; run with --fresh.",
         )
-    model = load(repo, commit, cache_dir=cache)
+    model = load_model(published, dtype=dtype)
     wide = sum(item.numel() for item in model.parameters()) <= FLOAT32_PARAMETERS
     merged = rate(model, "merged", 0.1)
     texts = _conversations(tokenizer, prompts, merged)
     before = _outputs(model.float() if wide else model, texts)
     del model
-    gc.collect()
-    bare = load(base.repo, base.commit)
-    with translated(hub.endpoint, repo, commit):
-        model = PeftModel.from_pretrained(bare, repo, subfolder="adapter", revision=commit, cache_dir=cache)
+    release_memory()
+    model = load_adapter(load_model(base.source(hub.endpoint), dtype=dtype), published, subfolder="adapter")
     adapter = rate(model, "adapter", 0.5)
     compared = Comparison.of(before, _outputs(model.float() if wide else model, texts))
     return {"merged": merged, "adapter": adapter}, compared

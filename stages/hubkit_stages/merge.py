@@ -23,6 +23,7 @@ from hubkit.core.numbers import count, counted, size
 from hubkit.models import chat, merging
 from hubkit.models.base import PinnedBase
 from hubkit.models.chat.eos import EndOfTurn
+from hubkit.models.load import load_tokenizer
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.models.tensors import INDEX
 from hubkit.recipe.models import Recipe
@@ -143,9 +144,7 @@ def agreed(model: Path, end_of_turn: EndOfTurn, adapter: TrainedAdapter) -> int:
 
     RefusedError when it encodes one otherwise, or when the files in ``model`` do not agree on ``end_of_turn``.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = load_tokenizer(model)
     found = chat.agree(
         tokenizer.chat_template,
         chat.Tokens.of(tokenizer),

@@ -10,7 +10,6 @@ Makes: ``stopping.json``.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -18,14 +17,13 @@ from typing import Any, Literal
 
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import share
-from hubkit.hub.errors import translated
 from hubkit.models.base import PinnedBase
 from hubkit.models.chat.stop_rate import StopRate, measure
 from hubkit.models.chat.stop_rates import Form, MeasuredRate, StopRates, Token
+from hubkit.models.load import load_adapter, load_model, load_tokenizer, memory_released, training_dtype
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
-from hubkit.training import shared
 from hubkit.training.adapter import TrainedAdapter
 from hubkit.training.data.prepared import PreparedData
 
@@ -80,7 +78,8 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[StopRates]:
     measured: dict[Form, MeasuredRate] = {}
     for place, (name, load) in enumerate(forms.items()):
         ctx.report(f"{name}: loading", place / len(forms))
-        measured[name] = MeasuredRate.of(_measure(ctx, name, load, place / len(forms), 1 / len(forms)))
+        with memory_released():
+            measured[name] = MeasuredRate.of(_measure(ctx, name, load, place / len(forms), 1 / len(forms)))
     end_of_turn = ctx.inputs.base.end_of_turn
     rates = StopRates(
         max_new_tokens=ctx.settings.max_new_tokens,
@@ -100,28 +99,23 @@ Load = Callable[[], tuple[Any, Any]]
 def _forms(ctx: Context[Settings, Inputs]) -> tuple[dict[Form, Load], dict[Form, str]]:
     """How to load each form, and why a form is left out."""
     base, trained, merged, dtype = ctx.inputs.base, ctx.inputs.adapter, ctx.inputs.merged, ctx.settings.dtype
+    endpoint = ctx.target.endpoint
+    source = base.source(endpoint)
     if trained is None or merged is None:
-        return {"base": lambda: (_bare(ctx, dtype or base.dtype), _tokenizer(ctx))}, {}
+        return {"base": lambda: (load_model(source, dtype=dtype or base.dtype), base.load_tokenizer(endpoint))}, {}
 
     def load_merged() -> tuple[Any, Any]:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        return load_model(merged.model), load_tokenizer(merged.model)
 
-        model = AutoModelForCausalLM.from_pretrained(merged.model, dtype="auto")
-        return _placed(model), AutoTokenizer.from_pretrained(merged.model)
-
-    def load_adapter() -> tuple[Any, Any]:
-        from peft import PeftModel
-
-        return PeftModel.from_pretrained(_bare(ctx, merged.dtype), str(trained.weights)), _tokenizer(ctx)
+    def load_on_base() -> tuple[Any, Any]:
+        model = load_model(source, dtype=merged.dtype)
+        return load_adapter(model, trained.weights), base.load_tokenizer(endpoint)
 
     def load_four_bit() -> tuple[Any, Any]:
-        from peft import PeftModel
+        model = load_model(source, dtype=training_dtype(), quantization="nf4")
+        return load_adapter(model, trained.weights), base.load_tokenizer(endpoint)
 
-        with translated(ctx.target.endpoint, base.repo, base.commit):
-            model = shared.load_base(base.repo, base.commit, quantization="nf4")
-        return PeftModel.from_pretrained(model, str(trained.weights)), _tokenizer(ctx)
-
-    forms: dict[Form, Load] = {"merged": load_merged, "adapter": load_adapter}
+    forms: dict[Form, Load] = {"merged": load_merged, "adapter": load_on_base}
     if ctx.settings.quantization == "none":
         return forms, {"four-bit": "the adapter was not trained on a quantized base"}
     try:
@@ -132,44 +126,15 @@ def _forms(ctx: Context[Settings, Inputs]) -> tuple[dict[Form, Load], dict[Form,
 
 
 def _measure(ctx: Context[Settings, Inputs], name: str, load: Load, start: float, part: float) -> StopRate:
-    """Load one form, measure it, and free its memory."""
-    import torch
-
+    """Load one form and measure it."""
     settings = ctx.settings
     model, tokenizer = load()
-    try:
-        return measure(
-            model,
-            tokenizer,
-            ctx.inputs.data.held_out(settings.prompts),
-            ctx.inputs.base.end_of_turn,
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=settings.batch_size,
-            report=lambda figure, done: ctx.report(f"{name}: {figure}", start + part * (done or 0.0)),
-        )
-    finally:
-        del model
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def _bare(ctx: Context[Settings, Inputs], dtype: str) -> Any:
-    """The base, unquantized, in ``dtype``."""
-    from transformers import AutoModelForCausalLM
-
-    base = ctx.inputs.base
-    with translated(ctx.target.endpoint, base.repo, base.commit):
-        return _placed(AutoModelForCausalLM.from_pretrained(base.repo, revision=base.commit, dtype=dtype))
-
-
-def _tokenizer(ctx: Context[Settings, Inputs]) -> Any:
-    base = ctx.inputs.base
-    with translated(ctx.target.endpoint, base.repo, base.commit):
-        return base.load_tokenizer()
-
-
-def _placed(model: Any) -> Any:
-    import torch
-
-    return model.to("cuda") if torch.cuda.is_available() else model
+    return measure(
+        model,
+        tokenizer,
+        ctx.inputs.data.held_out(settings.prompts),
+        ctx.inputs.base.end_of_turn,
+        max_new_tokens=settings.max_new_tokens,
+        batch_size=settings.batch_size,
+        report=lambda figure, done: ctx.report(f"{name}: {figure}", start + part * (done or 0.0)),
+    )

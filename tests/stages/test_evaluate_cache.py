@@ -135,8 +135,10 @@ CHANGES: dict[str, Callable[[Bench], object]] = {
     "examples as turns": lambda bench: bench.asked(fewshot_as_multiturn=False),
     "batch size": lambda bench: bench.asked(batch_size=3),
     "backend": lambda bench: bench.asked(backend="vllm"),
-    "device": lambda bench: bench.patch.setattr(evaluate, "_device", lambda: ("cuda", "cuda A card")),
-    "kind of device": lambda bench: bench.patch.setattr(evaluate, "_device", lambda: ("cpu", "cpu of another kind")),
+    "device": lambda bench: bench.patch.setattr(evaluate, "benchmark_device", lambda: ("cuda", "cuda A card")),
+    "kind of device": lambda bench: bench.patch.setattr(
+        evaluate, "benchmark_device", lambda: ("cpu", "cpu of another kind")
+    ),
     "code": lambda bench: bench.patch.setattr(evaluate, "VERSION", evaluate.VERSION + 1),
     **{
         f"version of {library}": lambda bench, library=library: bench.patch.setattr(  # type: ignore[misc]

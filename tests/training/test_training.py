@@ -23,6 +23,7 @@ from hubkit.core.errors import HubkitError, RemoteError
 from hubkit.core.files import read_json, write_json
 from hubkit.core.findings import Finding
 from hubkit.hub.transport import install
+from hubkit.models import load
 from hubkit.recipe.loading import load_recipe, parse_recipe
 from hubkit.recipe.stage import Context
 from hubkit.training import arguments, checkpoints, shared
@@ -179,8 +180,8 @@ def test_a_generation_does_not_spoil_the_gradients_of_4_bit_layers(case: Case) -
 
     def gradient(generate: bool) -> torch.Tensor:
         torch.manual_seed(0)
-        model = shared.load_base(base, "main", quantization="nf4")
-        assert shared.keep_differentiable(model) == 14
+        model = load.load_model(Path(base), dtype="float32", quantization="nf4")
+        assert load.keep_differentiable(model) == 14
         model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
         ids = torch.arange(3, 35)[None]
         if generate:

@@ -65,13 +65,14 @@ def _libraries() -> Iterator[tuple[str, str, str]]:
 
 
 def _device() -> tuple[str, str]:
+    from hubkit.models.load import device_names
+
     try:
-        import torch
+        names = device_names()
     except ImportError:
         return "torch is not installed", "pip install 'hubkit[train]'"
-    if torch.cuda.is_available():
-        names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
-        return names, "ok"
+    if names:
+        return ", ".join(names), "ok"
     return "CPU only", "ok for the tiny recipe; a 7B model needs a GPU"
 
 

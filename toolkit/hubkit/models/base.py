@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hubkit.core.files import write_atomic
 from hubkit.models.chat.eos import EndOfTurn
+from hubkit.models.load import PinnedRepo, load_tokenizer
 from hubkit.recipe.artifact import JsonArtifact
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TEMPLATE = "chat_template.jinja"
 TRAINING_TEMPLATE = "training_template.jinja"
@@ -64,14 +68,13 @@ class PinnedBase(JsonArtifact):
         """Whether one CPU thread runs it faster than several: threads of a small model mostly wait for each other."""
         return 0 < (self.parameters or 0) < _SMALL
 
-    def load_tokenizer(self) -> Any:
-        """The base's tokenizer (of transformers) with the template for training and the padding token."""
-        from transformers import AutoTokenizer
+    def source(self, endpoint: str) -> PinnedRepo:
+        """Where its files are loaded from: its repo of the Hub at ``endpoint``, at its commit."""
+        return PinnedRepo(self.repo, self.commit, endpoint)
 
-        tokenizer = AutoTokenizer.from_pretrained(self.repo, revision=self.commit)
-        tokenizer.chat_template = self.training_template
-        tokenizer.pad_token = self.pad_token
-        return tokenizer
+    def load_tokenizer(self, endpoint: str) -> PreTrainedTokenizerBase:
+        """The base's tokenizer with the template for training and the padding token."""
+        return load_tokenizer(self.source(endpoint), chat_template=self.training_template, pad_token=self.pad_token)
 
 
 def write_templates(folder: Path, *, published: str, training: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from hubkit.core.errors import RefusedError
 from hubkit.core.findings import Finding
+from hubkit.models.load import device
 from hubkit.recipe.models import Training
 from hubkit.recipe.stage import CheckContext
 from hubkit.training.contract import Settings
@@ -60,9 +61,7 @@ def defaults(folder: Path, seed: int) -> dict[str, Any]:
 
     TRL's bf16 and gradient checkpointing are meant for a GPU; on a CPU both only cost time.
     """
-    import torch
-
-    gpu = torch.cuda.is_available()
+    gpu = device() == "cuda"
     ours: dict[str, Any] = {"output_dir": str(folder), "seed": seed, "logging_nan_inf_filter": False}
     ours |= {"report_to": "none", "save_strategy": "steps", "save_steps": 0.1, "save_total_limit": 2}
     ours |= {"disable_tqdm": True, "dataloader_pin_memory": gpu}

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubkit.core.errors import HubkitError
 from hubkit.core.files import read_json, write_json
-from hubkit.hub.errors import translated
-from hubkit.models import chat
+from hubkit.models import chat, load
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.recipe.stage import Context, StageResult
 from hubkit.training.adapter import TrainedAdapter, TrainedOn
@@ -61,53 +60,15 @@ def prepare(ctx: TrainingContext) -> Prepared:
     """Load the base (in 4 bits if the stage asks for it), its tokenizer, the rows, and the adapter to continue."""
     base, settings = ctx.inputs.base, ctx.settings
     ctx.report("loading the base", None)
-    with translated(ctx.target.endpoint, base.repo, base.commit):
-        model = load_base(base.repo, base.commit, quantization=settings.quantization)
-        tokenizer = base.load_tokenizer()
+    source = base.source(ctx.target.endpoint)
+    model = load.load_model(source, dtype=load.training_dtype(), quantization=settings.quantization)
+    tokenizer = base.load_tokenizer(ctx.target.endpoint)
     lora = None
     if ctx.inputs.previous is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, ctx.inputs.previous.weights, is_trainable=True)
+        model = load.load_adapter(model, ctx.inputs.previous.weights, trainable=True)
     else:
         lora = lora_class()(task_type="CAUSAL_LM", **settings.lora)
     return Prepared(model, tokenizer, ctx.inputs.rows.dataset(), lora, base.end_of_turn)
-
-
-def load_base(repo: str, commit: str, *, quantization: str) -> PreTrainedModel:
-    """The base model on the GPU, or in float32 on the CPU; its big matrices in NF4 when ``quantization`` says so."""
-    import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    gpu = torch.cuda.is_available()
-    dtype = torch.bfloat16 if gpu and torch.cuda.is_bf16_supported() else torch.float16 if gpu else torch.float32
-    given: dict[str, Any] = {"revision": commit, "dtype": dtype}
-    if gpu:
-        given["device_map"] = {"": torch.cuda.current_device()}
-    if quantization == "nf4":
-        given["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        )
-    model = AutoModelForCausalLM.from_pretrained(repo, **given)
-    keep_differentiable(model)
-    return model
-
-
-def keep_differentiable(model: Any) -> int:
-    """Keep bitsandbytes from repacking 4-bit layers for AVX512-BF16; returns how many layers there are.
-
-    On such CPUs any forward in eval mode (a generation, say) repacks ``Linear4bit`` for good into a form whose
-    backward is wrong: the adapter then learns noise, with only a warning. Measured with bitsandbytes 0.50.2.
-    """
-    import bitsandbytes as bnb
-
-    layers = [module for module in model.modules() if isinstance(module, bnb.nn.Linear4bit)]
-    for layer in layers:
-        layer.support_avx512bf16_for_cpu = False
-    return len(layers)
 
 
 @dataclass(frozen=True)
@@ -132,7 +93,7 @@ class Spent:
     def total(self) -> dict[str, Any]:
         """``seconds`` and ``peak_memory_bytes`` of all processes up to now."""
         seconds = self.seconds + time.monotonic() - self.began
-        return {"seconds": round(seconds, 3), "peak_memory_bytes": max(self.peak, _peak_memory())}
+        return {"seconds": round(seconds, 3), "peak_memory_bytes": max(self.peak, load.peak_memory())}
 
 
 def watch(ctx: TrainingContext, spent: Spent | None = None) -> TrainerCallback:
@@ -276,7 +237,7 @@ def facts(
         resumed_from=checkpoint.name if checkpoint else None,
         tokens_per_second=round(tokens[-1] / total["seconds"], 1) if uninterrupted else None,
         peak_memory_bytes=total["peak_memory_bytes"],
-        device=_device(),
+        device=load.device_name(),
         quantization=settings.quantization,
         lora={
             "r": lora.r,
@@ -291,23 +252,3 @@ def facts(
         libraries={name: version(name) for name in ("torch", "transformers", "trl", "peft", "bitsandbytes")},
         folder=ctx.out,
     )
-
-
-def _peak_memory() -> int:
-    """The most bytes held at once: of the GPU when there is one, else of this process."""
-    import resource
-
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
-    threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
