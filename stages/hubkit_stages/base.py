@@ -191,11 +191,11 @@ def _pinned(
 def settled(
     chosen: chat.Chosen, tokenizer: Any, config: Mapping[str, Any], generation: Mapping[str, Any] | None
 ) -> tuple[EndOfTurn, list[Finding]]:
-    """The turn end of ``chosen``, and what is to be said of it and of the base's files.
+    """The end-of-turn token of ``chosen``, and what was found about it and the base's files.
 
-    RefusedError when the template passes a limit, refuses a conversation without a system message, loses what was
-    said, never ends an answer, or is another one without its marks for trainers. That the base's files disagree with
-    it is only said: the merge mends them.
+    RefusedError when the template passes a limit, refuses a conversation without a system message, loses a message,
+    never ends an answer, or renders something else without its marks for trainers. That the base's files disagree with
+    it is only reported: the merge fixes them.
     """
     tokens = chat.Tokens.of(tokenizer)
     found = chat.agree(chosen.shipped, tokens, config, generation)
@@ -217,15 +217,15 @@ def settled(
 
 
 def padding(tokenizer: Any, end: EndOfTurn) -> str:
-    """A token to pad with that is not the turn end, so that no trainer masks the turn end as padding.
+    """A token to pad with that is not the end-of-turn token: a trainer masks what pads out of the loss.
 
     The tokenizer's own when it will do, else its unknown, beginning or end token. RefusedError when all are the
-    turn end.
+    end-of-turn token.
     """
     for token in (tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, tokenizer.eos_token):
         if token is not None and tokenizer.convert_tokens_to_ids(token) != end.id:
             return str(token)
     raise RefusedError(
-        f"The tokenizer has no token to pad with but its turn end {end.token}.",
+        f"The tokenizer has no token to pad with but its end-of-turn token {end.token}.",
         hint="Give the base a padding token of its own; one that pads is masked out of the loss.",
     )

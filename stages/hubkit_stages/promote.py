@@ -2,7 +2,7 @@
 
 A branch that is not there yet is made at the staged commit. On one that is, the files are copied on the server in one
 commit whose parent is the head that was read before, so that two releases at once cannot mix. When the step is
-interrupted, the next run goes on with the branches that are left. The staging branches are removed at the end, when
+interrupted, the next run moves the branches that are left. The staging branches are removed at the end, when
 every branch has been read back; a later run finds the commits by their ids in the artifacts.
 
 Where the release is only proposed (``pull_request`` in the recipe) no branch is moved: the decision on each pull

@@ -233,7 +233,7 @@ def _kept(ctx: StageContext, hub: Hub, repo: str) -> tuple[dict[str, Kept], dict
             raise RefusedError(
                 f"{path} of the branch {branch!r} of {repo} is not fit for the Hub as it was edited there: "
                 f"{' '.join(item.message for item in problems)}",
-                hint="Mend it on the Hub, or publish over it: hubkit release --overwrite-card.",
+                hint="Fix it on the Hub, or publish over it: hubkit release --overwrite-card.",
             )
         if made.kept or made.conflicts:
             found[path] = made

@@ -198,7 +198,7 @@ def test_findings_are_said_once_and_end_the_release(desk: Desk, findings: Iterab
     with pytest.raises(RefusedError if code == 3 else UsageError) as caught:
         refuse(found)
     assert caught.value.exit_code == code
-    with pytest.raises(UsageError, match="2 things stand in the way"):
+    with pytest.raises(UsageError, match="2 checks failed"):
         refuse([Finding("error", "a", exit_code=2), *found])
 
 

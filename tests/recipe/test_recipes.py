@@ -198,7 +198,7 @@ def test_the_padding_token_is_never_the_end_of_turn() -> None:
     end = find(tokenizer)
     assert (end.token, base.padding(tokenizer, end)) == (model.END, model.PAD)
     tokenizer.pad_token = model.END
-    with pytest.raises(RefusedError, match="no token to pad with but its turn end"):
+    with pytest.raises(RefusedError, match="no token to pad with but its end-of-turn token"):
         base.padding(tokenizer, end)
     tokenizer.add_special_tokens({"unk_token": "<unk>"})
     assert base.padding(tokenizer, end) == "<unk>"

@@ -167,7 +167,12 @@ def evidence(
         "base-scores": {"results.json": results(scores[0], limit=limit).model_dump(mode="json")},
         "train[dpo]": {"training.json": training("dpo", 1691, 150)},
         "train[sft]": {"training.json": training("sft", 299, 40)},
-        "gate": {"gates.json": {"variants": {"dpo-v0": rated("dpo-v0", broken), "main": rated("main", repaired)}}},
+        "gate": {
+            "gates.json": {
+                "base": {"rate": base / 128, "remark": None},
+                "variants": {"dpo-v0": rated("dpo-v0", broken), "main": rated("main", repaired)},
+            }
+        },
     }  # fmt: skip
     for place, (name, stopped) in enumerate((("dpo-v0", broken), ("main", repaired)), start=1):
         files[f"stopping[{name}]"] = {

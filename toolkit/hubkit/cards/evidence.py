@@ -76,6 +76,16 @@ class Evidence:
                 self._wrapped[step] = {name: wrap(value, step, name) for name, value in made.items()}
         return self._wrapped
 
+    def stop_rates(self, step: str) -> StopRates | None:
+        """The stop rates that ``step`` measured; None when it did not."""
+        found = self.get(step, StopRates.FILE)
+        return StopRates.parse(found) if found is not None else None
+
+    def gates(self) -> GateVerdicts | None:
+        """What the gates decided; None before they have."""
+        found = self.get("gate", GateVerdicts.FILE)
+        return GateVerdicts.parse(found) if found is not None else None
+
     def results(self, step: str) -> Results | None:
         """The benchmark results of ``step``; None when it was not measured."""
         found = self.get(step, RESULTS_FILE)

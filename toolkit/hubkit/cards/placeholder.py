@@ -38,6 +38,7 @@ def placeholder(recipe: Recipe) -> Evidence:
         "base-scores": {"results.json": _results(recipe)},
         "gate": {
             "gates.json": {
+                "base": {"rate": _SHARE, "remark": None},
                 "variants": {
                     name: {
                         "passed": item.gate == "enforce", "enforced": item.gate == "enforce", "threshold": _SHARE,

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from hubkit.cards.benchmarks import of_averages
-from hubkit.cards.evidence import Evidence
+from hubkit.cards.evidence import BASE_BENCHMARKS, BASE_STOP_RATE, Evidence, benchmarks_step, stop_rate_step
 from hubkit.core.intervals import difference
 from hubkit.evals.comparing import compare
+from hubkit.models.chat.stop_rates import PUBLISHED, Form, MeasuredRate
 from hubkit.recipe.models import Recipe
-
-_PUBLISHED = ("merged", "adapter")
 
 Kind = Literal["lost", "repaired", "unrepaired"]
 
@@ -32,7 +31,9 @@ def stop_rate_repair(
     ``adapter_fails`` whether the adapter of this variant is, ``scores`` how the benchmark average changed (see
     :func:`_scores`).
     """
-    passed = {name: row["gate"]["passed"] if row.get("gate") else None for name, row in variants.items()}
+    gates = evidence.gates()
+    verdicts = gates.variants if gates else {}
+    passed = {name: verdicts[name].passed if name in verdicts else None for name in variants}
     judged = [name for name in _before(recipe, variant) if passed[name] is not None]
     broken = judged[-1] if judged and passed[judged[-1]] is False else None
     if passed[variant] is None or (passed[variant] and broken is None):
@@ -75,26 +76,31 @@ def _facts(
         "worse": _worse(evidence, broken),
         "base_fails": _fails(evidence, broken, _base(evidence)),
         "scores": {
-            "broken": _scores(evidence, "base-scores", f"evaluate[{broken}]"),
-            "repaired": _scores(evidence, f"evaluate[{broken}]", f"evaluate[{repaired_by}]") if repaired_by else None,
+            "broken": _scores(evidence, BASE_BENCHMARKS, benchmarks_step(broken)),
+            "repaired": _scores(evidence, benchmarks_step(broken), benchmarks_step(repaired_by))
+            if repaired_by
+            else None,
         },
     }
 
 
-def _base(evidence: Evidence) -> Mapping[str, Any] | None:
+def _base(evidence: Evidence) -> MeasuredRate | None:
     """The base's stop rate; None: not measured."""
-    return ((evidence.get("base-stopping", "stopping.json") or {}).get("forms") or {}).get("base")
+    found = evidence.stop_rates(BASE_STOP_RATE)
+    return found.forms.get("base") if found else None
 
 
-def _form(evidence: Evidence, variant: str, form: str) -> Mapping[str, Any] | None:
+def _form(evidence: Evidence, variant: str, form: Form) -> MeasuredRate | None:
     """The stop rate of a form of ``variant``; None: not measured."""
-    return ((evidence.get(f"stopping[{variant}]", "stopping.json") or {}).get("forms") or {}).get(form)
+    found = evidence.stop_rates(stop_rate_step(variant))
+    return found.forms.get(form) if found else None
 
 
-def _fails(evidence: Evidence, variant: str, form: Mapping[str, Any] | None) -> bool:
-    """Whether ``form`` (a stop rate) stays below what the gate asks of ``variant``."""
-    gate = ((evidence.get("gate", "gates.json") or {}).get("variants") or {}).get(variant)
-    return bool(form and gate and form["rate"] < gate["threshold"])
+def _fails(evidence: Evidence, variant: str, form: MeasuredRate | None) -> bool:
+    """Whether ``form`` is below the threshold of the gate of ``variant``."""
+    gates = evidence.gates()
+    gate = gates.variants.get(variant) if gates else None
+    return bool(form and gate and form.rate < gate.threshold)
 
 
 def _worse(evidence: Evidence, variant: str) -> bool:
@@ -103,14 +109,14 @@ def _worse(evidence: Evidence, variant: str) -> bool:
     So it counts where the whole 95 % interval of the difference lies below zero; where either was not measured, it
     counts too.
     """
-    base, forms = _base(evidence), [_form(evidence, variant, form) for form in _PUBLISHED]
+    base, forms = _base(evidence), [_form(evidence, variant, form) for form in PUBLISHED]
     if not base:
         return True
     return any(not form or difference(_counts(form), _counts(base))[1] < 0 for form in forms)
 
 
-def _counts(form: Mapping[str, Any]) -> tuple[int, int]:
-    return int(form["stopped"]), int(form["prompts"])
+def _counts(form: MeasuredRate) -> tuple[int, int]:
+    return form.stopped, form.prompts
 
 
 def _scores(evidence: Evidence, before: str, after: str) -> str | None:

@@ -36,7 +36,7 @@ class VariantOutcome:
     bytes: int
     blocks: int
     pull_request: str | None = None
-    """The page of the pull request that offers it; None: it stands on its branch."""
+    """The page of the pull request that proposes it; None: its branch holds it."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def disk(folder: Path, needed: int = _LEAST_FREE) -> Iterable[Finding]:
 
 
 def libraries(desk: Desk, jobs: Iterable[Job]) -> Iterable[Finding]:
-    """Whether all that the stages stand on is installed."""
+    """Whether every library that the stages need is installed."""
     needed = {name for job in jobs for name in find_stage(job.stage).SHAPED_BY}
     if all(stage.quantization == "none" for stage in desk.recipe.stages.values()):
         needed.discard("bitsandbytes")
@@ -97,6 +97,6 @@ def refuse(findings: Iterable[Finding]) -> None:
         raise kind(errors[0].message, hint=errors[0].hint)
     listed = [f"  {item.message}{' ' + item.hint if item.hint else ''}" for item in errors]
     error: HubkitError = kind(
-        f"{len(errors)} things stand in the way:\n" + "\n".join(listed), hint="Nothing was trained or published."
+        f"{len(errors)} checks failed:\n" + "\n".join(listed), hint="Nothing was trained or published."
     )
     raise error

@@ -38,7 +38,7 @@ def release(
     overwrite_card: bool = False,
     places: Places | None = None,
 ) -> Outcome:
-    """Bring ``recipe`` (its files stand in ``folder``) to ``target``. A finished one does nothing.
+    """Release ``recipe``, whose files are in ``folder``, to ``target``. A finished release does nothing.
 
     With ``overwrite_card`` edits of the cards on the Hub are lost where this release writes the same place.
     ``places`` are the lines of the recipe's keys, for messages.

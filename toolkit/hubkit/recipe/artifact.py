@@ -59,7 +59,7 @@ class ArtifactFolder:
 
 @dataclass(frozen=True)
 class JsonArtifact(ArtifactFolder):
-    """An artifact whose facts stand in the JSON file ``FILE``: one key for each field of the dataclass."""
+    """An artifact whose facts are in the JSON file ``FILE``: one key for each field of the dataclass."""
 
     FILE: ClassVar[str]
 

@@ -1,4 +1,4 @@
-"""The arguments of a training stage: TRL's and PEFT's own keys, held against the installed classes.
+"""The arguments of a training stage: TRL's and PEFT's own keys, checked by the installed classes.
 
 Nothing of them is mirrored here. What a recipe may not set is in :data:`OURS`, what hubkit sets in :func:`defaults`.
 """
@@ -34,8 +34,8 @@ OURS: Mapping[str, str] = {
     "model_init_kwargs": "hubkit loads the base: see `base` and `quantization`",
     "trust_remote_code": "hubkit never runs code from a model repo",
     "chat_template_path": "write `chat.template`",
-    "eos_token": "the turn end is derived from the chat template",
-    "pad_token": "hubkit chooses one that is not the turn end",
+    "eos_token": "the end-of-turn token is derived from the chat template",
+    "pad_token": "hubkit chooses one that is not the end-of-turn token",
     "assistant_only_loss": "the loss falls on the answers alone already",
     "dataset_text_field": "rows are conversations: see `mapping`",
     "dataset_kwargs": "rows are conversations: see `mapping`",
@@ -103,18 +103,18 @@ def check(ctx: CheckContext[Settings], method: Method) -> Iterator[Finding]:
 
 
 def _problems(training: Settings, method: Method) -> Iterator[tuple[str, str]]:
-    mend = "Fix the recipe."
+    advice = "Fix the recipe."
     wrong = [f"args.{said}" for said in key_problems(config_class(method), training.args, OURS)]
     wrong += [f"lora.{said}" for said in key_problems(lora_class(), training.lora, {})]
-    yield from ((said, mend) for said in wrong)
+    yield from ((problem, advice) for problem in wrong)
     if not wrong:
         try:
             build(training, method, Path("checkpoints"))
         except RefusedError as error:
-            yield f"args: {error.message}", mend
+            yield f"args: {error.message}", advice
     if training.continues and training.lora:
         before = training.continues
-        yield f"lora: this stage goes on with the adapter of {before!r}, whose shape is settled", "Remove `lora`."
+        yield f"lora: this stage continues the adapter of {before!r}, whose shape is settled", "Remove `lora`."
     targets = training.lora.get("target_modules") or ()
     if "lm_head" in ([targets] if isinstance(targets, str) else targets):
         yield "lora.target_modules: TRL's trainers do not train an adapter on lm_head", "Remove it from the list."
@@ -125,7 +125,7 @@ def _problems(training: Settings, method: Method) -> Iterator[tuple[str, str]]:
 def key_problems(known: type, given: Mapping[str, Any], reserved: Mapping[str, str]) -> Iterator[str]:
     """What is wrong with ``given`` as keyword arguments of the dataclass ``known``, a sentence each.
 
-    A value is held against the field's own annotation, so that ``learning_rate: fast`` is found before training.
+    A value is checked by the field's own annotation, so that ``learning_rate: fast`` is found before training.
     """
     hints = _hints(known)
     names = [item.name for item in fields(known) if item.init]

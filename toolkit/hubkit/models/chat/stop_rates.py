@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -72,7 +72,7 @@ class StopRates(JsonArtifact):
     prompts: int
     end_of_turn: Token
     forms: Mapping[Form, MeasuredRate]
-    skipped: Mapping[Form, str]
+    skipped: Mapping[Form, str] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, value: Any, folder: Path = Path()) -> Self:
