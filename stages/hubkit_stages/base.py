@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import count, counted
-from hubkit.models import chat
 from hubkit.models.base import BaseFinding, PinnedBase, write_templates
+from hubkit.models.chat import agreement, control, golden, library, rendering
 from hubkit.models.load import PinnedRepo, load_config, load_tokenizer
 from hubkit.recipe.artifact import NamedFile
 from hubkit.recipe.models import Recipe
@@ -50,7 +50,7 @@ class Settings:
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
         """The base model and the chat template."""
         name = recipe.chat.template
-        template = NamedFile.beside(scope.recipe_folder, name) if chat.names_file(name) else name
+        template = NamedFile.beside(scope.recipe_folder, name) if library.names_file(name) else name
         return cls(recipe.base.repo, recipe.base.revision, template, recipe.provide is not None)
 
 
@@ -71,8 +71,8 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
     settings = ctx.settings
     if isinstance(settings.template, NamedFile):
         file = settings.template.path
-        if problem := chat.setting_problem(file.name, file.parent):
-            yield Finding("error", f"chat.template: {problem}.", chat.choices(), exit_code=2)
+        if problem := library.setting_problem(file.name, file.parent):
+            yield Finding("error", f"chat.template: {problem}.", library.choices(), exit_code=2)
     hub = connect(ctx.target)
     try:
         if settings.provided and ctx.target.embedded and not hub.repo_exists(settings.repo):
@@ -143,9 +143,9 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[PinnedBase]:
     return StageResult(pinned, f"{commit[:8]}  end-of-turn token {end.token}", warnings, {"commit": commit})
 
 
-def _chosen(template: str | NamedFile, tokenizer: Any) -> chat.Chosen:
+def _chosen(template: str | NamedFile, tokenizer: Any) -> library.Chosen:
     setting = str(template.path) if isinstance(template, NamedFile) else template
-    return chat.choose(setting, tokenizer, Path())
+    return library.choose(setting, tokenizer, Path())
 
 
 def _pinned(
@@ -181,7 +181,7 @@ def _pinned(
         chat_template=settings.template if isinstance(settings.template, str) else "file",
         chat_template_sha256=hashlib.sha256(template.encode()).hexdigest(),
         chat_template_is_own=is_own,
-        control_tokens=tuple(chat.control_tokens(tokenizer, template)),
+        control_tokens=tuple(control.control_tokens(tokenizer, template)),
         licence=card_licence(hub, settings.repo, commit, "model"),
         findings=tuple(BaseFinding(item.level, item.message) for item in findings),
         folder=ctx.out,
@@ -189,7 +189,7 @@ def _pinned(
 
 
 def settled(
-    chosen: chat.Chosen, tokenizer: Any, config: Mapping[str, Any], generation: Mapping[str, Any] | None
+    chosen: library.Chosen, tokenizer: Any, config: Mapping[str, Any], generation: Mapping[str, Any] | None
 ) -> tuple[EndOfTurn, list[Finding]]:
     """The end-of-turn token of ``chosen``, and what was found about it and the base's files.
 
@@ -197,16 +197,16 @@ def settled(
     never ends an answer, or renders something else without its marks for trainers. That the base's files disagree with
     it is only reported: the merge fixes them.
     """
-    tokens = chat.Tokens.of(tokenizer)
-    found = chat.agree(chosen.shipped, tokens, config, generation)
-    chat.refuse(found.template)
+    tokens = agreement.Tokens.of(tokenizer)
+    found = agreement.agree(chosen.shipped, tokens, config, generation)
+    agreement.refuse(found.template)
     if chosen.training != chosen.shipped:
-        requests = chat.golden_requests()
+        requests = golden.golden_requests()
         one, other = (
-            chat.render_untrusted(text, requests, variables=tokens.special)
+            rendering.render_untrusted(text, requests, variables=tokens.special)
             for text in (chosen.training, chosen.shipped)
         )
-        different = [name for name, a, b in zip(chat.golden_names(), one, other, strict=True) if a != b]
+        different = [name for name, a, b in zip(golden.golden_names(), one, other, strict=True) if a != b]
         if different:
             raise RefusedError(
                 f"Without its {{% generation %}} the chat template renders something else ({different[0]}).",

@@ -19,9 +19,8 @@ from hubkit.core.errors import ConflictError, RefusedError
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import share, short
 from hubkit.hub.client import Hub, connect
-from hubkit.models import chat
 from hubkit.models.base import PinnedBase
-from hubkit.models.chat import eos, stop_rate
+from hubkit.models.chat import eos, stop_rate, trained
 from hubkit.models.chat.gates import GateVerdict, GateVerdicts
 from hubkit.models.chat.stop_rates import MeasuredRate, StopRates
 from hubkit.models.load import PinnedRepo, load_adapter, load_model, load_tokenizer, release_memory
@@ -149,7 +148,7 @@ def _measure(
             hint="The merge wrote other tokenizer files than the base has; run with --fresh.",
         )
     seen = ctx.inputs.adapter.seen()
-    if seen and (different := chat.differences(tokenizer, seen)):
+    if seen and (different := trained.differences(tokenizer, seen)):
         raise ConflictError(
             f"The tokenizer that came back makes other tokens than were trained on: {different[0]}.",
             hint="The merge wrote other tokenizer files than the base has; run with --fresh.",

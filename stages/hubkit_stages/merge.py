@@ -20,10 +20,13 @@ from hubkit.checks.screening import architecture, screen
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import count, counted, size
-from hubkit.models import chat, merging
 from hubkit.models.base import PinnedBase
+from hubkit.models.chat import agreement, trained
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.load import load_tokenizer
+from hubkit.models.merging.adapter import read_adapter, unmergeable
+from hubkit.models.merging.companions import fetch_base, model_config, read_settings
+from hubkit.models.merging.merge import merge
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.models.tensors import INDEX
 from hubkit.recipe.models import Recipe
@@ -74,7 +77,7 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
 
     settings = ctx.settings
     for name, lora in settings.lora.items():
-        if problem := merging.unmergeable({"peft_type": "LORA", **lora}):
+        if problem := unmergeable({"peft_type": "LORA", **lora}):
             yield Finding(
                 "error",
                 f"stages.{name}.lora: such an adapter cannot be merged: {problem}.",
@@ -86,7 +89,7 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
         if settings.provided and ctx.target.embedded and not hub.repo_exists(settings.base):
             return
         config = hub.read_file(settings.base, "config.json", hub.resolve(settings.base, settings.revision))
-        merging.model_config(json.loads(config or b"{}"), settings.dtype, None)
+        model_config(json.loads(config or b"{}"), settings.dtype, None)
     except HubkitError as error:
         yield Finding("error", f"base: {error.message}", error.hint, error.exit_code)
     except ValueError as error:
@@ -98,8 +101,8 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[MergedWeights]:
     base, adapter = ctx.inputs.base, ctx.inputs.adapter
     _refuse_other_base(adapter, base)
     ctx.report(f"fetching {base.repo}", None)
-    report = merging.merge(
-        merging.fetch_base(ctx.target, base.repo, base.commit),
+    report = merge(
+        fetch_base(ctx.target, base.repo, base.commit),
         adapter.weights,
         ctx.out / "model",
         dtype=ctx.settings.dtype,
@@ -130,7 +133,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[MergedWeights]:
 
 def _refuse_other_base(adapter: TrainedAdapter, base: PinnedBase) -> None:
     """RefusedError when the adapter's config names another base, or another commit of it."""
-    settings = merging.read_adapter(adapter.weights).settings
+    settings = read_adapter(adapter.weights).settings
     trained_on = settings.get("base_model_name_or_path"), settings.get("revision")
     if trained_on != (base.repo, base.commit):
         raise RefusedError(
@@ -145,13 +148,13 @@ def agreed(model: Path, end_of_turn: EndOfTurn, adapter: TrainedAdapter) -> int:
     RefusedError when it encodes one otherwise, or when the files in ``model`` do not agree on ``end_of_turn``.
     """
     tokenizer = load_tokenizer(model)
-    found = chat.agree(
+    found = agreement.agree(
         tokenizer.chat_template,
-        chat.Tokens.of(tokenizer),
-        merging.read_settings(model, "config.json"),
-        merging.read_settings(model, "generation_config.json"),
+        agreement.Tokens.of(tokenizer),
+        read_settings(model, "config.json"),
+        read_settings(model, "generation_config.json"),
     )
-    chat.refuse(found.findings, "The merged model's files do not agree: ")
+    agreement.refuse(found.findings, "The merged model's files do not agree: ")
     if found.end_of_turn is None or found.end_of_turn.id != end_of_turn.id:
         raise RefusedError(
             f"The merged model ends a turn with {found.end_of_turn and found.end_of_turn.token!r}, "
@@ -161,9 +164,9 @@ def agreed(model: Path, end_of_turn: EndOfTurn, adapter: TrainedAdapter) -> int:
     seen = adapter.seen()
     if seen is None:
         return 0
-    if different := chat.differences(tokenizer, seen):
+    if different := trained.differences(tokenizer, seen):
         raise RefusedError(
             f"The merged model's tokenizer and template make other tokens than were trained on: {different[0]}.",
             hint="The base's files changed, or a library renders otherwise than before; run with --fresh.",
         )
-    return chat.text_count(seen)
+    return trained.text_count(seen)

@@ -35,8 +35,8 @@ from hubkit.core.findings import Finding
 from hubkit.core.numbers import counted, short_commit, size
 from hubkit.core.trees import Entry, Tree, compare, tree_of
 from hubkit.hub.client import Hub, Visibility, connect
-from hubkit.models import chat
 from hubkit.models.base import PinnedBase
+from hubkit.models.chat import library
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.publishing import proposals, signing
 from hubkit.publishing.bundle import NEEDED, Bundle, build
@@ -343,7 +343,7 @@ def _made_from(recipe: Recipe, scope: Scope) -> dict[str, Any]:
     }
     template = recipe.chat.template
     named = {
-        "chat.template": template if chat.names_file(template) else None,
+        "chat.template": template if library.names_file(template) else None,
         "evaluate.include": plain["evaluate"].pop("include"),
     }
     found = {key: NamedFile.beside(scope.recipe_folder, name) for key, name in named.items() if name}

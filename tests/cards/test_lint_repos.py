@@ -14,7 +14,7 @@ from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, draw, render_c
 from hubkit.cards.lint import MOST, lint, lint_file, lint_text
 from hubkit.checks.model import FolderSource, RepoSource
 from hubkit.core.errors import RefusedError
-from hubkit.models.chat import CHATML
+from hubkit.models.chat.library import CHATML
 from hubkit.server.process import Running
 
 # --- the two cards of the field, in our own words

@@ -21,7 +21,7 @@ from hubkit.checks.source import MOST
 from hubkit.core.errors import RefusedError
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
-from hubkit.models.chat import CHATML
+from hubkit.models.chat.library import CHATML
 from hubkit.models.tensors import parse_header, read_header, read_weights
 
 CARD = "---\nlicense: apache-2.0\nbase_model: me/base\n---\n# Tiny\n"

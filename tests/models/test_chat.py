@@ -7,7 +7,7 @@ import time
 import pytest
 
 from hubkit.core.errors import RefusedError, UsageError
-from hubkit.models import chat
+from hubkit.models.chat import agreement, golden, library, rendering
 from hubkit.models.chat.eos import EndOfTurn, find
 
 END = EndOfTurn("<|im_end|>", 260)
@@ -15,10 +15,12 @@ SAID = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "
 
 
 def test_our_chatml_renders_as_transformers_renders_it(make_tokenizer):
-    tokenizer = make_tokenizer(chat.CHATML)
-    for messages in chat.GOLDEN.values():
-        assert chat.render(chat.CHATML, messages) == tokenizer.apply_chat_template(list(messages), tokenize=False)
-    asked = chat.render(chat.CHATML, SAID[:1], add_generation_prompt=True)
+    tokenizer = make_tokenizer(library.CHATML)
+    for messages in golden.GOLDEN.values():
+        assert rendering.render(library.CHATML, messages) == tokenizer.apply_chat_template(
+            list(messages), tokenize=False
+        )
+    asked = rendering.render(library.CHATML, SAID[:1], add_generation_prompt=True)
     assert asked == "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
     assert find(tokenizer).id == 260
 
@@ -33,56 +35,58 @@ def test_our_chatml_renders_as_transformers_renders_it(make_tokenizer):
 )
 def test_the_sandbox_knows_what_transformers_knows(make_tokenizer, template):
     tokenizer = make_tokenizer(template)
-    ours = chat.render(template, SAID, variables=tokenizer.special_tokens_map)
+    ours = rendering.render(template, SAID, variables=tokenizer.special_tokens_map)
     assert ours == tokenizer.apply_chat_template(SAID, tokenize=False)
 
 
 def test_template_of_the_recipe(make_tokenizer, tmp_path):
     own = make_tokenizer("{{ messages }}")
     (tmp_path / "mine.jinja").write_text("{# mine #}")
-    assert chat.choose("base", own, tmp_path) == chat.Chosen("{{ messages }}", "{{ messages }}")
-    assert chat.choose("chatml", own, tmp_path) == chat.Chosen(chat.CHATML, chat.training("chatml"))
-    assert chat.choose("mine.jinja", own, tmp_path).shipped == "{# mine #}"
+    assert library.choose("base", own, tmp_path) == library.Chosen("{{ messages }}", "{{ messages }}")
+    assert library.choose("chatml", own, tmp_path) == library.Chosen(library.CHATML, library.training("chatml"))
+    assert library.choose("mine.jinja", own, tmp_path).shipped == "{# mine #}"
     for wrong in ("other.jinja", "chatlm"):
         with pytest.raises(UsageError, match=wrong) as refused:
-            chat.choose(wrong, own, tmp_path)
+            library.choose(wrong, own, tmp_path)
         assert "llama-3" in (refused.value.hint or "")
-    assert "did you mean 'chatml'?" in str(chat.setting_problem("chatlm", tmp_path))
-    assert chat.setting_problem("base", tmp_path) is chat.setting_problem("gemma", tmp_path) is None
+    assert "did you mean 'chatml'?" in str(library.setting_problem("chatlm", tmp_path))
+    assert library.setting_problem("base", tmp_path) is library.setting_problem("gemma", tmp_path) is None
     with pytest.raises(RefusedError, match="no chat template"):
-        chat.choose("base", make_tokenizer(None), tmp_path)
+        library.choose("base", make_tokenizer(None), tmp_path)
     (tmp_path / "mine.jinja").write_text("{% for %}")
     with pytest.raises(RefusedError, match="not valid Jinja"):
-        chat.choose("mine.jinja", own, tmp_path)
+        library.choose("mine.jinja", own, tmp_path)
     (tmp_path / "mine.jinja").write_bytes(b"\xff")
     with pytest.raises(UsageError, match="Cannot read"):
-        chat.choose("mine.jinja", own, tmp_path)
+        library.choose("mine.jinja", own, tmp_path)
 
 
 def test_of_several_own_templates_the_default_one_is_taken_and_said(make_tokenizer, tmp_path):
     own = make_tokenizer({"default": "{{ messages }}", "tool_use": "{{ tools }}"})
-    chosen = chat.choose("base", own, tmp_path)
+    chosen = library.choose("base", own, tmp_path)
     assert chosen.shipped == "{{ messages }}"
     assert [finding.level for finding in chosen.findings] == ["note"] and "tool_use" in chosen.findings[0].message
     assert chosen.findings[0].rule == "template-choice"
 
 
-def golden(template):
-    return chat.golden_findings(chat.render_untrusted(template, chat.golden_requests()))
+def golden_findings(template):
+    return golden.golden_findings(rendering.render_untrusted(template, golden.golden_requests()))
 
 
 def test_golden_conversations_find_what_a_template_does_wrong():
-    assert golden(chat.CHATML) == []
-    upper = chat.CHATML.replace("message['content']", "message['content'] | upper")
-    assert {finding.level for finding in golden(upper)} == {"error", "warning"}
-    assert {finding.rule for finding in golden(upper)} == {"template-fails", "template-system"}
-    forgetful = chat.CHATML.replace("message in messages", "message in messages[-2:]")
-    assert any("several turns" in finding.message and finding.level == "error" for finding in golden(forgetful))
-    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + chat.CHATML
-    assert [(finding.level, "no system" in finding.message) for finding in golden(strict)] == [("note", True)]
-    other = chat.CHATML.replace("{%- if add_generation_prompt -%}", "{%- if add_generation_prompt -%}Now: ")
-    assert all(finding.level == "warning" and "beginning" in finding.message for finding in golden(other))
-    assert [finding.rule for finding in golden(other)] == ["template-prefix"] * len(chat.GOLDEN)
+    assert golden_findings(library.CHATML) == []
+    upper = library.CHATML.replace("message['content']", "message['content'] | upper")
+    assert {finding.level for finding in golden_findings(upper)} == {"error", "warning"}
+    assert {finding.rule for finding in golden_findings(upper)} == {"template-fails", "template-system"}
+    forgetful = library.CHATML.replace("message in messages", "message in messages[-2:]")
+    assert any(
+        "several turns" in finding.message and finding.level == "error" for finding in golden_findings(forgetful)
+    )
+    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + library.CHATML
+    assert [(finding.level, "no system" in finding.message) for finding in golden_findings(strict)] == [("note", True)]
+    other = library.CHATML.replace("{%- if add_generation_prompt -%}", "{%- if add_generation_prompt -%}Now: ")
+    assert all(finding.level == "warning" and "beginning" in finding.message for finding in golden_findings(other))
+    assert [finding.rule for finding in golden_findings(other)] == ["template-prefix"] * len(golden.GOLDEN)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +103,7 @@ def test_golden_conversations_find_what_a_template_does_wrong():
 @pytest.mark.fault("S9")
 def test_what_a_strangers_template_may_not_do(template, tmp_path):
     canary = tmp_path / "canary"
-    [answer] = chat.render_untrusted(template.replace("CANARY", str(canary)), [(SAID, False)])
+    [answer] = rendering.render_untrusted(template.replace("CANARY", str(canary)), [(SAID, False)])
     assert answer.text is None
     assert answer.problem
     assert not canary.exists()
@@ -112,7 +116,7 @@ def test_what_a_strangers_template_may_not_do(template, tmp_path):
 def test_a_template_that_eats_memory_or_time_is_stopped(template):
     began = time.monotonic()
     try:
-        [answer] = chat.render_untrusted(template, [(SAID, False)], timeout=2)
+        [answer] = rendering.render_untrusted(template, [(SAID, False)], timeout=2)
         assert answer.text is None
     except RefusedError as refused:
         assert "could not be rendered" in refused.message
@@ -122,13 +126,13 @@ def test_a_template_that_eats_memory_or_time_is_stopped(template):
 @pytest.mark.fault("S9", "S11")
 def test_a_strangers_template_sees_no_environment(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_planted")
-    [answer] = chat.render_untrusted("{{ self.__dict__ }}{{ HF_TOKEN }}", [(SAID, False)])
+    [answer] = rendering.render_untrusted("{{ self.__dict__ }}{{ HF_TOKEN }}", [(SAID, False)])
     assert "hf_planted" not in str(answer)
 
 
 def ends(**changes):
     sound = {"tokenizer_eos": 260, "pad": 258, "config_eos": (260,), "generation_eos": (257, 260)}
-    return chat.Ends(**{**sound, "vocabulary": 261, "tokens": 261, **changes})
+    return agreement.Ends(**{**sound, "vocabulary": 261, "tokens": 261, **changes})
 
 
 @pytest.mark.parametrize(
@@ -146,45 +150,47 @@ def ends(**changes):
     ],
 )
 def test_the_four_files_agree_or_it_is_said(changes, levels, says):
-    found = chat.disagreements(END, ends(**changes))
+    found = agreement.disagreements(END, ends(**changes))
     assert [finding.level for finding in found] == levels
     assert all(says in finding.message for finding in found)
 
 
 def test_ends_are_read_from_tokenizer_and_configs(make_tokenizer, make_model):
     config = make_model().config.to_dict()
-    tokens = chat.Tokens.of(make_tokenizer())
-    assert chat.ends_of(tokens, config, {"eos_token_id": [257, 260]}) == ends(tokenizer_eos=257)
-    plain = chat.Tokens({"eos_token": "a", "pad_token": "ab"}, {}, 261, lambda text: [ord(letter) for letter in text])
-    read = chat.ends_of(plain, config, None)
+    tokens = agreement.Tokens.of(make_tokenizer())
+    assert agreement.ends_of(tokens, config, {"eos_token_id": [257, 260]}) == ends(tokenizer_eos=257)
+    plain = agreement.Tokens(
+        {"eos_token": "a", "pad_token": "ab"}, {}, 261, lambda text: [ord(letter) for letter in text]
+    )
+    read = agreement.ends_of(plain, config, None)
     assert (read.tokenizer_eos, read.pad, read.generation_eos) == (97, None, ())
 
 
 def test_agreement_is_one_look_at_template_tokenizer_and_configs(make_tokenizer, make_model):
-    tokens = chat.Tokens.of(make_tokenizer())
+    tokens = agreement.Tokens.of(make_tokenizer())
     config = make_model().config.to_dict()
-    sound = chat.agree(chat.CHATML, tokens, config, {"eos_token_id": [260]})
+    sound = agreement.agree(library.CHATML, tokens, config, {"eos_token_id": [260]})
     assert (sound.end_of_turn, sound.template) == (EndOfTurn("<|im_end|>", 260, (198,)), ())
     assert [finding.level for finding in sound.files] == ["note"]  # the tokenizer's own eos is </s>
-    chat.refuse(sound.findings)
-    wrong = chat.agree(chat.CHATML, tokens, config, {"eos_token_id": 257})
+    agreement.refuse(sound.findings)
+    wrong = agreement.agree(library.CHATML, tokens, config, {"eos_token_id": 257})
     assert wrong.template == () and [finding.level for finding in wrong.files] == ["error", "note"]
     with pytest.raises(RefusedError, match=r"^Here: Answers end with <\|im_end\|> \(260\)"):
-        chat.refuse(wrong.findings, "Here: ")
-    endless = chat.agree(chat.CHATML.replace("<|im_end|>", ""), tokens, config, None)
+        agreement.refuse(wrong.findings, "Here: ")
+    endless = agreement.agree(library.CHATML.replace("<|im_end|>", ""), tokens, config, None)
     assert endless.end_of_turn is None and "never closes" in endless.findings[-1].message
-    assert chat.agree("{{ 'x' * 10**10 }}", tokens, config, None).findings[-1].level == "error"
-    adapter = chat.agree(chat.CHATML, tokens, {}, {"eos_token_id": 257})
+    assert agreement.agree("{{ 'x' * 10**10 }}", tokens, config, None).findings[-1].level == "error"
+    adapter = agreement.agree(library.CHATML, tokens, {}, {"eos_token_id": 257})
     assert (adapter.end_of_turn, adapter.findings) == (sound.end_of_turn, ())
 
 
 def test_a_template_that_writes_the_date_is_said(make_tokenizer):
-    dated = "{{ strftime_now('%d %b %Y') }}" + chat.CHATML
-    found = chat.agree(dated, chat.Tokens.of(make_tokenizer()), None, None)
+    dated = "{{ strftime_now('%d %b %Y') }}" + library.CHATML
+    found = agreement.agree(dated, agreement.Tokens.of(make_tokenizer()), None, None)
     assert [(finding.level, "date of the day" in finding.message) for finding in found.findings] == [("note", True)]
     assert found.findings[0].rule == "template-date"
 
 
 def test_special_tokens_in_both_spellings():
     config = {"bos_token": {"content": "<s>", "lstrip": False}, "eos_token": "</s>", "pad_token": None, "x": "y"}
-    assert chat.special_tokens(config) == {"bos_token": "<s>", "eos_token": "</s>"}
+    assert agreement.special_tokens(config) == {"bos_token": "<s>", "eos_token": "</s>"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hubkit.core.errors import RefusedError
-from hubkit.models import chat
+from hubkit.models.chat import agreement, golden, library, rendering
 from hubkit.models.chat.eos import find
 from hubkit_stages import base
 
@@ -103,29 +103,29 @@ def speaking(make_tokenizer: Any) -> Any:
 
     def make(name: str, template: str) -> Any:
         tokenizer = make_tokenizer(template)
-        tokenizer.add_special_tokens({"additional_special_tokens": list(chat.FORMATS[name].tokens)})
+        tokenizer.add_special_tokens({"additional_special_tokens": list(library.FORMATS[name].tokens)})
         return tokenizer
 
     return make
 
 
 def test_every_format_is_here_and_there_is_no_file_beside() -> None:
-    assert set(DOCUMENTED) == set(chat.FORMATS)
-    folder = Path(chat.__file__).parent / "templates"
-    assert {path.stem for path in folder.glob("*.jinja")} == set(chat.FORMATS)
-    assert {path.stem for path in (folder / "training").glob("*.jinja")} == set(chat.FORMATS)
-    assert all(item.says and item.source for item in chat.FORMATS.values())
+    assert set(DOCUMENTED) == set(library.FORMATS)
+    folder = Path(library.__file__).parent / "templates"
+    assert {path.stem for path in folder.glob("*.jinja")} == set(library.FORMATS)
+    assert {path.stem for path in (folder / "training").glob("*.jinja")} == set(library.FORMATS)
+    assert all(item.says and item.source for item in library.FORMATS.values())
     with pytest.raises(KeyError):
-        chat.shipped("../__init__")
+        library.shipped("../__init__")
 
 
-@pytest.mark.parametrize("name", chat.FORMATS)
+@pytest.mark.parametrize("name", library.FORMATS)
 def test_a_format_renders_what_its_makers_document(name: str) -> None:
     guided, plain, between, opening, last = DOCUMENTED[name]
-    template = chat.shipped(name)
+    template = library.shipped(name)
 
     def said(messages: list[dict[str, str]], opened: bool = False) -> str:
-        return chat.render(template, messages, variables=TOKENS, add_generation_prompt=opened)
+        return rendering.render(template, messages, variables=TOKENS, add_generation_prompt=opened)
 
     assert said(SAID) == guided + between + opening + last
     assert said(SAID[1:]) == plain + between + opening + last
@@ -138,31 +138,31 @@ def test_a_format_renders_what_its_makers_document(name: str) -> None:
     assert "Be brief" not in said(empty) and "<<SYS>>" not in said(empty)
 
 
-@pytest.mark.parametrize("name", chat.FORMATS)
+@pytest.mark.parametrize("name", library.FORMATS)
 def test_a_format_passes_the_golden_conversations_and_ends_its_turns(name: str, speaking: Any) -> None:
-    tokenizer = speaking(name, chat.shipped(name))
-    found = chat.agree(chat.shipped(name), chat.Tokens.of(tokenizer), None, None)
+    tokenizer = speaking(name, library.shipped(name))
+    found = agreement.agree(library.shipped(name), agreement.Tokens.of(tokenizer), None, None)
     assert found.findings == () and found.end_of_turn == find(tokenizer)
-    assert found.end_of_turn.token in {"</s>", *chat.FORMATS[name].tokens}
-    for messages, opened in chat.golden_requests():
-        ours = chat.render(
-            chat.shipped(name), messages, variables=tokenizer.special_tokens_map, add_generation_prompt=opened
+    assert found.end_of_turn.token in {"</s>", *library.FORMATS[name].tokens}
+    for messages, opened in golden.golden_requests():
+        ours = rendering.render(
+            library.shipped(name), messages, variables=tokenizer.special_tokens_map, add_generation_prompt=opened
         )
         assert ours == tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=opened)
 
 
-@pytest.mark.parametrize("name", chat.FORMATS)
+@pytest.mark.parametrize("name", library.FORMATS)
 def test_the_training_form_renders_the_same_and_marks_each_answer_with_its_end_of_turn(
     name: str, speaking: Any
 ) -> None:
-    assert "generation %}" not in chat.shipped(name)
-    tokenizer = speaking(name, chat.training(name))
-    for messages, opened in chat.golden_requests():
+    assert "generation %}" not in library.shipped(name)
+    tokenizer = speaking(name, library.training(name))
+    for messages, opened in golden.golden_requests():
         texts = {
             tokenizer.apply_chat_template(
                 list(messages), chat_template=template, tokenize=False, add_generation_prompt=opened
             )
-            for template in (chat.shipped(name), chat.training(name), chat.unmarked(chat.training(name)))
+            for template in (library.shipped(name), library.training(name), library.unmarked(library.training(name)))
         }
         assert len(texts) == 1
     made = tokenizer.apply_chat_template(SAID, return_dict=True, return_assistant_tokens_mask=True)
@@ -173,9 +173,9 @@ def test_the_training_form_renders_the_same_and_marks_each_answer_with_its_end_o
 def test_trl_finds_the_end_of_turn_within_the_marks(speaking: Any) -> None:
     from trl.chat_template_utils import is_chat_template_stop_token_trained
 
-    for name in chat.FORMATS:
-        assert is_chat_template_stop_token_trained(speaking(name, chat.training(name))), name
-    assert not is_chat_template_stop_token_trained(speaking("chatml", chat.shipped("chatml")))
+    for name in library.FORMATS:
+        assert is_chat_template_stop_token_trained(speaking(name, library.training(name))), name
+    assert not is_chat_template_stop_token_trained(speaking("chatml", library.shipped("chatml")))
 
 
 @pytest.mark.parametrize(
@@ -192,10 +192,10 @@ def test_marks_leave_no_trace_when_a_template_is_shipped(marked: str, make_token
 
     marked = f"{{% for m in messages %}}{marked}{{% endfor %}}"
     tokenizer = make_tokenizer(marked)
-    chosen = chat.choose("base", tokenizer, tmp_path)
+    chosen = library.choose("base", tokenizer, tmp_path)
     assert chosen.training == marked and chosen.shipped != marked
     ImmutableSandboxedEnvironment().parse(chosen.shipped)  # knows no `generation`
-    for messages, opened in chat.golden_requests():
+    for messages, opened in golden.golden_requests():
         texts = {
             tokenizer.apply_chat_template(
                 list(messages), chat_template=template, tokenize=False, add_generation_prompt=opened
@@ -214,13 +214,13 @@ def test_a_template_whose_marks_change_what_it_renders_is_refused(make_tokenizer
     )
     tokenizer = make_tokenizer(scoped)
     with pytest.raises(RefusedError, match="renders something else"):
-        base.settled(chat.choose("base", tokenizer, tmp_path), tokenizer, {}, None)
+        base.settled(library.choose("base", tokenizer, tmp_path), tokenizer, {}, None)
 
 
 def test_a_format_whose_tokens_the_base_lacks_is_said(make_tokenizer: Any, tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
-    assert chat.choose("chatml", tokenizer, tmp_path).findings == ()
-    chosen = chat.choose("phi-3", tokenizer, tmp_path)
+    assert library.choose("chatml", tokenizer, tmp_path).findings == ()
+    chosen = library.choose("phi-3", tokenizer, tmp_path)
     assert "<|end|>" in chosen.findings[0].message and chosen.findings[0].level == "warning"
     assert chosen.findings[0].rule == "template-tokens"
     with pytest.raises(RefusedError, match="never closes"):

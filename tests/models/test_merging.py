@@ -15,10 +15,10 @@ from hubkit.core.errors import HubkitError, RefusedError, RemoteError, UsageErro
 from hubkit.core.files import digests
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
-from hubkit.models.chat import CHATML
 from hubkit.models.chat.eos import EndOfTurn, find
-from hubkit.models.merging import fetch_base, merge
-from hubkit.models.merging.companions import generation_config, model_config
+from hubkit.models.chat.library import CHATML
+from hubkit.models.merging.companions import fetch_base, generation_config, model_config
+from hubkit.models.merging.merge import merge
 from hubkit.models.tensors import read_header, read_weights
 
 END = EndOfTurn("<|im_end|>", 260, (198,))
@@ -133,7 +133,7 @@ def test_shards_index_and_digests(base, adapter, tmp_path):
 
 def test_blocks_of_rows_make_no_difference(base, adapter, tmp_path, monkeypatch):
     whole = merge(base, adapter, tmp_path / "whole", dtype="float32")
-    monkeypatch.setattr("hubkit.models.merging._BLOCK", 500)
+    monkeypatch.setattr("hubkit.models.merging.merge._BLOCK", 500)
     blocks = merge(base, adapter, tmp_path / "blocks", dtype="float32")
     assert blocks.changed == whole.changed
     one, other = read(tmp_path / "whole"), read(tmp_path / "blocks")
@@ -259,7 +259,7 @@ def test_what_is_there_is_not_overwritten(base, adapter, tmp_path):
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(base, adapter, tmp_path):
     script = (
-        "import resource, sys, signal; from pathlib import Path; from hubkit.models.merging import merge\n"
+        "import resource, sys, signal; from pathlib import Path; from hubkit.models.merging.merge import merge\n"
         "from hubkit.core.errors import HubkitError\n"
         "import torch\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

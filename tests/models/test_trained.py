@@ -10,10 +10,9 @@ import pytest
 
 from hubkit.core.errors import RefusedError
 from hubkit.core.files import write_json
-from hubkit.models import chat, merging
-from hubkit.models.chat import trained
+from hubkit.models.chat import control, golden, library, trained
 from hubkit.models.chat.eos import EndOfTurn, find
-from hubkit.models.merging.companions import write_companions
+from hubkit.models.merging.companions import read_settings, write_companions
 from hubkit.training.adapter import TrainedAdapter
 from hubkit_stages import merge
 
@@ -37,14 +36,14 @@ def _rows(tokenizer: Any, most: int | None = None) -> list[dict[str, Any]]:
 
 def test_what_was_seen_is_found_again(make_tokenizer: Any) -> None:
     tokenizer = make_tokenizer()
-    kept = json.loads(json.dumps(chat.seen(tokenizer, _rows(tokenizer))))
-    assert len(kept["rows"]) == 3 and len(kept["golden"]) == 2 * len(chat.GOLDEN)
-    assert chat.differences(make_tokenizer(), kept) == []
-    assert chat.differences(tokenizer, chat.seen(tokenizer, _rows(tokenizer, most=20))) == []
+    kept = json.loads(json.dumps(trained.seen(tokenizer, _rows(tokenizer))))
+    assert len(kept["rows"]) == 3 and len(kept["golden"]) == 2 * len(golden.GOLDEN)
+    assert trained.differences(make_tokenizer(), kept) == []
+    assert trained.differences(tokenizer, trained.seen(tokenizer, _rows(tokenizer, most=20))) == []
     end = [{**row, "input_ids": row["input_ids"][-20:]} for row in _rows(tokenizer)[1:2]]
-    assert chat.differences(tokenizer, chat.seen(tokenizer, end)) == []
+    assert trained.differences(tokenizer, trained.seen(tokenizer, end)) == []
     doubled = [{**row, "input_ids": [*row["input_ids"], END.id]} for row in _rows(tokenizer)[1:2]]
-    assert "the training text 1" in chat.differences(tokenizer, chat.seen(tokenizer, doubled))[0]
+    assert "the training text 1" in trained.differences(tokenizer, trained.seen(tokenizer, doubled))[0]
 
 
 @pytest.mark.parametrize(
@@ -57,28 +56,30 @@ def test_what_was_seen_is_found_again(make_tokenizer: Any) -> None:
 )
 def test_another_template_is_found_by_its_tokens(make_tokenizer: Any, change: Any, where: str) -> None:
     tokenizer = make_tokenizer()
-    kept = chat.seen(tokenizer, _rows(tokenizer))
+    kept = trained.seen(tokenizer, _rows(tokenizer))
     changed = make_tokenizer(change(tokenizer.chat_template))
     assert changed.chat_template != tokenizer.chat_template
-    assert any(where in said for said in chat.differences(changed, kept))
+    assert any(where in said for said in trained.differences(changed, kept))
 
 
 def test_another_tokenizer_under_the_same_template_is_found(make_tokenizer: Any) -> None:
     tokenizer = make_tokenizer()
-    kept = chat.seen(tokenizer, _rows(tokenizer))
+    kept = trained.seen(tokenizer, _rows(tokenizer))
     other = make_tokenizer()
     other.add_tokens(["capital"])
-    (first, *_) = chat.differences(other, kept)
+    (first, *_) = trained.differences(other, kept)
     assert "'one turn' differs from the token" in first and "capital" in first
-    assert chat.differences(make_tokenizer("{{ raise_exception('no') }}"), kept)[0].endswith("refused by one of them")
+    assert trained.differences(make_tokenizer("{{ raise_exception('no') }}"), kept)[0].endswith(
+        "refused by one of them"
+    )
 
 
 def test_a_template_with_the_date_is_compared_on_its_day_only(make_tokenizer: Any) -> None:
-    tokenizer = make_tokenizer("{{ strftime_now('%Y-%m-%d') }}" + chat.CHATML)
-    kept = chat.seen(tokenizer, _rows(tokenizer))
-    other = make_tokenizer("{{ strftime_now('%Y') }}" + chat.CHATML)
-    assert chat.differences(tokenizer, kept) == [] != chat.differences(other, kept)
-    assert chat.differences(other, {**kept, "day": "2020-01-01"}) == []
+    tokenizer = make_tokenizer("{{ strftime_now('%Y-%m-%d') }}" + library.CHATML)
+    kept = trained.seen(tokenizer, _rows(tokenizer))
+    other = make_tokenizer("{{ strftime_now('%Y') }}" + library.CHATML)
+    assert trained.differences(tokenizer, kept) == [] != trained.differences(other, kept)
+    assert trained.differences(other, {**kept, "day": "2020-01-01"}) == []
 
 
 @pytest.mark.train
@@ -89,7 +90,7 @@ def test_the_training_stages_keep_what_trls_trainers_held(stage: str, tmp_path: 
     case = Case(tmp_path).prepare()
     made = case.train("dpo")
     made = case.train("sft") if stage == "sft" else made
-    kept = made.json(chat.SEEN_FILE)
+    kept = made.json(trained.SEEN_FILE)
     assert len(kept["rows"]) == trained.ROWS * (2 if stage == "dpo" else 1)
     assert kept["rows"][0]["messages"] == [
         {"role": "user", "content": "What is number 0?"},
@@ -98,9 +99,9 @@ def test_the_training_stages_keep_what_trls_trainers_held(stage: str, tmp_path: 
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base-model")
-    assert chat.differences(tokenizer, kept) == []
-    tokenizer.chat_template = chat.shipped("zephyr")
-    assert len(chat.differences(tokenizer, kept)) == len(kept["golden"]) + len(kept["rows"])
+    assert trained.differences(tokenizer, kept) == []
+    tokenizer.chat_template = library.shipped("zephyr")
+    assert len(trained.differences(tokenizer, kept)) == len(kept["golden"]) + len(kept["rows"])
 
 
 # --- the merged model ------------------------------------------------------------------------------------------------
@@ -114,32 +115,32 @@ def merged(make_model: Any, make_tokenizer: Any, tmp_path: Path) -> Path:
     make_tokenizer().save_pretrained(source)
     assert "chat_template" not in json.loads((source / "tokenizer_config.json").read_text())
     out.mkdir()
-    write_companions(source, out, dtype="float32", chat_template=chat.CHATML, end_of_turn=END, pad_token="<pad>")
+    write_companions(source, out, dtype="float32", chat_template=library.CHATML, end_of_turn=END, pad_token="<pad>")
     return out
 
 
 def _train(folder: Path, tokenizer: Any = None) -> TrainedAdapter:
     folder.mkdir()
     if tokenizer is not None:
-        chat.save_seen(folder, chat.seen(tokenizer, _rows(tokenizer)))
+        trained.save_seen(folder, trained.seen(tokenizer, _rows(tokenizer)))
     return TrainedAdapter(stage="sft", folder=folder)
 
 
 def test_old_and_new_programs_read_the_same_template(merged: Path) -> None:
     from transformers import AutoTokenizer
 
-    assert (merged / "chat_template.jinja").read_text() == chat.CHATML
-    assert json.loads((merged / "tokenizer_config.json").read_text())["chat_template"] == chat.CHATML
-    assert AutoTokenizer.from_pretrained(merged).chat_template == chat.CHATML
+    assert (merged / "chat_template.jinja").read_text() == library.CHATML
+    assert json.loads((merged / "tokenizer_config.json").read_text())["chat_template"] == library.CHATML
+    assert AutoTokenizer.from_pretrained(merged).chat_template == library.CHATML
     (merged / "chat_template.jinja").unlink()  # what a program of before sees
-    assert AutoTokenizer.from_pretrained(merged).chat_template == chat.CHATML
+    assert AutoTokenizer.from_pretrained(merged).chat_template == library.CHATML
 
 
 def test_a_merge_that_agrees_with_itself_and_the_training_passes(
     merged: Path, make_tokenizer: Any, tmp_path: Path
 ) -> None:
-    told = merge.agreed(merged, END, _train(tmp_path / "train", make_tokenizer(chat.CHATML)))
-    assert told == 2 * len(chat.GOLDEN) + 3
+    told = merge.agreed(merged, END, _train(tmp_path / "train", make_tokenizer(library.CHATML)))
+    assert told == 2 * len(golden.GOLDEN) + 3
     assert merge.agreed(merged, END, _train(tmp_path / "of-others")) == 0
 
 
@@ -154,7 +155,7 @@ def test_a_merge_that_agrees_with_itself_and_the_training_passes(
 def test_a_merge_whose_files_disagree_is_refused(
     merged: Path, name: str, change: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
-    write_json(merged / name, {**merging.read_settings(merged, name), **change})
+    write_json(merged / name, {**read_settings(merged, name), **change})
     with pytest.raises(RefusedError, match=said):
         merge.agreed(merged, END, _train(tmp_path / "train"))
 
@@ -164,7 +165,7 @@ def test_a_merge_that_ends_turns_otherwise_or_was_trained_otherwise_is_refused(
 ) -> None:
     with pytest.raises(RefusedError, match="not '</s>'"):
         merge.agreed(merged, EndOfTurn("</s>", 257), _train(tmp_path / "a"))
-    other = _train(tmp_path / "b", make_tokenizer("{{ bos_token }}" + chat.CHATML))
+    other = _train(tmp_path / "b", make_tokenizer("{{ bos_token }}" + library.CHATML))
     with pytest.raises(RefusedError, match="other tokens than were trained on: the golden conversation 'one turn'"):
         merge.agreed(merged, END, other)
 
@@ -186,6 +187,6 @@ def test_control_tokens_are_special_or_written_by_the_template(make_tokenizer: A
     tokenizer = make_tokenizer()
     tokenizer.add_tokens(["<|user|>", "<|other|>", "capital", "\n\n"])
     tokenizer.add_special_tokens({"additional_special_tokens": ["!", "<|im_end|>", "<|im_start|>"]})
-    assert chat.control_tokens(tokenizer, chat.CHATML) == ("</s>", "<pad>", "<s>", "<|im_end|>", "<|im_start|>")
-    assert "<|user|>" in chat.control_tokens(tokenizer, "<|user|>\n\ncapital {{ messages }}")
-    assert chat.control_tokens(tokenizer, "{% broken") == chat.control_tokens(tokenizer, "")
+    assert control.control_tokens(tokenizer, library.CHATML) == ("</s>", "<pad>", "<s>", "<|im_end|>", "<|im_start|>")
+    assert "<|user|>" in control.control_tokens(tokenizer, "<|user|>\n\ncapital {{ messages }}")
+    assert control.control_tokens(tokenizer, "{% broken") == control.control_tokens(tokenizer, "")

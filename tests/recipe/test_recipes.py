@@ -21,8 +21,8 @@ from hubkit.core.errors import RefusedError, RemoteError, UsageError
 from hubkit.core.findings import Finding
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
-from hubkit.models import chat
-from hubkit.models.chat import CHATML
+from hubkit.models.chat import agreement
+from hubkit.models.chat.library import CHATML
 from hubkit.recipe.loading import load_recipe
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.schema import recipe_schema
@@ -317,7 +317,7 @@ LONG = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(
 
 
 def _tried(template: str) -> tuple[Finding, ...]:
-    return chat.agree(template, chat.Tokens({"bos_token": "<s>"}, {"<|im_end|>": 2}), None, None).template
+    return agreement.agree(template, agreement.Tokens({"bos_token": "<s>"}, {"<|im_end|>": 2}), None, None).template
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def _tried(template: str) -> tuple[Finding, ...]:
 )
 def test_a_template_is_tried_under_limits_before_it_is_used(template: str, said: str) -> None:
     with pytest.raises(RefusedError) as refused:
-        chat.refuse(_tried(template))
+        agreement.refuse(_tried(template))
     assert said in refused.value.message
     assert "\n" not in refused.value.message
     assert refused.value.hint

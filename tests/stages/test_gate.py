@@ -16,7 +16,7 @@ from hubkit.core.files import write_json
 from hubkit.core.numbers import share
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
-from hubkit.models.chat import CHATML
+from hubkit.models.chat.library import CHATML
 from hubkit.pipeline import keys
 from hubkit.pipeline.desk import Desk
 from hubkit.pipeline.plan import expand

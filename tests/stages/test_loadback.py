@@ -15,8 +15,7 @@ from releases import Release
 
 from hubkit.core.errors import ConflictError
 from hubkit.hub.client import connect
-from hubkit.models import chat
-from hubkit.models.chat import eos
+from hubkit.models.chat import eos, trained
 from hubkit.server.process import Running
 from hubkit_stages import loadback
 
@@ -142,7 +141,7 @@ def test_a_tokenizer_that_writes_other_tokens_than_were_trained_on(
     hub: Running, release: Release, make_tokenizer: Any, tmp_path: Path
 ) -> None:
     template = make_tokenizer().chat_template.replace("+ '\n' +", "+ '\n ' +")
-    texts = {chat.SEEN_FILE: chat.seen(make_tokenizer(template), [])}
+    texts = {trained.SEEN_FILE: trained.seen(make_tokenizer(template), [])}
     keep(release, "train[sft]", "adapter", tmp_path / "adapter", {"training.json": {"stage": "sft"}, **texts})
     release.publish("main")
     code, message = load_back(hub, release)

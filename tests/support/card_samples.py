@@ -7,7 +7,7 @@ from typing import Any
 from hubkit.cards import Evidence
 from hubkit.core.intervals import wilson
 from hubkit.evals.results import Dataset, Metric, Results, Settings, Subject, SuiteResult, TaskResult
-from hubkit.models.chat import CHATML
+from hubkit.models.chat.library import CHATML
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe
 

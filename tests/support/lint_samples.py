@@ -11,7 +11,7 @@ from releases import target_of
 from hubkit.cards.lint import lint_text
 from hubkit.core.findings import Finding
 from hubkit.hub.client import Hub, connect
-from hubkit.models.chat import CHATML
+from hubkit.models.chat.library import CHATML
 from hubkit.server.process import Running
 
 CARDS = Path(__file__).parents[1] / "lint_cards"

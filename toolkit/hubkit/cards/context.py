@@ -22,7 +22,7 @@ from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
 from hubkit.cards.repair import stop_rate_repair
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.files import digest_of
-from hubkit.models import chat
+from hubkit.models.chat import rendering
 from hubkit.publishing.manifest import MANIFEST_PATH
 from hubkit.recipe.models import OLD_ACCEPT, Recipe, Training
 from hubkit.recipe.names import MAIN
@@ -224,7 +224,9 @@ def _prompt(evidence: Evidence) -> dict[str, str | None]:
 def _rendered(template: str, question: str, tokens: tuple[tuple[str, str], ...]) -> tuple[str, str | None]:
     asked = [{"role": "user", "content": question}]
     system = [{"role": "system", "content": SYSTEM}]
-    plain, guided = chat.render_untrusted(template, [(asked, True), ([*system, *asked], True)], variables=dict(tokens))
+    plain, guided = rendering.render_untrusted(
+        template, [(asked, True), ([*system, *asked], True)], variables=dict(tokens)
+    )
     if plain.text is None:
         raise HubkitError(f"The chat template cannot render a question: {plain.problem}.", hint="Mend chat.template.")
     return plain.text, guided.text

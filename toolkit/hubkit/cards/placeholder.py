@@ -10,7 +10,7 @@ from typing import Any
 
 from hubkit.cards.evidence import Evidence
 from hubkit.evals.results import Metric, Results, Settings, Subject, SuiteResult, TaskResult
-from hubkit.models.chat import CHATML
+from hubkit.models.chat.library import CHATML
 from hubkit.recipe.models import Recipe
 
 _COMMIT = "0" * 40

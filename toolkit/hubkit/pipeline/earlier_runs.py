@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from hubkit.core.errors import ConflictError
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
-from hubkit.models import chat
+from hubkit.models.chat import library
 from hubkit.pipeline.outcome import Outcome, read_outcome
 from hubkit.pipeline.runs import Run, find_runs, last_run
 from hubkit.publishing import released, staged
@@ -61,7 +61,7 @@ def _same_recipe(run: Run, recipe: Recipe) -> bool:
 def _same_files(made: dict[str, Path], recipe: Recipe, folder: Path) -> bool:
     """Whether the files that the recipe names have the digests that the manifest of each variant gives."""
     template, include = recipe.chat.template, recipe.evaluate.include
-    named = {"chat.template": template if chat.names_file(template) else None, "evaluate.include": include}
+    named = {"chat.template": template if library.names_file(template) else None, "evaluate.include": include}
     now = {key: NamedFile.beside(folder, name).digest for key, name in named.items() if name}
     for variant in recipe.variants:
         written = made[f"publish[{variant}]"] / staged.WRITTEN / MANIFEST_PATH

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubkit.core import numbers
 from hubkit.core.errors import HubkitError
 from hubkit.core.files import read_json, write_json
-from hubkit.models import chat, load
+from hubkit.models import load
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.recipe.stage import Context, StageResult
 from hubkit.training.adapter import TrainedAdapter, TrainedOn
@@ -166,11 +167,11 @@ def finish(ctx: TrainingContext, trainer: Any, prepared: Prepared, method: Metho
     total = spent.total()
     base = ctx.inputs.base
     save_adapter(trainer.model, ctx.out / "adapter", base.repo, base.commit)
-    trained = facts(ctx, trainer, method, total, checkpoint)
-    chat.save_seen(ctx.out, chat.seen(prepared.tokenizer, trainer.train_dataset))
-    last = next((point["loss"] for point in reversed(trained.curve)), None)
-    figure = f"{trained.steps} steps" + (f"  loss {last:.3f}" if last is not None else "")
-    return StageResult(trained, figure, facts={"loss": last, "rows": trained.rows})
+    adapter = facts(ctx, trainer, method, total, checkpoint)
+    trained.save_seen(ctx.out, trained.seen(prepared.tokenizer, trainer.train_dataset))
+    last = next((point["loss"] for point in reversed(adapter.curve)), None)
+    figure = f"{adapter.steps} steps" + (f"  loss {numbers.loss(last)}" if last is not None else "")
+    return StageResult(adapter, figure, facts={"loss": last, "rows": adapter.rows})
 
 
 def _run(ctx: TrainingContext, trainer: Any, checkpoint: Path | None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubkit.core import numbers
-from hubkit.models.chat import CHATML
+from hubkit.models.chat.library import CHATML
 from hubkit_stages.recipes.tiny import world
 
 if TYPE_CHECKING:

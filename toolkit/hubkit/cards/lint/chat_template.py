@@ -12,7 +12,7 @@ from hubkit.checks.model.files import settings_of
 from hubkit.checks.source import Source
 from hubkit.core.errors import RefusedError
 from hubkit.core.findings import Finding
-from hubkit.models import chat
+from hubkit.models.chat import agreement, golden, rendering
 
 _FAMILIES = (
     ("ChatML", "<|im_start|>", re.compile(r"\bchat[- ]?ml\b", re.IGNORECASE)),
@@ -66,7 +66,7 @@ def shipped(source: Source) -> tuple[str | None, dict[str, str]]:
     """The template of a folder or repo and the special tokens that it may name."""
     settings = settings_of(source, "tokenizer_config.json", [])
     template = template_of(source, settings, [])
-    special = chat.special_tokens({**settings_of(source, "special_tokens_map.json", []), **settings})
+    special = agreement.special_tokens({**settings_of(source, "special_tokens_map.json", []), **settings})
     return template, special
 
 
@@ -75,10 +75,10 @@ def _differs(document: Document, template: str, special: dict[str, str]) -> Iter
         (fence.line, fence.content, turns) for fence in document.fences
         if fence.language not in _CODE and (turns := _turns(fence.content))
     ]  # fmt: skip
-    golden = chat.GOLDEN["one turn"]
-    requests = [(golden, False), *((turns, _opens(turns)) for _, _, turns in shown)]
+    one_turn = golden.GOLDEN["one turn"]
+    requests = [(one_turn, False), *((turns, _opens(turns)) for _, _, turns in shown)]
     requests = [(_closed(turns), opens) for turns, opens in requests]
-    probe, *rendered = chat.render_untrusted(template, requests, variables=special)
+    probe, *rendered = rendering.render_untrusted(template, requests, variables=special)
     for (line, content, _), made in zip(shown, rendered, strict=True):
         if made.text is None or content.strip() not in made.text:
             does = f"refuses it: {made.problem}" if made.text is None else f"renders {_short(made.text)}"

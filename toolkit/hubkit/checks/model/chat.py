@@ -10,7 +10,7 @@ from hubkit.checks.model.files import plain, settings_of, text_of
 from hubkit.checks.rules import NO_CHAT_TEMPLATE, NO_TOKENIZER, TWO_CHAT_TEMPLATES
 from hubkit.checks.source import Source
 from hubkit.core.findings import Finding, Level
-from hubkit.models import chat
+from hubkit.models.chat import agreement
 from hubkit.models.chat.eos import EndOfTurn
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -46,12 +46,12 @@ def inspect(
         )
         return None, None
     added = _added_tokens(tokenizer, tokenizer_config)
-    special = chat.special_tokens({**settings_of(source, "special_tokens_map.json", found), **tokenizer_config})
+    special = agreement.special_tokens({**settings_of(source, "special_tokens_map.json", found), **tokenizer_config})
     kind = next((name for mark, name in _KINDS if mark in template), "other")
-    tokens = chat.Tokens(special, added, max([*added.values(), *_vocabulary(tokenizer)], default=-1) + 1)
-    agreement = chat.agree(template, tokens, config, settings_of(source, "generation_config.json", found))
-    found += agreement.findings
-    return agreement.end_of_turn, kind
+    tokens = agreement.Tokens(special, added, max([*added.values(), *_vocabulary(tokenizer)], default=-1) + 1)
+    agreed = agreement.agree(template, tokens, config, settings_of(source, "generation_config.json", found))
+    found += agreed.findings
+    return agreed.end_of_turn, kind
 
 
 def template_of(source: Source, tokenizer_config: Mapping[str, Any], found: list[Finding]) -> str | None:

@@ -162,3 +162,7 @@ def unmarked(template: str) -> str:
     rendering stays what it was; callers prove that on the golden conversations.
     """
     return _MARK.sub(lambda mark: f"{{#{mark[1]} {'end of ' if mark[2] else ''}answer {mark[3]}#}}", template)
+
+
+CHATML = shipped("chatml")
+"""ChatML, as it is published. It needs the tokens <|im_start|> and <|im_end|>."""

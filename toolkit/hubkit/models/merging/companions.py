@@ -12,7 +12,7 @@ from hubkit.core.errors import RefusedError
 from hubkit.core.files import write_atomic, write_json
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
-from hubkit.models.chat import eos_ids, special_tokens
+from hubkit.models.chat.agreement import eos_ids, special_tokens
 from hubkit.models.chat.eos import EndOfTurn
 
 TOKENIZER_FILES = (

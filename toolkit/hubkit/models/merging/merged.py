@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hubkit.core.files import read_json
-from hubkit.models.merging import MergeReport
+from hubkit.models.merging.merge import MergeReport
 from hubkit.recipe.artifact import JsonArtifact
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from hubkit.core.errors import RefusedError
 from hubkit.core.findings import Finding, Level, Rule
 from hubkit.core.numbers import count, share
-from hubkit.models.chat import control_tokens
+from hubkit.models.chat.control import control_tokens
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.recipe.models import Recipe, Source, Training
 from hubkit.recipe.stage import Report
