@@ -16,6 +16,7 @@ from hubkit.core import numbers
 from hubkit.core.errors import HubkitError
 from hubkit.core.files import read_json, write_json
 from hubkit.models import load
+from hubkit.models.chat import trained
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.recipe.stage import Context, StageResult
 from hubkit.training.adapter import TrainedAdapter, TrainedOn
@@ -129,9 +130,11 @@ def watch(ctx: TrainingContext, spent: Spent | None = None) -> TrainerCallback:
             if not math.isfinite(loss):
                 raise _diverged(ctx, state.global_step, f"the loss is {loss}")
             if loss > max(10.0, _DIVERGED * abs(self.first)):
-                raise _diverged(ctx, state.global_step, f"the loss went from {self.first:.3g} to {loss:.3g}")
+                raise _diverged(
+                    ctx, state.global_step, f"the loss went from {numbers.short(self.first)} to {numbers.short(loss)}"
+                )
             share = state.global_step / state.max_steps if state.max_steps else None
-            ctx.report(f"step {state.global_step}/{state.max_steps}  loss {loss:.3f}", share)
+            ctx.report(f"step {state.global_step}/{state.max_steps}  loss {numbers.loss(loss)}", share)
 
         def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
             if state.is_world_process_zero:
