@@ -14,18 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubkit.cards import (
-    Evidence,
-    cards_of,
-    draw,
-    eval_results,
-    eval_results_problems,
-    gather,
-    placeholder,
-    template_of,
-    validate,
-)
-from hubkit.cards.evidence import Measurements, card_step
+from hubkit.cards.context import cards_of
+from hubkit.cards.evidence import Evidence, Measurements, card_step, gather
+from hubkit.cards.leaderboards import eval_results, eval_results_problems
+from hubkit.cards.pictures import draw
+from hubkit.cards.placeholder import placeholder
+from hubkit.cards.render import template_of
+from hubkit.cards.validate import validate
 from hubkit.cards.written import WrittenCards
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.files import write_atomic, write_json
@@ -39,7 +34,7 @@ from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 from hubkit.training.data.loading import card_licence
 
 if TYPE_CHECKING:
-    from hubkit.cards import Rendered
+    from hubkit.cards.render import Rendered
 
 VERSION = 4
 SHAPED_BY = ("hubkit", "huggingface_hub", "jinja2", "matplotlib")

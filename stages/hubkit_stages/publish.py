@@ -26,8 +26,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hubkit import __version__
-from hubkit.cards import Kept, keep_edits, validate
+from hubkit.cards.edits import Kept, keep_edits
 from hubkit.cards.snippets.blocks import without_front_matter
+from hubkit.cards.validate import validate
 from hubkit.cards.written import WrittenCards
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError
 from hubkit.core.files import digest_of, write_atomic

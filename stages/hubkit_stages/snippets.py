@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, placeholder, render_card, template_of
+from hubkit.cards.context import build_context
 from hubkit.cards.lint import lint_text
+from hubkit.cards.placeholder import placeholder
+from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, render_card, template_of
 from hubkit.cards.snippets import Card, Limits, Pin, Place, extract, place_for, run_cards
 from hubkit.cards.snippets.blocks import Imports
 from hubkit.cards.snippets.ownership import repo_stranger

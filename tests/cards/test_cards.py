@@ -15,17 +15,12 @@ import pytest
 from kept import perform, sample, stored
 from markdown_it import MarkdownIt
 
-from hubkit.cards import (
-    ADAPTER_CARD,
-    MODEL_CARD,
-    Evidence,
-    Rendered,
-    build_context,
-    placeholder,
-    render_card,
-    untraced,
-    validate,
-)
+from hubkit.cards.context import build_context
+from hubkit.cards.evidence import Evidence
+from hubkit.cards.placeholder import placeholder
+from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
+from hubkit.cards.trace import untraced
+from hubkit.cards.validate import validate
 from hubkit.core.files import read_json, resource_dir, write_json
 from hubkit.core.target import Target
 from hubkit.hub.client import connect

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubkit.cards import MODEL_CARD, build_context, keep_edits, render_card
+from hubkit.cards.context import build_context
+from hubkit.cards.edits import keep_edits
 from hubkit.cards.metadata import read_block
+from hubkit.cards.render import MODEL_CARD, render_card
 
 FRONT = "---\nlicense: mit\ntags:\n- a\n- b\n---\n\n"
 

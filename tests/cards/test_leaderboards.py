@@ -10,8 +10,9 @@ import yaml
 from huggingface_hub import EvalResultEntry
 from huggingface_hub._eval_results import parse_eval_result_entries
 
-from hubkit.cards import Evidence, eval_results, eval_results_problems, resolve_pointer
-from hubkit.cards.leaderboards import REGISTERED
+from hubkit.cards.evidence import Evidence
+from hubkit.cards.leaderboards import REGISTERED, eval_results, eval_results_problems
+from hubkit.cards.measured import resolve_pointer
 from hubkit.core.names import repo_id_problem
 from hubkit.evals.results import Metric, Results, SuiteResult, TaskResult
 from hubkit.evals.suites import resolve

@@ -10,8 +10,10 @@ import pytest
 from commands import hubkit
 from lint_samples import CARDS, FRONT, ZEPHYR, folder, rules, with_base
 
-from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, draw, render_card
+from hubkit.cards.context import build_context
 from hubkit.cards.lint import MOST, lint, lint_file, lint_text
+from hubkit.cards.pictures import draw
+from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, render_card
 from hubkit.checks.model import FolderSource, RepoSource
 from hubkit.core.errors import RefusedError
 from hubkit.models.chat.library import CHATML

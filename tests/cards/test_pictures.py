@@ -15,14 +15,18 @@ import card_samples as samples
 import pytest
 from PIL import Image
 
-from hubkit.cards import ADAPTER_CARD, Evidence, build_context, draw, render_card
+from hubkit.cards.context import build_context
+from hubkit.cards.evidence import Evidence
+from hubkit.cards.pictures import draw
+from hubkit.cards.render import ADAPTER_CARD, render_card
 from hubkit.checks.screening import screen
 
 _DRAW = """
 import hashlib, json, sys
 sys.path.insert(0, sys.argv[1])
 import card_samples as samples
-from hubkit.cards import build_context, draw
+from hubkit.cards.context import build_context
+from hubkit.cards.pictures import draw
 pictures = draw(build_context(samples.recipe(), "main", samples.evidence()))
 print(json.dumps({name: hashlib.sha256(picture).hexdigest() for name, picture in pictures.items()}))
 """

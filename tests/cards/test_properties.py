@@ -23,19 +23,14 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from hubkit.cards import (
-    ADAPTER_CARD,
-    MODEL_CARD,
-    Evidence,
-    Rendered,
-    build_context,
-    placeholder,
-    render_card,
-    untraced,
-    validate,
-)
+from hubkit.cards.context import build_context
 from hubkit.cards.escape import clean, one_line
+from hubkit.cards.evidence import Evidence
 from hubkit.cards.metadata import read_block
+from hubkit.cards.placeholder import placeholder
+from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
+from hubkit.cards.trace import untraced
+from hubkit.cards.validate import validate
 from hubkit.core.names import ref_problem, repo_id_problem
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubkit.cards import ADAPTER_CARD, MODEL_CARD, Evidence, build_context, render_card
+from hubkit.cards.context import build_context
+from hubkit.cards.evidence import Evidence
 from hubkit.cards.measured import percent
+from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, render_card
 from hubkit.core.intervals import difference, wilson
 from hubkit.recipe.models import Recipe
 

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubkit.cards import ADAPTER_CARD, MODEL_CARD, build_context, render_card
+from hubkit.cards.context import build_context
+from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, render_card
 from hubkit.cards.snippets import Card, Limits, Outcome, Pin, Place, extract, run_cards
 from hubkit.cards.snippets.blocks import Imports, with_what_it_needs
 from hubkit.cards.snippets.defined_names import defined, undefined

@@ -12,21 +12,14 @@ import yaml
 from huggingface_hub import DatasetCard
 from markdown_samples import inlines
 
-from hubkit.cards import (
-    ADAPTER_CARD,
-    MODEL_CARD,
-    CardError,
-    Evidence,
-    Rendered,
-    build_context,
-    dataset_card,
-    own_templates,
-    placeholder,
-    render_card,
-    space_card,
-    untraced,
-    validate,
-)
+from hubkit.cards.context import build_context
+from hubkit.cards.evidence import Evidence
+from hubkit.cards.measured import CardError
+from hubkit.cards.others import dataset_card, space_card
+from hubkit.cards.placeholder import placeholder
+from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, own_templates, render_card
+from hubkit.cards.trace import untraced
+from hubkit.cards.validate import validate
 from hubkit.core.errors import RefusedError, UsageError
 from hubkit.publishing.spaces.building import Facts, Revision
 from hubkit.recipe.loading import parse_recipe

@@ -17,22 +17,14 @@ from jinja2.exceptions import SecurityError, TemplateAssertionError
 from markdown_it import MarkdownIt
 from markdown_samples import body_of, inlines, shown_text
 
-from hubkit.cards import (
-    ADAPTER_CARD,
-    FORMATS,
-    MODEL_CARD,
-    CardError,
-    Evidence,
-    Rendered,
-    build_context,
-    render_card,
-    untraced,
-    validate,
-)
+from hubkit.cards.context import build_context
 from hubkit.cards.escape import clean, code, md, one_line, python, sentence
-from hubkit.cards.measured import Measured, wrap
+from hubkit.cards.evidence import Evidence
+from hubkit.cards.measured import FORMATS, CardError, Measured, wrap
 from hubkit.cards.metadata import read_block
-from hubkit.cards.render import TEMPLATES
+from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, TEMPLATES, Rendered, render_card
+from hubkit.cards.trace import untraced
+from hubkit.cards.validate import validate
 from hubkit.recipe.models import Recipe
 
 PARSER = MarkdownIt("commonmark").enable("table")

@@ -169,7 +169,7 @@ def test_what_the_hub_holds_is_what_was_made(released: Released, tmp_path: Path)
 
 
 def test_every_number_of_the_cards_stands_in_a_result_file(released: Released) -> None:
-    from hubkit.cards import untraced
+    from hubkit.cards.trace import untraced
 
     for variant in ("dpo-v0", "main"):
         folder = released.run / "artifacts" / f"card[{variant}]"

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd
 from releases import RECIPE, REPO, Release, admin, faults, hub_of, requests, target_of
 
-from hubkit.cards import Rendered
+from hubkit.cards.render import Rendered
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.hub.client import connect
 from hubkit.server.process import Running

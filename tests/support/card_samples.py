@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hubkit.cards import Evidence
+from hubkit.cards.evidence import Evidence
 from hubkit.core.intervals import wilson
 from hubkit.evals.results import Dataset, Metric, Results, Settings, Subject, SuiteResult, TaskResult
 from hubkit.models.chat.library import CHATML

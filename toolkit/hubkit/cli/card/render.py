@@ -28,7 +28,11 @@ def render(recipe: str | None, variant: str, adapter: bool, dataset: bool, hub_n
     Example:
       hubkit card render tiny --variant dpo-v0
     """
-    from hubkit import cards
+    from hubkit.cards.context import build_context
+    from hubkit.cards.evidence import gather
+    from hubkit.cards.others import dataset_card
+    from hubkit.cards.placeholder import placeholder
+    from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, own_templates, render_card
 
     settings, folder = find_recipe(recipe)
     need_variant(settings, variant)
@@ -39,13 +43,13 @@ def render(recipe: str | None, variant: str, adapter: bool, dataset: bool, hub_n
     measured = len(inputs) == len(job.inputs)
     if not measured:
         output.warn("some measurements are missing; the numbers on this card are placeholders.")
-    evidence = cards.gather(inputs, variant) if measured else cards.placeholder(settings)
+    evidence = gather(inputs, variant) if measured else placeholder(settings)
     if dataset:
-        rendered = cards.dataset_card(settings, evidence)
+        rendered = dataset_card(settings, evidence)
     else:
-        kind = cards.ADAPTER_CARD if adapter else cards.MODEL_CARD
-        context = cards.build_context(settings, variant, evidence)
-        rendered = cards.render_card(context, kind, own=cards.own_templates(settings, folder))
+        kind = ADAPTER_CARD if adapter else MODEL_CARD
+        context = build_context(settings, variant, evidence)
+        rendered = render_card(context, kind, own=own_templates(settings, folder))
     if output.mode == "json":
         numbers = [number.to_json() for number in rendered.numbers]
         output.result({"variant": variant, "measured": measured, "text": rendered.text, "numbers": numbers})
