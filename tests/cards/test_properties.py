@@ -99,7 +99,7 @@ def sound(card: Rendered, evidence: Evidence, *, language: bool = True) -> None:
     """What holds for every card: metadata that reads back, numbers in place, snippets that are Python, no canary."""
     assert read_block(card.text) == card.metadata
     assert yaml.safe_load(card.text[4:].split("\n---\n", 1)[0]) == card.metadata
-    problems = validate(card.text)
+    problems = [finding.message for finding in validate(card.text)]
     assert [said for said in problems if language or "language" not in said] == []
     assert list(untraced(card.text, [number.to_json() for number in card.numbers], evidence.get)) == []
     assert CANARY not in card.text
