@@ -57,7 +57,7 @@ def numbers(release: Release) -> dict[str, int | None]:
 
 def opened(owner: Hub) -> list[str]:
     found = owner.pull_requests(REPO, "guest")
-    return sorted(item.title for item in found if item.waits)
+    return sorted(item.title for item in found if item.is_open)
 
 
 def test_a_guest_proposes_and_the_owner_takes(owner: Hub, release: Proposing) -> None:

@@ -132,19 +132,19 @@ def _explain_answer(error: HfHubHTTPError, endpoint: str, repo: str | None, revi
 
 
 def _explain_status(status: int, words: str, endpoint: str, named: str) -> HubkitError:
-    """One sentence for the status of an answer and the server's ``words``."""
-    said = f" It says: {words}." if words else ""
+    """One sentence for the status of an answer and the server's message (``words``)."""
+    reply = f" It says: {words}." if words else ""
     if status == 401:
         return RefusedError(
-            f"{endpoint} does not accept this token.{said}",
+            f"{endpoint} does not accept this token.{reply}",
             hint="It may have expired. Log in again with `hf auth login` (for the embedded Hub, give `--hub embedded`)"
             " and run the same command: what was finished is kept.",
         )
     if status == 402 or (status in {403, 413} and _about_room(words)):
-        return RefusedError(f"{endpoint} requires a paid plan or more storage for {named}.{said}", hint=_ROOM)
+        return RefusedError(f"{endpoint} requires a paid plan or more storage for {named}.{reply}", hint=_ROOM)
     if status == 403:
         return RefusedError(
-            f"This token is not allowed to do that with {named}.{said}",
+            f"This token is not allowed to do that with {named}.{reply}",
             hint="Use a token that may write to it.",
         )
     if status == 412:
@@ -153,19 +153,19 @@ def _explain_status(status: int, words: str, endpoint: str, named: str) -> Hubki
         )
     if status == 409:
         return ConflictError(
-            f"{endpoint} reports a conflict.{said}", hint="Look at the repo, then run the same command again."
+            f"{endpoint} reports a conflict.{reply}", hint="Look at the repo, then run the same command again."
         )
     if status == 507:
-        return RemoteError(f"{endpoint} has no storage left.{said}", hint="Run the same command again when it has.")
+        return RemoteError(f"{endpoint} has no storage left.{reply}", hint="Run the same command again when it has.")
     if status in {408, 429} or status >= 500:
         return RemoteError(
-            f"{endpoint} answered {status}{' (too many requests)' if status == 429 else ''}.{said}",
+            f"{endpoint} answered {status}{' (too many requests)' if status == 429 else ''}.{reply}",
             hint="Run the same command again in a while; what was finished is kept.",
         )
     if status in {400, 413, 422}:
-        return RefusedError(f"{endpoint} refused this request for {named} (status {status}).{said}")
+        return RefusedError(f"{endpoint} refused this request for {named} (status {status}).{reply}")
     return HubkitError(
-        f"{endpoint} answered {status} for {named}.{said}",
+        f"{endpoint} answered {status} for {named}.{reply}",
         hint="Check the address: `hubkit doctor` shows whether it is a Hub.",
     )
 

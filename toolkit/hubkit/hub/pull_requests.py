@@ -23,8 +23,8 @@ class PullRequest:
         return f"{PULL_REFS}{self.number}"
 
     @property
-    def waits(self) -> bool:
-        """Whether nobody has decided on it yet."""
+    def is_open(self) -> bool:
+        """Whether it is neither merged nor closed."""
         return self.status in {"open", "draft"}
 
 

@@ -46,10 +46,10 @@ def _proxy_for(endpoint: str) -> str | None:
     import httpx2
 
     url = httpx2.URL(endpoint)
-    found = getproxies().get(url.scheme) or getproxies().get("all")
-    if not found or url.host in LOCAL_HOSTS or proxy_bypass(url.host):
+    proxy = getproxies().get(url.scheme) or getproxies().get("all")
+    if not proxy or url.host in LOCAL_HOSTS or proxy_bypass(url.host):
         return None
-    return httpx2.URL(found).netloc.decode()
+    return httpx2.URL(proxy).netloc.decode()
 
 
 def _look(endpoint: str, seconds: float, proxy: str | None) -> None:

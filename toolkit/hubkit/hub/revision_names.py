@@ -32,7 +32,7 @@ def _none(repo: str, revision: str) -> str:
 
 def by_short_id(repo: str, given: str, commits: set[str]) -> str | None:
     """The one of ``commits`` whose id begins with ``given``; None when none does, UsageError when several do."""
-    found = sorted(commit for commit in commits if len(given) >= 7 and commit.startswith(given.lower()))
-    if len(found) > 1:
-        raise UsageError(f"{len(found)} commits of {repo} begin with {given}.", hint="Write more of the id.")
-    return found[0] if found else None
+    matches = sorted(commit for commit in commits if len(given) >= 7 and commit.startswith(given.lower()))
+    if len(matches) > 1:
+        raise UsageError(f"{len(matches)} commits of {repo} begin with {given}.", hint="Write more of the id.")
+    return matches[0] if matches else None

@@ -56,7 +56,7 @@ def _origin(url: str) -> str:
 
 
 def install(endpoint: str, token: str | None, renew: Callable[[], str] | None = None) -> None:
-    """Put the bounded client under huggingface_hub, and let ``token`` go to ``endpoint`` and nowhere else.
+    """Install the client with limits under huggingface_hub; ``token`` is sent to ``endpoint`` and nowhere else.
 
     ``renew`` gives the token that holds in its place now, for one that does not live long.
     """
@@ -74,7 +74,7 @@ def install(endpoint: str, token: str | None, renew: Callable[[], str] | None = 
 
 
 def uninstall() -> None:
-    """Give huggingface_hub its own client back, for a process that goes on without hubkit; forget all tokens."""
+    """Restore huggingface_hub's own client, for a process that continues without hubkit; forget all tokens."""
     global _installed
 
     with _lock:
@@ -92,7 +92,7 @@ def _new_client() -> httpx2.Client:
     import httpx2
 
     class BoundedClient(httpx2.Client):
-        """Says in our own words what took too long: huggingface_hub would try httpx2's errors five times more."""
+        """Raises our own errors for timeouts: huggingface_hub would retry httpx2's five times."""
 
         def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
             try:

@@ -1,7 +1,7 @@
 """A bundle: the exact file tree of one variant, ready for a branch.
 
-It is built by an allow-list from what the stages made, so that a checkpoint, an optimizer state or a log cannot slip
-in, and then screened. The digests come from the artifacts' manifests: large files are not read again.
+It is built from the artifacts by an allow-list, so that no checkpoint, optimizer state or log gets in, and then
+screened. The digests come from the artifacts' manifests: large files are not read again.
 
     config.json  tokenizer.json  chat_template.jinja  model.safetensors ...   merged weights, at the root
     adapter/adapter_config.json  adapter/adapter_model.safetensors  adapter/README.md

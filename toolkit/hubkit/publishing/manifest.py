@@ -25,7 +25,7 @@ SIGNATURE_PATH = ".hubkit/model.sig"
 CARDS = {"README.md": "README.md", "adapter-README.md": "adapter/README.md"}
 """The cards, by their names in the card's artifact: where they stand on the branch."""
 GENERATED = ".hubkit/cards"
-"""Where the branch keeps its cards as they were generated, so that a person's edits of them can be told."""
+"""Where the branch keeps its cards as they were generated, so that edits by a person can be recognized."""
 SCHEMA = 1
 """The version of the manifest's format that this hubkit writes, and the newest that it reads."""
 OUR_OWN = frozenset({MANIFEST_PATH, SIGNATURE_PATH})
@@ -34,14 +34,14 @@ OUR_OWN = frozenset({MANIFEST_PATH, SIGNATURE_PATH})
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a branch's ``.hubkit/manifest.json`` says: where its files came from, and which are ours."""
+    """The content of a branch's ``.hubkit/manifest.json``: where its files came from, and which are ours."""
 
     content: Mapping[str, Any]
     paths: frozenset[str]
 
     @classmethod
     def parse(cls, raw: bytes | None) -> Provenance | None:
-        """The manifest in ``raw``; None when there is none or it is not one of ours."""
+        """The manifest in ``raw``; None when there is none or hubkit did not write it."""
         try:
             content = json.loads(raw or b"")
             paths = frozenset(str(item["path"]) for item in content["files"])

@@ -123,7 +123,7 @@ def _goal(hub: Hub, repo: str, variant: str, main: str | None, wanted: Tree) -> 
 def _ours(hub: Hub, repo: str, variant: str) -> PullRequest | None:
     account = hub.whoami()
     found = hub.pull_requests(repo, account.name) if account else []
-    return next((item for item in found if item.waits and item.title == title_of(variant)), None)
+    return next((item for item in found if item.is_open and item.title == title_of(variant)), None)
 
 
 def _open(hub: Hub, repo: str, variant: str, main: str | None, bundle: Bundle, goal: Goal) -> None:
@@ -182,7 +182,7 @@ def _changed_by_others(hub: Hub, repo: str, head: str, tree: Tree, goal: Goal) -
 def standing(hub: Hub, repo: str, variant: str, number: int) -> PullRequest:
     """The pull request, open or merged. RefusedError when somebody closed it: that is the owner's decision."""
     request = hub.pull_request(repo, number)
-    if not request.waits and request.status != "merged" and not _taken(hub, repo, variant, request):
+    if not request.is_open and request.status != "merged" and not _taken(hub, repo, variant, request):
         raise RefusedError(
             f"The pull request {number} of {repo} for {variant} was closed: {pull_url(hub.endpoint, repo, number)}.",
             hint="`hubkit release --fresh --pr` proposes it again.",

@@ -62,7 +62,7 @@ def signer(key: Path | None, *, keyless: bool) -> Signer | None:
 
 
 def verifier(key: Path | None, identity: str | None = None, issuer: str | None = None) -> Verifier:
-    """Who must have signed: the owner of the public key in ``key``, or ``identity`` as ``issuer`` vouches for it.
+    """The signer to expect: the owner of the public key in ``key``, or ``identity`` as ``issuer`` vouches for it.
 
     UsageError when the key cannot be used or the extra ``sign`` is missing, RemoteError when Sigstore's root of trust
     cannot be fetched.
@@ -102,8 +102,8 @@ class Verifier:
         known = _Known(files)
         self.config.set_hashing_config(known)
         try:
-            if self.by_key and _spelled(content) != content:
-                raise ValueError("not the one spelling")
+            if self.by_key and _canonical(content) != content:
+                raise ValueError("not in canonical form")
             with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
                 path = Path(folder) / "model.sig"
                 path.write_bytes(content)
@@ -143,7 +143,7 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Key:
-    """A private key in a file, with what opens it. Nothing of it is kept but the digest of its public half."""
+    """A private key in a file, with its password. Only the digest of its public half is kept."""
 
     path: Path
     hint: str
@@ -187,7 +187,7 @@ class _Key:
         config = _library().signing.Config()
         # The library says that it wants a string, and hands it to cryptography, which wants bytes.
         config.use_elliptic_key_signer(private_key=self.path, password=self.password)
-        return _spelled(_signed(config, name, files))
+        return _canonical(_signed(config, name, files))
 
     def made(self, content: bytes, files: Sha256s) -> bool:
         try:
@@ -247,13 +247,13 @@ def _signed(config: Any, name: str, files: Sha256s) -> bytes:
 
 
 def _subjects(content: bytes) -> dict[str, str]:
-    """The files that a signature speaks of. Nothing of it has been checked."""
+    """The files that a signature covers, as it states them; nothing is checked."""
     statement = json.loads(base64.b64decode(json.loads(content)["dsseEnvelope"]["payload"]))
     return {str(item["name"]): str(item["digest"]) for item in statement["predicate"]["resources"]}
 
 
-def _spelled(content: bytes) -> bytes:
-    """A signature by a key in the one spelling in which it counts, so that not a byte of it changes unseen."""
+def _canonical(content: bytes) -> bytes:
+    """A signature by a key in its canonical form, so that no byte of it can change without being noticed."""
     value = json.loads(content)
     envelope = value["dsseEnvelope"]
     payload, made = (base64.b64decode(text) for text in (envelope["payload"], envelope["signatures"][0]["sig"]))
@@ -273,7 +273,7 @@ def _spelled(content: bytes) -> bytes:
 
 
 def _library() -> Any:
-    """The library, imported when it is needed: it takes half a second. It also needs pyOpenSSL, and does not say so."""
+    """The library, imported when it is needed: it takes half a second. It also needs pyOpenSSL, without declaring it."""
     try:
         import model_signing
     except ImportError as error:

@@ -41,7 +41,7 @@ def need_unprotected(repo: str, name: str, folder: Path, *, force: bool = False)
 
 
 def pointed_to_by(hub: Hub, repo: str, name: str, commit: str, repo_type: RepoType = "model") -> str | None:
-    """Who would find nothing when the branch or tag ``name``, at ``commit``, were gone, in words; None: nobody known.
+    """What uses the branch or tag ``name``, at ``commit``, as the rest of a sentence; None when nothing is known to.
 
     Cards of the other branches, and for a model the Spaces that say they use it: a Space names the branch, or pins its
     commit.

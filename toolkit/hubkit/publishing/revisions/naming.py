@@ -44,10 +44,10 @@ def _write(write: Callable[[], object], reached: Callable[[], bool]) -> None:
 def create(
     hub: Hub, repo: str, branch: str, at: str = MAIN, repo_type: RepoType = "model", *, dry_run: bool = False
 ) -> Named:
-    """Make ``branch`` at the revision ``at``; nothing is done when it stands there already.
+    """Create ``branch`` at the revision ``at``; nothing is done when it is there already.
 
     UsageError for a name that cannot be a branch, for a revision that is not there, and for a branch that exists
-    elsewhere; ConflictError when somebody else makes it elsewhere meanwhile.
+    elsewhere; ConflictError when somebody else creates it elsewhere meanwhile.
     """
     if problem := ref_problem(branch):
         raise UsageError(f"{branch!r} cannot be a branch: {problem}.", hint="Choose another name.")
@@ -68,7 +68,7 @@ def create(
         made = hub.head(repo, branch, repo_type)
         if made != commit:
             raise ConflictError(
-                f"Somebody else made the branch {branch!r} of {repo} meanwhile, at {short_commit(made)}."
+                f"Somebody else created the branch {branch!r} of {repo} meanwhile, at {short_commit(made)}."
             )
     return Named("branch", branch, commit, already=known is not None)
 
@@ -134,7 +134,7 @@ def tag(
     *,
     dry_run: bool = False,
 ) -> Named:
-    """Name the revision ``at`` by the tag ``name``; UsageError when it names another already."""
+    """Create the tag ``name`` at the revision ``at``; UsageError when it is at another already."""
     if problem := ref_problem(name):
         raise UsageError(f"{name!r} cannot be a tag: {problem.replace('branch', 'tag')}.", hint="Choose another name.")
     commit = commit_of(hub, repo, at, repo_type)

@@ -62,7 +62,7 @@ def plan_prune(
 
 
 def _why(hub: Hub, repo: str, branch: str, staged: Commit, heads: dict[str, str], repo_type: RepoType) -> str | None:
-    """Why nobody needs the staging branch any more; None when somebody may."""
+    """Why the staging branch is not needed any more; None when it may be."""
     variant = branch.removeprefix(f"{STAGING}/")
     if variant not in heads:
         return None
