@@ -273,7 +273,7 @@ def _canonical(content: bytes) -> bytes:
 
 
 def _library() -> Any:
-    """The library, imported when it is needed: it takes half a second. It also needs pyOpenSSL, without declaring it."""
+    """The library, imported when it is needed: it takes half a second. It needs pyOpenSSL without declaring it."""
     try:
         import model_signing
     except ImportError as error:
