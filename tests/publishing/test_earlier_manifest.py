@@ -13,12 +13,13 @@ from commands import hubkit_json
 from huggingface_hub import CommitOperationAdd
 from releases import REPO, Release, card, hub_of, weights
 
+from hubkit.checks.source import FolderSource, RepoSource
 from hubkit.core.files import Digests, Manifest, digests
 from hubkit.core.trees import compare, tree_of
 from hubkit.publishing.manifest import CARDS, MANIFEST_PATH, OUR_OWN, Provenance, parse_manifest
 from hubkit.publishing.ownership import decide
 from hubkit.publishing.revisions import history, list_revisions, plan_promotion, plan_rollback
-from hubkit.publishing.verifying import FolderSource, RepoSource, verify
+from hubkit.publishing.verifying import verify
 from hubkit.server.process import Running
 from hubkit_stages import publish
 
