@@ -88,11 +88,11 @@ def test_a_changed_number_or_a_changed_file_is_found() -> None:
     forged = [*numbers[:place], {**numbers[place], "text": "99.9 %"}, *numbers[place + 1 :]]
     assert any("where" in said for said in untraced(card.text, forged, evidence.get))
     moved = list(untraced("x" + card.text, numbers, evidence.get))
-    assert any("does not stand at character" in said for said in moved)
+    assert any("is not at character" in said for said in moved)
     other = samples.evidence(repaired=120)
     assert any("99.2 %" in said for said in untraced(card.text, numbers, other.get))
     gone = Evidence({**evidence.files, "stopping[main]": {}}, evidence.template)
-    assert any("where nothing stands" in said for said in untraced(card.text, numbers, gone.get))
+    assert any("where there is no number" in said for said in untraced(card.text, numbers, gone.get))
     metadata = card.text.replace("value: 0.832", "value: 0.932")
     assert any("in the metadata" in said for said in untraced(metadata, numbers, evidence.get))
 

@@ -196,7 +196,7 @@ def test_the_command(hub: Running, tmp_path: Path) -> None:
     assert done.returncode == 3 and said["clean"] is False
     keys = {"rule", "path", "line", "what", "todo", "level", "message", "hint", "exit_code", "file"}
     assert set(said["faults"][0]) == keys
-    assert "stands alone" in said["unchecked"][0]
+    assert "a file by itself" in said["unchecked"][0]
     done = hubkit("card", "lint", str(CARDS / "seed.md"), **given)  # type: ignore[arg-type]
     assert done.returncode == 3 and "seed.md:69: error: The average is given as" in done.stdout
     assert "The base hubkit/lint-base is not on this Hub." in done.stdout

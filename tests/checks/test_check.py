@@ -257,7 +257,7 @@ def test_weights_that_are_no_numbers_and_that_do_not_fit(model):
     assert check(FolderSource(model), fits=True).findings == ()
     put(model / "config.json", num_hidden_layers=3)
     misfit = said(check(FolderSource(model), fits=True))
-    assert "are not there, for one 'model.layers.2." in misfit and "[architecture]" in misfit
+    assert "are missing, for example 'model.layers.2." in misfit and "[architecture]" in misfit
     adapter = model / "adapter" / "adapter_model.safetensors"
     adapter.write_bytes(adapter.read_bytes()[:-4] + struct.pack("<f", float("nan")))
     assert "NaN" in said(look(model)) and "[not-finite]" in said(look(model))

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubkit.checks.screening import architecture, pickles, screen, screen_file
-from hubkit.checks.screening.finite import first_not_finite
+from hubkit.checks.screening.not_finite import first_not_finite
 from hubkit.models.tensors import read_header
 
 
@@ -195,8 +195,8 @@ def test_a_sound_model_fits_its_config(sound_model: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"num_hidden_layers": 3}, "are not there"),
-        ({"num_hidden_layers": 1}, "are no part of it"),
+        ({"num_hidden_layers": 3}, "are missing"),
+        ({"num_hidden_layers": 1}, "are not part of it"),
         ({"intermediate_size": 64}, "have another shape"),
         ({"num_hidden_layers": 10**9}, None),
         ({"model_type": "nobody-knows"}, None),

@@ -228,7 +228,7 @@ def _rendered(template: str, question: str, tokens: tuple[tuple[str, str], ...])
         template, [(asked, True), ([*system, *asked], True)], variables=dict(tokens)
     )
     if plain.text is None:
-        raise HubkitError(f"The chat template cannot render a question: {plain.problem}.", hint="Mend chat.template.")
+        raise HubkitError(f"The chat template cannot render a question: {plain.problem}.", hint="Fix chat.template.")
     return plain.text, guided.text
 
 

@@ -92,7 +92,7 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
     if not reads_back:
         raise RefusedError(
             "The card's metadata would not be read back as it was meant.",
-            hint="Remove unusual characters from the recipe's tags, languages and licence.",
+            hint="Remove unusual characters from the recipe's tags, languages and license.",
         )
     return block, plain, numbers
 

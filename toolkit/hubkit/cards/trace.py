@@ -19,13 +19,13 @@ def untraced(text: str, numbers: Sequence[Mapping[str, Any]], read: Callable[[st
         try:
             value = resolve_pointer(read(number["step"], number["file"]), number["pointer"])
         except (KeyError, IndexError, TypeError, FileNotFoundError):
-            yield f"{number['text']!r} is said to come from {where}, where nothing stands."
+            yield f"{number['text']!r} should come from {where}, where there is no number."
             continue
         if value != number["value"] or FORMATS[number["format"]](value) != number["text"]:
-            yield f"{number['text']!r} is said to come from {where}, where {value!r} stands."
+            yield f"{number['text']!r} should come from {where}, where the value is {value!r}."
         offset = number["offset"]
         if offset is not None and text[offset : offset + len(number["text"])] != number["text"]:
-            yield f"{number['text']!r} does not stand at character {offset} of the card."
+            yield f"{number['text']!r} is not at character {offset} of the card."
     listed = sorted(float(number["text"]) for number in numbers if number["offset"] is None)
     if listed != sorted(float(value) for value in index_numbers(read_block(text) or {})):
         yield "The numbers in the metadata are not those that are listed."

@@ -20,7 +20,7 @@ TRAINING_STATE = rule(
 )  # fmt: skip
 SPECIAL_FILE = rule(
     "special-file", "warning", "A link, a pipe, a device, or a file with a second name elsewhere.",
-    "Its content can change, or lies outside the folder that is published.", "check", "screening",
+    "Its content can change, or is outside the folder that is published.", "check", "screening",
 )  # fmt: skip
 PICKLE = rule(
     "pickle", "error", "A pickle, by its name or its content.",

@@ -103,7 +103,7 @@ def lint_file(text: str, name: str, hub: Hub | None = None) -> Report:
     """What is wrong with a card that is a file ``name`` alone. RefusedError for one that is too large to be a card."""
     refuse_large(name, len(text))
     document = Document.of(text, name)
-    unchecked = ["Links, files and the chat template were not checked: the card stands alone."]
+    unchecked = ["Links, files and the chat template were not checked: the card is a file by itself."]
     found = [*_in_text(document, None), *_on_hub(document, hub, unchecked)]
     return Report(name, tuple(in_order(found)), tuple(unchecked))
 

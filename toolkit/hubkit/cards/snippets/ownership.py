@@ -40,10 +40,10 @@ def path_stranger(path: Path, hub: Hub | None = None) -> str | None:
     """
     named, real = path.absolute(), path.resolve()  # files of a cache are links
     if any(part.startswith(("models--", "datasets--", "spaces--")) for part in (*named.parts, *real.parts)):
-        return "it lies in a cache of what was downloaded from a Hub"
+        return "it is in a cache of what was downloaded from a Hub"
     for folder in [real, *real.parents] if path.is_dir() else real.parents:
         if (folder / ".cache" / "huggingface" / "download").is_dir():
-            return "it was downloaded from a Hub (.cache/huggingface lies beside it)"
+            return "it was downloaded from a Hub (.cache/huggingface is beside it)"
         if config := _git_config(folder / ".git"):
             text = config.read_text(encoding="utf-8", errors="replace")
             found = (_clone_of(url, hub) for url in _REMOTE.findall(text))

@@ -146,17 +146,19 @@ class _Run:
     def _outcome(self, block: Block, needed: Sequence[Block]) -> Outcome:
         pin = self.card.pin
         if block.for_notebook:
-            return self._said(block, "skipped", "it has lines that only a notebook understands")
+            return self._result(block, "skipped", "it has lines that only a notebook understands")
         if pin and self.card.strict and names_repo(block.source, pin.repo) and not self._pinned(needed)[-1][1]:
-            return self._said(block, "failed", f"it loads {pin.repo} and is not pinned to {pin.branch!r}")
+            return self._result(block, "failed", f"it loads {pin.repo} and is not pinned to {pin.branch!r}")
         if not any(asks_local_server(part.source) for part in needed):
             return self._run(block, needed)
         served = next((part for part in reversed(needed) if serve_arguments(part.shell) is not None), None)
         if served is None:
-            return self._said(block, "skipped", "it asks a server on this machine that no `transformers serve` starts")
+            return self._result(
+                block, "skipped", "it asks a server on this machine that no `transformers serve` starts"
+            )
         log = self.place.folder / "serve.log"
         with self._server(serve_arguments(served.shell, pin) or [], log) as (url, problem):
-            outcome = self._said(block, "failed", problem) if problem else self._run(block, needed, url)
+            outcome = self._result(block, "failed", problem) if problem else self._run(block, needed, url)
         if outcome.outcome == "failed":
             output = f"{outcome.output}\n`transformers serve` said:\n{_said_in(log)}"
             return replace(outcome, output=output.strip())
@@ -167,27 +169,27 @@ class _Run:
         for part, (source, _) in zip(needed, self._pinned(needed), strict=True):
             parts.append({"source": with_server(source, url) if url else source, "line": part.line})
         with _folder(self.place.folder / "blocks") as folder:
-            told = self.host.call(
+            ended = self.host.call(
                 {
                     "do": "run", "parts": parts, "name": self.card.path, "folder": str(folder),
                     "seconds": self.limits.seconds, "memory": self.limits.bytes,
                 },
                 self.limits.seconds,
             )  # fmt: skip
-        output = _tail(told["output"])
-        if told["late"]:
-            return self._said(
-                block, "failed", f"it did not end within {self.limits.seconds:g} s", told["seconds"], output
+        output = _tail(ended["output"])
+        if ended["late"]:
+            return self._result(
+                block, "failed", f"it did not end within {self.limits.seconds:g} s", ended["seconds"], output
             )
-        if told["code"]:
+        if ended["code"]:
             last = output.splitlines()[-1].strip() if output else ""
-            why = last or f"it ended with status {told['code']}"
-            if told["code"] < 0:
-                why = f"a signal ended it ({-told['code']}); 9 often means that the memory was full"
-            return self._said(block, "failed", why, told["seconds"], output)
-        return self._said(block, "passed", "", told["seconds"], output)
+            why = last or f"it ended with status {ended['code']}"
+            if ended["code"] < 0:
+                why = f"a signal ended it ({-ended['code']}); 9 often means that the memory was full"
+            return self._result(block, "failed", why, ended["seconds"], output)
+        return self._result(block, "passed", "", ended["seconds"], output)
 
-    def _said(
+    def _result(
         self, block: Block, outcome: Literal["passed", "failed", "skipped"], why: str, seconds: float = 0.0,
         output: str = "",
     ) -> Outcome:  # fmt: skip

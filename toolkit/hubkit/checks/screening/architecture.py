@@ -1,4 +1,4 @@
-"""Do the tensors of a model have the names and shapes that its config.json promises? Asked without a weight.
+"""Do the tensors of a model have the names and shapes that its config.json promises? No weight is read for it.
 
 transformers' own loader answers, so that tied, fused and renamed weights are understood as they are when somebody
 loads the model: it is given the headers of the files, their bytes left out (sparse files), and makes the model on
@@ -52,7 +52,7 @@ print(json.dumps({
 
 @dataclass(frozen=True)
 class Fit:
-    """How tensors fit an architecture: names that lack, names too many, (name, shape held, shape wanted)."""
+    """How tensors fit an architecture: missing names, unexpected names, (name, shape in the file, expected shape)."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -64,22 +64,22 @@ class Fit:
         """What does not fit, in one clause; None when all does."""
         said = []
         if self.missing:
-            said.append(f"{len(self.missing)} tensors of the architecture are not there, for one {self.missing[0]!r}")
+            said.append(f"{len(self.missing)} tensors of the architecture are missing, for example {self.missing[0]!r}")
         if self.unexpected:
-            said.append(f"{len(self.unexpected)} tensors are no part of it, for one {self.unexpected[0]!r}")
+            said.append(f"{len(self.unexpected)} tensors are not part of it, for example {self.unexpected[0]!r}")
         if self.other:
             name, held, wanted = self.other[0]
-            said.append(f"{len(self.other)} have another shape, for one {name!r}: {list(held)}, not {list(wanted)}")
+            said.append(f"{len(self.other)} have another shape, for example {name!r}: {list(held)}, not {list(wanted)}")
         return "; ".join(said) or None
 
 
-def can_look() -> bool:
+def available() -> bool:
     """Whether transformers and torch are there; the light install has neither."""
     return find_spec("transformers") is not None and find_spec("torch") is not None
 
 
 def fit_of(config: bytes, headers: Mapping[str, tuple[bytes, int]], index: bytes | None) -> Fit | str:
-    """How the files fit ``config`` (config.json as it is), or, as a clause, why that cannot be told.
+    """How the files fit ``config`` (config.json as it is), or, as a clause, why that is unknown.
 
     ``headers`` are by file name: the beginning of each safetensors file, up to the end of its header, and the size
     of the file. ``index`` is model.safetensors.index.json, when there is one.

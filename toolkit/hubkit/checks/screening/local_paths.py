@@ -1,4 +1,4 @@
-"""Places of the machine that made a model, in the values of JSON and YAML and in the front matter of cards."""
+"""Paths of the author's machine, in the values of JSON and YAML and in the front matter of cards."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _NAME_KEY = re.compile(r".*name_or_path")
 _ABSOLUTE = re.compile(r"/[^\s/]+/[^\s]|[A-Za-z]:[\\/]|\\\\")
 _YAML_KEY = re.compile(r"^[\s-]*[\"']?([\w-]+)[\"']?\s*:\s*[\"']?([^\"'\n]+)", re.MULTILINE)
 _LONG = 2000
-"""Characters of a value above which it is a text for people or a template, and only its beginning is looked at."""
+"""Characters of a value above which it is a text for people or a template, of which only the beginning is checked."""
 
 
 def is_local_path(value: str, key: str = "") -> bool:
-    """Whether ``value``, that stands under ``key``, names a place on somebody's machine."""
+    """Whether ``value``, the value of ``key``, is a path on somebody's machine."""
     value = value.strip()
     if _PATH_KEY.fullmatch(key) and _ABSOLUTE.match(value):
         return True
@@ -42,7 +42,7 @@ def is_local_path(value: str, key: str = "") -> bool:
 def in_json(value: Any) -> str | None:
     """The key under which a value that :func:`is_local_path` stands ('' for none); None when there is no such value.
 
-    Keys of objects are looked at as well. The order is that of the file; the nest may be of any depth.
+    Keys of objects are checked too. The order is that of the file; objects may be nested to any depth.
     """
     for key, item in _strings(value):
         if is_local_path(item, key):
@@ -66,7 +66,7 @@ def _strings(value: Any) -> Iterator[tuple[str, str]]:
 def in_yaml(text: str) -> int | None:
     """The line (from 1) of ``text`` on which such a place stands, in a value, a key or a comment; None for none.
 
-    The text is not parsed: what is no YAML, or a bomb of aliases, is looked at in the same way.
+    The text is not parsed, so that invalid YAML, or a bomb of aliases, is checked in the same way.
     """
     for number, line in enumerate(text.splitlines(), 1):
         plain = re.sub(r"\\+(?:u00|x)2[fF]", "/", line)

@@ -170,7 +170,7 @@ def _placeholder(value: str) -> bool:
 
 
 def spans(text: str) -> Iterator[tuple[str, int, int]]:
-    """(what it is, start, end) of each secret in ``text``, as it stands; a place is told once."""
+    """(what it is, start, end) of each secret in ``text``, without changes; each place once."""
     lowered = text.lower()
     taken: list[tuple[int, int]] = []
     for shape in _SHAPES:
@@ -182,7 +182,7 @@ def spans(text: str) -> Iterator[tuple[str, int, int]]:
 
 
 def mask(text: str) -> str:
-    """``text`` with a mark in place of each secret: for names of files and keys that are told."""
+    """``text`` with a mark in place of each secret: for names of files and keys that are printed."""
     for _, start, end in sorted(spans(text), key=lambda item: -item[1]):
         text = f"{text[:start]}[secret]{text[end:]}"
     return text

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hubkit.checks.rules import ARCHITECTURE, DTYPE, NOT_FINITE, SHARDS, SIZE
-from hubkit.checks.screening import architecture, finite
+from hubkit.checks.screening import architecture, not_finite
 from hubkit.core.errors import RefusedError
 from hubkit.core.findings import Finding
 from hubkit.models.tensors import DTYPE_BITS, DTYPE_NAMES, INDEX, Header, open_header, shards_of
@@ -50,9 +50,9 @@ def find(files: Mapping[str, Path], known_finite: Collection[str], *, fits: bool
 
 def numbers(path: str, local: Path) -> Iterator[Finding]:
     """Whether a tensor of the sound safetensors file ``local`` holds a NaN or an infinite number. Needs numpy."""
-    if path.endswith(".safetensors") and finite.can_look():
+    if path.endswith(".safetensors") and not_finite.available():
         with local.open("rb") as file:
-            if (bad := finite.first_not_finite(file, open_header(file, path))) is not None:
+            if (bad := not_finite.first_not_finite(file, open_header(file, path))) is not None:
                 yield NOT_FINITE.finding(f"The tensor {bad!r} holds a NaN or an infinite number.", file=path)
 
 
@@ -87,7 +87,7 @@ def _index(files: Mapping[str, Path], root: Mapping[str, Header], broken: Collec
 def declared(config: Mapping[str, Any], headers: Mapping[str, Header]) -> Iterator[Finding]:
     """Whether the weights have the dtype that ``config`` says, and so many bytes as their numbers need in it.
 
-    Nothing is said of quantized models, whose numbers are packed, nor of a config that names no dtype.
+    Quantized models, whose numbers are packed, and a config that names no dtype are not checked.
     """
     text = config.get("text_config")
     nested = text if isinstance(text, dict) else {}
@@ -116,7 +116,7 @@ def declared(config: Mapping[str, Any], headers: Mapping[str, Header]) -> Iterat
 
 
 def _architecture(files: Mapping[str, Path], root: Mapping[str, Header]) -> Iterator[Finding]:
-    if not architecture.can_look():
+    if not architecture.available():
         return
     starts = {}
     for path, header in root.items():
