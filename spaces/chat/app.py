@@ -1,6 +1,6 @@
 """Chat with the revisions of one model, alone or side by side, and see how each answer ended.
 
-``release.json`` beside this file says which base, which revisions and which commits. For styles and for tests in a
+``release.json`` next to this file names the base, the revisions and their commits. For styles and for tests in a
 browser: the transcripts are ``#chat-answers``, ``#compare-left`` and ``#compare-right``, each with its selector
 (``#chat-answers-revision``); a turn is a ``.turn`` with ``.asked``, ``.answer`` and, once it has ended, ``.mark``. The
 rest is ``#chat-prompt``, ``#chat-send``, ``#chat-stop``, ``#chat-clear``, the same with ``compare``, and ``#settings``
@@ -28,7 +28,7 @@ from models import Answer, Models
 from number_format import count, counted, share
 
 HERE = Path(__file__).parent
-WORDS = {"turn end": "stopped by end-of-turn token", "limit": "cut off at the token limit", "stopped": "stopped by you"}
+WORDS = {"eos": "stopped by end-of-turn token", "limit": "hit the token limit", "stopped": "stopped by you"}
 SIDES = {"chat": ["chat-answers"], "compare": ["compare-left", "compare-right"]}
 THEME = gr.themes.Default(
     primary_hue="teal",
@@ -49,7 +49,7 @@ HIDDEN = {"api_visibility": "private", "show_progress": "hidden"}
 
 @dataclass(frozen=True)
 class Turn:
-    """What a person asked, which revision was asked, and its answer."""
+    """A message, the revision it was sent to, and its answer."""
 
     revision: str
     asked: str
@@ -63,7 +63,7 @@ def mark(answer: Answer) -> str:
 
 
 def transcript(turns: Sequence[Turn]) -> str:
-    """The turns as HTML. All that people and models wrote is escaped, so it is shown and never run."""
+    """The turns as HTML. Everything that people and models wrote is escaped."""
     shown = []
     for turn in turns:
         ended = turn.answer.ended
@@ -73,11 +73,11 @@ def transcript(turns: Sequence[Turn]) -> str:
             f'<p role="status" class="{"mark" if ended else "growing"}" data-ended="{escape(ended)}">'
             f"{escape(mark(turn.answer)) if ended else 'writing …'}</p></div>"
         )
-    return "".join(shown) or '<p class="empty">Nothing asked yet.</p>'
+    return "".join(shown) or '<p class="empty">No messages yet.</p>'
 
 
 def messages(system: str, turns: Sequence[Turn], text: str) -> list[dict[str, str]]:
-    """The conversation as chat templates take it: texts alone, no marks."""
+    """The conversation as chat templates expect it: text only, no marks."""
     conversation = [{"role": "system", "content": system}] if system.strip() else []
     for turn in turns:
         conversation += [{"role": "user", "content": turn.asked}, {"role": "assistant", "content": turn.answer.text}]
@@ -85,7 +85,7 @@ def messages(system: str, turns: Sequence[Turn], text: str) -> list[dict[str, st
 
 
 def heading(release: Mapping[str, Any]) -> str:
-    """What this is: the title, the repo, and a table of its revisions with their measured stop rates."""
+    """The top of the page: the title, the repo, and a table of its revisions with their measured stop rates."""
     home = f"{ENDPOINT}/{release['repo']}"
     rows = "".join(
         f'<tr><th scope="row">{escape(item["name"])} {_link(home + "/tree/" + item["commit"], item["commit"][:8])}</th>'
@@ -95,18 +95,17 @@ def heading(release: Mapping[str, Any]) -> str:
     )
     return (
         f"<h1>{escape(release['title'])}</h1>"
-        f"<p>Try the revisions of {_link(home, release['repo'])}, and see under each answer how it ended: a model that "
-        f"knows when it is done writes its end-of-turn token, "
-        f"<code>{escape(release['end_of_turn']['token'])}</code>.</p>"
-        f'<table><thead><tr><th scope="col">Revision</th><th scope="col">What it is</th><th scope="col">Measured</th>'
+        f"<p>Chat with the revisions of {_link(home, release['repo'])}. Each answer shows whether the model emitted "
+        f"its end-of-turn token (<code>{escape(release['end_of_turn']['token'])}</code>) or hit the token limit.</p>"
+        f'<table><thead><tr><th scope="col">Revision</th><th scope="col">Description</th><th scope="col">Stop rate</th>'
         f"</tr></thead><tbody>{rows}</tbody></table>"
     )
 
 
 def stop_rate(measured: Mapping[str, int]) -> str:
-    """A measured stop rate: ``98.4 % (252 of 256 answers) ended by themselves``."""
+    """A measured stop rate: ``98.4 % (252 of 256)``."""
     stopped, prompts = measured["stopped"], measured["prompts"]
-    return f"{share(stopped / prompts)} ({count(stopped)} of {counted(prompts, 'answer')}) ended by themselves"
+    return f"{share(stopped / prompts)} ({count(stopped)} of {count(prompts)})"
 
 
 class Screen:
@@ -117,13 +116,20 @@ class Screen:
         self.names = [item["name"] for item in release["revisions"]]
         self.generate = on_gpu(models.answers)
         self.stops: dict[tuple[str, str], Event] = {}
-        usual = min(release["max_new_tokens"], models.most)
+        usual = min(release["max_new_tokens"], models.max_tokens)
         system = gr.Textbox("", label="System prompt", lines=2, elem_id="system", render=False)
-        limit = gr.Slider(1, models.most, usual, step=1, label="Token limit", elem_id="limit", render=False)
-        heat = gr.Slider(
-            0, 2, 0, step=0.1, label="Temperature", info="0 is greedy, as measured", elem_id="temperature", render=False
+        limit = gr.Slider(1, models.max_tokens, usual, step=1, label="Token limit", elem_id="limit", render=False)
+        temperature = gr.Slider(
+            0,
+            2,
+            0,
+            step=0.1,
+            label="Temperature",
+            info="0 = greedy, as in the measurements",
+            elem_id="temperature",
+            render=False,
         )
-        self.settings = [system, limit, heat]
+        self.settings = [system, limit, temperature]
         with gr.Blocks(title=release["title"], analytics_enabled=False) as self.demo:
             gr.HTML(heading(release), elem_id="heading")
             with gr.Tabs():
@@ -135,7 +141,7 @@ class Screen:
                 system.render()
                 with gr.Row():
                     limit.render()
-                    heat.render()
+                    temperature.render()
             gr.api(self.answer, api_name="answer")
 
     def conversation(self, name: str, sides: Sequence[str]) -> None:
@@ -158,7 +164,7 @@ class Screen:
         with gr.Row(elem_classes="ask"):
             prompt = gr.Textbox(
                 label="Message",
-                placeholder="Ask something …",
+                placeholder="Type a message …",
                 max_lines=8,
                 min_width=280,
                 scale=9,
@@ -186,8 +192,8 @@ class Screen:
             lambda: [[]] * len(sides) + [transcript([])] * len(sides), None, pasts + views, queue=False, **HIDDEN
         )
 
-    def talk(self, key: tuple[str, str], text: str, system: str, limit: int, heat: float, *columns: Any) -> Any:
-        """Answer on all sides; ``columns`` are their revisions, then their turns. Yields what the screen shows."""
+    def talk(self, key: tuple[str, str], text: str, system: str, limit: int, temperature: float, *columns: Any) -> Any:
+        """Answer on all sides; ``columns`` are their revisions, then their turns. Yields the updates of the screen."""
         if not text.strip():
             yield gr.skip()
             return
@@ -201,7 +207,7 @@ class Screen:
         views = lambda: [transcript([*past, turn]) for past, turn in zip(pasts, turns, strict=True)]  # noqa: E731
         same = [gr.skip()] * (4 + half)
         stop = self.stops[key] = Event()
-        answering = self.generate(asked, limit, heat)
+        answering = self.generate(asked, limit, temperature)
         try:
             yield ["", *_enabled(False, True, False), *same[4:], *views()]
             for answers in answering:
@@ -212,7 +218,7 @@ class Screen:
                 if stopped:
                     break
         except Exception:
-            yield [text, *same[1:], *(transcript(past) for past in pasts)]  # as it was before the question
+            yield [text, *same[1:], *(transcript(past) for past in pasts)]  # the state before the message
             raise
         finally:
             answering.close()
@@ -220,18 +226,18 @@ class Screen:
         yield [*same[:4], *([*past, turn] for past, turn in zip(pasts, turns, strict=True)), *views()]
 
     def prompt(self, revision: str, conversation: list[dict[str, str]], limit: int) -> list[int]:
-        """As ``Models.prompt``, with its refusals in a form that Gradio shows."""
+        """``Models.prompt``, with its errors in a form that Gradio shows."""
         if revision not in self.names:
-            raise _refused(f"There is no such revision: choose one of {', '.join(self.names)}.")
-        if not 1 <= limit <= self.models.most:
-            raise _refused(f"The limit is {limit}: choose one from 1 to {self.models.most}.")
+            raise _refused(f"Unknown revision. Available: {', '.join(self.names)}.")
+        if not 1 <= limit <= self.models.max_tokens:
+            raise _refused(f"Token limit must be between 1 and {self.models.max_tokens}.")
         try:
             return self.models.prompt(revision, conversation, limit)
         except ValueError as error:
             raise _refused(str(error)) from None
 
     def answer(self, prompt: str, revision: str, system: str = "", limit: int = 64) -> dict[str, Any]:
-        """Greedy answer of one revision: {"text", "ended": "turn end" | "limit" | another token, "tokens"}."""
+        """Greedy answer of one revision: {"text", "ended": "eos" | "limit" | another token, "tokens"}."""
         if not prompt.strip():
             raise _refused("The prompt is empty.")
         asked = [(revision, self.prompt(revision, messages(system, [], prompt), limit))]
@@ -244,7 +250,7 @@ def _link(to: str, words: str) -> str:
 
 
 def _refused(sentence: str) -> gr.Error:
-    """An error that the caller can fix: shown to them, without a traceback in the log."""
+    """An error that the caller can fix, shown without a traceback in the log."""
     return gr.Error(sentence, print_exception=False)
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 MOST_TOKENS = 2048
-"""The longest answer that may be asked for, where the model can read twice as much."""
+"""The highest token limit of an answer, for a model whose context is at least twice as long."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Answer:
     """An answer so far, without special tokens.
 
     ``tokens`` counts all new tokens, the end-of-turn token among them. ``ended`` is empty while the answer grows, then
-    "turn end", "limit", "stopped", or the text of another token that ended it.
+    "eos", "limit", "stopped", or the text of another token that ended it.
     """
 
     text: str = ""
@@ -32,8 +32,8 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Voice:
-    """What speaks for one revision; ``lock`` is held while it generates."""
+class LoadedRevision:
+    """The tokenizer and model of one revision; ``lock`` is held while it generates."""
 
     tokenizer: Any
     model: Any
@@ -44,7 +44,7 @@ class Voice:
 class Models:
     """All revisions of a release, loaded and pinned to their commits.
 
-    ``most`` is the highest token limit of an answer, ``positions`` how many tokens the model can read and write.
+    ``max_tokens`` is the highest token limit of an answer, ``positions`` the context of the model in tokens.
     """
 
     def __init__(self, release: Mapping[str, Any]) -> None:
@@ -52,21 +52,21 @@ class Models:
             release["base"]["repo"], revision=release["base"]["commit"], dtype=getattr(torch, release["dtype"])
         )
         base.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        # As in the measurements of the stop rate: settings that the base brings along have no say.
+        # As in the measurements of the stop rate: generation settings of the base are ignored.
         base.generation_config = GenerationConfig()
         self.positions = int(base.config.get_text_config().max_position_embeddings)
-        self.most = min(MOST_TOKENS, self.positions // 2)
-        self.voices = {item["name"]: _voice(base, release, item["commit"]) for item in release["revisions"]}
+        self.max_tokens = min(MOST_TOKENS, self.positions // 2)
+        self.revisions = {item["name"]: _load_revision(base, release, item["commit"]) for item in release["revisions"]}
 
     def prompt(self, revision: str, messages: Sequence[Mapping[str, str]], limit: int) -> list[int]:
-        """Token ids of a conversation that ``revision`` is to go on with. ValueError when it is too long."""
-        tokenizer = self.voices[revision].tokenizer
+        """Token ids of a conversation, as the prompt of ``revision``. ValueError when it is too long."""
+        tokenizer = self.revisions[revision].tokenizer
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
         if len(ids) + limit > self.positions:
             raise ValueError(
-                f"The conversation has {len(ids)} tokens and the answer may have {limit}: together more than the "
-                f"{self.positions} that the model can read. Shorten the message, lower the limit or clear the chat."
+                f"The conversation has {len(ids)} tokens and the answer may have {limit}: together more than "
+                f"the model's context of {self.positions}. Shorten the message, lower the limit or clear the chat."
             )
         return ids
 
@@ -78,49 +78,49 @@ class Models:
         ``temperature`` 0 is greedy. Closing the iterator ends the generation.
         """
         news, stop = Event(), Event()
-        writings = [_Writing(self.voices[revision], news) for revision, _ in asked]
-        for writing, (_, ids) in zip(writings, asked, strict=True):
-            Thread(target=writing.run, args=(ids, limit, temperature, stop), daemon=True).start()
+        generations = [_Generation(self.revisions[revision], news) for revision, _ in asked]
+        for generation, (_, ids) in zip(generations, asked, strict=True):
+            Thread(target=generation.run, args=(ids, limit, temperature, stop), daemon=True).start()
         try:
             finished = False
             while not finished:
-                news.wait(0.2)  # and no longer, so that the reader can close this iterator before the first token
+                news.wait(0.2)  # a short wait, so that the reader can close this iterator before the first token
                 news.clear()
-                finished = all(writing.finished for writing in writings)
-                yield [writing.answer(limit) for writing in writings]
+                finished = all(generation.finished for generation in generations)
+                yield [generation.answer(limit) for generation in generations]
         finally:
             stop.set()
 
 
 def share(base: Any) -> Any:
-    """Another module tree over the very tensors of ``base``: an adapter added to the one is not in the other."""
+    """A copy of the module tree that shares the tensors of ``base``: an adapter added to one is not in the other."""
     return copy.deepcopy(base, {id(tensor): tensor for tensor in chain(base.parameters(), base.buffers())})
 
 
-def _voice(base: Any, release: Mapping[str, Any], commit: str) -> Voice:
+def _load_revision(base: Any, release: Mapping[str, Any], commit: str) -> LoadedRevision:
     tokenizer = AutoTokenizer.from_pretrained(release["repo"], revision=commit)
     model = PeftModel.from_pretrained(share(base), release["repo"], subfolder="adapter", revision=commit)
-    ends = {tokenizer.eos_token_id: tokenizer.eos_token, release["end_of_turn"]["id"]: "turn end"}
+    ends = {tokenizer.eos_token_id: tokenizer.eos_token, release["end_of_turn"]["id"]: "eos"}
     ends.pop(None, None)
-    return Voice(tokenizer, model.get_base_model().eval(), ends, Lock())
+    return LoadedRevision(tokenizer, model.get_base_model().eval(), ends, Lock())
 
 
-class _Writing(BaseStreamer):
-    """One answer being written: ``generate`` puts tokens in by one thread, ``answer`` is read by another."""
+class _Generation(BaseStreamer):
+    """One answer being generated: one thread runs ``generate``, another reads ``answer``."""
 
-    def __init__(self, voice: Voice, news: Event) -> None:
-        self.voice, self.news = voice, news
+    def __init__(self, revision: LoadedRevision, news: Event) -> None:
+        self.revision, self.news = revision, news
         self.ids: list[int] | None = None
         self.error: Exception | None = None
         self.finished = False
 
     def run(self, ids: Sequence[int], limit: int, temperature: float, stop: Event) -> None:
         """Generate until a token ends the answer, ``limit`` is reached or ``stop`` is set."""
-        model, ends = self.voice.model, list(self.voice.ends)
+        model, ends = self.revision.model, list(self.revision.ends)
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
         try:
             prompt = torch.tensor([ids], device=model.device)
-            with self.voice.lock, torch.inference_mode():
+            with self.revision.lock, torch.inference_mode():
                 model.generate(
                     input_ids=prompt,
                     attention_mask=torch.ones_like(prompt),
@@ -136,7 +136,7 @@ class _Writing(BaseStreamer):
         self.news.set()
 
     def put(self, value: torch.Tensor) -> None:
-        """Take the prompt, [1, length], which comes first, or a new token, [1]."""
+        """Receive the prompt, [1, length], which comes first, or a new token, [1]."""
         if self.ids is None:
             self.ids = []
         else:
@@ -147,12 +147,12 @@ class _Writing(BaseStreamer):
         """Nothing: ``run`` knows when ``generate`` is done."""
 
     def answer(self, limit: int) -> Answer:
-        """The answer so far. Raises what went wrong in the writing."""
+        """The answer so far. Raises the error of a failed generation."""
         if self.error:
             raise self.error
         finished, ids = self.finished, list(self.ids or ())
-        text = self.voice.tokenizer.decode(ids, skip_special_tokens=True)
+        text = self.revision.tokenizer.decode(ids, skip_special_tokens=True)
         if not finished:
             return Answer(text.rstrip("\ufffd"), len(ids))  # the rest of a character may be in the next token
-        last = self.voice.ends.get(ids[-1]) if ids else None
+        last = self.revision.ends.get(ids[-1]) if ids else None
         return Answer(text, len(ids), last or ("limit" if len(ids) >= limit else "stopped"))

@@ -102,7 +102,7 @@ def run(ctx: StageContext) -> StageResult[ReleasedBranches]:
             commit,
             manifests[name],
             title=f"Release {name} (staged as {commit[:12]})",
-            over=staged[name].over,
+            expected_cards=staged[name].expected_card_digests,
             note=note,
         )
         moved[name] = ReleasedBranch(
@@ -136,7 +136,7 @@ def _proposed(hub: Hub, repo: str, staged: Mapping[str, StagedCommit]) -> StageR
     found, words = {}, []
     for name, item in staged.items():
         number = item.pull_request
-        status = proposals.standing(hub, repo, name, number).status if number else "up to date"
+        status = proposals.open_or_merged(hub, repo, name, number).status if number else "up to date"
         words.append(f"{name}: pull request {number}, {status}" if number else f"{name}: up to date")
         found[name] = ReleasedBranch(
             commit=item.commit, staging_commit=item.commit, tree=item.tree, pull_request=number, status=status
@@ -177,7 +177,7 @@ def _refuse_if_edited(hub: Hub, branch: str, staged: StagedCommit, manifest: Man
     """ConflictError when a card on the branch was edited since the publish step read it: the edit would be lost."""
     if head := hub.head(staged.repo, branch):
         tree = hub.tree(staged.repo, head)
-        refuse_if_edited(staged.repo, branch, tree, tree_of(manifest), staged.over)
+        refuse_if_edited(staged.repo, branch, tree, tree_of(manifest), staged.expected_card_digests)
 
 
 def _read_back(hub: Hub, repo: str, moved: Mapping[str, ReleasedBranch], manifests: Mapping[str, Manifest]) -> None:

@@ -274,7 +274,7 @@ def run(ctx: StageContext) -> StageResult[StagedCommit]:
     verify_listing(hub, repo, commit, bundle.manifest, others_allowed=proposed)
     ctx.note("staging-verified", branch=branch, commit=commit)
     staged = StagedCommit.write(
-        bundle, ctx.out, repo=repo, branch=branch, commit=commit, pull_request=number, over=over
+        bundle, ctx.out, repo=repo, branch=branch, commit=commit, pull_request=number, expected_card_digests=over
     )
     figure = f"{content} at {short_commit(commit)}"
     edits = tuple(
@@ -295,7 +295,7 @@ def _signed(ctx: StageContext, bundle: Bundle) -> Bundle:
     digests = {path: item.sha256 for path, item in bundle.manifest.files.items()}
     kept, before = ctx.scratch / "model.sig", ctx.earlier.artifact
     for path in (kept, *([before / WRITTEN / SIGNATURE_PATH] if before else [])):
-        if path.is_file() and signer.made(content := path.read_bytes(), digests):
+        if path.is_file() and signer.is_signature_of(content := path.read_bytes(), digests):
             break
     else:
         content = signer.sign(ctx.settings.repo, digests)
@@ -378,7 +378,7 @@ def outdated(ctx: StageContext, staged: StagedCommit) -> str | None:
         return None if staged.pull_request else _no_longer_there(hub, staged.repo, staged.branch, wanted)
     branch = staged.branch.removeprefix(f"{STAGING}/")
     head = hub.head(staged.repo, branch)
-    if head is not None and edited_cards(hub.tree(staged.repo, head), tree, staged.over):
+    if head is not None and edited_cards(hub.tree(staged.repo, head), tree, staged.expected_card_digests):
         return f"a card on the branch {branch!r} was edited since it was read"
     return None
 

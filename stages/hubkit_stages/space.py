@@ -225,7 +225,7 @@ def _threads(base: PinnedBase) -> dict[str, str]:
 
 
 def _endings(answers: Iterable[GivenAnswer]) -> str:
-    words = {"turn end": "stopped", "limit": "cut at the limit"}
+    words = {building.EOS: "stopped", "limit": "hit the token limit"}
     return ", ".join(f"{item.revision} {words.get(item.ended, item.ended)}" for item in answers)
 
 

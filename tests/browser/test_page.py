@@ -318,7 +318,7 @@ def test_a_link_on_a_page_logs_nobody_in(hub: Running, page: Any, api: HfApi) ->
     api.create_commit("me/trap", [CommitOperationAdd("README.md", card.encode())], commit_message="m")
     page.goto(f"{hub.url}/me/trap")
     page.get_by_role("link", name="come in").click()
-    assert page.locator("h1").inner_text() == "This is not open to you" and page.context.cookies() == []
+    assert page.locator("h1").inner_text() == "Access denied" and page.context.cookies() == []
 
 
 # Spaces -----------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def test_from_promotion_to_rollback(hub: Running, mine: Hub, tmp_path: Path) -> 
     back = hubkit_json("revisions", "rollback", REPO, "main", "-y", home=tmp_path)
     assert (back["source"], back["previous"], back["already"]) == (released, promoted, False)
     assert back["commit"] == mine.head(REPO, "main")
-    assert "is a rollback already" in go("rollback", REPO, "main")
+    assert "is already a rollback" in go("rollback", REPO, "main")
     steps = hubkit_json("revisions", "history", REPO, "main", home=tmp_path)
     assert [step["kind"] for step in steps[:3]] == ["rollback", "promotion", "release"]
     shown = go("history", REPO, "main", "-n", "2").splitlines()

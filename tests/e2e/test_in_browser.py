@@ -54,7 +54,7 @@ def test_a_person_gets_from_the_model_to_its_space_and_compares(released: Releas
     assert "main" in left.inner_text() and "Paris" in left.inner_text()
     assert left.locator(".mark").inner_text().startswith("stopped by end-of-turn token")
     assert "dpo-v0" in right.inner_text()
-    assert right.locator(".mark").inner_text() == "cut at the limit · 64 tokens"
+    assert right.locator(".mark").inner_text() == "hit the token limit · 64 tokens"
     page.locator("iframe.app").scroll_into_view_if_needed()
     picture(page, "space")
 

@@ -38,7 +38,7 @@ def asked(released: Released, *revisions: str) -> dict[str, dict[str, object]]:
 
 def test_a_stranger_asks_both_revisions(released: Released) -> None:
     answers = asked(released, "main", "dpo-v0")
-    assert answers["main"]["ended"] == "turn end" and "Rome" in str(answers["main"]["text"])
+    assert answers["main"]["ended"] == "eos" and "Rome" in str(answers["main"]["text"])
     assert answers["dpo-v0"]["ended"] == "limit" and answers["dpo-v0"]["tokens"] == 64
 
 
@@ -86,7 +86,7 @@ def test_a_space_that_breaks_leaves_the_model_alone_and_the_next_release_mends_i
     assert "no weights" in hubkit("space", "logs", SPACE, home=released.home).stdout
     done = hubkit("release", "tiny", home=released.home)
     assert done.returncode == 0 and "is up to date" not in done.stdout
-    assert asked(released, "main")["main"]["ended"] == "turn end"
+    assert asked(released, "main")["main"]["ended"] == "eos"
     assert released.refs() == refs, "the model's branches are not touched"
 
 
@@ -102,5 +102,5 @@ def test_after_a_kill_of_the_hub_nothing_lives_on_and_a_start_brings_the_space_b
     released.url = hubkit_json("hub", "start", home=released.home)["url"]
     api = HfApi(endpoint=released.url, token=False)
     until(lambda: api.get_space_runtime(SPACE).stage == "RUNNING", 120)
-    assert asked(released, "main")["main"]["ended"] == "turn end"
+    assert asked(released, "main")["main"]["ended"] == "eos"
     assert "is up to date" in hubkit("release", "tiny", home=released.home).stdout

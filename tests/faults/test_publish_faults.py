@@ -176,7 +176,7 @@ def test_a_file_that_is_damaged_in_the_store_is_found(
         stored.write_bytes(body[:-1] + b"\xff" if damage == "other" else body[:-7])
     with pytest.raises(ConflictError) as told:
         verify_bytes(hub_of(release), REPO, commit, wanted, tmp_path / "damaged")
-    assert "returns other bytes" in told.value.message
+    assert "returned different bytes" in told.value.message
     if damage == "other":
         assert "model.safetensors has other content" in told.value.message
 

@@ -357,7 +357,7 @@ def test_an_edit_between_publishing_and_promotion_is_not_written_over(release: R
     release.publish()
     edit(release, on_main(release).replace("---\n", "---\ntags: [mine]\n", 1).encode())
     before = heads(release)["main"]
-    with pytest.raises(ConflictError, match=r"README\.md .* was edited while it was released"):
+    with pytest.raises(ConflictError, match=r"README\.md .* was edited during the release"):
         release.promote()
     assert heads(release)["main"] == before
     release.publish()
@@ -381,7 +381,7 @@ def test_an_edit_while_the_other_branches_move_is_not_written_over(
         return done
 
     monkeypatch.setattr(promote, "promote", slower)
-    with pytest.raises(ConflictError, match=r"README\.md .* was edited while it was released"):
+    with pytest.raises(ConflictError, match=r"README\.md .* was edited during the release"):
         release.promote()
     assert "mine" in on_main(release)
 

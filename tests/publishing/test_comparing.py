@@ -171,7 +171,7 @@ def test_two_repos(mine: Hub) -> None:
         ({"config.json": "[" * 100_000}, "no JSON object"),
         ({"README.md": "---\na: [\n---\n"}, r"front matter of README\.md of new cannot be read"),
         ({"README.md": "---\na: !!int x\n---\n"}, "cannot be read"),
-        ({"README.md": "x\n" * 30_000}, "too long to be compared line by line"),
+        ({"README.md": "x\n" * 30_000}, "too long to compare line by line"),
         ({"model.safetensors": b"\xff" * 100}, r"not a sound safetensors file.*left out \(new\)"),
         ({"model.safetensors": b""}, "not a sound safetensors file"),
     ],

@@ -117,7 +117,7 @@ def test_its_files_are_ours_and_a_new_release_takes_their_place(published: Relea
     connected.api.upload_file(path_or_fileobj=b"thanks", path_in_repo="THANKS.md", repo_id=REPO)
     before = connected.tree(REPO, "main")
     assert [item.message for item in publish.check(published.context("publish[main]"))] == [
-        f"The branch 'main' of {REPO} holds files that hubkit did not publish; they are kept: THANKS.md."
+        f"The branch 'main' of {REPO}: 1 file not published by hubkit is kept: THANKS.md."
     ]
     published.publish()
     moved = published.promote()["main"]

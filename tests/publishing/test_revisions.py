@@ -194,7 +194,7 @@ def test_a_branch_that_moved_since_it_was_looked_at_is_not_removed(release: Rele
     connected = connect(release.target)
     seen = revisions.create(connected, REPO, "try").commit
     moved = write(connected, "x.txt", "somebody's work", "try")
-    with pytest.raises(ConflictError, match="nothing was written over it"):
+    with pytest.raises(ConflictError, match="nothing was overwritten"):
         revisions.delete(connected, REPO, "try", at=seen)
     assert connected.head(REPO, "try") == moved
     revisions.delete(connected, REPO, "try", at=moved)
@@ -298,12 +298,12 @@ def test_prune_removes_what_was_promoted(hub: Running, release: Release) -> None
     assert told(connected) == {
         "staging/main": (True, "promoted to main"),
         "staging/mine": (False, "its release was never promoted"),
-        "staging/notes": (False, "hubkit did not publish it"),
+        "staging/notes": (False, "not published by hubkit"),
     }
     young = revisions.plan_prune(connected, REPO)
     assert {(item.goes, item.reason) for item in young} == {
         (False, "younger than 7 days"),
-        (False, "hubkit did not publish it"),
+        (False, "not published by hubkit"),
     }
     plan = revisions.plan_prune(connected, REPO, now=LATER)
     assert [item.branch for item in revisions.prune(connected, REPO, plan)] == ["staging/main"]
@@ -321,7 +321,7 @@ def test_prune_leaves_what_moved_since(release: Release) -> None:
     assert revisions.prune(connected, REPO, plan) == [] and connected.head(REPO, "staging/main") == moved
 
 
-def test_prune_removes_what_was_overtaken(release: Release) -> None:
+def test_prune_removes_what_was_superseded(release: Release) -> None:
     connected = connect(release.target)
     release.promote()
     revisions.create(connected, REPO, "staging/main", "dpo-v0")
@@ -331,7 +331,7 @@ def test_prune_removes_what_was_overtaken(release: Release) -> None:
     until(lambda: datetime.now(UTC) - datetime.fromisoformat(staged) >= timedelta(seconds=1), 5)  # dates have seconds
     revisions.plan_promotion(connected, REPO, "dpo-v0", "main").apply(connected)
     later = str(connected.head(REPO, "main"))[:12]
-    assert told(connected)["staging/main"] == (True, f"overtaken on main by {later}")
+    assert told(connected)["staging/main"] == (True, f"superseded by {later} on main")
 
 
 def test_a_token_without_rights_changes_nothing(hub: Running, release: Release, tmp_path: Path) -> None:

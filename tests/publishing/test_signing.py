@@ -58,9 +58,9 @@ def test_a_signature_holds_for_its_files_and_its_key(keys: tuple[Path, Path], tm
         {path: digest for path, digest in FILES.items() if path != ".gitattributes"},
         {path.replace("config", "conf"): digest for path, digest in FILES.items()},
     ):
-        with pytest.raises(ConflictError, match="made for other files"):
+        with pytest.raises(ConflictError, match="covers different files"):
             check.check(made, other)
-    with pytest.raises(ConflictError, match="was not made by the key other-public"):
+    with pytest.raises(ConflictError, match="is not by the key other-public"):
         signing.verifier(key_pair(tmp_path, "other")[1]).check(made, FILES)
 
 
@@ -76,7 +76,7 @@ def test_not_a_byte_of_a_signature_can_change(keys: tuple[Path, Path]) -> None:
         with pytest.raises(ConflictError):
             check.check(made[:place] + bytes([made[place] ^ 1]) + made[place + 1 :], FILES)
     for other in (b"", made + b"\n", made[:-1], b"[" * 100_000, b"{}", b"null", json.dumps(json.loads(made)).encode()):
-        with pytest.raises(ConflictError, match="was not made by"):
+        with pytest.raises(ConflictError, match="is not by"):
             check.check(other, FILES)
 
 
@@ -88,15 +88,15 @@ def test_the_curves_that_can_be_used(tmp_path: Path, curve: ec.EllipticCurve) ->
 
 def test_a_key_that_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     private, public = key_pair(tmp_path, password="open sesame")
-    with pytest.raises(UsageError, match="is encrypted, and HUBKIT_SIGNING_PASSWORD is not set") as told:
+    with pytest.raises(UsageError, match="is encrypted, but HUBKIT_SIGNING_PASSWORD is not set") as told:
         signer(private)
     monkeypatch.setenv("HUBKIT_SIGNING_PASSWORD", "open barley")
-    with pytest.raises(UsageError, match="does not open it") as wrong:
+    with pytest.raises(UsageError, match="is not its password") as wrong:
         signer(private)
     assert "barley" not in str(told.value) + str(wrong.value)
     monkeypatch.setenv("HUBKIT_SIGNING_PASSWORD", "open sesame")
     signing.verifier(public).check(signer(private).sign("me/model", FILES), FILES)
-    with pytest.raises(UsageError, match="is not encrypted, and HUBKIT_SIGNING_PASSWORD is set"):
+    with pytest.raises(UsageError, match="is not encrypted, but HUBKIT_SIGNING_PASSWORD is set"):
         signer(key_pair(tmp_path, "plain")[0])
 
 
@@ -110,12 +110,12 @@ def test_keys_that_cannot_be_used(tmp_path: Path) -> None:
         private, public = key_pair(tmp_path, name, kind=kind)
         with pytest.raises(UsageError, match="is not an EC key on P-256"):
             signer(private)
-        with pytest.raises(UsageError, match="is not a public key that checks signatures"):
+        with pytest.raises(UsageError, match="is not an EC public key"):
             signing.verifier(public)
     private, public = key_pair(tmp_path)
-    with pytest.raises(UsageError, match="is not a private key in PEM"):
+    with pytest.raises(UsageError, match="is not a PEM private key"):
         signer(public)
-    with pytest.raises(UsageError, match="is not a public key"):
+    with pytest.raises(UsageError, match="is not an EC public key"):
         signing.verifier(private)
     with pytest.raises(UsageError, match=r"gone\.pem cannot be read: No such file"):
         signer(tmp_path / "gone.pem")
@@ -129,7 +129,7 @@ def test_without_the_extra(keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPa
         for name in [name for name in sys.modules if name.split(".")[0] in {"model_signing", "OpenSSL"}]:
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, missing, None)
-        with pytest.raises(UsageError, match="need the extra 'sign'") as told:
+        with pytest.raises(UsageError, match="needs the `sign` extra") as told:
             signer(keys[0])
         assert told.value.exit_code == 2 and "pip install 'hubkit[sign]'" in str(told.value)
         monkeypatch.undo()
@@ -149,8 +149,9 @@ def test_a_keyless_signature_of_the_same_files_is_used_again() -> None:
     payload = base64.b64encode(json.dumps(statement).encode()).decode()
     made = json.dumps({"verificationMaterial": {"certificate": {}}, "dsseEnvelope": {"payload": payload}}).encode()
     keyless = signing._Keyless("token")
-    assert keyless.made(made, FILES) and not keyless.made(made, {**FILES, "more": "5" * 64})
-    assert not keyless.made(b"", FILES) and not keyless.made(made.replace(b"certificate", b"publicKey"), FILES)
+    assert keyless.is_signature_of(made, FILES) and not keyless.is_signature_of(made, {**FILES, "more": "5" * 64})
+    assert not keyless.is_signature_of(b"", FILES)
+    assert not keyless.is_signature_of(made.replace(b"certificate", b"publicKey"), FILES)
     assert "token" not in repr(keyless)
 
 

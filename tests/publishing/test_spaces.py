@@ -194,7 +194,7 @@ def test_an_app_that_cannot_answer_is_taken_back(here: Hub, tmp_path: Path) -> N
             raise HubkitError(f"{host} could not answer.")
 
     sound = deploy(here, answering(tmp_path / "sound", "sound"), ask=ask)
-    with pytest.raises(RemoteError, match=r"could not answer.\nThe version before .* was restored"):
+    with pytest.raises(RemoteError, match=r"could not answer.\nRolled back to the previous version"):
         deploy(here, answering(tmp_path / "dull", "nothing"), ask=ask)
     assert here.tree(REPO, "main", "space") == here.tree(REPO, sound.commit, "space")
 
@@ -238,7 +238,7 @@ def test_a_space_that_does_not_come_up_is_said_and_taken_back(
         deploy(here, folder_of(tmp_path / "broken", app, **more))
     said = failed.value
     assert said.exit_code == 5 and stage in said.message and words in said.message
-    assert "The version before" in said.message and sound.commit[:12] in said.message
+    assert "Rolled back to the previous version" in said.message and sound.commit[:12] in said.message
     assert here.tree(REPO, "main", "space") == here.tree(REPO, sound.commit, "space")
     until(lambda: here.runtime(REPO).stage == "RUNNING", 60)
     host = here.space_host(REPO)
@@ -312,7 +312,7 @@ def test_what_somebody_else_put_there_meanwhile_is_not_taken_back(here: Hub, tmp
     with pytest.raises(ConflictError, match="moved"):
         deploy(here, answering(tmp_path / "two", "two"), note=note)
     broken = folder_of(tmp_path / "broken", "raise SystemError('no weights')")
-    with pytest.raises(RemoteError, match="was not restored: The branch 'main' of hubkit/shown moved"):
+    with pytest.raises(RemoteError, match="failed: The branch 'main' of hubkit/shown moved"):
         deploy(here, broken, note=note)
     assert "notes.md" in here.tree(REPO, "main", "space")
 

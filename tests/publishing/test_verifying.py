@@ -17,7 +17,7 @@ from hubkit.checks.source import FolderSource, RepoSource
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError, UsageError
 from hubkit.publishing import signing
 from hubkit.publishing.manifest import MANIFEST_PATH, SIGNATURE_PATH, Provenance, parse_manifest
-from hubkit.publishing.verifying import MOST, verify
+from hubkit.publishing.verifying import MAX_MANIFEST_BYTES, verify
 from hubkit.server.process import Running
 
 SHA, GIT = "a" * 64, "b" * 40
@@ -178,7 +178,7 @@ def test_special_files(release: Release, tmp_path: Path) -> None:
     ]
     (folder / MANIFEST_PATH).unlink()
     os.mkfifo(folder / MANIFEST_PATH)
-    with pytest.raises(ConflictError, match="is no file"):
+    with pytest.raises(ConflictError, match="is not a regular file"):
         verify(FolderSource(folder))
     with pytest.raises(UsageError, match="There is no folder"):
         FolderSource(tmp_path / "gone")
@@ -234,21 +234,21 @@ def test_a_sound_manifest() -> None:
         (b'{"files": []}', "lacks its schema"),
         (b'{"schema": true, "files": []}', "lacks its schema"),
         (b'{"schema": 1, "files": {}}', "lacks its schema"),
-        (manifest("a"), "entry 1 has other keys"),
-        (manifest({"path": "a"}), "entry 1 has other keys"),
-        (manifest(item(mode="x")), "entry 1 has other keys"),
-        (manifest(item(1)), "entry 1 has a path that no file of a release has"),
-        (manifest(item("../a")), "entry 1 has a path that no file of a release has: a part"),
+        (manifest("a"), "entry 1 must have exactly the keys"),
+        (manifest({"path": "a"}), "entry 1 must have exactly the keys"),
+        (manifest(item(mode="x")), "entry 1 must have exactly the keys"),
+        (manifest(item(1)), "entry 1 has a path that a release cannot contain"),
+        (manifest(item("../a")), "entry 1 has a path that a release cannot contain: a part"),
         (manifest(item("/a")), "entry 1 has a path"),
         (manifest(item("a\nb")), "entry 1 has a path"),
-        (manifest(item(MANIFEST_PATH)), "entry 1 has a path that no file of a release has"),
-        (manifest(item(SIGNATURE_PATH)), "entry 1 has a path that no file of a release has"),
-        (manifest(item("a"), item("a")), "entry 2 stands twice"),
-        (manifest(item("b"), item("a")), "entry 2 stands twice, or not in order"),
-        (manifest(item(size=-1)), "entry 1 has a size"),
-        (manifest(item(size=True)), "entry 1 has a size"),
-        (manifest(item(size=1.0)), "entry 1 has a size"),
-        (manifest(item(size=2**63)), "entry 1 has a size"),
+        (manifest(item(MANIFEST_PATH)), "entry 1 has a path that a release cannot contain"),
+        (manifest(item(SIGNATURE_PATH)), "entry 1 has a path that a release cannot contain"),
+        (manifest(item("a"), item("a")), "entry 2 appears twice"),
+        (manifest(item("b"), item("a")), "entry 2 appears twice or is out of order"),
+        (manifest(item(size=-1)), "entry 1 has an invalid size"),
+        (manifest(item(size=True)), "entry 1 has an invalid size"),
+        (manifest(item(size=1.0)), "entry 1 has an invalid size"),
+        (manifest(item(size=2**63)), "entry 1 has an invalid size"),
         (manifest(item(sha256=SHA[1:])), "entry 1 has no sha256"),
         (manifest(item(sha256=SHA.upper())), "entry 1 has no sha256"),
         (manifest(item(sha256=SHA + "\n")), "entry 1 has no sha256"),
@@ -282,13 +282,13 @@ def test_a_manifest_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
             yield bytes(2**20)
 
     held.blocks = endless  # type: ignore[method-assign]
-    with pytest.raises(ConflictError, match="other bytes than are listed"):
+    with pytest.raises(ConflictError, match="differs from what the Hub lists"):
         verify(held)
-    assert pieces == MOST // 2**20 + 1
-    held.held[MANIFEST_PATH] = bytes(MOST + 1)
+    assert pieces == MAX_MANIFEST_BYTES // 2**20 + 1
+    held.held[MANIFEST_PATH] = bytes(MAX_MANIFEST_BYTES + 1)
     with pytest.raises(ConflictError, match="at most"):
         verify(held)
-    assert pieces == MOST // 2**20 + 1
+    assert pieces == MAX_MANIFEST_BYTES // 2**20 + 1
 
 
 def test_a_file_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:

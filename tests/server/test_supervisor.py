@@ -31,7 +31,7 @@ def test_after_a_failure_of_the_database_the_next_order_is_still_done(tmp_path: 
     space = Supervisor("a" * 32, tmp_path / "space", "http://127.0.0.1:9", broken, broken, broken)
     space.order("build")
     until(lambda: space.stage == "RUNTIME_ERROR", 10)
-    assert "log says why" in space.error
+    assert "see the Hub's log" in space.error
     space.order("build")
     until(lambda: space.stage == "STOPPED" and "deleted" in space.error, 10)
     space.order("close")

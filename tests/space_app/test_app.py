@@ -210,7 +210,7 @@ def _raise_the_limit(page: Any) -> None:
 def test_an_answer_says_how_it_ended(client: Any) -> None:
     assert client.predict("Hello?", "main", "", 24, api_name="/answer") == {
         "text": "Paris.",
-        "ended": "turn end",
+        "ended": "eos",
         "tokens": 7,
     }
     said = client.predict(prompt="Hello?", revision="runs-on", limit=10, api_name="/answer")
@@ -245,7 +245,7 @@ def test_answers_are_those_of_transformers(client: Any, release: tuple[Release, 
         ids = made[0, prompt["input_ids"].shape[1] :].tolist()
         said = client.predict(text, "odd", system, 24, api_name="/answer")
         assert said["text"] == tokenizer.decode(ids, skip_special_tokens=True)
-        assert (said["tokens"], said["ended"]) == (len(ids), "turn end" if ids[-1] == IM_END else "limit")
+        assert (said["tokens"], said["ended"]) == (len(ids), "eos" if ids[-1] == IM_END else "limit")
         seen.add(said["text"])
     assert len(seen) == 3, "this model must depend on what it reads, or the test shows nothing"
     assert torch.isfinite(model(**prompt).logits).all()
@@ -262,11 +262,11 @@ def test_requests_at_the_same_time_do_not_disturb_each_other(client: Any) -> Non
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"revision": "none"}, "no such revision: choose one of main, runs-on, odd, hostile"),
-        ({"limit": 0}, "from 1 to 2048"),
-        ({"limit": 2049}, "from 1 to 2048"),
+        ({"revision": "none"}, "Unknown revision. Available: main, runs-on, odd, hostile"),
+        ({"limit": 0}, "between 1 and 2048"),
+        ({"limit": 2049}, "between 1 and 2048"),
         ({"prompt": " "}, "The prompt is empty"),
-        ({"prompt": "x" * 9000}, "more than the 8192 that the model can read"),
+        ({"prompt": "x" * 9000}, "more than the model's context of 8192"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(client: Any, changed: dict[str, Any], words: str) -> None:
@@ -281,7 +281,7 @@ def test_compare_shows_both_and_how_each_ended(page: Any) -> None:
     page.fill("#compare-prompt textarea", "Where?")
     page.keyboard.press("Enter")
     assert _marks(page, "compare-left", 1) == ["stopped by end-of-turn token · 7 tokens"]
-    assert _marks(page, "compare-right", 1) == ["cut at the limit · 24 tokens"]
+    assert _marks(page, "compare-right", 1) == ["hit the token limit · 24 tokens"]
     assert page.inner_text("#compare-left .answer") == "main\nParis."
     assert page.inner_text("#compare-right .answer").startswith("runs-on\nla, la, la,")
     assert page.input_value("#compare-prompt textarea") == ""
@@ -364,7 +364,7 @@ def test_nothing_is_asked_with_an_empty_message_and_a_long_one_is_refused(page: 
         page.keyboard.press("Enter")
     page.fill("#chat-prompt textarea", "x" * 9000)
     page.keyboard.press("Enter")
-    page.get_by_text("more than the 8192 that the model can read").wait_for()
+    page.get_by_text("more than the model's context of 8192").wait_for()
     assert page.locator("#chat-answers .turn").count() == 0
     assert len(page.input_value("#chat-prompt textarea")) == 9000, "what was typed is kept"
     page.fill("#chat-prompt textarea", "Where?")
@@ -416,7 +416,7 @@ def _screen(parts: ModuleType, answers: Any, heard: list[Any]) -> Any:
 
 def test_marks_are_no_part_of_the_conversation(parts: ModuleType) -> None:
     heard: list[Any] = []
-    screen = _screen(parts, lambda: [[parts.Answer("Par", 2)], [parts.Answer("Paris.", 4, "turn end")]], heard)
+    screen = _screen(parts, lambda: [[parts.Answer("Par", 2)], [parts.Answer("Paris.", 4, "eos")]], heard)
     past: list[Any] = []
     for text in ("One?", "Two?"):
         *_, last = screen.talk(("session", "chat"), text, "Be kind.", 8, 0.0, "main", past)
@@ -450,7 +450,7 @@ def test_what_goes_wrong_in_the_writing_thread_reaches_the_reader(parts: ModuleT
     import models
 
     found = models.Models.__new__(models.Models)
-    found.voices = {"main": models.Voice(make_tokenizer(), object(), {IM_END: "turn end"}, models.Lock())}
+    found.revisions = {"main": models.LoadedRevision(make_tokenizer(), object(), {IM_END: "eos"}, models.Lock())}
     with pytest.raises(AttributeError, match="device"):
         list(found.answers([("main", [1])], 8))
 

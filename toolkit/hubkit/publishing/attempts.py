@@ -1,4 +1,4 @@
-"""What earlier attempts of a step did to the Hub, read from the points that they noted."""
+"""What earlier attempts of a step changed on the Hub, read from the events in the journal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hubkit.recipe.stage import Noted
 class LeftAt:
     """Where earlier attempts left a branch.
 
-    ``last`` is the commit that the newest finished move made (empty: none did). The branch may stand at any of
+    ``last`` is the commit that the newest finished move made (empty: none did). The branch may be at any of
     ``heads``; a move whose end was lost may have made a new commit with the files of any of ``sources``.
     """
 

@@ -1,16 +1,16 @@
 """A bundle: the exact file tree of one variant, ready for a branch.
 
-It is built from the artifacts by an allow-list, so that no checkpoint, optimizer state or log gets in, and then
-screened. The digests come from the artifacts' manifests: large files are not read again.
+It is built by an allow-list from the artifacts of the stages, so that no checkpoint, optimizer state or log gets in,
+and then screened. The digests come from the artifacts' manifests: large files are not read again.
 
     config.json  tokenizer.json  chat_template.jinja  model.safetensors ...   merged weights, at the root
     adapter/adapter_config.json  adapter/adapter_model.safetensors  adapter/README.md
     README.md  assets/*.png                                                   the variant's card and its pictures
     .eval_results/*.yaml                                                      results for the Hub's leaderboards
-    .gitattributes                                                            what lies in LFS
+    .gitattributes                                                            the files in LFS
     .hubkit/manifest.json                                                     provenance, and every other file's digests
     .hubkit/cards/*.md                                                        the cards before any edit on the Hub
-    .hubkit/model.sig                                                         the signature, where one is asked for
+    .hubkit/model.sig                                                         the signature, if the recipe asks for one
 """
 
 from __future__ import annotations
@@ -99,10 +99,10 @@ def build(
     into: Path,
     edited: Mapping[str, str] | None = None,
 ) -> Bundle:
-    """The bundle of the variant that these artifacts made; the files that are written for it go to ``into``.
+    """The bundle of the variant with these artifacts; the files that are written for it go to ``into``.
 
-    ``edited`` are cards (by their paths on the branch) with the edits that a person made of them there. ``provenance``
-    enters the manifest as it is, and holds no time: the same inputs give the same bytes. Raises
+    ``edited`` are cards (by their paths on the branch) with the edits made there. ``provenance``
+    is copied into the manifest unchanged, and holds no time: the same inputs give the same bytes. Raises
     RefusedError when something needed is missing, or when the screening finds what must not be published.
     """
     files: dict[str, Path] = {}
@@ -146,7 +146,7 @@ def build(
     inside = {"schema": SCHEMA, **provenance, **Manifest(known).to_json()}
     write(MANIFEST_PATH, json.dumps(inside, indent=2, ensure_ascii=False) + "\n")
     finite = {path for path in files if known[path].sha256 in merged.finite}
-    # The files at the root are the merge's own, unchanged: what it found out need not be found out again.
+    # The files at the root are the unchanged output of the merge: what it checked is not checked again.
     if problems := screen(files, finite=finite, fits=not merged.fits):
         shown = "\n".join(f"  {problem.sentence}" for problem in problems[:20])
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""

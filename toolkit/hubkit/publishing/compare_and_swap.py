@@ -1,7 +1,7 @@
 """Commit to a branch by compare-and-swap, so that it holds the old tree or the new one, and the caller knows which.
 
-The parent of the commit is the head that was read before. Whatever the Hub answers, or does not, the outcome is read
-from the branch: its head and its tree, never the text of a message.
+The parent of the commit is the head that was read before. Whatever the Hub returns, the outcome is read from the
+branch (its head and its tree), never from the text of a message.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def commit(
 ) -> str:
     """Commit ``operations`` on ``head`` so that the branch's tree is ``reached``; returns the new head.
 
-    A lost response is no failure: when the branch already holds what was wanted, its head is returned and nothing is
+    A lost response is no failure: when the branch already holds the new tree, its head is returned and nothing is
     sent twice. ConflictError when somebody else moved the branch, or when it does not hold what was sent; RemoteError
-    when the Hub cannot be reached or gave up.
+    when the Hub cannot be reached or failed.
     """
 
     def write() -> None:
@@ -76,6 +76,6 @@ def branch_moved(
         )
     was = f"from {short_commit(before)} " if before else ""
     return ConflictError(
-        f"The branch {branch!r} of {repo} moved {was}to {short_commit(now)} {since}; nothing was written over it.",
-        hint=f"Look at it (`hubkit revisions list {repo}`), then run the same command again.",
+        f"The branch {branch!r} of {repo} moved {was}to {short_commit(now)} {since}; nothing was overwritten.",
+        hint=f"Inspect it with `hubkit revisions list {repo}`, then run the same command again.",
     )

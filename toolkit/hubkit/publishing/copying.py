@@ -1,7 +1,7 @@
 """Copy the files of a revision to a branch, on the server, in one commit: plan it, then apply it.
 
-What is to be done is planned from one look at the branch, and can be shown; the commit then has the head of that look
-as its parent, so that the plan is carried out as shown, or not at all.
+The plan is made from one read of the branch and can be shown; the commit has the head that was read as its parent, so
+that the plan is carried out as shown, or not at all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class CopyPlan:
 
     ``head`` is the branch's commit, the parent of the commit to come, and ``tree`` its files; None and empty when there
     is no such branch. ``wanted`` are the files of the source, ``change`` what the commit changes, and ``ownership``
-    which files of other people stay or are replaced (none when the branch is to hold exactly the source's files).
+    which foreign files are kept or replaced (none when the branch is to hold exactly the source's files).
     """
 
     branch: str
@@ -40,12 +40,12 @@ class CopyPlan:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Files of other people that stay on the branch."""
+        """Foreign files that stay on the branch."""
         return () if self.exact else self.ownership.kept
 
     @property
     def replaced(self) -> tuple[str, ...]:
-        """Files of other people that go, because the source has files in their place."""
+        """Foreign files that are overwritten by files of the source."""
         return () if self.exact else self.ownership.replaced
 
     def reached(self, tree: Tree) -> bool:
@@ -63,9 +63,9 @@ def plan_copy(
     keep_foreign: bool = False,
     repo_type: RepoType = "model",
 ) -> CopyPlan:
-    """How ``branch`` comes to hold the files of the commit ``source``: exactly, or with files of other people kept.
+    """Plan to bring ``branch`` to the files of the commit ``source``: exactly, or with foreign files kept.
 
-    Whose files those are is known only from hubkit's manifest: with ``keep_foreign`` they are kept when there is one
+    Only hubkit's manifest shows which files are foreign: with ``keep_foreign`` they are kept when there is a manifest
     on the branch or at the source. ``wanted`` is the source's tree, where it is known.
     """
     head = hub.head(repo, branch, repo_type)
@@ -83,7 +83,7 @@ def plan_copy(
 def apply(hub: Hub, repo: str, plan: CopyPlan, *, title: str, repo_type: RepoType = "model") -> str:
     """Apply ``plan`` in one commit on the head that it was made for; returns the branch's head.
 
-    The files are copied on the server; a branch that is not there is created at the source. Nothing is written when
+    The Hub copies the files; a missing branch is created at the source. Nothing is written when
     the branch holds the tree already. ConflictError when it was moved since.
     """
     if plan.head is None:

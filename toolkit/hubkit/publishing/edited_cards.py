@@ -1,4 +1,4 @@
-"""Cards that a person edited on the branch while the release was under way: they are not overwritten unseen."""
+"""Cards that a person edited on the branch during the release: the release stops instead of overwriting them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from hubkit.core.trees import Tree
 from hubkit.publishing.manifest import CARDS
 
 
-def edited_cards(tree: Tree, wanted: Tree, over: Mapping[str, str]) -> list[str]:
+def edited_cards(tree: Tree, wanted: Tree, expected: Mapping[str, str]) -> list[str]:
     """The cards on a branch (its ``tree``) that are neither those of ``wanted`` nor those that were read there.
 
-    ``over`` are the digests of those that were read, by path.
+    ``expected`` are the digests of the cards that were read, by path.
     """
     return [
         path
@@ -20,15 +20,15 @@ def edited_cards(tree: Tree, wanted: Tree, over: Mapping[str, str]) -> list[str]
         if path in tree
         and path in wanted
         and not tree[path].same(wanted[path])
-        and over.get(path) not in {tree[path].sha256, tree[path].git} - {None}
+        and expected.get(path) not in {tree[path].sha256, tree[path].git} - {None}
     ]
 
 
-def refuse_if_edited(repo: str, branch: str, tree: Tree, wanted: Tree, over: Mapping[str, str]) -> None:
+def refuse_if_edited(repo: str, branch: str, tree: Tree, wanted: Tree, expected: Mapping[str, str]) -> None:
     """ConflictError when a card on the branch was edited since it was read (see :func:`edited_cards`)."""
-    if paths := edited_cards(tree, wanted, over):
+    if paths := edited_cards(tree, wanted, expected):
         raise ConflictError(
-            f"{' and '.join(paths)} of the branch {branch!r} of {repo} was edited while it was released; nothing was "
-            "written over it.",
+            f"{' and '.join(paths)} of the branch {branch!r} of {repo} was edited during the release; nothing was "
+            "overwritten.",
             hint="Run the same command again: it keeps the edit.",
         )

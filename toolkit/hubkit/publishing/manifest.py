@@ -1,4 +1,4 @@
-"""The manifest of a branch, ``.hubkit/manifest.json``: which files a release put there, and where they came from.
+"""The manifest of a branch, ``.hubkit/manifest.json``: the files of the release and their provenance.
 
 Two readers of the same file. :class:`Provenance` reads what it can, to list and to compare branches, and never raises.
 :func:`parse_manifest` is for ``hubkit verify``: it accepts only what hubkit writes.
@@ -23,9 +23,9 @@ MANIFEST_PATH = ".hubkit/manifest.json"
 SIGNATURE_PATH = ".hubkit/model.sig"
 """Where the branch keeps its signature, if it has one: it covers every other file of the bundle, the manifest too."""
 CARDS = {"README.md": "README.md", "adapter-README.md": "adapter/README.md"}
-"""The cards, by their names in the card's artifact: where they stand on the branch."""
+"""The cards, by their names in the card's artifact: their paths on the branch."""
 GENERATED = ".hubkit/cards"
-"""Where the branch keeps its cards as they were generated, so that edits by a person can be recognized."""
+"""Where the branch keeps its cards as they were generated, so that later edits can be detected."""
 SCHEMA = 1
 """The version of the manifest's format that this hubkit writes, and the newest that it reads."""
 OUR_OWN = frozenset({MANIFEST_PATH, SIGNATURE_PATH})
@@ -51,14 +51,14 @@ class Provenance:
 
     @property
     def promised(self) -> Tree:
-        """What each file but the manifest is to be; empty when the list cannot be read."""
+        """Every listed file with its digests; empty when the list cannot be read."""
         try:
             return tree_of(Manifest.from_json(self.content))
         except (KeyError, TypeError, ValueError):
             return {}
 
     def named_files(self) -> dict[str, str]:
-        """The digests of the files that the recipe names, by its key; empty when none is told."""
+        """The digests of the files that the recipe names, by its key; empty when there are none."""
         recipe = self.content.get("recipe")
         files = recipe.get("files") if isinstance(recipe, Mapping) else None
         return dict(files) if isinstance(files, Mapping) else {}
@@ -74,58 +74,62 @@ def provenance_at(hub: Hub, repo: str, commit: str, tree: Tree, repo_type: RepoT
 
 
 def parse_manifest(raw: bytes) -> tuple[dict[str, Any], Manifest]:
-    """What a manifest in ``raw`` says, and the files that it promises.
+    """The content of the manifest in ``raw``, and the files that it lists.
 
-    It may come from anybody. ConflictError unless it is what hubkit writes: JSON without a key twice, the files in
-    order, each path sound and only once, each digest whole. RefusedError when a newer hubkit wrote it.
+    It may come from anybody. ConflictError unless it is what hubkit writes: JSON without duplicate keys, the files in
+    order, each path valid and unique, each digest complete. RefusedError when a newer hubkit wrote it.
     """
     try:
-        said = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
+        content = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise unsound(f"{MANIFEST_PATH} is not the JSON that hubkit writes") from error
-    if not isinstance(said, dict) or type(said.get("schema")) is not int or not isinstance(said.get("files"), list):
+    if (
+        not isinstance(content, dict)
+        or type(content.get("schema")) is not int
+        or not isinstance(content.get("files"), list)
+    ):
         raise unsound(f"{MANIFEST_PATH} lacks its schema or its files")
-    if said["schema"] > SCHEMA:
+    if content["schema"] > SCHEMA:
         raise RefusedError(
-            f"{MANIFEST_PATH} has schema {said['schema']}, and this hubkit knows up to {SCHEMA}.",
+            f"{MANIFEST_PATH} uses schema {content['schema']}; this version supports up to {SCHEMA}.",
             hint="Update hubkit: pip install -U hubkit",
         )
     files: dict[str, Digests] = {}
     last = ""
-    for number, item in enumerate(said["files"], 1):
+    for number, item in enumerate(content["files"], 1):
         problem = _item_problem(item)
         if problem is None and item["path"] <= last:
-            problem = "stands twice, or not in order"
+            problem = "appears twice or is out of order"
         if problem:
             raise unsound(f"{MANIFEST_PATH}: entry {number} {problem}")
         last = item["path"]
         files[last] = Digests(item["size"], item["sha256"], item["git"])
-    return said, Manifest(files)
+    return content, Manifest(files)
 
 
 def _item_problem(item: Any) -> str | None:
-    """Why ``item`` cannot stand in a manifest's list of files; None when it can."""
+    """Why ``item`` is not a valid entry of a manifest's file list; None when it is."""
     if not isinstance(item, dict) or item.keys() != {"path", "size", "sha256", "git"}:
-        return "has other keys than path, size, sha256 and git"
+        return "must have exactly the keys path, size, sha256 and git"
     path = item["path"]
     if not isinstance(path, str) or path in OUR_OWN:
-        return "has a path that no file of a release has"
+        return "has a path that a release cannot contain"
     if problem := path_problem(path):
-        return f"has a path that no file of a release has: {problem}"
+        return f"has a path that a release cannot contain: {problem}"
     if type(item["size"]) is not int or not 0 <= item["size"] < 2**63:
-        return "has a size that no file has"
+        return "has an invalid size"
     for name, length in (("sha256", 64), ("git", 40)):
         if not isinstance(item[name], str) or not re.fullmatch(rf"[0-9a-f]{{{length}}}", item[name]):
-            return f"has no {name} of {length} digits"
+            return f"has no valid {name} ({length} hexadecimal digits)"
     return None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key appears twice")
     return dict(pairs)
 
 
 def unsound(what: str) -> ConflictError:
-    """The error for a manifest or a signature that nobody should act upon; ``what`` is a sentence without its stop."""
-    return ConflictError(f"{what}.", hint="Do not rely on it; get the release again from its makers.")
+    """The error for an invalid manifest or signature; ``what`` is a sentence without its full stop."""
+    return ConflictError(f"{what}.", hint="Do not use this copy; download the release again.")

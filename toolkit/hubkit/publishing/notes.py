@@ -1,4 +1,4 @@
-"""The points that a publication passes, for the journal of a run."""
+"""Progress events of publishing, recorded in the run's journal."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Protocol
 
 
 class Note(Protocol):
-    """Called at each point with its name and facts about it."""
+    """Called at each event with its name and facts about it."""
 
     def __call__(self, point: str, **facts: str) -> None:
-        """``point`` was passed."""
+        """Record the event ``point``."""
 
 
 def no_note(point: str, **facts: str) -> None:
-    """Write nothing."""
+    """Record nothing."""

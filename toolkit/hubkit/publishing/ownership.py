@@ -1,13 +1,14 @@
-"""Whose files stand on a branch: one decision for publish, promote, roll back, propose and deploy.
+"""Which files of a branch hubkit may delete or overwrite: one decision for publish, promote, roll back and deploy.
 
     decision = decide(tree, wanted, ours)
-    decision.removed     files of an earlier release that this one does not have: they go
-    decision.replaced    files of other people in whose place this release has a file or a folder: they go, reported
-    decision.kept        all other files of other people: they stay, reported
+    decision.removed     files of an earlier release that are not in this one (deleted)
+    decision.replaced    foreign files whose path this release uses (overwritten, reported)
+    decision.kept        all other foreign files (kept, reported)
 
-A file is ours when the manifest on the branch lists it. Git cannot hold both a file ``adapter`` and a file
-``adapter/x.json``, so a foreign ``adapter`` is replaced when the release has an ``adapter/x.json``, and a foreign
-``config.json/notes.txt`` when it has a ``config.json``. Pure: trees in, a decision out; nothing is read or written.
+A file is ours when the manifest on the branch lists it, and foreign otherwise. Git cannot hold both a file
+``adapter`` and a file ``adapter/x.json``, so a foreign ``adapter`` is replaced when the release has an
+``adapter/x.json``, and a foreign ``config.json/notes.txt`` when it has a ``config.json``. Pure: trees in, a decision
+out; nothing is read or written.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from hubkit.core.numbers import counted
 from hubkit.core.trees import Entry, Tree, compare, short_list
 
 HUB_FILES = frozenset({".gitattributes"})
-"""What the Hub itself writes: such a file is nobody's, stays, and is not reported."""
+"""Files that the Hub itself writes: they are kept and not reported."""
 
 
 @dataclass(frozen=True)
 class Ownership:
-    """The decision about the files of a branch, each tuple sorted. See the module's docstring."""
+    """The decision about the files of a branch, each tuple sorted; the module's docstring defines the fields."""
 
     removed: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
@@ -43,27 +45,27 @@ class Ownership:
         return holds_release(tree, wanted, self.deletions(wanted))
 
     def sentences(self, where: str) -> list[str]:
-        """What to report about the files of other people at ``where``, in up to two sentences."""
+        """What to report about the foreign files at ``where``, in up to two sentences."""
         sentences = []
         if self.replaced:
-            sentences.append(
-                f"{where} holds files that hubkit did not publish, and this release has files in their place; they"
-                f" are replaced: {short_list(self.replaced)}."
-            )
+            sentences.append(f"{where}: {_unpublished(self.replaced)} overwritten: {short_list(self.replaced)}.")
         if self.kept:
-            sentences.append(
-                f"{where} holds files that hubkit did not publish; they are kept: {short_list(self.kept)}."
-            )
+            sentences.append(f"{where}: {_unpublished(self.kept)} kept: {short_list(self.kept)}.")
         return sentences
+
+
+def _unpublished(paths: Collection[str]) -> str:
+    """``2 files not published by hubkit are``."""
+    return f"{counted(len(paths), 'file')} not published by hubkit {'is' if len(paths) == 1 else 'are'}"
 
 
 def decide(
     tree: Tree, wanted: Mapping[str, Entry | None], ours: Collection[str] = (), *, exact: bool = False
 ) -> Ownership:
-    """Whose files of ``tree`` go, and whose stay, when a release of the files ``wanted`` comes to the branch.
+    """Which files of ``tree`` are removed, overwritten and kept when a release of the files ``wanted`` is written.
 
     ``ours`` are the paths that the branch's own manifest lists (none without a manifest). An entry of ``wanted`` is
-    None when its content is not known yet. With ``exact`` nothing else stays: whatever is not wanted is removed.
+    None when its content is not known yet. With ``exact`` whatever is not wanted is removed.
     """
     others = tree.keys() - wanted.keys()
     if exact:

@@ -18,8 +18,8 @@ class Promotion:
     """The outcome of a promotion.
 
     ``previous`` is the head before, None for a new branch. ``written`` is False when the branch was up to date.
-    ``removed`` are files of the release before. Of the files of other people, ``kept`` stay on the branch and
-    ``replaced`` went, because the release has files in their place.
+    ``removed`` are files of the release before. Of the foreign files, ``kept`` stay on the branch and ``replaced``
+    were overwritten.
     """
 
     commit: str
@@ -38,20 +38,20 @@ def promote(
     manifest: Manifest,
     *,
     title: str,
-    over: Mapping[str, str] | None = None,
+    expected_cards: Mapping[str, str] | None = None,
     note: Note = no_note,
 ) -> Promotion:
     """Bring ``branch`` to the release at the commit ``source``; ``manifest`` is its file list.
 
-    A branch that is not there is created at ``source``. On one that is, the files are copied on the server in one
-    commit; :mod:`hubkit.publishing.ownership` decides which of its other files stay. Nothing is written when it holds
-    the release already. ConflictError when the branch moves meanwhile, or when a card on it differs from the one that
-    was read (``over``: the digests that were read, by path; None: it does not matter).
+    A missing branch is created at ``source``. On an existing branch the Hub copies the files in one commit;
+    :mod:`hubkit.publishing.ownership` decides which of its other files are kept. Nothing is written when it holds
+    the release already. ConflictError when the branch moves in the meantime, or when a card on it differs from the
+    one that was read (``expected_cards``: the digests that were read, by path; None: not checked).
     """
     wanted = tree_of(manifest)
     plan = plan_copy(hub, repo, branch, source, wanted=wanted, keep_foreign=True)
-    if plan.head is not None and over is not None:
-        refuse_if_edited(repo, branch, plan.tree, wanted, over)
+    if plan.head is not None and expected_cards is not None:
+        refuse_if_edited(repo, branch, plan.tree, wanted, expected_cards)
     if plan.head is not None and plan.change:
         note(f"branch-begun[{branch}]", branch=branch, commit=plan.head, source=source)
     head = apply(hub, repo, plan, title=title)

@@ -38,7 +38,7 @@ class Proposal:
     """A proposed variant: ``commit`` at ``ref``, the ref of the pull request ``number``.
 
     ``number`` is None when the branch ``ref`` holds the variant already, so that there is nothing to propose.
-    ``ownership`` says which files of other people the pull request keeps and which it replaces.
+    ``ownership``: which foreign files the pull request keeps and which it overwrites.
     """
 
     commit: str
@@ -51,9 +51,9 @@ def problem(hub: Hub, repo: str) -> str | None:
     """Why this token can propose nothing to ``repo``, without a full stop; None when it can."""
     account = hub.whoami() if not hub.target.trusted else None
     if account is None:
-        return f"a pull request needs the token of a person, and there is none for {hub.endpoint}"
+        return f"opening a pull request needs a user token; none is set for {hub.endpoint}"
     if not hub.repo_exists(repo):
-        return f"there is no repo {repo} that {account.name} can see, and a pull request needs one"
+        return f"{repo} does not exist, or {account.name} has no access to it"
     return account.lacks(DISCUSS, repo, "model")
 
 
@@ -68,7 +68,7 @@ def propose(
     """Bring a pull request to ``bundle``; nothing is written when it holds it already.
 
     RefusedError when the Hub does not let this token propose, ConflictError when somebody else changed the pull
-    request (``overwrite``: they may lose that) or moves it meanwhile, RemoteError when the Hub cannot be reached.
+    request (unless ``overwrite``) or moves it in the meantime, RemoteError when the Hub cannot be reached.
     """
     wanted = tree_of(bundle.manifest)
     heads = hub.refs(repo).branches
@@ -82,7 +82,7 @@ def propose(
         )
         if opened is None:
             raise ConflictError(
-                f"{repo} accepted the pull request and does not list it.", hint="Run the same command again."
+                f"{repo} accepted the pull request but does not list it.", hint="Run the same command again."
             )
         note("pull-request-opened", number=str(opened.number))
     head = _update(hub, repo, variant, opened, bundle, goal, overwrite)
@@ -91,7 +91,7 @@ def propose(
 
 @dataclass(frozen=True)
 class Goal:
-    """What a pull request is to hold: the files of ``wanted`` and, of other people's, those in ``stay``."""
+    """What a pull request is to hold: the files of ``wanted``, and the foreign files in ``stay``."""
 
     wanted: Tree
     stay: frozenset[str]
@@ -111,7 +111,7 @@ class Goal:
 
 
 def _goal(hub: Hub, repo: str, variant: str, main: str | None, wanted: Tree) -> Goal:
-    """For ``main`` the files of other people stay; any other variant is the tree of a branch of its own."""
+    """For ``main`` the foreign files stay; any other variant is the complete tree of a separate branch."""
     if variant != MAIN or main is None:
         return Goal(wanted, frozenset(), Ownership())
     tree = hub.tree(repo, main)
@@ -128,7 +128,9 @@ def _ours(hub: Hub, repo: str, variant: str) -> PullRequest | None:
 
 def _open(hub: Hub, repo: str, variant: str, main: str | None, bundle: Bundle, goal: Goal) -> None:
     if main is None:
-        raise ConflictError(f"{repo} has no branch {MAIN!r} to propose a change of.", hint="Ask its owner.")
+        raise ConflictError(
+            f"{repo} has no {MAIN} branch, so no pull request can be opened.", hint="Ask the repo owner to create it."
+        )
     tree = hub.tree(repo, main)
     added = additions(bundle, goal.missing(tree))
     upload(hub, repo, MAIN, added, create_pr=True)
@@ -138,11 +140,12 @@ def _open(hub: Hub, repo: str, variant: str, main: str | None, bundle: Bundle, g
 
 def _text(repo: str, variant: str) -> str:
     if variant == MAIN:
-        return "The card says what this is and how it was measured. Made with hubkit."
+        return "The card describes the model and how it was measured. Created with hubkit."
     return (
-        f"The card says what this is and how it was measured. It is not to be merged into `{MAIN}`: it holds the files"
-        f" of a branch of its own. `hubkit revisions promote {repo} refs/pr/N {variant}`, with the number of this pull"
-        " request, makes that branch, and then this can be closed. Made with hubkit."
+        "The card describes the model and how it was measured.\n\n"
+        f"Do not merge this into `{MAIN}`. It contains the files of a separate branch. To create the branch, run"
+        f" `hubkit revisions promote {repo} refs/pr/N {variant}` (N is the number of this pull request), then close"
+        " this pull request. Created with hubkit."
     )
 
 
@@ -150,16 +153,16 @@ def _update(hub: Hub, repo: str, variant: str, opened: PullRequest, bundle: Bund
     """Bring an open pull request to ``goal`` in one commit; returns its head."""
     head = hub.head(repo, opened.ref)
     if head is None:
-        raise ConflictError(f"The pull request {opened.number} of {repo} has no commits.", hint="Close it, run again.")
+        raise ConflictError(f"Pull request {opened.number} of {repo} has no commits.", hint="Close it and run again.")
     tree = hub.tree(repo, head)
     if goal.reached(tree):
         return head
     if not overwrite and (paths := _changed_by_others(hub, repo, head, tree, goal)):
         raise ConflictError(
-            f"Somebody changed {short_list(paths)} in the pull request {opened.number} of {repo}, and this would"
-            " overwrite it.",
-            hint=f"See {pull_url(hub.endpoint, repo, opened.number)}. Put the change into the recipe, then overwrite"
-            " it: hubkit release --pr --overwrite-card.",
+            f"Somebody changed {short_list(paths)} in pull request {opened.number} of {repo}; this release would"
+            " overwrite the change.",
+            hint=f"See {pull_url(hub.endpoint, repo, opened.number)}. Move the change into the recipe, then run"
+            " `hubkit release --pr --overwrite-card`.",
         )
     added = additions(bundle, goal.missing(tree))
     upload(hub, repo, opened.ref, added)
@@ -179,19 +182,19 @@ def _changed_by_others(hub: Hub, repo: str, head: str, tree: Tree, goal: Goal) -
     )
 
 
-def standing(hub: Hub, repo: str, variant: str, number: int) -> PullRequest:
+def open_or_merged(hub: Hub, repo: str, variant: str, number: int) -> PullRequest:
     """The pull request, open or merged. RefusedError when somebody closed it: that is the owner's decision."""
     request = hub.pull_request(repo, number)
-    if not request.is_open and request.status != "merged" and not _taken(hub, repo, variant, request):
+    if not request.is_open and request.status != "merged" and not _branch_has_variant(hub, repo, variant, request):
         raise RefusedError(
-            f"The pull request {number} of {repo} for {variant} was closed: {pull_url(hub.endpoint, repo, number)}.",
+            f"Pull request {number} of {repo} for {variant} was closed: {pull_url(hub.endpoint, repo, number)}.",
             hint="`hubkit release --fresh --pr` proposes it again.",
         )
     return request
 
 
-def _taken(hub: Hub, repo: str, variant: str, request: PullRequest) -> bool:
-    """Whether the branch of the variant holds what was proposed: created from it and then closed, as its text asks."""
+def _branch_has_variant(hub: Hub, repo: str, variant: str, request: PullRequest) -> bool:
+    """Whether the variant's branch holds the proposed files: somebody created it and closed the pull request."""
     head, proposed = hub.head(repo, variant), hub.head(repo, request.ref)
     if head is None or proposed is None:
         return False

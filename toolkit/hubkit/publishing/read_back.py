@@ -12,11 +12,13 @@ from hubkit.hub.client import Hub
 from hubkit.hub.errors import MissingFileError
 from hubkit.publishing.ownership import part_of
 
+_RETRY = "Nothing was promoted. Run the same command again. If it fails again, the Hub or a proxy alters files."
+
 
 def verify_listing(hub: Hub, repo: str, revision: str, manifest: Manifest, *, others_allowed: bool = False) -> None:
     """ConflictError, naming the files, unless the Hub lists at ``revision`` every path, size and digest promised.
 
-    With ``others_allowed`` files of other people may stand beside them.
+    With ``others_allowed`` the revision may have other files too.
     """
     wanted, tree = tree_of(manifest), hub.tree(repo, revision)
     difference = compare(wanted, part_of(tree, wanted) if others_allowed else tree)
@@ -25,7 +27,7 @@ def verify_listing(hub: Hub, repo: str, revision: str, manifest: Manifest, *, ot
             f"{repo}@{short_commit(revision)} does not hold what was uploaded: "
             + short_list([change.sentence for change in difference.changes])
             + ".",
-            hint="Nothing was promoted. Run the same command again; if that does not help, the Hub changes files.",
+            hint=_RETRY,
         )
 
 
@@ -57,13 +59,13 @@ def _download(hub: Hub, repo: str, revision: str, cache: Path) -> Path:
         if error.errno is not None:
             raise os_error(error, cache) from error
         # The client compares the sizes and raises an OSError that has no number and no class of its own.
-        raise _damaged(repo, revision, "a file has another size than it lists") from error
+        raise _damaged(repo, revision, "a file does not have the listed size") from error
 
 
 def _damaged(repo: str, revision: str, what: str) -> ConflictError:
     return ConflictError(
-        f"{repo}@{short_commit(revision)} returns other bytes than were uploaded: {what}.",
-        hint="Nothing was promoted. The Hub's storage is damaged, or something changes files on the way.",
+        f"{repo}@{short_commit(revision)} returned different bytes than were uploaded: {what}.",
+        hint=_RETRY,
     )
 
 

@@ -1,4 +1,4 @@
-"""The released branches: where each variant stands on the Hub after the promotion."""
+"""The released branches: the commit of each variant on the Hub after the promotion."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ class ReleasedBranch:
     """A variant's branch at ``commit``.
 
     ``tree`` is the digest of the bundle that it holds, ``previous`` the head before (None: the branch is new),
-    ``foreign`` are files of other people that were kept, ``replaced`` those of
-    the same name as ours. Of a release that was only proposed, ``pull_request`` is the
-    number and ``status`` its state when it was read.
+    ``foreign`` are files not published by hubkit that were kept, ``replaced`` those that were overwritten.
+    Of a release that was only proposed, ``pull_request`` is the number and ``status`` its state when it was read.
     """
 
     commit: str
@@ -44,13 +43,13 @@ class ReleasedBranches(JsonArtifact):
 
 
 def changed_since(hub: Hub, released: ReleasedBranches, bundles: Mapping[str, Manifest]) -> str | None:
-    """What the Hub no longer holds of what was ``released``; None while it holds all of it.
+    """What of ``released`` the Hub no longer holds; None while it holds all of it.
 
     ``bundles`` are the files of each variant. A branch that has moved still counts when it has all of them.
     """
     repo = released.repo
     if not hub.repo_exists(repo):
-        return f"{repo} is not there any more"
+        return f"{repo} no longer exists"
     heads = hub.refs(repo).branches
     for name, item in released.variants.items():
         if item.pull_request:
@@ -60,7 +59,7 @@ def changed_since(hub: Hub, released: ReleasedBranches, bundles: Mapping[str, Ma
             continue
         head = heads.get(name)
         if head is None:
-            return f"the branch {name!r} of {repo} is not there any more"
+            return f"the branch {name!r} of {repo} no longer exists"
         if head != item.commit and not holds_release(hub.tree(repo, head), tree_of(bundles[name])):
             return f"the branch {name!r} of {repo} moved from {item.commit[:12]} to {head[:12]}"
     return None

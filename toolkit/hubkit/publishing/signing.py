@@ -41,11 +41,11 @@ class Signer(Protocol):
     """Who signs."""
 
     def sign(self, name: str, files: Sha256s) -> bytes:
-        """The content of a signature file over ``files``; ``name`` is what it calls them."""
+        """The content of a signature file over ``files``; ``name`` is its name for them."""
         ...
 
-    def made(self, content: bytes, files: Sha256s) -> bool:
-        """Whether ``content``, from our own run folder, is such a signature already."""
+    def is_signature_of(self, content: bytes, files: Sha256s) -> bool:
+        """Whether ``content``, from our own run folder, is already this signer's signature over ``files``."""
         ...
 
 
@@ -64,8 +64,8 @@ def signer(key: Path | None, *, keyless: bool) -> Signer | None:
 def verifier(key: Path | None, identity: str | None = None, issuer: str | None = None) -> Verifier:
     """The signer to expect: the owner of the public key in ``key``, or ``identity`` as ``issuer`` vouches for it.
 
-    UsageError when the key cannot be used or the extra ``sign`` is missing, RemoteError when Sigstore's root of trust
-    cannot be fetched.
+    UsageError when the key cannot be used or the extra ``sign`` is missing, RemoteError when Sigstore's trust root
+    cannot be downloaded.
     """
     config = _library().verifying.Config()
     if key is None:
@@ -73,8 +73,8 @@ def verifier(key: Path | None, identity: str | None = None, issuer: str | None =
             config.use_sigstore_verifier(identity=identity, oidc_issuer=issuer)
         except Exception as error:
             raise RemoteError(
-                f"The root of trust of Sigstore cannot be fetched: {type(error).__name__}.",
-                hint="A keyless signature is checked with what sigstore.dev publishes. Try again with a network.",
+                f"Cannot download Sigstore's trust root: {type(error).__name__}.",
+                hint="Checking a keyless signature needs access to sigstore.dev. Check the network, then try again.",
             ) from error
         return Verifier(config, f"{identity} ({issuer})")
     try:
@@ -83,7 +83,7 @@ def verifier(key: Path | None, identity: str | None = None, issuer: str | None =
         raise UsageError(f"The public key {key} cannot be read: {error.strerror}.") from error
     except Exception as error:
         raise UsageError(
-            f"{key} is not a public key that checks signatures (EC, in PEM).",
+            f"{key} is not an EC public key (PEM).",
             hint="Create one from the private key: openssl ec -in private.pem -pubout -out public.pem",
         ) from error
     return Verifier(config, f"the key {key.name}", by_key=True)
@@ -113,9 +113,9 @@ class Verifier:
                 signed = _subjects(content)
                 other = sorted(path for path in signed.keys() | files.keys() if signed.get(path) != files.get(path))
                 raise ConflictError(
-                    f"The signature by {self.label} was made for other files: {printable(short_list(other))}."
+                    f"The signature by {self.label} covers different files: {printable(short_list(other))}."
                 ) from error
-            raise ConflictError(f"The signature was not made by {self.label}, or was changed.") from error
+            raise ConflictError(f"The signature is not by {self.label}, or it was altered.") from error
 
 
 @dataclass
@@ -163,14 +163,14 @@ class _Key:
             raise UsageError(f"The signing key {path} cannot be read: {error.strerror}.") from error
         except TypeError as error:  # a password is missing, or is given to a key that has none
             raise UsageError(
-                f"The signing key {path} is not encrypted, and {PASSWORD} is set."
+                f"The signing key {path} is not encrypted, but {PASSWORD} is set."
                 if password
-                else f"The signing key {path} is encrypted, and {PASSWORD} is not set.",
+                else f"The signing key {path} is encrypted, but {PASSWORD} is not set.",
                 hint=f"Unset {PASSWORD}." if password else f"Set {PASSWORD} to its password.",
             ) from error
         except (ValueError, UnsupportedAlgorithm) as error:
             raise UsageError(
-                f"{path} is not a private key in PEM" + (f", or {PASSWORD} does not open it." if password else "."),
+                f"{path} is not a PEM private key" + (f", or {PASSWORD} is not its password." if password else "."),
                 hint="Create one: openssl ecparam -name prime256v1 -genkey -noout -out private.pem",
             ) from error
         if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in _CURVES:
@@ -185,11 +185,11 @@ class _Key:
 
     def sign(self, name: str, files: Sha256s) -> bytes:
         config = _library().signing.Config()
-        # The library says that it wants a string, and hands it to cryptography, which wants bytes.
+        # The library asks for a string, but passes it to cryptography, which needs bytes.
         config.use_elliptic_key_signer(private_key=self.path, password=self.password)
         return _canonical(_signed(config, name, files))
 
-    def made(self, content: bytes, files: Sha256s) -> bool:
+    def is_signature_of(self, content: bytes, files: Sha256s) -> bool:
         try:
             hint = json.loads(content)["verificationMaterial"]["publicKey"]["hint"]
             return bool(hint == self.hint) and _subjects(content) == files
@@ -209,10 +209,10 @@ class _Keyless:
         except Exception as error:
             raise RemoteError(
                 f"Signing by Sigstore failed: {type(error).__name__}.",
-                hint="Run the same command again; what was finished is kept.",
+                hint="Run the same command again; finished steps are kept.",
             ) from error
 
-    def made(self, content: bytes, files: Sha256s) -> bool:
+    def is_signature_of(self, content: bytes, files: Sha256s) -> bool:
         try:
             return "certificate" in json.loads(content)["verificationMaterial"] and _subjects(content) == files
         except (ValueError, KeyError, TypeError):
@@ -247,7 +247,7 @@ def _signed(config: Any, name: str, files: Sha256s) -> bytes:
 
 
 def _subjects(content: bytes) -> dict[str, str]:
-    """The files that a signature covers, as it states them; nothing is checked."""
+    """The files that a signature names. Nothing has been checked yet."""
     statement = json.loads(base64.b64decode(json.loads(content)["dsseEnvelope"]["payload"]))
     return {str(item["name"]): str(item["digest"]) for item in statement["predicate"]["resources"]}
 
@@ -256,7 +256,7 @@ def _canonical(content: bytes) -> bytes:
     """A signature by a key in its canonical form, so that no byte of it can change without being noticed."""
     value = json.loads(content)
     envelope = value["dsseEnvelope"]
-    payload, made = (base64.b64decode(text) for text in (envelope["payload"], envelope["signatures"][0]["sig"]))
+    payload, signature = (base64.b64decode(text) for text in (envelope["payload"], envelope["signatures"][0]["sig"]))
     spelled = {
         "mediaType": _BUNDLE,
         "verificationMaterial": {
@@ -266,16 +266,16 @@ def _canonical(content: bytes) -> bytes:
         "dsseEnvelope": {
             "payload": base64.b64encode(payload).decode(),
             "payloadType": _PAYLOAD,
-            "signatures": [{"sig": base64.b64encode(made).decode(), "keyid": ""}],
+            "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
         },
     }
     return json.dumps(spelled).encode() + b"\n"
 
 
 def _library() -> Any:
-    """The library, imported when it is needed: it takes half a second. It needs pyOpenSSL without declaring it."""
+    """The library, imported on use: it takes half a second. It needs pyOpenSSL, which it does not declare."""
     try:
         import model_signing
     except ImportError as error:
-        raise UsageError("Signatures need the extra 'sign'.", hint="Install it: pip install 'hubkit[sign]'") from error
+        raise UsageError("Signing needs the `sign` extra.", hint="Install it: pip install 'hubkit[sign]'") from error
     return model_signing

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 from hubkit.core.files import Manifest, read_json, write_json
 from hubkit.publishing.bundle import Bundle
@@ -20,7 +21,8 @@ class StagedCommit(JsonArtifact):
     """The verified ``commit`` of ``repo``, and what it holds.
 
     ``branch`` is the staging branch or the ref of the pull request, whose number is ``pull_request``. ``tree`` is the
-    digest of the bundle. ``over`` are the digests of the cards that were read on the variant's branch, by path.
+    digest of the bundle. ``expected_card_digests`` are the digests of the cards
+    that were read on the variant's branch, by path.
     """
 
     FILE = "published.json"
@@ -31,7 +33,14 @@ class StagedCommit(JsonArtifact):
     bytes: int
     tree: str
     pull_request: int | None = None
-    over: Mapping[str, str] = field(default_factory=dict)
+    expected_card_digests: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, value: Any, folder: Path = Path()) -> Self:
+        """The staged commit in the plain ``value``; hubkit 0.1 called ``expected_card_digests`` ``over``."""
+        if isinstance(value, Mapping) and "over" in value:
+            value = {"expected_card_digests": value["over"], **value}
+        return super().parse(value, folder)
 
     @classmethod
     def write(
@@ -43,9 +52,9 @@ class StagedCommit(JsonArtifact):
         branch: str,
         commit: str,
         pull_request: int | None,
-        over: Mapping[str, str],
+        expected_card_digests: Mapping[str, str],
     ) -> StagedCommit:
-        """Write the manifest of ``bundle`` to ``folder``; what is left to save is returned."""
+        """Write the manifest of ``bundle`` to ``folder``; returns the artifact, which is still to be saved."""
         write_json(folder / _BUNDLE, bundle.to_json())
         return cls(
             repo=repo,
@@ -55,7 +64,7 @@ class StagedCommit(JsonArtifact):
             bytes=bundle.manifest.size,
             tree=bundle.manifest.digest,
             pull_request=pull_request,
-            over=over,
+            expected_card_digests=expected_card_digests,
             folder=folder,
         )
 

@@ -1,4 +1,4 @@
-"""Upload a bundle to a branch that nobody reads yet, in one commit."""
+"""Upload a bundle to a staging branch, in one commit."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Verify that a revision or a folder holds what its manifest promises: `hubkit verify`, for any release by hubkit.
+"""Verify that a revision or a folder holds what its manifest lists: `hubkit verify`, for any release by hubkit.
 
-    .hubkit/manifest.json   read at that commit; anybody may have written it, so its size is limited and it is checked
-    the Hub's listing       paths, sizes and digests of all files; no weight is read, unless all bytes are asked for
+    .hubkit/manifest.json   read at that commit; it may come from anybody, so its size is limited and it is validated
+    the Hub's listing       paths, sizes and digests of all files; weights are read only with ``all_bytes``
     .hubkit/model.sig       must cover exactly the manifest and the files that it lists
 
 The Hub lists files outside LFS by their git id, a SHA-1, for which two files of one digest can be made. A signature
@@ -23,10 +23,10 @@ from hubkit.core.trees import Entry, Tree, entry_of
 from hubkit.publishing.manifest import MANIFEST_PATH, OUR_OWN, SIGNATURE_PATH, parse_manifest, unsound
 from hubkit.publishing.signing import Verifier
 
-MOST = 16 * 1024 * 1024
-"""Bytes that a manifest or a signature may have."""
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+"""The most bytes of a manifest or a signature."""
 _LARGE = 64 * 1024 * 1024
-"""Bytes from which it is said that a file is being read."""
+"""Reading a file of at least this many bytes is reported."""
 _NO_FILE, _NOT_HAD = Entry(-1), Entry(-2)
 """A pipe, or a link to a folder or to nothing; what is listed but cannot be downloaded. No file has their sizes."""
 
@@ -42,12 +42,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found at ``name`` (and ``commit``, of a repo). It is sound when nothing differs.
+    """The outcome for ``name`` (and ``commit``, of a repo). It is sound when nothing differs.
 
-    ``files`` and ``bytes`` are those that the manifest promises, ``foreign`` files that it does not know. ``read``
-    says whether every byte was hashed, or what the Hub lists was trusted. ``signature``: 'none', 'unchecked' (nobody
-    was named who must have made it), 'valid' or 'invalid'. ``made_for`` is the repo and variant that the manifest
-    names.
+    ``files`` and ``bytes`` are those that the manifest lists, ``foreign`` files that it does not list. ``read``: every
+    byte was hashed; else the digests that the Hub lists were trusted. ``signature``: 'none', 'unchecked' (no signer was
+    given), 'valid' or 'invalid'. ``made_for`` is the repo and variant that the manifest names.
     """
 
     name: str
@@ -76,10 +75,9 @@ def verify(
     """Compare ``source`` with its own manifest, and check the signature of ``verifier`` when one is given.
 
     ``all_bytes`` reads and hashes every file; ``strict`` (the default when a signature is checked) counts
-    files that the manifest does not know as differences. ``say`` is called when a large file is read.
+    files that the manifest does not list as differences. ``say`` is called when a large file is read.
 
-    RefusedError without a manifest, or without the signature that is asked for. ConflictError for a manifest that
-    cannot be relied upon.
+    RefusedError without a manifest, or without the required signature. ConflictError for an invalid manifest.
     """
     listed: dict[str, Entry] = {**source.files(), **dict.fromkeys(source.irregular(), _NO_FILE)}
     if MANIFEST_PATH not in listed:
@@ -88,7 +86,7 @@ def verify(
             hint="Releases by hubkit have one; check other models with `hubkit check`.",
         )
     raw = _small(source, MANIFEST_PATH, listed[MANIFEST_PATH])
-    said, manifest = parse_manifest(raw)
+    content, manifest = parse_manifest(raw)
     signed = verifier is not None
     found = list(_file_differences(source, listed, manifest, all_bytes=all_bytes, by_sha256=signed, say=say))
     foreign = tuple(sorted(listed.keys() - manifest.files.keys() - OUR_OWN))
@@ -99,7 +97,7 @@ def verify(
         if signature == "none":
             raise RefusedError(
                 f"{source.name} is not signed: it has no {SIGNATURE_PATH}.",
-                hint="Without --key and --identity it is only compared with its manifest.",
+                hint="Omit --key and --identity to compare it with its manifest only.",
             )
         wrong = _signature_problem(source, listed[SIGNATURE_PATH], verifier, manifest, raw)
         signature = "invalid" if wrong else "valid"
@@ -113,14 +111,14 @@ def verify(
         signature,
         tuple(sorted(found, key=lambda item: item.path)),
         foreign,
-        {key: said[key] for key in ("repo", "variant") if isinstance(said.get(key), str)},
+        {key: content[key] for key in ("repo", "variant") if isinstance(content.get(key), str)},
     )
 
 
 def _file_differences(
     source: Source, listed: Tree, manifest: Manifest, *, all_bytes: bool, by_sha256: bool, say: Callable[[str], None]
 ) -> Iterator[Difference]:
-    """The promised files that are missing or other. A file is read when it must be to know."""
+    """The listed files that are missing or differ. A file is read only when its digest is not known."""
     for path, promised in manifest.files.items():
         entry = listed.get(path)
         if entry is None:
@@ -172,23 +170,27 @@ def _measured(source: Source, path: str, most: int) -> Entry:
 
 
 def _small(source: Source, path: str, entry: Entry) -> bytes:
-    """The content of a small file. ConflictError when it is none, or not the one that is listed."""
+    """The content of a small file. ConflictError when it is not one, or differs from what is listed."""
 
     def read() -> bytes:
         content = b""
         for block in source.blocks(path):
             content += block
-            if len(content) > MOST:
+            if len(content) > MAX_MANIFEST_BYTES:
                 break
         return content
 
-    if not 0 <= entry.size <= MOST:
-        raise unsound(f"{path} has {entry.size:,} bytes (at most {MOST:,})" if entry.size > 0 else f"{path} is no file")
+    if not 0 <= entry.size <= MAX_MANIFEST_BYTES:
+        raise unsound(
+            f"{path} has {entry.size:,} bytes (at most {MAX_MANIFEST_BYTES:,})"
+            if entry.size > 0
+            else f"{path} is not a regular file"
+        )
     content = source.retried(read)
     if content is None:
         raise unsound(f"{path} is listed but cannot be downloaded")
     git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
     got = Entry(len(content), hashlib.sha256(content).hexdigest(), git)
     if got.size != entry.size or ((entry.sha256 or entry.git) and not entry.same(got)):
-        raise unsound(f"{path} comes back with other bytes than are listed")
+        raise unsound(f"{path} differs from what the Hub lists")
     return content

@@ -28,6 +28,7 @@ from hubkit.server.hub import Hub
 from hubkit.server.pages.responses import error_response
 from hubkit.server.routes import (
     admin,
+    commits,
     discussions,
     identity,
     lfs,
@@ -38,7 +39,6 @@ from hubkit.server.routes import (
     resolve,
     spaces,
     tree,
-    upload,
 )
 
 log = logging.getLogger("hubkit.server")
@@ -53,7 +53,7 @@ ROUTES = [
     *repos.ROUTES,
     *refs.ROUTES,
     *tree.ROUTES,
-    *upload.ROUTES,
+    *commits.ROUTES,
     *lfs.ROUTES,
     *resolve.ROUTES,
     *discussions.ROUTES,
@@ -91,9 +91,9 @@ async def routing_error(request: Request, error: Exception) -> Response:
     """404 or 405 from Starlette's router. Of a path below ``/api/models/`` and the like clients expect RepoNotFound."""
     assert isinstance(error, starlette.exceptions.HTTPException)
     if error.status_code == 405:
-        return HTTPException(405, "This address does not take that method.").response()
+        return HTTPException(405, "This URL does not support that method.").response()
     code = "RepoNotFound" if _ABOUT_A_REPO.match(request.scope["path"]) else None
-    return error_response(request, HTTPException(404, "There is nothing at this address.", code))
+    return error_response(request, HTTPException(404, "Page not found.", code))
 
 
 async def storage_error(request: Request, error: Exception) -> Response:
@@ -105,9 +105,9 @@ async def storage_error(request: Request, error: Exception) -> Response:
 
 
 async def unexpected_error(request: Request, error: Exception) -> Response:
-    """500. uvicorn logs the traceback and closes the connection, so the response says that it will be closed."""
+    """500. uvicorn logs the traceback and closes the connection, so the response announces it."""
     log.error("%s %s failed", request.method, request.scope["path"])
-    message = "The embedded Hub failed to answer this request; its log says why."
+    message = "The embedded Hub failed to answer this request; see its log."
     return error_response(request, HTTPException(500, message, headers={"Connection": "close"}))
 
 

@@ -68,7 +68,7 @@ def _check_repo(repo: Repo, store: Store, lfs: LfsStore) -> Iterator[str]:
     git = store.git(repo)
     for item in lfs.listed(repo.uid):
         if lfs.size(str(item["oid"])) != item["size"]:
-            yield f"the LFS object {item['oid']} is missing or has another size."
+            yield f"the LFS object {item['oid']} is missing or has the wrong size."
     try:
         refs = list(git.refs())
         if git.target("refs/heads/main") is None:

@@ -1,4 +1,4 @@
-"""The Hub: everything that one data folder holds, put together."""
+"""The Hub: all parts of one data folder."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def start(
 
     ``port`` None takes the port of the last start, else 8750, else any free one; 0 takes any free one.
     ``faults`` lets tests script failures.
-    Raises UsageError when ``port`` is taken by another program, RemoteError when the server does not come up
+    Raises UsageError when ``port`` is in use by another program, RemoteError when the server does not come up
     within ``timeout`` seconds, ConflictError when one uses the folder and does not answer in that time.
     """
     if host not in {"127.0.0.1", "localhost", "::1"}:

@@ -18,7 +18,7 @@ from hubkit.core.trees import short_list
 if TYPE_CHECKING:
     from hubkit.core.target import Target
     from hubkit.hub.client import Hub, RepoType
-    from hubkit.publishing.revisions import BranchChange, Named
+    from hubkit.publishing.revisions import BranchChange, RefChange
 
 
 @click.command()
@@ -262,7 +262,7 @@ def _agreed(already: bool, dry_run: bool, yes: bool, question: str) -> bool:
     return True
 
 
-def _print_named(repo: str, plan: Named, dry_run: bool, words: str, **named: str) -> None:
+def _print_named(repo: str, plan: RefChange, dry_run: bool, words: str, **named: str) -> None:
     value = {"repo": repo, **named, "kind": plan.kind, "commit": plan.commit, "already": plan.already}
     lines = [f"{words} already" if plan.already else words]
     if dry_run and not plan.already:

@@ -1,7 +1,7 @@
 """Branches and tags of a repo: list, create, delete, tag, compare, promote, roll back.
 
     change = plan_promotion(hub, "me/model", "dpo-v0", "main")     # nothing is written yet
-    change.apply(hub)                                              # one commit, the files copied on the server
+    change.apply(hub)                                              # one commit; the Hub copies the files
 
 For any model, dataset or Space that the token may see or write, published by hubkit or not. May import the modules of
 ``publishing`` and the rooms below. Start reading at :mod:`hubkit.publishing.revisions.promotion`.
@@ -13,14 +13,14 @@ from hubkit.publishing.revisions.comparing import Comparison, compare_revisions
 from hubkit.publishing.revisions.guards import need_unprotected
 from hubkit.publishing.revisions.history import Step, history
 from hubkit.publishing.revisions.listing import Revision, list_revisions
-from hubkit.publishing.revisions.naming import Named, create, delete, tag
+from hubkit.publishing.revisions.naming import RefChange, create, delete, tag
 from hubkit.publishing.revisions.promotion import BranchChange, plan_promotion, plan_rollback
 from hubkit.publishing.revisions.pruning import Staged, plan_prune, prune
 
 __all__ = [
     "BranchChange",
     "Comparison",
-    "Named",
+    "RefChange",
     "RepoSource",
     "Revision",
     "Staged",

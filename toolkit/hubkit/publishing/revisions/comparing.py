@@ -30,7 +30,7 @@ class Comparison:
 
     ``card`` is a unified diff of the text below the front matter, ``metadata`` its keys, ``settings`` the changed keys
     of each JSON file. ``measured`` holds (before, after) by name: stop rates and the average as shares, and the numbers
-    of the cards as they stand there. ``weights`` is None when nobody asked for it. ``notes`` say what was left out.
+    on the cards. ``weights`` is None when tensors were not compared. ``notes`` list what was left out.
     """
 
     before: RepoSource
@@ -113,14 +113,14 @@ def _cards(
         raw = source.read(CARD) if CARD in source.files() and not large else b""
         front, body = split_card(raw.decode("utf-8", "replace"))
         if large:
-            notes.append(f"{CARD} of {source.revision} is too large to be compared.")
+            notes.append(f"{CARD} of {source.revision} is too large to compare.")
         if front is None:
             notes.append(f"The front matter of {CARD} of {source.revision} cannot be read.")
         texts.append(body)
         fronts.append(front or {})
     text = text_changes(texts[0], texts[1], (before.revision, after.revision))
     if text is None:
-        notes.append(f"{CARD} is too long to be compared line by line.")
+        notes.append(f"{CARD} is too long to compare line by line.")
     front_changes = changed_keys(*({k: v for k, v in front.items() if k != "model-index"} for front in fronts))
     return text or (), front_changes, (fronts[0], fronts[1])
 
@@ -135,7 +135,9 @@ def _settings(
         large = max(before.files()[path].size, after.files()[path].size) > MOST_BYTES
         old, new = (None, None) if large else (settings(before.read(path)), settings(after.read(path)))
         if old is None or new is None:
-            notes.append(f"The keys of {path} were not compared: it is {'too large' if large else 'no JSON object'}.")
+            notes.append(
+                f"The keys of {path} were not compared: it is {'too large' if large else 'not a JSON object'}."
+            )
         elif keys := changed_keys(old, new):
             found[path] = keys
     return found
@@ -144,12 +146,12 @@ def _settings(
 def _measured(
     before: RepoSource, after: RepoSource, fronts: tuple[dict[str, Any], dict[str, Any]]
 ) -> dict[str, tuple[float | None, float | None]]:
-    """Every measured number that either side tells: from the manifests, then from the cards."""
+    """Every measured number of either side: from the manifests, then from the cards."""
     sides: list[dict[str, float]] = []
     for source, front in zip((before, after), fronts, strict=True):
         facts = facts_of(source.hub, source.repo, source.commit, source.files(), source.repo_type)
-        told = {f"stop rate, {form}": rate for form, rate in (facts["stop_rates"] or {}).items()}
+        measured = {f"stop rate, {form}": rate for form, rate in (facts["stop_rates"] or {}).items()}
         if facts["average"] is not None:
-            told["benchmark average"] = facts["average"]
-        sides.append(told | scores(front))
+            measured["benchmark average"] = facts["average"]
+        sides.append(measured | scores(front))
     return {name: (sides[0].get(name), sides[1].get(name)) for name in dict.fromkeys([*sides[0], *sides[1]])}

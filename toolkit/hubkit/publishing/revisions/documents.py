@@ -1,6 +1,6 @@
-"""Two versions of a document compared by their keys: JSON settings, a card's front matter, the scores that it tells.
+"""Two versions of a document compared by their keys: JSON settings, a card's front matter, the scores on it.
 
-Anybody's documents: what cannot be read is said, never raised.
+The documents may come from anybody: what cannot be read is reported, never raised.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class KeyChange:
     def to_json(self) -> dict[str, Any]:
         """``{key, before, after}``, without the side on which the key is absent."""
         sides = {"before": self.before, "after": self.after}
-        said = {name: value for name, value in sides.items() if value is not ABSENT}
-        return dict(_writable({"key": self.key, **said}))
+        present = {name: value for name, value in sides.items() if value is not ABSENT}
+        return dict(_writable({"key": self.key, **present}))
 
 
 def _writable(value: Any) -> Any:
@@ -55,7 +55,7 @@ def _writable(value: Any) -> Any:
 
 
 def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[KeyChange, ...]:
-    """The keys whose values differ, in the order of ``before``, then of ``after``. Lists are compared whole."""
+    """The keys whose values differ, in the order of ``before``, then of ``after``. Lists are compared as one value."""
     old, new = dict(_leaves(before, "")), dict(_leaves(after, ""))
     return tuple(
         KeyChange(key, old.get(key, ABSENT), new.get(key, ABSENT))
@@ -78,7 +78,7 @@ def _leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def settings(raw: bytes) -> dict[str, Any] | None:
-    """The JSON object in ``raw``; None when it is none."""
+    """The JSON object in ``raw``; None when it is not one."""
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):
@@ -112,7 +112,7 @@ def text_changes(before: str, after: str, names: tuple[str, str]) -> tuple[str, 
 
 
 def scores(metadata: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a card's ``model-index`` by "data set: metric", as they stand there; anything odd is passed over.
+    """The numbers of a card's ``model-index`` by "data set: metric", anything malformed is ignored.
 
     Source: github.com/huggingface/hub-docs, modelcard.md, "model-index".
     """

@@ -1,4 +1,4 @@
-"""What keeps a branch or a tag from being changed by mistake: a recipe that protects it, readers that rely on it."""
+"""Checks before a branch or tag is changed: is it protected by a recipe, does a card or a Space use it?"""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from hubkit.recipe.loading import load_recipe
 from hubkit.recipe.names import MAIN, RECIPE_FILE, STAGING
 
 _SPACES = 100
-"""Spaces that are looked into; a Hub names those that use a model first."""
+"""The most Spaces that are checked; a Hub lists those that use a model first."""
 _SPACE_FILES = ("README.md", "release.json", "app.py")
-"""Where a Space says what it loads: its card, the commits that hubkit pins, its code."""
+"""Where a Space names what it loads: its card, the commits that hubkit pins, its code."""
 
 
 def need_unprotected(repo: str, name: str, folder: Path, *, force: bool = False) -> None:
     """RefusedError when the recipe in ``folder`` is for ``repo`` and protects the branch or tag ``name``.
 
-    Also when there is a recipe that nobody can read. ``force`` lets both pass.
+    Also when the recipe cannot be read. ``force`` accepts both.
     """
     path = folder / RECIPE_FILE
     if force or not path.is_file():
@@ -36,14 +36,14 @@ def need_unprotected(repo: str, name: str, folder: Path, *, force: bool = False)
     if recipe.repo.lower() == repo.lower() and name in recipe.protected:
         raise RefusedError(
             f"{name!r} is protected: {path} is the recipe of {repo} and lists it under `protected`.",
-            hint="Use --force, or take it off that list.",
+            hint="Remove it from that list, or use --force.",
         )
 
 
 def pointed_to_by(hub: Hub, repo: str, name: str, commit: str, repo_type: RepoType = "model") -> str | None:
-    """What uses the branch or tag ``name``, at ``commit``, as the rest of a sentence; None when nothing is known to.
+    """The card or Space that refers to the branch or tag ``name``, at ``commit``, in words; None when none is known.
 
-    Cards of the other branches, and for a model the Spaces that say they use it: a Space names the branch, or pins its
+    Cards of the other branches, and for a model the Spaces that declare it: a Space names the branch, or pins its
     commit.
     """
     others = {
@@ -86,5 +86,5 @@ def names_revision(text: str, name: str) -> bool:
 
 
 def _spaces_of(hub: Hub, repo: str) -> Iterator[str]:
-    """The Spaces that use the model, as the Hub knows them; a Hub that does not know shows what it has."""
+    """The Spaces that use the model, as the Hub lists them."""
     yield from (space for space in hub.spaces_using(repo, _SPACES) if not repo_id_problem(space))

@@ -1,4 +1,4 @@
-"""The commits of a branch, with what each changed and which release it brought."""
+"""The commits of a branch, what each changed, and the release it belongs to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RELEASED = re.compile(r"Release .+ \(staged as ([0-9a-f]{12})\)|Stage .+ for rel
 class Step:
     """One commit of a branch, and the tree that it left.
 
-    ``source`` is the revision whose files it brought (12 digits), ``changed`` how many files it added, removed or
+    ``source`` is the revision whose files it copied (12 digits), ``changed`` how many files it added, removed or
     changed; ``tree`` is equal for commits that left the same files. ``stop_rates`` are shares by published form.
     """
 
@@ -76,12 +76,12 @@ def _kind(
     item: Commit, digests: list[str], commits: list[Commit]
 ) -> tuple[Literal["release", "promotion", "rollback", "commit"], str | None]:
     """What the newest of ``commits`` is; ``digests`` are those of its tree and of the ones before it."""
-    if said := PROMOTED.fullmatch(item.title):
-        return "promotion", said[1]
-    if said := RELEASED.fullmatch(item.title):
-        return "release", said[1]
-    if said := ROLLED_BACK.fullmatch(item.title):
-        return "rollback", said[1]
+    if match := PROMOTED.fullmatch(item.title):
+        return "promotion", match[1]
+    if match := RELEASED.fullmatch(item.title):
+        return "release", match[1]
+    if match := ROLLED_BACK.fullmatch(item.title):
+        return "rollback", match[1]
     if len(digests) > 2 and digests[0] != digests[1] and digests[0] in digests[2:]:
         return "rollback", commits[digests.index(digests[0], 2)].id[:12]
     return "commit", None

@@ -1,4 +1,4 @@
-"""Every branch and tag of a repo, with what its commit, its files and its manifest tell."""
+"""Every branch and tag of a repo, with facts from its commit, its files and its manifest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Kind = Literal["variant", "staging", "branch", "tag", "pull request"]
 
 @dataclass(frozen=True)
 class Revision:
-    """One branch or tag. Facts of the release are None when the branch carries no manifest of ours.
+    """One branch or tag. Facts of the release are None when the branch has no manifest of hubkit.
 
     ``date`` is the last commit's (ISO 8601, UTC), ``size`` the sum of the files in bytes, ``stop_rates`` shares by
     published form.
@@ -52,8 +52,8 @@ def list_revisions(
         if commit not in seen:
             last = next(iter(hub.history(repo, commit, repo_type)), None)
             tree = hub.tree(repo, commit, repo_type)
-            said = {"date": last.date if last else None, "title": last.title if last else None}
-            seen[commit] = said | facts_of(hub, repo, commit, tree, repo_type)
+            commit_facts = {"date": last.date if last else None, "title": last.title if last else None}
+            seen[commit] = commit_facts | facts_of(hub, repo, commit, tree, repo_type)
         facts = seen[commit]
         found.append(Revision(name=name, kind=kind or _kind(name, facts), commit=commit, **facts))
     order = {"variant": 0, "branch": 1, "staging": 2, "tag": 3, "pull request": 4}
@@ -67,15 +67,15 @@ def _kind(name: str, facts: dict[str, Any]) -> Kind:
 
 
 def facts_of(hub: Hub, repo: str, commit: str, tree: Tree, repo_type: RepoType) -> dict[str, Any]:
-    """What the tree and the manifest of ``commit`` tell: the fields of :class:`Revision` from ``size`` on."""
+    """Facts from the tree and the manifest of ``commit``: the fields of :class:`Revision` from ``size`` on."""
     raw = hub.read_file(repo, MANIFEST_PATH, commit, repo_type) if MANIFEST_PATH in tree else None
     provenance = Provenance.parse(raw)
-    said = dict(provenance.content) if provenance else {}
-    base, rates, average = said.get("base"), said.get("stop_rates"), said.get("average")
+    content = dict(provenance.content) if provenance else {}
+    base, rates, average = content.get("base"), content.get("stop_rates"), content.get("average")
     facts: dict[str, Any] = {
         "size": sum(item.size for item in tree.values()),
         "files": len(tree),
-        "variant": str(said["variant"]) if said.get("variant") else None,
+        "variant": str(content["variant"]) if content.get("variant") else None,
         "base": None,
         "stop_rates": None,
         "average": float(average) if isinstance(average, int | float) else None,

@@ -18,8 +18,8 @@ from hubkit.recipe.names import MAIN
 
 
 @dataclass(frozen=True)
-class Named:
-    """A branch or a tag and the commit that it names, or named. ``already``: there was nothing to do."""
+class RefChange:
+    """A branch or tag that was created or deleted, and its commit. ``already``: there was nothing to do."""
 
     kind: Literal["branch", "tag"]
     name: str
@@ -43,11 +43,11 @@ def _write(write: Callable[[], object], reached: Callable[[], bool]) -> None:
 
 def create(
     hub: Hub, repo: str, branch: str, at: str = MAIN, repo_type: RepoType = "model", *, dry_run: bool = False
-) -> Named:
+) -> RefChange:
     """Create ``branch`` at the revision ``at``; nothing is done when it is there already.
 
-    UsageError for a name that cannot be a branch, for a revision that is not there, and for a branch that exists
-    elsewhere; ConflictError when somebody else creates it elsewhere meanwhile.
+    UsageError for an invalid branch name, for a missing revision, and for a branch that exists at another commit;
+    ConflictError when somebody else creates it at another commit in the meantime.
     """
     if problem := ref_problem(branch):
         raise UsageError(f"{branch!r} cannot be a branch: {problem}.", hint="Choose another name.")
@@ -65,12 +65,13 @@ def create(
             lambda: hub.create_branch(repo, branch, commit, repo_type),
             lambda: hub.head(repo, branch, repo_type) is not None,
         )
-        made = hub.head(repo, branch, repo_type)
-        if made != commit:
+        created = hub.head(repo, branch, repo_type)
+        if created != commit:
             raise ConflictError(
-                f"Somebody else created the branch {branch!r} of {repo} meanwhile, at {short_commit(made)}."
+                f"Someone else created the branch {branch!r} of {repo} in the meantime, at {short_commit(created)}.",
+                hint=f"Inspect it with `hubkit revisions list {repo}`.",
             )
-    return Named("branch", branch, commit, already=known is not None)
+    return RefChange("branch", branch, commit, already=known is not None)
 
 
 def delete(
@@ -83,11 +84,11 @@ def delete(
     at: str | None = None,
     force: bool = False,
     dry_run: bool = False,
-) -> Named:
-    """Remove the branch ``name``, or the tag: when there is no such branch, or with ``is_tag``.
+) -> RefChange:
+    """Delete the branch ``name``, or the tag: when there is no such branch, or with ``is_tag``.
 
-    RefusedError for main, always, and unless ``force`` for what a card of the repo or a Space points to. ConflictError
-    when it does not name the commit ``at`` any more.
+    RefusedError for main, always, and unless ``force`` when a card of the repo or a Space refers to it. ConflictError
+    when it is no longer at the commit ``at``.
     """
     refs = hub.refs(repo, repo_type)
     is_tag = is_tag or (name not in refs.branches and name in refs.tags)
@@ -107,7 +108,7 @@ def delete(
         )
     if not dry_run:
         _remove(hub, repo, name, repo_type, is_tag)
-    return Named(kind, name, commit)
+    return RefChange(kind, name, commit)
 
 
 def _remove(hub: Hub, repo: str, name: str, repo_type: RepoType, is_tag: bool) -> None:
@@ -133,8 +134,8 @@ def tag(
     repo_type: RepoType = "model",
     *,
     dry_run: bool = False,
-) -> Named:
-    """Create the tag ``name`` at the revision ``at``; UsageError when it is at another already."""
+) -> RefChange:
+    """Create the tag ``name`` at the revision ``at``; UsageError when the tag exists at another commit."""
     if problem := ref_problem(name):
         raise UsageError(f"{name!r} cannot be a tag: {problem.replace('branch', 'tag')}.", hint="Choose another name.")
     commit = commit_of(hub, repo, at, repo_type)
@@ -151,4 +152,4 @@ def tag(
             lambda: hub.create_tag(repo, name, commit, message, repo_type),
             lambda: hub.refs(repo, repo_type).tags.get(name) == commit,
         )
-    return Named("tag", name, commit, already=known is not None)
+    return RefChange("tag", name, commit, already=known is not None)

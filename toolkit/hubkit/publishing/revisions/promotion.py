@@ -1,7 +1,7 @@
 """Promotion and rollback: a branch is brought to the files of another revision, in one commit on its head.
 
-The change is planned first, from one look at the branch, and shown. The commit has the head of that look as its
-parent, so that either what was agreed to happens, or nothing.
+The change is planned first, from one read of the branch, and shown. The commit has the head that was read as its
+parent, so that either the plan is carried out as shown, or nothing is written.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hubkit.publishing.copying import CopyPlan, plan_copy
 PROMOTED = re.compile(r"Promote (?:.+ \()?([0-9a-f]{12})\)? to .+")
 """The title of a promotion's commit, with the id of the source."""
 ROLLED_BACK = re.compile(r"Roll back .+ to ([0-9a-f]{12}), from ([0-9a-f]{12})")
-"""The title of a rollback's commit, with the ids of the commit gone back to and of the one left."""
+"""The title of a rollback's commit, with the ids of the restored commit and of the previous head."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,16 @@ class BranchChange:
 def plan_promotion(
     hub: Hub, repo: str, source: str, branch: str, *, exact: bool = False, repo_type: RepoType = "model"
 ) -> BranchChange:
-    """How ``branch`` comes to hold the files of the revision ``source``; a new branch is created at its commit.
+    """Plan to bring ``branch`` to the files of the revision ``source``; a new branch is created at its commit.
 
-    Where there is a manifest of hubkit, files of other people stay, as in a release
-    (:mod:`hubkit.publishing.ownership`); ``exact`` removes them too. On other branches nothing shows whose a file is,
-    and the trees become equal.
+    Where there is a manifest of hubkit, foreign files are kept, as in a release
+    (:mod:`hubkit.publishing.ownership`); ``exact`` removes them too. Without a manifest nothing shows which files are
+    foreign, and the trees become equal.
     """
     if problem := ref_problem(branch):
         raise UsageError(f"{branch!r} cannot be a branch: {problem}.", hint="Choose another name.")
     if branch in hub.refs(repo, repo_type).tags:
-        raise UsageError(f"{branch!r} is a tag of {repo}; tags do not move.", hint="Name a branch.")
+        raise UsageError(f"{branch!r} is a tag of {repo}; tags do not move.", hint="Choose a branch.")
     commit = commit_of(hub, repo, source, repo_type)
     plan = plan_copy(hub, repo, branch, commit, keep_foreign=not exact, repo_type=repo_type)
     named = commit[:12] if commit.startswith(source.lower()) else f"{source} ({short_commit(commit)})"
@@ -91,7 +91,7 @@ def plan_rollback(
     force: bool = False,
     repo_type: RepoType = "model",
 ) -> BranchChange:
-    """How ``branch`` is rolled back to the files that it held at ``to``, or ``steps`` changes ago (at least 1).
+    """Plan to roll ``branch`` back to the files that it held at ``to``, or ``steps`` changes ago (at least 1).
 
     With neither it goes back one step, and nothing is changed when its last commit is a rollback already: the same
     command can be run again after an interruption. RefusedError for a revision that the branch was never at, unless
@@ -107,8 +107,8 @@ def plan_rollback(
     elif steps is None and (undone := _last_rollback(hub, repo, commits, repo_type)):
         target = undone
         settled = (
-            f"The last commit of {branch} ({short_commit(head)}) is a rollback already, to {short_commit(undone)}. "
-            "To go elsewhere, use --to or --steps."
+            f"The last commit of {branch} ({short_commit(head)}) is already a rollback, to {short_commit(undone)}. "
+            "To roll back further, use --to or --steps."
         )
     else:
         target = _back(hub, repo, branch, commits, steps or 1, repo_type)
@@ -128,7 +128,7 @@ def _target(hub: Hub, repo: str, branch: str, to: str, commits: list[Commit], fo
         raise RefusedError(
             f"{branch} of {repo} was never at {to}{f' ({short_commit(target)})' if target != to else ''}.",
             hint=f"`hubkit revisions history {repo} {branch}` shows where it was. `hubkit revisions promote` copies "
-            "the files of another revision; --force rolls back to this one even so.",
+            "the files of another revision; --force rolls back to this one anyway.",
         )
     return target
 
@@ -143,15 +143,15 @@ def _back(hub: Hub, repo: str, branch: str, commits: list[Commit], steps: int, r
             return item.id
         tree = older
     raise UsageError(
-        f"{branch} of {repo} has changed its files only {counted(changes, 'time')}.",
+        f"{branch} of {repo} has only {counted(changes, 'earlier state')}.",
         hint=f"`hubkit revisions history {repo} {branch}` shows them.",
     )
 
 
 def _last_rollback(hub: Hub, repo: str, commits: list[Commit], repo_type: RepoType) -> str | None:
     """The commit that the newest one rolled back to; None when it is no rollback. The files decide, not the title."""
-    said = ROLLED_BACK.fullmatch(commits[0].title)
-    target = by_short_id(repo, said[1], {item.id for item in commits[1:]}) if said else None
+    match = ROLLED_BACK.fullmatch(commits[0].title)
+    target = by_short_id(repo, match[1], {item.id for item in commits[1:]}) if match else None
     if target is None or compare(hub.tree(repo, target, repo_type), hub.tree(repo, commits[0].id, repo_type)):
         return None
     return target

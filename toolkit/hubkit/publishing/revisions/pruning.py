@@ -1,4 +1,4 @@
-"""Old staging branches: which can go, and why the others stay."""
+"""Old staging branches: which can be deleted, and why the others are kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DAYS = 7.0
 
 @dataclass(frozen=True)
 class Staged:
-    """One staging branch: whether it can go, and why or why not. ``days`` since its last commit."""
+    """One staging branch: whether it can be deleted, and why or why not. ``days`` since its last commit."""
 
     branch: str
     commit: str
@@ -40,8 +40,8 @@ def plan_prune(
 ) -> list[Staged]:
     """Every staging branch of ``repo``, by name.
 
-    One can go that hubkit made, that is older than ``days``, and whose release has been promoted, or overtaken by a
-    later one.
+    One can be deleted that hubkit created, that is older than ``days``, and whose release has been promoted or
+    superseded by a later one.
     """
     now = now or datetime.now(UTC)
     heads = hub.refs(repo, repo_type).branches
@@ -56,7 +56,7 @@ def plan_prune(
             f"younger than {exact(days)} days" if age < days else None if reason else "its release was never promoted"
         )
         if MANIFEST_PATH not in hub.tree(repo, commit, repo_type):
-            keep = "hubkit did not publish it"
+            keep = "not published by hubkit"
         found.append(Staged(branch, commit, round(age, 2), keep is None, keep or str(reason)))
     return found
 
@@ -75,12 +75,12 @@ def _why(hub: Hub, repo: str, branch: str, staged: Commit, heads: dict[str, str]
     if holds_release(hub.tree(repo, heads[variant], repo_type), ours):
         return f"promoted to {variant}"
     later = (item for item in history if RELEASED.fullmatch(item.title) or PROMOTED.fullmatch(item.title))
-    overtaken = next((item for item in later if item.date > staged.date), None)
-    return f"overtaken on {variant} by {short_commit(overtaken.id)}" if overtaken else None
+    newer = next((item for item in later if item.date > staged.date), None)
+    return f"superseded by {short_commit(newer.id)} on {variant}" if newer else None
 
 
 def prune(hub: Hub, repo: str, staged: Sequence[Staged], repo_type: RepoType = "model") -> list[Staged]:
-    """Remove those of ``staged`` that can go; returns them. One that was moved since is left alone."""
+    """Delete those of ``staged`` that can be deleted; returns them. One that has moved since is kept."""
     removed = []
     for item in staged:
         if item.goes and hub.head(repo, item.branch, repo_type) == item.commit:

@@ -1,10 +1,10 @@
-"""The Gradio Space of a release: its files made and screened, its app tried on this machine and asked.
+"""The Gradio Space of a release: its files are written and screened, its app is tested on this machine.
 
     bundle = build(facts, card, folder)
     with trial(folder, environment) as app:     # it runs here, in an environment of its own
         ask(app.url, "Hello", "main", 64)
 
-An app sees none of the user's tokens. :mod:`hubkit.publishing.spaces.deployment` puts the files on the Hub.
+An app gets none of the user's tokens. :mod:`hubkit.publishing.spaces.deployment` uploads the files.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ LIBRARIES = ("torch", "transformers", "peft", "accelerate", "safetensors")
 TIMEOUT = 1800.0
 """Seconds that an app may take to come up: the Hub's own limit, ``startup_duration_timeout``."""
 TOKEN = "HUBKIT_SPACE_TOKEN"
-"""The variable with a token that may only read: what an app loads a private repo, or a gated base, with."""
+"""The variable with a read-only token, with which an app loads a private repo or a gated base."""
+EOS = "eos"
+"""How an answer ended that the model closed with its end-of-turn token."""
 _ANSWER_TIMEOUT = 600.0
 _NUMBERS = "number_format.py"
 """The name of :mod:`hubkit.core.numbers` beside the app, where ``numbers.py`` would shadow a standard module."""
@@ -50,7 +52,7 @@ TAIL = 20
 
 @dataclass(frozen=True)
 class Revision:
-    """One revision that people can talk to; ``stopped`` of ``prompts`` measured answers ended by themselves."""
+    """One revision to chat with; ``stopped`` of ``prompts`` measured answers ended with the end-of-turn token."""
 
     name: str
     commit: str
@@ -61,7 +63,7 @@ class Revision:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that the app and its card say. ``base`` is (repo, commit), ``end_of_turn`` (token id, token)."""
+    """The facts on the app and its card. ``base`` is (repo, commit), ``end_of_turn`` (token id, token)."""
 
     title: str
     repo: str
@@ -97,7 +99,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the app said to ``prompt``. ``ended``: "turn end", "limit" or "stopped"; ``seconds`` of waiting."""
+    """The app's answer to ``prompt``. ``ended``: "eos", "limit", "stopped" or the text of another token.
+
+    ``seconds`` is the time until the answer was complete.
+    """
 
     prompt: str
     revision: str
@@ -111,13 +116,18 @@ class Answer:
         return asdict(self)
 
 
+def ending(ended: str) -> str:
+    """How an answer ended, as an app or a file reports it; apps of hubkit 0.1 reported "turn end" for "eos"."""
+    return EOS if ended == "turn end" else ended
+
+
 def app_folder() -> Path:
-    """The app that is deployed, as it lies in the checkout or the wheel."""
+    """The folder of the app, in the checkout or the wheel."""
     return resource_dir("spaces") / "chat"
 
 
 def copy_app(into: Path) -> None:
-    """Copy the app into the folder ``into``, with what it shares with hubkit: how numbers are written."""
+    """Copy the app into the folder ``into``, with the number formatting that it shares with hubkit."""
     for path in walk(app_folder()):
         if "__pycache__" not in path.parts:
             target = into / path.relative_to(app_folder())
@@ -127,7 +137,7 @@ def copy_app(into: Path) -> None:
 
 
 def build(facts: Facts, card: str, into: Path) -> Bundle:
-    """The Space's files in ``into``: the app, its ``card``, and the three that are written for it. Holds no time."""
+    """Write the Space's files to ``into``: the app, its ``card``, its facts, requirements and manifest."""
     copy_app(into)
     write_atomic(into / "release.json", json.dumps(facts.to_json(), indent=2, ensure_ascii=False) + "\n")
     pinned = (f"{name}=={version(name).partition('+')[0]}\n" for name in LIBRARIES)
@@ -137,7 +147,7 @@ def build(facts: Facts, card: str, into: Path) -> Bundle:
 
 
 def bundle_of(folder: Path, manifest_at: Path) -> Bundle:
-    """The files of ``folder`` as they are, screened, and a manifest of them, which is written to ``manifest_at``.
+    """The screened files of ``folder``, unchanged, and a manifest of them, which is written to ``manifest_at``.
 
     RefusedError for what must not be published.
     """
@@ -162,7 +172,7 @@ def bundle_of(folder: Path, manifest_at: Path) -> Bundle:
 def environment(endpoint: str, cache: Path, *, embedded: bool, token: str | None = None) -> dict[str, str]:
     """What an app needs to load models from the Hub at ``endpoint``, keeping their files in ``cache``.
 
-    ``token`` is one that may only read, for a private repo; the user's own never goes to an app.
+    ``token`` is a read-only token, for a private repo; an app never gets the user's own token.
     """
     found = {"HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(cache), "TOKENIZERS_PARALLELISM": "false"}
     if embedded:
@@ -174,11 +184,13 @@ def environment(endpoint: str, cache: Path, *, embedded: bool, token: str | None
 def trial(folder: Path, more: Mapping[str, str], *, port: int | None = None, timeout: float = TIMEOUT) -> Iterator[App]:
     """Run the app of ``folder`` here until the block ends; it answers when the block begins.
 
-    Its home is a new folder that goes with it. RefusedError with the end of its log when it ends or does not listen
-    within ``timeout`` seconds; UsageError when another program listens on ``port``.
+    Its home is a temporary folder. RefusedError with the end of its log when it ends or does not listen within
+    ``timeout`` seconds; UsageError when another program listens on ``port``.
     """
-    if port and not is_free(port):  # it would be taken for the app
-        raise UsageError(f"Port {port} is taken by another program.", hint="Name another one, or none.")
+    if port and not is_free(port):  # otherwise it would be mistaken for the app
+        raise UsageError(
+            f"Port {port} is in use by another program.", hint="Choose another port with --port, or omit it."
+        )
     with tempfile.TemporaryDirectory(prefix="hubkit-space-") as place:
         home, log, port = Path(place) / "home", Path(place) / "app.log", port or free_port()
         copy, name = Path(place) / "app", app_file(folder)
@@ -188,7 +200,7 @@ def trial(folder: Path, more: Mapping[str, str], *, port: int | None = None, tim
             deadline = time.monotonic() + timeout
             while not app.answers():
                 if (code := app.code()) is not None:
-                    raise _not_up(f"The app ended with status {code} when it was tried on this machine", log)
+                    raise _not_up(f"The app ended with status {code} when it was tested on this machine", log)
                 if time.monotonic() > deadline:
                     raise _not_up(
                         f"The app did not listen on its port within {numbers.seconds(timeout)} on this machine", log
@@ -200,7 +212,7 @@ def trial(folder: Path, more: Mapping[str, str], *, port: int | None = None, tim
 
 
 def app_file(folder: Path) -> str:
-    """The file that runs, as the card's front matter says. RefusedError for what the Hub would not run."""
+    """The file to run, from the card's front matter. RefusedError for what the Hub would not run."""
     from huggingface_hub import metadata_load
 
     try:
@@ -209,14 +221,14 @@ def app_file(folder: Path) -> str:
         front = {}
     if front.get("sdk") != "gradio":
         raise RefusedError(
-            f"{folder / 'README.md'} does not say that this is a Gradio Space.",
-            hint="Begin it with these lines:\n"
+            f"{folder / 'README.md'} does not declare a Gradio Space.",
+            hint="Add this front matter:\n"
             f"---\ntitle: My Space\nsdk: gradio\nsdk_version: {version('gradio')}\napp_file: app.py\n---",
         )
     name = str(front.get("app_file") or "app.py")
     path = folder / name
     if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
-        raise RefusedError(f"{folder} has no file {name!r} to run.", hint="Add it, or name another in `app_file`.")
+        raise RefusedError(f"{folder} has no file {name!r} to run.", hint="Add it, or set `app_file` to another file.")
     return name
 
 
@@ -226,14 +238,14 @@ def _not_up(what: str, log: Path) -> RefusedError:
 
 def shown(lines: Sequence[str]) -> str:
     """The end of a log, indented below a sentence."""
-    told = [printable(line) for line in lines if line.strip()]
-    return " Its log ends:\n" + "\n".join(f"  {line}" for line in told[-TAIL:]) if told else " Its log is empty."
+    printed = [printable(line) for line in lines if line.strip()]
+    return " Its log ends:\n" + "\n".join(f"  {line}" for line in printed[-TAIL:]) if printed else " Its log is empty."
 
 
 def ask(url: str, prompt: str, revision: str, limit: int, *, token: str | None = None) -> Answer:
-    """Ask the app at ``url`` one question, as any gradio_client does. HubkitError when it cannot answer.
+    """Send one prompt to the app at ``url`` with gradio_client. HubkitError when it cannot answer.
 
-    ``token`` is for a private Space only: an app gets to see it.
+    ``token`` is for a private Space only: the app receives it.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # the client's own argument does not switch its reports off
     from gradio_client import Client
@@ -244,20 +256,20 @@ def ask(url: str, prompt: str, revision: str, limit: int, *, token: str | None =
             url, token=token or False, verbose=False, download_files=False, httpx_kwargs={"timeout": _ANSWER_TIMEOUT}
         )
         try:
-            said = client.submit(prompt=prompt, revision=revision, limit=limit, api_name="/answer").result(
+            result = client.submit(prompt=prompt, revision=revision, limit=limit, api_name="/answer").result(
                 timeout=_ANSWER_TIMEOUT
             )
         finally:
             client.close()
         return Answer(
-            prompt, revision, str(said["text"]), str(said["ended"]), int(said["tokens"]),
+            prompt, revision, str(result["text"]), ending(str(result["ended"])), int(result["tokens"]),
             round(time.monotonic() - began, 2),
         )  # fmt: skip
     except Exception as error:
         words = " ".join(str(error).split())[:300]
         raise HubkitError(
             f"The Space at {url} could not answer {prompt!r}: {type(error).__name__}: {words}.",
-            hint="Its log says more: hubkit space logs REPO.",
+            hint="See its log: hubkit space logs REPO.",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Deploy a Space: one commit, then wait until its app runs, and restore the version before when it does not.
+"""Deploy a Space: one commit, then wait until its app runs; roll back when it does not.
 
 deployed = deploy(hub, "me/my-space", bundle, "public")
 """
@@ -28,13 +28,13 @@ from hubkit.publishing.staging import additions
 from hubkit.recipe.stage import Report, silent
 
 COMING = frozenset({"BUILDING", "APP_STARTING", "RUNNING_BUILDING", "RUNNING_APP_STARTING"})
-"""Stages from which a Space goes on by itself (huggingface_hub.SpaceStage)."""
+"""Stages that a Space leaves by itself (huggingface_hub.SpaceStage)."""
 RESTING = frozenset({"RUNNING", "SLEEPING", "PAUSED", "STOPPED"})
-"""Stages in which nothing is wrong: the app answers, or would if its owner let it."""
+"""Stages without an error: the app answers, or its owner has paused or stopped it."""
 RAN = RESTING | {"RUNNING_BUILDING", "RUNNING_APP_STARTING"}
 """Stages of a Space with a version that ran."""
 ANSWERING = RESTING - {"PAUSED", "STOPPED"}
-"""Stages in which the app can be asked: of one that sleeps, a question is what wakes it."""
+"""Stages in which the app takes requests: a request wakes a sleeping one."""
 _SETTLE_SECONDS = 30.0
 
 
@@ -42,7 +42,7 @@ _SETTLE_SECONDS = 30.0
 class Deployed:
     """A Space that runs, or rests: its commit, and the head before (the same one when nothing was written).
 
-    ``host`` is the app's address; None while its owner keeps it from answering.
+    ``host`` is the app's address; None while it is paused or stopped.
     """
 
     commit: str
@@ -52,7 +52,7 @@ class Deployed:
     ownership: Ownership = field(default_factory=Ownership)
 
     def warnings(self, repo: str) -> list[str]:
-        """Sentences about the files of other people in the Space ``repo``."""
+        """Sentences about the foreign files in the Space ``repo``."""
         return self.ownership.sentences(f"The Space {repo}")
 
 
@@ -62,14 +62,14 @@ def deploy(
     ask: Callable[[str], None] | None = None, before: Mapping[str, str] | None = None,
     timeout: float = TIMEOUT, report: Report = silent, note: Note = no_note,
 ) -> Deployed:  # fmt: skip
-    """Bring ``bundle`` to the Space ``repo`` in one commit, wait until its app runs, and ``ask`` it at its address.
+    """Bring ``bundle`` to the Space ``repo`` in one commit, wait until its app runs, and send a prompt with ``ask``.
 
     Only files that the manifest of an earlier deploy names are removed. When the app does not come up or cannot answer:
-    RemoteError with its state and the end of its log, after the files of the version that ran before were restored.
-    ``before`` tells of each commit of an interrupted deploy which one ran before it.
+    RemoteError with its state and the end of its log, after a rollback to the previous running version. ``before`` maps
+    each commit of an interrupted deploy to the one that ran before it.
     """
     hub.ensure_repo(repo, visibility, "space", hardware=hardware)
-    ran = hub.runtime(repo).stage in RAN  # asked first: a secret runs the Space anew
+    ran = hub.runtime(repo).stage in RAN  # read first: setting a secret restarts the Space
     for name, value in (secrets or {}).items():
         hub.set_space_secret(repo, name, value)
     head = hub.head(repo, "main", "space")
@@ -89,23 +89,23 @@ def deploy(
         raise
     except HubkitError as error:
         sound = (head if ran else None) if written else (before or {}).get(head)
-        back = f"\n{_go_back(hub, repo, sound, commit)}" if sound else ""
+        back = f"\n{_roll_back(hub, repo, sound, commit)}" if sound else ""
         raise RemoteError(f"{error.message}{back}", hint=error.hint) from error
     note("space-runs", commit=commit)
     return Deployed(commit, head, written, host, ownership)
 
 
-def _go_back(hub: Hub, repo: str, before: str, ours: str) -> str:
+def _roll_back(hub: Hub, repo: str, before: str, ours: str) -> str:
     """Restore the version ``before`` in place of ``ours``; a sentence about the outcome."""
     try:
-        restore(hub, repo, "main", before, head=ours, title=f"Go back to {short_commit(before)}", repo_type="space")
+        restore(hub, repo, "main", before, head=ours, title=f"Roll back to {short_commit(before)}", repo_type="space")
     except HubkitError as error:
-        return f"The version before ({short_commit(before)}) was not restored: {error.message}"
-    return f"The version before ({short_commit(before)}) was restored."
+        return f"Rolling back to the previous version ({short_commit(before)}) failed: {error.message}"
+    return f"Rolled back to the previous version ({short_commit(before)})."
 
 
 def _commit(hub: Hub, repo: str, head: str, bundle: Bundle, title: str) -> tuple[str, Ownership]:
-    """The commit that holds ``bundle``, and what it does with the files of other people."""
+    """The commit that holds ``bundle``, and its decision about the foreign files."""
     wanted, tree = tree_of(bundle.manifest), hub.tree(repo, head, "space")
     provenance = provenance_at(hub, repo, head, tree, "space")
     # Without a manifest only the card is ours: the Hub writes one into a new Space.
@@ -125,8 +125,8 @@ def wait(
 ) -> Runtime:
     """Wait until the Space runs ``commit``. RemoteError with its state and the end of its log when it will not.
 
-    ``new``: the commit was just made, so that a state may still be that of the version before, until the Space was seen
-    to come or half a minute went by. ConflictError when somebody else's commit came on top and runs instead.
+    ``new``: the commit was just made, so that a state may still be that of the previous version, until the Space is
+    starting or half a minute went by. ConflictError when somebody else's newer commit runs instead.
     """
     settle_at = time.monotonic() + (_SETTLE_SECONDS if new else 0.0)
     settled, runtime = not new, Runtime("")
@@ -152,10 +152,10 @@ def wait(
 
 
 def verdict(runtime: Runtime, commit: str, *, settled: bool) -> Literal["well", "failed", "other", "coming"]:
-    """What ``runtime`` means to who waits for ``commit``: it is up, will not come up, another version is, or wait.
+    """What ``runtime`` means while waiting for ``commit``: it runs, it failed, another version runs, or keep waiting.
 
-    ``settled``: it cannot be the state of before the commit any more. Only then a state is believed that does not say
-    which commit it is about, or is an error about another one. Who paused a Space does not want it to come up.
+    ``settled``: the state can no longer be older than the commit. Only then a state counts that names no commit, or
+    that is an error of another one. A paused Space counts as running: its owner wants it that way.
     """
     if runtime.stage == "PAUSED":
         return "well"
@@ -167,7 +167,7 @@ def verdict(runtime: Runtime, commit: str, *, settled: bool) -> Literal["well", 
 
 
 def failure(hub: Hub, repo: str, runtime: Runtime, when: str = "") -> RemoteError:
-    """The error of a Space that does not run: its state, why, and the end of its log."""
+    """The error of a Space that does not run: its state, the reason, and the end of its log."""
     build = "BUILD" in runtime.stage
     try:
         lines = hub.space_log(repo, build=build)
@@ -176,5 +176,5 @@ def failure(hub: Hub, repo: str, runtime: Runtime, when: str = "") -> RemoteErro
     why = f": {runtime.message.rstrip('.')}" if runtime.message else ""
     return RemoteError(
         f"The Space {repo} is {runtime.stage}{when}{why}.{shown(lines)}",
-        hint=f"All of the log: hubkit space logs {repo}{' --build' * build}",
+        hint=f"Full log: hubkit space logs {repo}{' --build' * build}",
     )

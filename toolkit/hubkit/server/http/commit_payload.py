@@ -50,9 +50,9 @@ def lines(path: Path) -> Iterator[Any]:
     with path.open("rb") as file:
         while line := file.readline(_LINE_LIMIT + 1):
             if len(line) > _LINE_LIMIT:
-                raise HTTPException(413, "A file in the commit is too large to travel inline; upload it through LFS.")
+                raise HTTPException(413, "A file in the commit is too large to send inline; upload it through LFS.")
             if len(line) > _LONG_LINE and not _few_values(line):
-                raise HTTPException(400, "A line of a commit may be long for the content of a file only.")
+                raise HTTPException(400, "This line is too long; only file content may be large.")
             if line.strip():
                 yield parse_json(line)
 
@@ -95,7 +95,7 @@ def read_payload(request: Request, repo: Repo, git: Git) -> CommitPayload:
         elif key in ("deletedFile", "deletedFolder"):
             payload.changes.append(Change(path, None, key == "deletedFolder"))
         else:
-            raise HTTPException(400, f"{str(key)[:40]!r} is not an operation of a commit.")
+            raise HTTPException(400, f"{str(key)[:40]!r} is not a valid commit operation.")
     if not header:
         raise HTTPException(400, "The commit has no header.")
     return payload

@@ -25,13 +25,11 @@ class LoopbackHostMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward a request, or refuse it."""
+        """Forward or reject a request."""
         if scope["type"] == "http":
             host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
             if not _LOOPBACK.fullmatch(host):
-                error = HTTPException(
-                    421, "This Hub answers to 127.0.0.1 and localhost only.", headers={"Connection": "close"}
-                )
+                error = HTTPException(421, "Use 127.0.0.1 or localhost as the Host.", headers={"Connection": "close"})
                 await error.response()(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -44,18 +42,16 @@ class SameOriginMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward a request, or refuse it."""
+        """Forward or reject a request."""
         if scope["type"] == "http" and is_cross_origin(scope["method"], dict(scope["headers"])):
-            error = HTTPException(
-                403, "This Hub accepts no requests from other web pages.", headers={"Connection": "close"}
-            )
+            error = HTTPException(403, "Cross-origin requests are not allowed.", headers={"Connection": "close"})
             await error.response()(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
 
 def is_cross_origin(method: str, headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a page of another origin sent a request: a browser says so, and no other client sends these headers.
+    """Whether a page of another origin sent a request: browsers send these headers, and no other client does.
 
     ``Origin`` must be this Hub's own address, as the request's Host names it. ``Sec-Fetch-Site`` must not be
     ``cross-site`` or ``same-site`` (pages of other ports of this machine are same-site, and just as foreign), with

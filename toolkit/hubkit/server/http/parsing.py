@@ -42,9 +42,9 @@ def decode_path_params(params: Mapping[str, str]) -> dict[str, str]:
     try:
         decoded = {key: unquote(value, errors="strict") for key, value in params.items()}
     except UnicodeDecodeError:
-        raise HTTPException(400, "The address is not UTF-8.") from None
+        raise HTTPException(400, "The URL is not UTF-8.") from None
     if any("\0" in value for value in decoded.values()):
-        raise HTTPException(400, "The address holds a NUL character.")
+        raise HTTPException(400, "The URL contains a NUL character.")
     return decoded
 
 

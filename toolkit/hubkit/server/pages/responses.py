@@ -20,14 +20,14 @@ from hubkit.server.http.exceptions import HTTPException
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
-    # Not no-referrer: with it a browser sends the form that logs out without saying where it comes from.
+    # Not no-referrer: with it a browser sends the form that logs out without its origin.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Vary": "Accept, Cookie",
 }
 _TITLES = {
-    400: "This address is not valid", 401: "Log in first", 403: "This is not open to you", 404: "Nothing here",
+    400: "Invalid URL", 401: "Log in first", 403: "Access denied", 404: "Not found",
     405: "Method not allowed", 500: "The Hub failed", 507: "The Hub is full",
 }  # fmt: skip
 _REPO_NOT_FOUND = (

@@ -52,7 +52,7 @@ def _batch_result(request: Request, repo: Repo, item: Any, operation: str) -> di
     if stored is not None and not _is_intact(request, oid):
         stored = None  # damaged on disk: the client uploads it again
     if stored is not None and stored != size:
-        return result | {"error": {"code": 422, "message": f"This object has {stored} bytes."}}
+        return result | {"error": {"code": 422, "message": f"Wrong size: expected {stored} bytes."}}
     if stored is None:
         result["actions"] = {
             "upload": {"href": f"{url}?{lfs.sign('put', repo.uid, oid, size)}"},
@@ -77,7 +77,7 @@ def _verify_signature(request: Request, action: str) -> tuple[Repo, str, int]:
     )
     signature = request.query_params.get("signature", "")
     if not OID.fullmatch(oid) or not request.hub.lfs.is_signed(action, uid, oid, size, expires, signature):
-        raise HTTPException(403, "The address of this transfer is not valid or has expired.")
+        raise HTTPException(403, "The URL of this transfer is invalid or has expired.")
     repo = request.hub.store.by_uid(uid)
     if repo is None:
         raise HTTPException(404, "The repo of this transfer does not exist.")
@@ -90,7 +90,7 @@ def check_put(request: Request) -> None:
     request.body_limit = size
     length = request.headers.get("content-length")
     if length is not None and length != str(size):
-        raise HTTPException(400, f"The object has {size} bytes; {length[:20]} were announced.")
+        raise HTTPException(400, f"Wrong Content-Length: expected {size} bytes, got {length[:20]}.")
 
 
 def put(request: Request) -> Response:
@@ -98,7 +98,9 @@ def put(request: Request) -> Response:
     repo, oid, size = _verify_signature(request, "put")
     assert request.spooled is not None
     if request.spooled.size != size or request.spooled.sha256 != oid:
-        raise HTTPException(400, f"The bytes that arrived are not the object {oid}: send them again.")
+        raise HTTPException(
+            400, f"The received bytes do not match {oid}: expected {size} bytes with that sha256. Upload them again."
+        )
     request.hub.lfs.keep(request.spooled.path, repo.uid, oid, size)
     return Response(status_code=200, headers={"ETag": f'"{oid}"'})
 
@@ -121,7 +123,7 @@ def verify(request: Request) -> Response:
     if not isinstance(oid, str) or not OID.fullmatch(oid) or not request.hub.lfs.has(repo.uid, oid):
         raise HTTPException(404, "Object does not exist")
     if request.hub.lfs.size(oid) != size:
-        raise HTTPException(422, "The object has another size.")
+        raise HTTPException(422, f"Wrong size: expected {request.hub.lfs.size(oid)} bytes.")
     return JSONResponse({}, media_type=_MEDIA)
 
 

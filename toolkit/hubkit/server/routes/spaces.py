@@ -111,7 +111,7 @@ def hardware(request: Request) -> Response:
 
 
 def sleep_time(request: Request) -> Response:
-    """Remember a sleep time, which the runtime then reports. This Hub puts no Space to sleep."""
+    """Store a sleep time, which the runtime then reports. This Hub never suspends a Space."""
     return _sleep(request, _find_as_writer(request), "seconds")
 
 

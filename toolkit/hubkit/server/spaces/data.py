@@ -110,12 +110,12 @@ class SpaceData:
         self._set(repo, "paused", paused)
 
     def sleep_time(self, repo: str) -> int | None:
-        """The seconds that somebody asked for."""
+        """The requested sleep time in seconds."""
         seconds = self._get(repo, "sleep")
         return None if seconds is None else int(seconds)
 
     def set_sleep_time(self, repo: str, seconds: int) -> None:
-        """Remember the seconds after which a Space is to sleep. This Hub reports them and puts no Space to sleep."""
+        """Store the seconds after which a Space is to sleep. This Hub reports them and never suspends a Space."""
         self._set(repo, "sleep", seconds)
 
     def port(self, repo: str) -> int | None:

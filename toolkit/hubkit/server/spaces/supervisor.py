@@ -87,7 +87,7 @@ class Supervisor:
             log.exception("the supervisor of the Space %s ended", self.uid)
             with self._turn:
                 self._thread, self._order = None, None
-                self.stage, self.error = "RUNTIME_ERROR", "The Hub failed to run this Space; the Hub's log says why."
+                self.stage, self.error = "RUNTIME_ERROR", "The Hub failed to run this Space; see the Hub's log."
 
     def _loop(self) -> None:
         for pid, created in self._data.children(self.uid):
@@ -108,7 +108,7 @@ class Supervisor:
                 continue
             except Exception:
                 log.exception("the Space %s cannot be run", self.uid)
-                self._fail("RUNTIME_ERROR", "The Hub failed to run this Space; the Hub's log says why.")
+                self._fail("RUNTIME_ERROR", "The Hub failed to run this Space; see the Hub's log.")
                 continue
             self._end_app()
             if order == "remove":
@@ -251,7 +251,7 @@ class Supervisor:
             self._sleep()
         if not self._app.guard():
             raise Failure(
-                "RUNTIME_ERROR", f"Another program listens on [::1]:{port}; browsers would take it for the app."
+                "RUNTIME_ERROR", f"Another program listens on [::1]:{port}; browsers would mistake it for the app."
             )
         self._set("RUNNING")
         self._up = True

@@ -1,4 +1,4 @@
-"""The two ends of an upload: preupload says how each file is uploaded, commit makes the commit."""
+"""POST /preupload (how each file is to be uploaded) and POST /commit."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def check_commit(request: Request) -> None:
 
 
 def commit(request: Request) -> Response:
-    """Make a commit on a branch, or on a new pull request. Blobs first; the ref moves last, if nobody else moved it."""
+    """Create a commit on a branch, or on a new pull request. Blobs first; the ref moves last, unless it moved since."""
     repo = find_repo(request)
     actor = _require_commit_right(request, repo)
     git, hub = request.hub.store.git(repo), request.hub
