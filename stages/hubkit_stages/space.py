@@ -42,7 +42,7 @@ QUESTION = "Hello! Who are you?"
 
 @dataclass(frozen=True)
 class Settings:
-    """The Space and what it says; ``model`` is the repo that it shows, ``titles`` name the variants."""
+    """The Space and its facts; ``model`` is the repo that it shows, ``titles`` name the variants."""
 
     repo: str
     model: str
@@ -108,7 +108,7 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
             yield Finding(
                 "error",
                 f"The Space {repo} shows another model, {shown}.",
-                "Name a Space of its own (`space` in the recipe), or remove that one.",
+                "Set `space` in the recipe to another Space, or delete that one.",
             )
     if settings.visibility == "private" and not ctx.target.embedded and not os.environ.get(building.TOKEN):
         yield Finding(

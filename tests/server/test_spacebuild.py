@@ -109,7 +109,7 @@ def test_requirements_include_files_of_the_space_only(tmp_path: Path, line: str)
     (folder / "requirements.txt").write_text("-r more.txt\n")
     assert requirement_lines(folder) == ["-r more.txt"]
     (folder / "requirements.txt").write_text(f"{line}\n")
-    with pytest.raises(Failure, match="no file of this Space") as failed:
+    with pytest.raises(Failure, match="not a file of this Space") as failed:
         requirement_lines(folder)
     assert "secret" not in str(failed.value)
 

@@ -136,7 +136,7 @@ def test_what_is_installed_is_not_installed_again(api: HfApi, hub: Running) -> N
 @pytest.mark.parametrize(
     ("readme", "stage", "said"),
     [
-        ("---\ntitle: x\n---\n", "CONFIG_ERROR", "names no sdk"),
+        ("---\ntitle: x\n---\n", "CONFIG_ERROR", "has no supported sdk"),
         (None, "CONFIG_ERROR", "no README.md"),
         ("---\nsdk: gradio\napp_file: ../app.py\n---\n", "CONFIG_ERROR", "app_file"),
         ("---\nsdk: gradio\nstartup_duration_timeout: soon\n---\n", "CONFIG_ERROR", "startup_duration_timeout"),

@@ -38,7 +38,7 @@ Sha256s = Mapping[str, str]
 
 
 class Signer(Protocol):
-    """Who signs."""
+    """Creates the signature of a bundle."""
 
     def sign(self, name: str, files: Sha256s) -> bytes:
         """The content of a signature file over ``files``; ``name`` is its name for them."""
@@ -52,7 +52,7 @@ class Signer(Protocol):
 def signer(key: Path | None, *, keyless: bool) -> Signer | None:
     """The signer that a recipe names: the private key in the file ``key``, or the identity of the CI job.
 
-    None when there is neither: nobody signs. UsageError when the key or the extra ``sign`` is missing or the key
+    None when the recipe asks for no signature. UsageError when the key or the extra ``sign`` is missing or the key
     cannot be used, RefusedError when the job has no identity.
     """
     if key is None and not keyless:

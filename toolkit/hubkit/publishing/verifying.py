@@ -144,7 +144,7 @@ def _signature_problem(source: Source, entry: Entry, verifier: Verifier, manifes
 
 
 def _wrong(entry: Entry, promised: Digests) -> str | None:
-    """How ``entry`` differs from the promised file, as the rest of a sentence that begins with the path."""
+    """How ``entry`` differs from the listed file, as the rest of a sentence that begins with the path."""
     if entry is _NO_FILE:
         return "is not a regular file"
     if entry is _NOT_HAD:

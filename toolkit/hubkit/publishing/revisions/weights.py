@@ -1,6 +1,6 @@
 """Tensors of two revisions compared, read from the Hub piece by piece: memory is bounded, whatever the model's size.
 
-Only files whose digests differ are looked into. Their headers tell names, dtypes and shapes; the numbers are read in
+Only files whose digests differ are read. Their headers give names, dtypes and shapes; the numbers are read in
 the order in which they lie in the files.
 """
 
@@ -82,7 +82,7 @@ class TensorChange:
 
 @dataclass
 class WeightChanges:
-    """What is known of the tensors in the files that differ: the changes, how many are the same, what was not read."""
+    """The tensors in the files that differ: the changes, how many are equal, what was not read."""
 
     changes: list[TensorChange] = field(default_factory=list)
     same: int = 0
@@ -140,7 +140,7 @@ def compare_weights(before: RepoSource, after: RepoSource, limit: int | None = L
 
 
 def _files_that_differ(before: RepoSource, after: RepoSource, found: WeightChanges) -> tuple[list[str], list[str]]:
-    """The safetensors files of both sides, without those that the other side has too, under whatever name."""
+    """The safetensors files of both sides, without those that the other side also has, under any name."""
     old = [path for path in before.files() if path.endswith(".safetensors")]
     new = [path for path in after.files() if path.endswith(".safetensors")]
     for path in sorted(old):
@@ -193,10 +193,10 @@ def _pairs(
 
 
 def _note_unmeasured(name: str, one: _Found | None, other: _Found | None, found: WeightChanges) -> None:
-    """Tensors that have no distance: one is missing, their shapes differ, or nobody here can read the dtype."""
+    """Tensors that have no distance: one is missing, their shapes differ, or the dtype is not supported."""
     if one and other and one[1].shape == other[1].shape:
         found.unread, found.unread_bytes = found.unread + 1, found.unread_bytes + one[1].size + other[1].size
-        found.notes.append(f"{name} was not compared: {one[1].dtype} and {other[1].dtype} have no common numbers here.")
+        found.notes.append(f"{name} was not compared: {one[1].dtype} and {other[1].dtype} cannot be compared.")
         return
     place = other or one
     assert place is not None
@@ -210,7 +210,7 @@ def _distance(one: tuple[_File, Tensor], other: tuple[_File, Tensor]) -> tuple[f
     """
     import numpy as np
 
-    apart = whole = 0.0
+    apart = reference = 0.0
     same = one[1].dtype == other[1].dtype
     with np.errstate(all="ignore"):
         for first in range(0, one[1].count, _NUMBERS):
@@ -220,10 +220,10 @@ def _distance(one: tuple[_File, Tensor], other: tuple[_File, Tensor]) -> tuple[f
             old_numbers, new_numbers = _numbers(raw, one[1].dtype), _numbers(new, other[1].dtype)
             gap = new_numbers - old_numbers
             apart += float(np.dot(gap, gap))
-            whole += float(np.dot(old_numbers, old_numbers))
+            reference += float(np.dot(old_numbers, old_numbers))
     if same:
         return None
-    difference, norm = math.sqrt(apart), math.sqrt(whole)
+    difference, norm = math.sqrt(apart), math.sqrt(reference)
     return (
         difference if math.isfinite(difference) else None,
         difference / norm if norm and math.isfinite(difference / norm) else None,

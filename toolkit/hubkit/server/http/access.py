@@ -16,9 +16,9 @@ from hubkit.server.repos.store import Repo, RepoType
 
 
 def repo_type(plural: str) -> RepoType:
-    """``models`` to ``model``; 404 for kinds of repo that this Hub does not hold."""
+    """``models`` to ``model``; 404 for repo types that this Hub does not have."""
     if plural not in {"models", "datasets", "spaces"}:
-        raise HTTPException(404, f"This Hub holds models, datasets and spaces, not {plural}.", "RepoNotFound")
+        raise HTTPException(404, f"This Hub has models, datasets and Spaces, but no {plural}.", "RepoNotFound")
     return cast(RepoType, plural[:-1])
 
 

@@ -39,7 +39,7 @@ class CommitPayload:
     """The LFS objects that it names, by path."""
 
     def require_objects(self, lfs: LfsStore, repo: Repo) -> None:
-        """400 when an object is missing: since the payload was read, somebody may have deleted it from the repo."""
+        """400 when an object is missing: it may have been deleted from the repo since the payload was read."""
         for path, oid in self.objects.items():
             if not lfs.has(repo.uid, oid):
                 raise _not_uploaded(oid, path)

@@ -8,13 +8,13 @@ from hubkit.server.accounts.accounts import OWNER, RESERVED
 
 
 class KindConvertor(StringConvertor):
-    """``models``, ``datasets`` or ``spaces`` (``kernels`` gets an error that says so)."""
+    """``models``, ``datasets`` or ``spaces`` (``kernels`` gets an error message)."""
 
     regex = "models|datasets|spaces|kernels"
 
 
 class AccountConvertor(StringConvertor):
-    """A namespace: any part of a path that is not one of the Hub's own words."""
+    """A namespace: any part of a path that is not a reserved name of the Hub."""
 
     regex = f"(?!(?i:{'|'.join(sorted(RESERVED - {OWNER}))})(?:/|$))[^/]+"
 

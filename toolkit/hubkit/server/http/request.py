@@ -27,7 +27,7 @@ class Request(starlette.requests.Request):
         self.form_data = FormData()
         self.spooled: SpooledBody | None = None
         self.body_limit: int | None = None
-        """Bytes that the body may have when the address says so; None: the route's limit holds."""
+        """Bytes that the body may have when the URL limits it; None: the route's limit holds."""
 
     @property
     def path_params(self) -> dict[str, str]:

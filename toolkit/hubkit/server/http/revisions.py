@@ -36,7 +36,7 @@ def require_branch(git: Git, revision: str) -> tuple[str, str]:
 
 
 def move_ref(git: Git, ref: str, new: str, old: str) -> None:
-    """Move a ref from commit ``old`` to ``new``; 412 when somebody else moved it meanwhile."""
+    """Move a ref from commit ``old`` to ``new``; 412 when it was moved in the meantime."""
     try:
         git.move(ref, new, old)
     except MovedError:
@@ -51,7 +51,7 @@ def branch_moved() -> HTTPException:
 def valid_message(text: str) -> str:
     """``text`` when git can keep it as a commit message; else 400."""
     if "\0" in text or len(text) > _MESSAGE_LIMIT:
-        raise HTTPException(400, "The commit message is too long or holds a NUL character.")
+        raise HTTPException(400, "The commit message is too long or contains a NUL character.")
     try:
         text.encode()
     except UnicodeEncodeError:

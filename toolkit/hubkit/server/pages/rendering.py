@@ -111,7 +111,7 @@ def card(git: Git, path: Path, commit: str, place: markup.Place) -> Card | None:
     try:
         return _cards.get((path, entry.oid, place), lambda: _card(path, entry.oid, place))
     except _BusyError:
-        return Card(note="Too many cards are being rendered at this moment; load this page again.")
+        return Card(note="Too many cards are being rendered; reload this page.")
 
 
 def _card(path: Path, blob: str, place: markup.Place) -> Card:
@@ -129,7 +129,7 @@ def _card(path: Path, blob: str, place: markup.Place) -> Card:
     html = _child({"card": body, "web": place.web, "revision": place.revision})
     if isinstance(html, str):
         return Card(html=html, metadata_error=problem)
-    note = "This card takes too long to render, or its HTML is too large; here is its text."
+    note = "This card takes too long to render, or its HTML is too large. This is its source."
     return Card(plain=body, note=note, metadata_error=problem)
 
 

@@ -109,7 +109,7 @@ def _library(card: dict[str, Any], names: Sequence[str]) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _files(path: Path, commit: str) -> tuple[tuple[str, ...], int]:
-    """The files at a commit whose names tell the library, and the bytes of all files together.
+    """The files at a commit whose names show the library, and the bytes of all files together.
 
     A commit never changes, and lists need this of every repo; so a tree is walked once, not in each request.
     """

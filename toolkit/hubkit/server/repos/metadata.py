@@ -72,7 +72,7 @@ def _plain(value: Any, budget: list[int], depth: int = 0) -> Any:
     if isinstance(value, datetime | date):
         return value.isoformat()
     if isinstance(value, bytes):
-        raise MetadataError("the metadata holds binary data")
+        raise MetadataError("the metadata contains binary data")
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -106,7 +106,7 @@ def revoke_token(request: Request) -> Response:
     """Revoke a token by the id that the list of accounts shows."""
     require_owner(request)
     if not request.hub.accounts.revoke_token(request.path_params["user"], request.path_params["token"]):
-        raise HTTPException(404, "There is no such token.")
+        raise HTTPException(404, "Token not found.")
     return JSONResponse({})
 
 
@@ -115,7 +115,7 @@ def log_in(request: Request) -> Response:
     require_user(request)
     scheme, _, token = request.headers["authorization"].partition(" ")
     if scheme.lower() != "bearer":
-        raise HTTPException(400, "Ask for a login with a bearer token.")
+        raise HTTPException(400, "Authenticate with a bearer token.")
     next_page = request.json_string("next", "/") if request.json_body is not None else "/"
     if not LOCAL.fullmatch(next_page):
         raise HTTPException(400, "'next' must be a path of this Hub.")

@@ -52,9 +52,7 @@ def create_branch(request: Request) -> Response:
         try:
             git.move(f"refs/heads/{branch}", commit, None)
         except MovedError:
-            raise HTTPException(
-                409, f"Reference refs/heads/{branch} cannot be created beside the other branches"
-            ) from None
+            raise HTTPException(409, f"Reference refs/heads/{branch} conflicts with an existing branch") from None
     return JSONResponse({})
 
 
@@ -87,7 +85,7 @@ def create_tag(request: Request) -> Response:
         try:
             git.tag(tag, commit, message, actor.name)
         except MovedError:
-            raise HTTPException(409, f"Tag reference refs/tags/{tag} cannot be created beside the other tags") from None
+            raise HTTPException(409, f"Tag reference refs/tags/{tag} conflicts with an existing tag") from None
     return JSONResponse({})
 
 

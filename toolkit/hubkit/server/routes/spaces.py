@@ -78,7 +78,7 @@ def _settings(secret: bool) -> tuple[Handler, Handler, Handler]:
 
 
 def pause(request: Request) -> Response:
-    """End the app, until somebody asks for a restart."""
+    """Stop the app until a restart is requested."""
     repo = _find_as_writer(request)
     _require_app(request, repo)
     request.hub.spaces.pause(repo)
@@ -161,7 +161,7 @@ def logs(request: Request) -> Response:
     """The ``run`` or ``build`` log as server-sent events; the response ends when no more lines can come."""
     repo, which = _find_as_member(request), request.path_params["which"]
     if which not in ("run", "build"):
-        raise HTTPException(404, "There are two logs: run and build.")
+        raise HTTPException(404, "Unknown log; available: run, build.")
     going = _BUILDING if which == "build" else _BEFORE_OR_IN_A_RUN
     spaces = request.hub.spaces
 

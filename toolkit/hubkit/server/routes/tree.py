@@ -85,9 +85,9 @@ def paths_info(request: Request) -> Response:
         given = request.json_body.get("paths", [])
         paths = [path for path in given if isinstance(path, str)] if isinstance(given, list) else []
     if len(paths) > _PATHS:
-        raise HTTPException(413, f"At most {_PATHS} paths at once.")
+        raise HTTPException(413, f"At most {_PATHS} paths per request.")
     if any("\0" in path for path in paths):
-        raise HTTPException(400, "A path holds a NUL character.")
+        raise HTTPException(400, "A path contains a NUL character.")
     entries = [entry for path in paths if (entry := git.entry(commit, path.strip("/")))]
     expand = request.flag("expand") or bool(isinstance(request.json_body, dict) and request.json_body.get("expand"))
     return JSONResponse(_items(git, commit, entries, expand))

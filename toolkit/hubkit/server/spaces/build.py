@@ -38,7 +38,7 @@ _UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Failure(Exception):
-    """Why a Space does not run: its ``stage`` from now on, and a sentence."""
+    """Why a Space does not run: its ``stage`` and an error message."""
 
     def __init__(self, stage: str, message: str) -> None:
         super().__init__(message)
@@ -64,7 +64,7 @@ def read_plan(git: Git, commit: str) -> Plan:
     if sdk in NOT_RUN:
         raise Failure("STOPPED", f"This Hub runs Spaces with sdk: gradio; it does not run sdk: {sdk}.")
     if sdk != "gradio":
-        raise Failure("CONFIG_ERROR", "README.md names no sdk that this Hub knows; add a line 'sdk: gradio'.")
+        raise Failure("CONFIG_ERROR", "README.md has no supported sdk; add the line 'sdk: gradio'.")
     app_file = card.get("app_file", "app.py")
     if not isinstance(app_file, str) or path_problem(app_file) or not app_file.endswith(".py"):
         raise Failure("CONFIG_ERROR", "app_file must be the path of a Python file in the repo.")
@@ -96,7 +96,7 @@ def _seconds(card: dict[str, Any]) -> float:
 
 
 def _remarks(card: dict[str, Any]) -> tuple[str, ...]:
-    """Versions are remarked on and not enforced: the app runs in the interpreter that runs the Hub."""
+    """Different versions cause a warning and are not enforced: the app runs in the interpreter that runs the Hub."""
     remarks = []
     wanted, installed = str(card.get("sdk_version", "")), _installed("gradio")
     if wanted and installed and wanted != str(installed):
@@ -163,7 +163,7 @@ def requirement_lines(folder: Path) -> list[str]:
             continue
         target = (file.parent / match[1].strip("\"'")).resolve()
         if not (target.is_relative_to(folder.resolve()) and target.is_file()):
-            raise Failure("BUILD_ERROR", f"{file.name} includes {match[1]!r}, which is no file of this Space.")
+            raise Failure("BUILD_ERROR", f"{file.name} includes {match[1]!r}, which is not a file of this Space.")
         if target not in files:
             files.add(target)
             to_check += [(target, line) for line in _lines(target)]

@@ -32,7 +32,7 @@ class Setting:
         """A setting from ``{key, value, description?}``; UsageError when an environment cannot hold it."""
         key, value, description = item.get("key"), item.get("value"), item.get("description")
         if not isinstance(key, str) or not _KEY.fullmatch(key):
-            raise UsageError("A key has letters, digits and '_', and does not begin with a digit.")
+            raise UsageError("A key must consist of letters, digits and '_', and must not begin with a digit.")
         if not isinstance(value, str) or len(value) > _VALUE_LIMIT or "\0" in value:
             raise UsageError(
                 f"The value of {key} must be a text of at most {numbers.count(_VALUE_LIMIT)} characters without NUL."
@@ -102,11 +102,11 @@ class SpaceData:
         )  # fmt: skip
 
     def paused(self, repo: str) -> bool:
-        """Whether somebody paused it."""
+        """Whether it is paused."""
         return bool(self._get(repo, "paused"))
 
     def pause(self, repo: str, paused: bool) -> None:
-        """Remember that it is paused, or not."""
+        """Store whether it is paused."""
         self._set(repo, "paused", paused)
 
     def sleep_time(self, repo: str) -> int | None:

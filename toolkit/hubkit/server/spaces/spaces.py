@@ -88,7 +88,7 @@ class Spaces:
                 self._known.pop(repo.uid, None)
 
     def pause(self, repo: Repo) -> None:
-        """End the app, until somebody asks for a restart; the Space stays paused when the Hub starts again."""
+        """Stop the app until a restart is requested; the Space stays paused when the Hub starts again."""
         self.data.pause(repo.uid, True)
         self._order(repo, "pause")
 
