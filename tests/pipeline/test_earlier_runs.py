@@ -18,6 +18,9 @@ from hubkit.core.output import Output
 from hubkit.pipeline import runner
 from hubkit.pipeline.earlier_runs import finished_before
 from hubkit.pipeline.runs import find_runs, open_run
+from hubkit.publishing.spaces.building import ending
+from hubkit.publishing.spaces.deployed import DeployedSpace
+from hubkit.publishing.staged import StagedCommit
 from hubkit.recipe.models import Recipe
 from hubkit.server.process import Running
 from hubkit_stages.recipes import tiny
@@ -130,3 +133,13 @@ def test_an_old_run_is_listed_and_removed(released: Release, monkeypatch: pytest
     assert (run["id"], run["state"]) == ("tiny-hermes-dpo-1", "released")
     assert CliRunner().invoke(remove, ["tiny-hermes-dpo-1", "-y"]).exit_code == 0
     assert find_runs(released.folder) == []
+
+
+def test_the_names_of_the_version_before_are_read() -> None:
+    artifacts = SAMPLE / "tiny-hermes-dpo-1" / "artifacts"
+    answers = DeployedSpace.load(artifacts / "space").answers
+    assert [answer.ended for answer in answers] == ["eos", "limit"] * 2, "an app of before answers 'turn end'"
+    assert [ending(ended) for ended in ("turn end", "eos", "limit", "</s>")] == ["eos", "eos", "limit", "</s>"]
+    staged = StagedCommit.load(artifacts / "publish[main]")
+    before = json.loads((artifacts / "publish[main]" / "published.json").read_text())
+    assert staged.expected_card_digests == before["over"]

@@ -151,7 +151,7 @@ def test_an_app_that_does_not_come_up_here(tmp_path: Path, app: str, words: str)
 def test_another_program_on_the_port_is_not_taken_for_the_app(tmp_path: Path) -> None:
     with building.trial(answering(tmp_path / "one", "one"), {}, timeout=30) as app:
         taken = building.trial(answering(tmp_path / "two", "two"), {}, port=app.port)
-        with pytest.raises(UsageError, match="is taken"), taken:
+        with pytest.raises(UsageError, match="is in use"), taken:
             pytest.fail("it came up")
 
 
