@@ -78,7 +78,7 @@ def test_a_branch_promoted_by_hand(release: Release) -> None:
     planned.apply(connected)
     tree, source = connected.tree(REPO, "main"), connected.tree(REPO, "dpo-v0")
     assert holds_release(tree, source, {"adapter"}) and tree.keys() - source.keys() == {"thanks.txt"}
-    assert plan_promotion(connected, REPO, "dpo-v0", "main").settled
+    assert plan_promotion(connected, REPO, "dpo-v0", "main").nothing_to_do
 
 
 def test_a_branch_promoted_by_the_command(release: Release, hub: Running, tmp_path: Path) -> None:

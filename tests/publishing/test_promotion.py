@@ -85,7 +85,7 @@ def test_promoting_again_does_nothing(hub: Running, plain: Hub) -> None:
     done = plan_promotion(plain, OTHER, "new", "main").apply(plain)
     faults(hub)
     again = plan_promotion(plain, OTHER, "new", "main")
-    assert again.settled and "holds the files of new" in again.settled and done[:12] in again.settled
+    assert again.nothing_to_do and "holds the files of new" in again.nothing_to_do and done[:12] in again.nothing_to_do
     assert again.apply(plain) == done and writes(hub) == []
 
 
@@ -106,7 +106,7 @@ def test_files_of_other_people_stay_where_hubkit_publishes(release: Release) -> 
     tree = connected.tree(REPO, "main")
     assert "THANKS.md" in tree
     assert not compare(connected.tree(REPO, "dpo-v0"), {path: tree[path] for path in tree if path != "THANKS.md"})
-    assert plan_promotion(connected, REPO, "dpo-v0", "main").settled
+    assert plan_promotion(connected, REPO, "dpo-v0", "main").nothing_to_do
     exact = plan_promotion(connected, REPO, "dpo-v0", "main", exact=True)
     assert [item.path for item in exact.plan.change.removed] == ["THANKS.md"]
     exact.apply(connected)
@@ -140,7 +140,7 @@ def test_what_cannot_be_promoted(plain: Hub) -> None:
         plan_promotion(plain, OTHER, "nowhere", "main")
     with pytest.raises(UsageError, match="cannot be a branch"):
         plan_promotion(plain, OTHER, "new", "a b")
-    assert plan_promotion(plain, OTHER, "main", "main").settled
+    assert plan_promotion(plain, OTHER, "main", "main").nothing_to_do
 
 
 def test_a_pull_request_and_a_short_commit_are_revisions(plain: Hub) -> None:
@@ -192,9 +192,9 @@ def test_the_same_rollback_again_does_nothing(hub: Running, plain: Hub) -> None:
     done = plan_rollback(plain, OTHER, "main").apply(plain)
     faults(hub)
     for again in (plan_rollback(plain, OTHER, "main"), plan_rollback(plain, OTHER, "main", to=first)):
-        assert again.settled and again.apply(plain) == done
+        assert again.nothing_to_do and again.apply(plain) == done
     assert writes(hub) == []
-    assert plan_rollback(plain, OTHER, "main", steps=1).settled is None, "said aloud, it goes on"
+    assert plan_rollback(plain, OTHER, "main", steps=1).nothing_to_do is None, "said aloud, it goes on"
 
 
 def test_a_title_alone_makes_no_rollback(plain: Hub) -> None:
@@ -205,7 +205,7 @@ def test_a_title_alone_makes_no_rollback(plain: Hub) -> None:
         commit_message=f"Roll back main to {first[:12]}, from {first[:12]}",
     )
     planned = plan_rollback(plain, OTHER, "main")
-    assert planned.settled is None and planned.plan.source == first
+    assert planned.nothing_to_do is None and planned.plan.source == first
 
 
 def without_a_change(hub: Hub) -> str:

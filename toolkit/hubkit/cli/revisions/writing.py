@@ -273,8 +273,8 @@ def _print_named(repo: str, plan: RefChange, dry_run: bool, words: str, **named:
 def _apply(hub: Hub, change: BranchChange, question: str, dry_run: bool, yes: bool) -> None:
     """Show a planned change of a branch, ask, carry it out, and print the command that undoes it."""
     output, plan = output_of(), change.plan
-    if change.settled is not None:
-        output.result(change.to_json() | {"commit": plan.head, "dry_run": dry_run}, change.settled)
+    if change.nothing_to_do is not None:
+        output.result(change.to_json() | {"commit": plan.head, "dry_run": dry_run}, change.nothing_to_do)
         return
     lines = _planned(change)
     if dry_run:

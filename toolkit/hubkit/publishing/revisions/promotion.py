@@ -28,18 +28,18 @@ ROLLED_BACK = re.compile(r"Roll back .+ to ([0-9a-f]{12}), from ([0-9a-f]{12})")
 
 @dataclass(frozen=True)
 class BranchChange:
-    """A planned change of one branch. ``settled`` is a sentence when there is nothing to do, else None."""
+    """A planned change of one branch. ``nothing_to_do``: why nothing is to be written, as a sentence; else None."""
 
     kind: Literal["promotion", "rollback"]
     repo: str
     repo_type: RepoType
     plan: CopyPlan
     title: str
-    settled: str | None
+    nothing_to_do: str | None
 
     def apply(self, hub: Hub) -> str:
         """Apply the plan; returns the branch's head. ConflictError when the branch was moved since it was planned."""
-        if self.settled is not None:
+        if self.nothing_to_do is not None:
             return str(self.plan.head)
         return copying.apply(hub, self.repo, self.plan, title=self.title, repo_type=self.repo_type)
 
@@ -52,7 +52,7 @@ class BranchChange:
             "source": self.plan.source,
             "previous": self.plan.head,
             "title": self.title,
-            "already": self.settled is not None,
+            "already": self.nothing_to_do is not None,
             "changes": [change.to_json() for change in self.plan.change.changes],
             "foreign": list(self.plan.kept),
             "replaced": list(self.plan.replaced),
@@ -75,10 +75,10 @@ def plan_promotion(
     commit = commit_of(hub, repo, source, repo_type)
     plan = plan_copy(hub, repo, branch, commit, keep_foreign=not exact, repo_type=repo_type)
     named = commit[:12] if commit.startswith(source.lower()) else f"{source} ({short_commit(commit)})"
-    settled = None
+    nothing_to_do = None
     if plan.head is not None and not plan.change:
-        settled = f"{branch} of {repo} already holds the files of {named}, at {short_commit(plan.head)}."
-    return BranchChange("promotion", repo, repo_type, plan, f"Promote {named} to {branch}", settled)
+        nothing_to_do = f"{branch} of {repo} already holds the files of {named}, at {short_commit(plan.head)}."
+    return BranchChange("promotion", repo, repo_type, plan, f"Promote {named} to {branch}", nothing_to_do)
 
 
 def plan_rollback(
@@ -101,12 +101,12 @@ def plan_rollback(
     if head is None:
         raise UsageError(f"{repo} has no branch {branch!r}.", hint=f"`hubkit revisions list {repo}` shows what it has.")
     commits = hub.history(repo, head, repo_type)
-    settled = None
+    nothing_to_do = None
     if to is not None:
         target = _target(hub, repo, branch, to, commits, force, repo_type)
     elif steps is None and (undone := _last_rollback(hub, repo, commits, repo_type)):
         target = undone
-        settled = (
+        nothing_to_do = (
             f"The last commit of {branch} ({short_commit(head)}) is already a rollback, to {short_commit(undone)}. "
             "To roll back further, use --to or --steps."
         )
@@ -115,10 +115,12 @@ def plan_rollback(
     plan = plan_copy(hub, repo, branch, target, repo_type=repo_type)
     if plan.head != head:
         raise branch_moved(repo, branch, head, plan.head)
-    if settled is None and not plan.change:
-        settled = f"{branch} of {repo} already holds the files of {short_commit(target)}, at {short_commit(head)}."
+    if nothing_to_do is None and not plan.change:
+        nothing_to_do = (
+            f"{branch} of {repo} already holds the files of {short_commit(target)}, at {short_commit(head)}."
+        )
     title = f"Roll back {branch} to {short_commit(target)}, from {short_commit(plan.head)}"
-    return BranchChange("rollback", repo, repo_type, plan, title, settled)
+    return BranchChange("rollback", repo, repo_type, plan, title, nothing_to_do)
 
 
 def _target(hub: Hub, repo: str, branch: str, to: str, commits: list[Commit], force: bool, repo_type: RepoType) -> str:
