@@ -249,10 +249,10 @@ def test_a_sound_manifest() -> None:
         (manifest(item(size=True)), "entry 1 has an invalid size"),
         (manifest(item(size=1.0)), "entry 1 has an invalid size"),
         (manifest(item(size=2**63)), "entry 1 has an invalid size"),
-        (manifest(item(sha256=SHA[1:])), "entry 1 has no sha256"),
-        (manifest(item(sha256=SHA.upper())), "entry 1 has no sha256"),
-        (manifest(item(sha256=SHA + "\n")), "entry 1 has no sha256"),
-        (manifest(item(git=None)), "entry 1 has no git"),
+        (manifest(item(sha256=SHA[1:])), "entry 1 has no valid sha256"),
+        (manifest(item(sha256=SHA.upper())), "entry 1 has no valid sha256"),
+        (manifest(item(sha256=SHA + "\n")), "entry 1 has no valid sha256"),
+        (manifest(item(git=None)), "entry 1 has no valid git"),
     ],
 )
 def test_a_manifest_that_nobody_should_act_upon(raw: bytes, why: str) -> None:
