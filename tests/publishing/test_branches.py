@@ -407,7 +407,7 @@ def test_a_branch_or_repo_that_is_gone_is_published_again(release: Release) -> N
     release.promote()
     assert_whole(release, "dpo-v0")
     connected.api.delete_repo(REPO)
-    assert "not there any more" in str(release.outdated("promote"))
+    assert "no longer exists" in str(release.outdated("promote"))
     assert "not there any more" in str(release.outdated("publish[main]"))
     release.publish()
     release.promote()

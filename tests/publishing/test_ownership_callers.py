@@ -56,12 +56,12 @@ def test_publish_foresees_it_and_promote_carries_it_out(release: Release) -> Non
     connected.ensure_repo(REPO, "public")
     commit_as_a_person(connected, {**MINE, "config.json/notes.txt": "in a folder"})
     words = [finding.message for finding in publish.check(release.context("publish[main]"))]
-    assert any("are replaced: adapter, config.json/notes.txt." in message for message in words), words
+    assert any("are overwritten: adapter, config.json/notes.txt." in message for message in words), words
     assert any("are kept: thanks.txt." in message for message in words), words
     release.publish()
     moved = release.promote()["main"]
     assert moved["foreign"] == ["thanks.txt"] and moved["replaced"] == ["adapter", "config.json/notes.txt"]
-    assert any("are replaced: adapter" in item for item in release.made["promote"].summary["warnings"])
+    assert any("overwritten: adapter" in item for item in release.made["promote"].summary["warnings"])
     assert_released(release)
     release.promote()
     assert release.made["promote"].summary.get("warnings", []) == [], "the second time nothing is replaced"
@@ -119,7 +119,7 @@ def test_a_proposal(hub: Running, tmp_path: Path) -> None:
     guest.publish()
     published = guest.made["publish[main]"]
     warnings = published.summary["warnings"]
-    assert any("are replaced: adapter." in item for item in warnings), warnings
+    assert any("is overwritten: adapter." in item for item in warnings), warnings
     assert any("are kept: thanks.txt." in item for item in warnings), warnings
     number = published.json("published.json")["pull_request"]
     tree, wanted = owner.tree(REPO, f"refs/pr/{number}"), tree_of(manifest(guest, "main"))
@@ -142,7 +142,7 @@ def test_a_deployed_space(release: Release, tmp_path: Path) -> None:
     done = deployment.deploy(connected, SPACE, bundle, "public", timeout=60)
     assert done.ownership.replaced == ("assets",) and done.ownership.kept == ("thanks.txt",)
     words = done.warnings(SPACE)
-    assert any("are replaced: assets." in item for item in words) and any("thanks.txt" in item for item in words)
+    assert any("is overwritten: assets." in item for item in words) and any("thanks.txt" in item for item in words)
     tree = connected.tree(SPACE, "main", "space")
     assert holds_release(tree, tree_of(bundle.manifest), {"assets"}) and "thanks.txt" in tree
     assert json.loads(connected.read_file(SPACE, ".hubkit/manifest.json", "main", "space") or b"")["files"]

@@ -216,7 +216,7 @@ def test_a_deploy_that_was_interrupted_after_its_commit_is_taken_back_by_the_nex
     with pytest.raises(Killed):
         deploy(here, broken, note=note)
     assert set(before.values()) == {sound.commit}
-    with pytest.raises(RemoteError, match="was restored"):
+    with pytest.raises(RemoteError, match="Rolled back to the previous version"):
         deploy(here, broken, before=before)
     assert here.tree(REPO, "main", "space") == here.tree(REPO, sound.commit, "space")
 
@@ -321,7 +321,7 @@ def test_a_space_that_is_given_a_secret_is_still_taken_back(here: Hub, tmp_path:
     secrets = {"HF_TOKEN": here.reading_token("space")}
     sound = deploy(here, answering(tmp_path / "sound", "sound"), secrets=secrets)
     assert sound.host and told(sound.host)["environment"]["HF_TOKEN"] == secrets["HF_TOKEN"]
-    with pytest.raises(RemoteError, match="was restored"):
+    with pytest.raises(RemoteError, match="Rolled back to the previous version"):
         deploy(here, folder_of(tmp_path / "broken", "raise SystemError('no weights')"), secrets=secrets)
     assert here.tree(REPO, "main", "space") == here.tree(REPO, sound.commit, "space")
 
