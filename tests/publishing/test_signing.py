@@ -66,7 +66,7 @@ def test_a_signature_holds_for_its_files_and_its_key(keys: tuple[Path, Path], tm
 
 def test_which_files_a_signature_was_made_for_is_told(keys: tuple[Path, Path]) -> None:
     made = signer(keys[0]).sign("me/model", FILES)
-    with pytest.raises(ConflictError, match=r"other files: config\.json, more\.$"):
+    with pytest.raises(ConflictError, match=r"different files: config\.json, more\.$"):
         signing.verifier(keys[1]).check(made, {**FILES, "config.json": "5" * 64, "more": "6" * 64})
 
 

@@ -394,7 +394,7 @@ def _screen(parts: ModuleType, answers: Any, heard: list[Any]) -> Any:
     """The screen over models that keep what they are told and give ``answers()``."""
 
     class Models:
-        most = 100
+        max_tokens = 100
 
         def prompt(self, revision: str, messages: list[dict[str, str]], limit: int) -> list[int]:
             heard.append(messages)
