@@ -57,7 +57,7 @@ def test_publish_foresees_it_and_promote_carries_it_out(release: Release) -> Non
     commit_as_a_person(connected, {**MINE, "config.json/notes.txt": "in a folder"})
     words = [finding.message for finding in publish.check(release.context("publish[main]"))]
     assert any("are overwritten: adapter, config.json/notes.txt." in message for message in words), words
-    assert any("are kept: thanks.txt." in message for message in words), words
+    assert any("is kept: thanks.txt." in message for message in words), words
     release.publish()
     moved = release.promote()["main"]
     assert moved["foreign"] == ["thanks.txt"] and moved["replaced"] == ["adapter", "config.json/notes.txt"]
@@ -120,7 +120,7 @@ def test_a_proposal(hub: Running, tmp_path: Path) -> None:
     published = guest.made["publish[main]"]
     warnings = published.summary["warnings"]
     assert any("is overwritten: adapter." in item for item in warnings), warnings
-    assert any("are kept: thanks.txt." in item for item in warnings), warnings
+    assert any("is kept: thanks.txt." in item for item in warnings), warnings
     number = published.json("published.json")["pull_request"]
     tree, wanted = owner.tree(REPO, f"refs/pr/{number}"), tree_of(manifest(guest, "main"))
     assert holds_release(tree, wanted, {"adapter"}) and tree.keys() - wanted.keys() == {"thanks.txt"}

@@ -157,7 +157,7 @@ def test_somebody_else_moves_the_pull_request(owner: Hub, release: Proposing, mo
     monkeypatch.setattr(proposals, "upload", slower)
     with pytest.raises(ConflictError, match="moved"):
         release.publish("main")
-    assert "x.txt" in owner.tree(REPO, ref), "nothing was written over it"
+    assert "x.txt" in owner.tree(REPO, ref), "nothing was overwritten"
 
 
 def test_what_a_maintainer_changed_in_the_pull_request_is_not_lost(owner: Hub, release: Proposing) -> None:
