@@ -114,4 +114,4 @@ def test_a_file_where_a_folder_must_be_and_a_folder_where_a_file_must_be() -> No
     )
     assert decision.deletions(wanted) == {"old.bin", "adapter", "config.json/notes.txt"}
     replaced, kept = decision.sentences("The branch 'main' of me/model")
-    assert "are overwritten: adapter, config.json/notes.txt." in replaced and "are kept: THANKS.md." in kept
+    assert "are overwritten: adapter, config.json/notes.txt." in replaced and "is kept: THANKS.md." in kept
