@@ -1,9 +1,9 @@
-"""Pin the base model to a commit; settle its chat template, end-of-turn token and padding token.
+"""Pin the base model to a commit; choose its chat template, end-of-turn token and padding token.
 
     base: {repo: teknium/OpenHermes-2.5-Mistral-7B, revision: main, dtype: bfloat16}
-    chat: {template: base}      # or chatml, llama-3, mistral ...: see hubkit/chat/library.py; or a file
+    chat: {template: base}      # or chatml, llama-3, mistral ...: see hubkit/models/chat/library.py; or a file
 
-No weights are loaded. Makes a :class:`hubkit.models.base.PinnedBase`: ``base.json``, ``chat_template.jinja``
+No weights are loaded. Writes a :class:`hubkit.models.base.PinnedBase`: ``base.json``, ``chat_template.jinja``
 (published) and ``training_template.jinja`` (the same, with TRL's ``{% generation %}`` if it has any).
 """
 
@@ -48,7 +48,7 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
-        """The base model and the chat template."""
+        """Build the settings for this scope from the recipe."""
         name = recipe.chat.template
         template = NamedFile.beside(scope.recipe_folder, name) if library.names_file(name) else name
         return cls(recipe.base.repo, recipe.base.revision, template, recipe.provide is not None)
@@ -65,7 +65,10 @@ Output = PinnedBase
 
 
 def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
-    """Does the repo exist, are its weights safetensors, does its vocabulary fit: read from small files only."""
+    """Check that the repo exists, has safetensors weights, and that the tokenizer fits the embeddings.
+
+    Reads small files only.
+    """
     from hubkit.hub.client import connect
 
     settings = ctx.settings
@@ -89,13 +92,15 @@ def _unfit(hub: Hub, repo: str, commit: str) -> Iterator[Finding]:
         yield Finding(
             "error",
             f"base: {repo} has no safetensors weights at {commit[:8]}.",
-            "hubkit loads no pickles; convert the weights first.",
+            "Convert the weights to safetensors; hubkit does not load pickles.",
         )
     config, tokenizer = (_json(hub, repo, commit, name) for name in ("config.json", "tokenizer.json"))
     if config is None:
-        yield Finding("error", f"base: {repo} has no config.json at {commit[:8]}.", "Is it a transformers model?")
+        yield Finding(
+            "error", f"base: {repo} has no config.json at {commit[:8]}.", "Name a transformers model as the base."
+        )
     elif tokenizer is not None and (problem := vocabulary_problem(config, tokenizer)):
-        yield Finding("error", f"base: {repo}: {problem}", "Take the tokenizer and the weights from the same model.")
+        yield Finding("error", f"base: {repo}: {problem}", "Use the tokenizer and the weights of the same model.")
 
 
 def _json(hub: Hub, repo: str, commit: str, name: str) -> dict[str, Any] | None:
@@ -121,7 +126,7 @@ def vocabulary_problem(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) 
 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[PinnedBase]:
-    """Make ``base.json`` and the two templates."""
+    """Write ``base.json`` and the two templates."""
     from hubkit.hub.client import connect
 
     settings, hub = ctx.settings, connect(ctx.target)
@@ -134,7 +139,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[PinnedBase]:
     own = tokenizer.chat_template
     chosen = _chosen(settings.template, tokenizer)
     generation = _json(hub, repo, commit, "generation_config.json")
-    end, findings = settled(chosen, tokenizer, config.to_dict(), generation)
+    end, findings = derive_end_of_turn(chosen, tokenizer, config.to_dict(), generation)
     tokenizer.chat_template = chosen.shipped
     write_templates(ctx.out, published=chosen.shipped, training=chosen.training)
     is_own = chosen.training == (own.get("default") if isinstance(own, dict) else own)
@@ -188,14 +193,14 @@ def _pinned(
     )
 
 
-def settled(
+def derive_end_of_turn(
     chosen: library.Chosen, tokenizer: Any, config: Mapping[str, Any], generation: Mapping[str, Any] | None
 ) -> tuple[EndOfTurn, list[Finding]]:
-    """The end-of-turn token of ``chosen``, and what was found about it and the base's files.
+    """Derive the end-of-turn token of ``chosen`` and report findings about the base's files.
 
-    RefusedError when the template passes a limit, refuses a conversation without a system message, loses a message,
-    never ends an answer, or renders something else without its marks for trainers. That the base's files disagree with
-    it is only reported: the merge fixes them.
+    Raises RefusedError if the template exceeds a limit, refuses a conversation without a system message, drops message
+    text, never closes an answer, or renders differently without its ``{% generation %}`` marks. Disagreements in the
+    base's config files are only reported; the merge fixes them.
     """
     tokens = agreement.Tokens.of(tokenizer)
     found = agreement.agree(chosen.shipped, tokens, config, generation)
@@ -209,23 +214,22 @@ def settled(
         different = [name for name, a, b in zip(golden.golden_names(), one, other, strict=True) if a != b]
         if different:
             raise RefusedError(
-                f"Without its {{% generation %}} the chat template renders something else ({different[0]}).",
-                hint="Write the template so that the marks stand around whole expressions and change no variable.",
+                f"The chat template renders differently without {{% generation %}} ({different[0]}).",
+                hint="Put {% generation %} around whole expressions and change no variable inside it.",
             )
     assert found.end_of_turn is not None
     return found.end_of_turn, [*chosen.findings, *found.findings]
 
 
 def padding(tokenizer: Any, end: EndOfTurn) -> str:
-    """A token to pad with that is not the end-of-turn token: a trainer masks what pads out of the loss.
+    """A padding token that is not the end-of-turn token (EOS), so no trainer masks EOS as padding.
 
-    The tokenizer's own when it will do, else its unknown, beginning or end token. RefusedError when all are the
-    end-of-turn token.
+    Tries the tokenizer's pad, unk, bos and eos token. RefusedError if all of them are the end-of-turn token.
     """
     for token in (tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, tokenizer.eos_token):
         if token is not None and tokenizer.convert_tokens_to_ids(token) != end.id:
             return str(token)
     raise RefusedError(
-        f"The tokenizer has no token to pad with but its end-of-turn token {end.token}.",
-        hint="Give the base a padding token of its own; one that pads is masked out of the loss.",
+        f"The only token available for padding is the end-of-turn token {end.token}.",
+        hint="Add a separate padding token to the base: padding is masked out of the loss.",
     )

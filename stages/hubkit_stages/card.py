@@ -1,6 +1,6 @@
 """Write the cards of one variant from what all the steps measured.
 
-Makes ``README.md`` (the branch's card), ``adapter-README.md`` (the adapter's), their pictures in ``assets/``,
+Writes ``README.md`` (the branch's card), ``adapter-README.md`` (the adapter's), their pictures in ``assets/``,
 ``.eval_results/*.yaml`` (results for the Hub's leaderboards), ``comparisons.json`` (differences that are computed for
 the card) and ``numbers.json``: for each card, every number on it with the result file and the place in that file from
 which it was read.
@@ -50,7 +50,7 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
-        """Those of the variant that ``scope`` names."""
+        """Build the settings for this scope from the recipe."""
         named = recipe.card.template
         template = NamedFile.beside(scope.recipe_folder, named) if named is not None else None
         return cls(recipe.for_any_hub(), scope.published, template)
@@ -71,7 +71,7 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
         for name, card in _cards(settings, placeholder(settings.recipe))[1].items():
             for problem in validate(card.text):
                 message = f"{name} of {settings.variant}: {problem.message}"
-                yield Finding("error", message, "Fix the recipe's words.", 2, problem.rule, name, problem.line)
+                yield Finding("error", message, "Fix the text in the recipe.", 2, problem.rule, name, problem.line)
     except HubkitError as error:
         yield Finding("error", error.message, error.hint, error.exit_code)
 
@@ -85,13 +85,13 @@ def _licence(ctx: CheckContext[Settings]) -> Iterable[Finding]:
         yield Finding(
             "error",
             f"Neither the recipe nor the card of {base.repo} names a license.",
-            "Write `license:` in the recipe, as the base model's authors allow it.",
+            "Set `license:` in the recipe to a license that the base model allows.",
             2,
         )
 
 
 def run(ctx: Context[Settings, Measurements]) -> StageResult[WrittenCards]:
-    """Render both cards from the artifacts. RefusedError when one would not pass the Hub's rules."""
+    """Render both cards from the artifacts. RefusedError when the Hub would reject one."""
     ctx.report("reading the results", 0.0)
     variant = ctx.settings.variant
     evidence = gather(ctx.inputs, variant)
@@ -103,8 +103,8 @@ def run(ctx: Context[Settings, Measurements]) -> StageResult[WrittenCards]:
     ]
     if problems:
         raise RefusedError(
-            f"The card of {variant} is not fit for the Hub: {' '.join(problems)}",
-            hint="Fix the words in the recipe's `card`.",
+            f"The card of {variant} would be rejected by the Hub: {' '.join(problems)}",
+            hint="Fix the text in the recipe's `card`.",
         )
     for name, card in cards.items():
         write_atomic(ctx.out / name, card.text)

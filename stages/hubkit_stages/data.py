@@ -44,7 +44,7 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
-        """Those of ``recipe``."""
+        """Build the settings for this scope from the recipe."""
         return cls(DataSettings.of(recipe), recipe.provide is not None)
 
 
@@ -87,7 +87,7 @@ def _check_columns(ctx: CheckContext[Settings], name: str, source: Source) -> No
 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[PreparedData]:
-    """Make ``sets/<dataset>.jsonl``, ``prompts.jsonl`` and ``data.json``."""
+    """Write ``sets/<dataset>.jsonl``, ``prompts.jsonl`` and ``data.json``."""
     from hubkit.hub.client import connect
     from hubkit.training.arguments import truncation
     from hubkit.training.data.loading import load

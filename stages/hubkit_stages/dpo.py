@@ -33,7 +33,7 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[TrainedAdapter]:
-    """Make ``adapter/``, ``training.json`` and ``seen/texts.json``."""
+    """Write ``adapter/``, ``training.json`` and ``seen/texts.json``."""
     from trl import DPOTrainer
 
     prepared = shared.prepare(ctx)

@@ -5,7 +5,7 @@
       apply_chat_template: true
       backend: hf                       # or vllm, where it is installed
 
-Makes ``results.json`` (the typed results of ``hubkit.evals``) and, below ``raw/``, what the harness reported for each
+Writes ``results.json`` (the typed results of ``hubkit.evals``) and, below ``raw/``, what the harness reported for each
 suite, without the samples. The digest of the folder ``include`` counts for the key, so a changed question is measured
 again. Results are kept in ``evaluations`` of hubkit's home, too: another run that asks the same of the same weights
 measures nothing (:mod:`hubkit.evals.caching`).
@@ -60,7 +60,7 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
-        """Those of ``recipe``. A variant is measured in the dtype of its merged weights."""
+        """Build the settings for this scope from the recipe."""
         asked, include = recipe.evaluate, recipe.evaluate.include
         return cls(
             asked=asked.model_copy(update={"include": None}),
@@ -104,20 +104,18 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
         if lacking := suite.lacking():
             yield Finding(
                 "error",
-                f"The suite {suite.name} needs {', '.join(lacking)}, which are not installed.",
+                f"The suite {suite.name} needs packages that are not installed: {', '.join(lacking)}.",
                 f"pip install 'lm_eval[{suite.extras}]'",
                 2,
             )
         if suite.own_shots and asked.num_fewshot is not None:
-            yield Finding(
-                "note", f"{suite.title} keeps its own numbers of examples in the prompt, whatever num_fewshot."
-            )
+            yield Finding("note", f"{suite.title} has a fixed number of few-shot examples; num_fewshot is ignored.")
     if asked.backend == "vllm":
         if find_spec("vllm") is None:
             yield Finding(
                 "error",
-                "The benchmarks are to run on vLLM, which is not installed.",
-                "pip install vllm on a machine with a GPU that it knows, or set evaluate.backend: hf.",
+                "evaluate.backend is vllm, but vLLM is not installed.",
+                "pip install vllm on a machine with a supported GPU, or set evaluate.backend: hf.",
                 2,
             )
         else:
@@ -127,7 +125,7 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
     if asked.limit is not None:
         yield Finding(
             "note",
-            f"Benchmarks use {count(asked.limit)} examples of each task; the card says that this is a rehearsal.",
+            f"Benchmarks use {count(asked.limit)} examples of each task; the card marks them as a partial run.",
         )
 
 
@@ -140,7 +138,7 @@ def outdated(ctx: StageContext, measured: Results) -> str | None:
 
 
 def run(ctx: StageContext) -> StageResult[Results]:
-    """Measure every suite of the recipe, or find it measured; shows the average of the suites."""
+    """Measure every suite of the recipe, or reuse its cached results; shows the average of the suites."""
     asked = ctx.settings.asked
     suites = tuple({suite.name: suite for suite in resolve(asked.suites, ctx.settings.include)}.values())
     subject, source, dtype = _subject(ctx)
@@ -161,8 +159,8 @@ def run(ctx: StageContext) -> StageResult[Results]:
                 raw = harness.measure(suite, report)
                 took = time.monotonic() - started
                 # A data set that moved meanwhile: nobody knows which commit was read.
-                whole = not _lacking(lm_eval_suite(raw, suite))
-                if key is not None and whole and (not key["data"] or _data(ctx, suite) == key["data"]):
+                complete = not _lacking(lm_eval_suite(raw, suite))
+                if key is not None and complete and (not key["data"] or _data(ctx, suite) == key["data"]):
                     cache.keep(key, raw, took)
             seconds += took
             found[suite.name], raws[suite.name] = lm_eval_suite(raw, suite), raw
@@ -187,10 +185,12 @@ def run(ctx: StageContext) -> StageResult[Results]:
     if missing := [name for suite in found.values() for name in _lacking(suite)]:
         raise HubkitError(
             f"lm-eval gave no usable number for {', '.join(missing)}.",
-            hint="The step's log says what went wrong with these tasks.",
+            hint="See the errors of these tasks in the step's log.",
         )
     average = results.average.value
-    figure = f"average {score(average)}" if average is not None else "no average: the metrics are unlike"
+    figure = (
+        f"average {score(average)}" if average is not None else "no average: the metrics differ in direction or unit"
+    )
     figure += f" on {count(asked.limit)} examples a task" if asked.limit else ""
     figure += ", measured before" if reused == len(suites) else ""
     facts = {"average": average, "rehearsal": results.rehearsal, "reused": reused}
@@ -276,7 +276,7 @@ def _part(report: Report, title: str, start: float, share: float) -> Report:
 
 
 class _Harness:
-    """lm-eval with one model, loaded when the first suite is to be measured and gone when the block is left."""
+    """lm-eval with one model, loaded when the first suite is measured and freed when the block exits."""
 
     def __init__(self, ctx: StageContext, source: str, subject: Subject, dtype: str, device: str) -> None:
         self.ctx, self.source, self.subject, self.dtype, self.device = ctx, source, subject, dtype, device
@@ -319,7 +319,10 @@ class _Harness:
                 log_samples=False,
             )
         if raw is None:
-            raise HubkitError("lm-eval returned no results in this process.", hint="Run it in the first process.")
+            raise HubkitError(
+                "lm-eval returned no results.",
+                hint="lm-eval returns results on rank 0 only; do not use a distributed launcher.",
+            )
         scratch = str(self.ctx.scratch.absolute())  # lm-eval writes '[' as a pattern does
         hidden = {scratch: ".", glob.escape(scratch): ".", str(Path.home()): "~"}
         if (include := self.ctx.settings.include) is not None:

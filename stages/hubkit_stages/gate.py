@@ -1,9 +1,9 @@
-"""Compare the measured stop rates with the recipe's gates; an enforced gate that fails ends the release here.
+"""Compare the measured stop rates with the recipe's gates; an enforced gate that fails stops the release.
 
     gates: {stop_rate: {at_least: base - 0.02}}     # or a share: 0.95
     variants: {dpo-v0: {stage: dpo, gate: report}, main: {stage: sft}}
 
-Every published form of a variant (merged weights, adapter) must reach the threshold. Makes: ``gates.json``.
+Every published form of a variant (merged weights, adapter) must reach the threshold. Writes ``gates.json``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 
 from hubkit.core.errors import RefusedError
 from hubkit.core.findings import Finding
-from hubkit.core.numbers import share
+from hubkit.core.numbers import counted, share
 from hubkit.models.chat.gates import GatedBase, GateVerdict, GateVerdicts
 from hubkit.models.chat.stop_rates import MeasuredRate, StopRates
 from hubkit.recipe.models import Recipe, StopRate
@@ -36,7 +36,7 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
-        """Those of ``recipe``."""
+        """Build the settings for this scope from the recipe."""
         return cls(recipe.gates.stop_rate, {name: variant.gate for name, variant in recipe.variants.items()})
 
 
@@ -54,11 +54,11 @@ Output = GateVerdicts
 def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
     """Whether the gate is enforced for any variant."""
     if all(gate == "report" for gate in ctx.settings.variants.values()):
-        yield Finding("note", "No variant's gate is enforced: the release is published whatever its stop rates are.")
+        yield Finding("note", "No variant's gate is enforced: the release is published at any stop rate.")
 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[GateVerdicts]:
-    """Make ``gates.json``. RefusedError, with every number, when an enforced gate fails."""
+    """Write ``gates.json``. RefusedError, with every number, when an enforced gate fails."""
     base = ctx.inputs.base.base
     threshold = round(ctx.settings.stop_rate.threshold(base.rate), 9)
     verdicts: dict[str, GateVerdict] = {}
@@ -76,10 +76,10 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[GateVerdicts]:
     refused = [name for name, verdict in verdicts.items() if verdict.result == "failed"]
     if refused:
         lines = [f"  {_line(name, verdict)}" for name, verdict in verdicts.items()]
-        first = f"Too few answers end: {', '.join(refused)} may not be released. {_base_line(base, threshold)}"
+        first = f"Stop rate below the gate: {', '.join(refused)} is not released. {_base_line(base, threshold)}"
         raise RefusedError(
             "\n".join([first, *lines, *([f"  {remark}"] if remark else [])]),
-            hint="Train the end-of-turn repair longer or at a higher rate; or set the variant's gate to 'report'.",
+            hint="Train the repair stage longer or with a higher learning rate, or set `gate: report` for the variant.",
         )
     results = "; ".join(f"{name} {verdict.result}" for name, verdict in verdicts.items())
     return StageResult(
@@ -90,7 +90,9 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[GateVerdicts]:
 
 
 def _base_line(base: MeasuredRate, threshold: float) -> str:
-    return f"The base stops in {share(base.rate)} of {base.prompts}; required is at least {share(threshold)}:"
+    return (
+        f"Base model: {share(base.rate)} of {counted(base.prompts, 'answer')}. Required: at least {share(threshold)}:"
+    )
 
 
 def _line(name: str, verdict: GateVerdict) -> str:
@@ -102,9 +104,10 @@ def _line(name: str, verdict: GateVerdict) -> str:
 def _remark(rate: float, threshold: float) -> str | None:
     """What to know about a base that does not stop reliably itself."""
     if rate < threshold:
-        return (
-            f"The base itself stops in only {share(rate)}, below what is required of the variants ({share(threshold)})."
-        )
+        return f"The base model's own stop rate is only {share(rate)}, below the required {share(threshold)}."
     if rate < LOW_BASE:
-        return f"The base itself stops in only {share(rate)}; a share for at_least, such as 0.95, would require more."
+        return (
+            f"The base model's stop rate is only {share(rate)}; "
+            "an absolute threshold such as at_least: 0.95 would be stricter."
+        )
     return None

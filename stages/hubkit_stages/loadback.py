@@ -1,10 +1,10 @@
-"""Load the staged commit back from the Hub as anybody would, and check it against the gates again.
+"""Load the staged commit back from the Hub as any reader would, and check it against the gates again.
 
 From an empty cache, by repo id and commit: every byte is hashed, the merged weights and the adapter on its base are
 loaded, the stop rate of both is measured again on the same prompts, and their logits are compared with each other. The
-tokenizer that came back encodes conversations to the token ids that the trainer saw.
+downloaded tokenizer must encode conversations to the token ids that the trainer saw.
 
-Makes: ``loadback.json``.
+Writes ``loadback.json``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from hubkit.core.errors import ConflictError, RefusedError
 from hubkit.core.findings import Finding
-from hubkit.core.numbers import share, short
+from hubkit.core.numbers import share, short, short_commit
 from hubkit.hub.client import Hub, connect
 from hubkit.models.base import PinnedBase
 from hubkit.models.chat import eos, stop_rate, trained
@@ -60,7 +60,7 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
-        """Those of the variant that ``scope`` names."""
+        """Build the settings for this scope from the recipe."""
         rate = recipe.gates.stop_rate
         return cls(scope.published, rate.prompts, rate.max_new_tokens, rate.batch_size)
 
@@ -83,12 +83,12 @@ StageContext = Context[Settings, Inputs]
 
 
 def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
-    """Nothing that could be known before the upload."""
+    """No preflight check: everything here needs the upload."""
     return ()
 
 
 def run(ctx: StageContext) -> StageResult[LoadBack]:
-    """Measure what anybody gets from the Hub.
+    """Measure what a reader gets from the Hub.
 
     ConflictError when bytes or logits are wrong, RefusedError when a gate fails.
     """
@@ -116,7 +116,7 @@ def run(ctx: StageContext) -> StageResult[LoadBack]:
     shown = ", ".join(f"{name} {share(rate.rate)}" for name, rate in forms.items())
     return StageResult(
         came_back,
-        f"stops: {shown}; top-1 agreement {share(compared.agreement)}",
+        f"stop rate: {shown}; top-1 agreement {share(compared.agreement)}",
         facts={"top1_agreement": compared.agreement},
     )
 
@@ -144,14 +144,16 @@ def _measure(
     end = eos.find(tokenizer)
     if end.id != base.end_of_turn.id:
         raise ConflictError(
-            f"The tokenizer that came back ends a turn by {end.token!r}, not by {base.end_of_turn.token!r}.",
-            hint="The merge wrote other tokenizer files than the base has; run with --fresh.",
+            f"{repo}@{short_commit(commit)}: the downloaded tokenizer ends a turn with {end.token!r}, "
+            f"expected {base.end_of_turn.token!r}.",
+            hint="The merge wrote tokenizer files that differ from the base's. Run `hubkit release --fresh`.",
         )
     seen = ctx.inputs.adapter.seen()
     if seen and (different := trained.differences(tokenizer, seen)):
         raise ConflictError(
-            f"The tokenizer that came back makes other tokens than were trained on: {different[0]}.",
-            hint="The merge wrote other tokenizer files than the base has; run with --fresh.",
+            f"{repo}@{short_commit(commit)}: the downloaded tokenizer encodes the training conversations differently: "
+            f"{different[0]}.",
+            hint="The merge wrote tokenizer files that differ from the base's. Run `hubkit release --fresh`.",
         )
     model = load_model(published, dtype=dtype)
     wide = sum(item.numel() for item in model.parameters()) <= FLOAT32_PARAMETERS
@@ -178,7 +180,7 @@ def _conversations(tokenizer: Any, prompts: Sequence[Mapping[str, Any]], merged:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model says after each token of the conversations.
+    """A model's predictions after each token of the conversations.
 
     ``best``: of each conversation the most likely next tokens, shape (tokens,); ``full``: of the first ``FULL`` the
     logits in float32, shape (tokens, vocabulary).
@@ -229,14 +231,14 @@ class Comparison:
         """ConflictError when the merged weights are not the adapter on its base, allowing for rounding."""
         if merged_dtype == "float32":
             wrong = not self.max_difference <= MOST_DIFFERENCE
-            said = f"their logits differ by {short(self.max_difference)} (at most {short(MOST_DIFFERENCE)})"
+            problem = f"their logits differ by {short(self.max_difference)} (at most {short(MOST_DIFFERENCE)})"
         else:
             wrong = not self.agreement >= LEAST_AGREEMENT
-            said = f"they agree on {share(self.agreement)} of the next tokens (at least {share(LEAST_AGREEMENT)})"
+            problem = f"they agree on {share(self.agreement)} of the next tokens (at least {share(LEAST_AGREEMENT)})"
         if wrong:
             raise ConflictError(
-                f"The merged weights and the adapter on its base are not the same model: {said}.",
-                hint="Nothing was promoted. The merge went wrong, or the adapter belongs to another base.",
+                f"The merged weights and the adapter on its base are not the same model: {problem}.",
+                hint="Nothing was promoted. Run `hubkit release --fresh` to train and merge again.",
             )
 
 
@@ -244,7 +246,7 @@ def _refuse_failed_gate(variant: str, gate: GateVerdict, forms: Mapping[str, sto
     low = [f"{name} {share(rate.rate)}" for name, rate in forms.items() if rate.rate < gate.threshold]
     if gate.enforced and low:
         raise RefusedError(
-            f"{variant}, loaded back from the Hub, ends too few of its turns: {', '.join(low)} "
-            f"(at least {share(gate.threshold)}).",
-            hint="Nothing was promoted. It passed before the upload: see stopping.json and loadback.json.",
+            f"{variant}: stop rate after loading back from the Hub is too low: {', '.join(low)} "
+            f"(required: {share(gate.threshold)}).",
+            hint="Nothing was promoted. It passed before the upload: compare stopping.json with loadback.json.",
         )

@@ -2,10 +2,10 @@
 
     base: {repo: teknium/OpenHermes-2.5-Mistral-7B, dtype: bfloat16}      # dtype: of the merged weights
 
-The weights are screened at once: a model that cannot be published is not measured first. The tokenizer, the template
+The weights are screened here, so that no model is measured that cannot be published. The tokenizer, the template
 and the two configs must agree on where an answer ends, and encode conversations to the token ids that the trainer saw.
 
-Makes: ``model/`` (weights, configs, tokenizer, chat template) and ``merge.json``.
+Writes ``model/`` (weights, configs, tokenizer, chat template) and ``merge.json``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
-        """Those of the variant that ``scope`` names."""
+        """Build the settings for this scope from the recipe."""
         chain = recipe.chain(recipe.variants[scope.published].stage)
         return cls(
             base=recipe.base.repo,
@@ -81,7 +81,7 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
             yield Finding(
                 "error",
                 f"stages.{name}.lora: such an adapter cannot be merged: {problem}.",
-                "Train it without that.",
+                "Train without this option.",
                 exit_code=2,
             )
     hub = connect(ctx.target)
@@ -97,7 +97,7 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[MergedWeights]:
-    """Make ``model/`` and ``merge.json``."""
+    """Write ``model/`` and ``merge.json``."""
     base, adapter = ctx.inputs.base, ctx.inputs.adapter
     _refuse_other_base(adapter, base)
     ctx.report(f"fetching {base.repo}", None)
@@ -113,7 +113,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[MergedWeights]:
     )
     model = ctx.out / "model"
     ctx.report("comparing the template with the configs and the training", None)
-    compared = agreed(model, base.end_of_turn, adapter)
+    compared = compare_with_training(model, base.end_of_turn, adapter)
     ctx.report("comparing the tensors with config.json", None)
     weights = {name: model / name for name in (*report.files, "config.json", INDEX) if (model / name).is_file()}
     if problems := screen(weights, finite=report.files):
@@ -138,14 +138,14 @@ def _refuse_other_base(adapter: TrainedAdapter, base: PinnedBase) -> None:
     if trained_on != (base.repo, base.commit):
         raise RefusedError(
             f"The adapter was trained on {trained_on[0]} at {trained_on[1]}, not on {base.repo} at {base.commit}.",
-            hint="Train it again: run with --fresh.",
+            hint="Train it again: run `hubkit release --fresh`.",
         )
 
 
-def agreed(model: Path, end_of_turn: EndOfTurn, adapter: TrainedAdapter) -> int:
-    """How many texts of the training the tokenizer in ``model`` encodes to the same token ids; 0: none was kept.
+def compare_with_training(model: Path, end_of_turn: EndOfTurn, adapter: TrainedAdapter) -> int:
+    """Number of training texts compared (0 if none were saved). Raises RefusedError on the first difference.
 
-    RefusedError when it encodes one otherwise, or when the files in ``model`` do not agree on ``end_of_turn``.
+    The texts are encoded by the tokenizer in ``model``, whose files must also agree on ``end_of_turn``.
     """
     tokenizer = load_tokenizer(model)
     found = agreement.agree(
@@ -157,16 +157,17 @@ def agreed(model: Path, end_of_turn: EndOfTurn, adapter: TrainedAdapter) -> int:
     agreement.refuse(found.findings, "The merged model's files do not agree: ")
     if found.end_of_turn is None or found.end_of_turn.id != end_of_turn.id:
         raise RefusedError(
-            f"The merged model ends a turn with {found.end_of_turn and found.end_of_turn.token!r}, "
-            f"not {end_of_turn.token!r}.",
-            hint="It cannot be published. Run with --fresh.",
+            f"The merged model's end-of-turn token is {found.end_of_turn and found.end_of_turn.token!r}, "
+            f"expected {end_of_turn.token!r}.",
+            hint="Run `hubkit release --fresh`.",
         )
     seen = adapter.seen()
     if seen is None:
         return 0
     if different := trained.differences(tokenizer, seen):
         raise RefusedError(
-            f"The merged model's tokenizer and template make other tokens than were trained on: {different[0]}.",
-            hint="The base's files changed, or a library renders otherwise than before; run with --fresh.",
+            "The merged model's tokenizer and template encode the training conversations to different token ids: "
+            f"{different[0]}.",
+            hint="The base's files or a library changed. Run `hubkit release --fresh`.",
         )
     return trained.text_count(seen)

@@ -1,14 +1,14 @@
 """Move every branch to its verified commit, ``main`` last: a reader sees the old release or the new one, never a mix.
 
-A branch that is not there yet is made at the staged commit. On one that is, the files are copied on the server in one
-commit whose parent is the head that was read before, so that two releases at once cannot mix. When the step is
+A missing branch is created at the staged commit. On an existing branch, the files are copied on the server in one
+commit whose parent is the head that was read before, so that two concurrent releases cannot mix. When the step is
 interrupted, the next run moves the branches that are left. The staging branches are removed at the end, when
 every branch has been read back; a later run finds the commits by their ids in the artifacts.
 
 Where the release is only proposed (``pull_request`` in the recipe) no branch is moved: the decision on each pull
 request is read, and a closed one ends the release.
 
-Makes: ``release.json``.
+Writes ``release.json``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
-        """Those of ``recipe``."""
+        """Build the settings for this scope from the recipe."""
         return cls(recipe.repo, recipe.publishing_order(), recipe.pull_request)
 
 
@@ -69,12 +69,12 @@ StageContext = Context[Settings, Inputs]
 
 
 def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
-    """Nothing of its own: the rights are those that publishing to the staging branch needs."""
+    """No preflight check of its own: the publish step checks the rights."""
     return ()
 
 
 def run(ctx: StageContext) -> StageResult[ReleasedBranches]:
-    """Promote all the variants. ConflictError when somebody else moved a branch; nothing is overwritten then."""
+    """Promote all the variants. ConflictError when somebody else moved a branch; then nothing is overwritten."""
     hub, repo, staged = connect(ctx.target), ctx.settings.repo, ctx.inputs.staged
     manifests = {name: item.bundle for name, item in staged.items()}
     proposed = ctx.settings.pull_request
@@ -165,7 +165,7 @@ def _refuse_if_moved(ctx: StageContext, hub: Hub, branch: str, manifest: Manifes
     moved = branch_moved(repo, branch, left.last, head, since="since this run published it")
     raise ConflictError(
         moved.message,
-        hint=f"Look at it (`hubkit revisions list {repo}`). `hubkit release --fresh` publishes a new run over it.",
+        hint=f"Inspect it with `hubkit revisions list {repo}`. `hubkit release --fresh` replaces it with a new run.",
     )
 
 

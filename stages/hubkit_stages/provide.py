@@ -31,7 +31,7 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
-        """What ``recipe`` loads."""
+        """Build the settings for this scope from the recipe."""
         datasets = dict.fromkeys(source.repo for sources in recipe.data.values() for source in sources)
         return cls(recipe.provide or "", Needed(recipe.base.repo, tuple(datasets), recipe.seed))
 
@@ -50,7 +50,7 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
 
 
 def run(ctx: Context[Settings, NoInputs]) -> StageResult[ProvidedRepos]:
-    """Make ``provided.json``: every repo with its commit, and whether it was created now."""
+    """Write ``provided.json``: every repo with its commit, and whether it was created now."""
     provide = _provider(ctx.settings.provider, ctx.target)
     repos = tuple(provide(ProvideContext(ctx.settings.needed, ctx.target, ctx.scratch, ctx.report)))
     made = sum(item.made for item in repos)
@@ -77,13 +77,14 @@ def outdated(ctx: Context[Settings, NoInputs], provided: ProvidedRepos) -> str |
 def _provider(name: str, target: Target) -> Provider:
     if not target.embedded:
         raise RefusedError(
-            f"`provide: {name}` makes stand-ins for other people's repos, which only the embedded Hub may hold.",
-            hint="Remove `provide` to load the real ones from this Hub, or leave out --hub.",
+            f"`provide: {name}` creates stand-ins under other people's repo names; "
+            "that is allowed on the embedded Hub only.",
+            hint="Remove `provide` to load the real repos from this Hub, or leave out --hub.",
         )
     found = [point for point in entry_points(group="hubkit.recipes") if point.name == name]
     offered: Provider | None = getattr(found[0].load(), "provide", None) if found else None
     if offered is None:
         raise UsageError(
-            f"provide: no installed recipe {name!r} makes anything.", hint="The built-in one that does is 'tiny'."
+            f"The installed recipe {name} does not provide repos.", hint="Use `provide: tiny` or remove the key."
         )
     return offered

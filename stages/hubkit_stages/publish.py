@@ -1,4 +1,4 @@
-"""Put a variant's bundle on a staging branch, and verify what the Hub then shows against the manifest.
+"""Upload a variant's bundle to a staging branch, and verify what the Hub then shows against the manifest.
 
     staging/main   <- config.json, model.safetensors, adapter/..., README.md, .gitattributes, .hubkit/manifest.json
 
@@ -8,13 +8,13 @@ left alone when it holds the bundle already.
 A recipe that says ``pull_request`` has it proposed to the repo's owner: the commit is a pull request's then, and no
 branch is written (:mod:`hubkit.publishing.proposals`).
 
-What people edited on the branch's cards since the last release stays (:mod:`hubkit.cards.edits`). Where this release
-writes the same place anew, nothing is published: ``hubkit release --overwrite-card`` says that it may be lost.
+Edits of the branch's cards since the last release are kept (:mod:`hubkit.cards.edits`). If this release changes the
+same section, nothing is published; ``hubkit release --overwrite-card`` replaces the edit.
 
 A recipe that says ``sign`` has the bundle signed. Signatures are random, so the one that was made is kept and used
 again while the files are the same: a step that runs again makes no second commit.
 
-Makes: ``published.json``, ``bundle.json`` (the manifest of the whole bundle) and ``written/`` (the files that were
+Writes ``published.json``, ``bundle.json`` (the manifest of the whole bundle) and ``written/`` (the files that were
 written for it).
 """
 
@@ -72,7 +72,7 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
-        """Those of the variant that ``scope`` names."""
+        """Build the settings for this scope from the recipe."""
         key = recipe.sign.key if recipe.sign else None
         return cls(
             repo=recipe.repo,
@@ -116,7 +116,7 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
         if problem := proposals.problem(hub, repo):
             yield Finding(
                 "error",
-                f"Cannot propose anything to {repo}: {problem}.",
+                f"Cannot open a pull request for {repo}: {problem}.",
                 "Log in with a token that may open discussions there, or change `repo` in the recipe.",
             )
             return
@@ -134,7 +134,7 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
     if found != settings.visibility:
         yield Finding(
             "error",
-            f"{repo} is {found}, and the recipe says {settings.visibility}.",
+            f"{repo} is {found}, but the recipe says {settings.visibility}.",
             f"Change it on {hub.endpoint}, or write `visibility: {found}` in the recipe.",
         )
     branch = settings.variant
@@ -149,21 +149,19 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
 
 def _edits(card: str, before: str | None, now: str) -> Iterator[Finding]:
     """What is known of a card on the branch, before this release's own is written."""
-    hint = "Move its words elsewhere, or publish over it: hubkit release --overwrite-card."
+    hint = "Move the text elsewhere, or replace it with `hubkit release --overwrite-card`."
     if before is None:
         if without_front_matter(now).strip():
-            yield Finding("error", f"{card} was written by no release of hubkit, and would be lost.", hint, 4)
+            yield Finding("error", f"{card} was not written by hubkit and would be overwritten.", hint, 4)
         return
     found = keep_edits(before, now, before)
     if found.conflicts:
-        yield Finding(
-            "error", f"{card} was edited so that no release can keep the edit: {found.conflicts[0].where}.", hint, 4
-        )
+        yield Finding("error", f"{card} has an edit that cannot be merged: {found.conflicts[0].where}.", hint, 4)
     elif found.kept:
         yield Finding(
             "warning",
             f"{card} was edited on the Hub: {', '.join(found.kept)}. "
-            "That stays, unless this release writes the same place anew; then it stops before it publishes.",
+            "The edit is kept. If this release changes the same section, it stops before publishing.",
         )
 
 
@@ -176,7 +174,7 @@ def _foreign(repo: str, branch: str, tree: Tree, ours: Provenance | None) -> Ite
 
 
 def _on_branch(hub: Hub, repo: str, head: str, tree: Tree) -> Iterator[tuple[str, str | None, str]]:
-    """(path, text as it was generated last time or None, text as it is) of each card on the branch at ``head``."""
+    """(path, text as it was generated last time or None, text now) of each card on the branch at ``head``."""
     for name, path in CARDS.items():
         if path not in tree:
             continue
@@ -191,7 +189,7 @@ def _on_branch(hub: Hub, repo: str, head: str, tree: Tree) -> Iterator[tuple[str
 
 
 def _unchanged(hub: Hub, repo: str, head: str, path: str, tree: Tree) -> bool:
-    """Whether the branch's manifest promises ``path`` as it is: a release wrote it that kept no copy of its cards."""
+    """Whether ``path`` equals the digest in the branch's manifest; for releases that kept no copy of their cards."""
     found = provenance_at(hub, repo, head, tree)
     promised = found.promised.get(path) if found else None
     return promised is not None and tree[path].same(promised)
@@ -200,7 +198,7 @@ def _unchanged(hub: Hub, repo: str, head: str, path: str, tree: Tree) -> bool:
 def _kept(ctx: StageContext, hub: Hub, repo: str) -> tuple[dict[str, Kept], dict[str, str]]:
     """The cards that a person edited on the branch, merged; and what was read there, a digest by path.
 
-    ConflictError when an edit would be lost, RefusedError when a card is not fit for the Hub with it.
+    ConflictError when an edit would be lost, RefusedError when the Hub would reject the card with it.
     """
     branch, head = ctx.settings.variant, None
     if hub.repo_exists(repo):
@@ -222,19 +220,19 @@ def _kept(ctx: StageContext, hub: Hub, repo: str) -> tuple[dict[str, Kept], dict
                 f"  {item.where}\n" + "\n".join(f"    {line}" for line in item.edit) for item in made.conflicts
             )
             raise ConflictError(
-                f"{path} of the branch {branch!r} of {repo} was edited on the Hub where this release writes it anew:"
-                f"\n{shown}",
-                hint="Bring the edit into the recipe, or on the Hub put it outside of the marked region, then run the "
-                "same command again. `hubkit release --overwrite-card` publishes over it.",
+                f"{path} on the branch {branch!r} of {repo} was edited on the Hub in a section that this release also"
+                f" changes:\n{shown}",
+                hint="Move the edit into the recipe, or outside the marked section on the Hub, and run again."
+                " `hubkit release --overwrite-card` replaces it.",
             )
         known = validate(new) if made.kept else []
         if made.kept and (problems := [item for item in validate(made.text) if item not in known]):
             if overwrite:
                 continue
             raise RefusedError(
-                f"{path} of the branch {branch!r} of {repo} is not fit for the Hub as it was edited there: "
+                f"{path} on the branch {branch!r} of {repo} would be rejected by the Hub with the edit made there: "
                 f"{' '.join(item.message for item in problems)}",
-                hint="Fix it on the Hub, or publish over it: hubkit release --overwrite-card.",
+                hint="Fix it on the Hub, or replace it with `hubkit release --overwrite-card`.",
             )
         if made.kept or made.conflicts:
             found[path] = made
@@ -335,7 +333,7 @@ _PRIVATE = re.compile(r"(hub|trackio)_.*|.*(dir|path|token|key)|report_to|run_na
 def _made_from(recipe: Recipe, scope: Scope) -> dict[str, Any]:
     """What of ``recipe`` led to the variant, as plain values.
 
-    Files that it names stand there by their digests and not by their paths.
+    Files that it names are recorded by their digests and not by their paths.
     """
     plain = recipe.model_dump(mode="json", include=set(_PARTS))
     chain = recipe.chain(recipe.variants[scope.published].stage)
@@ -366,10 +364,10 @@ def outdated(ctx: StageContext, staged: StagedCommit) -> str | None:
     """None while the Hub still shows the staged commit as it was verified, and nobody has edited a card since."""
     hub = connect(ctx.target)
     if not hub.repo_exists(staged.repo):
-        return f"{staged.repo} is not there any more"
+        return f"{staged.repo} no longer exists"
     tree = hub.tree_if_there(staged.repo, staged.commit)
     if tree is None:
-        return f"the staged commit {staged.commit[:12]} is not there any more"
+        return f"the staged commit {staged.commit[:12]} no longer exists"
     wanted = tree_of(staged.bundle)
     proposed = ctx.settings.pull_request
     if not holds_release(tree, wanted) if proposed else compare(wanted, tree):
@@ -388,4 +386,4 @@ def _no_longer_there(hub: Hub, repo: str, branch: str, wanted: Tree) -> str | No
     head = hub.head(repo, branch)
     if head is not None and holds_release(hub.tree(repo, head), wanted):
         return None
-    return f"the branch {branch!r} of {repo} does not hold the release any more"
+    return f"the branch {branch!r} of {repo} no longer holds the release"

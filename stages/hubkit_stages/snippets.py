@@ -1,11 +1,11 @@
 """Run every Python code block of a variant's cards against the staged commit, before any branch is moved.
 
-The cards are those that the Hub holds, and each block is run as a reader would: by itself, in an empty folder, with
+The cards are read from the Hub, and each block is run as a reader would run it: by itself, in an empty folder, with
 nothing of this machine's environment (:mod:`hubkit.cards.snippets`). The branch that a block names does not hold the
 release yet, so the literal is exchanged for the commit; a block that names the repo and no such revision would show the
 reader another variant than the card is about, and is refused.
 
-Makes: ``snippets.json``.
+Writes ``snippets.json``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
-        """Those of the variant that ``scope`` names."""
+        """Build the settings for this scope from the recipe."""
         named = recipe.card.template
         template = NamedFile.beside(scope.recipe_folder, named) if named is not None else None
         return cls(recipe.for_any_hub(), scope.published, template)
@@ -95,7 +95,7 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
         if find_spec(name) is None:
             yield Finding(
                 "error",
-                f"A Python block of the cards imports {name}, which is not installed: it could not be run.",
+                f"A Python code block on the cards imports {name}; install it so that the block can be tested.",
                 "pip install 'hubkit[card]'",
                 2,
             )
@@ -128,7 +128,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[SnippetResults]:
         ctx.note("snippets-failed", blocks=[vars(item) for item in bad])
         shown = "; ".join(f"{item.card} line {item.line}: {item.why}" for item in bad[:3])
         raise RefusedError(
-            f"{len(bad)} of the {len(outcomes)} Python blocks on the cards of {variant} did not run: {shown}",
+            f"{len(bad)} of {len(outcomes)} Python code blocks on the cards of {variant} failed: {shown}",
             hint="Nothing was promoted. Fix the card's template or the recipe's words; the run's journal has the "
             "output of each block.",
         )

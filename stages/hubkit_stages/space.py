@@ -1,14 +1,14 @@
-"""Build the Space in which people talk to the revisions, try it on this machine, deploy it, and ask it a question.
+"""Build the Space in which people chat with the revisions, test it locally, deploy it, and send a test prompt.
 
     space:
       repo: me/my-model-chat
       prompts: ["What is the capital of France?"]
 
-The app loads every revision by its commit. It is started here first, and each revision is asked one question; then its
-files go to the Hub in one commit; and when the Hub runs it, they are asked again. The model's branches are not touched,
+The app loads every revision by its commit. It is started locally first, and each revision answers one prompt; then its
+files go to the Hub in one commit; when the Hub runs it, each answers again. The model's branches are not touched,
 whatever happens.
 
-Makes: ``space.json``; ``app/``, the Space's files.
+Writes ``space.json``; ``app/``, the Space's files.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
-        """Those of ``recipe``, which has a Space."""
+        """Build the settings for this scope from the recipe."""
         space = recipe.space
         if space is None:
             raise ValueError("the recipe has no Space")
@@ -101,7 +101,7 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
         if (found := hub.visibility(repo, "space")) != settings.visibility:
             yield Finding(
                 "error",
-                f"The Space {repo} is {found}, and the recipe says {settings.visibility}.",
+                f"The Space {repo} is {found}, but the recipe says {settings.visibility}.",
                 f"Change it on {hub.endpoint}, or write `visibility: {found}` in the recipe.",
             )
         if (shown := _shown_model(hub, repo)) not in {None, settings.model}:
@@ -114,8 +114,8 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
         yield Finding(
             "error",
             f"{settings.model} is private, so its Space needs a token to load it; {building.TOKEN} is not set.",
-            f"Make a token at {hub.endpoint}/settings/tokens that may only read, this repo and {repo}; "
-            f"set {building.TOKEN} to it.",
+            f"Create a read-only token for {settings.model} and {repo} at {hub.endpoint}/settings/tokens and set "
+            f"{building.TOKEN}.",
             exit_code=2,
         )
 
@@ -129,7 +129,7 @@ def _shown_model(hub: Hub, repo: str) -> str | None:
 
 
 def run(ctx: StageContext) -> StageResult[DeployedSpace]:
-    """Deploy. RefusedError when the app does not run here, RemoteError when it does not run on the Hub."""
+    """Deploy. RefusedError when the app does not run locally, RemoteError when it does not run on the Hub."""
     settings, hub = ctx.settings, connect(ctx.target)
     repo, shown = settings.repo, facts(ctx)
     folder = ctx.out / APP
@@ -171,13 +171,11 @@ def run(ctx: StageContext) -> StageResult[DeployedSpace]:
             note=ctx.note,
         )
     except RemoteError as error:
-        raise RemoteError(
-            error.message, hint=f"The model's branches are as they were released. {error.hint}"
-        ) from error
+        raise RemoteError(error.message, hint=f"The model's branches stay released. {error.hint}") from error
     hub.revoke_tokens(earlier)  # not before: the version that ran until now read with one of them
     warnings = done.warnings(repo)
     if not done.host:
-        warnings.append(f"The Space {repo} rests on {hub.endpoint}, so it was not asked anything there.")
+        warnings.append(f"The Space {repo} is paused on {hub.endpoint}, so it was not tested there.")
     deployed = DeployedSpace(
         repo=repo, commit=done.commit, previous=done.previous, answers=tuple(answers), folder=ctx.out
     )
@@ -186,7 +184,7 @@ def run(ctx: StageContext) -> StageResult[DeployedSpace]:
 
 
 def facts(ctx: StageContext) -> building.Facts:
-    """What the app is told, from what was measured and promoted."""
+    """The facts that the app shows, from what was measured and promoted."""
     base, settings, variants = ctx.inputs.base, ctx.settings, ctx.inputs.released.variants
     revisions = []
     for name in sorted(variants, key=lambda name: name != MAIN):
@@ -214,7 +212,9 @@ def _token(settings: Settings, target: Target, hub: Hub, label: str) -> str | No
         return hub.reading_token(label) if private else None
     token = os.environ.get(building.TOKEN)
     if private and not token:
-        raise UsageError(f"{building.TOKEN} is not set.", hint="The Space of a private repo needs a token of its own.")
+        raise UsageError(
+            f"{building.TOKEN} is not set.", hint="Set it to a read-only token: the Space of a private repo needs one."
+        )
     hide(token)
     return token
 

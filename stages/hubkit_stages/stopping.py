@@ -5,7 +5,7 @@
 A variant has three forms: its merged weights; its adapter on the base in the published dtype; and its adapter on the
 4-bit base (NF4), as it was trained. The first two are published and gated, the third is reported.
 
-Makes: ``stopping.json``.
+Writes ``stopping.json``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
-        """Those of the variant that ``scope`` names, or of the base."""
+        """Build the settings for this scope from the recipe."""
         rate, variant = recipe.gates.stop_rate, scope.variant
         return cls(
             prompts=rate.prompts,
@@ -68,12 +68,12 @@ Output = StopRates
 
 
 def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
-    """Nothing: the prompts are held out by the data step, the settings are checked with the recipe."""
+    """No preflight check: this needs the model and the held-out prompts. The settings are checked when read."""
     return ()
 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[StopRates]:
-    """Make ``stopping.json``: one model in memory at a time."""
+    """Write ``stopping.json``: one model in memory at a time."""
     forms, skipped = _forms(ctx)
     measured: dict[Form, MeasuredRate] = {}
     for place, (name, load) in enumerate(forms.items()):

@@ -24,8 +24,8 @@ from hubkit.cards.validate import validate
 from hubkit.core.files import read_json, resource_dir, write_json
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
-from hubkit.pipeline.desk import Desk
-from hubkit.pipeline.plan import expand
+from hubkit.pipeline.jobs import expand
+from hubkit.pipeline.release_state import ReleaseState
 from hubkit.pipeline.runs import Run
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import Context
@@ -372,8 +372,8 @@ def _context(tmp_path: Path, evidence: Evidence, recipe: Recipe) -> Context:
     run = Run(tmp_path / "run")
     run.begin("card[main]", "key")
     target = Target("http://localhost:9", tmp_path / "home")
-    desk = Desk(recipe, tmp_path, target, run, expand(recipe), inputs)
-    return desk.context(next(job for job in desk.jobs if job.id == "card[main]"))
+    state = ReleaseState(recipe, tmp_path, target, run, expand(recipe), inputs)
+    return state.context(next(job for job in state.jobs if job.id == "card[main]"))
 
 
 def test_the_stage_writes_both_cards_and_their_numbers(tmp_path: Path) -> None:

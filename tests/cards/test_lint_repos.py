@@ -190,7 +190,7 @@ def test_the_command(hub: Running, tmp_path: Path) -> None:
     sound = folder(tmp_path / "sound", FRONT + "# Fine\n")
     given = {"home": tmp_path / "home", "HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token}
     done = hubkit("card", "lint", str(sound), **given)  # type: ignore[arg-type]
-    assert done.returncode == 0 and "no faults found" in done.stdout
+    assert done.returncode == 0 and "no problems found" in done.stdout
     done = hubkit("card", "lint", str(CARDS / "successor.md"), "--json", **given)  # type: ignore[arg-type]
     said = json.loads(done.stdout)
     assert done.returncode == 3 and said["clean"] is False

@@ -96,3 +96,11 @@ def test_plan_of_the_large_recipe_needs_no_network(tmp_path: Path) -> None:
     assert done.returncode == 0
     for word in ("teknium/OpenHermes-2.5-Mistral-7B", "7,000 rows", "agieval, bigbench, gpt4all, truthfulqa", "dpo-v0"):
         assert word in done.stdout
+
+
+@pytest.mark.parametrize("option", [(), ("--adapter",), ("--dataset",)])
+def test_card_render_without_a_run_prints_a_draft(tmp_path: Path, option: tuple[str, ...]) -> None:
+    done = hubkit("card", "render", "tiny", *option, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("---\n") and "> **Draft.**" in done.stdout
+    assert "Some measurements are missing" in done.stderr

@@ -75,7 +75,7 @@ def test_nobody_is_there_to_ask(hub: Running, mine: Hub, tmp_path: Path, args: t
     mine.create_branch(REPO, "staging/main", str(mine.head(REPO, "main")))
     before = mine.refs(REPO)
     done = hubkit("revisions", *args, home=tmp_path)
-    assert done.returncode == 2 and "There is no terminal to answer" in done.stderr and "Give -y" in done.stderr
+    assert done.returncode == 2 and "Confirmation needs a terminal" in done.stderr and "Pass -y" in done.stderr
     faults(hub)
     done = hubkit("revisions", *args, "--dry-run", home=tmp_path)
     assert done.returncode == 0 and "Nothing was changed (--dry-run)." in done.stdout

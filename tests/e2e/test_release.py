@@ -246,6 +246,16 @@ def test_runs_and_plan_show_what_was_made(released: Released) -> None:
     assert all(step["kept"] for step in plan["steps"]), "nothing is left to do"
 
 
+@pytest.mark.parametrize("variant", ["dpo-v0", "main"])
+def test_card_render_prints_the_cards_of_the_release(released: Released, variant: str) -> None:
+    for option, name in ((), "README.md"), (("--adapter",), "adapter-README.md"):
+        shown = hubkit_json("card", "render", "tiny", "--variant", variant, *option, home=released.home)
+        assert shown["measured"] and shown["numbers"]
+        assert shown["text"] == (released.run / "artifacts" / f"card[{variant}]" / name).read_text(encoding="utf-8")
+    done = hubkit("card", "render", "tiny", "--variant", variant, "--dataset", home=released.home)
+    assert done.returncode == 0 and "held out" in done.stdout and "placeholder" not in done.stderr
+
+
 def test_revisions_tell_the_release(released: Released) -> None:
     listed = {item["name"]: item for item in hubkit_json("revisions", "list", REPO, home=released.home)}
     assert {"main", "dpo-v0"} <= set(listed)

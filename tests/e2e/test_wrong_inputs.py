@@ -131,7 +131,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     try:
         done = hubkit("release", "tiny", home=home)
         assert done.returncode == 1, done.stderr
-        assert str(home) in done.stderr and "MB free" in done.stderr and "HUBKIT_HOME" in done.stderr
+        assert str(home) in done.stderr and " MB free" in done.stderr and "HUBKIT_HOME" in done.stderr
         hubkit("hub", "stop", home=home)
     finally:
         subprocess.run(["umount", str(home)], check=True)

@@ -203,7 +203,7 @@ def test_marks_leave_no_trace_when_a_template_is_shipped(marked: str, make_token
             for template in (chosen.training, chosen.shipped)
         }
         assert len(texts) == 1
-    end, found = base.settled(chosen, tokenizer, {}, None)
+    end, found = base.derive_end_of_turn(chosen, tokenizer, {}, None)
     assert end.token == "<|im_end|>" and all(finding.level != "error" for finding in found)
 
 
@@ -213,8 +213,8 @@ def test_a_template_whose_marks_change_what_it_renders_is_refused(make_tokenizer
         "{% generation %}{% set end = '!' %}{{ m.content }}{% endgeneration %}{{ end }}<|im_end|>{% endfor %}"
     )
     tokenizer = make_tokenizer(scoped)
-    with pytest.raises(RefusedError, match="renders something else"):
-        base.settled(library.choose("base", tokenizer, tmp_path), tokenizer, {}, None)
+    with pytest.raises(RefusedError, match="renders differently"):
+        base.derive_end_of_turn(library.choose("base", tokenizer, tmp_path), tokenizer, {}, None)
 
 
 def test_a_format_whose_tokens_the_base_lacks_is_said(make_tokenizer: Any, tmp_path: Path) -> None:
@@ -224,4 +224,4 @@ def test_a_format_whose_tokens_the_base_lacks_is_said(make_tokenizer: Any, tmp_p
     assert "<|end|>" in chosen.findings[0].message and chosen.findings[0].level == "warning"
     assert chosen.findings[0].rule == "template-tokens"
     with pytest.raises(RefusedError, match="never closes"):
-        base.settled(chosen, tokenizer, {}, None)
+        base.derive_end_of_turn(chosen, tokenizer, {}, None)

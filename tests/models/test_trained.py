@@ -139,9 +139,9 @@ def test_old_and_new_programs_read_the_same_template(merged: Path) -> None:
 def test_a_merge_that_agrees_with_itself_and_the_training_passes(
     merged: Path, make_tokenizer: Any, tmp_path: Path
 ) -> None:
-    told = merge.agreed(merged, END, _train(tmp_path / "train", make_tokenizer(library.CHATML)))
+    told = merge.compare_with_training(merged, END, _train(tmp_path / "train", make_tokenizer(library.CHATML)))
     assert told == 2 * len(golden.GOLDEN) + 3
-    assert merge.agreed(merged, END, _train(tmp_path / "of-others")) == 0
+    assert merge.compare_with_training(merged, END, _train(tmp_path / "of-others")) == 0
 
 
 @pytest.mark.parametrize(
@@ -157,17 +157,17 @@ def test_a_merge_whose_files_disagree_is_refused(
 ) -> None:
     write_json(merged / name, {**read_settings(merged, name), **change})
     with pytest.raises(RefusedError, match=said):
-        merge.agreed(merged, END, _train(tmp_path / "train"))
+        merge.compare_with_training(merged, END, _train(tmp_path / "train"))
 
 
 def test_a_merge_that_ends_turns_otherwise_or_was_trained_otherwise_is_refused(
     merged: Path, make_tokenizer: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(RefusedError, match="not '</s>'"):
-        merge.agreed(merged, EndOfTurn("</s>", 257), _train(tmp_path / "a"))
+        merge.compare_with_training(merged, EndOfTurn("</s>", 257), _train(tmp_path / "a"))
     other = _train(tmp_path / "b", make_tokenizer("{{ bos_token }}" + library.CHATML))
-    with pytest.raises(RefusedError, match="other tokens than were trained on: the golden conversation 'one turn'"):
-        merge.agreed(merged, END, other)
+    with pytest.raises(RefusedError, match="to different token ids: the golden conversation 'one turn'"):
+        merge.compare_with_training(merged, END, other)
 
 
 # --- control tokens in what people say -------------------------------------------------------------------------------

@@ -21,14 +21,13 @@ from samples import RECIPE_TEXT
 
 from hubkit.core.files import Digests, Manifest
 from hubkit.core.target import Target
-from hubkit.pipeline import desk as desks
-from hubkit.pipeline import plan as plans
-from hubkit.pipeline import wiring
-from hubkit.pipeline.desk import Desk, _artifact_type
+from hubkit.pipeline import jobs as job_lists
+from hubkit.pipeline import release_state, step_inputs
+from hubkit.pipeline.find_stage import find_stage
+from hubkit.pipeline.jobs import Job, expand
 from hubkit.pipeline.keys import artifact_key, input_digests, plain
-from hubkit.pipeline.plan import Job, expand
+from hubkit.pipeline.release_state import ReleaseState, _artifact_type
 from hubkit.pipeline.runs import Run
-from hubkit.pipeline.stages import find_stage
 from hubkit.pipeline.steps import STEPS
 from hubkit.recipe.artifact import NamedFile, StoredArtifact
 from hubkit.recipe.loading import parse_recipe
@@ -106,7 +105,7 @@ def test_every_declared_setting_counts_for_the_key(job: str, folder: Path) -> No
 
 def finished(job: Job) -> dict[str, StoredArtifact]:
     """An artifact for each of the inputs of ``job``."""
-    parts = {given.part for given in job.given.values() if given.part}
+    parts = {given.part for given in job.input_sources.values() if given.part}
     files = {name: Digests(1, name, name) for name in ("facts.json", *parts)}
     return {name: StoredArtifact(Path(name), "k", Manifest(files), {}, 0.0) for name in job.inputs}
 
@@ -124,7 +123,7 @@ def test_every_declared_input_counts_for_the_key_and_no_other(job: str) -> None:
         "base-scores",
     }
     for name in asked.inputs:
-        part = next((given.part for given in asked.given.values() if name in given.jobs.values()), None)
+        part = next((given.part for given in asked.input_sources.values() if name in given.jobs.values()), None)
         after = input_digests(asked, {**made, name: changed_file(made[name], part or "facts.json")})
         assert artifact_key(stage, {}, after) != artifact_key(stage, {}, before), name
     unrelated = StoredArtifact(Path("x"), "k", Manifest({}), {}, 0.0)
@@ -143,14 +142,14 @@ def test_what_is_not_declared_is_in_no_key(folder: Path, tmp_path: Path) -> None
     """The Hub, the place of the recipe's files, the options of the command."""
     target = Target("http://127.0.0.1:1", tmp_path)
     elsewhere = Target("http://127.0.0.1:2", tmp_path / "other", "hf_x")
-    here = Desk(RECIPE, folder, target, Run(tmp_path / "run"), tuple(JOBS.values()))
+    here = ReleaseState(RECIPE, folder, target, Run(tmp_path / "run"), tuple(JOBS.values()))
     copy = tmp_path / "moved"
     copy.mkdir()
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             (copy / path.relative_to(folder)).parent.mkdir(exist_ok=True)
             (copy / path.relative_to(folder)).write_bytes(path.read_bytes())
-    there = Desk(
+    there = ReleaseState(
         parse_recipe(TEXT + "hub: embedded\n"), copy, elsewhere, Run(tmp_path / "run2"), here.jobs,
         options=Options(overwrite_card=True),
     )  # fmt: skip
@@ -282,19 +281,19 @@ def test_the_stage_of_the_guide_runs_as_it_is_printed(tmp_path: Path, monkeypatc
     assert status == 0, output
     monkeypatch.syspath_prepend(str(tmp_path))
     words = importlib.import_module("words_of_the_guide")
-    step = eval(line, vars(wiring))
+    step = eval(line, vars(step_inputs))
     real = find_stage
-    monkeypatch.setattr(desks, "find_stage", lambda name: words if name == "words" else real(name))
-    monkeypatch.setattr(plans, "STEPS", (*STEPS, step))
+    monkeypatch.setattr(release_state, "find_stage", lambda name: words if name == "words" else real(name))
+    monkeypatch.setattr(job_lists, "STEPS", (*STEPS, step))
     case = training_case.Case(tmp_path).prepare()
     recipe = parse_recipe(training_case.recipe_text())
     finished = {"data": kept(case.run.find("data"))}
-    desk = Desk(recipe, tmp_path, Target("http://127.0.0.1:1", tmp_path), case.run, expand(recipe), finished)
-    job = desk.jobs[-1]
-    assert (job.id, job.inputs, list(words.check(desk.check_context(job)))) == ("words", ("data",), [])
-    case.run.begin(job.id, desk.key(job))
-    made = case.run.keep(job.id, desk.key(job), words.run(desk.context(job)), 0.1)
+    state = ReleaseState(recipe, tmp_path, Target("http://127.0.0.1:1", tmp_path), case.run, expand(recipe), finished)
+    job = state.jobs[-1]
+    assert (job.id, job.inputs, list(words.check(state.check_context(job)))) == ("words", ("data",), [])
+    case.run.begin(job.id, state.key(job))
+    made = case.run.keep(job.id, state.key(job), words.run(state.context(job)), 0.1)
     assert made.summary["figure"] == "168 words"  # 24 rows of "What is number N?" and "It is N."
     assert words.WordCount.load(made.path) == words.WordCount(words=168)
-    found, why = desk.kept(job)
+    found, why = state.reusable_artifact(job)
     assert found is not None and why == "made"

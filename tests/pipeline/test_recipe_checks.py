@@ -44,7 +44,7 @@ def listed(file: RecipeFile, mistakes: tuple[Mistake, ...] | list[Mistake]) -> s
         (
             "them/chats,",
             "them/chats, mapping: pairs,",
-            ":7: data.repair.0.mapping: the stage 'sft' trains by sft",
+            ":7: data.repair.0.mapping: stage 'sft' uses sft and needs sft rows",
         ),
         ("sft: {data", "sft: {uses: stf, data", ":10: stages.sft.uses: there is no stage 'stf'"),
         ("  sft: {", "  tfs: {uses: sft, data: repair}\n  sft: {", ""),

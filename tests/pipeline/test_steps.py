@@ -13,12 +13,12 @@ from hubkit.core.errors import RefusedError, UsageError
 from hubkit.core.files import write_atomic
 from hubkit.core.findings import Finding
 from hubkit.core.target import Target
-from hubkit.pipeline import desk as desks
-from hubkit.pipeline.desk import Desk
-from hubkit.pipeline.plan import Job, expand
+from hubkit.pipeline import release_state
+from hubkit.pipeline.find_stage import find_stage
+from hubkit.pipeline.jobs import Job, expand
 from hubkit.pipeline.preflight import disk, gather, refuse
+from hubkit.pipeline.release_state import ReleaseState
 from hubkit.pipeline.runs import open_run
-from hubkit.pipeline.stages import find_stage
 from hubkit.pipeline.steps import STEPS
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe
@@ -51,7 +51,7 @@ def test_the_jobs_come_in_an_order_that_can_run() -> None:
         done.add(job.id)
     by_id = {job.id: job for job in jobs}
     assert by_id["train[sft]"].inputs == ("base", "data", "train[dpo]")
-    assert by_id["train[sft]"].given["rows"].part == "sets/repair.jsonl"
+    assert by_id["train[sft]"].input_sources["rows"].part == "sets/repair.jsonl"
     assert by_id["train[dpo]"].inputs == ("base", "data")
     assert by_id["merge[dpo-v0]"].inputs == ("base", "train[dpo]")
     before = ("publish", "loadback", "snippets")
@@ -79,7 +79,7 @@ def test_every_stage_is_installed_with_its_two_functions(name: str) -> None:
 
 
 def test_an_unknown_stage_names_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"installed are: .*dpo"):
+    with pytest.raises(UsageError, match=r"Installed: .*dpo"):
         find_stage("ppo")
 
 
@@ -102,8 +102,8 @@ def test_a_job_reads_its_part_of_the_recipe_and_the_files_it_names(tmp_path: Pat
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    """A desk whose stages only write the time at which they ran; they run in this process."""
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReleaseState:
+    """A state whose stages only write the time at which they ran; they run in this process."""
 
     def run(settings: object, key: str, out: Path) -> None:
         (out / "made.txt").write_text(key)
@@ -115,9 +115,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
         )
 
     stage = SimpleNamespace(run=run)
-    monkeypatch.setattr(desks, "find_stage", find)
+    monkeypatch.setattr(release_state, "find_stage", find)
     target = Target("http://127.0.0.1:1", tmp_path / "hf")
-    made = Desk(RECIPE, tmp_path, target, open_run(tmp_path, RECIPE.repo, target), expand(RECIPE))
+    made = ReleaseState(RECIPE, tmp_path, target, open_run(tmp_path, RECIPE.repo, target), expand(RECIPE))
     made.stage = stage  # type: ignore[attr-defined]
     return made
 
@@ -129,52 +129,52 @@ class Written:
         """Nothing is left to save."""
 
 
-def make_all(desk: Desk) -> list[str]:
+def make_all(state: ReleaseState) -> list[str]:
     """Run what is not kept, as the runner does; the ids of what ran."""
     ran = []
-    desk.finished.clear()
-    for job in desk.jobs:
-        artifact, _ = desk.kept(job)
+    state.finished.clear()
+    for job in state.jobs:
+        artifact, _ = state.reusable_artifact(job)
         if artifact is None:
-            key = desk.key(job)
-            desk.run.begin(job.id, key)
-            desk.stage.run(desk.settings(job), key, desk.run.out(job.id))  # type: ignore[attr-defined]
-            artifact = desk.run.keep(job.id, key, StageResult(Written(), "made"), 0.0)
+            key = state.key(job)
+            state.run.begin(job.id, key)
+            state.stage.run(state.settings(job), key, state.run.out(job.id))  # type: ignore[attr-defined]
+            artifact = state.run.keep(job.id, key, StageResult(Written(), "made"), 0.0)
             ran.append(job.id)
-        desk.finished[job.id] = artifact
+        state.finished[job.id] = artifact
     return ran
 
 
 @pytest.mark.fault("P3")
-def test_a_second_pass_runs_nothing_and_a_change_only_what_it_touches(desk: Desk) -> None:
-    assert len(make_all(desk)) == len(desk.jobs)
-    assert make_all(desk) == []
-    desk.recipe = desk.recipe.model_copy(update={"card": desk.recipe.card.model_copy(update={"title": "Other"})})
-    ran = make_all(desk)
+def test_a_second_pass_runs_nothing_and_a_change_only_what_it_touches(state: ReleaseState) -> None:
+    assert len(make_all(state)) == len(state.jobs)
+    assert make_all(state) == []
+    state.recipe = state.recipe.model_copy(update={"card": state.recipe.card.model_copy(update={"title": "Other"})})
+    ran = make_all(state)
     assert ran[:2] == ["card[main]", "card[dpo-v0]"]
     assert not [job for job in ran if job.startswith(("train", "merge", "stopping", "evaluate"))]
 
 
-def test_a_longer_repair_keeps_the_preference_training(desk: Desk) -> None:
+def test_a_longer_repair_keeps_the_preference_training(state: ReleaseState) -> None:
     def write(settings: Any, key: str, out: Path) -> None:
         if isinstance(settings, find_stage("data").Settings):
             for name, sources in settings.data.data.items():
                 write_atomic(out / rows_file(name), str(sources))
         (out / "made.txt").write_text(str(settings))
 
-    desk.stage.run = write  # type: ignore[attr-defined]
-    make_all(desk)
+    state.stage.run = write  # type: ignore[attr-defined]
+    make_all(state)
     text = RECIPE_TEXT.replace("rows: 300", "rows: 400")
-    desk.recipe = parse_recipe(text)
-    ran = make_all(desk)
+    state.recipe = parse_recipe(text)
+    ran = make_all(state)
     assert "data" in ran and "train[sft]" in ran and "train[dpo]" not in ran
 
 
 @pytest.mark.fault("C2")
-def test_a_lost_artifact_is_made_again(desk: Desk) -> None:
-    make_all(desk)
-    (desk.run.artifacts / "merge[main]" / "made.txt").unlink()
-    assert make_all(desk) == ["merge[main]"], "made from the same inputs it is the same, so nothing follows"
+def test_a_lost_artifact_is_made_again(state: ReleaseState) -> None:
+    make_all(state)
+    (state.run.artifacts / "merge[main]" / "made.txt").unlink()
+    assert make_all(state) == ["merge[main]"], "made from the same inputs it is the same, so nothing follows"
 
 
 @pytest.mark.fault("F8")
@@ -192,22 +192,24 @@ def _checks(*findings: Finding) -> Callable[[Job], list[Finding]]:
     ("findings", "code"),
     [((Finding("error", "No rights.", exit_code=3),), 3), ((Finding("error", "Bad key.", exit_code=2),), 2)],
 )
-def test_findings_are_said_once_and_end_the_release(desk: Desk, findings: Iterable[Finding], code: int) -> None:
-    found = gather(desk, desk.jobs, _checks(*findings, Finding("warning", "Mind this.")))
+def test_findings_are_said_once_and_end_the_release(
+    state: ReleaseState, findings: Iterable[Finding], code: int
+) -> None:
+    found = gather(state, state.jobs, _checks(*findings, Finding("warning", "Mind this.")))
     assert len(found) == 2
     with pytest.raises(RefusedError if code == 3 else UsageError) as caught:
         refuse(found)
     assert caught.value.exit_code == code
-    with pytest.raises(UsageError, match="2 checks failed"):
+    with pytest.raises(UsageError, match="2 problems must be fixed first"):
         refuse([Finding("error", "a", exit_code=2), *found])
 
 
-def test_a_variant_is_given_its_own_inputs_and_all_that_are_compared(desk: Desk) -> None:
-    jobs = {job.id: job for job in desk.jobs}
-    card = jobs["card[main]"].given
+def test_a_variant_is_given_its_own_inputs_and_all_that_are_compared(state: ReleaseState) -> None:
+    jobs = {job.id: job for job in state.jobs}
+    card = jobs["card[main]"].input_sources
     assert card["merged"].jobs == {"": "merge[main]"} and card["base"].jobs == {"": "base"}
     assert list(card["stop_rates"].jobs) == ["main", "dpo-v0"], "in the recipe's order"
     assert list(card["adapters"].jobs) == ["dpo", "sft"]
-    assert jobs["merge[main]"].given["adapter"].jobs == {"": "train[sft]"}
-    assert jobs["stopping[dpo-v0]"].given["adapter"].jobs == {"": "train[dpo]"}
-    assert jobs["base-stopping"].given.keys() == {"base", "data"}, "the base has no adapter"
+    assert jobs["merge[main]"].input_sources["adapter"].jobs == {"": "train[sft]"}
+    assert jobs["stopping[dpo-v0]"].input_sources["adapter"].jobs == {"": "train[dpo]"}
+    assert jobs["base-stopping"].input_sources.keys() == {"base", "data"}, "the base has no adapter"

@@ -339,7 +339,7 @@ def test_a_card_that_was_there_before_any_release_stops_the_first_one(release: R
     with pytest.raises(ConflictError, match="which no release of hubkit wrote"):
         release.publish()
     (finding,) = publish.check(release.context("publish[main]"))
-    assert (finding.level, finding.exit_code) == ("error", 4) and "written by no release" in finding.message
+    assert (finding.level, finding.exit_code) == ("error", 4) and "was not written by hubkit" in finding.message
     release.options = Options(overwrite_card=True)
     assert list(publish.check(release.context("publish[main]"))) == []
     release.options = Options(overwrite_card=False)
@@ -408,7 +408,7 @@ def test_a_branch_or_repo_that_is_gone_is_published_again(release: Release) -> N
     assert_whole(release, "dpo-v0")
     connected.api.delete_repo(REPO)
     assert "no longer exists" in str(release.outdated("promote"))
-    assert "not there any more" in str(release.outdated("publish[main]"))
+    assert "no longer exists" in str(release.outdated("publish[main]"))
     release.publish()
     release.promote()
     assert_whole(release, "main")

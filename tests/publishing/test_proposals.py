@@ -24,7 +24,7 @@ from releases import (
 from hubkit.core.errors import ConflictError, RefusedError, RemoteError
 from hubkit.core.trees import tree_of
 from hubkit.hub.client import Hub
-from hubkit.pipeline.plan import expand
+from hubkit.pipeline.jobs import expand
 from hubkit.publishing import proposals
 from hubkit.publishing.ownership import holds_release
 from hubkit.recipe.stage import Options

@@ -16,8 +16,8 @@ from signatures import content, key_pair, publish_signed, signed_by
 
 from hubkit.checks.source import RepoSource
 from hubkit.core.errors import ConflictError, RefusedError, UsageError
+from hubkit.pipeline.find_stage import find_stage
 from hubkit.pipeline.keys import artifact_key
-from hubkit.pipeline.stages import find_stage
 from hubkit.publishing import signing, verifying
 from hubkit.publishing.manifest import MANIFEST_PATH, SIGNATURE_PATH, Provenance
 from hubkit.recipe.loading import parse_recipe

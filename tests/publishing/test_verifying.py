@@ -323,7 +323,7 @@ def test_the_command(hub: Running, release: Release, keys: tuple[Path, Path], tm
 
     code, out, err = run(REPO)
     assert code == 0 and err == "" and out.count("\n") == 1
-    assert f" {FILES - 1} files" in out and "signed, not checked" in out
+    assert f" {FILES - 1} files" in out and "signed, signature not checked" in out
     code, out, err = run(REPO, "--revision", "dpo-v0", "--key", str(keys[1]), "--bytes")
     assert code == 0 and "every byte read; signed by the key release-public.pem" in out
     put(release, "config.json", b"{}", "main")

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from hubkit.cli.recipe import init
 from hubkit.core.names import repo_id_problem
 from hubkit.recipe.loading import load_recipe, parse_recipe
-from hubkit.recipe.writing import renamed, space_repo
+from hubkit.recipe.new_recipe import renamed, space_repo
 from hubkit_stages.recipes import dpopenhermes_7b, tiny
 
 NASTY = (

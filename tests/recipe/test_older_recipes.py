@@ -78,7 +78,7 @@ def test_both_spellings_of_a_key_are_one_mistake() -> None:
     with pytest.raises(UsageError) as caught:
         parse_recipe(RECIPE_TEXT.replace("license: apache-2.0", "license: mit\nlicence: mit"))
     assert "hubkit.yaml has one mistake:" in caught.value.message
-    assert "hubkit.yaml:4: licence: the old spelling of `license`" in caught.value.message
+    assert "hubkit.yaml:4: licence: is the old spelling of `license`" in caught.value.message
 
 
 def test_unknown_words_are_still_unknown() -> None:

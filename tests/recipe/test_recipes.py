@@ -198,7 +198,7 @@ def test_the_padding_token_is_never_the_end_of_turn() -> None:
     end = find(tokenizer)
     assert (end.token, base.padding(tokenizer, end)) == (model.END, model.PAD)
     tokenizer.pad_token = model.END
-    with pytest.raises(RefusedError, match="no token to pad with but its end-of-turn token"):
+    with pytest.raises(RefusedError, match="only token available for padding is the end-of-turn token"):
         base.padding(tokenizer, end)
     tokenizer.add_special_tokens({"unk_token": "<unk>"})
     assert base.padding(tokenizer, end) == "<unk>"
@@ -221,10 +221,10 @@ import json, sys
 from dataclasses import replace
 from pathlib import Path
 from hubkit.core.target import Target
-from hubkit.pipeline.desk import Desk
-from hubkit.pipeline.plan import expand
+from hubkit.pipeline.release_state import ReleaseState
+from hubkit.pipeline.jobs import expand
 from hubkit.pipeline.runs import open_run
-from hubkit.pipeline.stages import find_stage
+from hubkit.pipeline.find_stage import find_stage
 from hubkit.recipe.loading import load_recipe
 from hubkit_stages.recipes import tiny
 from hubkit_stages.recipes.tiny import model
@@ -233,23 +233,24 @@ url, token, home = sys.argv[1:]
 home = Path(home)
 target = Target(url, home / "hf", token, embedded=True)
 recipe = load_recipe(tiny.RECIPE)
-desk = Desk(recipe, tiny.RECIPE.parent, target, open_run(home, recipe.repo, target, fresh=True), expand(recipe))
+run = open_run(home, recipe.repo, target, fresh=True)
+state = ReleaseState(recipe, tiny.RECIPE.parent, target, run, expand(recipe))
 told = {}
-for job in desk.jobs:
+for job in state.jobs:
     if job.id in ("provide", "base", "data"):
         stage = find_stage(job.stage)
-        told[f"check {job.id}"] = [item.message for item in stage.check(desk.check_context(job))]
-for job in desk.jobs[:3]:
-    key = desk.key(job)
-    desk.run.begin(job.id, key)
-    made = desk.run.keep(job.id, key, find_stage(job.stage).run(desk.context(job)), 0.0)
-    desk.finished[job.id] = made
+        told[f"check {job.id}"] = [item.message for item in stage.check(state.check_context(job))]
+for job in state.jobs[:3]:
+    key = state.key(job)
+    state.run.begin(job.id, key)
+    made = state.run.keep(job.id, key, find_stage(job.stage).run(state.context(job)), 0.0)
+    state.finished[job.id] = made
     told[job.id] = json.loads((made.path / {"provide": "provided.json"}.get(job.id, f"{job.id}.json")).read_text())
     told[f"{job.id} files"] = sorted(made.manifest.files)
     told[f"{job.id} warnings"] = made.summary.get("warnings")
-told["holds"] = desk.outdated(desk.jobs[0], desk.finished["provide"])
-for job in desk.jobs[:3]:
-    told[f"check {job.id} after"] = [item.message for item in find_stage(job.stage).check(desk.check_context(job))]
+told["holds"] = state.outdated(state.jobs[0], state.finished["provide"])
+for job in state.jobs[:3]:
+    told[f"check {job.id} after"] = [item.message for item in find_stage(job.stage).check(state.check_context(job))]
 print("TOLD" + json.dumps(told))
 """
 

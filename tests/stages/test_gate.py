@@ -18,8 +18,8 @@ from hubkit.core.target import Target
 from hubkit.hub.client import connect
 from hubkit.models.chat.library import CHATML
 from hubkit.pipeline import keys
-from hubkit.pipeline.desk import Desk
-from hubkit.pipeline.plan import expand
+from hubkit.pipeline.jobs import expand
+from hubkit.pipeline.release_state import ReleaseState
 from hubkit.pipeline.runs import Run
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe
@@ -55,8 +55,8 @@ def step(tmp_path: Path) -> Callable[..., Context]:
         run.begin(step, "key")
         target = more.pop("target", Target("http://127.0.0.1:9", tmp_path / "home"))
         job = next(job for job in expand(recipe) if job.id == step)
-        desk = Desk(recipe, tmp_path, target, run, expand(recipe), known)
-        return desk.context(job, more.pop("report", silent))
+        state = ReleaseState(recipe, tmp_path, target, run, expand(recipe), known)
+        return state.context(job, more.pop("report", silent))
 
     return make
 
@@ -113,7 +113,7 @@ def test_the_threshold_itself_passes(step, tmp_path):
 def test_a_base_under_the_bar_is_said(step, tmp_path):
     strict = parse_recipe(RECIPE.replace("prompts: 12", "prompts: 12, at_least: 0.95"))
     made = gate.run(judged(step, tmp_path, base=0.4, recipe=strict)).artifact
-    assert "base itself stops in only 40.0 %" in made.base.remark
+    assert "base model's stop rate is only 40.0 %" in made.base.remark
     low = gate.run(judged(step, tmp_path, base=0.4)).artifact
     assert "at_least" in low.base.remark
     assert gate.run(judged(step, tmp_path)).artifact.base.remark is None

@@ -66,7 +66,7 @@ def test_a_broken_block_stops_the_release(hub: Running, tmp_path: Path) -> None:
     assert (
         caught.value.message
         == (
-            "1 of the 2 Python blocks on the cards of main did not run: "
+            "1 of 2 Python code blocks on the cards of main failed: "
             "README.md line 8: NameError: name 'message' is not defined"
         )
         or "README.md line 7: NameError" in caught.value.message

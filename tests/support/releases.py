@@ -16,10 +16,10 @@ from hubkit.core.files import Manifest, write_json
 from hubkit.core.target import Target
 from hubkit.core.trees import compare, tree_of
 from hubkit.hub.client import Hub, connect
-from hubkit.pipeline.desk import Desk
-from hubkit.pipeline.plan import Job, expand
+from hubkit.pipeline.find_stage import find_stage
+from hubkit.pipeline.jobs import Job, expand
+from hubkit.pipeline.release_state import ReleaseState
 from hubkit.pipeline.runs import Run, open_run
-from hubkit.pipeline.stages import find_stage
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import Context, Options, StageResult
@@ -107,8 +107,8 @@ class Release:
 
     def _context(self, step: str, changes: dict[str, Any] | None = None) -> Context[Any, Any]:
         recipe = self.recipe.model_copy(update=changes or {})
-        desk = Desk(recipe, self.folder, self.target, self.run, expand(recipe), dict(self.made), self.options)
-        return desk.context(self.job(step))
+        state = ReleaseState(recipe, self.folder, self.target, self.run, expand(recipe), dict(self.made), self.options)
+        return state.context(self.job(step))
 
     def perform(self, step: str, changes: dict[str, Any] | None = None) -> Kept:
         """Run the stage of ``step`` and keep what it makes."""

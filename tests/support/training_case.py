@@ -15,8 +15,8 @@ from kept import Kept, kept, perform, sample
 
 from hubkit.core.files import write_json
 from hubkit.core.target import Target
-from hubkit.pipeline.desk import Desk
-from hubkit.pipeline.plan import expand
+from hubkit.pipeline.jobs import expand
+from hubkit.pipeline.release_state import ReleaseState
 from hubkit.pipeline.runs import Run
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe
@@ -116,8 +116,8 @@ class Case:
         self.run.begin(step, key)
         made = {name: kept(found) for name in ("base", "data", "train[dpo]") if (found := self.run.find(name))}
         target = Target("http://127.0.0.1:1", self.folder / "hf", embedded=True)
-        desk = Desk(recipe, self.folder, target, self.run, expand(recipe), made)
-        return desk.context(next(job for job in desk.jobs if job.id == step))
+        state = ReleaseState(recipe, self.folder, target, self.run, expand(recipe), made)
+        return state.context(next(job for job in state.jobs if job.id == step))
 
     def train(self, stage: str, text: str | None = None, key: str = "k") -> Kept:
         """Train ``stage`` here and now, with the stage's own code."""

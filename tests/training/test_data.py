@@ -479,5 +479,5 @@ def test_rules_about_the_ends_of_answers() -> None:
 
 
 def test_a_stage_is_not_trained_on_rows_of_the_other_kind(make_tokenizer: Callable[..., Any]) -> None:
-    with pytest.raises(UsageError, match="'dpo' trains by dpo on preference rows"):
+    with pytest.raises(UsageError, match="Stage 'dpo' uses dpo and needs preference rows"):
         made_of(recipe(), {"them/pairs": chats(20), "them/chats": chats(40)}, make_tokenizer())

@@ -75,8 +75,8 @@ def findings(text: str, stage: str, tmp_path: Path) -> list[Finding]:
         ("max_prompt_length: 128", "args.max_prompt_length: DPOConfig has no such key"),
         ("learning_rate: fast", "args.learning_rate: input should be a valid number, not 'fast'"),
         ("max_length: 1.5", "args.max_length: "),
-        ("output_dir: here", "args.output_dir: not for a recipe to set; hubkit keeps the checkpoints in the run"),
-        ("seed: 4", "args.seed: not for a recipe to set; write `seed` at the top of the recipe"),
+        ("output_dir: here", "args.output_dir: cannot be set in a recipe; hubkit keeps the checkpoints in the run"),
+        ("seed: 4", "args.seed: cannot be set in a recipe; write `seed` at the top of the recipe"),
         ("lr_scheduler_type: no-such-thing", "args: TRL refuses these arguments"),
     ],
 )
@@ -97,7 +97,7 @@ def test_an_adapter_key_that_peft_does_not_know_is_found(tmp_path: Path) -> None
 
 def test_a_stage_that_continues_cannot_give_the_adapter_another_shape(tmp_path: Path) -> None:
     text = recipe_text().replace("continues: dpo,", "continues: dpo, lora: {r: 2},")
-    assert "adapter of 'dpo', whose shape is settled" in findings(text, "sft", tmp_path)[0].message
+    assert "adapter of 'dpo'; its LoRA config is fixed" in findings(text, "sft", tmp_path)[0].message
 
 
 @pytest.mark.parametrize("recipe", [tiny.RECIPE, dpopenhermes_7b.RECIPE], ids=["tiny", "7b"])

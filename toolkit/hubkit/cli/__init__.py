@@ -28,7 +28,7 @@ SECTIONS = {
         "runs": Lazy("hubkit.cli.runs:runs", "List, show and remove runs."),
     },
     "Commands for anyone's model": {
-        "check": Lazy("hubkit.cli.check:check", "Find faults of a model without loading it."),
+        "check": Lazy("hubkit.cli.check:check", "Check a model for problems without loading it."),
         "verify": Lazy("hubkit.cli.verify:verify", "Compare a release with its manifest and its signature."),
         "card": Lazy("hubkit.cli.card:card", "Render, lint and run model cards."),
         "rules": Lazy("hubkit.cli.rules:rules", "List the rules of the checks, or explain one."),

@@ -1,4 +1,4 @@
-"""`hubkit check`: faults of anyone's model that can be found without loading it."""
+"""`hubkit check`: problems of any model that can be found without loading it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 @hub_option
 @output_options
 def check(what: str, revision: str, hub_name: str | None) -> None:
-    """Find faults of a model without loading it.
+    """Check a model for problems without loading it.
 
-    It checks the end-of-turn token (EOS) and the files that set it, chat templates, weights, the base of an adapter,
-    the card, and that no secret is in the files. Only small parts of a repo are downloaded; NaN and infinite weights
+    It checks the end-of-turn token (EOS) and the files that set it, chat templates, weights, the base of an adapter
+    and the card, and scans the files for secrets. Only small parts of a repo are downloaded; NaN and infinite weights
     are found in folders only. The exit code is 3 if there is an error.
 
     \b
@@ -65,4 +65,4 @@ def _shown(report: CheckReport) -> Iterator[RenderableType]:
     yield ""
     yield from map(printed, report.findings)
     if not report.findings:
-        yield "No faults found in the files. How often the model ends its turns must be measured."
+        yield "No problems found in the files. This does not measure how often the model stops: `hubkit release` does."

@@ -50,7 +50,7 @@ def doctor(hub_name: str | None) -> None:
     rows.append(("disk", f"{size(free)} free at {home}", "ok" if free > 1e9 else "less than 1 GB is free"))
     rows += _hub(hub_name)
     value = [{"what": what, "found": found, "verdict": verdict} for what, found, verdict in rows]
-    output_of().result(value, table(("what", "found", "verdict"), rows))
+    output_of().result(value, table(("item", "value", "status"), rows))
 
 
 def _libraries() -> Iterator[tuple[str, str, str]]:
@@ -96,6 +96,6 @@ def _hub(hub_name: str | None) -> list[tuple[str, str, str]]:
     except HubkitError as error:
         return [*rows, ("token", error.message, error.hint or "")]
     if who is None:
-        return [*rows, ("token", "not accepted by this Hub", "run `hf auth login`")]
-    rights = {"read": "may only read; publishing needs write"}.get(who.role or "", "ok")
+        return [*rows, ("token", "rejected by this Hub", "run `hf auth login`")]
+    rights = {"read": "read-only; publishing needs a write token"}.get(who.role or "", "ok")
     return [*rows, ("token", f"of {who.name} ({who.role or 'rights unknown'})", rights)]

@@ -78,7 +78,7 @@ def stop() -> None:
     from hubkit.server import process
 
     stopped = process.stop(_data())
-    output_of().say("Stopped." if stopped else "It was not running.")
+    output_of().say("Stopped the embedded Hub." if stopped else "The embedded Hub was not running.")
     output_of().result({"stopped": stopped})
 
 
@@ -102,7 +102,7 @@ def open_(repo: str | None) -> None:
     link = open_page(target, url)
     output = output_of()
     if link:
-        output.say("There is no browser here. This address logs you in; it works once, within a minute:")
+        output.say("No browser available. This one-time link logs you in (valid for one minute):")
     output.result({"url": url, "link": link}, link or url)
 
 

@@ -103,7 +103,7 @@ def ask(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not os.isatty(0):
-        raise UsageError(f"{question} There is no terminal to answer this question.", hint="Give -y to agree.")
+        raise UsageError(f"{question} Confirmation needs a terminal.", hint="Pass -y to confirm.")
     if not click.confirm(question, err=True):
         raise InterruptedRun("Nothing was changed.")
 

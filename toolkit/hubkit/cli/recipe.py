@@ -1,4 +1,4 @@
-"""`hubkit init` and `hubkit plan`: write a recipe, and see what it would do."""
+"""`hubkit init` and `hubkit plan`: write a recipe, and show what it would do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hubkit.cli.options import built_in_recipe_names, output_of, output_options, recipe_argument, recipe_hub_option
-from hubkit.cli.recipes import built_in_recipes, find_recipe_file, last_desk
+from hubkit.cli.recipes import built_in_recipes, find_recipe_file, last_state
 from hubkit.core.errors import UsageError
 from hubkit.core.home import hubkit_home
 from hubkit.core.names import repo_id_problem
@@ -20,7 +20,7 @@ from hubkit.recipe.names import RECIPE_FILE, STAGING
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hubkit.pipeline.plan import Job
+    from hubkit.pipeline.jobs import Job
     from hubkit.recipe.models import Recipe
 
 _SCHEMA = "hubkit.schema.json"
@@ -51,8 +51,8 @@ def init(name: str | None, source: str) -> None:
     """
     from hubkit.core.files import write_atomic, write_json
     from hubkit.recipe.loading import read_recipe
+    from hubkit.recipe.new_recipe import companions, renamed
     from hubkit.recipe.schema import recipe_schema
-    from hubkit.recipe.writing import companions, renamed
 
     known = built_in_recipes()
     if source not in known:
@@ -63,7 +63,7 @@ def init(name: str | None, source: str) -> None:
     named = [(path, path.relative_to(origin.folder)) for path in companions(origin.recipe, origin.folder)]
     for path in (target, *(copy for _, copy in named)):
         if path.exists():
-            raise UsageError(f"{path} exists already; nothing was written.", hint="Remove it first, or edit it.")
+            raise UsageError(f"{path} exists already; nothing was written.", hint="Edit that file, or remove it first.")
     text = known[source].read_text(encoding="utf-8")
     for original, copy in named:
         _copy(original, copy)
@@ -90,8 +90,8 @@ def _copy(original: Path, copy: Path) -> None:
 def plan(recipe: str | None, hub_name: str | None) -> None:
     """Check a recipe, and show every step of its release.
 
-    Each step is listed with the reason why it would run or be kept. Nothing is trained or sent to a Hub, and no network
-    is needed. RECIPE is a file, a folder with a hubkit.yaml, or a built-in recipe.
+    Each step is listed with the reason why it would run or be reused. Nothing is trained or sent to a Hub, and no
+    network is needed. RECIPE is a file, a folder with a hubkit.yaml, or a built-in recipe.
 
     All mistakes in it are listed with their lines. TRL and PEFT check the training arguments if they are installed;
     this takes some seconds the first time, and again when arguments or libraries change. What cannot be checked is
@@ -114,11 +114,11 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
         raise error_of(checked.mistakes, file.places)
     if checked.unchecked:
         output.warn(f"Not checked: {'; '.join(checked.unchecked)}.")
-    desk = last_desk(found, file.folder, hub_name)
+    state = last_state(found, file.folder, hub_name)
     rows, listed = [], []
-    for job in desk.jobs:
-        artifact = desk.finished.get(job.id)
-        _, why = desk.kept(job)
+    for job in state.jobs:
+        artifact = state.finished.get(job.id)
+        _, why = state.reusable_artifact(job)
         held = artifact.manifest.size if artifact else None
         listed.append(
             {
@@ -131,9 +131,9 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
                 "seconds": artifact.seconds if artifact else None,
             }
         )
-        kept = f"kept ({size(held)}, {duration(artifact.seconds)})" if artifact and held is not None else why
+        kept = f"reused ({size(held)}, {duration(artifact.seconds)})" if artifact and held is not None else why
         rows.append(
-            (job.id, "keep" if artifact else "?" if why.startswith("kept if") else "run", _does(job, found), kept)
+            (job.id, "reuse" if artifact else "?" if why.startswith("reused if") else "run", _does(job, found), kept)
         )
     branches = [
         {"branch": name, "stage": variant.stage, "gate": variant.gate, "title": variant.title}
@@ -144,7 +144,7 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
     order = ", then ".join(f"{item['branch']} (adapter of stage {item['stage']})" for item in branches)
     shown: list[RenderableType] = [
         Text(where, "bold"),
-        Text(f"Base {found.base.repo}; branches move in this order: {order}.\n"),
+        Text(f"Base {found.base.repo}; branches are updated in this order: {order}.\n"),
         table(("step", "", "what it does", "why"), rows),
     ]
     release = {"repo": found.repo, "hub": hub_name or found.hub, "branches": branches, "steps": listed}
@@ -170,7 +170,7 @@ def _does(job: Job, recipe: Recipe) -> str:
 
 def _trains(job: Job, recipe: Recipe) -> str:
     stage = recipe.stages[job.stage_name or ""]
-    after = f", going on with {stage.continues}'s adapter" if stage.continues else ""
+    after = f", continuing {stage.continues}'s adapter" if stage.continues else ""
     sources = " + ".join(
         source.repo + (f" ({counted(source.rows, 'row')})" if source.rows else "") for source in recipe.data[stage.data]
     )

@@ -14,7 +14,7 @@ from hubkit.core.target import Target
 from hubkit.recipe.names import RECIPE_FILE
 
 if TYPE_CHECKING:
-    from hubkit.pipeline.desk import Desk
+    from hubkit.pipeline.release_state import ReleaseState
     from hubkit.recipe.loading import RecipeFile
     from hubkit.recipe.models import Recipe
 
@@ -60,9 +60,9 @@ def need_variant(recipe: Recipe, name: str) -> None:
         raise UsageError(f"There is no variant {name!r}; the recipe has {', '.join(recipe.variants)}.")
 
 
-def last_desk(recipe: Recipe, folder: Path, hub_name: str | None) -> Desk:
-    """The desk with what the last run of this recipe finished; an empty one if there was no run. Starts no Hub."""
-    from hubkit.pipeline.runner import finished_desk
+def last_state(recipe: Recipe, folder: Path, hub_name: str | None) -> ReleaseState:
+    """The state of the last run of this recipe; an empty one if there was no run. Starts no Hub."""
+    from hubkit.pipeline.runner import finished_state
     from hubkit.pipeline.runs import Run, last_run
 
     home = hubkit_home()
@@ -71,4 +71,4 @@ def last_desk(recipe: Recipe, folder: Path, hub_name: str | None) -> Desk:
     else:
         target = find_target(hub_name, recipe, start=False)
     run = last_run(home, recipe.repo, target) or Run(home / "runs" / "(none)")
-    return finished_desk(recipe, folder, target, run)
+    return finished_state(recipe, folder, target, run)

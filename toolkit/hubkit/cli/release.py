@@ -29,13 +29,25 @@ if TYPE_CHECKING:
 @click.command()
 @recipe_argument
 @click.option("--fresh", is_flag=True, help="Start a new run instead of resuming the last one.")
-@click.option("--only", metavar="VARIANT", help="Publish this variant only.")
 @click.option(
-    "--sign-key", type=click.Path(path_type=Path), metavar="FILE", help="Sign it with this EC private key (PEM)."
+    "--only",
+    metavar="VARIANT",
+    help="Publish this variant only; the others are still trained and measured. No Space is deployed.",
+)
+@click.option(
+    "--sign-key",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Sign the release with this EC private key (PEM).",
 )
 @click.option("--pr", "proposes", is_flag=True, help="Open pull requests instead of writing to the repo.")
 @click.option("--overwrite-card", is_flag=True, help="Replace cards that were edited on the Hub, edits included.")
-@click.option("--open/--no-open", "opens", default=None, help="Open the model's page at the end, or do not.")
+@click.option(
+    "--open/--no-open",
+    "opens",
+    default=None,
+    help="Open the model's page when the release is done. Default: only at a terminal with a display.",
+)
 @confirm_option
 @recipe_hub_option
 @output_options
@@ -53,7 +65,7 @@ def release(
     """Train, measure, gate and publish a model from a recipe.
 
     RECIPE is a file, a folder with a hubkit.yaml, or a built-in recipe; ./hubkit.yaml if left out. Run the command
-    again to resume an interrupted release; a finished one is up to date and nothing is done. Before anything is
+    again to resume an interrupted release; a finished release is up to date, and nothing is done. Before anything is
     published to a Hub other than the embedded one, you are asked for confirmation.
 
     \b
@@ -88,7 +100,7 @@ def release(
     if opens or (opens is None and output.mode == "human" and person_with_browser()):
         with contextlib.suppress(HubkitError):  # the release is done, whether or not a browser opens
             if link := open_page(target, outcome.page):
-                output.say(f"There is no browser here to open {link}")
+                output.say(f"No browser available. Open {link}")
 
 
 def _confirm(settings: Recipe, target: Target, yes: bool) -> None:
@@ -99,15 +111,15 @@ def _confirm(settings: Recipe, target: Target, yes: bool) -> None:
 
 
 def _shown(outcome: Outcome, endpoint: str) -> Iterator[RenderableType]:
-    if outcome.already:
+    if outcome.up_to_date:
         commits = ", ".join(f"{line.branch} at {short_commit(line.commit)}" for line in outcome.variants)
         yield f"{outcome.repo} is up to date: {commits}\n"
-    heads = ("variant", "branch", "commit", "stops: merged#", "adapter#", "gate", "benchmarks (average)#", "size#")
+    heads = ("variant", "branch", "commit", "stop rate: merged#", "adapter#", "gate", "benchmarks (average)#", "size#")
     yield table(heads, map(_row, outcome.variants))
-    base = f"it stops in {share(outcome.base_stop_rate)} of its answers"
-    yield f"\nThe base: {base}, benchmarks (average) {share(outcome.base_average)}."
+    base = f"stop rate {share(outcome.base_stop_rate)}, benchmarks (average) {share(outcome.base_average)}"
+    yield f"\nBase model: {base}"
     blocks = sum(line.blocks for line in outcome.variants)
-    yield f"{counted(blocks, 'Python code block')} of the cards ran against the staged commits."
+    yield f"{counted(blocks, 'Python code block')} on the cards ran against the staged commits"
     yield f"To load the model from another program, set HF_ENDPOINT={endpoint}\n"
     for line in outcome.variants:
         if line.pull_request:

@@ -12,6 +12,15 @@ from hubkit.core.errors import UsageError
 from hubkit.core.findings import Rule, registered_rules
 from hubkit.core.output import table
 
+_APPLIED_BY = {
+    "check": "check",
+    "lint": "card lint",
+    "screening": "before upload",
+    "validate": "generated cards",
+    "preflight": "before a release",
+    "data": "training data",
+}
+"""What applies a rule, as people read it; ``--json`` has the keys."""
 MODULES = (
     "hubkit.checks.rules",
     "hubkit.cards.lint.rules",
@@ -37,7 +46,7 @@ def rules(rule_id: str | None) -> None:
     """
     found = all_rules()
     if rule_id is None:
-        rows = [(item.id, item.level, ", ".join(item.used_by), item.finds) for item in found.values()]
+        rows = [(item.id, item.level, _applied_by(item), item.finds) for item in found.values()]
         heads = ("rule", "level", "applied by", "finds")
         output_of().result([item.to_json() for item in found.values()], table(heads, rows))
         return
@@ -46,8 +55,12 @@ def rules(rule_id: str | None) -> None:
         meant = f" Did you mean {close[0]!r}?" if close else ""
         raise UsageError(f"There is no rule {rule_id!r}.{meant}", hint="`hubkit rules` lists them.")
     rule = found[rule_id]
-    facts = [("level", rule.level), ("finds", rule.finds), ("why", rule.why), ("applied by", ", ".join(rule.used_by))]
+    facts = [("level", rule.level), ("finds", rule.finds), ("why", rule.why), ("applied by", _applied_by(rule))]
     output_of().result(rule.to_json(), rule.id, table(("", ""), facts))
+
+
+def _applied_by(rule: Rule) -> str:
+    return ", ".join(_APPLIED_BY[name] for name in rule.used_by)
 
 
 def all_rules() -> dict[str, Rule]:

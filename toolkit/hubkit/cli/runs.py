@@ -1,4 +1,4 @@
-"""`hubkit runs`: what was run here, and what it left."""
+"""`hubkit runs`: the runs on this machine and their artifacts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def list_runs() -> None:
 @run_argument
 @output_options
 def show(run: str) -> None:
-    """Show the steps that RUN has finished, and what each made.
+    """Show the steps that RUN has finished, and what each produced.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`hubkit space`: Gradio Spaces, of a release or anyone's."""
+"""`hubkit space`: Gradio Spaces, of a release or any other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hubkit.cli.options import (
     recipe_hub_option,
     repo_id,
 )
-from hubkit.cli.recipes import find_recipe, last_desk
+from hubkit.cli.recipes import find_recipe, last_state
 from hubkit.cli.targets import find_hub, find_target
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.output import hide, printable, table
@@ -42,7 +42,7 @@ _timeout_option = click.option(
 def space() -> None:
     """Build, try, deploy and monitor Gradio Spaces.
 
-    They may be of a release or anyone's.
+    Works with the Space of a release and with any other Gradio Space.
     """
 
 
@@ -67,7 +67,7 @@ def build(recipe: str | None, out: Path, hub_name: str | None) -> None:
         raise UsageError("This recipe has no `space`.", hint="Add `space: {repo: namespace/name}`.")
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty.", hint="Name a new folder.")
-    deployed = last_desk(settings, folder, hub_name).finished.get("space")
+    deployed = last_state(settings, folder, hub_name).finished.get("space")
     if deployed is None:
         raise UsageError(
             f"No release of {settings.repo} has deployed its Space yet.",
@@ -107,8 +107,8 @@ def run(source: str, port: int | None, trust: bool, timeout: float, hub_name: st
             repo_id(source, f"There is no folder {source}.")
             if not trust:
                 raise RefusedError(
-                    f"{source} is a Space on a Hub: to run it is to run its author's code on this machine.",
-                    hint="Read its files first; then give --trust.",
+                    f"Running {source} executes its author's code on this machine.",
+                    hint="Review its files, then pass --trust.",
                 )
             folder = connect(target).snapshot(source, Path(place), "space")
         output = output_of()

@@ -34,7 +34,7 @@ def find_target(hub_name: str | None, recipe: Recipe | None = None, *, start: bo
     endpoint = DEFAULT_ENDPOINT if name == "huggingface" else name
     address = urlsplit(endpoint)
     if address.scheme not in {"http", "https"} or not address.netloc or "@" in address.netloc:
-        raise UsageError(f"{name!r} is not a Hub.", hint="Give --hub embedded, --hub huggingface or --hub URL.")
+        raise UsageError(f"{name!r} is not a Hub.", hint="Pass --hub embedded, --hub huggingface or --hub URL.")
     if endpoint == DEFAULT_ENDPOINT:
         return _huggingface(paired)
     from hubkit.server import process

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 @click.option("--identity", metavar="ID", help="Require a keyless signature by this identity.")
 @click.option("--issuer", metavar="URL", help="Require that this OIDC issuer certified the identity.")
 @click.option(
-    "--bytes", "read_all", is_flag=True, help="Download and hash every file instead of trusting the Hub's listing."
+    "--bytes",
+    "read_all",
+    is_flag=True,
+    help="Download and hash every file instead of trusting the digests that the Hub lists.",
 )
 @click.option(
     "--strict/--no-strict",
@@ -51,8 +54,8 @@ def verify(
 ) -> None:
     """Compare a release with its manifest and its signature.
 
-    Without --bytes the Hub's listing is compared and no large file is downloaded. The exit code is 4 if something
-    differs, and 3 if there is no manifest, or no signature where one is required.
+    Without --bytes the digests that the Hub lists are compared and no large file is downloaded. The exit code is 4 if
+    something differs, and 3 if there is no manifest, or no signature where one is required.
 
     \b
     Examples:
@@ -63,10 +66,7 @@ def verify(
     from hubkit.publishing import signing, verifying
 
     if (identity is None) != (issuer is None) or (key and identity):
-        raise UsageError(
-            "The signer must be given in one way.",
-            hint="Give --key FILE, or --identity ID together with --issuer URL.",
-        )
+        raise UsageError("Use either --key, or --identity together with --issuer.")
     verifier = signing.verifier(key, identity, issuer) if key or identity else None
     output = output_of()
     source = open_source(what, revision, hub_name, look_up=False)
@@ -82,7 +82,7 @@ def _error(report: Report) -> ConflictError:
     differences = counted(len(report.differences), "difference")
     return ConflictError(
         f"{printable(report.name)} differs from its manifest or signature: {differences}.",
-        hint="Do not use it until its publisher has explained why.",
+        hint="Do not use it until its publisher has explained the differences.",
     )
 
 
@@ -95,8 +95,11 @@ def _shown(report: Report, signer: str) -> Iterator[RenderableType]:
     head = f"{printable(report.name)}{at}: {counted(report.files, 'file')}, {size(report.bytes)}"
     if not report.differences:
         how = "every byte read" if report.read else "as listed by the Hub"
-        signature = {"valid": f"signed by {signer}", "unchecked": "signed, not checked (give --key)"}
-        yield f"{head}, all equal to the manifest, {how}; {signature.get(report.signature, 'not signed')}"
+        signature = {
+            "valid": f"signed by {signer}",
+            "unchecked": "signed, signature not checked (pass --key or --identity)",
+        }
+        yield f"{head}, all files match the manifest, {how}; {signature.get(report.signature, 'not signed')}"
     for item in report.differences:
         where = "" if item.kind == "signature" else f"{printable(item.path)} "
         yield Text.assemble((f"{item.kind}: ", "red"), where, printable(item.message))

@@ -111,7 +111,7 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 rule(
     "stage",
     "error",
-    "The check of a stage found something that no rule of its own names.",
-    "Every stage checks before a release begins what can fail without a GPU; stages of other packages do too.",
+    "A stage's own check failed.",
+    "Each stage runs its cheap checks before a release begins.",
     "preflight",
 )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
-AGAIN = "Run the same command again; what was finished is kept."
+AGAIN = "Run the same command again; finished steps are kept."
 
 
 class TimedOut(RemoteError):
@@ -138,7 +138,7 @@ def _explain_status(status: int, words: str, endpoint: str, named: str) -> Hubki
         return RefusedError(
             f"{endpoint} does not accept this token.{reply}",
             hint="It may have expired. Log in again with `hf auth login` (for the embedded Hub, give `--hub embedded`)"
-            " and run the same command: what was finished is kept.",
+            " and run the same command: finished steps are kept.",
         )
     if status == 402 or (status in {403, 413} and _about_room(words)):
         return RefusedError(f"{endpoint} requires a paid plan or more storage for {named}.{reply}", hint=_ROOM)
@@ -160,7 +160,7 @@ def _explain_status(status: int, words: str, endpoint: str, named: str) -> Hubki
     if status in {408, 429} or status >= 500:
         return RemoteError(
             f"{endpoint} answered {status}{' (too many requests)' if status == 429 else ''}.{reply}",
-            hint="Run the same command again in a while; what was finished is kept.",
+            hint="Run the same command again in a while; finished steps are kept.",
         )
     if status in {400, 413, 422}:
         return RefusedError(f"{endpoint} refused this request for {named} (status {status}).{reply}")

@@ -188,6 +188,6 @@ def _wait_in_seconds(response: httpx2.Response) -> None:
     if wait > LONGEST_WAIT:
         raise RemoteError(
             f"{origin_of(response.request)} answered {response.status_code} and asks clients to wait {seconds(wait)}.",
-            hint="Run the same command again after that; what was finished is kept.",
+            hint="Run the same command again after that; finished steps are kept.",
         )
     response.headers["retry-after"] = str(math.ceil(wait))

@@ -39,7 +39,7 @@ def finished_before(recipe: Recipe, folder: Path, target: Target, home: Path) ->
     try:
         if not _same_files(made, recipe, folder) or any(_changes(made, recipe, target)):
             return None
-        return read_outcome(made, older[-1].name, target, already=True)
+        return read_outcome(made, older[-1].name, target, up_to_date=True)
     except (ConflictError, KeyError, OSError):  # a file is missing, or is not what it was
         return None
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from hubkit.core.files import digest_of
 from hubkit.core.libraries import installed
-from hubkit.pipeline.plan import Job
+from hubkit.pipeline.jobs import Job
 from hubkit.recipe.artifact import NamedFile, StoredArtifact
 from hubkit.recipe.stage import Stage
 
@@ -31,9 +31,9 @@ def artifact_key(stage: Stage, settings: Any, inputs: Mapping[str, Any]) -> str:
 def input_digests(job: Job, finished: Mapping[str, StoredArtifact]) -> dict[str, Any]:
     """What of each input counts for the key of ``job``: a digest, several by name, or None."""
     found: dict[str, Any] = {}
-    for field, given in job.given.items():
-        digests = {name: _digest(finished[made], given.part) for name, made in given.jobs.items()}
-        found[field] = digests if given.many else digests.get("")
+    for field, source in job.input_sources.items():
+        digests = {name: _digest(finished[made], source.part) for name, made in source.jobs.items()}
+        found[field] = digests if source.many else digests.get("")
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a release came to, read from the artifacts of its run."""
+"""The result of a release, read from the artifacts of its run."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class VariantOutcome:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a release came to."""
+    """The result of a release. ``up_to_date``: it was finished before, and nothing was done."""
 
     repo: str
     run: str
-    already: bool
+    up_to_date: bool
     base_stop_rate: float
     base_average: float | None
     variants: tuple[VariantOutcome, ...]
@@ -55,10 +55,12 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain values."""
-        return asdict(self)
+        plain = asdict(self)
+        plain["already"] = plain.pop("up_to_date")  # the key that programs read
+        return plain
 
 
-def read_outcome(made: Mapping[str, Path], run: str, target: Target, *, already: bool) -> Outcome:
+def read_outcome(made: Mapping[str, Path], run: str, target: Target, *, up_to_date: bool) -> Outcome:
     """The outcome of the finished run ``run``; ``made`` are the folders of its artifacts by step."""
     released = ReleasedBranches.load(made["promote"])
     gates = GateVerdicts.load(made["gate"])
@@ -83,7 +85,7 @@ def read_outcome(made: Mapping[str, Path], run: str, target: Target, *, already:
     return Outcome(
         repo=released.repo,
         run=run,
-        already=already,
+        up_to_date=up_to_date,
         base_stop_rate=StopRates.load(made["base-stopping"]).base.rate,
         base_average=Results.load(made["base-scores"]).average.value,
         variants=tuple(lines),

@@ -11,11 +11,12 @@ from pathlib import Path
 from hubkit.core.errors import BY_EXIT_CODE, HubkitError, RefusedError
 from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed
+from hubkit.core.numbers import size
 from hubkit.hub.client import connect
 from hubkit.pipeline import recipe_checks
-from hubkit.pipeline.desk import Desk
-from hubkit.pipeline.plan import Job
-from hubkit.pipeline.stages import find_stage
+from hubkit.pipeline.find_stage import find_stage
+from hubkit.pipeline.jobs import Job
+from hubkit.pipeline.release_state import ReleaseState
 from hubkit.recipe.mistakes import Places
 
 _LEAST_FREE = 200 * 1000 * 1000
@@ -27,16 +28,16 @@ def disk(folder: Path, needed: int = _LEAST_FREE) -> Iterable[Finding]:
     if free < needed:
         yield Finding(
             "error",
-            f"The disk of {folder} has {free / 1e6:,.0f} MB free; the run needs {needed / 1e6:,.0f} MB.",
+            f"{folder} has {size(free)} free; this run needs {size(needed)}.",
             "Free space there, or set HUBKIT_HOME to a folder on another disk.",
             exit_code=1,
         )
 
 
-def libraries(desk: Desk, jobs: Iterable[Job]) -> Iterable[Finding]:
+def libraries(state: ReleaseState, jobs: Iterable[Job]) -> Iterable[Finding]:
     """Whether every library that the stages need is installed."""
     needed = {name for job in jobs for name in find_stage(job.stage).SHAPED_BY}
-    if all(stage.quantization == "none" for stage in desk.recipe.stages.values()):
+    if all(stage.quantization == "none" for stage in state.recipe.stages.values()):
         needed.discard("bitsandbytes")
     missing = sorted(name for name in needed if installed(name) is None)
     if missing:
@@ -44,21 +45,21 @@ def libraries(desk: Desk, jobs: Iterable[Job]) -> Iterable[Finding]:
         yield Finding("error", f"Not installed: {', '.join(missing)}.", f"pip install 'hubkit[{extra}]'", exit_code=1)
 
 
-def bytes_needed(desk: Desk) -> int:
+def bytes_needed(state: ReleaseState) -> int:
     """Bytes that the run is going to write, from the sizes of the base's weights; the least when they are unknown.
 
     Each variant is merged once and loaded back once; the base is fetched once.
     """
     try:
-        tree = connect(desk.target).tree(desk.recipe.base.repo, desk.recipe.base.revision)
+        tree = connect(state.target).tree(state.recipe.base.repo, state.recipe.base.revision)
     except HubkitError:  # the base's own check says what is wrong with it
         return _LEAST_FREE
     weights = sum(entry.size for path, entry in tree.items() if path.endswith(".safetensors"))
-    return _LEAST_FREE + math.ceil(weights * (1 + 2 * len(desk.recipe.variants)))
+    return _LEAST_FREE + math.ceil(weights * (1 + 2 * len(state.recipe.variants)))
 
 
 def gather(
-    desk: Desk, jobs: Iterable[Job], check: Callable[[Job], list[Finding]], places: Places | None = None
+    state: ReleaseState, jobs: Iterable[Job], check: Callable[[Job], list[Finding]], places: Places | None = None
 ) -> list[Finding]:
     """All findings for ``jobs``, each once although several stages and variants may report it.
 
@@ -67,11 +68,13 @@ def gather(
     begins with a key of the recipe gets its line.
     """
     jobs = list(jobs)
-    found = [*disk(desk.run.path, bytes_needed(desk)), *libraries(desk, jobs)]
+    found = [*disk(state.run.path, bytes_needed(state)), *libraries(state, jobs)]
     if any(finding.level == "error" for finding in found):
         return found
     if places is not None:
-        recipe_checks.refuse(desk.recipe, desk.folder, places, (job for job in jobs if job.step.per == "stage"), check)
+        recipe_checks.refuse(
+            state.recipe, state.folder, places, (job for job in jobs if job.step.per == "stage"), check
+        )
     for job in jobs:
         found += check(job)
     return located(found, places or Places())
@@ -88,7 +91,7 @@ def located(findings: Iterable[Finding], places: Places) -> list[Finding]:
 
 
 def refuse(findings: Iterable[Finding]) -> None:
-    """Raise when there is an error among ``findings``: one error that says all of them, exit code of the first."""
+    """Raise when there is an error among ``findings``: one error that lists them all, exit code of the first."""
     errors = [finding for finding in findings if finding.level == "error"]
     if not errors:
         return
@@ -97,6 +100,6 @@ def refuse(findings: Iterable[Finding]) -> None:
         raise kind(errors[0].message, hint=errors[0].hint)
     listed = [f"  {item.message}{' ' + item.hint if item.hint else ''}" for item in errors]
     error: HubkitError = kind(
-        f"{len(errors)} checks failed:\n" + "\n".join(listed), hint="Nothing was trained or published."
+        f"{len(errors)} problems must be fixed first:\n" + "\n".join(listed), hint="Nothing was trained or published."
     )
     raise error

@@ -23,8 +23,8 @@ from hubkit.core.files import digest_of, read_json, write_json
 from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed, offered
 from hubkit.core.target import Target
-from hubkit.pipeline.plan import Job
-from hubkit.pipeline.stages import find_stage
+from hubkit.pipeline.find_stage import find_stage
+from hubkit.pipeline.jobs import Job
 from hubkit.recipe.mistakes import Mistake, Places, did_you_mean, error_of
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import CheckContext, Scope

@@ -1,4 +1,4 @@
-"""Run a release: what is finished is kept, the rest is done in order, and the outcome is read from what was made."""
+"""Run a release: reuse finished artifacts, run the other jobs in order, and read the outcome from the artifacts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hubkit.core.output import Output, StepView
 from hubkit.core.target import Target
 from hubkit.hub.reach import reach
 from hubkit.pipeline import preflight
-from hubkit.pipeline.desk import Desk
 from hubkit.pipeline.earlier_runs import finished_before
+from hubkit.pipeline.jobs import Job, expand
 from hubkit.pipeline.outcome import Outcome, read_outcome
-from hubkit.pipeline.plan import Job, expand
+from hubkit.pipeline.release_state import ReleaseState
 from hubkit.pipeline.runs import Run, open_run, release_lock
 from hubkit.pipeline.worker import Worker
 from hubkit.recipe.artifact import StoredArtifact
@@ -38,7 +38,7 @@ def release(
     overwrite_card: bool = False,
     places: Places | None = None,
 ) -> Outcome:
-    """Release ``recipe``, whose files are in ``folder``, to ``target``. A finished release does nothing.
+    """Run the release of ``recipe`` on ``target``; its files are in ``folder``. A finished release does nothing.
 
     With ``overwrite_card`` edits of the cards on the Hub are lost where this release writes the same place.
     ``places`` are the lines of the recipe's keys, for messages.
@@ -48,97 +48,99 @@ def release(
     """
     with release_lock(home, recipe.repo, target):
         if not fresh and (earlier := finished_before(recipe, folder, target, home)) is not None:
-            output.say(f"It was released by an earlier version of hubkit, in the run {earlier.run}.")
+            output.say(f"Already released by an earlier version of hubkit (run {earlier.run}).")
             return earlier
         run = open_run(home, recipe.repo, target, fresh=fresh)
         with run.lock():
-            desk = Desk(recipe, folder, target, run, expand(recipe, only=only), options=Options(overwrite_card))
-            return _release(desk, output, only, places)
+            state = ReleaseState(
+                recipe, folder, target, run, expand(recipe, only=only), options=Options(overwrite_card)
+            )
+            return _release(state, output, only, places)
 
 
-def _release(desk: Desk, output: Output, only: str | None, places: Places | None) -> Outcome:
-    run = desk.run
-    write_atomic(run.path / "recipe.json", desk.recipe.model_dump_json(indent=2) + "\n")
-    if desk.released():
-        return _outcome(desk, already=True)
+def _release(state: ReleaseState, output: Output, only: str | None, places: Places | None) -> Outcome:
+    run = state.run
+    write_atomic(run.path / "recipe.json", state.recipe.model_dump_json(indent=2) + "\n")
+    if state.released():
+        return _outcome(state, up_to_date=True)
     versions = {"hubkit": __version__, "python": platform.python_version()}
-    run.log("begin", **versions, endpoint=desk.target.endpoint, options=asdict(desk.options))
+    run.log("begin", **versions, endpoint=state.target.endpoint, options=asdict(state.options))
     try:
-        _run_jobs(desk, output, only, places)
+        _run_jobs(state, output, only, places)
     except BaseException as error:
         run.log("stopped", error=type(error).__name__, exit_code=getattr(error, "exit_code", None))
         raise
     run.log("released")
-    return _outcome(desk, already=False)
+    return _outcome(state, up_to_date=False)
 
 
-def _run_jobs(desk: Desk, output: Output, only: str | None, places: Places | None) -> None:
-    names = ("preflight", *(job.id for job in desk.jobs))
-    with output.steps(names) as view, Worker(desk, only) as shared:
+def _run_jobs(state: ReleaseState, output: Output, only: str | None, places: Places | None) -> None:
+    names = ("preflight", *(job.id for job in state.jobs))
+    with output.steps(names) as view, Worker(state, only) as shared:
         view.start("preflight")
         began = time.monotonic()
-        reach(desk.target.endpoint)
-        findings = preflight.gather(desk, desk.jobs, shared.check, places)
+        reach(state.target.endpoint)
+        findings = preflight.gather(state, state.jobs, shared.check, places)
         for finding in findings:
             if finding.level != "error":
                 output.warn(finding.message)
         preflight.refuse(findings)
-        view.done("preflight", f"{len(desk.jobs)} steps checked", time.monotonic() - began)
-        for job in desk.jobs:
-            artifact, _ = desk.kept(job)
-            if artifact is not None and (changed := desk.outdated(job, artifact)) is not None:
-                desk.run.log("stale", step=job.id, why=changed)
+        view.done("preflight", f"{len(state.jobs)} steps checked", time.monotonic() - began)
+        for job in state.jobs:
+            artifact, _ = state.reusable_artifact(job)
+            if artifact is not None and (changed := state.outdated(job, artifact)) is not None:
+                state.run.log("stale", step=job.id, why=changed)
                 artifact = None
             if artifact is not None:
                 view.done(job.id, figure(artifact), artifact.seconds, reused=True)
             elif job.step.alone:
                 shared.close()
-                with Worker(desk, only) as own:
-                    artifact = _run_job(desk, job, own, view)
+                with Worker(state, only) as own:
+                    artifact = _run_job(state, job, own, view)
             else:
-                artifact = _run_job(desk, job, shared, view)
+                artifact = _run_job(state, job, shared, view)
             for warning in artifact.summary.get("warnings", ()):
                 output.warn(warning)
-            desk.finished[job.id] = artifact
+            state.finished[job.id] = artifact
 
 
-def _run_job(desk: Desk, job: Job, worker: Worker, view: StepView) -> StoredArtifact:
+def _run_job(state: ReleaseState, job: Job, worker: Worker, view: StepView) -> StoredArtifact:
     view.start(job.id)
-    key = desk.key(job)
-    desk.run.log("start", step=job.id, key=key)
+    key = state.key(job)
+    state.run.log("start", step=job.id, key=key)
     try:
         worker.run(job, lambda words, share: view.progress(job.id, words, share))
     except BaseException:
         view.failed(job.id)
         raise
-    artifact = desk.run.find(job.id)
+    artifact = state.run.find(job.id)
     if artifact is None or artifact.key != key:
         raise HubkitError(f"The stage {job.stage!r} ended without an artifact.", hint="Its run() must return one.")
-    desk.run.log("done", step=job.id, seconds=artifact.seconds)
+    state.run.log("done", step=job.id, seconds=artifact.seconds)
     view.done(job.id, figure(artifact), artifact.seconds)
     return artifact
 
 
 def figure(artifact: StoredArtifact) -> str:
     """The summary of ``artifact`` in a few words, for its step's line."""
-    said = artifact.summary.get("figure")
-    if said is not None:
-        return str(said)
+    text = artifact.summary.get("figure")
+    if text is not None:
+        return str(text)
     return "  ".join(
         f"{name} {value}" for name, value in artifact.summary.items() if not isinstance(value, dict | list)
     )
 
 
-def _outcome(desk: Desk, *, already: bool) -> Outcome:
-    made = {name: artifact.path for name, artifact in desk.finished.items()}
-    return read_outcome(made, desk.run.name, desk.target, already=already)
+def _outcome(state: ReleaseState, *, up_to_date: bool) -> Outcome:
+    made = {name: artifact.path for name, artifact in state.finished.items()}
+    return read_outcome(made, state.run.name, state.target, up_to_date=up_to_date)
 
 
-def finished_desk(recipe: Recipe, folder: Path, target: Target, run: Run) -> Desk:
-    """A desk with all that ``run`` has finished and that still counts, for `plan` and `runs show`."""
-    desk = Desk(recipe, folder, target, run, expand(recipe))
-    for job in desk.jobs:
-        artifact, _ = desk.kept(job)
+def finished_state(recipe: Recipe, folder: Path, target: Target, run: Run) -> ReleaseState:
+    """A state with all that ``run`` has finished and that still counts, for `plan` and `runs show`."""
+    state = ReleaseState(recipe, folder, target, run, expand(recipe))
+    for job in state.jobs:
+        artifact, _ = state.reusable_artifact(job)
         if artifact is not None:
-            desk.finished[job.id] = artifact
-    return desk
+            state.finished[job.id] = artifact
+    return state

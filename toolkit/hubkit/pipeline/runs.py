@@ -52,7 +52,7 @@ def _sole(path: Path, refusal: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ConflictError(refusal, hint="Wait for it, or end it; what it has finished is kept.") from None
+        raise ConflictError(refusal, hint="Wait for it or stop it. Finished steps are kept.") from None
     try:
         yield
     finally:
@@ -123,7 +123,7 @@ class Run:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def journal(self) -> list[dict[str, Any]]:
-        """The journal's whole lines; a last line that a kill cut short is left out."""
+        """The journal's complete lines; a last line that a kill cut short is left out."""
         path = self.path / "journal.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         found = []

@@ -7,7 +7,7 @@ fields of the stage's ``Inputs``; what it reads of the recipe is its ``Settings`
 
 from __future__ import annotations
 
-from hubkit.pipeline.wiring import Step, continued, every, one, own, rows_of
+from hubkit.pipeline.step_inputs import Step, continued, every, one, own, rows_of
 
 # fmt: off
 STEPS = (
@@ -44,7 +44,8 @@ STEPS = (
          inputs={"base": one("base"), "staged": own("publish"), "loaded_back": own("loadback")}),
     Step("promote", "promote", per="release", does="move the branches to the staged commits, main last", lasting=True,
          inputs={"staged": every("publish"), "loaded_back": every("loadback"), "snippets": every("snippets")}),
-    Step("space", "space", per="release", does="build the Space, try it here, deploy it, ask it", lasting=True,
+    Step("space", "space", per="release", lasting=True,
+         does="build the Space, test it locally, deploy it, send a test prompt",
          inputs={"base": one("base"), "merged": every("merge"), "stop_rates": every("stopping"),
                  "released": one("promote")}),
 )

@@ -33,10 +33,10 @@ from hubkit.hub.transport import install
 from hubkit.hub.trusted_publishing import renewal
 from hubkit.models.base import PinnedBase
 from hubkit.models.load import release_memory
-from hubkit.pipeline.desk import Desk
-from hubkit.pipeline.plan import Job, expand
+from hubkit.pipeline.find_stage import find_stage
+from hubkit.pipeline.jobs import Job, expand
+from hubkit.pipeline.release_state import ReleaseState
 from hubkit.pipeline.runs import Run
-from hubkit.pipeline.stages import find_stage
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import Options, Report
 
@@ -58,7 +58,7 @@ _CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ASS
 class Worker:
     """The parent's end. Use it as a context manager: leaving it ends the process and all its children."""
 
-    desk: Desk
+    state: ReleaseState
     only: str | None = None
     _child: JsonChild | None = field(default=None, repr=False)
 
@@ -78,15 +78,15 @@ class Worker:
         return [Finding(**item) for item in answer["findings"]]
 
     def close(self) -> None:
-        """End the process group; what was finished is on disk already."""
+        """End the process group; finished artifacts are on disk already."""
         if self._child is not None:
             self._child.end()
             self._child = None
 
     def _start(self) -> JsonChild:
-        dropped = _TOKENS if self.desk.target.endpoint == DEFAULT_ENDPOINT else (*_TOKENS, *_CACHES)
+        dropped = _TOKENS if self.state.target.endpoint == DEFAULT_ENDPOINT else (*_TOKENS, *_CACHES)
         environment = {name: value for name, value in os.environ.items() if name not in dropped}
-        environment |= self.desk.target.environment()
+        environment |= self.state.target.environment()
         environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
         if "OMP_NUM_THREADS" not in environment:
             environment |= {"OMP_NUM_THREADS": "1", "HUBKIT_FIT_THREADS": "1"}
@@ -96,18 +96,18 @@ class Worker:
         if self._child is None:
             self._child = self._start()
         child = self._child
-        log = self.desk.run.logs / f"{job.id.replace('/', '~')}.log"
+        log = self.state.run.logs / f"{job.id.replace('/', '~')}.log"
         request = {
             "what": what,
             "job": job.id,
             "only": self.only,
-            "options": asdict(self.desk.options),
-            "run": str(self.desk.run.path),
-            "folder": str(self.desk.folder),
-            "endpoint": self.desk.target.endpoint,
-            "home": str(self.desk.target.home),
-            "embedded": self.desk.target.embedded,
-            "trusted": self.desk.target.trusted,
+            "options": asdict(self.state.options),
+            "run": str(self.state.run.path),
+            "folder": str(self.state.folder),
+            "endpoint": self.state.target.endpoint,
+            "home": str(self.state.target.home),
+            "embedded": self.state.target.embedded,
+            "trusted": self.state.target.trusted,
             "log": str(log),
         }
         child.send(request)
@@ -123,7 +123,7 @@ class Worker:
         more = " Signal 9 often means that the machine ran out of memory." if code == -signal.SIGKILL else ""
         raise HubkitError(
             f"The process of {job.id} was ended {describe_end(code)}.{more}",
-            hint=f"Its log is {log}. Run the same command again: what was finished is kept.",
+            hint=f"Its log is {log}. Run the same command again: finished steps are kept.",
         )
 
 
@@ -149,8 +149,8 @@ def main() -> None:
             send(event="done", **_answer(request, lambda f, s=None: send(event="progress", figure=f, share=s)))
         except BaseException as error:
             traceback.print_exc()
-            said = _said(error, request)
-            send(event="error", message=said.message, hint=said.hint, exit_code=said.exit_code)
+            shown = _as_hubkit_error(error, request)
+            send(event="error", message=shown.message, hint=shown.hint, exit_code=shown.exit_code)
         log.flush()
 
 
@@ -170,47 +170,47 @@ def _answer(request: dict[str, Any], report: Callable[..., None]) -> dict[str, A
         trusted=request["trusted"],
     )
     jobs, options = expand(recipe, only=request["only"]), Options(**request["options"])
-    desk = Desk(recipe, Path(request["folder"]), target, run, jobs, options=options)
-    for job in desk.jobs:
+    state = ReleaseState(recipe, Path(request["folder"]), target, run, jobs, options=options)
+    for job in state.jobs:
         if job.id == request["job"]:
             break
         if found := run.find(job.id):
-            desk.finished[job.id] = found
+            state.finished[job.id] = found
     install(target.endpoint, target.token, renewal(target))
     stage = find_stage(job.stage)
     if request["what"] == "check":
-        return {"findings": [vars(finding) for finding in stage.check(desk.check_context(job))]}
-    _fit_threads(desk)
-    began, key = time.monotonic(), desk.key(job)
+        return {"findings": [vars(finding) for finding in stage.check(state.check_context(job))]}
+    _fit_threads(state)
+    began, key = time.monotonic(), state.key(job)
     run.begin(job.id, key)
-    result = stage.run(desk.context(job, report))
+    result = stage.run(state.context(job, report))
     run.keep(job.id, key, result, round(time.monotonic() - began, 3))
     release_memory()  # of the job's models: this process goes on to the next job
     return {}
 
 
-def _fit_threads(desk: Desk) -> None:
+def _fit_threads(state: ReleaseState) -> None:
     """Give a model that is not small all the cores, unless the user set OMP_NUM_THREADS."""
-    base = desk.finished.get("base")
+    base = state.finished.get("base")
     if "HUBKIT_FIT_THREADS" in os.environ and base and not PinnedBase.load(base.path).is_small:
         import torch
 
         torch.set_num_threads(os.cpu_count() or 1)
 
 
-def _said(error: BaseException, request: dict[str, Any]) -> HubkitError:
+def _as_hubkit_error(error: BaseException, request: dict[str, Any]) -> HubkitError:
     """``error`` as a sentence for the person; the traceback is in the log."""
     if isinstance(error, HubkitError):
         return error
-    if (said := explain(error, request["endpoint"])) is not None:
-        return said
+    if (shown := explain(error, request["endpoint"])) is not None:
+        return shown
     if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
         return os_error(error, Path(str(error.filename or request["run"])))
     words = " ".join(str(error).split())
     more = " Try a smaller batch size." if "out of memory" in words.lower() else ""
     return HubkitError(
         f"{request['job']} failed: {type(error).__name__}: {words[:300]}{more}",
-        hint=f"The log is {request['log']}. Fix the cause and run the same command: what was finished is kept.",
+        hint=f"The log is {request['log']}. Fix the cause and run the same command: finished steps are kept.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Mistakes that show only when two parts of a recipe are compared: names that refer to nothing, circles, clashes."""
+"""Mistakes that show only when two parts of a recipe are compared: names that refer to nothing, cycles, clashes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def inconsistencies(recipe: Recipe) -> Iterator[Mistake]:
     yield from _license(recipe)
     yield from _measurements(recipe)
     if recipe.provide and recipe.hub != "embedded":
-        problem = "only the embedded Hub can be provided for; remove this key, or set hub: embedded"
+        problem = "`provide` works on the embedded Hub only; remove this key, or set hub: embedded"
         yield Mistake(("provide",), problem)
 
 
 def _data_and_stages(recipe: Recipe) -> Iterator[Mistake]:
     for name, sources in recipe.data.items():
         if not sources:
-            yield Mistake(("data", name), "this set has no source; name at least one repo")
+            yield Mistake(("data", name), "this entry has no dataset; name at least one repo")
     for name, stage in recipe.stages.items():
         if stage.data not in recipe.data:
             yield Mistake(
-                ("stages", name, "data"), f"there is no data set {stage.data!r}{did_you_mean(stage.data, recipe.data)}"
+                ("stages", name, "data"), f"`data` has no entry {stage.data!r}{did_you_mean(stage.data, recipe.data)}"
             )
         if stage.continues is None:
             continue
@@ -36,7 +36,7 @@ def _data_and_stages(recipe: Recipe) -> Iterator[Mistake]:
             meant = did_you_mean(stage.continues, recipe.stages)
             yield Mistake(where, f"there is no stage {stage.continues!r}{meant}")
         elif _in_a_circle(recipe, name):
-            yield Mistake(where, "the stages continue each other in a circle")
+            yield Mistake(where, "the stages form a cycle through `continues`")
 
 
 def _in_a_circle(recipe: Recipe, stage: str) -> bool:
@@ -75,9 +75,9 @@ def _measurements(recipe: Recipe) -> Iterator[Mistake]:
     if not recipe.evaluate.suites:
         yield Mistake(("evaluate", "suites"), "name at least one suite or task")
     if recipe.evaluate.fewshot_as_multiturn and not recipe.evaluate.apply_chat_template:
-        problem = "turns need the chat template; set apply_chat_template: true"
+        problem = "fewshot_as_multiturn needs apply_chat_template: true"
         yield Mistake(("evaluate", "fewshot_as_multiturn"), problem)
     source = recipe.gates.stop_rate.prompts_from
     if source not in recipe.data:
-        problem = f"there is no data set {source!r}{did_you_mean(source, recipe.data)}"
+        problem = f"`data` has no entry {source!r}{did_you_mean(source, recipe.data)}"
         yield Mistake(("gates", "stop_rate", "prompts_from"), problem)

@@ -99,7 +99,7 @@ def _problem(item: Any, path: KeyPath) -> str:
     kind, context = item["type"], item.get("ctx", {})
     if kind == "extra_forbidden":
         if len(path) == 1 and path[0] in OLD_KEYS:
-            return f"the old spelling of `{OLD_KEYS[path[0]]}`, which is there, too; keep that one"
+            return f"is the old spelling of `{OLD_KEYS[path[0]]}`; both are set, remove this one"
         return f"unknown key{did_you_mean(path[-1], keys_at(path[:-1]))}"
     if kind == "missing":
         return "this key is required"

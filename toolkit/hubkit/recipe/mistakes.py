@@ -21,7 +21,7 @@ class Mistake:
 
     @property
     def message(self) -> str:
-        """``stages.dpo.data: there is no data set 'x'``."""
+        """``stages.dpo.data: `data` has no entry 'x'``."""
         return f"{'.'.join(self.path)}: {self.problem}" if self.path else self.problem
 
 

@@ -119,7 +119,7 @@ class Training(Model):
         description="the stage's code: dpo, sft, or a name in the entry-point group hubkit.stages; "
         "the stage's own name when absent",
     )
-    data: str = Field(description="the set of `data` that this stage trains on")
+    data: str = Field(description="the entry of `data` that this stage trains on")
     continues: str | None = Field(
         None, description="continue training the adapter of this stage instead of starting a new one"
     )
@@ -155,7 +155,7 @@ class Evaluate(Model):
     include: str | None = Field(None, description="a folder of your own lm-eval task files, beside the recipe")
     backend: Literal["hf", "vllm"] = Field("hf", description="what runs the model: hf (transformers) or vllm")
     limit: int | None = Field(
-        None, gt=0, description="examples per task, for a trial; the card then calls the result a rehearsal"
+        None, gt=0, description="examples per task, for a trial; the card then marks the results as a partial run"
     )
     num_fewshot: int | None = Field(None, ge=0, description="few-shot examples; each task's own number when absent")
     apply_chat_template: bool = Field(False, description="format each question with the chat template")
@@ -170,7 +170,7 @@ class StopRate(Model):
     """The gate on the stop rate: the share of greedy answers that emit the end-of-turn token within the token limit."""
 
     prompts: int = Field(256, gt=0, description="how many prompts to hold out")
-    prompts_from: str = Field(description="the set of `data` to hold them out from; they are never trained on")
+    prompts_from: str = Field(description="the entry of `data` to hold them out from; they are never trained on")
     max_new_tokens: int = Field(1024, gt=0, description="token limit of each answer")
     at_least: float | str = Field("base - 0.02", description="the least stop rate that passes: a share, or 'base - X'")
     batch_size: int = Field(32, gt=0, description="prompts per batch")
@@ -269,7 +269,7 @@ class Recipe(Model):
     base: Base
     chat: Chat = Chat()
     data: Mapping[Name, Annotated[tuple[Source, ...], Field(strict=False)]] = Field(
-        description="sets of rows, under names that you choose; each is one or more datasets"
+        description="training data, by name; each entry is one or more Hub datasets"
     )
     stages: Mapping[Name, Training] = Field(min_length=1, description="training stages, under names that you choose")
     variants: Mapping[Branch, Variant] = Field(min_length=1, description="what is published, by branch")

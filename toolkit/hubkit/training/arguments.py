@@ -1,6 +1,7 @@
-"""The arguments of a training stage: TRL's and PEFT's own keys, checked by the installed classes.
+"""The arguments of a training stage: TRL's and PEFT's own keys, checked against the installed classes.
 
-Nothing of them is mirrored here. What a recipe may not set is in :data:`OURS`, what hubkit sets in :func:`defaults`.
+Nothing of them is mirrored here. What a recipe may not set is in :data:`RESERVED_ARGS`, what hubkit sets in
+:func:`defaults`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 Method = Literal["dpo", "sft"]
 
-OURS: Mapping[str, str] = {
+RESERVED_ARGS: Mapping[str, str] = {
     "output_dir": "hubkit keeps the checkpoints in the run",
     "seed": "write `seed` at the top of the recipe",
     "data_seed": "write `seed` at the top of the recipe",
@@ -97,15 +98,15 @@ def truncation(training: Training, name: str) -> tuple[int | None, str]:
 
 
 def check(ctx: CheckContext[Settings], method: Method) -> Iterator[Finding]:
-    """What is wrong with the stage's ``args``, ``lora`` and ``quantization``, found from the installed classes."""
+    """What is wrong with the stage's ``args``, ``lora`` and ``quantization``, checked against the installed classes."""
     for problem, advice in _problems(ctx.settings, method):
         yield Finding("error", f"stages.{ctx.settings.name}.{problem}.", advice, exit_code=2)
 
 
 def _problems(training: Settings, method: Method) -> Iterator[tuple[str, str]]:
     advice = "Fix the recipe."
-    wrong = [f"args.{said}" for said in key_problems(config_class(method), training.args, OURS)]
-    wrong += [f"lora.{said}" for said in key_problems(lora_class(), training.lora, {})]
+    wrong = [f"args.{problem}" for problem in key_problems(config_class(method), training.args, RESERVED_ARGS)]
+    wrong += [f"lora.{problem}" for problem in key_problems(lora_class(), training.lora, {})]
     yield from ((problem, advice) for problem in wrong)
     if not wrong:
         try:
@@ -114,7 +115,7 @@ def _problems(training: Settings, method: Method) -> Iterator[tuple[str, str]]:
             yield f"args: {error.message}", advice
     if training.continues and training.lora:
         before = training.continues
-        yield f"lora: this stage continues the adapter of {before!r}, whose shape is settled", "Remove `lora`."
+        yield f"lora: this stage continues the adapter of {before!r}; its LoRA config is fixed", "Remove `lora`."
     targets = training.lora.get("target_modules") or ()
     if "lm_head" in ([targets] if isinstance(targets, str) else targets):
         yield "lora.target_modules: TRL's trainers do not train an adapter on lm_head", "Remove it from the list."
@@ -131,7 +132,7 @@ def key_problems(known: type, given: Mapping[str, Any], reserved: Mapping[str, s
     names = [item.name for item in fields(known) if item.init]
     for key, value in given.items():
         if key in reserved:
-            yield f"{key}: not for a recipe to set; {reserved[key]}"
+            yield f"{key}: cannot be set in a recipe; {reserved[key]}"
         elif key not in names:
             close = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
             meant = f"; did you mean {close[0]!r}?" if close else ""
@@ -159,8 +160,8 @@ def _value_problem(hint: Any, value: Any) -> str | None:
     try:
         adapter.validate_python(value)
     except ValidationError as error:
-        said = [item for item in error.errors() if item["type"] not in {"is_instance_of", "enum"}] or error.errors()
-        return str(said[0]["msg"][0].lower() + said[0]["msg"][1:])
+        problems = [item for item in error.errors() if item["type"] not in {"is_instance_of", "enum"}] or error.errors()
+        return str(problems[0]["msg"][0].lower() + problems[0]["msg"][1:])
     return None
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or do not count: sealed by a manifest, written after all their files."""
+"""Checkpoints sealed by a manifest, which is written last; incomplete ones are ignored."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hubkit.core.files import MANIFEST, Manifest, read_json, write_json
 
 
 def seal(folder: Path) -> None:
-    """Say that all files of the checkpoint ``folder`` are written, with their digests."""
+    """Write the manifest of the checkpoint ``folder``: all of its files are written."""
     if folder.is_dir():
         write_json(folder / MANIFEST, Manifest.of(folder).to_json())
 
 
 def last_complete(folder: Path) -> Path | None:
-    """The newest whole ``checkpoint-N`` in ``folder``; None when there is none.
+    """The newest complete ``checkpoint-N`` in ``folder``; None when there is none.
 
-    Newer ones that are not whole (a kill during the save, a byte changed) are removed: the trainer would trip
+    Newer ones that are incomplete (a kill during the save, a byte changed) are removed: the trainer would trip
     over them.
     """
     if not folder.is_dir():
@@ -28,13 +28,13 @@ def last_complete(folder: Path) -> Path | None:
         (int(found[1]), item) for item in folder.iterdir() if (found := re.fullmatch(r"checkpoint-(\d+)", item.name))
     ]
     for _, item in sorted(numbered, reverse=True):
-        if _whole(item):
+        if _is_complete(item):
             return item
         shutil.rmtree(item)
     return None
 
 
-def _whole(folder: Path) -> bool:
+def _is_complete(folder: Path) -> bool:
     try:
         return not Manifest.from_json(read_json(folder / MANIFEST)).differences(folder)
     except (HubkitError, OSError, KeyError, TypeError):

@@ -27,7 +27,7 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
-        """Those of the training stage that ``scope`` names."""
+        """Build the settings for this scope from the recipe."""
         if scope.training is None:
             raise ValueError("a training stage belongs in a step that is made for each training stage")
         name, training = scope.training, recipe.stages[scope.training]

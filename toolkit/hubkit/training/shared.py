@@ -1,4 +1,5 @@
-"""What the training stages share: the 4-bit base, the adapter, the watch over a run, its facts.
+"""What the training stages share: the 4-bit base, the adapter, a callback that stops diverging runs, and the training
+summary.
 
 A stage builds TRL's own trainer between :func:`prepare` and :func:`finish`; see ``hubkit_stages/dpo.py``.
 """
@@ -33,14 +34,14 @@ TrainingContext = Context[Settings, Inputs]
 """What a training stage is given."""
 
 _DIVERGED = 20.0
-"""A logged loss this many times the first one, and above 10, is a run gone astray and not a bad batch."""
+"""A logged loss this many times the first one, and above 10, is a diverged run and not a bad batch."""
 
 _SPENT = "hubkit_spent.json"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a trainer is made of. ``lora`` is None when ``model`` carries the adapter that goes on being trained."""
+    """All that a trainer is made of. ``lora`` is None when ``model`` carries the adapter that is trained further."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -148,10 +149,10 @@ def watch(ctx: TrainingContext, spent: Spent | None = None) -> TrainerCallback:
 
 def _diverged(ctx: TrainingContext, step: int, what: str) -> HubkitError:
     kept = last_complete(ctx.scratch / "checkpoints")
-    saved = f"The last good checkpoint is {kept.name}" if kept else "No checkpoint was saved before"
+    saved = kept.name if kept else "none"
     return HubkitError(
-        f"The training of {ctx.settings.name!r} was stopped at step {step}: {what}. {saved}; nothing was published.",
-        hint="Lower learning_rate, or lengthen warmup_steps, in the stage's `args`.",
+        f"Training {ctx.settings.name!r} diverged at step {step}: {what}. Last good checkpoint: {saved}.",
+        hint="Lower learning_rate or raise warmup_steps in the stage's `args`.",
     )
 
 
@@ -187,7 +188,7 @@ def _run(ctx: TrainingContext, trainer: Any, checkpoint: Path | None) -> None:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         raise HubkitError(
-            f"The training of {ctx.settings.name!r} ran out of memory at step {trainer.state.global_step + 1}.",
+            f"Training {ctx.settings.name!r} ran out of memory at step {trainer.state.global_step + 1}.",
             hint="Halve per_device_train_batch_size, double gradient_accumulation_steps, or lower max_length.",
         ) from error
 

@@ -1,4 +1,4 @@
-"""`hubkit card lint`: the faults of anyone's card, found without running anything."""
+"""`hubkit card lint`: problems of any model card, found without running anything."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 @hub_option
 @output_options
 def lint(what: str, revision: str, hub_name: str | None) -> None:
-    """Find faults of a card without running anything.
+    """Check a model card for problems.
 
-    It checks averages, headings, code blocks, license, base and links. The base is looked up on the Hub. What could
-    not be checked is listed. The exit code is 3 if there are errors or warnings.
+    It checks averages, headings, code blocks, license, base and links; no code is run. The base is looked up on the
+    Hub. What could not be checked is listed. The exit code is 3 if there are errors or warnings.
 
     \b
     Examples:
@@ -64,6 +64,6 @@ def _shown(report: Report) -> Iterator[RenderableType]:
 
     yield from map(printed, report.findings)
     if not report.findings:
-        yield f"{report.name}: no faults found."
+        yield f"{report.name}: no problems found."
     for reason in report.unchecked:
         yield Text(f"Not checked: {reason}", "dim")

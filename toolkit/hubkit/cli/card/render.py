@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from hubkit.cli.options import output_of, output_options, recipe_argument, recipe_hub_option
-from hubkit.cli.recipes import find_recipe, last_desk, need_variant
+from hubkit.cli.recipes import find_recipe, last_state, need_variant
 
 _DRAFT = "> **Draft.** Some measurements are missing: the numbers below are placeholders."
 
@@ -36,14 +36,13 @@ def render(recipe: str | None, variant: str, adapter: bool, dataset: bool, hub_n
 
     settings, folder = find_recipe(recipe)
     need_variant(settings, variant)
-    desk = last_desk(settings, folder, hub_name)
-    job = next(job for job in desk.jobs if job.id == f"card[{variant}]")
-    inputs = desk.context(job).inputs
+    state = last_state(settings, folder, hub_name)
+    job = next(job for job in state.jobs if job.id == f"card[{variant}]")
     output = output_of()
-    measured = len(inputs) == len(job.inputs)
+    measured = state.finished.keys() >= {*job.inputs}
     if not measured:
-        output.warn("some measurements are missing; the numbers on this card are placeholders.")
-    evidence = gather(inputs, variant) if measured else placeholder(settings)
+        output.warn("Some measurements are missing; the numbers on this card are placeholders.")
+    evidence = gather(state.context(job).inputs, variant) if measured else placeholder(settings)
     if dataset:
         rendered = dataset_card(settings, evidence)
     else:

@@ -73,7 +73,7 @@ def run(what: str, revision: str, trust: bool, timeout: float, memory: float | N
     if stranger and not trust:
         raise RefusedError(
             f"{what} is not your own: {stranger}. Its blocks were not run.",
-            hint="Read them; then give --trust to run them. They can read your files and use the network.",
+            hint="Review the code blocks, then pass --trust to run them. They can read your files and use the network.",
         )
     cards = _local(path) if local else _published(hub, what, revision)
     repos = [] if local else [what]

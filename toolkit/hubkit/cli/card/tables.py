@@ -1,4 +1,4 @@
-"""`hubkit card tables`: anyone's benchmark results as tables, with averages and the rules that compute them."""
+"""`hubkit card tables`: benchmark results as tables, with averages and the rules that compute them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     "--published",
     multiple=True,
     metavar="SUITE=VALUE",
-    help="Compare a published average with the computed one; the suite 'average' is that of all suites.",
+    help="Compare a published average with the computed one; use the suite name 'average' for the average over all"
+    " suites.",
 )
 @output_options
 def tables(files: tuple[Path, ...], layout: Layout, published: tuple[str, ...]) -> None:
@@ -126,7 +127,8 @@ def _setting(results: Results) -> str:
     """What a reader must know about how the numbers were measured; empty for a complete measurement."""
     if results.settings.limit is None:
         return ""
-    return f"A rehearsal: at most {counted(results.settings.limit, 'example')} of each task.\n\n"
+    examples = counted(results.settings.limit, "example")
+    return f"**Partial run:** only {examples} per task were evaluated; do not compare with full results.\n\n"
 
 
 def _average(results: Results, name: str) -> Average:
@@ -137,7 +139,7 @@ def _published(pairs: Sequence[str], reads: Sequence[Read]) -> Mapping[str, str]
     """``--published``, by suite. UsageError for what is no pair, no number, or no suite of the one file."""
     given: dict[str, str] = {}
     if pairs and len(reads) > 1:
-        raise UsageError("--published needs exactly one file, and several are given.", hint="Give that file alone.")
+        raise UsageError("--published works with exactly one file.", hint="Pass only that file.")
     for pair in pairs:
         name, equals, value = pair.partition("=")
         known = [*reads[0].results.suites, "average"]

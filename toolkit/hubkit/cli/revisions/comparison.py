@@ -109,7 +109,9 @@ def _weights(weights: WeightChanges) -> Iterator[RenderableType]:
     if read:
         yield Text("relative: Frobenius norm of the difference, divided by that of the tensor in A", "dim")
     if weights.unread_bytes:
-        yield Text(f"Note: to compare them too, download {size(weights.unread_bytes)} more (--limit GB).", "yellow")
+        yield Text(
+            f"Note: {size(weights.unread_bytes)} of tensors were not compared; raise --limit to include them.", "yellow"
+        )
 
 
 def _tensor_row(change: TensorChange) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ def delete(
 ) -> None:
     """Remove the branch or tag NAME from REPO.
 
-    Its commit can be reached by its id for a while. Without --force this is refused if a card of the repo or a Space
+    Its commit stays reachable by id for a while. Without --force this is refused if a card of the repo or a Space
     points to NAME, and if ./hubkit.yaml protects it.
 
     \b
@@ -170,7 +170,7 @@ def rollback(
     repo_type: RepoType,
     hub_name: str | None,
 ) -> None:
-    """Roll BRANCH back to earlier files in a new commit.
+    """Restore earlier files of BRANCH in a new commit.
 
     The history is kept. Without --to and --steps the last change is undone, unless the last commit is a rollback
     already. Without --force this is refused for a revision that BRANCH never had, and if ./hubkit.yaml protects

@@ -43,7 +43,7 @@ def load(hub: Hub, source: Source) -> Loaded:
     from datasets import load_dataset
 
     commit = hub.resolve(source.repo, source.revision, "dataset")
-    with _said_of(hub, source, commit):
+    with _translate_load_errors(hub, source, commit):
         rows = load_dataset(source.repo, revision=commit, split=source.split)
     return Loaded(commit, tuple(rows.column_names), _each(rows), card_licence(hub, source.repo, commit, "dataset"))
 
@@ -70,14 +70,14 @@ def first_columns(hub: Hub, source: Source) -> tuple[str, ...]:
     from datasets import load_dataset
 
     commit = hub.resolve(source.repo, source.revision, "dataset")
-    with _said_of(hub, source, commit):
+    with _translate_load_errors(hub, source, commit):
         rows = load_dataset(source.repo, revision=commit, split=source.split, streaming=True)
         return tuple(rows.column_names or next(iter(rows), {}))
 
 
 @contextmanager
-def _said_of(hub: Hub, source: Source, commit: str) -> Iterator[None]:
-    """Turn what datasets raises in the block into one of ours: the Hub's fault when it was the Hub's."""
+def _translate_load_errors(hub: Hub, source: Source, commit: str) -> Iterator[None]:
+    """Raise errors of the datasets library as HubkitError: RemoteError for those of the Hub."""
     try:
         yield
     except Exception as error:
@@ -97,7 +97,7 @@ def _unreadable(source: Source, commit: str, error: Exception) -> RefusedError:
     return RefusedError(
         f"{source.repo} at {commit[:8]} cannot be read as a table with the split {source.split!r}: "
         f"{lines[0][:300] if lines else type(cause).__name__}",
-        hint="Look at its files and splits on the Hub; fix the data set, or name another `split`.",
+        hint="Check its files and splits on the Hub; fix the dataset, or set another `split`.",
     )
 
 

@@ -1,4 +1,4 @@
-"""From a data set's columns to conversations.
+"""From a dataset's columns to conversations.
 
 A preference row becomes ``{"prompt": [...], "chosen": [{assistant}], "rejected": [{assistant}]}``, an SFT row
 ``{"prompt": [...], "completion": [{assistant}]}``: lists of ``{"role", "content"}``. So the trainers put the loss on
@@ -212,6 +212,6 @@ def must_train(stage: str, method: str, name: str, kinds: set[Kind]) -> None:
     if wanted is not None and kinds != {wanted}:
         there = " and ".join(sorted(kinds))
         raise UsageError(
-            f"The stage {stage!r} trains by {method} on {wanted} rows; those of {name!r} are {there} rows.",
-            hint="Give the stage another `data`, or the source another `mapping`.",
+            f"Stage {stage!r} uses {method} and needs {wanted} rows, but dataset {name!r} has {there} rows.",
+            hint="Set another `data` for the stage, or another `mapping` for the dataset.",
         )

@@ -48,7 +48,7 @@ class DataSettings:
 
     @classmethod
     def of(cls, recipe: Recipe) -> DataSettings:
-        """Those of ``recipe``: a stage whose `uses` is absent is named after its code."""
+        """Build the settings from ``recipe``; a training stage without `uses` is named after its code."""
         rate = recipe.gates.stop_rate
         stages = {name: recipe.stages[name] for name in recipe.wanted_stages()}
         return cls(recipe.data, stages, rate.prompts, rate.prompts_from, recipe.seed)
@@ -130,7 +130,7 @@ class DataReport:
         codes = sorted({item.rule for item in errors} & {"truncated-end-of-turn", "dropped-rows"})
         hint = "Fix the data or the stage's arguments."
         if codes:
-            hint = f"Fix the data or `max_length`; to accept it knowingly, add `accept: [{', '.join(codes)}]`."
+            hint = f"Fix the data or raise max_length, or accept it with `accept: [{', '.join(codes)}]`."
         raise RefusedError(" ".join(item.message for item in errors), hint=hint)
 
 
@@ -225,18 +225,19 @@ def _hold_out(settings: DataSettings, checked: Mapping[str, Sequence[rows.Checke
     made.prompts, made.overlapping = held.prompts, held.overlapping
     for name, sources in checked.items():
         made.sets[name] = []
-        for source, item, told in zip(settings.data[name], sources, made.sources[name], strict=True):
+        for source, item, summary in zip(settings.data[name], sources, made.sources[name], strict=True):
             free = rows.without(item.rows, held.prompts) if name == made.prompts_from else item.rows
             drawn = rows.sample(free, source.rows, settings.seed)
-            told["used"] = len(drawn)
+            summary["used"] = len(drawn)
             made.sets[name] += drawn
             if source.rows and len(drawn) < source.rows:
                 has, asks = count(len(drawn)), count(source.rows)
-                message = f"{source.repo} has {has} rows to train on, not the {asks} of the recipe."
+                message = f"{source.repo} has only {has} usable rows; the recipe asks for {asks}."
                 made.findings.append(DataFinding.of(FEWER_ROWS, message, stages=settings.users(name)))
     if held.overlapping:
         message = (
-            f"{count(held.overlapping)} prompts of {made.prompts_from!r} are in other sets too and were not held out."
+            f"{count(held.overlapping)} prompts of {made.prompts_from!r} are also in other entries of `data`"
+            " and were not held out."
         )
         made.findings.append(DataFinding.of(OVERLAP, message))
     if len(held.prompts) < wanted:
@@ -267,7 +268,7 @@ def _look(
         end_of_turn,
         max_length=max_length,
         keep=keep,
-        report=lambda share: report(f"looking at the end-of-turn tokens of {name}", share),
+        report=lambda share: report(f"checking the end-of-turn tokens of {name}", share),
     )
     made.stages[name] = {
         "max_length": max_length,
@@ -289,7 +290,7 @@ def _of_turns(
         longest = max(seen.longest for seen in found.values())
         message = (
             f"In the stage {name!r} max_length {max_length} cuts the end-of-turn token {end_of_turn.token} off {shares}"
-            f" (the longest has {count(longest)} tokens): a model trained so forgets to end its turns."
+            f" (the longest has {count(longest)} tokens): a model trained this way will not learn to stop."
         )
         over = max(cut.values()) > TOLERATED
         yield DataFinding.of(
@@ -300,11 +301,11 @@ def _of_turns(
         if closed < CLOSED:
             yield DataFinding.of(
                 OPEN_TURNS,
-                f"In the stage {name!r} {share(1 - closed)} of {side} do not close with exactly one"
+                f"In the stage {name!r} {share(1 - closed)} of {side} do not end with exactly one"
                 f" {end_of_turn.token} (row {', '.join(map(str, seen.not_closed[:5]))}).",
                 stages=(name,),
             )
         if seen.prompt_fills:
             filled = f"{count(seen.prompt_fills)} of {side}"
-            message = f"In the stage {name!r} the prompt fills max_length in {filled}: not trained on."
+            message = f"In the stage {name!r} the prompt fills max_length in {filled}; these rows are skipped."
             yield DataFinding.of(LONG_PROMPTS, message, stages=(name,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hubkit.core.findings import rule
 
 NO_ROWS = rule(
-    "no-rows", "error", "A source or a set without a row to train on.", "There is nothing to train.",
+    "no-rows", "error", "A dataset, or an entry of `data`, without a row to train on.", "There is nothing to train.",
     "data", "preflight",
 )  # fmt: skip
 DROPPED_ROWS = rule(
@@ -13,23 +13,23 @@ DROPPED_ROWS = rule(
     "A mapping that does not fit the dataset drops nearly all of its rows.", "data", "preflight",
 )  # fmt: skip
 FEWER_ROWS = rule(
-    "fewer-rows", "warning", "A source with fewer rows than the recipe asks for.",
+    "fewer-rows", "warning", "A dataset with fewer usable rows than the recipe asks for.",
     "The stage trains on less than was planned.", "data", "preflight",
 )  # fmt: skip
 OVERLAP = rule(
-    "overlap", "note", "Held-out prompts that are in other sets too.",
-    "They are not held out, so that no prompt is both trained and measured.", "data", "preflight",
+    "overlap", "note", "Held-out prompts that are also in other entries of `data`.",
+    "They are not held out: no prompt is both trained on and measured.", "data", "preflight",
 )  # fmt: skip
 TOO_FEW_PROMPTS = rule(
-    "too-few-prompts", "error", "A set from which fewer prompts can be held out than the gate needs.",
+    "too-few-prompts", "error", "An entry of `data` with fewer prompts to hold out than the gate needs.",
     "The stop rate would be measured on too few answers.", "data", "preflight",
 )  # fmt: skip
 TRUNCATED_EOS = rule(
     "truncated-end-of-turn", "warning", "Answers whose end-of-turn token max_length cuts off; an error when many.",
-    "A model trained so forgets to end its answers.", "data", "preflight",
+    "A model trained this way will not learn to stop.", "data", "preflight",
 )  # fmt: skip
 OPEN_TURNS = rule(
-    "open-turns", "error", "Answers that do not close with exactly one end-of-turn token.",
+    "open-turns", "error", "Answers that do not end with exactly one end-of-turn token.",
     "The model learns to end its answers twice, or not at all.", "data", "preflight",
 )  # fmt: skip
 LONG_PROMPTS = rule(

@@ -1,7 +1,7 @@
 """What the trainer will see of each answer's end-of-turn token, found before training: is it there, once, and not cut
 off?
 
-A model whose trained answers have no end-of-turn token forgets to end its turns; nothing in the loss curve shows it.
+A model trained on answers without an end-of-turn token does not learn to stop; nothing in the loss curve shows it.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hubkit.pipeline.step_inputs import Source, Step
 from hubkit.pipeline.steps import STEPS
-from hubkit.pipeline.wiring import Source, Step
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import Scope
 from hubkit.training.data.prepared import rows_file
@@ -16,10 +16,10 @@ _PUBLISHING = frozenset({"publish", "loadback", "snippets"})
 
 
 @dataclass(frozen=True)
-class Given:
-    """What fills one field of a stage's ``Inputs``.
+class InputSource:
+    """Which artifacts fill one field of a stage's ``Inputs``.
 
-    ``jobs`` are the ids of the jobs that make it, by name (by '' when it is one artifact); no job: the field is None,
+    ``jobs`` are the ids of the jobs that produce it, by name ('' when it is one artifact); no job: the field is None,
     or an empty mapping when ``many``. ``part`` is the one file of the artifact that may be read and counts.
     """
 
@@ -35,14 +35,14 @@ class Job:
     step: Step
     id: str
     stage: str
-    given: Mapping[str, Given]
+    input_sources: Mapping[str, InputSource]
     stage_name: str | None = None
     variant_name: str | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The ids of the jobs whose artifacts it is given."""
-        return tuple(dict.fromkeys(job for given in self.given.values() for job in given.jobs.values()))
+        return tuple(dict.fromkeys(job for source in self.input_sources.values() for job in source.jobs.values()))
 
     def scope(self, recipe_folder: Path) -> Scope:
         """What it is made for."""
@@ -83,19 +83,19 @@ def _job(step: Step, name: str | None, recipe: Recipe, earlier: Mapping[str, Job
         step,
         _id(step.name, name),
         step.stage or recipe.stages[name or ""].uses or name or "",
-        {field: _given(source, training, variant, recipe, earlier) for field, source in step.inputs.items()},
+        {field: _input_source(source, training, variant, recipe, earlier) for field, source in step.inputs.items()},
         stage_name=training,
         variant_name=variant,
     )
 
 
-def _given(
+def _input_source(
     source: Source, training: str | None, variant: str | None, recipe: Recipe, earlier: Mapping[str, Job]
-) -> Given:
+) -> InputSource:
     if source.which == "every":
         names = [*recipe.variants, *recipe.stages]
         found = {name: _id(source.step, name) for name in names if _id(source.step, name) in earlier}
-        return Given(found, many=True)
+        return InputSource(found, many=True)
     if source.which == "one":
         wanted: str | None = source.step
     elif source.which == "continued":
@@ -105,7 +105,7 @@ def _given(
         published = recipe.variants[variant].stage if variant else training
         wanted = next((job for job in (_id(source.step, variant), _id(source.step, published)) if job in earlier), None)
     part = rows_file(recipe.stages[training or ""].data) if source.rows_only else None
-    return Given({"": wanted} if wanted in earlier and wanted else {}, part=part)
+    return InputSource({"": wanted} if wanted in earlier and wanted else {}, part=part)
 
 
 def _id(step: str, name: str | None) -> str:

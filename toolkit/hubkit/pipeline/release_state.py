@@ -1,4 +1,4 @@
-"""All that the runner works with: the recipe, its jobs, the run, and what is finished."""
+"""State of a release while it runs: recipe, jobs, run folder, finished artifacts."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from hubkit.core.target import Target
+from hubkit.pipeline.find_stage import find_stage
+from hubkit.pipeline.jobs import InputSource, Job
 from hubkit.pipeline.keys import artifact_key, input_digests
-from hubkit.pipeline.plan import Given, Job
 from hubkit.pipeline.runs import Run
-from hubkit.pipeline.stages import find_stage
 from hubkit.recipe.artifact import StoredArtifact
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import CheckContext, Context, Earlier, Options, Report, silent
 
 
 @dataclass
-class Desk:
-    """What the runner works with."""
+class ReleaseState:
+    """What the runner knows: the recipe, its jobs, the run folder and the finished artifacts by job."""
 
     recipe: Recipe
     folder: Path
@@ -34,17 +34,17 @@ class Desk:
         return find_stage(job.stage).Settings.of(self.recipe, job.scope(self.folder))
 
     def key(self, job: Job) -> str:
-        """The key of what ``job`` makes; empty while an input is not finished."""
+        """The key of the artifact of ``job``; empty while an input is not finished."""
         if not self.finished.keys() >= {*job.inputs}:
             return ""
         return artifact_key(find_stage(job.stage), self.settings(job), input_digests(job, self.finished))
 
     def check_context(self, job: Job) -> CheckContext[Any]:
-        """What the ``check`` of ``job``'s stage is given."""
+        """The argument of ``check`` of ``job``'s stage."""
         return CheckContext(self.settings(job), self.target, self.options)
 
     def context(self, job: Job, report: Report = silent) -> Context[Any, Any]:
-        """What ``job``'s stage is given. All of its inputs must be finished."""
+        """The argument of ``run`` of ``job``'s stage. All of its inputs must be finished."""
 
         def note(point: str, **facts: Any) -> None:
             self.run.log(point, **{"step": job.id, **facts})
@@ -65,16 +65,16 @@ class Desk:
         found = self.run.find(job.id)
         return Earlier(self.run.notes(job.id), found.path if found else None)
 
-    def kept(self, job: Job) -> tuple[StoredArtifact | None, str]:
-        """The artifact that still counts for ``job``, and in words why there is none."""
+    def reusable_artifact(self, job: Job) -> tuple[StoredArtifact | None, str]:
+        """The artifact that ``job`` can reuse (None: it must run), and the reason in words."""
         key, found = self.key(job), self.run.find(job.id)
         if not key:
-            return None, "waits for an input" if found is None else "kept if its inputs come out the same"
+            return None, "needs an earlier step" if found is None else "reused if its inputs do not change"
         if found is None:
-            return None, "not made yet"
+            return None, "not run yet"
         if found.key != key:
-            return None, "its settings, inputs, code or libraries have changed"
-        return found, "made"
+            return None, "its settings, inputs, code or libraries changed"
+        return found, "reused"
 
     def outdated(self, job: Job, artifact: StoredArtifact) -> str | None:
         """What has changed since ``artifact`` was made; None when nothing has (stages may define ``outdated``)."""
@@ -86,7 +86,7 @@ class Desk:
     def released(self) -> bool:
         """Whether the release is finished and the Hub still holds it."""
         for job in self.jobs:
-            artifact, _ = self.kept(job)
+            artifact, _ = self.reusable_artifact(job)
             if artifact is None:
                 return False
             self.finished[job.id] = artifact
@@ -100,15 +100,15 @@ def load_inputs(job: Job, finished: Mapping[str, StoredArtifact]) -> Any:
     """The ``Inputs`` of ``job``'s stage: each field's type says how its artifact is loaded."""
     inputs = find_stage(job.stage).Inputs
     kinds = get_type_hints(inputs)
-    return inputs(**{name: _load(kinds[name], given, finished) for name, given in job.given.items()})
+    return inputs(**{name: _load(kinds[name], source, finished) for name, source in job.input_sources.items()})
 
 
-def _load(kind: Any, given: Given, finished: Mapping[str, StoredArtifact]) -> Any:
+def _load(kind: Any, source: InputSource, finished: Mapping[str, StoredArtifact]) -> Any:
     load = _artifact_type(kind).load
     found = {
-        name: load(finished[made].path / (given.part or "")) for name, made in given.jobs.items() if made in finished
+        name: load(finished[made].path / (source.part or "")) for name, made in source.jobs.items() if made in finished
     }
-    return found if given.many else found.get("")
+    return found if source.many else found.get("")
 
 
 def _artifact_type(kind: Any) -> Any:

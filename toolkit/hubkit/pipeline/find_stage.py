@@ -1,4 +1,4 @@
-"""The installed stages."""
+"""Find an installed stage by its name."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def find_stage(name: str) -> Stage:
     points = offered("hubkit.stages")
     if name not in points:
         known = ", ".join(sorted(points))
-        raise UsageError(f"There is no stage {name!r}; installed are: {known}.", hint="Check `uses:` in the recipe.")
+        raise UsageError(f"There is no stage {name!r}. Installed: {known}.", hint="Check `uses:` in the recipe.")
     return cast(Stage, points[name].load())

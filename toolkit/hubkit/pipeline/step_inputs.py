@@ -1,4 +1,4 @@
-"""The words of the list of steps: what a step is, and which artifact fills each field of its stage's ``Inputs``."""
+"""How a step names its inputs: one(), own(), every(), continued(), rows_of()."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Per = Literal["release", "stage", "variant"]
 
 @dataclass(frozen=True)
 class Source:
-    """Which artifacts of the step ``step`` fill a field. Made by :func:`one`, :func:`own` and the other words."""
+    """Which artifacts of the step ``step`` fill a field. Built by :func:`one`, :func:`own` and the others here."""
 
     step: str
     which: Literal["one", "own", "every", "continued"]
@@ -49,7 +49,7 @@ class Step:
 
     ``stage`` is the name of its code; None: what the recipe's training stage ``uses``. ``inputs`` says for each field
     of the stage's ``Inputs`` which artifacts fill it. ``alone``: it gets a process of its own, so that its memory is
-    given back. ``lasting``: what it made on the Hub must still be there for the release to count as finished.
+    freed. ``lasting``: what it made on the Hub must still be there for the release to count as finished.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A recipe of one's own from a built-in one: `hubkit init` changes the names and keeps every comment."""
+"""A new recipe from a built-in one (`hubkit init`): it gets its own names and keeps every comment."""
 
 from __future__ import annotations
 
