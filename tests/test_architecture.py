@@ -25,7 +25,7 @@ def test_there_are_few_rooms() -> None:
     entries = [path for path in TOOLKIT.iterdir() if path.name != "__pycache__"]
     assert len(entries) <= 14, sorted(path.name for path in entries)
     strays = [path.name for path in entries if path.suffix == ".py" and path.name != "__init__.py"]
-    assert strays == [], "a module belongs into a room"
+    assert strays == [], "a module belongs into a package"
 
 
 @pytest.mark.parametrize("package", sorted(path.parent for path in TOOLKIT.rglob("__init__.py")), ids=lambda p: p.name)
@@ -44,7 +44,7 @@ def test_modules_and_functions_are_small() -> None:
 
 
 def test_the_order_of_the_rooms_names_every_room() -> None:
-    layers = RULES["Rooms import the rooms below them"]["layers"]
+    layers = RULES["Packages import the packages below them"]["layers"]
     assert {f"hubkit.{layer}" for layer in layers} == ROOMS
     assert len(layers) == len(set(layers))
 

@@ -21,7 +21,7 @@ PLANTED = {
     "a room above": (
         "core/files.py",
         "def look() -> None:\n    import hubkit.models.load\n",
-        "Rooms import the rooms below them BROKEN",
+        "Packages import the packages below them BROKEN",
     ),
 }
 

@@ -50,7 +50,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The base, whose tokenizer and template say what is trained; the repos that were created first, if any."""
+    """The base, whose tokenizer and template render the rows; the repos that were created first, if any."""
 
     base: PinnedBase
     provided: ProvidedRepos | None

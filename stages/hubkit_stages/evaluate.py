@@ -158,7 +158,7 @@ def run(ctx: StageContext) -> StageResult[Results]:
                 started = time.monotonic()
                 raw = harness.measure(suite, report)
                 took = time.monotonic() - started
-                # A data set that moved meanwhile: nobody knows which commit was read.
+                # A dataset that changed meanwhile: the commit that was read is unknown.
                 complete = not _lacking(lm_eval_suite(raw, suite))
                 if key is not None and complete and (not key["data"] or _data(ctx, suite) == key["data"]):
                     cache.keep(key, raw, took)

@@ -74,7 +74,7 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
 
 
 def run(ctx: StageContext) -> StageResult[ReleasedBranches]:
-    """Promote all the variants. ConflictError when somebody else moved a branch; then nothing is overwritten."""
+    """Promote all the variants. ConflictError when someone else changed a branch; then nothing is overwritten."""
     hub, repo, staged = connect(ctx.target), ctx.settings.repo, ctx.inputs.staged
     manifests = {name: item.bundle for name, item in staged.items()}
     proposed = ctx.settings.pull_request

@@ -5,16 +5,16 @@
 Nobody who loads the model sees a staging branch. It begins at the repo's first commit, is changed in one commit, and is
 left alone when it holds the bundle already.
 
-A recipe that says ``pull_request`` has it proposed to the repo's owner: the commit is a pull request's then, and no
+With ``pull_request`` in the recipe it is proposed to the repo's owner: the commit is that of a pull request, and no
 branch is written (:mod:`hubkit.publishing.proposals`).
 
 Edits of the branch's cards since the last release are kept (:mod:`hubkit.cards.edits`). If this release changes the
 same section, nothing is published; ``hubkit release --overwrite-card`` replaces the edit.
 
-A recipe that says ``sign`` has the bundle signed. Signatures are random, so the one that was made is kept and used
+With ``sign`` in the recipe the bundle is signed. Signatures are random, so the first one is saved and used
 again while the files are the same: a step that runs again makes no second commit.
 
-Writes ``published.json``, ``bundle.json`` (the manifest of the whole bundle) and ``written/`` (the files that were
+Writes ``published.json``, ``bundle.json`` (the manifest of the bundle) and ``written/`` (the files that were
 written for it).
 """
 
@@ -60,7 +60,7 @@ SHAPED_BY: tuple[str, ...] = ()
 
 @dataclass(frozen=True)
 class Settings:
-    """Where and how the variant is published, who signs it, and what of the recipe its manifest tells (`made_from`)."""
+    """Where and how the variant is published, who signs it, and the recipe in its manifest (`made_from`)."""
 
     repo: str
     visibility: Visibility
@@ -85,7 +85,7 @@ class Settings:
         )
 
     def signer(self) -> signing.Signer | None:
-        """Who signs; None when nobody does."""
+        """The signer; None when the release is not signed."""
         return signing.signer(self.signing_key.path if self.signing_key else None, keyless=self.keyless)
 
 
@@ -117,14 +117,14 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
             yield Finding(
                 "error",
                 f"Cannot open a pull request for {repo}: {problem}.",
-                "Log in with a token that may open discussions there, or change `repo` in the recipe.",
+                "Log in with a token that may open discussions in it, or change `repo` in the recipe.",
             )
             return
     elif problem := hub.writing_problem(repo):
         yield Finding(
             "error",
             f"Cannot publish to {repo}: {problem}.",
-            "Log in with a token that may write there, change `repo` in the recipe, or propose the release to the"
+            "Log in with a token that may write to it, change `repo` in the recipe, or propose the release to the"
             " repo's owner with --pr.",
         )
         return
@@ -327,7 +327,7 @@ _LARGEST_CARD = 2**20
 _PARTS = ("seed", "base", "chat", "data", "stages", "evaluate", "gates")
 """Parts of the recipe that shape the weights and the measurements. Not where it is published, and who signs it."""
 _PRIVATE = re.compile(r"(hub|trackio)_.*|.*(dir|path|token|key)|report_to|run_name|project|deepspeed")
-"""Arguments of a trainer that say where somebody keeps and watches things."""
+"""Arguments of a trainer that hold paths, tokens, or names of tracking services."""
 
 
 def _made_from(recipe: Recipe, scope: Scope) -> dict[str, Any]:
@@ -361,7 +361,7 @@ def _public(args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def outdated(ctx: StageContext, staged: StagedCommit) -> str | None:
-    """None while the Hub still shows the staged commit as it was verified, and nobody has edited a card since."""
+    """None while the Hub still shows the staged commit as it was verified, and no card was edited since."""
     hub = connect(ctx.target)
     if not hub.repo_exists(staged.repo):
         return f"{staged.repo} no longer exists"

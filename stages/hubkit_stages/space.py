@@ -75,7 +75,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The released branches, and what the app says of them: the base, the dtype and the stop rates."""
+    """The released branches, and what the app shows about them: the base, the dtype and the stop rates."""
 
     base: PinnedBase
     merged: Mapping[str, MergedWeights]
@@ -95,7 +95,7 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
         yield Finding(
             "error",
             f"Cannot deploy the Space {repo}: {problem}.",
-            "Log in with a token that may write there, or change `space` in the recipe.",
+            "Log in with a token that may write to it, or change `space` in the recipe.",
         )
     elif hub.repo_exists(repo, "space"):
         if (found := hub.visibility(repo, "space")) != settings.visibility:

@@ -1,6 +1,6 @@
 """The command line: parse, call, render. ``main`` is the one place where errors become exit codes.
 
-Imports every room; no room imports it. A file per noun, imported when its command is called: what a command needs
+Imports every package; no package imports it. A file per noun, imported when its command is called: what a command needs
 beyond click is imported in its body, so that help, completion and `hubkit hub status` stay instant
 (tests/cli/test_startup.py lists what they must not import). Start reading at :data:`SECTIONS`.
 """
@@ -27,7 +27,7 @@ SECTIONS = {
         "release": Lazy("hubkit.cli.release:release", "Train, measure, gate and publish a model from a recipe."),
         "runs": Lazy("hubkit.cli.runs:runs", "List, show and remove runs."),
     },
-    "Commands for anyone's model": {
+    "Commands for any model": {
         "check": Lazy("hubkit.cli.check:check", "Check a model for problems without loading it."),
         "verify": Lazy("hubkit.cli.verify:verify", "Compare a release with its manifest and its signature."),
         "card": Lazy("hubkit.cli.card:card", "Render, lint and run model cards."),

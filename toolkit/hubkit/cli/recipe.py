@@ -56,7 +56,7 @@ def init(name: str | None, source: str) -> None:
 
     known = built_in_recipes()
     if source not in known:
-        raise UsageError(f"There is no built-in recipe {source!r}.", hint=f"There are: {', '.join(sorted(known))}.")
+        raise UsageError(f"There is no built-in recipe {source!r}.", hint=f"Available: {', '.join(sorted(known))}.")
     if name is not None and (problem := repo_id_problem(name)):
         raise UsageError(f"{name!r} is not a repo id: {problem}.", hint="Write it as namespace/name.")
     target, origin = Path(RECIPE_FILE), read_recipe(known[source])

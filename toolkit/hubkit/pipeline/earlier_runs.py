@@ -1,4 +1,4 @@
-"""Runs that an earlier version of hubkit made: a release that it finished is recognized, so nobody trains it again.
+"""Runs that an earlier version of hubkit made: a release that it finished is recognized and not trained again.
 
 Their artifacts have other keys and cannot be resumed; the folders are never written to. ``hubkit runs`` lists, shows
 and removes them like any other.

@@ -52,7 +52,7 @@ def bytes_needed(state: ReleaseState) -> int:
     """
     try:
         tree = connect(state.target).tree(state.recipe.base.repo, state.recipe.base.revision)
-    except HubkitError:  # the base's own check says what is wrong with it
+    except HubkitError:  # the check of the base reports it
         return _LEAST_FREE
     weights = sum(entry.size for path, entry in tree.items() if path.endswith(".safetensors"))
     return _LEAST_FREE + math.ceil(weights * (1 + 2 * len(state.recipe.variants)))

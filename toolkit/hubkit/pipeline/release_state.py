@@ -97,7 +97,7 @@ class ReleaseState:
 
 
 def load_inputs(job: Job, finished: Mapping[str, StoredArtifact]) -> Any:
-    """The ``Inputs`` of ``job``'s stage: each field's type says how its artifact is loaded."""
+    """The ``Inputs`` of ``job``'s stage: each artifact is loaded by its field's type."""
     inputs = find_stage(job.stage).Inputs
     kinds = get_type_hints(inputs)
     return inputs(**{name: _load(kinds[name], source, finished) for name, source in job.input_sources.items()})

@@ -47,9 +47,9 @@ def rows_of(step: str) -> Source:
 class Step:
     """One line of the release.
 
-    ``stage`` is the name of its code; None: what the recipe's training stage ``uses``. ``inputs`` says for each field
-    of the stage's ``Inputs`` which artifacts fill it. ``alone``: it gets a process of its own, so that its memory is
-    freed. ``lasting``: what it made on the Hub must still be there for the release to count as finished.
+    ``stage`` is the name of its code; None: the one that the recipe's training stage ``uses``. ``inputs`` are, for
+    each field of the stage's ``Inputs``, the artifacts that fill it. ``alone``: it gets a process of its own, so that
+    its memory is freed. ``lasting``: what it published must still be on the Hub for the release to count as finished.
     """
 
     name: str

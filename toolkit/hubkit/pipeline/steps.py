@@ -1,7 +1,7 @@
 """The release, as one list: every step in order. Start reading here; the list is the program.
 
-A step runs a stage (``hubkit_stages``, found through the entry-point group ``hubkit.stages``). ``per`` says how often:
-once per release, for each training stage of the recipe, or for each variant. ``inputs`` says which artifacts fill the
+A step runs a stage (``hubkit_stages``, found through the entry-point group ``hubkit.stages``). ``per`` is how often:
+once per release, for each training stage of the recipe, or for each variant. ``inputs`` are the artifacts that fill the
 fields of the stage's ``Inputs``; what it reads of the recipe is its ``Settings``.
 """
 

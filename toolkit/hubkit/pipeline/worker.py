@@ -185,7 +185,7 @@ def _answer(request: dict[str, Any], report: Callable[..., None]) -> dict[str, A
     run.begin(job.id, key)
     result = stage.run(state.context(job, report))
     run.keep(job.id, key, result, round(time.monotonic() - began, 3))
-    release_memory()  # of the job's models: this process goes on to the next job
+    release_memory()  # of the job's models: the next job runs in this process
     return {}
 
 

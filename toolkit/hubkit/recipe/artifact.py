@@ -1,6 +1,6 @@
 """What a step leaves behind: a folder, sealed by a manifest, that is read through a typed artifact.
 
-A typed artifact is a frozen dataclass with ``load(folder)`` and ``save(folder)``. It belongs to the room that knows
+A typed artifact is a frozen dataclass with ``load(folder)`` and ``save(folder)``. It belongs to the package that knows
 the thing (the base model to ``models``, stop rates to ``models.chat``, ...), and only its own file knows how its JSON
 is spelled.
 """

@@ -286,7 +286,7 @@ class Recipe(Model):
     )
 
     def for_any_hub(self) -> Recipe:
-        """This recipe, without the Hub that it is published to: what a card may say is the same on each."""
+        """This recipe, without the Hub that it is published to: cards are the same on each Hub."""
         return self.model_copy(update={"hub": "embedded"})
 
     def proposed(self) -> Recipe:

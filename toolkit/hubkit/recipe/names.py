@@ -1,4 +1,4 @@
-"""The few names that rooms need which read no recipe: its file, and the branches that have a meaning of their own."""
+"""Names for packages that read no recipe: its file, and the branches that have a meaning of their own."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ Report = Callable[[str, float | None], None]
 
 
 def silent(figure: str, share: float | None) -> None:
-    """Report to nobody."""
+    """Report nothing."""
 
 
 class Note(Protocol):
@@ -137,7 +137,7 @@ class Context(Generic[S_co, I_co]):
 class StageResult(Generic[A_co]):
     """What ``run`` returns: the artifact, and what is shown of it to people.
 
-    The pipeline saves the ``artifact`` to ``out`` and seals the folder. ``figure`` says in a few words what came out;
+    The pipeline saves the ``artifact`` to ``out`` and seals the folder. ``figure`` is the result in a few words;
     ``facts`` are shown by ``hubkit runs show --json``. ``digests`` are those of files in ``out`` that the stage knows
     from writing them: these files are not read again.
     """
@@ -159,7 +159,7 @@ class SettingsType(Protocol):
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Any:
-        """What the stage reads of ``recipe`` for ``scope``. It raises nothing: ``check`` says what is wrong."""
+        """What the stage reads of ``recipe`` for ``scope``. It raises nothing: ``check`` reports mistakes."""
         ...
 
 

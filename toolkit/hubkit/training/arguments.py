@@ -149,7 +149,7 @@ def _hints(known: type) -> dict[str, Any]:
 
 
 def _value_problem(hint: Any, value: Any) -> str | None:
-    """Why ``value`` does not fit the annotation ``hint``; None when it does or nobody can tell."""
+    """Why ``value`` does not fit the annotation ``hint``; None when it does, or when that is unknown."""
     from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
     from pydantic.errors import PydanticUndefinedAnnotation
 

@@ -29,7 +29,7 @@ _CARDS = ("README.md", "adapter/README.md")
 @click.command()
 @place_argument("FILE|FOLDER|REPO")
 @revision_option
-@click.option("--trust", is_flag=True, help="Run the code even if it is somebody else's.")
+@click.option("--trust", is_flag=True, help="Run the code even if others wrote it.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=1),
@@ -49,7 +49,7 @@ def run(what: str, revision: str, trust: bool, timeout: float, memory: float | N
     Each block runs in a process of its own, against the revision that it is pinned to. It gets none of your
     environment variables and its own home folder, but this is no sandbox: it can read your files and use the network.
 
-    Somebody else's blocks need --trust: those of a repo outside your namespace and your organizations, and those of a
+    Code of others needs --trust: those of a repo outside your namespace and your organizations, and those of a
     file or folder that was downloaded from a Hub. They get no token except a read-only one of the embedded Hub, so
     somebody else's gated repo on another Hub cannot be run this way. Downloads go to a temporary folder (in TMPDIR).
 
@@ -72,7 +72,7 @@ def run(what: str, revision: str, trust: bool, timeout: float, memory: float | N
     stranger = path_stranger(path, hub) if local else repo_stranger(hub, what)
     if stranger and not trust:
         raise RefusedError(
-            f"{what} is not your own: {stranger}. Its blocks were not run.",
+            f"{what} is not your own: {stranger}. Its code blocks were not run.",
             hint="Review the code blocks, then pass --trust to run them. They can read your files and use the network.",
         )
     cards = _local(path) if local else _published(hub, what, revision)

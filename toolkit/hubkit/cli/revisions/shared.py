@@ -17,7 +17,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def force_option(text: str) -> Callable[[_Command], _Command]:
-    """Add ``--force``; ``text`` says what happens when it is given."""
+    """Add ``--force``; ``text`` is its help."""
     return click.option("--force", is_flag=True, help=text)
 
 

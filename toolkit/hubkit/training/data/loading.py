@@ -82,7 +82,7 @@ def _translate_load_errors(hub: Hub, source: Source, commit: str) -> Iterator[No
         yield
     except Exception as error:
         found = explain(error, hub.endpoint, source.repo, commit)
-        # Of files that are not there datasets asks for many, and says itself what it misses.
+        # The datasets library asks for many files that do not exist, and reports itself which one it misses.
         if found is not None and not isinstance(found, UsageError):
             raise found from error
         ours = isinstance(error, ValueError | TypeError | RuntimeError | OSError)

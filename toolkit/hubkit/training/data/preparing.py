@@ -28,7 +28,7 @@ from hubkit.training.data.rules import (
 )
 
 TOLERATED = 0.02
-"""Share of rows that may be dropped, or lose their end-of-turn token, before the release is held back."""
+"""Share of rows that may be dropped, or lose their end-of-turn token, before the release is refused."""
 CLOSED = 0.999
 """Least share of answers that must close with exactly one end-of-turn token."""
 
@@ -220,8 +220,8 @@ def _of_drops(settings: DataSettings, name: str, source: Source, checked: rows.C
 
 def _hold_out(settings: DataSettings, checked: Mapping[str, Sequence[rows.Checked]], made: DataReport) -> None:
     wanted = settings.prompts
-    whole = {name: [row for item in sources for row in item.rows] for name, sources in checked.items()}
-    held = rows.hold_out(whole, made.prompts_from, wanted, settings.seed)
+    all_rows = {name: [row for item in sources for row in item.rows] for name, sources in checked.items()}
+    held = rows.hold_out(all_rows, made.prompts_from, wanted, settings.seed)
     made.prompts, made.overlapping = held.prompts, held.overlapping
     for name, sources in checked.items():
         made.sets[name] = []

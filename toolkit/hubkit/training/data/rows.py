@@ -1,4 +1,4 @@
-"""Rows: converted, checked and counted by reason; held-out prompts drawn so that nobody trains on them."""
+"""Rows: converted, checked and counted by reason; held-out prompts drawn that are never trained on."""
 
 from __future__ import annotations
 
@@ -95,13 +95,13 @@ def _digest(row: Row) -> bytes:
 
 
 def question(prompt: Sequence[Message]) -> str:
-    """What the user says in ``prompt``, without regard to case and spacing: equal ones count as the same prompt."""
+    """The user's text in ``prompt``, without regard to case and spacing: equal ones count as the same prompt."""
     return "\n".join(" ".join(item["content"].casefold().split()) for item in prompt if item["role"] == "user")
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Prompts that nobody trains on, and how many were passed over because another set asks them too."""
+    """Prompts that are never trained on, and how many were skipped because another entry of `data` has them, too."""
 
     prompts: list[list[Message]]
     overlapping: int
