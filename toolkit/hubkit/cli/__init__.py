@@ -80,14 +80,14 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except (Exception, KeyboardInterrupt, _Terminated) as error:
-        shown = _shown(error)
-        output_of().error(shown)
+        failure = _as_hubkit_error(error)
+        output_of().error(failure)
         if isinstance(error, _Terminated):
             sys.exit(128 + signal.SIGTERM)
-        sys.exit(2 if isinstance(error, click.ClickException) else shown.exit_code)
+        sys.exit(2 if isinstance(error, click.ClickException) else failure.exit_code)
 
 
-def _shown(error: BaseException) -> HubkitError:
+def _as_hubkit_error(error: BaseException) -> HubkitError:
     """``error`` as a message and a next action; the traceback of an unexpected one goes to a file."""
     if isinstance(error, HubkitError):
         return error

@@ -39,12 +39,12 @@ def check(what: str, revision: str, hub_name: str | None) -> None:
     from hubkit.checks.model import check
 
     report = check(open_source(what, revision, hub_name), fits=True)
-    output_of().result(report.to_json(), *_shown(report))
+    output_of().result(report.to_json(), *_check_lines(report))
     if not report.sound:
         sys.exit(3)
 
 
-def _shown(report: CheckReport) -> Iterator[RenderableType]:
+def _check_lines(report: CheckReport) -> Iterator[RenderableType]:
     from rich.text import Text
 
     from hubkit.cli.findings import printed

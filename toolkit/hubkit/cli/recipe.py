@@ -108,46 +108,46 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
     from hubkit.recipe.mistakes import error_of
 
     file, output = find_recipe_file(recipe), output_of()
-    found = file.recipe
-    checked = check_recipe(found, file.folder, hubkit_home(), output.say)
+    settings = file.recipe
+    checked = check_recipe(settings, file.folder, hubkit_home(), output.say)
     if checked.mistakes:
         raise error_of(checked.mistakes, file.places)
     if checked.unchecked:
         output.warn(f"Not checked: {'; '.join(checked.unchecked)}.")
-    state = last_state(found, file.folder, hub_name)
+    state = last_state(settings, file.folder, hub_name)
     rows, listed = [], []
     for job in state.jobs:
         artifact = state.finished.get(job.id)
         _, why = state.reusable_artifact(job)
-        held = artifact.manifest.size if artifact else None
+        nbytes = artifact.manifest.size if artifact else None
         listed.append(
             {
                 "step": job.id,
                 "stage": job.stage,
-                "does": _does(job, found),
+                "does": _does(job, settings),
                 "kept": artifact is not None,
                 "why": why,
-                "bytes": held,
+                "bytes": nbytes,
                 "seconds": artifact.seconds if artifact else None,
             }
         )
-        kept = f"reused ({size(held)}, {duration(artifact.seconds)})" if artifact and held is not None else why
+        kept = f"reused ({size(nbytes)}, {duration(artifact.seconds)})" if artifact and nbytes is not None else why
         rows.append(
-            (job.id, "reuse" if artifact else "?" if why.startswith("reused if") else "run", _does(job, found), kept)
+            (job.id, "reuse" if artifact else "?" if why.startswith("reused if") else "run", _does(job, settings), kept)
         )
     branches = [
         {"branch": name, "stage": variant.stage, "gate": variant.gate, "title": variant.title}
-        for name, variant in ((name, found.variants[name]) for name in found.publishing_order())
+        for name, variant in ((name, settings.variants[name]) for name in settings.publishing_order())
     ]
-    license = found.license or "the license of its base"
-    where = f"{found.repo} ({found.visibility}, {license}) on {hub_name or found.hub}"
+    license = settings.license or "the license of its base"
+    where = f"{settings.repo} ({settings.visibility}, {license}) on {hub_name or settings.hub}"
     order = ", then ".join(f"{item['branch']} (adapter of stage {item['stage']})" for item in branches)
     shown: list[RenderableType] = [
         Text(where, "bold"),
-        Text(f"Base {found.base.repo}; branches are updated in this order: {order}.\n"),
+        Text(f"Base {settings.base.repo}; branches are updated in this order: {order}.\n"),
         table(("step", "", "what it does", "why"), rows),
     ]
-    release = {"repo": found.repo, "hub": hub_name or found.hub, "branches": branches, "steps": listed}
+    release = {"repo": settings.repo, "hub": hub_name or settings.hub, "branches": branches, "steps": listed}
     output.result({**release, "unchecked": checked.unchecked}, *shown)
 
 

@@ -96,7 +96,7 @@ def release(
         overwrite_card=overwrite_card,
         places=file.places,
     )
-    output.result({**outcome.to_json(), "hub": target.endpoint}, *_shown(outcome, target.endpoint))
+    output.result({**outcome.to_json(), "hub": target.endpoint}, *_release_lines(outcome, target.endpoint))
     if opens or (opens is None and output.mode == "human" and person_with_browser()):
         with contextlib.suppress(HubkitError):  # the release is done, whether or not a browser opens
             if link := open_page(target, outcome.page):
@@ -110,7 +110,7 @@ def _confirm(settings: Recipe, target: Target, yes: bool) -> None:
         ask(f"{does} {settings.repo} ({settings.visibility}) on {target.endpoint}?", yes=yes)
 
 
-def _shown(outcome: Outcome, endpoint: str) -> Iterator[RenderableType]:
+def _release_lines(outcome: Outcome, endpoint: str) -> Iterator[RenderableType]:
     if outcome.up_to_date:
         commits = ", ".join(f"{line.branch} at {short_commit(line.commit)}" for line in outcome.variants)
         yield f"{outcome.repo} is up to date: {commits}\n"

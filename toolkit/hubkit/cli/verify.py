@@ -71,7 +71,7 @@ def verify(
     output = output_of()
     source = open_source(what, revision, hub_name, look_up=False)
     report = verifying.verify(source, verifier=verifier, all_bytes=read_all, strict=strict, say=output.say)
-    output.result(report.to_json(), *_shown(report, verifier.label if verifier else ""))
+    output.result(report.to_json(), *_verify_lines(report, verifier.label if verifier else ""))
     if report.differences:
         if output.mode != "json":
             output.error(_error(report))
@@ -86,7 +86,7 @@ def _error(report: Report) -> ConflictError:
     )
 
 
-def _shown(report: Report, signer: str) -> Iterator[RenderableType]:
+def _verify_lines(report: Report, signer: str) -> Iterator[RenderableType]:
     from rich.text import Text
 
     from hubkit.core.trees import short_list

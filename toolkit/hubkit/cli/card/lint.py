@@ -37,7 +37,7 @@ def lint(what: str, revision: str, hub_name: str | None) -> None:
       hubkit card lint ./my-model
     """
     report = _report(what, revision, hub_name)
-    output_of().result(report.to_json(), *_shown(report))
+    output_of().result(report.to_json(), *_lint_lines(report))
     if not report.clean:
         sys.exit(3)
 
@@ -57,7 +57,7 @@ def _report(what: str, revision: str, hub_name: str | None) -> Report:
     return lint(source, source.hub)
 
 
-def _shown(report: Report) -> Iterator[RenderableType]:
+def _lint_lines(report: Report) -> Iterator[RenderableType]:
     from rich.text import Text
 
     from hubkit.cli.findings import printed

@@ -88,7 +88,7 @@ def run(what: str, revision: str, trust: bool, timeout: float, memory: float | N
         outcomes = run_cards(cards, place, limits, lambda words, share: output.say(f"{words} …"))
     passed = all(item.outcome != "failed" for item in outcomes)
     value = {"what": what, "passed": passed, "blocks": [item.to_json() for item in outcomes]}
-    output.result(value, *_shown(outcomes))
+    output.result(value, *_block_lines(outcomes))
     if not passed:
         sys.exit(3)
 
@@ -129,7 +129,7 @@ def _published(hub: Hub, repo: str, revision: str) -> list[Card]:
     return cards
 
 
-def _shown(outcomes: Sequence[Outcome]) -> Iterator[RenderableType]:
+def _block_lines(outcomes: Sequence[Outcome]) -> Iterator[RenderableType]:
     from rich.text import Text
 
     if not outcomes:

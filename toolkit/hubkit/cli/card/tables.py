@@ -21,15 +21,24 @@ if TYPE_CHECKING:
     from hubkit.evals.results import Results
     from hubkit.evals.tables import Layout
 
+_LAYOUTS: Mapping[str, Layout] = {"lm-eval-0.3": "classic", "lm-eval-0.4": "today"}
+
+
+class _LayoutChoice(click.Choice[str]):
+    """``--layout``; the names of earlier versions of hubkit (classic, today) are still accepted."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Layout:
+        return value if value in _LAYOUTS.values() else _LAYOUTS[super().convert(value, param, ctx)]
+
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--layout",
-    type=click.Choice(["classic", "today"]),
-    default="classic",
+    type=_LayoutChoice(_LAYOUTS),
+    default="lm-eval-0.3",
     show_default=True,
-    help="Print the columns of lm-eval 0.3 (classic) or 0.4 (today).",
+    help="Print the columns of this version of lm-eval.",
 )
 @click.option(
     "--published",
@@ -49,7 +58,7 @@ def tables(files: tuple[Path, ...], layout: Layout, published: tuple[str, ...]) 
 
     \b
     Examples:
-      hubkit card tables results.json --layout today
+      hubkit card tables results.json --layout lm-eval-0.4
       hubkit card tables old-card.md --published agieval=0.4364
     """
     from hubkit.evals.comparing import compare
