@@ -150,10 +150,12 @@ def test_the_command_prints_tables_averages_doubts_and_comparisons(tmp_path: Pat
     (line,) = [item for item in suite["tasks"] if item["task"] == "hellaswag" and item["counts"]]
     assert line["value"] == pytest.approx(-0.03) and line["exceeds"] is True and line["better"] is False
     assert len(told["files"]) == 2 and told["files"][0]["suspicions"][0]["code"] == "chance"
-    shown = hubkit("card", "tables", str(SEED), str(other), "--layout", "today", home=tmp_path / "home")
+    shown = hubkit("card", "tables", str(SEED), str(other), "--layout", "lm-eval-0.4", home=tmp_path / "home")
     assert "|hellaswag|acc_norm|0.8357|0.8057|-0.0300|±|0.0052|worse|" in shown.stdout
     assert "|Tasks|Version|Filter|n-shot|Metric| |Value| |Stderr|" in shown.stdout
     assert "## seed-tables, then other\n" in shown.stdout
+    older = hubkit("card", "tables", str(SEED), str(other), "--layout", "today", home=tmp_path / "home")
+    assert older.stdout == shown.stdout, "the older name of the layout"
     alike = hubkit("card", "tables", str(SEED), str(SEED), home=tmp_path / "home")
     assert "## seed-tables (data/seed-tables.md), then seed-tables (data/seed-tables.md)" in alike.stdout
 
@@ -167,7 +169,7 @@ def test_the_command_prints_tables_averages_doubts_and_comparisons(tmp_path: Pat
         ([str(SEED), "--published", "agieval"], "'' is not a number"),
         ([str(SEED), "--published", "agieval=inf"], "'inf' is not a number"),
         ([str(SEED), "--published", "agieval=."], "'.' is not a number"),
-        ([str(SEED), str(SEED), "--published", "agieval=0.4"], "several are given"),
+        ([str(SEED), str(SEED), "--published", "agieval=0.4"], "works with exactly one file"),
     ],
 )
 def test_what_the_command_cannot_use_is_one_sentence_and_code_two(

@@ -390,7 +390,7 @@ def test_an_edit_that_the_hub_would_not_have_is_refused(release: Release) -> Non
     release.publish()
     release.promote()
     edit(release, on_main(release).replace("license: apache-2.0", "license: apache-2.0\ndatasets: /home/me").encode())
-    with pytest.raises(RefusedError, match="as it was edited there"):
+    with pytest.raises(RefusedError, match="would be rejected by the Hub with the edit made there"):
         release.publish()
     release.options = Options(overwrite_card=True)
     release.publish()

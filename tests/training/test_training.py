@@ -336,7 +336,7 @@ def test_gradients_are_left_to_the_scaler_where_there_is_one(case: Case) -> None
     with pytest.raises(HubkitError, match="the loss is nan"):
         watch.on_log(None, State, None, logs={"loss": float("nan")})
     for optimizer in (plain, AcceleratedOptimizer(plain)):
-        with pytest.raises(HubkitError, match="stopped at step 1: a gradient is not finite"):
+        with pytest.raises(HubkitError, match="diverged at step 1: a gradient is not finite"):
             watch.on_pre_optimizer_step(None, State, None, model=model, optimizer=optimizer)
 
 
