@@ -77,7 +77,7 @@ def _make(ctx: ProvideContext, repo: str, kind: RepoType, folder: Path) -> None:
         make_dataset(folder, repo)
     else:
         raise UsageError(
-            f"The tiny recipe cannot make the data set {repo}, and the embedded Hub has none of that name.",
+            f"The tiny recipe cannot create the dataset {repo}, and the embedded Hub has none of that name.",
             hint=f"It can make {', '.join(DATASETS)}; or upload yours to the embedded Hub.",
         )
 
