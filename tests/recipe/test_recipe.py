@@ -78,7 +78,7 @@ def test_several_mistakes_come_in_one_message_with_lines_and_suggestions() -> No
         ("repo: me/my-model", "repo: my-model", "a repo id has the form namespace/name"),
         ("visibility: public", "visibility: publik", "did you mean 'public'?"),
         ("license: apache-2.0", "license: apache-2.0\nhub: ftp://x", "is no Hub"),
-        ("license: apache-2.0", "license: apache-2.0\nhub: huggingface\nprovide: tiny", "only the embedded Hub"),
+        ("license: apache-2.0", "license: apache-2.0\nhub: huggingface\nprovide: tiny", "on the embedded Hub only"),
         ("license: apache-2.0", "license: apache-2.0\nlicense: mit", "the key 'license' appears twice"),
         ("license: apache-2.0", "license: [", "not valid YAML"),
         ("license: apache-2.0", "license: !!python/object:os.system x", "not valid YAML"),

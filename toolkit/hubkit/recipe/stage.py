@@ -81,7 +81,7 @@ class Options:
     """Options of the command that change what a stage does. They never count for a key."""
 
     overwrite_card: bool = False
-    """Publish over edits of the cards on the Hub."""
+    """Replace edits of the cards on the Hub."""
 
 
 @dataclass(frozen=True)
