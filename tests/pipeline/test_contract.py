@@ -296,4 +296,4 @@ def test_the_stage_of_the_guide_runs_as_it_is_printed(tmp_path: Path, monkeypatc
     assert made.summary["figure"] == "168 words"  # 24 rows of "What is number N?" and "It is N."
     assert words.WordCount.load(made.path) == words.WordCount(words=168)
     found, why = state.reusable_artifact(job)
-    assert found is not None and why == "made"
+    assert found is not None and why == "reused"

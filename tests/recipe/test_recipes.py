@@ -353,7 +353,7 @@ def test_provide_is_refused_on_a_hub_that_is_not_embedded(recipe: Recipe, tmp_pa
     elsewhere = Target("https://hub.example", tmp_path, "hf_x")
     found = list(provide.check(replace(ctx, target=elsewhere)))
     assert [(item.level, item.exit_code) for item in found] == [("error", 3)]
-    with pytest.raises(RefusedError, match="only the embedded Hub"):
+    with pytest.raises(RefusedError, match="on the embedded Hub only"):
         provide.run(replace(ctx, target=elsewhere))
 
 
