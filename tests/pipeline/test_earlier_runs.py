@@ -72,7 +72,7 @@ def test_a_release_that_the_version_before_finished_is_up_to_date(
 ) -> None:
     before = Manifest.of(released.folder / "runs")
     outcome = runner.release(recipe_of(released), FOLDER, released.target, released.folder, Output())
-    assert outcome.already and outcome.run == "tiny-hermes-dpo-1"
+    assert outcome.up_to_date and outcome.run == "tiny-hermes-dpo-1"
     assert [(line.variant, line.gate, line.blocks) for line in outcome.variants] == [
         ("dpo-v0", "failed (reported)", 5), ("main", "passed", 5),
     ]  # fmt: skip
