@@ -148,7 +148,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[PinnedBase]:
     return StageResult(pinned, f"{commit[:8]}  end-of-turn token {end.token}", warnings, {"commit": commit})
 
 
-def _chosen(template: str | NamedFile, tokenizer: Any) -> library.Chosen:
+def _chosen(template: str | NamedFile, tokenizer: Any) -> library.ChatTemplateChoice:
     setting = str(template.path) if isinstance(template, NamedFile) else template
     return library.choose(setting, tokenizer, Path())
 
@@ -194,7 +194,7 @@ def _pinned(
 
 
 def derive_end_of_turn(
-    chosen: library.Chosen, tokenizer: Any, config: Mapping[str, Any], generation: Mapping[str, Any] | None
+    chosen: library.ChatTemplateChoice, tokenizer: Any, config: Mapping[str, Any], generation: Mapping[str, Any] | None
 ) -> tuple[EndOfTurn, list[Finding]]:
     """Derive the end-of-turn token of ``chosen`` and report findings about the base's files.
 

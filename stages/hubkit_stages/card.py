@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubkit.cards.context import cards_of
+from hubkit.cards.card_files import WrittenCards
 from hubkit.cards.evidence import Evidence, Measurements, card_step, gather
 from hubkit.cards.leaderboards import eval_results, eval_results_problems
 from hubkit.cards.pictures import draw
 from hubkit.cards.placeholder import placeholder
 from hubkit.cards.render import template_of
+from hubkit.cards.template_context import cards_of
 from hubkit.cards.validate import validate
-from hubkit.cards.written import WrittenCards
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.files import write_atomic, write_json
 from hubkit.core.findings import Finding

@@ -15,7 +15,7 @@ from typing import Literal
 from hubkit.core.errors import RefusedError
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import counted, share
-from hubkit.models.chat.gates import GatedBase, GateVerdict, GateVerdicts
+from hubkit.models.chat.gate_verdicts import GatedBase, GateVerdict, GateVerdicts
 from hubkit.models.chat.stop_rates import MeasuredRate, StopRates
 from hubkit.recipe.models import Recipe, StopRate
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult

@@ -21,7 +21,7 @@ from hubkit.core.numbers import share, short, short_commit
 from hubkit.hub.client import Hub, connect
 from hubkit.models.base import PinnedBase
 from hubkit.models.chat import eos, stop_rate, trained
-from hubkit.models.chat.gates import GateVerdict, GateVerdicts
+from hubkit.models.chat.gate_verdicts import GateVerdict, GateVerdicts
 from hubkit.models.chat.stop_rates import MeasuredRate, StopRates
 from hubkit.models.load import PinnedRepo, load_adapter, load_model, load_tokenizer, release_memory
 from hubkit.models.merging.merged import MergedWeights

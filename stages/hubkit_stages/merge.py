@@ -121,7 +121,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[MergedWeights]:
         raise RefusedError(
             f"The merged model must not be published:\n{listed}", hint="Fix the base, or choose another one."
         )
-    merged = MergedWeights.of(report, ctx.out, fits=architecture.available(), compared_texts=compared)
+    merged = MergedWeights.of(report, ctx.out, fits=architecture.is_available(), compared_texts=compared)
     tensors = f"{count(report.changed)} of {counted(report.tensors, 'tensor')} changed"
     return StageResult(
         merged,

@@ -26,10 +26,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hubkit import __version__
-from hubkit.cards.edits import Kept, keep_edits
+from hubkit.cards.card_files import WrittenCards
+from hubkit.cards.edits import MergedCard, keep_edits
 from hubkit.cards.snippets.blocks import without_front_matter
 from hubkit.cards.validate import validate
-from hubkit.cards.written import WrittenCards
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError
 from hubkit.core.files import digest_of, write_atomic
 from hubkit.core.findings import Finding
@@ -195,7 +195,7 @@ def _unchanged(hub: Hub, repo: str, head: str, path: str, tree: Tree) -> bool:
     return promised is not None and tree[path].same(promised)
 
 
-def _kept(ctx: StageContext, hub: Hub, repo: str) -> tuple[dict[str, Kept], dict[str, str]]:
+def _kept(ctx: StageContext, hub: Hub, repo: str) -> tuple[dict[str, MergedCard], dict[str, str]]:
     """The cards that a person edited on the branch, merged; and what was read there, a digest by path.
 
     ConflictError when an edit would be lost, RefusedError when the Hub would reject the card with it.
@@ -209,7 +209,7 @@ def _kept(ctx: StageContext, hub: Hub, repo: str) -> tuple[dict[str, Kept], dict
     over = {path: _digest(tree[path]) for path in CARDS.values() if path in tree}
     overwrite = ctx.options.overwrite_card
     names = {path: name for name, path in CARDS.items()}
-    found: dict[str, Kept] = {}
+    found: dict[str, MergedCard] = {}
     for path, before, now in _on_branch(hub, repo, head, tree):
         new = ctx.inputs.cards.text(names[path])
         if new is None:

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from hubkit.cards.context import build_context
 from hubkit.cards.lint import lint_text
 from hubkit.cards.placeholder import placeholder
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, render_card, template_of
 from hubkit.cards.snippets import Card, Limits, Pin, Place, extract, place_for, run_cards
 from hubkit.cards.snippets.blocks import Imports
-from hubkit.cards.snippets.ownership import repo_stranger
 from hubkit.cards.snippets.results import BlockResult, SnippetResults
+from hubkit.cards.snippets.trust import repo_stranger
+from hubkit.cards.template_context import build_context
 from hubkit.core import numbers
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError
 from hubkit.core.findings import Finding

@@ -18,7 +18,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from hubkit.cards.others import space_card
+from hubkit.cards.space_and_dataset_cards import space_card
 from hubkit.core.errors import RemoteError, UsageError
 from hubkit.core.findings import Finding
 from hubkit.core.output import hide

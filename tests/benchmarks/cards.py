@@ -21,9 +21,9 @@ sys.path.insert(0, str(ROOT / "tests/support"))
 
 import card_samples as samples  # noqa: E402
 
-from hubkit.cards.context import cards_of  # noqa: E402
 from hubkit.cards.evidence import Evidence  # noqa: E402
 from hubkit.cards.pictures import draw  # noqa: E402
+from hubkit.cards.template_context import cards_of  # noqa: E402
 from hubkit.evals.results import Metric, Results, SuiteResult, TaskResult  # noqa: E402
 from hubkit.recipe.loading import parse_recipe  # noqa: E402
 from hubkit.recipe.models import Recipe  # noqa: E402

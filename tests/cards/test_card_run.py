@@ -13,7 +13,7 @@ from commands import HUBKIT, environment
 from releases import admin, target_of
 
 from hubkit.cards.snippets import Card, Limits, Pin, place_for, run_cards
-from hubkit.cards.snippets.ownership import path_stranger
+from hubkit.cards.snippets.trust import path_stranger
 from hubkit.core.target import Target
 from hubkit.hub.auth import Account
 from hubkit.hub.client import Hub, connect
@@ -221,5 +221,5 @@ def test_an_openai_client_is_answered_by_transformers_serve(
     assert good.outcome == "passed" and good.output.startswith("said "), good
     assert good.revision == pin.commit
     assert absent.outcome == "failed" and absent.why.startswith("openai.InternalServerError")
-    assert "`transformers serve` said:\n" in absent.output and "nowhere" in absent.output
+    assert "Output of `transformers serve`:\n" in absent.output and "nowhere" in absent.output
     assert unserved.outcome == "failed" and unserved.why.startswith("`transformers serve` ended with status 2")

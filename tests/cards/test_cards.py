@@ -1,4 +1,4 @@
-"""Cards: every number is traced to its file, every word shows as itself, the erratum says what was measured."""
+"""Cards: every number is traced to its file, every word shows as itself, the known issue reports what was measured."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 from kept import perform, sample, stored
 from markdown_it import MarkdownIt
 
-from hubkit.cards.context import build_context
 from hubkit.cards.evidence import Evidence
 from hubkit.cards.placeholder import placeholder
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
+from hubkit.cards.template_context import build_context
 from hubkit.cards.trace import untraced
 from hubkit.cards.validate import validate
 from hubkit.core.files import read_json, resource_dir, write_json
@@ -92,7 +92,7 @@ def test_a_changed_number_or_a_changed_file_is_found() -> None:
     other = samples.evidence(repaired=120)
     assert any("99.2 %" in said for said in untraced(card.text, numbers, other.get))
     gone = Evidence({**evidence.files, "stopping[main]": {}}, evidence.template)
-    assert any("where there is no number" in said for said in untraced(card.text, numbers, gone.get))
+    assert any("which does not exist" in said for said in untraced(card.text, numbers, gone.get))
     metadata = card.text.replace("value: 0.832", "value: 0.932")
     assert any("in the metadata" in said for said in untraced(metadata, numbers, evidence.get))
 
@@ -108,21 +108,25 @@ def test_templates_print_nothing_that_did_not_pass_a_filter() -> None:
             assert "|" in printed, f"{path.name}: {printed}"
 
 
-# --- the erratum ---------------------------------------------------------------------------------------------------
+# --- the known issue and its fix -----------------------------------------------------------------------------------
 
 
-def _erratum(card: Rendered) -> str:
-    found = re.search(r"^## Erratum\n(.*?)^## ", card.text, re.DOTALL | re.MULTILINE)
+def _known_issue(card: Rendered) -> str:
+    found = re.search(
+        r"^## (?:Known issue: answers do not stop reliably|Why this branch exists)\n(.*?)^## ",
+        card.text,
+        re.DOTALL | re.MULTILINE,
+    )
     return " ".join(found[1].split()) if found else ""
 
 
-def test_the_erratum_of_the_dpo_branch_says_what_was_measured_and_where_to_go() -> None:
-    said = _erratum(_card("dpo-v0"))
+def test_the_known_issue_of_the_dpo_branch_says_what_was_measured_and_where_to_go() -> None:
+    said = _known_issue(_card("dpo-v0"))
     assert "**This branch does not reliably end its answers.**" in said
-    assert "The base model ends 100 % (128 of 128;" in said
-    assert "the merged weights end 2.3 % (3 of 128;" in said
-    assert "The branch `main` repairs this: its merged weights end 99.2 % (127 of 128;" in said
-    assert "The repair lowered the benchmark average, from 0.8840 here to 0.8320 there" in said
+    assert "The base model stops in 100 % (128 of 128;" in said
+    assert "After this training the stop rate is 2.3 % (3 of 128;" in said
+    assert "The branch `main` fixes this: the stop rate of its merged weights is 99.2 % (127 of 128;" in said
+    assert "The fix lowered the benchmark average, from 0.8840 here to 0.8320 there" in said
     assert "max_length cuts the turn end from 100 % of the chosen answers." in said
     assert "Not for the card." not in _card("dpo-v0").text
     assert "can run on until the token limit" in _card("dpo-v0").text
@@ -135,41 +139,42 @@ def test_a_finding_stands_on_the_cards_of_the_variants_that_it_concerns() -> Non
         assert "max_length cuts the turn end" in text
 
 
-def test_the_erratum_of_main_says_why_it_exists_and_what_it_cost() -> None:
-    said = _erratum(_card("main"))
-    assert "**Why this branch exists.** The variant on the branch `dpo-v0` lost its end-of-turn token" in said
+def test_the_known_issue_of_main_says_why_it_exists_and_what_it_cost() -> None:
+    said = _known_issue(_card("main"))
+    assert "## Why this branch exists" in _card("main").text and "**This branch does not" not in said
+    assert said.startswith("The variant on the branch `dpo-v0` lost its end-of-turn token")
     assert "trained further on 299 rows (SFT, stage `sft`)" in said
     assert "the average fell from 0.8840 to 0.8320" in said
 
 
-def test_there_is_no_erratum_when_nothing_needed_repair() -> None:
+def test_there_is_no_known_issue_when_nothing_needed_repair() -> None:
     for variant in ("main", "dpo-v0"):
         card = _card(variant, broken=128)
-        assert _erratum(card) == "" and "can run on" not in card.text
+        assert _known_issue(card) == "" and "can run on" not in card.text
 
 
 def test_a_variant_that_stops_as_rarely_as_its_base_is_not_said_to_have_lost_anything() -> None:
     for broken in (60, 55, 70):
         for variant, repaired in (("dpo-v0", 127), ("main", 127), ("main", 62)):
-            said = _erratum(_card(variant, base=60, broken=broken, repaired=repaired))
+            said = _known_issue(_card(variant, base=60, broken=broken, repaired=repaired))
             assert said and "lost its end-of-turn token" not in said, (broken, variant, repaired)
-    said = _erratum(_card("dpo-v0", base=60, broken=60))
-    assert "Neither does the base model. The base model ends 46.9 % (60 of 128;" in said
-    assert "no less often than the base, as far as the measurement can tell" in said
-    assert "The branch `main` repairs this" in said
-    assert "does not reliably end its answers, and neither does the base: the base model" in _erratum(
+    said = _known_issue(_card("dpo-v0", base=60, broken=60))
+    assert "Neither does the base model. The base model stops in 46.9 % (60 of 128;" in said
+    assert "fails the gate, but the difference from the base is within the measurement error" in said
+    assert "The branch `main` fixes this" in said
+    assert "does not reliably end its answers, and neither does the base. The base model" in _known_issue(
         _card("main", base=60, broken=60)
     )
-    assert "The variant on the branch `dpo-v0` lost its end-of-turn token" in _erratum(
+    assert "The variant on the branch `dpo-v0` lost its end-of-turn token" in _known_issue(
         _card("main", base=60, broken=30)
     )
-    assert "Neither does" not in _erratum(_card("dpo-v0", base=60, broken=30))
+    assert "Neither does" not in _known_issue(_card("dpo-v0", base=60, broken=30))
 
 
 def test_a_failed_repair_is_called_one() -> None:
-    assert "**The repair failed.**" in _erratum(_card("main", repaired=60))
-    lost = _erratum(_card("dpo-v0", repaired=60))
-    assert "No branch of this repository repairs it." in lost
+    assert "This branch was meant to fix that and does not" in _known_issue(_card("main", repaired=60))
+    lost = _known_issue(_card("dpo-v0", repaired=60))
+    assert "No branch of this repository fixes it." in lost
     assert "failed (reported)" in _card("main", repaired=60).text
 
 
@@ -177,12 +182,12 @@ def test_a_failed_repair_is_called_one() -> None:
     ("scores", "said"),
     [
         ((0.9, 0.80, 0.85), "The benchmark average rose from 0.8000 to 0.8500."),
-        ((0.9, 0.80, 0.81), "no more than the noise of the measurement"),
+        ((0.9, 0.80, 0.81), "the difference is within measurement error"),
         ((0.9, 0.80, 0.70), "the average fell from 0.8000 to 0.7000"),
     ],
 )
 def test_the_cost_of_the_repair_is_worded_by_the_standard_error(scores: Any, said: str) -> None:
-    assert said in _erratum(_card("main", scores=scores))
+    assert said in _known_issue(_card("main", scores=scores))
 
 
 # --- missing measurements and rehearsals -----------------------------------------------------------------------------
@@ -194,14 +199,14 @@ def test_what_was_not_measured_is_missing_and_never_a_number() -> None:
     files["stopping[dpo-v0]"] = {"stopping.json": {**samples.stopping(merged=3), "forms": {}}}
     card = render_card(build_context(samples.recipe(), "main", Evidence(files, whole.template)))
     row = next(line for line in card.text.splitlines() if line.startswith("| [`dpo-v0`]"))
-    assert row.count("missing") == 3 and "0.0000" not in row
-    assert "| 0.9570 ± 0.0151 | missing | 0.8320 ± 0.0151 |" in card.text
-    assert "What the repair cost in benchmark scores was not measured." in card.text
+    assert row.count("not measured") == 3 and "0.0000" not in row
+    assert "| 0.9570 ± 0.0151 | not measured | 0.8320 ± 0.0151 |" in card.text
+    assert "The effect of the fix on benchmark scores was not measured." in card.text
 
 
 def test_a_rehearsal_is_called_one_and_stays_out_of_the_metadata() -> None:
     card = _card(limit=20)
-    assert "**A rehearsal:** only 20 examples of each task were used." in card.text
+    assert "**Partial run:** only 20 examples per task were evaluated; do not compare with full results." in card.text
     assert "model-index" not in card.metadata
     assert "model-index" in _card().metadata
 
@@ -244,12 +249,12 @@ def test_metadata_is_what_the_hub_and_its_client_read() -> None:
         ("license: apache-2.0", "license: mine", "license 'mine'"),
         ("license: apache-2.0\n", "", "lacks 'license'"),
         ("license: apache-2.0", "license: other", "needs 'license_name'"),
-        ("base_model: me/tiny", "base_model: /home/me/tiny", "no repo id"),
-        ("- Intel/orca_dpo_pairs", "- null", "no repo id"),
+        ("base_model: me/tiny", "base_model: /home/me/tiny", "not a repo id"),
+        ("- Intel/orca_dpo_pairs", "- null", "not a repo id"),
         ("- en", "- english!", "no ISO 639 code"),
         ("relation: finetune", "relation: child", "'base_model_relation' is 'child'"),
         ("value: 0.832", "value: TBD", "which is not a number"),
-        ("split: test", "config: {a: 1}", "must be a word"),
+        ("split: test", "config: {a: 1}", "must be a string"),
         ("      name: tiny_facts\n", "", "not in the Hub's form"),
         ("license: apache-2.0", "license: mit\nlicense: mit", "not valid YAML"),
         ("license: apache-2.0", "license: !!python/object:os.system {}", "not valid YAML"),

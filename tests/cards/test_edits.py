@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubkit.cards.context import build_context
 from hubkit.cards.edits import keep_edits
 from hubkit.cards.metadata import read_block
 from hubkit.cards.render import MODEL_CARD, render_card
+from hubkit.cards.template_context import build_context
 
 FRONT = "---\nlicense: mit\ntags:\n- a\n- b\n---\n\n"
 
@@ -196,7 +196,7 @@ def test_a_real_card_is_made_of_regions_and_takes_an_edit() -> None:
 @pytest.mark.parametrize("value", ["!!int x", "!!timestamp x", "[1"])
 def test_metadata_that_cannot_be_read_is_a_conflict(value: str) -> None:
     made = keep_edits(BEFORE, BEFORE.replace("license: mit", f"license: mit\nodd: {value}"), NEW)
-    assert [item.where for item in made.conflicts] == ["the metadata, which cannot be read"] and made.text == NEW
+    assert [item.where for item in made.conflicts] == ["the metadata, which is not valid YAML"] and made.text == NEW
 
 
 def test_a_region_that_is_claimed_and_edited_in_its_place_too_is_a_conflict() -> None:

@@ -68,7 +68,7 @@ def test_the_registered_tasks_are_lm_evals_and_name_data_sets() -> None:
         ("- 1", "not a mapping"),
         ("- value: 1", "has no 'dataset'"),
         ("- {dataset: {id: x/y}, value: 1}", "lacks dataset.task_id"),
-        ("- {dataset: {id: /home/me, task_id: t}, value: 1}", "no repo id"),
+        ("- {dataset: {id: /home/me, task_id: t}, value: 1}", "not a repo id"),
         ("- {dataset: {id: x/y, task_id: t}, value: TBD}", "not a number"),
         ("- {dataset: {id: x/y, task_id: t}, value: true}", "not a number"),
         ("- {dataset: {id: x/y, task_id: t, split: test}, value: 1}", "unknown key dataset.split"),

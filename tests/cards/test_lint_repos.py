@@ -10,10 +10,10 @@ import pytest
 from commands import hubkit
 from lint_samples import CARDS, FRONT, ZEPHYR, folder, rules, with_base
 
-from hubkit.cards.context import build_context
-from hubkit.cards.lint import MOST, lint, lint_file, lint_text
+from hubkit.cards.lint import MAX_CARD_BYTES, lint, lint_file, lint_text
 from hubkit.cards.pictures import draw
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, render_card
+from hubkit.cards.template_context import build_context
 from hubkit.checks.model import FolderSource, RepoSource
 from hubkit.core.errors import RefusedError
 from hubkit.models.chat.library import CHATML
@@ -34,7 +34,7 @@ def test_every_fault_of_the_seeds_card_is_named(hub: Running, tmp_path: Path) ->
 
     assert rules(report.findings) == {
         "adapter-at-root": [1],
-        "licence-mismatch": [line("license: mit")],
+        "license-mismatch": [line("license: mit")],
         "dead-link": [line("header.png")],
         "scores-not-shown": [line("An adapter trained")],
         "template-differs": [line("ChatML, and a system message"), line("<|im_start|>system")],
@@ -46,7 +46,7 @@ def test_every_fault_of_the_seeds_card_is_named(hub: Running, tmp_path: Path) ->
     by_rule = {fault.rule: fault for fault in report.findings}
     assert "0.4364, and its table gives 0.4421" in by_rule["average"].message
     assert by_rule["undefined-name"].hint == "Write 'messages', which is defined."
-    assert "'mit', and that of the base hubkit/lint-base is 'apache-2.0'" in by_rule["licence-mismatch"].message
+    assert "'mit', and that of the base hubkit/lint-base is 'apache-2.0'" in by_rule["license-mismatch"].message
     assert report.unchecked == ()
 
 
@@ -61,7 +61,7 @@ def test_every_fault_of_its_successors_card_is_named(tmp_path: Path) -> None:
     assert len(found["local-path"]) == 2 and len(found["placeholder"]) == 2
     (heading,) = (fault for fault in report.findings if fault.rule == "table-heading")
     assert "under 'TruthfulQA', and its task arc_challenge is one of GPT4All" in heading.message
-    assert report.unchecked == ("The base and its license were not looked up: there is no Hub to ask.",)
+    assert report.unchecked == ("The base and its license were not checked: no Hub is available.",)
 
 
 @pytest.mark.parametrize("variant", ["main", "dpo-v0"])
@@ -86,7 +86,7 @@ def test_nothing_is_found_on_our_own_cards(variant: str, which: str, tmp_path: P
 
 def test_front_matter() -> None:
     found = lint_text("# No front matter\n")
-    assert [fault.rule for fault in found] == ["licence-missing"]
+    assert [fault.rule for fault in found] == ["license-missing"]
     found = lint_text("---\nlicense: nonsense\nbase_model: {a: b}\ntags: 3\n---\n")
     assert [(fault.rule, fault.line) for fault in found] == [
         ("front-matter", 2), ("base-model", 3), ("front-matter", 4),
@@ -94,7 +94,7 @@ def test_front_matter() -> None:
     assert all(len(fault.message) < 400 for fault in found)
     (fault,) = lint_text("---\nlicense: other\n---\n")
     assert (fault.rule, fault.level, fault.line) == (
-        "licence-name",
+        "license-name",
         "note",
         2,
     ) and "The Hub refuses" not in fault.message
@@ -179,11 +179,11 @@ def test_a_gguf_file_holds_its_template(tmp_path: Path) -> None:
 
 def test_a_card_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     card = tmp_path / "README.md"
-    card.write_bytes(b"\xff" * (MOST + 1))
+    card.write_bytes(b"\xff" * (MAX_CARD_BYTES + 1))
     done = hubkit("card", "lint", str(card), home=tmp_path / "home")
     assert done.returncode == 3 and "too large for a card" in done.stderr
     with pytest.raises(RefusedError, match="too large"):
-        lint_file("a" * (MOST + 1), "README.md")
+        lint_file("a" * (MAX_CARD_BYTES + 1), "README.md")
 
 
 def test_the_command(hub: Running, tmp_path: Path) -> None:
@@ -215,9 +215,9 @@ def test_the_command(hub: Running, tmp_path: Path) -> None:
     ("own", "base", "found"),
     [
         ("mit", "mit", []),
-        ("mit", "cc-by-nc-4.0", ["licence-mismatch"]),
+        ("mit", "cc-by-nc-4.0", ["license-mismatch"]),
         ("other\nlicense_name: llama3", "other\nlicense_name: llama3", []),
-        ("other\nlicense_name: mine", "other\nlicense_name: llama3", ["licence-mismatch"]),
+        ("other\nlicense_name: mine", "other\nlicense_name: llama3", ["license-mismatch"]),
     ],
 )
 def test_licences_of_the_base(hub: Running, tmp_path: Path, own: str, base: str, found: list[str]) -> None:
@@ -238,7 +238,7 @@ def test_a_repo_is_read_at_its_revision(hub: Running, tmp_path: Path) -> None:
     )
     report = lint(RepoSource(connected, "me/mine", "old"), connected)
     assert [(fault.file, fault.rule) for fault in report.findings] == [
-        ("README.md", "base-model"), ("README.md", "placeholder"), ("adapter/README.md", "licence-missing"),
+        ("README.md", "base-model"), ("README.md", "placeholder"), ("adapter/README.md", "license-missing"),
     ]  # fmt: skip
     bare = tmp_path / "bare"
     bare.mkdir()

@@ -15,17 +15,17 @@ import card_samples as samples
 import pytest
 from PIL import Image
 
-from hubkit.cards.context import build_context
 from hubkit.cards.evidence import Evidence
 from hubkit.cards.pictures import draw
 from hubkit.cards.render import ADAPTER_CARD, render_card
+from hubkit.cards.template_context import build_context
 from hubkit.checks.screening import screen
 
 _DRAW = """
 import hashlib, json, sys
 sys.path.insert(0, sys.argv[1])
 import card_samples as samples
-from hubkit.cards.context import build_context
+from hubkit.cards.template_context import build_context
 from hubkit.cards.pictures import draw
 pictures = draw(build_context(samples.recipe(), "main", samples.evidence()))
 print(json.dumps({name: hashlib.sha256(picture).hexdigest() for name, picture in pictures.items()}))
@@ -51,10 +51,10 @@ def test_the_pictures_are_those_that_the_card_shows_and_nothing_else() -> None:
 def test_their_words_for_those_who_do_not_see_them_tell_the_figures() -> None:
     alt = [line for line in render_card(_context()).text.splitlines() if line.startswith("![")]
     assert alt == [
-        "![Tiny Hermes DPO, branch main: the merged weights end 99.2 % (127 of 128; 95.7 % to 99.9 %) of their "
-        "answers, benchmark average 0.8320](assets/header.png)",
+        "![Tiny Hermes DPO, branch main: stop rate of the merged weights 99.2 % (127 of 128; 95.7 % to "
+        "99.9 %), benchmark average 0.8320](assets/header.png)",
         "![Benchmark average: base 0.9570, dpo-v0 0.8840, main 0.8320](assets/benchmarks.png)",
-        "![Training loss by step: stage dpo from 0.6931 to 0.0412 in 150 steps, stage sft from 0.6931 to 0.0412 in "
+        "![Training loss by step: stage dpo from 0.693 to 0.041 in 150 steps, stage sft from 0.693 to 0.041 in "
         "40 steps](assets/training.png)",
     ]
 

@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from hubkit.cards.context import build_context
 from hubkit.cards.escape import clean, one_line
 from hubkit.cards.evidence import Evidence
 from hubkit.cards.metadata import read_block
 from hubkit.cards.placeholder import placeholder
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
+from hubkit.cards.template_context import build_context
 from hubkit.cards.trace import untraced
 from hubkit.cards.validate import validate
 from hubkit.core.names import ref_problem, repo_id_problem

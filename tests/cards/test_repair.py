@@ -1,4 +1,4 @@
-"""The erratum says what was measured and no more: intervals, chains of repairs, verdicts by form."""
+"""The known issue reports what was measured and no more: intervals, chains of repairs, verdicts by form."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubkit.cards.context import build_context
 from hubkit.cards.evidence import Evidence
-from hubkit.cards.measured import percent
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, render_card
+from hubkit.cards.template_context import build_context
 from hubkit.core.intervals import difference, wilson
+from hubkit.core.numbers import share
 from hubkit.recipe.models import Recipe
 
 COUNTS = st.integers(1, 3000).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials)))
@@ -74,15 +74,22 @@ def test_the_difference_is_the_same_from_either_side(first: tuple[int, int], sec
     assert not apart or high < 0, "intervals that do not touch are a difference"
 
 
-# --- the erratum -----------------------------------------------------------------------------------------------------
+# --- the known issue and its fix -------------------------------------------------------------------------------------
+
+
+KNOWN_ISSUE, WHY = "## Known issue: answers do not stop reliably", "## Why this branch exists"
+LOST = f"{KNOWN_ISSUE} **This branch does not"
+FAILED = f"{KNOWN_ISSUE} The variant on the branch"
 
 
 def _said(variant: str, evidence: Evidence, *, recipe: Recipe | None = None, which: str = MODEL_CARD) -> str:
     text = render_card(build_context(recipe or samples.recipe(), variant, evidence), which).text
     if which == ADAPTER_CARD:
         return " ".join(text.split())
-    found = re.search(r"^## Erratum\n(.*?)(?:^## |^<!-- hubkit:end erratum)", text, re.DOTALL | re.MULTILINE)
-    return " ".join(found[1].split()) if found else ""
+    found = re.search(
+        rf"^({KNOWN_ISSUE}|{WHY})\n(.*?)(?:^## |^<!-- hubkit:end erratum)", text, re.DOTALL | re.MULTILINE
+    )
+    return f"{found[1]} {' '.join(found[2].split())}" if found else ""
 
 
 def test_a_base_that_passes_the_gate_is_not_said_to_fail_it() -> None:
@@ -92,7 +99,7 @@ def test_a_base_that_passes_the_gate_is_not_said_to_fail_it() -> None:
         lost, mended = _said("dpo-v0", evidence), _said("main", evidence)
         assert "either does the base" not in lost + mended, base
         assert ("lost its end-of-turn token" in mended) is worse
-        assert ("less than the gate asks, but no less often than the base" in lost) is not worse
+        assert ("fails the gate, but the difference from the base is within the measurement error" in lost) is not worse
     assert wilson(121, 128)[1] > wilson(128, 128)[0]
     failing = samples.evidence(base=60, broken=60)
     assert "Neither does the base model." in _said("dpo-v0", failing)
@@ -122,15 +129,15 @@ def _chained(v0: int, v1: int, main: int | None) -> Evidence:
 @pytest.mark.parametrize(
     ("rates", "begins"),
     [
-        ((3, 127, 127), {"dpo-v0": "**This branch does not", "v1": "**Why this branch exists.**", "main": ""}),
+        ((3, 127, 127), {"dpo-v0": LOST, "v1": WHY, "main": ""}),
         ((127, 127, 127), {"dpo-v0": "", "v1": "", "main": ""}),
-        ((3, 127, 5), {"v1": "**Why this branch exists.**", "main": "**This branch does not"}),
-        ((3, 5, 127), {"dpo-v0": "**This branch does not", "v1": "**The repair failed.**",
-                       "main": "**Why this branch exists.** The variant on the branch `v1`"}),
-        ((3, 5, 5), {"v1": "**The repair failed.**", "main": "**The repair failed.** The variant on the branch `v1`"}),
-        ((127, 5, 127), {"dpo-v0": "", "v1": "**This branch does not",
-                         "main": "**Why this branch exists.** The variant on the branch `v1`"}),
-        ((3, 127, None), {"v1": "**Why this branch exists.**", "main": ""}),
+        ((3, 127, 5), {"v1": WHY, "main": LOST}),
+        ((3, 5, 127), {"dpo-v0": LOST, "v1": f"{FAILED} `dpo-v0`",
+                       "main": f"{WHY} The variant on the branch `v1`"}),
+        ((3, 5, 5), {"v1": f"{FAILED} `dpo-v0`", "main": f"{FAILED} `v1`"}),
+        ((127, 5, 127), {"dpo-v0": "", "v1": LOST,
+                         "main": f"{WHY} The variant on the branch `v1`"}),
+        ((3, 127, None), {"v1": WHY, "main": ""}),
     ],
 )  # fmt: skip
 def test_each_variant_answers_for_the_one_it_goes_on_from(rates: Any, begins: dict[str, str]) -> None:
@@ -145,7 +152,7 @@ def test_the_adapters_card_goes_by_the_adapter() -> None:
     files = json.loads(json.dumps(evidence.files))
     files["stopping[main]"]["stopping.json"]["forms"]["adapter"] = samples.form(128)
     said = _said("main", Evidence(files, evidence.template), which=ADAPTER_CARD)
-    assert "does not reliably end" not in said and "it ends 100 % (128 of 128;" in said
+    assert "does not reliably end" not in said and "its stop rate is 100 % (128 of 128;" in said
     assert "does not reliably end its answers" in _said("main", samples.evidence(repaired=100), which=ADAPTER_CARD)
     assert "does not reliably end" not in _said("main", samples.evidence(), which=ADAPTER_CARD)
 
@@ -158,6 +165,6 @@ def test_every_stop_rate_carries_its_count_and_its_interval(variant: str, which:
     assert len(shares) >= 2
     for rate, stopped, prompts, low, high in shares:
         interval = wilson(int(stopped), int(prompts))
-        assert (rate, low, high) == tuple(map(percent, (int(stopped) / int(prompts), *interval)))
+        assert (rate, low, high) == tuple(map(share, (int(stopped) / int(prompts), *interval)))
     rates = [number for number in card.numbers if number.pointer.endswith("/rate") and number.file == "stopping.json"]
-    assert len(rates) == len(shares) and "Wilson interval at ninety-five percent" in " ".join(card.text.split())
+    assert len(rates) == len(shares) and "ninety-five percent Wilson confidence interval" in " ".join(card.text.split())

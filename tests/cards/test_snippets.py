@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubkit.cards.context import build_context
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, render_card
 from hubkit.cards.snippets import Card, Limits, Outcome, Pin, Place, extract, run_cards
 from hubkit.cards.snippets.blocks import Imports, with_what_it_needs
@@ -29,6 +28,7 @@ from hubkit.cards.snippets.pinned_revisions import (
     serve_arguments,
     with_server,
 )
+from hubkit.cards.template_context import build_context
 from hubkit.core.errors import HubkitError
 
 PIN = Pin("me/model", "main", "c" * 40)

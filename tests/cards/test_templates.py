@@ -12,12 +12,12 @@ import yaml
 from huggingface_hub import DatasetCard
 from markdown_samples import inlines
 
-from hubkit.cards.context import build_context
 from hubkit.cards.evidence import Evidence
 from hubkit.cards.measured import CardError
-from hubkit.cards.others import dataset_card, space_card
 from hubkit.cards.placeholder import placeholder
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, own_templates, render_card
+from hubkit.cards.space_and_dataset_cards import dataset_card, space_card
+from hubkit.cards.template_context import build_context
 from hubkit.cards.trace import untraced
 from hubkit.cards.validate import validate
 from hubkit.core.errors import RefusedError, UsageError
@@ -91,13 +91,13 @@ def test_a_template_that_goes_its_own_way_is_one_region(tmp_path: Path) -> None:
         ("{{ title | attr('__class__') | md }}", "No filter named"),
         ("{% block x %}", "Unexpected end of template"),
         ("{{ nothing | md }}", "undefined"),
-        ("{{ ('Score: ' ~ (here.average | measured('score'))) | md }}", "side by side"),
-        ("{% filter md %}{{ here.average | measured('score') }}{% endfilter %}", "side by side"),
-        ("{{ here.average | measured('score') | cell }}", "side by side"),
-        ("{{ here.average | measured('score') | fenced }}", "side by side"),
-        ("{{ title | fenced | md }}", "side by side"),
-        ("{{ ', '.join([here.average | measured('score')]) | md }}", "side by side"),
-        ("{{ {'x': title ~ (here.average | measured('score'))} | shown }}", "side by side"),
+        ("{{ ('Score: ' ~ (here.average | measured('score'))) | md }}", "apply one filter per value"),
+        ("{% filter md %}{{ here.average | measured('score') }}{% endfilter %}", "apply one filter per value"),
+        ("{{ here.average | measured('score') | cell }}", "apply one filter per value"),
+        ("{{ here.average | measured('score') | fenced }}", "apply one filter per value"),
+        ("{{ title | fenced | md }}", "apply one filter per value"),
+        ("{{ ', '.join([here.average | measured('score')]) | md }}", "apply one filter per value"),
+        ("{{ {'x': title ~ (here.average | measured('score'))} | shown }}", "apply one filter per value"),
         ("{{ ('%r' % here.average) | md }}", "was printed without the filter"),
         ("{{ ('' ~ [here.average]) | md }}", "was printed without the filter"),
         ("{{ here.average | md }}", "was printed without the filter"),
@@ -182,7 +182,7 @@ def test_the_card_of_a_space_shows_the_words_as_they_are(title: str) -> None:
 def test_the_card_of_the_held_out_prompts() -> None:
     evidence = samples.evidence()
     card = dataset_card(samples.recipe(), evidence)
-    assert "128 prompts that no stage of `me/tiny-dpo` was trained on." in card.text
+    assert "128 prompts held out from training in `me/tiny-dpo`." in card.text
     assert "| `teknium/openhermes` |" in card.text and "orca" not in card.text, "the sources of its own set alone"
     assert DatasetCard(card.text).data["license"] == ["mit"]
     assert hub_metadata.check(card.text, "dataset") == ([], [])

@@ -17,12 +17,12 @@ from jinja2.exceptions import SecurityError, TemplateAssertionError
 from markdown_it import MarkdownIt
 from markdown_samples import body_of, inlines, shown_text
 
-from hubkit.cards.context import build_context
 from hubkit.cards.escape import clean, code, md, one_line, python, sentence
 from hubkit.cards.evidence import Evidence
 from hubkit.cards.measured import FORMATS, CardError, Measured, wrap
 from hubkit.cards.metadata import read_block
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, TEMPLATES, Rendered, render_card
+from hubkit.cards.template_context import build_context
 from hubkit.cards.trace import untraced
 from hubkit.cards.validate import validate
 from hubkit.recipe.models import Recipe
@@ -228,18 +228,21 @@ def test_a_measured_number_hides_its_value_from_templates() -> None:
     [
         ("percent", 0.9765625, "97.7 %"),
         ("percent", 1.0, "100 %"),
+        ("percent", 0.98, "98.0 %"),
         ("percent", 0, "0 %"),
         ("percent", 0.0005, "0.1 %"),
         ("score", 0.44205, "0.4421"),
         ("count", 7000, "7,000"),
-        ("whole", 4321.9, "4,322"),
+        ("count", 4321.9, "4,322"),
+        ("token_rate", 4321.9, "4,322 tokens/s"),
+        ("loss", 0.69315, "0.693"),
         ("plain", 5e-05, "5e-05"),
         ("plain", 16, "16"),
         ("plain", 2.0, "2"),
         ("short", 0.6097560975609756, "0.61"),
         ("duration", 41.7, "42 s"),
-        ("duration", 36720.0, "10.2 h"),
-        ("duration", 600, "10 min"),
+        ("duration", 36720.0, "10 h 12 min"),
+        ("duration", 600, "10 min 00 s"),
         ("size", 14_480_000_000, "14.5 GB"),
         ("size", 12, "12 B"),
         ("parameters", 7_241_732_096, "7.24 B"),

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hubkit.checks.model import CheckReport, FolderSource, RepoSource, check
-from hubkit.checks.source import MOST
+from hubkit.checks.source import MAX_READ_BYTES
 from hubkit.core.errors import RefusedError
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
@@ -123,12 +123,12 @@ def test_no_heavy_library_is_needed(published):
         ),
         ("tokenizer_config.json", {"eos_token": "<s>"}, "note", "EOS token", "eos-tokenizer"),
         ("tokenizer_config.json", {"chat_template": "{{ messages }}"}, "warning", "differ", "two-chat-templates"),
-        ("adapter_config.json", {"peft_type": "LORA"}, "error", "beside config.json", "adapter-at-root"),
+        ("adapter_config.json", {"peft_type": "LORA"}, "error", "in the same folder as config.json", "adapter-at-root"),
         (
             "adapter/adapter_config.json",
             {"base_model_name_or_path": "/home/me/base"},
             "error",
-            "nobody else has",
+            "cannot be resolved by others",
             "adapter-base",
         ),
         ("adapter/adapter_config.json", {"base_model_name_or_path": None}, "error", "names no base", "adapter-base"),
@@ -137,7 +137,7 @@ def test_no_heavy_library_is_needed(published):
             "adapter/adapter_config.json",
             {"base_model_name_or_path": "me/other"},
             "note",
-            "the card me/base",
+            "the card names me/base",
             "adapter-base",
         ),
         ("config.json", {"_name_or_path": "/home/me/checkpoint-12"}, "warning", "local-path", "local-path"),
@@ -153,7 +153,7 @@ def test_what_the_json_files_say(model, file, changes, level, says, rule):
 @pytest.mark.parametrize(
     ("name", "content", "level", "says", "rule"),
     [
-        ("chat_template.jinja", None, "error", "no chat template", "no-chat-template"),
+        ("chat_template.jinja", None, "error", "chat template is missing", "no-chat-template"),
         (
             "chat_template.jinja",
             "{% for m in messages %}{{ m.content }}\n{% endfor %}",
@@ -163,13 +163,13 @@ def test_what_the_json_files_say(model, file, changes, level, says, rule):
         ),
         ("chat_template.jinja", "{{ 'x' * 10**10 }}", "error", "MemoryError", "template-fails"),
         ("chat_template.jinja", "{{ cycler.__init__.__globals__ }}", "error", "unsafe", "template-fails"),
-        ("README.md", None, "warning", "no model card", "no-card"),
+        ("README.md", None, "warning", "model card (README.md) is missing", "no-card"),
         ("README.md", "# Hello", "warning", "no front matter", "front-matter"),
         ("README.md", "---\nlicense: mit\n---\n", "warning", "names no base_model", "base-model"),
-        ("README.md", "---\nlicense: mit\nbase_model: ../base\n---\n", "error", "is no repo id", "base-model"),
+        ("README.md", "---\nlicense: mit\nbase_model: ../base\n---\n", "error", "is not a repo id", "base-model"),
         ("README.md", "---\nlicense: [mit\n---\n", "error", "front matter", "front-matter"),
         ("config.json", "{", "error", "not valid JSON", "json"),
-        ("config.json", None, "error", "no config.json", "no-config"),
+        ("config.json", None, "error", "config.json is missing", "no-config"),
         ("training_args.bin", "x", "warning", "can run code", "pickle"),
         ("notes.md", "token: hf_" + "a1B2" * 9, "error", "Hugging Face token", "secret"),
         ("model.safetensors.index.json", None, "error", "no loader finds them", "shards"),
@@ -177,7 +177,7 @@ def test_what_the_json_files_say(model, file, changes, level, says, rule):
             "adapter/adapter_model.safetensors",
             None,
             "error",
-            "has no adapter/adapter_model.safetensors",
+            "adapter/adapter_model.safetensors is missing",
             "adapter-weights",
         ),
     ],
@@ -201,13 +201,13 @@ def test_what_the_files_are(model, name, content, level, says, rule):
             "GitHub token",
             "secret",
         ),
-        (".env", "A=1", "error", "hold secrets", "private-file"),
-        ("optimizer.pt", "x", "warning", "left by a training", "training-state"),
-        ("trainer_state.json", "{}", "warning", "left by a training", "training-state"),
-        ("notes.json", pickle.dumps({}), "error", "is a pickle by its content", "pickle"),
+        (".env", "A=1", "error", "suggests secrets", "private-file"),
+        ("optimizer.pt", "x", "warning", "not part of the model", "training-state"),
+        ("trainer_state.json", "{}", "warning", "not part of the model", "training-state"),
+        ("notes.json", pickle.dumps({}), "error", "contains pickle data", "pickle"),
         ("recipe.yaml", "a: [x, /home/me/x]", "warning", "local-path", "local-path"),
         ("con.txt", "x", "error", "device name", "name"),
-        ("ConfiG.json", "{}", "error", "upper and lower case", "name"),
+        ("ConfiG.json", "{}", "error", "on a case-insensitive disk", "name"),
         ("other.md", "---\na: 1\na: 2\n---\n", "warning", "front-matter", "front-matter"),
     ],
 )
@@ -257,7 +257,7 @@ def test_weights_that_are_no_numbers_and_that_do_not_fit(model):
     assert check(FolderSource(model), fits=True).findings == ()
     put(model / "config.json", num_hidden_layers=3)
     misfit = said(check(FolderSource(model), fits=True))
-    assert "are missing, for example 'model.layers.2." in misfit and "[architecture]" in misfit
+    assert "missing tensors, e.g. 'model.layers.2." in misfit and "[architecture]" in misfit
     adapter = model / "adapter" / "adapter_model.safetensors"
     adapter.write_bytes(adapter.read_bytes()[:-4] + struct.pack("<f", float("nan")))
     assert "NaN" in said(look(model)) and "[not-finite]" in said(look(model))
@@ -274,13 +274,13 @@ def test_shards_that_are_missing_or_strange(model):
 def test_weights_without_a_tokenizer(model):
     for path in model.glob("*token*"):
         path.unlink()
-    assert "There is no tokenizer. [no-tokenizer]" in said(look(model))
+    assert "The tokenizer is missing. [no-tokenizer]" in said(look(model))
 
 
 def test_a_template_that_is_too_large_is_not_read(model):
     with (model / "chat_template.jinja").open("wb") as file:
-        file.truncate(MOST + 1)
-    assert "is too large to be read" in said(look(model)) and "[too-large]" in said(look(model))
+        file.truncate(MAX_READ_BYTES + 1)
+    assert "is too large to read" in said(look(model)) and "[too-large]" in said(look(model))
 
 
 def test_only_pickles_are_no_weights(model):
@@ -335,7 +335,7 @@ def test_unsound_safetensors_are_refused_with_the_reason(tmp_path, model, conten
         read_header(path)
     shard = sorted(model.glob("model-*.safetensors"))[0]
     shard.write_bytes(content)
-    assert f"{shard.name} is not a sound safetensors file" in said(look(model))
+    assert f"{shard.name} is not a valid safetensors file" in said(look(model))
     assert "[safetensors]" in said(look(model))
 
 
@@ -379,7 +379,7 @@ def test_a_repo_is_checked_without_fetching_its_weights(published, hub, tmp_path
     here = look(published)
     assert (report.end_of_turn, report.dtype, report.parameters) == (here.end_of_turn, here.dtype, here.parameters)
     assert "The base me/base of adapter/adapter_config.json is not on this Hub" in said(report)
-    assert "The base hubkit/chained of second/adapter_config.json is an adapter itself" in said(report)
+    assert "second/adapter_config.json: the base hubkit/chained is itself an adapter" in said(report)
     assert not list((tmp_path / "hf").rglob("*.safetensors"))
 
 
@@ -388,9 +388,9 @@ def test_a_repo_is_checked_without_fetching_its_weights(published, hub, tmp_path
     [
         ("config.json", "architectures", 5, "config.json: architectures is 5, not a list"),
         ("config.json", "architectures", [5, {}], ""),
-        ("config.json", "vocab_size", "10", "config.json: vocab_size is '10', not a whole number"),
+        ("config.json", "vocab_size", "10", "config.json: vocab_size is '10', not an integer"),
         ("config.json", "vocab_size", True, "vocab_size is True"),
-        ("config.json", "eos_token_id", {"a": 1}, "eos_token_id is {'a': 1}, not a whole number or a list"),
+        ("config.json", "eos_token_id", {"a": 1}, "eos_token_id is {'a': 1}, not an integer or a list"),
         ("config.json", "dtype", "\ud800", ""),
         ("generation_config.json", "eos_token_id", "257", "generation_config.json: eos_token_id is '257'"),
         ("tokenizer_config.json", "added_tokens_decoder", [1], "added_tokens_decoder is [1], not an object"),
@@ -401,12 +401,12 @@ def test_a_repo_is_checked_without_fetching_its_weights(published, hub, tmp_path
             "",
         ),
         ("tokenizer_config.json", "chat_template", [{"name": ["default"], "template": 1}, 5], ""),
-        ("tokenizer_config.json", "eos_token", 5, "eos_token is 5, not a text or an object"),
+        ("tokenizer_config.json", "eos_token", 5, "eos_token is 5, not a string or an object"),
         ("tokenizer.json", "added_tokens", 5, "tokenizer.json: added_tokens is 5, not a list"),
         ("tokenizer.json", "added_tokens", [{"content": "<|im_end|>", "id": 10**4299}], ""),
         ("tokenizer.json", "model", 5, "tokenizer.json: model is 5, not an object"),
-        ("adapter/adapter_config.json", "revision", [1], "adapter/adapter_config.json: revision is [1], not a text"),
-        ("model.safetensors.index.json", "weight_map", {"a": 5}, "not a safetensors file beside it"),
+        ("adapter/adapter_config.json", "revision", [1], "adapter/adapter_config.json: revision is [1], not a string"),
+        ("model.safetensors.index.json", "weight_map", {"a": 5}, "not a safetensors file in the same folder"),
     ],
 )
 def test_a_value_of_a_wrong_type_is_a_finding(model, file, key, value, says):
@@ -426,8 +426,8 @@ def test_a_settings_file_that_is_no_object_is_a_finding(model, name, content):
 @pytest.mark.parametrize(
     ("front", "says"),
     [
-        ("base_model: 5", "README.md: base_model is 5, not a text or a list"),
-        ("base_model: [me/base, {a: 1}]", "README.md: base_model holds {'a': 1}, not a text"),
+        ("base_model: 5", "README.md: base_model is 5, not a string or a list"),
+        ("base_model: [me/base, {a: 1}]", "README.md: base_model holds {'a': 1}, not a string"),
         (f"base_model: 0x{'f' * 5000}", "base_model is a int"),
         ("license: !!int x", "not valid YAML"),
         ("license: !!timestamp x", "not valid YAML"),

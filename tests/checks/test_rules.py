@@ -78,5 +78,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert [item["id"] for item in listed] == sorted(all_rules())
     done = hubkit("rules", "adapter-base", home=tmp_path)
     assert done.returncode == 0 and "check" in done.stdout and all_rules()["adapter-base"].why in done.stdout
+    renamed = json.loads(hubkit("rules", "licence-missing", "--json", home=tmp_path).stdout)
+    assert renamed["id"] == "license-missing", "the id of earlier versions"
     done = hubkit("rules", "adapter-bse", home=tmp_path)
     assert done.returncode == 2 and "Did you mean 'adapter-base'?" in done.stderr

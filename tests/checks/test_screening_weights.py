@@ -195,9 +195,9 @@ def test_a_sound_model_fits_its_config(sound_model: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"num_hidden_layers": 3}, "are missing"),
-        ({"num_hidden_layers": 1}, "are not part of it"),
-        ({"intermediate_size": 64}, "have another shape"),
+        ({"num_hidden_layers": 3}, "missing tensors"),
+        ({"num_hidden_layers": 1}, "unexpected tensor"),
+        ({"intermediate_size": 64}, "of the wrong shape"),
         ({"num_hidden_layers": 10**9}, None),
         ({"model_type": "nobody-knows"}, None),
         ({"auto_map": {"AutoModelForCausalLM": "evil.Model"}}, ""),

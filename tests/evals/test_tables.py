@@ -184,5 +184,5 @@ def test_a_comparison_tells_better_worse_and_noise() -> None:
     text = head + "|a|acc|{}|±|0.01|\n|b|acc|0.5|±|0.01|\n|c|acc|{}|±|0.01|\n"
     before, after = (read_text(text.format(*values), "x", "x") for values in (("0.5", "0.6"), ("0.6", "0.5")))
     verdicts = [line.split("|")[-2] for line in comparison_table(compare(before, after)).splitlines()[2:]]
-    assert verdicts == ["better", "within the noise", "worse", "within the noise"]
+    assert verdicts == ["better", "not significant", "worse", "not significant"]
     assert json.loads(compare(before, after).model_dump_json())["rule"].startswith("a difference counts")

@@ -9,7 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError, RemoteError
 from hubkit.hub.errors import Stalled, TimedOut, explain
-from hubkit.hub.retry import policy_for, polled, requested_wait, retried, settled
+from hubkit.hub.retry import policy_for, polled, requested_wait, retried, write_and_verify
 
 
 @pytest.fixture
@@ -118,26 +118,26 @@ def busy() -> RemoteError:
 
 def test_a_write_whose_answer_was_lost_is_not_sent_again(waits: list[float]) -> None:
     branch = Branch([busy()], carried_out={0})
-    assert settled(branch.write, branch.look) == "head"
+    assert write_and_verify(branch.write, branch.look) == "head"
     assert branch.written == 1 and len(waits) == 1, "a busy Hub is left alone before it is asked"
 
 
 def test_a_lost_answer_that_is_not_retried_is_looked_at_too(waits: list[float]) -> None:
     branch = Branch([TimedOut("no answer")], carried_out={0})
-    assert settled(branch.write, branch.look) == "head"
+    assert write_and_verify(branch.write, branch.look) == "head"
     assert branch.written == 1 and waits == []
 
 
 def test_a_write_that_did_not_come_about_is_sent_again(waits: list[float]) -> None:
     branch = Branch([busy(), busy(), None])
-    assert settled(branch.write, branch.look) == "head" and branch.written == 3
+    assert write_and_verify(branch.write, branch.look) == "head" and branch.written == 3
 
 
 def test_the_failure_is_raised_in_the_end(waits: list[float]) -> None:
     failure = busy()
     branch = Branch([failure])
     with pytest.raises(RemoteError) as caught:
-        settled(branch.write, branch.look)
+        write_and_verify(branch.write, branch.look)
     assert caught.value is failure and branch.written == 4 and branch.looks == 4
 
 
@@ -148,7 +148,7 @@ def test_what_looking_raises_ends_it(waits: list[float]) -> None:
         raise ConflictError("moved") from failure
 
     with pytest.raises(ConflictError):
-        settled(branch.write, look)
+        write_and_verify(branch.write, look)
     assert branch.written == 1
 
     def lost(cause: HubkitError | None) -> str | None:
@@ -157,12 +157,12 @@ def test_what_looking_raises_ends_it(waits: list[float]) -> None:
 
     branch = Branch([busy()])
     with pytest.raises(RemoteError):
-        settled(branch.write, lost)
+        write_and_verify(branch.write, lost)
     assert branch.written == 1, "a Hub that cannot be asked any more gets no second write"
 
 
 def test_a_good_answer_without_an_outcome_is_none(waits: list[float]) -> None:
-    assert settled(lambda: None, lambda failure: None) is None
+    assert write_and_verify(lambda: None, lambda failure: None) is None
 
 
 def test_polling_ends_with_what_came_about_or_with_none(waits: list[float]) -> None:

@@ -42,8 +42,10 @@ def test_the_sandbox_knows_what_transformers_knows(make_tokenizer, template):
 def test_template_of_the_recipe(make_tokenizer, tmp_path):
     own = make_tokenizer("{{ messages }}")
     (tmp_path / "mine.jinja").write_text("{# mine #}")
-    assert library.choose("base", own, tmp_path) == library.Chosen("{{ messages }}", "{{ messages }}")
-    assert library.choose("chatml", own, tmp_path) == library.Chosen(library.CHATML, library.training("chatml"))
+    assert library.choose("base", own, tmp_path) == library.ChatTemplateChoice("{{ messages }}", "{{ messages }}")
+    assert library.choose("chatml", own, tmp_path) == library.ChatTemplateChoice(
+        library.CHATML, library.training("chatml")
+    )
     assert library.choose("mine.jinja", own, tmp_path).shipped == "{# mine #}"
     for wrong in ("other.jinja", "chatlm"):
         with pytest.raises(UsageError, match=wrong) as refused:

@@ -14,7 +14,7 @@ import yaml
 from commands import hubkit, hubkit_json, until
 from releases import RECIPE, Release, faults, target_of
 
-from hubkit.cards.others import space_card
+from hubkit.cards.space_and_dataset_cards import space_card
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError, RemoteError, UsageError
 from hubkit.hub.client import Hub, Runtime, connect
 from hubkit.publishing.manifest import MANIFEST_PATH

@@ -1,4 +1,4 @@
-"""Model cards: every number comes from a result file, every sentence about the model from a measurement.
+"""Model cards: built from result files, rendered, validated.
 
     evidence = gather(inputs, "main")                                  # evidence.py: the artifacts of a run
     card = render_card(build_context(recipe, "main", evidence))        # context.py, render.py, card_templates/

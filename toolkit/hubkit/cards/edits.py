@@ -1,4 +1,4 @@
-"""A person's own edits of a card on the Hub, kept when the next release writes it anew.
+"""Keeps edits that people made to a card on the Hub when the next release writes the card again.
 
     kept = keep_edits(before, now, new)      # as generated last time, as it is on the Hub, as generated this time
     kept.text, kept.kept, kept.conflicts
@@ -25,8 +25,8 @@ import yaml
 
 from hubkit.cards.metadata import dump_block, read_block
 
-WHOLE = "card"
-"""The region that a card without marks consists of."""
+UNMARKED_REGION = "card"
+"""The name of the only region of a card without markers."""
 _MARK = re.compile(r"<!-- (?:hubkit:(begin|end) ([A-Za-z0-9_-]+)|(mine)(?: ([A-Za-z0-9_-]+))?|(/mine)) -->[ \t]*")
 _FENCE = re.compile(r" {0,3}(?:(`{3,})([^`]*)|(~{3,})(.*))")
 _SHOWN = 12
@@ -34,15 +34,15 @@ _SHOWN = 12
 
 @dataclass(frozen=True)
 class Conflict:
-    """A place that was edited on the Hub and that this release writes otherwise, too. ``edit`` shows the edit."""
+    """A place that was edited on the Hub and that this release also changes. ``edit`` shows the edit."""
 
     where: str
     edit: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A card with the edits in it. ``kept`` names what of it a person wrote; in conflicts the release's words stand."""
+class MergedCard:
+    """A card that includes the edits. ``kept`` names the edited places; a conflict keeps the release's text."""
 
     text: str
     kept: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class Kept:
 
 
 class _Damaged(Exception):
-    """The marks of a card do not pair."""
+    """The section markers of a card do not match."""
 
 
 @dataclass(frozen=True)
@@ -62,36 +62,36 @@ class _Part:
     claimed: str | None = None
 
 
-def keep_edits(before: str | None, now: str | None, new: str) -> Kept:
+def keep_edits(before: str | None, now: str | None, new: str) -> MergedCard:
     """``new`` with the edits that the card ``now`` on the Hub has over ``before``, its form when it was generated.
 
     All three are whole cards. ``now`` None: there is no card there; ``before`` None: no release of hubkit wrote it.
     """
     if now is None:
-        return Kept(new)
+        return MergedCard(new)
     now = _lines(now)
     if before is not None and now.strip() == _lines(before).strip():
-        return Kept(new)
+        return MergedCard(new)
     try:
         front, front_kept, front_conflicts = _front(before, now, new)
     except (yaml.YAMLError, RecursionError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         # The last five are of PyYAML's own constructors, given a tag and a value that do not belong together.
-        return Kept(new, (), (_conflict("the metadata, which cannot be read", _head(before), _head(now)),))
+        return MergedCard(new, (), (_conflict("the metadata, which is not valid YAML", _head(before), _head(now)),))
     found_before, found_now, found_new = (_body(text) if text else "" for text in (before, now, new))
     if not found_now.strip() and not found_before.strip():
         merged = _Merged(found_new, [], [])
     elif before is None:
-        merged = _Merged(found_new, [], [_conflict("the card, which no release of hubkit wrote", "", found_now)])
+        merged = _Merged(found_new, [], [_conflict("the whole card: it was not written by hubkit", "", found_now)])
     else:
         merged = _regions(found_before, found_now, found_new)
     if before is not None and _lines(before).strip() == new.strip():
-        return Kept(now, (*front_kept, *merged.kept) or ("the card",))
+        return MergedCard(now, (*front_kept, *merged.kept) or ("the card",))
     text = f"---\n{front}\n---\n\n{merged.text}"
-    return Kept(text, (*front_kept, *merged.kept), (*front_conflicts, *merged.conflicts))
+    return MergedCard(text, (*front_kept, *merged.kept), (*front_conflicts, *merged.conflicts))
 
 
-def settled(body: str) -> str:
-    """A generated ``body``, whose every word stands in a region; one with stray words or marks loses all its marks."""
+def without_stray_markers(body: str) -> str:
+    """A generated ``body`` with all text inside regions; if text or markers are outside, all markers are removed."""
     try:
         if all(part.name for part in _parts(body)):
             return body
@@ -116,13 +116,13 @@ def _regions(before: str, now: str, new: str) -> _Merged:
     try:
         old, mine, ours = list(_parts(before)), list(_parts(now)), list(_parts(new))
     except _Damaged as error:
-        return _Merged(new, [], [_conflict(f"the card, whose marks do not pair any more ({error})", before, now)])
+        return _Merged(new, [], [_conflict(f"the card: its section markers do not match ({error})", before, now)])
     was = {part.name: part.text for part in old if part.name}
     theirs = {part.name: part.text for part in mine if part.name}
     wanted = {part.name: part.text for part in ours if part.name}
     claimed = {part.claimed for part in mine if part.claimed}
     if not theirs.keys() & was.keys() and not claimed:
-        return _Merged(new, [], [_conflict("the card, whose marks are gone", before, now)])
+        return _Merged(new, [], [_conflict("the card: its section markers were removed", before, now)])
     own = _anchored(mine, wanted)
     done: list[str] = [*own.get(None, [])]
     kept: list[str] = ["your own text"] if own else []
@@ -137,11 +137,15 @@ def _regions(before: str, now: str, new: str) -> _Merged:
     for name in claimed & theirs.keys():
         if name in was and _without_mine(theirs[name]) != was[name]:
             conflicts.append(
-                _conflict(f"`{name}`, which is claimed and edited in its place, too", was[name], theirs[name])
+                _conflict(
+                    f"section `{name}`: claimed with <!-- mine {name} --> and also edited in place",
+                    was[name],
+                    theirs[name],
+                )
             )
     for name, text in theirs.items():
         if name not in wanted and _without_mine(text) != was.get(name):
-            conflicts.append(_conflict(f"`{name}`, which the release no longer writes", was.get(name, ""), text))
+            conflicts.append(_conflict(f"section `{name}`: removed from the template", was.get(name, ""), text))
         elif name not in wanted and (left := _mine(text)):
             done += left
             kept.append("your own text")
@@ -239,20 +243,20 @@ def _parts(body: str) -> Iterator[_Part]:
     """The regions and the person's own texts of ``body``, in order. A body without marks is one region."""
     marks = list(_marks(body))
     if not marks:
-        yield _Part(WHOLE, body.strip("\n"))
+        yield _Part(UNMARKED_REGION, body.strip("\n"))
         return
     seen: set[str] = set()
     last, opened = 0, None
     for kind, name, start, end in marks:
         if kind == "begin":
             if opened or name is None or name in seen:
-                raise _Damaged(f"`{name}` begins inside another, or twice")
+                raise _Damaged(f"`{name}` begins inside another section, or twice")
             yield from _own(body[last:start])
             opened, last = name, end
             seen.add(name)
         elif kind == "end":
             if opened != name:
-                raise _Damaged(f"`{name}` ends and had not begun")
+                raise _Damaged(f"`{name}` ends without a beginning")
             yield _Part(name, body[last:start].strip("\n"))
             opened, last = None, end
     if opened:
@@ -261,7 +265,7 @@ def _parts(body: str) -> Iterator[_Part]:
 
 
 def _own(text: str) -> Iterator[_Part]:
-    """``text`` outside of all regions as one part for each region that it stands for, or one part."""
+    """``text`` outside of all regions as one part for each region that it replaces, or one part."""
     starts = [start for kind, name, start, _ in _marks(text) if kind == "mine" and name]
     for start, end in zip([0, *starts], [*starts, len(text)], strict=True):
         piece = text[start:end].strip("\n")
@@ -271,7 +275,7 @@ def _own(text: str) -> Iterator[_Part]:
 
 
 def _marks(body: str) -> Iterator[tuple[str, str | None, int, int]]:
-    """(kind, name, start, end) of each mark that stands alone on a line, outside of fenced blocks."""
+    """(kind, name, start, end) of each marker that is alone on a line, outside of fenced blocks."""
     place = 0
     fence: str | None = None
     for bare in body.split("\n"):
@@ -315,7 +319,7 @@ def _without_mine(text: str) -> str:
 
 
 def _marked(name: str, text: str) -> str:
-    return text if name == WHOLE else f"<!-- hubkit:begin {name} -->\n{text}\n\n<!-- hubkit:end {name} -->"
+    return text if name == UNMARKED_REGION else f"<!-- hubkit:begin {name} -->\n{text}\n\n<!-- hubkit:end {name} -->"
 
 
 def _conflict(where: str, before: str | None, now: str) -> Conflict:

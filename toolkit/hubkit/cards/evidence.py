@@ -10,7 +10,7 @@ from hubkit.cards.measured import wrap
 from hubkit.evals.results import RESULTS_FILE, Results, parse_results
 from hubkit.models.base import PinnedBase
 from hubkit.models.chat.agreement import special_tokens
-from hubkit.models.chat.gates import GateVerdicts
+from hubkit.models.chat.gate_verdicts import GateVerdicts
 from hubkit.models.chat.stop_rates import StopRates
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.recipe.artifact import JsonArtifact

@@ -120,7 +120,7 @@ def _entry(entry: Any) -> Iterator[str]:
                 yield f"lacks {part}.{key}."
     dataset = entry.get("dataset")
     if isinstance(dataset, dict) and isinstance(dataset.get("id"), str) and repo_id_problem(dataset["id"]):
-        yield f"names {dataset['id']!r}, which is no repo id of the form namespace/name."
+        yield f"names {dataset['id']!r}, which is not a repo id of the form namespace/name."
     if isinstance(entry.get("value"), bool) or not isinstance(entry.get("value"), int | float):
         yield f"gives {entry.get('value')!r} as its value, which is not a number."
     if "date" in entry and not _is_date(entry["date"]):

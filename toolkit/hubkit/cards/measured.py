@@ -1,7 +1,7 @@
-"""Numbers on their way to a card. Each knows the result file it comes from; only the ``measured`` filter writes it.
+"""Numbers for a card. Each knows the result file that it comes from; only the ``measured`` filter prints it.
 
-A template is given :class:`Measured` objects in place of numbers. They cannot be printed, added or rounded there, and a
-bare number is refused too, so a number that stands on a card was read from a file, and ``numbers.json`` says which.
+A template gets :class:`Measured` objects in place of numbers. They cannot be printed, added or rounded there, and a
+bare number is refused too. So each number on a card was read from a file, and ``numbers.json`` names that file.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
 
 from hubkit.cards.escape import clean
+from hubkit.core import numbers
 from hubkit.core.errors import HubkitError
-from hubkit.core.numbers import decimals
 
 
 class CardError(HubkitError):
@@ -24,11 +23,11 @@ class CardError(HubkitError):
 
 
 RENDERING: ContextVar[bool] = ContextVar("rendering", default=False)
-"""Whether a template is being rendered, where nothing of a :class:`Measured` may be shown."""
+"""Whether a template is being rendered; a :class:`Measured` must not be printed then."""
 
 
 class Measured:
-    """One number of a result file: ``step`` made ``file``, and ``pointer`` (RFC 6901) finds the number in it."""
+    """One number of a result file: ``step`` wrote ``file``, and ``pointer`` (RFC 6901) locates the number in it."""
 
     __slots__ = ("_value", "file", "pointer", "step")
 
@@ -51,21 +50,21 @@ class Measured:
 
 
 def bare(number: Measured) -> CardError:
-    """What is said of a number that a template prints by itself."""
+    """The error for a number that a template prints without the filter."""
     place = f"{number.step}/{number.file}#{number.pointer}"
     return CardError(f"<number at {place}> was printed without the filter `measured`")
 
 
 def value_of(number: Measured) -> int | float:
-    """The number itself; for Python code that decides what a card says, out of reach of the templates."""
+    """The number itself, for Python code that decides what a card reports; templates cannot reach it."""
     return number._value
 
 
 class Number(NamedTuple):
-    """One number as it stands on a card.
+    """One number on a card.
 
-    ``text`` stands at the character ``offset`` of the card, or, when that is None, in the metadata under
-    ``model-index``. It is ``FORMATS[format]`` of ``value``, which stands in ``file`` of ``step`` at ``pointer``.
+    ``text`` is at the character ``offset`` of the card or, if that is None, in the metadata under ``model-index``.
+    It is ``FORMATS[format]`` of ``value``, which is in ``file`` of ``step`` at ``pointer``.
     """
 
     text: str
@@ -77,68 +76,31 @@ class Number(NamedTuple):
     format: str
 
     def to_json(self) -> dict[str, Any]:
-        """As ``numbers.json`` holds it."""
+        """As stored in ``numbers.json``."""
         return self._asdict()
 
 
-def percent(value: float) -> str:
-    """A share from 0 to 1 as '97.7 %'; 1 and 0 without decimals."""
-    shown = decimals(float(Decimal(repr(float(value))) * 100), 1)
-    return f"{shown.removesuffix('.0')} %"
-
-
-def plain(value: float) -> str:
-    """As short as it can be said exactly: 16, 0.1, 5e-05."""
-    return str(value) if isinstance(value, int) else repr(float(value)).removesuffix(".0")
-
-
-def duration(value: float) -> str:
-    """Seconds as '41 s', '12 min' or '10.2 h'."""
-    if value < 120:
-        return f"{decimals(value, 0)} s"
-    return f"{decimals(value / 60, 0)} min" if value < 7200 else f"{decimals(value / 3600, 1)} h"
-
-
-def size(value: float) -> str:
-    """Bytes as '512 B', '1.9 MB' or '14.5 GB' (powers of 1000, as the Hub shows them)."""
-    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= step:
-            return f"{decimals(value / step, 1)} {unit}"
-    return f"{plain(value)} B"
-
-
-def parameters(value: float) -> str:
-    """A count of parameters as '7.24 B', '1.0 M' or '12,345'."""
-    if value >= 1e9:
-        return f"{decimals(value / 1e9, 2)} B"
-    return f"{decimals(value / 1e6, 2)} M" if value >= 1e6 else f"{value:,}"
-
-
-def signed(value: float) -> str:
-    """A difference of scores, with four decimals and its sign: '+0.0122', '-0.0061', '0.0000'."""
-    shown = decimals(value, 4)
-    return f"+{shown}" if float(shown) > 0 else shown.replace("-", "") if not float(shown) else shown
-
-
 FORMATS: Mapping[str, Callable[[float], str]] = {
-    "percent": percent,
-    "score": lru_cache(maxsize=4096)(lambda value: decimals(value, 4)),  # each stands in two tables and the metadata
-    "signed": signed,
-    "hundred": lambda value: decimals(float(Decimal(repr(float(value))) * 100), 2),
-    "short": lambda value: f"{value:.3g}",
-    "count": lambda value: f"{value:,}",
-    "whole": lambda value: f"{int(decimals(value, 0)):,}",
-    "plain": plain,
-    "duration": duration,
-    "size": size,
-    "parameters": parameters,
+    "percent": numbers.share,
+    "score": lru_cache(maxsize=4096)(numbers.score),  # each is written in two tables and in the metadata
+    "signed": numbers.signed,
+    "hundred": numbers.score_of_hundred,
+    "short": numbers.short,
+    "count": numbers.count,
+    "plain": numbers.exact,
+    "duration": numbers.duration,
+    "size": numbers.size,
+    "parameters": numbers.parameters,
+    "token_rate": numbers.token_rate,
+    "loss": numbers.loss,
+    "whole": numbers.count,  # only in the numbers.json of earlier releases
 }
 """How numbers are written, by the name that a template gives to ``measured``."""
 
 
 @contextmanager
 def many_objects() -> Iterator[None]:
-    """Pause the collector of garbage cycles, of which cards make none: it is half of the time of a large card."""
+    """Pause garbage collection: cards create no reference cycles, and it takes half of the time of a large card."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -168,7 +130,7 @@ def wrap(value: Any, step: str, file: str, pointer: str = "") -> Any:
 
 
 def resolve_pointer(value: Any, pointer: str) -> Any:
-    """What stands in ``value`` at ``pointer`` (RFC 6901). KeyError or IndexError when nothing does."""
+    """The value in ``value`` at ``pointer`` (RFC 6901). KeyError or IndexError if there is none."""
     for part in pointer.split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
         value = value[int(name)] if isinstance(value, list) else value[name]

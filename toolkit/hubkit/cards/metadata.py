@@ -1,4 +1,4 @@
-"""The metadata at the head of a card: made by huggingface_hub's own classes, written by a YAML dumper."""
+"""The front matter of a card: built by huggingface_hub's classes, written by a YAML dumper."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
 
     numbers: list[Number] = []
 
-    def said(number: Measured, form: str) -> Any:
+    def record_number(number: Measured, form: str) -> Any:
         value = value_of(number)
         text = FORMATS[form](value)
         numbers.append(Number(text, None, number.step, number.file, number.pointer, value, form))
@@ -67,9 +67,9 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
             dataset_name=score.task,
             dataset_config=score.config,
             dataset_split=score.split,
-            dataset_args={"num_few_shot": said(score.shots, "plain")} if score.shots else None,
+            dataset_args={"num_few_shot": record_number(score.shots, "plain")} if score.shots else None,
             metric_type=score.metric,
-            metric_value=said(score.value, "score"),
+            metric_value=record_number(score.value, "score"),
         )
         for score in metadata.scores
     ]
@@ -91,7 +91,7 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
     block, reads_back = _written(plain)
     if not reads_back:
         raise RefusedError(
-            "The card's metadata would not be read back as it was meant.",
+            "The card's metadata does not survive a YAML round trip.",
             hint="Remove unusual characters from the recipe's tags, languages and license.",
         )
     return block, plain, numbers
@@ -191,7 +191,7 @@ class _Once:
     """A loader that refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping; a ConstructorError when a key stands twice."""
+        """The mapping; a ConstructorError when a key appears twice."""
         loader: Any = super()
         keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
         seen: set[Any] = set()
@@ -203,7 +203,7 @@ class _Once:
             seen.add(key)
             if twice:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", node.value[place][0].start_mark
+                    None, None, f"the key {key!r} appears twice", node.value[place][0].start_mark
                 )
         made: dict[Any, Any] = loader.construct_mapping(node, deep)
         return made

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubkit.cards.escape import one_line
 from hubkit.cards.measured import FORMATS, Measured, value_of
+from hubkit.core.numbers import NOT_MEASURED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +84,7 @@ def _figure(height: float, paper: str) -> Figure:
 
 
 def _header(context: Mapping[str, Any]) -> Figure:
-    """The title, the branch, and the two numbers by which variants are told apart."""
+    """The title, the branch, and the two numbers that distinguish variants."""
     figure = _figure(2.1, _NIGHT)
     here = context["here"]
     lines = (
@@ -92,12 +93,12 @@ def _header(context: Mapping[str, Any]) -> Figure:
     )
     for height, size, weight, colour, words in lines:
         _fitted(figure, 0.04, height, words, size, weight, colour)
-    facts = [("percent", here["merged"]["rate"], "of the answers end by themselves")]
+    facts = [("percent", here["merged"]["rate"], "stop rate")]
     if here["average"] is not None:
         facts.append(("score", here["average"], "benchmark average"))
     for place, (form, number, words) in enumerate(facts):
         left = 0.04 + 0.52 * place
-        figure.text(left, 0.3, _said(number, form), size=22, weight="bold", color="#fbbf24", va="center")
+        figure.text(left, 0.3, _format_number(number, form), size=22, weight="bold", color="#fbbf24", va="center")
         figure.text(left, 0.1, words, size=10.5, color="#cbd5e1", va="center")
     return figure
 
@@ -160,7 +161,7 @@ def _benchmarks(context: Mapping[str, Any]) -> Figure:
         for row, (_, cells) in enumerate(rows):
             cell = cells[place]
             at = row + (place + 0.5) * thick - 0.4
-            words = _said(cell["value"], "score") if cell else "missing"
+            words = _format_number(cell["value"], "score") if cell else NOT_MEASURED
             value = value_of(cell["value"]) if cell else 0.0
             error = value_of(cell["stderr"]) if cell and cell.get("stderr") is not None else None
             ax.barh(
@@ -187,7 +188,7 @@ def _plain(ax: Axes) -> None:
         ax.spines[side].set_visible(False)
 
 
-def _said(number: Measured, form: str) -> str:
+def _format_number(number: Measured, form: str) -> str:
     return FORMATS[form](value_of(number))
 
 

@@ -1,4 +1,4 @@
-"""A card from a context: Jinja in its immutable sandbox, strict about undefined names, bare numbers and raw strings."""
+"""Renders cards: Jinja's immutable sandbox, which refuses undefined names, bare numbers and raw strings."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from jinja2 import (
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hubkit.cards import escape
-from hubkit.cards.edits import settled
+from hubkit.cards.edits import without_stray_markers
 from hubkit.cards.measured import FORMATS, RENDERING, CardError, Measured, Number, bare, many_objects, value_of
 from hubkit.cards.metadata import front_matter
 from hubkit.core.errors import UsageError
 from hubkit.core.files import resource_dir
+from hubkit.core.numbers import NOT_MEASURED
 from hubkit.recipe.models import Recipe
 
 MODEL_CARD, ADAPTER_CARD = "README.md", "adapter-README.md"
@@ -39,8 +40,8 @@ TEMPLATES = {
     SPACE_CARD: "space.md.jinja",
     DATASET_CARD: "dataset.md.jinja",
 }
-OURS = "hubkit"
-"""The folder under which a recipe's templates find ours: ``{% extends "hubkit/model.md.jinja" %}``."""
+TEMPLATE_PREFIX = "hubkit"
+"""The prefix of hubkit's templates in a recipe's own: ``{% extends "hubkit/model.md.jinja" %}``."""
 _OF_TEMPLATES = (TemplateError, CardError, RecursionError)
 _MISTAKES = (*_OF_TEMPLATES, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
 """What a mistake in a template raises; the first ones are raised by nothing else."""
@@ -51,7 +52,7 @@ _EMPTY = re.compile(r"<!-- hubkit:begin (\S+) -->\n+<!-- hubkit:end \1 -->\n*")
 
 @dataclass(frozen=True)
 class Rendered:
-    """A card, its metadata as plain values, and every number that stands on it."""
+    """A card, its metadata as plain values, and every number on it."""
 
     text: str
     metadata: Mapping[str, Any]
@@ -87,9 +88,9 @@ class _Recorder:
         self.blocks: list[str] = []
 
     def measured(self, number: Any, form: str) -> escape.Safe:
-        """``{{ rate | measured("percent") }}``; None is written as 'missing', never as a number."""
+        """``{{ rate | measured("percent") }}``; None is written as 'not measured'."""
         if number is None:
-            return escape.Safe("missing")
+            return escape.Safe(NOT_MEASURED)
         if not isinstance(number, Measured):
             raise CardError(f"the filter `measured` was given {type(number).__name__}, not a measured number")
         if form not in FORMATS:
@@ -98,18 +99,18 @@ class _Recorder:
         return escape.Safe(f"\x00n{len(self.seen) - 1}\x00")
 
     def share(self, form: Any) -> escape.Safe:
-        """A stop rate with how many of how many, and its interval; 'missing' when it was not measured."""
+        """A stop rate with how many of how many, and its interval; 'not measured' if there is none."""
         if form is None:
-            return escape.Safe("missing")
+            return escape.Safe(NOT_MEASURED)
         said = {name: self.measured(form[name], "percent") for name in ("rate", "low", "high")}
         counts = {name: self.measured(form[name], "count") for name in ("stopped", "prompts")}
         of = f"{counts['stopped']} of {counts['prompts']}"
         return escape.Safe(f"{said['rate']} ({of}; {said['low']} to {said['high']})")
 
     def score(self, cell: Any) -> escape.Safe:
-        """A benchmark value with its standard error, where there is one; 'missing' when it was not measured."""
+        """A benchmark value with its standard error, where there is one; 'not measured' if there is none."""
         if cell is None:
-            return escape.Safe("missing")
+            return escape.Safe(NOT_MEASURED)
         value = self.measured(cell["value"], "score")
         error = cell.get("stderr")
         return escape.Safe(f"{value} ± {self.measured(error, 'score')}") if error is not None else value
@@ -117,7 +118,7 @@ class _Recorder:
     def classic(self, metric: Any) -> escape.Safe:
         """A metric as the cells Value, ± and Stderr of the classic table."""
         if metric is None:
-            return escape.Safe("missing | | ")
+            return escape.Safe(f"{NOT_MEASURED} | | ")
         value, error = self.measured(metric["value"], "score"), metric["stderr"]
         return escape.Safe(f"{value} | ± | {self.measured(error, 'score')}" if error is not None else f"{value} | | ")
 
@@ -179,7 +180,7 @@ def _words(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise CardError(f"the filter `{name}` was given {type(value).__name__}, not text")
     if "\x00" in value:
-        raise CardError(f"the filter `{name}` was given what a filter had written already; print the two side by side")
+        raise CardError(f"the filter `{name}` received the output of another filter; apply one filter per value")
     return value
 
 
@@ -213,7 +214,7 @@ def environment(templates: Path, own: Path | None = None) -> ImmutableSandboxedE
     ``own`` is a recipe's: a folder of templates that are found before ours, or one file, the model card's.
     """
     ours = FileSystemLoader(templates)
-    loaders: list[BaseLoader] = [ours, PrefixLoader({OURS: ours})]
+    loaders: list[BaseLoader] = [ours, PrefixLoader({TEMPLATE_PREFIX: ours})]
     if own is not None:
         loaders.insert(0, FileSystemLoader(own) if own.is_dir() else _one_file(own))
     made = _Environment(
@@ -249,8 +250,8 @@ def template_of(recipe: Recipe, path: Path) -> Path:
     """``path``, where the recipe's own templates are. UsageError when there is nothing."""
     if not path.exists():
         raise UsageError(
-            f"There is no card template {recipe.card.template!r} beside the recipe.",
-            hint="Fix `card.template`: it names a Jinja file, or a folder of them.",
+            f"There is no card template {recipe.card.template!r} next to the recipe.",
+            hint="Set `card.template` to a Jinja file or to a folder of Jinja files.",
         )
     return path
 
@@ -326,12 +327,12 @@ def _body(context: Mapping[str, Any], which: str, templates: Path, own: Path | N
         line = f", line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
         raise UsageError(
             f"The recipe's card template {own.name}{line}: {' '.join(str(error).split())}",
-            hint="Numbers are printed by the filter `measured`, words by `md`, `code` and the like.",
+            hint='Print numbers with `| measured("...")` and text with `| md` or `| code`.',
         ) from error
     finally:
         _RECORDER.reset(token)
         RENDERING.reset(shown)
-    return (body if own is None else settled(body)), recorder
+    return (body if own is None else without_stray_markers(body)), recorder
 
 
 def _is_own(error: BaseException, own: Path) -> bool:

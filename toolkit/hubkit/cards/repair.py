@@ -1,4 +1,4 @@
-"""The section "Erratum" of a card: which variant stopped ending its answers, what repaired it, and at what cost.
+"""The section of a card about unreliable stopping: which variant is affected, which one fixes it, at what cost.
 
 It is generated from the measured stop rates (parts/repair.md.jinja shows it). There is none when this variant and the
 one that its training continues passed their gates.

@@ -58,7 +58,7 @@ def validate(text: str) -> list[Finding]:
     """What is wrong with the card ``text`` of a release of ours; empty when nothing is."""
     data, problem = _read(text)
     if data is None:
-        message = problem.message if problem else "The card does not begin with metadata between two lines of '---'."
+        message = problem.message if problem else "The card does not begin with front matter between two '---' lines."
         return [FRONT_MATTER.finding(message, level="error")]
     refused = (FRONT_MATTER.finding(item.message, item.hint, level="error") for item in _refused(data))
     return [*_missing(data), *refused, *_body(text)]
@@ -108,13 +108,13 @@ def _refused(data: Mapping[str, Any]) -> Iterator[Refusal]:
     for key in ("base_model", "datasets"):
         for item in _list(data.get(key)):
             if not isinstance(item, str) or repo_id_problem(item):
-                yield Refusal(key, f"'{key}' names {item!r}, which is no repo id of the form namespace/name.")
+                yield Refusal(key, f"'{key}' names {item!r}, which is not a repo id of the form namespace/name.")
     for item in _list(data.get("language")):
         if problem := language_problem(item):
             yield Refusal("language", problem)
     for key in ("tags", "language", "datasets"):
         if key in data and not all(isinstance(item, str) for item in _list(data[key])):
-            yield Refusal(key, f"'{key}' holds something that is not a word.")
+            yield Refusal(key, f"'{key}' contains a value that is not a string.")
     yield from (Refusal("model-index", message) for message in _index(data.get("model-index")))
 
 
@@ -147,7 +147,7 @@ def _index(index: Any) -> Iterator[str]:
             yield f"'model-index' gives {value!r} for {result.dataset_name}, which is not a number."
         config: Any = result.dataset_config
         if config is not None and not isinstance(config, str):
-            yield f"'model-index' gives {config!r} as a dataset's config, which must be a word."
+            yield f"'model-index' gives {config!r} as a dataset's config, which must be a string."
 
 
 def _body(text: str) -> Iterator[Finding]:

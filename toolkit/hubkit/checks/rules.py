@@ -7,20 +7,21 @@ from hubkit.core.findings import rule
 # --- names and kinds of files
 
 NAME = rule(
-    "name", "error", "A file name that git or a disk cannot hold, or that is another file's on some disks.",
+    "name", "error", "A file name that git or a disk cannot store, or that collides with another file on a "
+    "case-insensitive disk.",
     "The repo could not be downloaded everywhere, or one file would overwrite another.", "check", "screening",
 )  # fmt: skip
 PRIVATE_FILE = rule(
-    "private-file", "error", "A file whose name is that of a file of secrets (.env, id_rsa, credentials.json).",
+    "private-file", "error", "A file whose name suggests secrets (.env, id_rsa, credentials.json).",
     "Such files hold passwords, tokens and private keys.", "check", "screening",
 )  # fmt: skip
 TRAINING_STATE = rule(
-    "training-state", "warning", "A file that a training left behind: optimizer, scheduler, random states, logs.",
-    "It is no part of the model, is often larger than it, and is mostly a pickle.", "check", "screening",
+    "training-state", "warning", "Training state: optimizer, scheduler, random states, logs.",
+    "It is not part of the model, often larger than it, and mostly a pickle.", "check", "screening",
 )  # fmt: skip
 SPECIAL_FILE = rule(
-    "special-file", "warning", "A link, a pipe, a device, or a file with a second name elsewhere.",
-    "Its content can change, or is outside the folder that is published.", "check", "screening",
+    "special-file", "warning", "A symlink, pipe, device or hard link.",
+    "Its content can change, or lies outside the folder that is published.", "check", "screening",
 )  # fmt: skip
 PICKLE = rule(
     "pickle", "error", "A pickle, by its name or its content.",
@@ -34,11 +35,11 @@ SECRET = rule(
     "Whoever can read the repo can use it; it has to be revoked.", "check", "screening",
 )  # fmt: skip
 LOCAL_PATH = rule(
-    "local-path", "warning", "A path of the author's own machine.",
+    "local-path", "warning", "A local path.",
     "It means nothing to others, and shows names of users and projects.", "check", "screening", "lint",
 )  # fmt: skip
 JSON = rule(
-    "json", "error", "A JSON file that cannot be parsed, or that is no object where loaders read an object.",
+    "json", "error", "A JSON file that cannot be parsed, or that is not a JSON object.",
     "Programs that load the model fail on it.", "check", "screening",
 )  # fmt: skip
 VALUE_TYPE = rule(
@@ -47,7 +48,7 @@ VALUE_TYPE = rule(
 )  # fmt: skip
 TOO_LARGE = rule(
     "too-large", "error", "A tokenizer, template or card of more than 64 MiB.",
-    "Nothing of that size is one, so it is not read.", "check",
+    "No valid file of this kind is that large, so it is not read.", "check",
 )  # fmt: skip
 FRONT_MATTER = rule(
     "front-matter", "warning", "Front matter of a card that cannot be read, or that the Hub refuses.",
@@ -70,20 +71,20 @@ SHARDS = rule(
     "Loaders fail, or leave tensors at random values.", "check", "screening",
 )  # fmt: skip
 DTYPE = rule(
-    "dtype", "warning", "Weights of another dtype than config.json names, or of several dtypes.",
+    "dtype", "warning", "Weights whose dtype differs from config.json, or that have several dtypes.",
     "Loaders convert them, and may need twice the memory.", "check", "screening",
 )  # fmt: skip
 SIZE = rule(
     "size", "error", "Weights with more bytes than their numbers need in the dtype that config.json names.",
-    "Part of the model has another dtype than it says.", "screening",
+    "Part of the model has a different dtype than config.json names.", "screening",
 )  # fmt: skip
 ARCHITECTURE = rule(
     "architecture", "error", "Tensors whose names or shapes are not those that config.json promises.",
     "transformers then leaves parameters at random values, or fails.", "check", "screening",
 )  # fmt: skip
 ADAPTER_AT_ROOT = rule(
-    "adapter-at-root", "error", "adapter_config.json beside the merged weights.",
-    "Loaders attach the adapter a second time, to weights that contain it already.", "check", "screening", "lint",
+    "adapter-at-root", "error", "adapter_config.json in the same folder as the merged weights.",
+    "Loaders apply the adapter a second time, to weights that already contain it.", "check", "screening", "lint",
 )  # fmt: skip
 NO_CONFIG = rule(
     "no-config", "error", "Weights without config.json.", "No loader knows which architecture they belong to.", "check"
@@ -96,9 +97,9 @@ ADAPTER_WEIGHTS = rule(
     "PEFT cannot load the adapter.", "check",
 )  # fmt: skip
 ADAPTER_BASE = rule(
-    "adapter-base", "error", "An adapter whose base is not named, is a local path, is not on the Hub, is an adapter "
-    "itself, or is another one than the card names.",
-    "An adapter works on the weights that it was trained on, and on no others.", "check",
+    "adapter-base", "error", "An adapter whose base is missing, a local path, not on the Hub, itself an adapter, or "
+    "not the one the card names.",
+    "An adapter works only on the weights that it was trained on.", "check",
 )  # fmt: skip
 ADAPTER_REVISION = rule(
     "adapter-revision", "note", "An adapter that pins no revision of its base.",
@@ -123,10 +124,10 @@ NO_CARD = rule(
     "no-card", "warning", "A folder or repo without README.md.", "The Hub shows an empty page.", "check", "lint"
 )
 BASE_MODEL = rule(
-    "base-model", "error", "A base_model that is missing, is no repo id, or is not on the Hub.",
+    "base-model", "error", "A base_model that is missing, not a repo id, or not on the Hub.",
     "The Hub cannot link the model to its base.", "check", "lint",
 )  # fmt: skip
 LICENSE_MISSING = rule(
-    "licence-missing", "warning", "Front matter without a license.",
-    "Without one nobody may use the model.", "check", "lint",
+    "license-missing", "warning", "Front matter without a license.",
+    "Without a license nobody may use the model.", "check", "lint",
 )  # fmt: skip

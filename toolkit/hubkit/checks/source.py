@@ -21,7 +21,7 @@ from hubkit.hub.errors import MissingFileError
 from hubkit.hub.revision_names import commit_of
 
 T = TypeVar("T")
-MOST = 64 * 1024 * 1024
+MAX_READ_BYTES = 64 * 1024 * 1024
 """Bytes of one read; a header, a tokenizer or a card is smaller."""
 _BLOCK = 1024 * 1024
 _CACHES = frozenset({".git", ".cache"})
@@ -33,7 +33,7 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What a person calls it: the folder's path, or ``repo@revision``."""
+        """The display name: the folder's path, or ``repo@revision``."""
         ...
 
     @property
@@ -203,8 +203,8 @@ class RepoSource:
 
 
 def _bounded(path: str, length: int) -> int:
-    if length > MOST:
-        raise RefusedError(f"{path} is too large to be read ({length:,} bytes; at most {MOST:,}).")
+    if length > MAX_READ_BYTES:
+        raise RefusedError(f"{path} is too large to read ({length:,} bytes; at most {MAX_READ_BYTES:,}).")
     return length
 
 

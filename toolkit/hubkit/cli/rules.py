@@ -9,7 +9,7 @@ import click
 
 from hubkit.cli.options import output_of, output_options
 from hubkit.core.errors import UsageError
-from hubkit.core.findings import Rule, registered_rules
+from hubkit.core.findings import OLD_RULE_IDS, Rule, registered_rules
 from hubkit.core.output import table
 
 _APPLIED_BY = {
@@ -50,6 +50,7 @@ def rules(rule_id: str | None) -> None:
         heads = ("rule", "level", "applied by", "finds")
         output_of().result([item.to_json() for item in found.values()], table(heads, rows))
         return
+    rule_id = OLD_RULE_IDS.get(rule_id, rule_id)
     if rule_id not in found:
         close = difflib.get_close_matches(rule_id, found, n=1)
         meant = f" Did you mean {close[0]!r}?" if close else ""

@@ -1,4 +1,4 @@
-"""One root error, with what to do next and the exit code of the process.
+"""Exceptions of hubkit: message, hint and exit code.
 
 Exit codes: 0 done or already done, 1 failed, 2 usage or recipe, 3 refused by a check or a gate,
 4 conflict or integrity, 5 remote unavailable and safe to retry, 130 interrupted.
@@ -40,7 +40,7 @@ class RefusedError(HubkitError):
 
 
 class ConflictError(HubkitError):
-    """Somebody else moved what we were about to move, or bytes are not what they should be."""
+    """Someone else moved what we were about to move, or bytes are not what they should be."""
 
     exit_code = 4
 

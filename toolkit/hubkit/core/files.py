@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, safe walks, digests and manifests."""
+"""Atomic file writes, directory walks, digests, manifests."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def walk(folder: Path) -> Iterator[Path]:
             yield Path(entry.path)
         else:
             what = "a symbolic link" if stat.S_ISLNK(kind) else "not a regular file"
-            raise ConflictError(f"{entry.path} is {what}.", hint="Replace it by a copy of the file.")
+            raise ConflictError(f"{entry.path} is {what}.", hint="Replace it with a copy of the file.")
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,14 @@ def rule(id: str, level: Level, finds: str, why: str, *used_by: Command) -> Rule
     return made
 
 
+OLD_RULE_IDS: Mapping[str, str] = {
+    "licence-missing": "license-missing",
+    "licence-mismatch": "license-mismatch",
+    "licence-name": "license-name",
+}
+"""Ids of earlier versions, with today's; `hubkit rules` accepts both."""
+
+
 def registered_rules() -> Mapping[str, Rule]:
     """The rules of all modules that are imported, by id. :mod:`hubkit.cli.rules` imports those that have any."""
     return MappingProxyType(_registered)

@@ -49,7 +49,7 @@ def ref_problem(name: str) -> str | None:
         (char for char in name if unicodedata.category(char) in _UNSEEN or char in _BIDI or char == "\ufeff"), None
     )
     if unseen is not None:
-        return f"the character U+{ord(unseen):04X} is not allowed in a branch name: nobody sees it"
+        return f"the character U+{ord(unseen):04X} is not allowed in a branch name (invisible character)"
     if name.startswith(("-", "/", ".")) or name.endswith(("/", ".", ".lock")) or name in {"@", "HEAD"}:
         return "a branch name does not start with '-', '/' or '.', nor end with '/', '.' or '.lock'"
     if any(part.startswith(".") or part.endswith(".lock") for part in name.split("/")):

@@ -86,16 +86,14 @@ def _refuse_bombs(text: str, name: str) -> None:
         aliases += isinstance(event, yaml.AliasEvent)
         if isinstance(event, yaml.ScalarEvent) and _HALF.search(event.value):
             where = f"{name}:{event.start_mark.line + 1}" if event.start_mark else name
-            raise UsageError(f"{where}: half a surrogate pair is no character.", hint="Write the character.")
+            raise UsageError(f"{where}: invalid Unicode escape (lone surrogate).", hint="Write the character itself.")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if aliases > _MAX_ALIASES:
             raise UsageError(f"{name} has more than {_MAX_ALIASES} YAML aliases.", hint="Write the values out.")
         if depth > _MAX_DEPTH:
             line = event.start_mark.line + 1 if event.start_mark else 1
-            raise UsageError(
-                f"{name}:{line}: nested more than {_MAX_DEPTH} deep.", hint="A recipe is flatter than that."
-            )
+            raise UsageError(f"{name}:{line}: nested more than {_MAX_DEPTH} deep.", hint="Reduce the nesting.")
 
 
 def _collect(node: yaml.Node, path: tuple[str, ...], lines: Lines, name: str) -> None:
@@ -105,7 +103,7 @@ def _collect(node: yaml.Node, path: tuple[str, ...], lines: Lines, name: str) ->
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode) or (key.tag != "tag:yaml.org,2002:str" and key.value != "<<"):
-                raise UsageError(f"{name}:{line}: a key must be a word.", hint="Put it in quotes.")
+                raise UsageError(f"{name}:{line}: keys must be strings.", hint="Put it in quotes.")
             if key.value in seen:
                 raise UsageError(f"{name}:{line}: the key {key.value!r} appears twice.", hint="Keep one of them.")
             seen.add(key.value)

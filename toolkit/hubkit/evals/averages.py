@@ -49,7 +49,7 @@ RULES: Mapping[str, Rule] = {
         note="not comparable with averages of multiple_choice_grade, which older cards give for this suite",
     ),
     "leaderboard": Rule(
-        "mean of the six benchmarks of the Open LLM Leaderboard, each rescaled from guessing (0) to all right (1)",
+        "mean of the six benchmarks of the Open LLM Leaderboard, each rescaled from chance (0) to perfect (1)",
         ("acc_norm", "acc", "exact_match", "inst_level_strict_acc"),
         note="the Leaderboard writes it times 100; not comparable with its first version's averages",
         benchmarks=BENCHMARKS,
@@ -61,7 +61,7 @@ RULES: Mapping[str, Rule] = {
     ),
 }
 OVERALL = "mean of the suites' averages"
-UNLIKE = "none is made: the metrics differ in direction or unit"
+UNLIKE = "no average: the metrics differ in direction or unit"
 
 
 class Average(BaseModel):
@@ -129,7 +129,7 @@ def _of_benchmarks(rule: Rule, tasks: Mapping[str, TaskResult | None]) -> Averag
     missing: list[str] = []
     parts = []
     for benchmark in rule.benchmarks:
-        lacking = [name for name in benchmark.tasks if not _whole(benchmark, tasks.get(name))]
+        lacking = [name for name in benchmark.tasks if not _has_all_subtasks(benchmark, tasks.get(name))]
         missing += lacking
         if not lacking:
             parts.append(_rescaled(benchmark, [task for name in benchmark.tasks if (task := tasks[name])]))
@@ -137,7 +137,7 @@ def _of_benchmarks(rule: Rule, tasks: Mapping[str, TaskResult | None]) -> Averag
     return Average(value=value, stderr=stderr, text=rule.text, note=rule.note, missing=tuple(missing))
 
 
-def _whole(benchmark: Benchmark, task: TaskResult | None) -> bool:
+def _has_all_subtasks(benchmark: Benchmark, task: TaskResult | None) -> bool:
     """Whether ``task`` has all that its benchmark's score is made of."""
     if task is None or (benchmark.by_size and not task.n):
         return False

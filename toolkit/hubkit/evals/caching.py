@@ -31,7 +31,7 @@ Key = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedResult:
     """What the harness returned for one suite, when (UTC) and in how many seconds."""
 
     raw: Mapping[str, Any]
@@ -50,20 +50,20 @@ class Cache:
         name = digest_of(key)
         return self.folder / name[:2] / f"{name}.json"
 
-    def find(self, key: Key) -> Kept | None:
+    def find(self, key: Key) -> CachedResult | None:
         """What was kept under exactly this ``key``; None when nothing was, or when the file is not whole."""
         try:
             found = json.loads(self.path(key).read_text(encoding="utf-8"))
             if found["key"] != json.loads(json.dumps(key)) or found["sha256"] != digest_of(found["raw"]):
                 return None
-            return Kept(dict(found["raw"]), str(found["measured"]), float(found["seconds"]))
+            return CachedResult(dict(found["raw"]), str(found["measured"]), float(found["seconds"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def keep(self, key: Key, raw: Mapping[str, Any], seconds: float) -> Kept:
+    def keep(self, key: Key, raw: Mapping[str, Any], seconds: float) -> CachedResult:
         """Keep what the harness returned under ``key``, atomically."""
         plain = json.loads(json.dumps(raw))
-        kept = Kept(plain, datetime.now(UTC).isoformat(timespec="seconds"), round(seconds, 3))
+        kept = CachedResult(plain, datetime.now(UTC).isoformat(timespec="seconds"), round(seconds, 3))
         write_json(
             self.path(key),
             {
@@ -124,8 +124,11 @@ def tasks_digest(suite: Suite, include: Path | None) -> str:
     """
     if suite.own:
         if include is None:
-            raise UsageError(f"The suite {suite.name} has no files.", hint="evaluate.include names their folder.")
-        return digest_of([Manifest.of(include).digest, _whole(suite, [include], include)])
+            raise UsageError(
+                f"The suite {suite.name} has no task files.",
+                hint="Set evaluate.include to a folder next to the recipe.",
+            )
+        return digest_of([Manifest.of(include).digest, _expanded_configs(suite, [include], include)])
     root = harness_tasks()
     found = [
         (path.relative_to(root).as_posix(), digests(path).sha256)
@@ -133,10 +136,10 @@ def tasks_digest(suite: Suite, include: Path | None) -> str:
         for path in sorted((root / folder).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     ]
-    return digest_of([found, _whole(suite, [root / folder for folder in suite.folders], root)])
+    return digest_of([found, _expanded_configs(suite, [root / folder for folder in suite.folders], root)])
 
 
-def _whole(suite: Suite, folders: Iterable[Path], root: Path) -> str:
+def _expanded_configs(suite: Suite, folders: Iterable[Path], root: Path) -> str:
     """The configs of the tasks of ``suite``, with what they include; functions by name, files from ``root`` on."""
     configs = task_configs(folders)
     return repr([configs.get(name) for name in suite.tasks]).replace(str(root), ".")

@@ -15,7 +15,7 @@ from hubkit.evals.results import Metric, Part, Results, SuiteResult, TaskResult,
 
 ERRORS = 2.0
 """How many standard errors a difference must exceed."""
-COMPARISON_RULE = "a difference counts when it exceeds two standard errors of the difference"
+COMPARISON_RULE = "a difference is significant if it exceeds two standard errors of the difference"
 
 
 class Difference(Part):
@@ -173,14 +173,14 @@ def _settings(before: Results, after: Results) -> tuple[str, ...]:
         was, now = getattr(before.settings, key), getattr(after.settings, key)
         unknown = key in _UNSAID and {None, ""} & {was, now}
         if was != now and not unknown:
-            notes.append(f"{words}: {_said(was)} and {_said(now)}")
+            notes.append(f"{words}: {_format_setting(was)} and {_format_setting(now)}")
     was, now = (item.libraries.get("lm_eval") for item in (before, after))
     if was and now and was != now:
         notes.append(f"lm-eval {was} and {now}")
     return tuple(notes)
 
 
-def _said(value: object) -> str:
+def _format_setting(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None else str(value)

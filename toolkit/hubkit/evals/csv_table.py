@@ -24,7 +24,7 @@ from collections.abc import Mapping
 
 from hubkit.core.errors import UsageError
 from hubkit.evals.grouping import KNOWN, group_by_suite, of_known, own_suite, unique
-from hubkit.evals.parsing import finite_text, whole
+from hubkit.evals.parsing import finite_text, parse_int
 from hubkit.evals.results import Metric, Results, Settings, Subject, SuiteResult, TaskResult
 
 REQUIRED = ("task", "metric", "value")
@@ -50,7 +50,7 @@ def read_csv(text: str, where: str, name: str) -> Results:
     except csv.Error as error:
         raise UsageError(f"{where}, line {reader.line_num}: {error}.", hint="Write it as CSV, in UTF-8.") from error
     if not suites:
-        raise UsageError(f"{where} holds no row.", hint=_COLUMNS)
+        raise UsageError(f"{where} has no rows.", hint=_COLUMNS)
     found: list[SuiteResult] = []
     for suite, tasks in suites.items():
         if not suite:
@@ -92,7 +92,7 @@ def _add(tasks: dict[str, TaskResult], cells: Mapping[str, str], where: str) -> 
     stderr = _number(cells["stderr"], "stderr", where) if cells.get("stderr") else None
     before = tasks.get(name)
     if before is not None and key in before.metrics:
-        raise UsageError(f"{where}: {key} of {name} is there twice.", hint="Keep the right one.")
+        raise UsageError(f"{where}: {key} of {name} appears twice.", hint="Keep the right one.")
     made = Metric(value=value, stderr=stderr, n=n or 0, higher_is_better=better == "true", filter=filtered)
     tasks[name] = TaskResult(
         name=name,
@@ -115,7 +115,7 @@ def _number(text: str, column: str, where: str) -> float:
 def _count(text: str, column: str, where: str) -> int | None:
     if not text:
         return None
-    if (number := whole(text)) is None:
+    if (number := parse_int(text)) is None:
         shown = text if len(text) <= 40 else f"{text[:40]}..."
-        raise UsageError(f"{where}: {shown!r} in the column {column} is not a whole number.", hint=_COLUMNS)
+        raise UsageError(f"{where}: {shown!r} in the column {column} is not an integer.", hint=_COLUMNS)
     return number

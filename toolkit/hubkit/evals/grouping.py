@@ -73,9 +73,9 @@ def group_by_suite(
 
 
 def refuse_empty(suites: Mapping[str, SuiteResult], where: str) -> Mapping[str, SuiteResult]:
-    """``suites`` again; UsageError when the file ``where`` holds no measured number."""
+    """``suites`` again; UsageError when the file ``where`` contains no measured number."""
     if not any(task for suite in suites.values() for task in suite.tasks.values()):
-        raise UsageError(f"{where} holds no measured number.", hint="A row needs a task, a metric and a value.")
+        raise UsageError(f"{where} contains no measured number.", hint="A row needs a task, a metric and a value.")
     return suites
 
 

@@ -21,7 +21,7 @@ def read_lighteval(raw: Mapping[str, Any], where: str, name: str) -> Results:
     try:
         return _lighteval(raw, where, name)
     except (TypeError, AttributeError, ValueError, KeyError, OverflowError) as error:
-        raise UsageError(f"{where} is not laid out as lighteval writes it: {why(error)}.") from error
+        raise UsageError(f"{where} is not a valid lighteval results file: {why(error)}.") from error
 
 
 def _lighteval(raw: Mapping[str, Any], where: str, name: str) -> Results:
@@ -42,7 +42,7 @@ def _lighteval(raw: Mapping[str, Any], where: str, name: str) -> Results:
         tasks = suites.setdefault(parent if subset and parents[parent] > 1 else "lighteval", {})
         tasks[task if called[task] == 1 else key] = made
     if not any(task for tasks in suites.values() for task in tasks.values()):
-        raise UsageError(f"{where} holds no measured number.", hint="Is the run finished?")
+        raise UsageError(f"{where} contains no measured number.", hint="Check that the run finished.")
     limit = general.get("max_samples")
     return Results.of(
         suites={key: own_suite(key, tasks) for key, tasks in suites.items()},

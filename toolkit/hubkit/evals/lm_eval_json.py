@@ -8,7 +8,7 @@ from typing import Any
 
 from hubkit.core.errors import UsageError
 from hubkit.evals.grouping import RENAMED, group_by_suite, refuse_empty
-from hubkit.evals.parsing import KNOWN_FILES, finite, upward, whole, why
+from hubkit.evals.parsing import KNOWN_FILES, finite, parse_int, upward, why
 from hubkit.evals.results import Dataset, Metric, Results, Settings, Subject, SuiteResult, TaskResult
 from hubkit.evals.suites import Suite
 
@@ -57,7 +57,7 @@ def read_lm_eval_file(raw: Mapping[str, Any], where: str, name: str) -> Results:
             limit=_limit(config.get("limit"), tasks),
             fewshot_as_multiturn=raw.get("fewshot_as_multiturn"),
             dtype=str(config.get("model_dtype") or "").removeprefix("torch."),
-            batch_size=whole(config.get("batch_size")),
+            batch_size=parse_int(config.get("batch_size")),
             device=str(config.get("device") or ""),
         )
         tops = {key: members for key, members in groups.items() if not any(key in _deep(raw, up) for up in groups)}
@@ -77,7 +77,7 @@ def read_lm_eval_file(raw: Mapping[str, Any], where: str, name: str) -> Results:
             seconds=_seconds(raw.get("total_evaluation_time_seconds")),
         )
     except (TypeError, AttributeError, ValueError, KeyError, OverflowError) as error:
-        raise UsageError(f"{where} is not laid out as lm-eval writes it: {why(error)}.", hint=KNOWN_FILES) from error
+        raise UsageError(f"{where} is not a valid lm-eval results file: {why(error)}.", hint=KNOWN_FILES) from error
 
 
 def _map(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -176,7 +176,7 @@ def _task(raw: Mapping[str, Any], name: str, renamed: Mapping[str, str]) -> Task
     return TaskResult(
         name=name,
         version="" if version is None else str(version),
-        n_shot=whole(shots) if shots is not None else (0 if today else None),
+        n_shot=parse_int(shots) if shots is not None else (0 if today else None),
         n=n,
         available=samples.get("original"),
         dataset=Dataset(

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 KNOWN_FILES = (
-    "Known are hubkit's and lm-eval's results (JSON, or the folder of --output_path), lighteval's JSON, CSV, and "
+    "Supported are hubkit's and lm-eval's results (JSON, or the folder of --output_path), lighteval's JSON, CSV, and "
     "tables as text."
 )
 """The hint of an error about a file that is none of these."""
@@ -42,7 +42,7 @@ def finite_text(text: str) -> float | None:
         return None
 
 
-def whole(value: Any) -> int | None:
+def parse_int(value: Any) -> int | None:
     """``value`` as a whole number, when it is written as one of at most 15 digits."""
     text = str(value)
     return int(text) if text.isdecimal() and len(text) <= 15 else None

@@ -58,11 +58,11 @@ def _of_metric(task: str, metric: str, measured: Metric) -> Iterator[tuple[str, 
     value, stderr, n = measured.value, measured.stderr, measured.n
     base, name = _base(metric, measured), f"{metric} of {task}"
     if base in _SHARES and not 0 <= value <= 1:
-        more = " It may be a percentage." if 1 < value <= 100 else ""
-        yield "not-a-share", f"{name} is {exact(value)}, and a share lies between 0 and 1.{more}"
+        more = "; it may be a percentage" if 1 < value <= 100 else ""
+        yield "not-a-share", f"{name} is {exact(value)}, outside 0–1{more}."
         return
     if stderr is not None and stderr < 0:
-        yield "negative-error", f"The standard error of {name} is {exact(stderr)}, and an error is never negative."
+        yield "negative-error", f"The standard error of {name} is negative ({exact(stderr)})."
         return
     few = 0 < n < FEW
     benchmark = benchmark_of(task)
@@ -70,13 +70,13 @@ def _of_metric(task: str, metric: str, measured: Metric) -> Iterator[tuple[str, 
     if base in _COUNTED and not few:
         if score(value) == "0.5000" or (chance and score(value) == score(chance)):
             known = f" among {counted(round(1 / chance), 'answer')}" if chance and score(value) == score(chance) else ""
-            yield "chance", f"{name} is exactly {score(value)}: what guessing{known or ' between two answers'} gives."
+            yield "chance", f"{name} equals chance level ({score(value)}: guessing{known or ' between two answers'})."
         elif value == 0:
-            yield "none-right", f"{name} is 0: no answer was right, or none was found in the text."
+            yield "none-right", f"{name} is 0: no answer was correct, or none could be extracted from the text."
         elif chance and stderr and value + 3 * stderr < chance:
             yield (
                 "below-chance",
-                f"{name} is {score(value)}, more than three standard errors below guessing ({score(chance)}).",
+                f"{name} is {score(value)}, more than three standard errors below chance level ({score(chance)}).",
             )
     if base in _COUNTED and stderr is not None:
         if stderr == 0 and 0 < value < 1:
@@ -85,7 +85,7 @@ def _of_metric(task: str, metric: str, measured: Metric) -> Iterator[tuple[str, 
             expected = math.sqrt(value * (1 - value) / (n - 1))
             yield (
                 "error-does-not-fit",
-                f"{name} has the standard error {score(stderr)}, and {counted(n, 'question')} give {score(expected)}.",
+                f"{name} has the standard error {score(stderr)}, but {counted(n, 'question')} give {score(expected)}.",
             )
 
 

@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from hubkit.core.errors import UsageError
+from hubkit.core.numbers import NOT_MEASURED
 from hubkit.evals.grouping import RENAMED, group_by_suite, refuse_empty
-from hubkit.evals.parsing import KNOWN_FILES, finite_text, upward, whole
+from hubkit.evals.parsing import KNOWN_FILES, finite_text, parse_int, upward
 from hubkit.evals.results import Metric, Results, Settings, Subject, TaskResult
 
 _HEADS = {"task": "task", "tasks": "task", "version": "version", "filter": "filter", "n-shot": "shots"}
 _HEADS |= {"metric": "metric", "value": "value", "stderr": "stderr"}
 _BORDER = re.compile(r"[\s|+:=-]+")
-_MISSING = {"", "-", "n/a", "nan", "missing"}
+_MISSING = {"", "-", "n/a", "nan", "missing", NOT_MEASURED}
 _DIRECTIONS = {"↑": True, "↓": False}
 
 
@@ -60,7 +61,7 @@ def read_text(text: str, where: str, name: str) -> Results:
     tables = read_tables(text, where)
     if not tables:
         raise UsageError(
-            f"{where} holds no benchmark table: none has the columns Task, Metric and Value.", hint=KNOWN_FILES
+            f"{where} contains no benchmark table with the columns Task, Metric and Value.", hint=KNOWN_FILES
         )
     rows: dict[str, list[Row]] = {}
     groups = frozenset().union(*(table.groups for table in tables))
@@ -78,9 +79,9 @@ def read_text(text: str, where: str, name: str) -> Results:
             backend=call.get("model", ""),
             apply_chat_template=None,
             limit=int(float(limit)) if re.fullmatch(r"[1-9]\d{0,14}(\.\d+)?", limit.strip()) else None,
-            num_fewshot=whole(shots.strip()),
+            num_fewshot=parse_int(shots.strip()),
             dtype=call.get("dtype", ""),
-            batch_size=whole(call.get("batch_size", "").split(" ")[0]),
+            batch_size=parse_int(call.get("batch_size", "").split(" ")[0]),
             device=call.get("device", ""),
         ),
         libraries={},
@@ -100,8 +101,8 @@ def _of_rows(task: str, rows: list[Row], where: str) -> TaskResult | None:
         made = Metric(value=row.value, stderr=row.stderr, n=0, higher_is_better=row.higher_is_better, filter=row.filter)
         if key in metrics and metrics[key] != made:
             raise UsageError(
-                f"{where} gives {key} of {task} twice, and not the same: lines {lines[key]} and {row.line}.",
-                hint="Keep the right one, or put the tables of different models into files of their own.",
+                f"{where} gives two different values of {key} of {task}: lines {lines[key]} and {row.line}.",
+                hint="Keep the correct one, or move the tables of different models to separate files.",
             )
         metrics[key], lines[key] = made, row.line
     if not metrics:
@@ -184,7 +185,7 @@ def _rows(body: Sequence[tuple[int, str]], columns: Mapping[str, int], name: str
         cells = _cells(text)
         if len(cells) <= max(columns.values()):
             raise UsageError(
-                f"{name}, line {line}: this row has {len(cells)} cells, and its header more.",
+                f"{name}, line {line}: this row has {len(cells)} cells, fewer than its header.",
                 hint="Fix the row, or remove it.",
             )
         values = {key: _plain(cells[place]) for key, place in columns.items()}
@@ -204,7 +205,7 @@ def _rows(body: Sequence[tuple[int, str]], columns: Mapping[str, int], name: str
             depth=depth,
             version=above["version"].removesuffix("N/A").strip(),
             filter=above["filter"],
-            shots=whole(shots),
+            shots=parse_int(shots),
             metric=values["metric"],
             value=_number(values["value"], name, line),
             stderr=_number(values.get("stderr", ""), name, line),

@@ -27,7 +27,7 @@ MAX_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)
-class Read:
+class ResultFile:
     """Results with the file that they were in; ``passed_over`` are older files of the same model beside it."""
 
     path: Path
@@ -35,24 +35,24 @@ class Read:
     passed_over: tuple[Path, ...] = ()
 
 
-def read_path(path: Path) -> list[Read]:
+def read_path(path: Path) -> list[ResultFile]:
     """The results in ``path``: one of a file, one for each model of a folder. UsageError when there are none."""
     if path.is_dir():
         return list(_folder(path))
-    return [Read(path, read_file(path))]
+    return [ResultFile(path, read_file(path))]
 
 
-def _folder(folder: Path) -> Iterator[Read]:
+def _folder(folder: Path) -> Iterator[ResultFile]:
     if (folder / RESULTS_FILE).is_file():
-        yield Read(folder / RESULTS_FILE, read_file(folder / RESULTS_FILE))
+        yield ResultFile(folder / RESULTS_FILE, read_file(folder / RESULTS_FILE))
         return
     newest: dict[Path, list[Path]] = {}
     for path in sorted(folder.rglob("results_*.json"), key=lambda item: item.name):
         newest.setdefault(path.parent, []).append(path)
     if not newest:
-        raise UsageError(f"{folder} holds no results: no {RESULTS_FILE} and no results_*.json.", hint=KNOWN_FILES)
+        raise UsageError(f"{folder} contains no results: no {RESULTS_FILE} and no results_*.json.", hint=KNOWN_FILES)
     for paths in newest.values():
-        yield Read(paths[-1], read_file(paths[-1]), tuple(paths[:-1]))
+        yield ResultFile(paths[-1], read_file(paths[-1]), tuple(paths[:-1]))
 
 
 def read_file(path: Path) -> Results:
@@ -64,7 +64,7 @@ def read_file(path: Path) -> Results:
             )
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UsageError(f"There is no file {path}.") from None
+        raise UsageError(f"The file {path} does not exist.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"Cannot read {path}: {error}.", hint=KNOWN_FILES) from error
     name = path.stem

@@ -152,8 +152,8 @@ def _single(name: str, own: Mapping[str, object]) -> Suite:
     known = [*own, *SUITES]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     raise UsageError(
-        f"Nobody knows the suite {name!r}.",
+        f"Unknown suite {name!r}.",
         hint=f"Did you mean {close[0]!r}?"
         if close
-        else f"Known are {', '.join(known)}, the single tasks of lm-eval, and task files in evaluate.include.",
+        else f"Available: {', '.join(known)}, single tasks of lm-eval, and task files in evaluate.include.",
     )

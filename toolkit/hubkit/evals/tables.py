@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hubkit.core.numbers import decimals, score, signed
+from hubkit.core.numbers import NOT_MEASURED, decimals, score, signed
 from hubkit.evals.averages import Average
 from hubkit.evals.comparing import Comparison, Difference
 from hubkit.evals.results import Metric, Results, SuiteResult
@@ -15,7 +15,6 @@ Layout = Literal["classic", "today"]
 CLASSIC = ("Task", "Version", "Metric", "Value", "", "Stderr")
 TODAY = ("Tasks", "Version", "Filter", "n-shot", "Metric", "", "Value", "", "Stderr")
 _RIGHT = {"Version", "n-shot", "Value", "Stderr", "Difference", "before", "after"}
-MISSING = "missing"
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def today_table(suite: SuiteResult) -> str:
     for row in classic_rows(suite):
         head = [cell(row.task), cell(row.version)] if row.first else ["", ""]
         if row.measured is None:
-            rows.append([*head, "", "", "", "", MISSING, "", ""])
+            rows.append([*head, "", "", "", "", NOT_MEASURED, "", ""])
             continue
         filtered, better = row.measured.filter, row.measured.higher_is_better
         rows.append(
@@ -89,7 +88,7 @@ def today_table(suite: SuiteResult) -> str:
 
 def _measured(measured: Metric | None) -> list[str]:
     if measured is None:
-        return [MISSING, "", ""]
+        return [NOT_MEASURED, "", ""]
     tail = ["±", score(measured.stderr)] if measured.stderr is not None else ["", ""]
     return [score(measured.value), *tail]
 
@@ -130,7 +129,7 @@ def agrees(average: Average, published: str) -> bool | None:
 def _average_line(
     average: Average, published: str | None, title: str = "Average", without: str = "not measured"
 ) -> str:
-    value = score(average.value) if average.value is not None else MISSING
+    value = score(average.value) if average.value is not None else NOT_MEASURED
     note = f"; {average.note}" if average.note else ""
     lacking = f"; {without}: {', '.join(cell(name) for name in average.missing)}" if average.missing else ""
     remark = ""
@@ -151,11 +150,11 @@ def comparison_table(comparison: Comparison) -> str:
 
 
 def _compared(line: Difference, task: str, metric: str) -> list[str]:
-    before, after = (score(value) if value is not None else MISSING for value in (line.before, line.after))
+    before, after = (score(value) if value is not None else NOT_MEASURED for value in (line.before, line.after))
     if line.value is None:
         return [task, metric, before, after, "", "", "", ""]
     error = ["±", score(line.stderr)] if line.stderr is not None else ["", ""]
-    verdict = {None: "error unknown", False: "within the noise", True: "differs"}[line.exceeds]
+    verdict = {None: "error unknown", False: "not significant", True: "differs"}[line.exceeds]
     if line.exceeds and line.better is not None:
         verdict = "better" if line.better else "worse"
     notes = f" ({'; '.join(line.notes)})" if line.notes else ""

@@ -63,8 +63,8 @@ def own_tasks(folder: Path) -> Mapping[str, OwnTasks]:
     """
     if not folder.is_dir():
         raise UsageError(
-            f"There is no folder of task files at {folder}.",
-            hint="evaluate.include names a folder beside the recipe.",
+            f"The folder of task files {folder} does not exist.",
+            hint="Set evaluate.include to a folder next to the recipe.",
         )
     found: dict[str, OwnTasks] = {}
     tagged: dict[str, list[str]] = {}
@@ -84,8 +84,8 @@ def own_tasks(folder: Path) -> Mapping[str, OwnTasks]:
         elif isinstance(members, str):
             for _ in _missing_data(config, path.parent):
                 raise UsageError(
-                    f"{path}: the data file {_} is not there.",
-                    hint="dataset_kwargs.data_files is looked for beside the task file.",
+                    f"{path}: the data file {_} does not exist.",
+                    hint="dataset_kwargs.data_files is relative to the folder of the task file.",
                 )
             found[members] = OwnTasks(str(config.get("task_alias") or members), (members,))
             tags = config.get("tag") or ()

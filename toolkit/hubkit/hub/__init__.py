@@ -1,4 +1,4 @@
-"""The only room that talks to a Hub over the network: client, transport, auth, retries, errors, uploads, Spaces.
+"""The only package that talks to a Hub over the network: client, transport, auth, retries, errors, uploads, Spaces.
 
 May import ``recipe`` and ``core``. No other room imports ``huggingface_hub``, but for the local helpers that
 ``tests/hub/test_boundaries.py`` lists; what hubkit uses of its private modules is in :mod:`hubkit.hub.private_api`.

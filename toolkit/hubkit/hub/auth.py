@@ -67,7 +67,7 @@ class Account:
     def lacks(self, right: str, repo: str, repo_type: RepoType, *, new: bool = False) -> str | None:
         """A sentence, without its full stop, when the token lacks ``right`` for ``repo``; else None."""
         if self.role == "read" and right != READ:
-            return f"the token of {self.name} can only read, and {right} is needed"
+            return f"the token of {self.name} is read-only; it needs {right}"
         if self.role != "fineGrained" or right in self.rights_on(repo, repo_type, new=new):
             return None
         place = f"new repos of {repo.partition('/')[0]}" if new else repo
@@ -125,7 +125,7 @@ class AuthCalls(Connection):
         """Why this token cannot write to ``repo`` or create it, without a full stop; None when it can."""
         if self.target.trusted:  # its token speaks for one repo and for nobody, so only that repo is asked about
             if not self.repo_exists(repo, repo_type):
-                return f"{repo} is not there, and trusted publishing writes to a repo that is"
+                return f"{repo} does not exist, and trusted publishing cannot create a repo"
             return self._not_allowed(repo, repo_type, f"this job's identity has no right to write to {repo}")
         account = self.whoami()
         if account is None:
@@ -178,7 +178,7 @@ class AuthCalls(Connection):
         actual = self.visibility(repo, repo_type)
         if actual != visibility:
             raise RefusedError(
-                f"{repo} is {actual} on {self.endpoint}, and {visibility} was asked for.",
-                hint=f"Change the repo's visibility there, or ask for {actual} (`visibility` in a recipe).",
+                f"{repo} is {actual} on {self.endpoint}, but the recipe says {visibility}.",
+                hint=f"Change the repo's visibility there, or set `visibility: {actual}` in the recipe.",
             )
         return created

@@ -53,8 +53,8 @@ class Connection:
                 return call()
             except JSONDecodeError as error:
                 raise RemoteError(
-                    f"{self.endpoint} did not answer as a Hub does: the response is not JSON.",
-                    hint="Check that it is the address of a Hub, and that no login page of the network answers for it.",
+                    f"{self.endpoint} is not a Hub: it returned non-JSON (a login page?).",
+                    hint="Check the address and whether the network requires a login.",
                 ) from error
 
         return checked

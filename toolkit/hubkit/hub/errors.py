@@ -133,7 +133,7 @@ def _explain_answer(error: HfHubHTTPError, endpoint: str, repo: str | None, revi
 
 def _explain_status(status: int, words: str, endpoint: str, named: str) -> HubkitError:
     """One sentence for the status of an answer and the server's message (``words``)."""
-    reply = f" It says: {words}." if words else ""
+    reply = f" Its message: {words}." if words else ""
     if status == 401:
         return RefusedError(
             f"{endpoint} does not accept this token.{reply}",
@@ -144,16 +144,16 @@ def _explain_status(status: int, words: str, endpoint: str, named: str) -> Hubki
         return RefusedError(f"{endpoint} requires a paid plan or more storage for {named}.{reply}", hint=_ROOM)
     if status == 403:
         return RefusedError(
-            f"This token is not allowed to do that with {named}.{reply}",
-            hint="Use a token that may write to it.",
+            f"This token lacks permission for {named}.{reply}",
+            hint="Use a token with write permission.",
         )
     if status == 412:
         return ConflictError(
-            f"A branch of {named} was moved by somebody else in the meantime.", hint="Run the command again."
+            f"A branch of {named} was moved by someone else in the meantime.", hint="Run the command again."
         )
     if status == 409:
         return ConflictError(
-            f"{endpoint} reports a conflict.{reply}", hint="Look at the repo, then run the same command again."
+            f"{endpoint} reports a conflict.{reply}", hint="Inspect the repo, then run the same command again."
         )
     if status == 507:
         return RemoteError(f"{endpoint} has no storage left.{reply}", hint="Run the same command again when it has.")

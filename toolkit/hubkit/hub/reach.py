@@ -1,4 +1,4 @@
-"""Whether anybody listens at a Hub's address: asked before a release begins, so it is short and sends no token."""
+"""Quick connectivity check of a Hub, without a token."""
 
 from __future__ import annotations
 

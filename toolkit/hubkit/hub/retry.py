@@ -10,8 +10,8 @@
 Each wait gets a random part on top (up to a quarter of it, at most 1 s), so that clients that failed together do not
 come back together. A Hub that asks (``Retry-After``, ``RateLimit``) for more than a minute is not waited for.
 
-:func:`retried` is for reads. A write may have been carried out although its answer was lost, so :func:`settled` looks
-at the Hub after every failure, before it writes again. :func:`polled` waits until something has come about.
+:func:`retried` is for reads. A write may have been carried out although its response was lost, so
+:func:`write_and_verify` checks the Hub after every failure, before it writes again. :func:`polled` waits for a result.
 """
 
 from __future__ import annotations
@@ -86,13 +86,13 @@ def retried(call: Callable[[], T]) -> T:
     return _retrying(lambda error: True)(call)
 
 
-def settled(write: Callable[[], object], look: Callable[[HubkitError | None], T | None]) -> T | None:
-    """Call ``write`` until ``look`` finds on the Hub what it was to bring about; returns what ``look`` returned.
+def write_and_verify(write: Callable[[], object], verify: Callable[[HubkitError | None], T | None]) -> T | None:
+    """Retry ``write`` until ``verify`` confirms its effect on the Hub.
 
-    ``look`` is called with the failure, or with None after a write that was answered well; it returns None when
-    nothing has come about. After a failure the wait comes first: a busy Hub is not asked anything until it is over.
-    Returns None when the write was answered well and nothing has come about; raises the failure when it must not be
-    sent again. Errors that ``look`` raises end it.
+    Returns what ``verify`` returned, or None if the write succeeded without effect. ``verify`` is called with the
+    failure of the write, or with None after a success; it returns None when it finds no effect. After a failure the
+    wait comes first, so that a busy Hub gets no request before it is over. Raises the failure when the write must not
+    be repeated. An error raised by ``verify`` ends the retries.
     """
     failure: HubkitError | None = None
     write_failed = False
@@ -100,19 +100,19 @@ def settled(write: Callable[[], object], look: Callable[[HubkitError | None], T 
     def attempt() -> T | None:
         nonlocal failure, write_failed
         write_failed = False
-        if failure is not None and (outcome := look(failure)) is not None:
+        if failure is not None and (outcome := verify(failure)) is not None:
             return outcome
         try:
             write()
         except HubkitError as error:
             failure, write_failed = error, True
             raise
-        return look(None)
+        return verify(None)
 
     try:
         return _retrying(lambda error: write_failed)(attempt)
     except HubkitError as error:
-        if not write_failed or (outcome := look(error)) is None:
+        if not write_failed or (outcome := verify(error)) is None:
             raise
         return outcome
 

@@ -1,4 +1,4 @@
-"""From what a person calls a commit (a branch, a tag, a pull request, a short id) to its id."""
+"""Resolves a branch, tag, pull request or short id to the id of a commit."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def by_short_id(repo: str, given: str, commits: set[str]) -> str | None:
     """The one of ``commits`` whose id begins with ``given``; None when none does, UsageError when several do."""
     matches = sorted(commit for commit in commits if len(given) >= 7 and commit.startswith(given.lower()))
     if len(matches) > 1:
-        raise UsageError(f"{len(matches)} commits of {repo} begin with {given}.", hint="Write more of the id.")
+        raise UsageError(f"{len(matches)} commits of {repo} begin with {given}.", hint="Use more digits of the id.")
     return matches[0] if matches else None

@@ -66,8 +66,9 @@ class _Identity:
             if error.response.status_code not in {400, 401, 403, 404}:
                 raise explain(error, self.endpoint, self.repo) or error from error
             words = shortened(str(error.server_message or ""))
+            reason = f" Its message: {words}." if words else ""
             raise RefusedError(
-                f"{self.endpoint} refused this job a token for {self.repo}.{f' It says: {words}.' if words else ''}",
+                f"{self.endpoint} refused this job a token for {self.repo}.{reason}",
                 hint=f"Let {self.repo} trust this workflow: Trusted Publishers in its settings.",
             ) from error
         except (OIDCError, KeyError, TypeError, ValueError) as error:

@@ -67,7 +67,7 @@ def upload(
             if explain(error, hub.endpoint) is not None:
                 raise
             raise RefusedError(
-                f"{hub.endpoint} refused files for {repo}. It says: {shortened(str(error))}.",
+                f"{hub.endpoint} refused files for {repo}. Its message: {shortened(str(error))}.",
                 hint="Fix what it names, then run the same command again.",
             ) from error
 

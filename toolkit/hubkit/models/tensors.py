@@ -219,17 +219,17 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _unsound(name: str, problem: str) -> RefusedError:
-    return RefusedError(f"{name} is not a sound safetensors file: {problem}.", hint="Fetch or write the file again.")
+    return RefusedError(f"{name} is not a valid safetensors file: {problem}.", hint="Download or save the file again.")
 
 
 def shards_of(index: Mapping[str, Any]) -> dict[str, str]:
     """Tensor name to file name, from the JSON of an index. RefusedError when a file name is not a plain one."""
     found = index.get("weight_map") if isinstance(index, Mapping) else None
     if not isinstance(found, dict) or not found:
-        raise RefusedError(f"{INDEX} has no weight_map.", hint="Write the weights again with their index.")
+        raise RefusedError(f"{INDEX} has no weight_map.", hint="Save the weights again with their index.")
     for file in found.values():
         if not isinstance(file, str) or "/" in file or "\\" in file or not file.endswith(".safetensors"):
-            raise RefusedError(f"{INDEX} names {file!r}, which is not a safetensors file beside it.")
+            raise RefusedError(f"{INDEX} names {file!r}, which is not a safetensors file in the same folder.")
     return found
 
 
@@ -245,16 +245,16 @@ def read_weights(folder: Path) -> dict[Path, Header]:
             raise RefusedError(f"{INDEX} is not valid JSON: {error}.") from error
         missing = sorted({file for file in named.values() if not (folder / file).is_file()})
         if missing:
-            raise RefusedError(f"{INDEX} names {missing[0]}, which is not there.", hint="Fetch the model again.")
+            raise RefusedError(f"{INDEX} names {missing[0]}, which does not exist.", hint="Download the model again.")
         found = {folder / file: read_header(folder / file) for file in sorted(set(named.values()))}
         there = {key: path.name for path, header in found.items() for key in header.tensors}
         if there != named or sum(len(header.tensors) for header in found.values()) != len(named):
             wrong = sorted(set(there.items()) ^ set(named.items()))[:1]
-            raise RefusedError(f"{INDEX} and the files do not hold the same tensors, for one {wrong}.")
+            raise RefusedError(f"{INDEX} and the files list different tensors, e.g. {wrong}.")
         return found
     if (folder / SINGLE).is_file():
         return {folder / SINGLE: read_header(folder / SINGLE)}
     raise RefusedError(
         f"There are no safetensors weights in {folder.name or folder}.",
-        hint="Pickled weights (*.bin) are not read; convert them to safetensors first.",
+        hint="Convert *.bin weights to safetensors first.",
     )

@@ -11,7 +11,7 @@ from hubkit.cards.snippets.results import SnippetResults
 from hubkit.core.target import Target
 from hubkit.evals.results import Results
 from hubkit.hub.pull_requests import pull_url
-from hubkit.models.chat.gates import GateResult, GateVerdicts
+from hubkit.models.chat.gate_verdicts import GateResult, GateVerdicts
 from hubkit.models.chat.stop_rates import StopRates
 from hubkit.publishing.released import ReleasedBranches
 from hubkit.publishing.spaces.building import page

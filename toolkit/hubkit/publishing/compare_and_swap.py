@@ -13,7 +13,7 @@ from hubkit.core.errors import ConflictError, HubkitError, RemoteError
 from hubkit.core.numbers import short_commit
 from hubkit.core.trees import Tree
 from hubkit.hub.client import Hub, RepoType
-from hubkit.hub.retry import settled
+from hubkit.hub.retry import write_and_verify
 
 if TYPE_CHECKING:
     from hubkit.hub.commits import Operation
@@ -47,7 +47,7 @@ def commit(
             raise branch_moved(repo, branch, head, now) from failure
         return now
 
-    new_head = settled(write, look)
+    new_head = write_and_verify(write, look)
     if new_head is None:
         raise ConflictError(
             f"{repo} accepted the commit to {branch!r}, but its head is still {short_commit(head)}.",

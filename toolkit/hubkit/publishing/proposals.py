@@ -19,7 +19,7 @@ from hubkit.hub.auth import DISCUSS
 from hubkit.hub.client import Hub
 from hubkit.hub.commits import deletion
 from hubkit.hub.pull_requests import PullRequest, pull_url
-from hubkit.hub.retry import settled
+from hubkit.hub.retry import write_and_verify
 from hubkit.hub.uploads import upload
 from hubkit.publishing.bundle import Bundle
 from hubkit.publishing.compare_and_swap import commit
@@ -77,7 +77,7 @@ def propose(
     goal = _goal(hub, repo, variant, heads.get(MAIN), wanted)
     opened = _ours(hub, repo, variant)
     if opened is None:
-        opened = settled(
+        opened = write_and_verify(
             lambda: _open(hub, repo, variant, heads.get(MAIN), bundle, goal), lambda failure: _ours(hub, repo, variant)
         )
         if opened is None:

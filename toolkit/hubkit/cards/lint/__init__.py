@@ -6,6 +6,6 @@
 Start in ``rules.py``: it names the file of each rule. ``document.py`` parses a card, ``linter.py`` applies the rules.
 """
 
-from hubkit.cards.lint.linter import CARDS, MOST, Report, lint, lint_file, lint_text, refuse_large
+from hubkit.cards.lint.linter import CARDS, MAX_CARD_BYTES, Report, lint, lint_file, lint_text, refuse_large
 
-__all__ = ["CARDS", "MOST", "Report", "lint", "lint_file", "lint_text", "refuse_large"]
+__all__ = ["CARDS", "MAX_CARD_BYTES", "Report", "lint", "lint_file", "lint_text", "refuse_large"]

@@ -1,4 +1,4 @@
-"""Averages that a card states, compared with the means of its tables by all the named rules."""
+"""Averages that a card states, compared with the means of its tables under all the named rules."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _wrong_average(document: Document, line: int, stated: Figure, mean: Mean, of
     shown = mean.shown(max(stated.decimals, decimals), percent=percent)
     return AVERAGE.finding(
         f"The average is given as {stated.value:.{stated.decimals}f}, and {of} gives {shown} ({mean.text}).",
-        f"Write {shown}, or name the rule by which the average was made.",
+        f"Write {shown}, or say how the average was computed.",
         file=document.path,
         line=line,
     )
@@ -75,7 +75,7 @@ def _rows(document: Document, table: Table, measured: HarnessTables) -> Iterator
 
 
 def _column(document: Document, table: Table, place: int) -> Iterator[Finding]:
-    """The averages down one column, which may have one below each block of rows. Averages above theirs are let be."""
+    """The averages down one column, which may have one below each block of rows. Averages above theirs are ignored."""
     blocks: list[list[Figure | None]] = [[]]
     averages: list[tuple[Row, Figure | None]] = []
     for row in table.rows:

@@ -44,8 +44,8 @@ def find(document: Document, source: Source) -> Iterator[Finding]:
         within = any(name.endswith(".gguf") for name in files)  # such a file holds its template itself
         if line is not None and not within and (chats or "config.json" in files):
             yield TEMPLATE_MISSING.finding(
-                "The card speaks of a prompt format, and no chat template is shipped.",
-                "Save it as chat_template.jinja beside the tokenizer.",
+                "The card describes a prompt format, but the repo has no chat template.",
+                "Save it as chat_template.jinja next to the tokenizer.",
                 file=document.path,
                 line=line,
             )
@@ -53,7 +53,7 @@ def find(document: Document, source: Source) -> Iterator[Finding]:
     try:
         yield from _differs(document, template, special)
     except RefusedError as error:
-        hint = "Ship a template that renders."
+        hint = "Fix the template."
         yield TEMPLATE_DIFFERS.finding(error.message, hint, file=document.path, line=1)
 
 
@@ -83,15 +83,15 @@ def _differs(document: Document, template: str, special: dict[str, str]) -> Iter
         if made.text is None or content.strip() not in made.text:
             does = f"refuses it: {made.problem}" if made.text is None else f"renders {_short(made.text)}"
             yield TEMPLATE_DIFFERS.finding(
-                f"The card shows a prompt that the shipped chat template does not make: it {does}.",
+                f"The prompt on the card differs from the chat template of the repo, which {does}.",
                 "Copy the prompt from apply_chat_template(..., tokenize=False, add_generation_prompt=True).",
                 file=document.path,
                 line=line,
             )
     if probe.text is None:
         yield TEMPLATE_DIFFERS.finding(
-            f"The shipped chat template cannot render a conversation: {probe.problem}.",
-            "Ship a template that renders.",
+            f"The chat template of the repo cannot render a conversation: {probe.problem}.",
+            "Fix the template.",
             file=document.path,
             line=1,
         )
@@ -106,8 +106,8 @@ def _differs(document: Document, template: str, special: dict[str, str]) -> Iter
         where += [item.line for item in document.prose if word and _mentions(word, item.text)]
         if where:
             yield TEMPLATE_DIFFERS.finding(
-                f"The card shows the format of {name}, and the shipped chat template renders {_short(probe.text)}.",
-                "Describe the template that is shipped, or ship the one that is described.",
+                f"The card shows the format of {name}, but the chat template of the repo renders {_short(probe.text)}.",
+                "Describe the template of the repo, or replace it with the one described.",
                 file=document.path,
                 line=where[0],
             )

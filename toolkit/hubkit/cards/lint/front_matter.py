@@ -26,7 +26,7 @@ def find(document: Document) -> Iterator[Finding]:
     """What the front matter shows by itself."""
     if _MARKED.match(document.text):
         yield FRONT_MATTER.finding(
-            "A BOM is before the front matter, so that the Hub does not see it.",
+            "A byte order mark precedes the front matter; the Hub ignores the front matter.",
             "Save the file as UTF-8 without a BOM (byte order mark).",
             file=document.path,
             line=1,
@@ -48,8 +48,8 @@ def find(document: Document) -> Iterator[Finding]:
     for base in bases(document):
         if wrong := repo_id_problem(base):
             yield BASE_MODEL.finding(
-                f"base_model is {base!r}, which is no repo id: {wrong}.",
-                "Write namespace/name of the base on the Hub.",
+                f"base_model {base!r} is not a repo id: {wrong}.",
+                "Set it to the repo id of the base on the Hub (namespace/name).",
                 file=document.path,
                 line=line,
             )
@@ -68,14 +68,14 @@ def _license(document: Document, *, readable: bool) -> Iterator[Finding]:
     if not licence and readable:
         yield LICENSE_MISSING.finding(
             "The front matter names no license.",
-            "Write `license:` with the Hub's identifier; that of the base, unless you may choose another.",
+            "Set `license:` to an identifier of the Hub; use the base model's license unless it allows another.",
             file=document.path,
             line=1,
         )
     if licence == "other" and not document.metadata.get("license_name"):
         yield LICENSE_NAME.finding(
-            "The license is 'other', and no license_name says which.",
-            "Write `license_name:`, and `license_link:` with its address.",
+            "The license is 'other', but license_name is missing.",
+            "Set `license_name:` and `license_link:`.",
             file=document.path,
             line=document.line_of("license"),
         )
@@ -95,23 +95,23 @@ def find_in_files(document: Document, files: Collection[str]) -> Iterator[Findin
     adapter = "adapter_config.json" in files
     if adapter and (merged or "config.json" in files):
         yield ADAPTER_AT_ROOT.finding(
-            "adapter_config.json is beside the merged weights: loaders attach the adapter a second time.",
-            "Move the adapter's files to adapter/, and show subfolder='adapter' on the card.",
+            "adapter_config.json is in the same folder as the merged weights: loaders apply the adapter twice.",
+            "Move the adapter's files to adapter/ and use subfolder='adapter' on the card.",
             file=document.path,
             line=1,
         )
     relation, line = document.metadata.get("base_model_relation"), document.line_of("base_model_relation")
     if relation == "adapter" and merged and not adapter:
         yield BASE_RELATION.finding(
-            "The card says 'adapter', and the weights are a whole model's.",
-            "Write `base_model_relation: finetune`.",
+            "base_model_relation is 'adapter', but the repo contains the weights of a full model.",
+            "Set `base_model_relation: finetune`.",
             file=document.path,
             line=line,
         )
     if relation in {"finetune", "merge"} and adapter and not merged and "config.json" not in files:
         yield BASE_RELATION.finding(
-            f"The card says {relation!r}, and there is an adapter only.",
-            "Write `base_model_relation: adapter`.",
+            f"base_model_relation is {relation!r}, but the repo contains only an adapter.",
+            "Set `base_model_relation: adapter`.",
             file=document.path,
             line=line,
         )
@@ -127,14 +127,14 @@ def find_on_hub(document: Document, look_up: Lookup) -> Iterator[Finding]:
         if held is None:
             yield BASE_MODEL.finding(
                 f"The base {base} is not on this Hub.",
-                "Name the repo in which others find it.",
+                "Set base_model to a repo that others can find.",
                 file=document.path,
                 line=document.line_of("base_model"),
             )
         elif licence and held.get("license") and _licence(held) != _licence(document.metadata):
             yield LICENSE_MISMATCH.finding(
-                f"The license is {_licence(document.metadata)!r}, and that of the base {base} is {_licence(held)!r}.",
-                "Write the base's license, unless it lets you choose another.",
+                f"The license is {_licence(document.metadata)!r}, but the base model {base} has {_licence(held)!r}.",
+                "Use the base model's license unless it allows another.",
                 file=document.path,
                 line=document.line_of("license"),
             )

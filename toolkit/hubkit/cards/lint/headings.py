@@ -28,8 +28,8 @@ def _heading(document: Document, table: Table) -> Iterator[Finding]:
         row, suites = strange[0]
         belongs = " or ".join(TITLES[suite] for suite in sorted(suites))
         yield TABLE_HEADING.finding(
-            f"The table stands under {label!r}, and its task {row.cells[0]} is one of {belongs}.",
-            f"Put it under {belongs}, or put the table of {TITLES[named]} in its place.",
+            f"The table is under {label!r}, but its task {row.cells[0]} belongs to {belongs}.",
+            f"Move it under a heading {belongs}, or replace it with the table of {TITLES[named]}.",
             file=document.path,
             line=table.line,
         )

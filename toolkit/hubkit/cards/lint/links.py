@@ -1,4 +1,4 @@
-"""Relative links and pictures whose file is not there."""
+"""Relative links and pictures whose file does not exist."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def find(document: Document, files: Collection[str]) -> Iterator[Finding]:
         if path not in files and path not in folders:
             kind = "picture" if link.picture else "link"
             yield DEAD_LINK.finding(
-                f"The {kind} {link.target!r} names a file that is not there.",
-                "Add the file, or write the whole address.",
+                f"The {kind} {link.target!r} points to a file that does not exist.",
+                "Add the file, or use a full URL.",
                 file=document.path,
                 line=link.line,
             )

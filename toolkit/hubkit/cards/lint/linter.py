@@ -1,4 +1,4 @@
-"""All rules applied to the card of a folder, of a repo, or of a file that stands alone.
+"""All rules applied to the card of a folder, of a repo, or of a single file.
 
 What cannot be checked, because there is no folder beside the card or no Hub that answers, is reported and not guessed.
 """
@@ -30,7 +30,7 @@ from hubkit.hub.client import Hub
 
 CARDS = ("README.md", "adapter/README.md")
 """The paths of the cards of a folder or a repo."""
-MOST = 300_000
+MAX_CARD_BYTES = 300_000
 """Bytes of a card above which it is not read: a parser of Markdown can be kept busy for long."""
 _IN_TEXT = (
     front_matter.find,
@@ -82,7 +82,7 @@ def lint(source: Source, hub: Hub | None = None) -> Report:
     found: list[Finding] = []
     unchecked: list[str] = []
     if "README.md" not in files:
-        found.append(NO_CARD.finding("There is no card.", "Write README.md.", file="README.md", line=1))
+        found.append(NO_CARD.finding("The model card is missing.", "Write README.md.", file="README.md", line=1))
     for path in CARDS:
         if path in files:
             refuse_large(path, files[path].size)
@@ -95,7 +95,7 @@ def lint(source: Source, hub: Hub | None = None) -> Report:
 
 def refuse_large(name: str, size: int) -> None:
     """RefusedError when a card of ``size`` bytes is too large to be one; before it is read, where that can be."""
-    if size > MOST:
+    if size > MAX_CARD_BYTES:
         raise RefusedError(f"{name} is too large for a card ({size:,} bytes).")
 
 
@@ -103,7 +103,7 @@ def lint_file(text: str, name: str, hub: Hub | None = None) -> Report:
     """What is wrong with a card that is a file ``name`` alone. RefusedError for one that is too large to be a card."""
     refuse_large(name, len(text))
     document = Document.of(text, name)
-    unchecked = ["Links, files and the chat template were not checked: the card is a file by itself."]
+    unchecked = ["Links, files and the chat template were not checked: the card is a single file."]
     found = [*_in_text(document, None), *_on_hub(document, hub, unchecked)]
     return Report(name, tuple(in_order(found)), tuple(unchecked))
 
@@ -120,7 +120,7 @@ def _on_hub(document: Document, hub: Hub | None, unchecked: list[str], *, publis
     if not front_matter.bases(document):
         return []
     if hub is None:
-        unchecked.append("The base and its license were not looked up: there is no Hub to ask.")
+        unchecked.append("The base and its license were not checked: no Hub is available.")
         return []
 
     def look_up(repo: str) -> Mapping[str, Any] | None:
@@ -128,7 +128,7 @@ def _on_hub(document: Document, hub: Hub | None, unchecked: list[str], *, publis
             content = hub.read_file(repo, "README.md", "main")
         except (UsageError, RefusedError):
             if hub.target.embedded and not published:
-                unchecked.append(f"The base {repo} is not on the embedded Hub; --hub huggingface looks it up there.")
+                unchecked.append(f"The base {repo} is not on the embedded Hub; --hub huggingface checks it there.")
                 return {}
             return None
         try:
@@ -139,5 +139,5 @@ def _on_hub(document: Document, hub: Hub | None, unchecked: list[str], *, publis
     try:
         return list(front_matter.find_on_hub(document, look_up))
     except HubkitError as error:
-        unchecked.append(f"The base and its license were not looked up: {error.message}")
+        unchecked.append(f"The base and its license were not checked: {error.message}")
         return []

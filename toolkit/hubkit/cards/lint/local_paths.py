@@ -31,8 +31,8 @@ def find(document: Document) -> Iterator[Finding]:
         in_front = number <= last and local_paths.in_yaml(words) is not None
         if in_front or (number > last and len(words) <= _LONGEST and local_paths.is_local_path(words)):
             yield LOCAL_PATH.finding(
-                "The line names a place on the author's own machine.",
-                "Name the repo on the Hub in its place, or leave it out.",
+                "The line contains a local path.",
+                "Replace it with the repo on the Hub, or remove it.",
                 file=document.path,
                 line=number,
             )

@@ -1,4 +1,4 @@
-"""Numbers that are still to come: TBD, XX.X, 'pending' in a column of scores."""
+"""Placeholders for numbers: TBD, XX.X, 'pending' in a column of scores."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def find(document: Document) -> Iterator[Finding]:
         if found and line.line not in seen:
             seen.add(line.line)
             yield PLACEHOLDER.finding(
-                f"{found[0].strip(' :=')!r} stands for something still to come.",
-                "Write what was measured, or leave the row out until it is.",
+                f"{found[0].strip(' :=')!r} is a placeholder.",
+                "Replace it with the measured value, or remove the row.",
                 file=document.path,
                 line=line.line,
             )
@@ -39,8 +39,8 @@ def find(document: Document) -> Iterator[Finding]:
         if line.line not in seen:
             seen.add(line.line)
             yield PLACEHOLDER.finding(
-                f"{line.text!r} stands for something still to come.",
-                "Write what was measured, or leave the row out until it is.",
+                f"{line.text!r} is a placeholder.",
+                "Replace it with the measured value, or remove the row.",
                 file=document.path,
                 line=line.line,
             )

@@ -46,7 +46,7 @@ def _syntax(document: Document, block: Block, error: BaseException) -> Finding:
     reason = error.msg if isinstance(error, SyntaxError) else str(error)
     return SNIPPET_SYNTAX.finding(
         f"The block is not Python: {reason}.",
-        "Fix it, or mark the block as another language (```text).",
+        "Fix it, or label the block with another language (```text).",
         file=document.path,
         line=block.line + line - 1,
     )
@@ -61,7 +61,7 @@ def _undefined(document: Document, line: int, name: str, own: set[str], before: 
     maybe = [other for other in (f"{name}s", name.removesuffix("s")) if other != name]
     close = next((other for other in maybe if other in own or other in before), None)
     todo = f"Write {close!r}, which is defined." if close else "Define it in the block, or import it."
-    message = f"The block uses {name!r}, which nothing defines."
+    message = f"The block uses {name!r}, which is not defined."
     return UNDEFINED_NAME.finding(message, todo, file=document.path, line=line)
 
 
@@ -93,7 +93,7 @@ def _prompts(tree: ast.Module) -> Iterator[_InBlock]:
             yield _InBlock(
                 node.lineno,
                 GENERATION_PROMPT,
-                "The prompt does not open the assistant's turn: the model may go on with the question.",
+                "The prompt does not open the assistant's turn: the model may continue the user's message.",
                 "Call apply_chat_template with add_generation_prompt=True.",
             )
 

@@ -1,6 +1,6 @@
 """The rules of `hubkit card lint`, each beside the file that implements it. `hubkit rules` lists them.
 
-Rules that `hubkit check` applies too are in ``checks/rules.py``: front-matter, licence-missing, base-model,
+Rules that `hubkit check` applies too are in ``checks/rules.py``: front-matter, license-missing, base-model,
 adapter-at-root, local-path and no-card.
 """
 
@@ -11,15 +11,15 @@ from hubkit.core.findings import rule
 # --- front_matter.py
 
 LICENSE_NAME = rule(
-    "licence-name", "note", "`license: other` without license_name.", "The Hub's page then shows 'other' and no more.",
+    "license-name", "note", "`license: other` without license_name.", "The Hub's page then shows only 'other'.",
     "lint",
 )  # fmt: skip
 LICENSE_MISMATCH = rule(
-    "licence-mismatch", "warning", "Another license than that of the base.",
+    "license-mismatch", "warning", "The license differs from the base model's.",
     "Most licenses of base models bind what is trained from them.", "lint",
 )  # fmt: skip
 BASE_RELATION = rule(
-    "base-relation", "error", "A base_model_relation that is not what the files are.",
+    "base-relation", "error", "A base_model_relation that does not match the files.",
     "The Hub lists the model under the wrong heading of its base's page.", "lint",
 )  # fmt: skip
 
@@ -27,7 +27,7 @@ BASE_RELATION = rule(
 
 AVERAGE = rule(
     "average", "error", "A stated average that is not the mean of its table, by any of the known rules.",
-    "Averages typed by hand outlive the scores that they were made from.", "lint",
+    "An average typed by hand goes stale when the scores change.", "lint",
 )  # fmt: skip
 TABLE_HEADING = rule(
     "table-heading", "warning", "A table of one benchmark suite under the heading of another.",
@@ -37,15 +37,15 @@ TABLE_HEADING = rule(
 # --- placeholders.py, scores_in_words.py, local_paths.py, links.py
 
 PLACEHOLDER = rule(
-    "placeholder", "warning", "A text that stands for a number still to come: TBD, XX.X, pending.",
-    "A published card should say what was measured.", "lint",
+    "placeholder", "warning", "A placeholder for a number: TBD, XX.X, pending.",
+    "A published card should report measured values.", "lint",
 )  # fmt: skip
 SCORES_NOT_SHOWN = rule(
     "scores-not-shown", "warning", "A sentence that says scores fell, on a card without the scores of both models.",
     "Readers cannot tell how much was lost.", "lint",
 )  # fmt: skip
 DEAD_LINK = rule(
-    "dead-link", "error", "A relative link or picture whose file is not there.",
+    "dead-link", "error", "A relative link or picture whose file does not exist.",
     "The Hub's page shows a broken picture or answers 404.", "lint",
 )  # fmt: skip
 
@@ -70,10 +70,10 @@ TEMPLATE_RESULT = rule(
 # --- chat_template.py
 
 TEMPLATE_MISSING = rule(
-    "template-missing", "warning", "A card that describes a prompt format, and no chat template beside it.",
-    "Programs cannot build the prompt by themselves.", "lint",
+    "template-missing", "warning", "A card that describes a prompt format in a repo without a chat template.",
+    "Programs cannot build the prompt.", "lint",
 )  # fmt: skip
 TEMPLATE_DIFFERS = rule(
-    "template-differs", "error", "A prompt on the card that the shipped chat template does not render.",
+    "template-differs", "error", "A prompt on the card that differs from the chat template of the repo.",
     "Readers who copy it prompt the model in another format than it was trained on.", "lint",
 )  # fmt: skip

@@ -35,7 +35,7 @@ def find(document: Document) -> Iterator[Finding]:
     for text, line in _paragraphs(document):
         if _FELL.search(text) and not len(_FIGURE.findall(text)) > 1:
             yield SCORES_NOT_SHOWN.finding(
-                "The card says that scores fell, and shows no other scores to compare with.",
+                "The card says that scores fell, but shows no scores to compare with.",
                 "Show the scores of both in one table, each with its branch.",
                 file=document.path,
                 line=line,

@@ -154,13 +154,13 @@ class _Run:
         served = next((part for part in reversed(needed) if serve_arguments(part.shell) is not None), None)
         if served is None:
             return self._result(
-                block, "skipped", "it asks a server on this machine that no `transformers serve` starts"
+                block, "skipped", "no `transformers serve` on the card starts the server that it queries"
             )
         log = self.place.folder / "serve.log"
         with self._server(serve_arguments(served.shell, pin) or [], log) as (url, problem):
             outcome = self._result(block, "failed", problem) if problem else self._run(block, needed, url)
         if outcome.outcome == "failed":
-            output = f"{outcome.output}\n`transformers serve` said:\n{_said_in(log)}"
+            output = f"{outcome.output}\nOutput of `transformers serve`:\n{_log_tail(log)}"
             return replace(outcome, output=output.strip())
         return outcome
 
@@ -230,7 +230,7 @@ class _Run:
         return f"`transformers serve` did not come up within {self.limits.seconds:g} s"
 
 
-def _said_in(log: Path) -> str:
+def _log_tail(log: Path) -> str:
     """The end of a log."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 64 * 1024))
@@ -270,14 +270,14 @@ class _Host:
         self._child.send(order)
         if (answer := self._child.receive(seconds + _GRACE)) is not None:
             return answer
-        said = _said_in(self._log).splitlines()
+        said = _log_tail(self._log).splitlines()
         process = self._child.process
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(1)  # its output ends a little before itself
         code = process.poll()
         ended = "does not answer" if code is None else f"{'was ended' if code < 0 else 'ended'} {describe_end(code)}"
         raise HubkitError(
-            f"The process that runs the card's blocks {ended}.{f' It said: {said[-1]}' if said else ''}",
+            f"The process that runs the card's blocks {ended}.{f' Last output: {said[-1]}' if said else ''}",
             hint="Run the same command again; signal 9 often means that the machine ran out of memory.",
         )
 

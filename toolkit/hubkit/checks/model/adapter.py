@@ -22,7 +22,9 @@ def find(source: Source, path: str, settings: Mapping[str, Any], card: Mapping[s
     """What is wrong with the adapter whose config ``path`` holds ``settings``; ``card`` is the front matter."""
     weights = path.replace(ADAPTER_CONFIG, "adapter_model.safetensors")
     if weights not in source.files():
-        yield ADAPTER_WEIGHTS.finding(f"{path} has no {weights} beside it.", "Upload the adapter's weights.", file=path)
+        yield ADAPTER_WEIGHTS.finding(
+            f"{path}: {weights} is missing in the same folder.", "Upload the adapter's weights.", file=path
+        )
     base, revision = settings.get("base_model_name_or_path"), settings.get("revision")
     if not isinstance(base, str) or not base:
         hint = "Set base_model_name_or_path to a repo id."
@@ -30,7 +32,7 @@ def find(source: Source, path: str, settings: Mapping[str, Any], card: Mapping[s
         return
     if problem := repo_id_problem(base):
         yield ADAPTER_BASE.finding(
-            f"{path} names the base {base!r}, which nobody else has: {problem}.",
+            f"{path}: base_model_name_or_path {base!r} cannot be resolved by others: {problem}.",
             "Set base_model_name_or_path to the repo id of the base, and revision to its commit.",
             file=path,
         )
@@ -47,18 +49,20 @@ def find(source: Source, path: str, settings: Mapping[str, Any], card: Mapping[s
 def _base_elsewhere(
     source: Source, path: str, base: str, revision: str | None, card: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    """What the card and the Hub say of the base."""
+    """Findings about the base from the card and the Hub."""
     named = card.get("base_model")
     if named and base not in (named if isinstance(named, list) else [named]):
-        yield ADAPTER_BASE.finding(f"{path} names the base {base}, the card {named}.", level="note", file=path)
+        yield ADAPTER_BASE.finding(
+            f"{path} names the base {base}, but the card names {named}.", level="note", file=path
+        )
     there = source.other(base, revision)
     if there is not None and not there:
         message = f"The base {base} of {path} is not on this Hub at {revision or 'main'}."
         yield ADAPTER_BASE.finding(message, file=path)
     elif there and "config.json" not in there and ADAPTER_CONFIG in there:
         yield ADAPTER_BASE.finding(
-            f"The base {base} of {path} is an adapter itself: unless that is merged into its own base first, "
-            "this adapter is loaded on weights that it was not trained on.",
-            "Merge the chain into one adapter, or name the merged model as the base.",
+            f"{path}: the base {base} is itself an adapter. "
+            f"Loading this adapter on {base}'s base model uses the wrong weights.",
+            "Merge the chain into one adapter, or set the merged model as the base.",
             file=path,
         )

@@ -16,7 +16,7 @@ _FILE = "README.md"
 def inspect(source: Source, found: list[Finding]) -> dict[str, Any]:
     """The front matter, empty without one; what is wrong with it is added to ``found``."""
     if _FILE not in source.files():
-        found.append(NO_CARD.finding("There is no model card (README.md).", "Write README.md with a front matter."))
+        found.append(NO_CARD.finding("The model card (README.md) is missing.", "Write README.md with a front matter."))
         return {}
     card = card_of(source, found)
     if card is None:
@@ -27,7 +27,7 @@ def inspect(source: Source, found: list[Finding]) -> dict[str, Any]:
             message = "The card names no base_model: the Hub cannot show which model this one was trained from."
             found.append(BASE_MODEL.finding(message, level="warning", file=_FILE))
         elif problem := repo_id_problem(base):
-            message = f"The card's base_model {base!r} is no repo id: {problem}."
+            message = f"The card's base_model {base!r} is not a repo id: {problem}."
             found.append(BASE_MODEL.finding(message, file=_FILE))
     if not card.get("license"):
         found.append(LICENSE_MISSING.finding("The card names no license.", file=_FILE))

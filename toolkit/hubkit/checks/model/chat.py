@@ -32,14 +32,14 @@ def inspect(
     tokenizer = settings_of(source, "tokenizer.json", found)
     level: Level | None = None if has_weights else "note"
     if not tokenizer_config and not tokenizer:
-        hint = "Save the tokenizer beside the weights."
-        found.append(NO_TOKENIZER.finding("There is no tokenizer.", hint, level=level))
+        hint = "Save the tokenizer in the same folder as the weights."
+        found.append(NO_TOKENIZER.finding("The tokenizer is missing.", hint, level=level))
         return None, None
     template = template_of(source, tokenizer_config, found)
     if template is None:
         found.append(
             NO_CHAT_TEMPLATE.finding(
-                "There is no chat template: nothing says how a conversation is written, or where an answer ends.",
+                "The chat template is missing: the format of a conversation and the end of an answer are undefined.",
                 "Save one as chat_template.jinja.",
                 level=level,
             )

@@ -17,7 +17,7 @@ from hubkit.core.yaml_text import parse_yaml
 
 Text = TypeVar("Text", str, str | None)
 
-_NAMES: Mapping[type, str] = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
+_NAMES: Mapping[type, str] = {str: "a string", int: "an integer", list: "a list", dict: "an object"}
 _IDS = (int, list)
 _TYPES: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "config.json": {
@@ -50,7 +50,7 @@ def settings_of(source: Source, name: str, found: list[Finding]) -> dict[str, An
         found.append(JSON.finding(f"{name} is not valid JSON: {str(error)[:120]}.", file=name))
         return {}
     if not isinstance(value, dict):
-        found.append(JSON.finding(f"{name} is not a JSON object, but {shown(value)}.", file=name))
+        found.append(JSON.finding(f"{name} is not a JSON object, but {short_repr(value)}.", file=name))
         return {}
     return _typed(value, name, found)
 
@@ -95,7 +95,7 @@ def card_of(source: Source, found: list[Finding]) -> dict[str, Any] | None:
     if isinstance(bases, list):
         card["base_model"] = [item for item in bases if isinstance(item, str)]
         if odd := [item for item in bases if not isinstance(item, str)]:
-            message = f"README.md: base_model holds {shown(odd[0])}, not a text."
+            message = f"README.md: base_model holds {short_repr(odd[0])}, not a string."
             found.append(VALUE_TYPE.finding(message, file="README.md"))
     return card
 
@@ -112,11 +112,11 @@ def _typed(value: Mapping[str, Any], name: str, found: list[Finding]) -> dict[st
             kept[key] = item
         elif item is not None:
             expected = " or ".join(_NAMES[kind] for kind in types[key])
-            found.append(VALUE_TYPE.finding(f"{name}: {key} is {shown(item)}, not {expected}.", file=name))
+            found.append(VALUE_TYPE.finding(f"{name}: {key} is {short_repr(item)}, not {expected}.", file=name))
     return kept
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """``value`` in a sentence, cut short; a number or a nest that Python will not write out is named by its type."""
     try:
         text = repr(value)

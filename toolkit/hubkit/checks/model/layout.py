@@ -14,14 +14,14 @@ def find(files: Collection[str], adapters: Collection[str]) -> Iterator[Finding]
     """What is wrong with the paths ``files``; ``adapters`` are those of adapters' configs."""
     if ADAPTER_CONFIG in adapters and "config.json" in files:
         yield ADAPTER_AT_ROOT.finding(
-            f"{ADAPTER_CONFIG} is beside config.json: loaders attach the adapter to the merged weights a second time.",
+            f"{ADAPTER_CONFIG} is in the same folder as config.json: loaders apply the adapter twice.",
             "Move the adapter's files to a folder adapter/, and load it with subfolder='adapter'.",
             file=ADAPTER_CONFIG,
         )
     sound = any(name.endswith(".safetensors") and "/" not in name for name in files)
     if sound and "config.json" not in files and ADAPTER_CONFIG not in adapters:
         yield NO_CONFIG.finding(
-            "There are weights but no config.json: no loader knows their architecture.",
+            "config.json is missing: loaders cannot determine the architecture of the weights.",
             "Upload the config.json that was saved with the weights.",
         )
     pickles = sorted(name for name in files if any(name.lower().endswith(suffix) for suffix in PICKLE_SUFFIXES))
@@ -29,7 +29,7 @@ def find(files: Collection[str], adapters: Collection[str]) -> Iterator[Finding]
         others = f" and {len(pickles) - 1} more" if len(pickles) > 1 else ""
         yield PICKLE.finding(
             f"{pickles[0]}{others} can run code when loaded.",
-            "Publish safetensors only, and leave out what the training left behind.",
+            "Publish safetensors only, without training state.",
             level="warning" if sound else "error",
             file=pickles[0],
         )

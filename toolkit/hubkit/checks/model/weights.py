@@ -50,7 +50,7 @@ def inspect(source: Source, config: Mapping[str, Any], found: list[Finding]) -> 
 
 def find_misfits(source: Source) -> Iterator[Finding]:
     """Whether the root's tensors have the names and shapes that config.json promises, as transformers loads them."""
-    if not architecture.available():
+    if not architecture.is_available():
         yield _not_compared("torch and transformers are not installed")
         return
     files = source.files()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from hubkit.core.numbers import counted
 from hubkit.models.tensors import INDEX
 
 _SECONDS = 60
@@ -62,18 +63,19 @@ class Fit:
     @property
     def sentence(self) -> str | None:
         """What does not fit, in one clause; None when all does."""
-        said = []
+        clauses = []
         if self.missing:
-            said.append(f"{len(self.missing)} tensors of the architecture are missing, for example {self.missing[0]!r}")
+            clauses.append(f"{counted(len(self.missing), 'missing tensor')}, e.g. {self.missing[0]!r}")
         if self.unexpected:
-            said.append(f"{len(self.unexpected)} tensors are not part of it, for example {self.unexpected[0]!r}")
+            clauses.append(f"{counted(len(self.unexpected), 'unexpected tensor')}, e.g. {self.unexpected[0]!r}")
         if self.other:
             name, held, wanted = self.other[0]
-            said.append(f"{len(self.other)} have another shape, for example {name!r}: {list(held)}, not {list(wanted)}")
-        return "; ".join(said) or None
+            wrong = counted(len(self.other), "tensor")
+            clauses.append(f"{wrong} of the wrong shape, e.g. {name!r}: {list(held)} instead of {list(wanted)}")
+        return "; ".join(clauses) or None
 
 
-def available() -> bool:
+def is_available() -> bool:
     """Whether transformers and torch are there; the light install has neither."""
     return find_spec("transformers") is not None and find_spec("torch") is not None
 
@@ -109,8 +111,8 @@ def _ask(folder: Path) -> Fit | str:
         child = subprocess.run(command, capture_output=True, timeout=2 * _SECONDS, env=environment, check=False)
         said = json.loads(child.stdout.splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError):
-        return "transformers cannot make this architecture"
+        return "transformers cannot build this architecture"
     if "unknown" in said:
-        return f"{said['unknown']} is no model that writes text"
+        return f"{said['unknown']} is not a text generation model"
     other = tuple((name, tuple(held), tuple(wanted)) for name, held, wanted in said["other"])
     return Fit(tuple(said["missing"]), tuple(said["unexpected"]), other, said["parameters"])

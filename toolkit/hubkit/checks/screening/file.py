@@ -83,7 +83,7 @@ def _safetensors(path: str, file: IO[bytes]) -> Iterator[Finding]:
     if what := secrets.first(words):
         yield SECRET.finding(f"Its header holds {what}.", file=path)
     if (key := local_paths.in_json(dict(header.metadata))) is not None:
-        yield LOCAL_PATH.finding(f"Its metadata has a path of the author's machine: {_named(key)}.", file=path)
+        yield LOCAL_PATH.finding(f"Its metadata contains a local path: {_named(key)}.", file=path)
 
 
 def _values(path: str, file: IO[bytes]) -> Iterator[Finding]:
@@ -100,7 +100,7 @@ def _values(path: str, file: IO[bytes]) -> Iterator[Finding]:
             yield JSON.finding("The file is not valid JSON.", file=path)
             return
         if name not in _VOCABULARIES and (key := local_paths.in_json(value)) is not None:
-            yield LOCAL_PATH.finding(f"It has a path of the author's machine: {_named(key)}.", file=path)
+            yield LOCAL_PATH.finding(f"It contains a local path: {_named(key)}.", file=path)
     elif suffix in {".yaml", ".yml", ".md"}:
         block = file.read(_MAX_YAML).decode("utf-8", "replace")
         before = 0
@@ -109,7 +109,7 @@ def _values(path: str, file: IO[bytes]) -> Iterator[Finding]:
             yield from _front_matter(path, block)
         if line := local_paths.in_yaml(block):
             line += before
-            yield LOCAL_PATH.finding(f"Line {line:,} has a path of the author's machine.", file=path, line=line)
+            yield LOCAL_PATH.finding(f"Line {line:,} contains a local path.", file=path, line=line)
 
 
 def _front_matter(path: str, block: str) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Rules on the names of a tree: what git or a disk cannot hold, what holds secrets, what a training left behind."""
+"""Rules on the names of a tree: what git or a disk cannot hold, what holds secrets, training state."""
 
 from __future__ import annotations
 
@@ -36,16 +36,18 @@ def find(paths: Iterable[str]) -> Iterator[Finding]:
         if problem := path_problem(path):
             yield NAME.finding(f"{problem[:1].upper()}{problem[1:]}.", file=path)
         elif twin := _twin(path, names):
-            message = f"The same name as {twin!r} on disks that do not distinguish upper and lower case."
+            message = f"Collides with {twin!r} on a case-insensitive disk."
             yield NAME.finding(message, file=path)
         elif _is_private(path):
-            yield PRIVATE_FILE.finding("Files of this name hold secrets.", file=path)
+            yield PRIVATE_FILE.finding("The file name suggests secrets.", file=path)
         elif _is_training_state(path):
-            yield TRAINING_STATE.finding("A file left by a training, and no part of a model.", file=path)
+            yield TRAINING_STATE.finding(
+                "Training state (optimizer, scheduler or logs), not part of the model.", file=path
+            )
         elif what := secrets.first(path):
             yield SECRET.finding(f"Its name holds {what}.", file=path)
         elif PurePosixPath(path).suffix.lower() in PICKLE_SUFFIXES:
-            yield PICKLE.finding("A format that can run code when it is loaded; use safetensors.", file=path)
+            yield PICKLE.finding("This format can run code when it is loaded; use safetensors.", file=path)
     folders = {str(folder): path for path in known for folder in PurePosixPath(path).parents}
     for path in folders.keys() & set(known):
         yield NAME.finding(f"A file that is also the folder of {folders[path]!r}.", file=path)

@@ -64,7 +64,7 @@ def _strings(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def in_yaml(text: str) -> int | None:
-    """The line (from 1) of ``text`` on which such a place stands, in a value, a key or a comment; None for none.
+    """The line (from 1) of ``text`` with such a path, in a value, a key or a comment; None for none.
 
     The text is not parsed, so that invalid YAML, or a bomb of aliases, is checked in the same way.
     """
@@ -77,7 +77,7 @@ def in_yaml(text: str) -> int | None:
 
 
 def front_matter(text: str) -> str | None:
-    """What stands between the first two lines ``---`` of a card; None when it does not begin so."""
+    """The text between the first two lines ``---`` of a card; None when it does not begin so."""
     lines = text.lstrip("\ufeff").splitlines()
     if lines[:1] != ["---"] or "---" not in lines[1:]:
         return None

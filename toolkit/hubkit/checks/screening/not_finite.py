@@ -24,7 +24,7 @@ _ONLY_NAN = frozenset({"F8_E4M3FNUZ", "F8_E5M2FNUZ"})
 """dtypes in which 0x80 is NaN and nothing is infinite. Source: ml_dtypes, README, "float8"."""
 
 
-def available() -> bool:
+def is_available() -> bool:
     """Whether numpy is there; the light install has none."""
     return find_spec("numpy") is not None
 

@@ -29,15 +29,15 @@ def pickle_in(file: IO[bytes]) -> str | None:
     file.seek(0)
     start = file.read(_HEAD)
     if start[:4] in _ZIP:
-        return "is a zip archive by its content, which is how torch keeps pickles"
+        return "is a zip archive, the format in which torch saves pickles"
     if _is_stream(start):
-        return "is a pickle by its content, whatever its name says"
+        return "contains pickle data, despite its file name"
     if start[:6] == b"\x93NUMPY" and b"|O" in start[:512]:
         return "is a numpy array of pickled objects"
     if _ends_in_zip(file):
-        return "ends in a zip archive, which loaders of pickles find there"
+        return "ends in a zip archive, which pickle loaders read"
     if _is_torch_tar(file, start):
-        return "is a tar archive as old versions of torch keep pickles in"
+        return "is a tar archive, the format in which old versions of torch save pickles"
     return None
 
 

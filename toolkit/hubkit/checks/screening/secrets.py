@@ -165,7 +165,7 @@ _SPACE = " "
 
 
 def _placeholder(value: str) -> bool:
-    """Whether ``value`` stands for a secret in a text for people: ``hf_xxxx``, ``your-token``."""
+    """Whether ``value`` is a placeholder for a secret: ``hf_xxxx``, ``your-token``."""
     return bool(_PLACEHOLDER.fullmatch(value))
 
 

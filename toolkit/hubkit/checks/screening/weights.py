@@ -50,7 +50,7 @@ def find(files: Mapping[str, Path], known_finite: Collection[str], *, fits: bool
 
 def numbers(path: str, local: Path) -> Iterator[Finding]:
     """Whether a tensor of the sound safetensors file ``local`` holds a NaN or an infinite number. Needs numpy."""
-    if path.endswith(".safetensors") and not_finite.available():
+    if path.endswith(".safetensors") and not_finite.is_available():
         with local.open("rb") as file:
             if (bad := not_finite.first_not_finite(file, open_header(file, path))) is not None:
                 yield NOT_FINITE.finding(f"The tensor {bad!r} holds a NaN or an infinite number.", file=path)
@@ -116,7 +116,7 @@ def declared(config: Mapping[str, Any], headers: Mapping[str, Header]) -> Iterat
 
 
 def _architecture(files: Mapping[str, Path], root: Mapping[str, Header]) -> Iterator[Finding]:
-    if not architecture.available():
+    if not architecture.is_available():
         return
     starts = {}
     for path, header in root.items():

@@ -28,11 +28,11 @@ def render(recipe: str | None, variant: str, adapter: bool, dataset: bool, hub_n
     Example:
       hubkit card render tiny --variant dpo-v0
     """
-    from hubkit.cards.context import build_context
     from hubkit.cards.evidence import gather
-    from hubkit.cards.others import dataset_card
     from hubkit.cards.placeholder import placeholder
     from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, own_templates, render_card
+    from hubkit.cards.space_and_dataset_cards import dataset_card
+    from hubkit.cards.template_context import build_context
 
     settings, folder = find_recipe(recipe)
     need_variant(settings, variant)

@@ -61,8 +61,8 @@ def run(what: str, revision: str, trust: bool, timeout: float, memory: float | N
       hubkit card run ./README.md --hub huggingface
     """
     from hubkit.cards.snippets import Limits, extract, place_for, run_cards
-    from hubkit.cards.snippets.ownership import path_stranger, repo_stranger
     from hubkit.cards.snippets.pinned_revisions import texts
+    from hubkit.cards.snippets.trust import path_stranger, repo_stranger
 
     path = Path(what)
     local = path.exists()

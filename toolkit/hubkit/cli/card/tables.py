@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hubkit.evals.averages import Average
     from hubkit.evals.comparing import Comparison
     from hubkit.evals.plausibility import ImplausibleValue
-    from hubkit.evals.readers import Read
+    from hubkit.evals.readers import ResultFile
     from hubkit.evals.results import Results
     from hubkit.evals.tables import Layout
 
@@ -82,7 +82,7 @@ def tables(files: tuple[Path, ...], layout: Layout, published: tuple[str, ...]) 
 
 
 def _json(
-    reads: Sequence[Read],
+    reads: Sequence[ResultFile],
     doubts: Sequence[Sequence[ImplausibleValue]],
     published: Mapping[str, str],
     comparisons: Sequence[Comparison],
@@ -107,7 +107,7 @@ def _json(
 
 
 def _text(
-    reads: Sequence[Read], layout: Layout, published: Mapping[str, str], comparisons: Sequence[Comparison]
+    reads: Sequence[ResultFile], layout: Layout, published: Mapping[str, str], comparisons: Sequence[Comparison]
 ) -> str:
     from hubkit.evals.tables import comparison_table, tables
 
@@ -123,7 +123,7 @@ def _text(
     return "\n".join(parts)
 
 
-def _titles(reads: Sequence[Read]) -> list[str]:
+def _titles(reads: Sequence[ResultFile]) -> list[str]:
     """The heading of each: its model, and its file too where two are of the same model."""
     names = [" ".join(read.results.subject.repo.split()) or read.path.stem for read in reads]
     return [
@@ -144,7 +144,7 @@ def _average(results: Results, name: str) -> Average:
     return results.average if name == "average" else results.suites[name].average
 
 
-def _published(pairs: Sequence[str], reads: Sequence[Read]) -> Mapping[str, str]:
+def _published(pairs: Sequence[str], reads: Sequence[ResultFile]) -> Mapping[str, str]:
     """``--published``, by suite. UsageError for what is no pair, no number, or no suite of the one file."""
     given: dict[str, str] = {}
     if pairs and len(reads) > 1:

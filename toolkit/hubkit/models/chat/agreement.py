@@ -1,7 +1,7 @@
 """Do the tokenizer, the chat template, config.json and generation_config.json agree on where an answer ends?
 
-Each has a say in it. A model whose four disagree does not stop, or stops only in some programs. One function,
-:func:`agree`, looks: for the base before training, for the merged model before it is published, and for anybody's
+Each of them can set it. A model whose four disagree does not stop, or stops only in some programs. One function,
+:func:`agree`, checks them: for the base before training, for the merged model before it is published, and for anybody's
 model in ``hubkit check``.
 """
 
@@ -75,7 +75,7 @@ def refuse(findings: Sequence[Finding], what: str = "") -> None:
             raise RefusedError(f"{what}{finding.message}", hint=finding.hint or _FIX)
 
 
-_FIX = "Fix the template, or set another one as chat.template in the recipe."
+_FIX = "Fix the template, or set chat.template in the recipe to another one."
 
 
 def agree(
@@ -106,9 +106,7 @@ def agree(
 
 def _about(template: str) -> Iterator[Finding]:
     if "strftime_now" in template:
-        yield TEMPLATE_DATE.finding(
-            "The chat template writes the date of the day: a model is asked under other dates than it was trained on."
-        )
+        yield TEMPLATE_DATE.finding("The chat template inserts today's date, so prompts differ from those in training.")
 
 
 @dataclass(frozen=True)
@@ -198,8 +196,8 @@ def disagreements(end_of_turn: EndOfTurn, ends: Ends) -> list[Finding]:
         if largest > ends.vocabulary:
             found.append(
                 VOCABULARY.finding(
-                    f"The tokenizer makes ids up to {largest - 1}, but the model has {ends.vocabulary} embeddings.",
-                    "The tokenizer is of another model, or the embeddings were not resized.",
+                    f"The tokenizer has ids up to {largest - 1}, but the model has {ends.vocabulary} embeddings.",
+                    "The tokenizer belongs to another model, or the embeddings were not resized.",
                 )
             )
     return found

@@ -52,7 +52,7 @@ def find(tokenizer: Any) -> EndOfTurn:
     """
     if not getattr(tokenizer, "chat_template", None):
         raise RefusedError(
-            "The tokenizer has no chat template, so nothing says how an answer ends.",
+            "The tokenizer has no chat template, so the end of an answer is undefined.",
             hint="Set chat.template in the recipe: a format such as chatml, or a Jinja file.",
         )
     from jinja2 import TemplateError
@@ -62,7 +62,7 @@ def find(tokenizer: Any) -> EndOfTurn:
     except (TemplateError, TypeError, ValueError) as error:
         raise RefusedError(
             f"The chat template cannot render a user and an assistant message: {error}.",
-            hint="Fix the template, or set another one as chat.template in the recipe.",
+            hint="Fix the template, or set chat.template in the recipe to another one.",
         ) from error
     return find_in_text(
         rendered,
@@ -83,7 +83,7 @@ def find_in_text(
     _, found, after = rendered.rpartition(SENTINEL)
     if not found:
         raise RefusedError(
-            "The chat template does not show the assistant's answer as it was given.",
+            "The chat template changes the assistant's answer.",
             hint="A template must write the content of every message unchanged.",
         )
     places = [(place, -len(token), token) for token in added if token.strip() and (place := after.find(token)) >= 0]
@@ -107,7 +107,7 @@ def find_in_text(
     ids = list(encode(after[place:]))
     if added[token] not in ids:
         raise RefusedError(
-            f"The tokenizer knows {token!r} as {added[token]}, but does not encode it so.",
-            hint="The tokenizer's files disagree with each other; take them from the base model again.",
+            f"The tokenizer knows {token!r} as {added[token]}, but encodes it differently.",
+            hint="The tokenizer's files disagree with each other; copy them from the base model again.",
         )
     return EndOfTurn(token, added[token], tuple(ids[ids.index(added[token]) + 1 :]))

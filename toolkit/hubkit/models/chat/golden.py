@@ -77,6 +77,6 @@ def _seen(name: str, messages: Sequence[Message], whole: str, prompt: str) -> It
         place += len(wanted)
     if not whole.startswith(prompt.rstrip()):
         yield TEMPLATE_PREFIX.finding(
-            f"The prompt with its opening is not the beginning of the whole conversation ({name}).",
-            "A model trained on whole conversations then sees other text when it answers.",
+            f"The prompt with its opening is not the beginning of the full conversation ({name}).",
+            "Prompts at inference then differ from the text seen in training.",
         )

@@ -73,7 +73,7 @@ def _read(known: Mapping[str, Format], name: str, folder: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChatTemplateChoice:
     """The template of a release: ``shipped`` is published, ``training`` is the same with the marks for trainers."""
 
     shipped: str
@@ -92,15 +92,15 @@ def setting_problem(setting: str, folder: Path) -> str | None:
         return None
     close = difflib.get_close_matches(setting, ["base", *FORMATS], n=1, cutoff=0.6)
     meant = f"; did you mean {close[0]!r}?" if close else ""
-    return f"there is no format {setting!r} and no such file beside the recipe{meant}"
+    return f"there is no format {setting!r} and no such file next to the recipe{meant}"
 
 
 def choices() -> str:
     """What ``chat.template`` takes, for people."""
-    return f"Write 'base', a Jinja file beside the recipe, or one of {', '.join(FORMATS)}."
+    return f"Set it to 'base', a Jinja file next to the recipe, or one of {', '.join(FORMATS)}."
 
 
-def choose(setting: str, tokenizer: Any, folder: Path) -> Chosen:
+def choose(setting: str, tokenizer: Any, folder: Path) -> ChatTemplateChoice:
     """The template that the recipe's ``chat.template`` names.
 
     ``setting`` is 'base' (the one of ``tokenizer``, a transformers tokenizer), a name of :data:`FORMATS`, or a file in
@@ -110,7 +110,7 @@ def choose(setting: str, tokenizer: Any, folder: Path) -> Chosen:
     if setting in FORMATS:
         known = tokenizer.get_vocab()
         lacks = [token for token in FORMATS[setting].tokens if token not in known]
-        return Chosen(shipped(setting), training(setting), tuple(_lacking(setting, lacks)))
+        return ChatTemplateChoice(shipped(setting), training(setting), tuple(_lacking(setting, lacks)))
     if setting == "base":
         text, findings = _own(tokenizer)
     else:
@@ -121,15 +121,15 @@ def choose(setting: str, tokenizer: Any, folder: Path) -> Chosen:
         sandbox.environment().parse(text)
     except (TemplateError, RecursionError) as error:
         raise RefusedError(f"The chat template {setting!r} is not valid Jinja: {error}.") from error
-    return Chosen(unmarked(text), text, findings)
+    return ChatTemplateChoice(unmarked(text), text, findings)
 
 
 def _lacking(name: str, tokens: list[str]) -> Iterable[Finding]:
     if tokens:
         yield UNKNOWN_TOKENS.finding(
             f"The base's tokenizer has no token {', '.join(tokens)}, which the format {name!r} writes: "
-            "the model reads it in pieces, as any other text.",
-            "Choose a format whose tokens the base knows.",
+            "the model reads it as ordinary text, split into several tokens.",
+            "Choose a format whose tokens are in the base's vocabulary.",
         )
 
 

@@ -62,7 +62,7 @@ def render_untrusted(
     except JobFailed as error:
         raise RefusedError(
             f"The chat template could not be rendered within {seconds(timeout)} and {size(memory)}.",
-            hint="Do not load this model's template in a program that does not limit it.",
+            hint="Do not render this template without time and memory limits.",
         ) from error
     return [Rendering(answer.get("text"), answer.get("error")) for answer in answers]
 

@@ -6,7 +6,7 @@ from hubkit.core.findings import rule
 
 TEMPLATE_FAILS = rule(
     "template-fails", "error", "A chat template that cannot be rendered, loses text, or does not end an answer.",
-    "The model is then trained and asked with other conversations than people write.", "check", "preflight",
+    "The model is then trained and prompted with changed conversations.", "check", "preflight",
 )  # fmt: skip
 TEMPLATE_SYSTEM = rule(
     "template-system", "note", "A chat template that refuses or changes a system message.",
@@ -14,19 +14,19 @@ TEMPLATE_SYSTEM = rule(
 )  # fmt: skip
 TEMPLATE_PREFIX = rule(
     "template-prefix", "warning", "A prompt that is not the beginning of the rendered conversation.",
-    "A model trained on whole conversations then sees other text when it answers.", "check", "preflight",
+    "Prompts at inference then differ from the text seen in training.", "check", "preflight",
 )  # fmt: skip
 TEMPLATE_DATE = rule(
-    "template-date", "note", "A chat template that writes today's date.",
-    "The model is asked under other dates than it was trained on.", "check", "preflight",
+    "template-date", "note", "A chat template that inserts today's date.",
+    "Prompts then differ from those in training.", "check", "preflight",
 )  # fmt: skip
 TEMPLATE_CHOICE = rule(
-    "template-choice", "note", "A base model with several chat templates, of which one was taken.",
+    "template-choice", "note", "A base model with several chat templates, of which one is used.",
     "The others are not trained.", "preflight",
 )  # fmt: skip
 UNKNOWN_TOKENS = rule(
     "template-tokens", "warning", "A chat template whose control tokens the tokenizer does not have.",
-    "The model reads them in pieces, as any other text.", "preflight",
+    "The model reads them as ordinary text, split into several tokens.", "preflight",
 )  # fmt: skip
 EOS_GENERATION = rule(
     "eos-generation", "error", "An end-of-turn token that is not in eos_token_id of generation_config.json.",

@@ -57,17 +57,17 @@ def render_all(template: str, variables: Mapping[str, Any], requests: list[Any])
     try:
         compiled = environment().from_string(template)
     except (TemplateError, RecursionError) as error:
-        return [{"error": _said(error)} for _ in requests]
+        return [{"error": _error_text(error)} for _ in requests]
     found = []
     for request in requests:
         try:
             found.append({"text": compiled.render(**{"tools": None, "documents": None, **variables, **request})})
         except Exception as error:  # a template can raise anything; it is reported, never hidden
-            found.append({"error": _said(error)})
+            found.append({"error": _error_text(error)})
     return found
 
 
-def _said(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     return (str(error) or type(error).__name__)[:300]
 
 

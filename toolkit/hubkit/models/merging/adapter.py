@@ -68,14 +68,14 @@ class LowRank:
 
 
 @dataclass(frozen=True)
-class Whole:
+class ReplacedTensor:
     """One base tensor is replaced by the adapter's tensor ``source`` (PEFT's ``modules_to_save``)."""
 
     module: str
     source: str
 
 
-Change = LowRank | Whole
+Change = LowRank | ReplacedTensor
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def torch_dtype(name: str) -> Any:
     known = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     if name not in known:
         raise RefusedError(
-            f"Weights in {name} cannot be merged.", hint="Name the model in float32, float16 or bfloat16."
+            f"Weights in {name} cannot be merged.", hint="Use the model in float32, float16 or bfloat16."
         )
     return known[name]
 
@@ -121,11 +121,11 @@ def read_adapter(folder: Path) -> Adapter:
     except (OSError, ValueError) as error:
         raise RefusedError(f"There is no readable {CONFIG} in {folder.name}: {error}.") from error
     if not (folder / WEIGHTS).is_file():
-        raise RefusedError(f"There is no {WEIGHTS} in {folder.name}.", hint="Adapters are read from safetensors only.")
+        raise RefusedError(f"There is no {WEIGHTS} in {folder.name}.", hint="Save the adapter as safetensors.")
     if problem := unmergeable(settings):
         raise RefusedError(
             f"This adapter cannot be merged here: {problem}.",
-            hint="Merge it with PEFT's merge_and_unload, or train it without that.",
+            hint="Merge it with PEFT's merge_and_unload, or train without this option.",
         )
     header = read_header(folder / WEIGHTS)
     return Adapter(folder, settings, header, _changes(settings, header))
@@ -155,13 +155,13 @@ def _changes(settings: Mapping[str, Any], header: Header) -> dict[str, Change]:
         elif own.endswith(".base_layer.weight"):
             continue  # PEFT saves the frozen embedding along when the adapter sits on it
         elif saved and any(own[: dot.start()].endswith(saved) for dot in re.finditer(r"\.", own)):
-            found[own] = Whole(own.rpartition(".")[0], name)
+            found[own] = ReplacedTensor(own.rpartition(".")[0], name)
         else:
-            raise RefusedError(f"The adapter's tensor {name!r} is of no kind that can be merged here.")
+            raise RefusedError(f"The adapter's tensor {name!r} has an unsupported type.")
     for module, parts_of in pairs.items():
         found[f"{module}.weight"] = _low_rank(module, parts_of, settings, header)
     if not found:
-        raise RefusedError("The adapter holds no tensors.", hint="It was saved before or without its training.")
+        raise RefusedError("The adapter contains no tensors.", hint="It was saved without training.")
     return found
 
 
@@ -202,10 +202,10 @@ def fit(adapter: Adapter, base: Mapping[str, Tensor], *, tied: bool) -> None:
             )
         if tied and change.module.rpartition(".")[2] in {"lm_head", "embed_tokens", "embed_in", "embed_out", "wte"}:
             raise RefusedError(
-                f"The adapter changes {change.module}, and this base ties its input and output embeddings.",
+                f"The adapter changes {change.module}, but this base ties its input and output embeddings.",
                 hint="Merge it with PEFT, or leave the embeddings out of target_modules and modules_to_save.",
             )
-        if isinstance(change, Whole):
+        if isinstance(change, ReplacedTensor):
             shape = adapter.header.tensors[change.source].shape
         else:
             (_, into), (out, _) = (adapter.header.tensors[part].shape for part in (change.a, change.b))

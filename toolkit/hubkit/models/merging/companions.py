@@ -73,8 +73,8 @@ def model_config(base: Mapping[str, Any], dtype: str, end_of_turn: EndOfTurn | N
     """
     if base.get("quantization_config"):
         raise RefusedError(
-            "The base's own files are quantized; merging into them would lose what they were made from.",
-            hint="Name the unquantized model as the base.",
+            "The base's own files are quantized; the original weights cannot be recovered by merging.",
+            hint="Use the unquantized model as the base.",
         )
     if base.get("auto_map"):
         raise RefusedError(

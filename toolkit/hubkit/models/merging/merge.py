@@ -20,7 +20,7 @@ from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.files import Digests, os_error
 from hubkit.core.numbers import size
 from hubkit.models.chat.eos import EndOfTurn
-from hubkit.models.merging.adapter import WEIGHTS, Adapter, LowRank, Whole, fit, read_adapter, torch_dtype
+from hubkit.models.merging.adapter import WEIGHTS, Adapter, LowRank, ReplacedTensor, fit, read_adapter, torch_dtype
 from hubkit.models.merging.companions import read_settings, write_companions
 from hubkit.models.merging.shards import Planned, ShardWriter, plan, write_index
 from hubkit.models.tensors import DTYPE_BITS, DTYPE_NAMES, Tensor, read_weights
@@ -83,9 +83,9 @@ def merge(
     """
     began = time.monotonic()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is there already.", hint="Name a new folder, or remove it.")
+        raise UsageError(f"{out} already exists.", hint="Choose a new folder, or remove it.")
     if dtype not in DTYPE_NAMES or dtype == "float64":
-        raise UsageError(f"{dtype!r} is not a dtype to publish in.", hint="float32, float16 or bfloat16.")
+        raise UsageError(f"Unsupported dtype {dtype!r}.", hint="Use float32, float16 or bfloat16.")
     work = _Work.of(base, read_adapter(adapter), DTYPE_NAMES[dtype], report)
     shards = plan(work.planned, max_shard_bytes)
     partial = out.with_name(f".{out.name}.partial")
@@ -94,7 +94,7 @@ def merge(
         partial.mkdir(parents=True)
         if (free := shutil.disk_usage(partial).free) < work.total:
             raise HubkitError(
-                f"Merging needs {size(work.total)} at {out.parent}, and {size(free)} are free.",
+                f"Merging needs {size(work.total)} at {out.parent}; {size(free)} are free.",
                 hint="Free space there, or choose another folder.",
             )
         write_companions(
@@ -183,7 +183,7 @@ class _Work:
             if not counted[target]:
                 raise RefusedError(
                     f"The adapter changes nothing in {target}: every merged tensor equals the base's.",
-                    hint="It was saved before its training, or learnt nothing that this dtype can hold.",
+                    hint="The adapter is untrained, or its update is too small for this dtype.",
                 )
         return dict(counted)
 
@@ -191,7 +191,7 @@ class _Work:
         """The bytes of the merged tensor, a block at a time."""
         change = self.adapter.changes.get(name)
         path, tensor = self.base[name]
-        if isinstance(change, Whole):
+        if isinstance(change, ReplacedTensor):
             path, tensor = self.adapter.folder / WEIGHTS, self.adapter.header.tensors[change.source]
             before = self._plain(name, *self.base[name])
             for after in self._plain(name, path, tensor):
@@ -204,7 +204,7 @@ class _Work:
             yield from self._plain(name, path, tensor)
 
     def _plain(self, name: str, path: Path, tensor: Tensor) -> Iterator[memoryview]:
-        """The tensor as it is, in the target dtype."""
+        """The unchanged tensor in the target dtype."""
         if tensor.dtype in _WHOLE_NUMBERS:
             yield from _read(path, tensor, _BLOCK * 8)
             return
@@ -262,7 +262,7 @@ def _finite(values: Any, name: str) -> memoryview:
     if values.numel() and not math.isfinite(float(values.abs().max())):
         raise RefusedError(
             f"{name} holds a NaN or an infinite number in {str(values.dtype).removeprefix('torch.')}.",
-            hint="The base or the adapter is broken, or the dtype is too narrow for it (float16 ends at 65,504).",
+            hint="The base or the adapter is broken, or overflows the dtype (float16 max: 65,504).",
         )
     return memoryview(values.contiguous().view(torch.uint8).numpy().reshape(-1).data)
 

@@ -10,7 +10,7 @@ from hubkit.core.errors import ConflictError, HubkitError, RefusedError, UsageEr
 from hubkit.core.names import ref_problem
 from hubkit.core.numbers import short_commit
 from hubkit.hub.client import Hub, RepoType
-from hubkit.hub.retry import settled
+from hubkit.hub.retry import write_and_verify
 from hubkit.hub.revision_names import commit_of
 from hubkit.publishing.compare_and_swap import branch_moved
 from hubkit.publishing.revisions.guards import pointed_to_by
@@ -38,7 +38,7 @@ def _write(write: Callable[[], object], reached: Callable[[], bool]) -> None:
         except HubkitError:
             raise failure from None
 
-    settled(write, look)
+    write_and_verify(write, look)
 
 
 def create(

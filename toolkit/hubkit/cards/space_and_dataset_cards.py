@@ -1,4 +1,4 @@
-"""The cards beside a model's: its Space's, and that of data which a release derives from other data."""
+"""Cards of the Space and of the held-out prompts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def space_card(facts: Facts) -> str:
         license=facts.licence,
         colorFrom="indigo",
         colorTo="gray",
-        short_description="Talk to each revision and compare them",
+        short_description="Chat with each revision and compare them",
     )
     revisions = [{"name": item.name, "title": clean(item.title), "commit": item.commit} for item in facts.revisions]
     context = {"title": clean(facts.title), "repo": facts.repo, "revisions": revisions}
@@ -50,7 +50,7 @@ def dataset_card(recipe: Recipe, evidence: Evidence) -> Rendered:
 
     data = evidence.wrapped().get("data", {}).get("data.json") or {}
     if not data.get("prompts"):
-        raise RefusedError("No prompts were held out yet.", hint="Run the release first.")
+        raise RefusedError("The release has not held out prompts yet.", hint="Run the release first.")
     sources = ((data.get("sets") or {}).get(data["prompts"]["set"]) or {}).get("sources") or []
     known = license_identifiers()
     licenses = list(dict.fromkeys(source["licence"] for source in sources if source.get("licence") in known))

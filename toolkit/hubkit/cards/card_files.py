@@ -1,4 +1,4 @@
-"""The written cards of a variant, and where every number on them comes from.
+"""The card files of a variant, and the source of every number on them.
 
 README.md  adapter-README.md      the cards
 assets/*.png                      their pictures
@@ -57,7 +57,7 @@ class WrittenCards(ArtifactFolder):
         return path.read_text(encoding="utf-8") if path.is_file() else None
 
     def headline(self, variant: str) -> Headline:
-        """The stop rates and the average of ``variant`` that stand on its cards."""
+        """The stop rates and the average of ``variant`` on its cards."""
         rates: dict[str, float] = {}
         average = None
         for number in (item for listed in self.numbers.values() for item in listed):

@@ -1,6 +1,6 @@
-"""What the templates are given: the recipe's words, and the results as numbers that know their file.
+"""The variables of the card templates: the recipe's texts, and the results as numbers that know their file.
 
-Everything that a card says about the variants is decided here, from measurements; the templates only word it.
+Everything that a card reports about the variants is computed here, from measurements; templates only format it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PUBLISHED = ("merged", "adapter")
 
 @many_objects()
 def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str, Any]:
-    """Everything that the cards of ``variant`` may say.
+    """All template variables of the cards of ``variant``.
 
     Keys: ``title summary limitations tracking authors licence`` (the recipe's words), ``repo branch end_of_turn base``,
     ``here`` and ``variants`` (see :func:`_variant`), ``erratum``, ``training`` (the stages of the chain),
@@ -159,7 +159,7 @@ def _uses(recipe: Recipe, name: str) -> str:
 
 
 def _stage(recipe: Recipe, name: str, files: Mapping[str, Any]) -> dict[str, Any]:
-    """One stage of training: what the trainer reports, its data with drops, and what the data check said of it."""
+    """One stage of training: the trainer's report, its data with dropped rows, and the warnings of the data check."""
     made = _file(files, f"train[{name}]", "training.json")
     data = _file(files, "data", "data.json")
     stage = recipe.stages[name]
@@ -228,7 +228,9 @@ def _rendered(template: str, question: str, tokens: tuple[tuple[str, str], ...])
         template, [(asked, True), ([*system, *asked], True)], variables=dict(tokens)
     )
     if plain.text is None:
-        raise HubkitError(f"The chat template cannot render a question: {plain.problem}.", hint="Fix chat.template.")
+        raise HubkitError(
+            f"The chat template cannot render a question: {plain.problem}.", hint="Fix chat.template in the recipe."
+        )
     return plain.text, guided.text
 
 
@@ -257,7 +259,7 @@ def licence_of(recipe: Recipe, base: Mapping[str, Any]) -> str:
     if not found:
         raise RefusedError(
             f"Neither the recipe nor the card of {recipe.base.repo} names a license.",
-            hint="Write `license:` in the recipe, as the base model's authors allow it.",
+            hint="Set `license:` in the recipe to a license that the base model allows.",
         )
     return str(found)
 

@@ -66,7 +66,7 @@ def _git_config(git: Path) -> Path | None:
 
 
 def _clone_of(url: str, hub: Hub | None) -> str | None:
-    """Why a clone of ``url`` is somebody else's; None when it is the user's own, or no Hub's."""
+    """Why a clone of ``url`` belongs to someone else; None if it is the user's own or not on a Hub."""
     site, names = _address(url.replace('"', ""))
     here = _address(hub.endpoint)[0] if hub else None
     if not names or site not in {_HUB, here}:
