@@ -90,7 +90,7 @@ def test_a_region_that_comes_or_goes() -> None:
     assert region("erratum", "Oh.") in keep_edits(BEFORE, BEFORE + "\nx\n", more).text
     assert "Oh." not in keep_edits(more, more + "\nx\n", NEW).text
     edited = keep_edits(more, more.replace("Oh.", "Oh no."), NEW)
-    assert ["no longer writes" in item.where for item in edited.conflicts] == [True]
+    assert ["removed from the template" in item.where for item in edited.conflicts] == [True]
 
 
 @pytest.mark.parametrize(

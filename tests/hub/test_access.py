@@ -173,7 +173,7 @@ def test_a_hub_that_makes_the_repo_public_gets_nothing(hub: Running, tmp_path: P
     release = Release.on(hub, tmp_path).train()
     asked = {"find": '"private"', "body": '"public"'}
     faults(hub, {"route": "POST /api/repos/create", "action": "rewrite", **asked})
-    with pytest.raises(RefusedError, match=f"{REPO} is public on .* private was asked for"):
+    with pytest.raises(RefusedError, match=f"{REPO} is public on .* the recipe says private"):
         publish.run(release.context("publish[main]", {"repo": REPO, "visibility": "private"}))
     assert writes(hub) == ["POST /api/repos/create"], "not one byte of a file was sent"
     assert list(connect(release.target).tree(REPO, "main")) == [".gitattributes"]

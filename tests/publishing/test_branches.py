@@ -336,7 +336,7 @@ def test_an_edit_that_this_release_writes_anew_too_stops_it_and_is_shown(hub: Ru
 def test_a_card_that_was_there_before_any_release_stops_the_first_one(release: Release) -> None:
     hub_of(release).ensure_repo(REPO, "public")
     edit(release, b"---\nlicense: apache-2.0\n---\n\n# An old card\n")
-    with pytest.raises(ConflictError, match="which no release of hubkit wrote"):
+    with pytest.raises(ConflictError, match="it was not written by hubkit"):
         release.publish()
     (finding,) = publish.check(release.context("publish[main]"))
     assert (finding.level, finding.exit_code) == ("error", 4) and "was not written by hubkit" in finding.message

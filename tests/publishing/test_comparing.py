@@ -172,8 +172,8 @@ def test_two_repos(mine: Hub) -> None:
         ({"README.md": "---\na: [\n---\n"}, r"front matter of README\.md of new cannot be read"),
         ({"README.md": "---\na: !!int x\n---\n"}, "cannot be read"),
         ({"README.md": "x\n" * 30_000}, "too long to compare line by line"),
-        ({"model.safetensors": b"\xff" * 100}, r"not a sound safetensors file.*left out \(new\)"),
-        ({"model.safetensors": b""}, "not a sound safetensors file"),
+        ({"model.safetensors": b"\xff" * 100}, r"not a valid safetensors file.*left out \(new\)"),
+        ({"model.safetensors": b""}, "not a valid safetensors file"),
     ],
 )
 def test_what_cannot_be_read_is_said(mine: Hub, files: dict[str, Any], note: str) -> None:

@@ -47,7 +47,7 @@ class Metadata:
 def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]:
     """The YAML block (without its ``---`` lines), the same as plain values, and the numbers in it.
 
-    Raises RefusedError when the block would not be read back as the same values.
+    Raises RefusedError if reading the block back gives different values.
     """
     from huggingface_hub import EvalResult, ModelCardData
     from huggingface_hub.repocard_data import eval_results_to_model_index
