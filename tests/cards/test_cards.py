@@ -259,7 +259,7 @@ def test_metadata_is_what_the_hub_and_its_client_read() -> None:
         ("license: apache-2.0", "license: mit\nlicense: mit", "not valid YAML"),
         ("license: apache-2.0", "license: !!python/object:os.system {}", "not valid YAML"),
         ("note = {Branch main},\n}\n```", "note = {Branch main},\n}", "is never closed"),
-        ("---\nbase_model", "base_model", "does not begin with metadata"),
+        ("---\nbase_model", "base_model", "does not begin with front matter"),
     ],
 )
 def test_validation_names_what_the_hub_would_refuse(old: str, new: str, said: str) -> None:

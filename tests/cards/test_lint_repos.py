@@ -131,7 +131,10 @@ def test_front_matter_that_is_not_closed() -> None:
 
 def test_a_bom_before_the_front_matter() -> None:
     (fault,) = lint_text("\ufeff---\nlicense: mit\n---\n")
-    assert (fault.rule, fault.line) == ("front-matter", 1) and "A BOM is before the front matter" in fault.message
+    assert (fault.rule, fault.line) == (
+        "front-matter",
+        1,
+    ) and "byte order mark precedes" in fault.message
 
 
 def test_the_kind_of_weights() -> None:
@@ -208,7 +211,7 @@ def test_the_command(hub: Running, tmp_path: Path) -> None:
         done = hubkit("card", "lint", what, **given)  # type: ignore[arg-type]
         assert done.returncode == 2 and words in done.stderr
     done = hubkit("card", "lint", str(CARDS / "seed.md"), home=tmp_path / "home")
-    assert "Not checked: The base and its license were not looked up" in done.stdout, "no Hub runs"
+    assert "Not checked: The base and its license were not checked" in done.stdout, "no Hub runs"
 
 
 @pytest.mark.parametrize(

@@ -287,7 +287,7 @@ def test_a_token_without_rights_is_refused_before_any_training(released: Release
     recipe.write_text(text.replace("provide: tiny", ""), encoding="utf-8")
     done = hubkit("release", home=home, cwd=tmp_path, HF_ENDPOINT=released.url, HF_TOKEN=token)
     assert done.returncode == 3, done.stderr
-    assert "Cannot publish to reader/my-model: the token of reader can only read" in done.stderr
+    assert "Cannot publish to reader/my-model: the token of reader is read-only" in done.stderr
     assert not list(home.glob("runs/*/artifacts/*"))
     assert token not in done.stdout + done.stderr
     assert not [path for path in home.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]

@@ -35,9 +35,9 @@ def test_a_task_without_a_number_is_missing_and_so_is_its_groups_average() -> No
         }
         read = read_value(raw, "x.json", "x")
         assert list(read.suites) == ["agieval_x"] and read.suites["agieval_x"].tasks["t1"] is None
-        assert "Average: missing" in tables(read) and "not measured: t1" in tables(read)
+        assert "Average: not measured" in tables(read) and "not measured: t1" in tables(read)
         assert read_text(tables(read), "x", "x").average.value is None
-    with pytest.raises(UsageError, match="holds no measured number"):
+    with pytest.raises(UsageError, match="contains no measured number"):
         read_value({"results": {"t1": {"acc,none": "N/A"}}}, "x.json", "x")
 
 
@@ -101,7 +101,7 @@ def test_unlike_metrics_have_no_average(rows: str) -> None:
     head = "task,metric,value" + (",higher_is_better" if rows.count(",") == 6 else "")
     read = read_csv(f"{head}\n{rows}\n", "x.csv", "x")
     assert read.average.value is None and read.suites["other"].average.missing == ()
-    assert "Average: missing" in tables(read) and "none is made: the metrics differ" in tables(read)
+    assert "Average: not measured" in tables(read) and "no average: the metrics differ" in tables(read)
 
 
 def test_a_higher_average_of_perplexities_is_worse() -> None:
@@ -137,7 +137,7 @@ def test_numbers_beyond_all_measure_are_read(raw: dict[str, Any]) -> None:
 
 
 def test_an_infinite_count_is_refused() -> None:
-    with pytest.raises(UsageError, match="not laid out as lm-eval"):
+    with pytest.raises(UsageError, match="not a valid lm-eval results file"):
         read_value({"results": {"t": {"acc,none": 0.5}}, "n-samples": {"t": {"effective": math.inf}}}, "x", "x")
 
 

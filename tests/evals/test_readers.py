@@ -85,7 +85,7 @@ def test_the_folder_that_lm_eval_leaves_is_read_newest_first(tmp_path: Path) -> 
     assert read.results.subject.repo == "me/model" and read.results.settings.apply_chat_template is True
     assert _task(read.results, "other", "arc_easy").metrics["acc"].value == 0.2
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="holds no results"):
+    with pytest.raises(UsageError, match="contains no results"):
         read_path(tmp_path / "empty")
 
 
@@ -139,9 +139,9 @@ def test_tables_with_borders_without_and_with_emphasis(table: str) -> None:
         ("|a|acc|inf|", "line 3: 'inf' is not a number"),
         ("|a|acc|", "line 3: this row has 2 cells"),
         ("||acc|0.5|", "line 3: this row belongs to no task"),
-        ("|a|acc|0.5|\n|b|acc|0.6|\n|a|acc|0.7|", "acc of a twice, and not the same: lines 3 and 5"),
-        ("|a|acc|N/A|", "holds no measured number"),
-        ("", "holds no measured number"),
+        ("|a|acc|0.5|\n|b|acc|0.6|\n|a|acc|0.7|", "two different values of acc of a: lines 3 and 5"),
+        ("|a|acc|N/A|", "contains no measured number"),
+        ("", "contains no measured number"),
     ],
 )
 def test_a_table_that_cannot_be_meant_is_refused_by_line(body: str, said: str) -> None:
@@ -230,7 +230,7 @@ def test_a_csv_is_read_by_its_documented_columns(tmp_path: Path) -> None:
         ("", "names no column task, metric, value"),
         ("task,metric\n", "names no column value"),
         ("task;metric;value\na;acc;0,5\n", "separated by semicolons"),
-        (f"task,metric,value,n\na,acc,1,{'9' * 5000}\n", "in the column n is not a whole number"),
+        (f"task,metric,value,n\na,acc,1,{'9' * 5000}\n", "in the column n is not an integer"),
         ("task,metric,value,colour\n", "unknown column colour"),
         ("task,metric,value,value\n", "named twice"),
         ("task,metric,value\n", "holds no row"),
@@ -239,9 +239,9 @@ def test_a_csv_is_read_by_its_documented_columns(tmp_path: Path) -> None:
         ("task,metric,value\na,acc,TBD\n", "line 2: 'TBD' in the column value"),
         ("task,metric,value\na,acc,nan\n", "line 2: 'nan' in the column value"),
         ("task,metric,value\n,acc,1\n", "line 2: a row needs a task"),
-        ("task,metric,value,n\na,acc,1,-3\n", "'-3' in the column n is not a whole number"),
+        ("task,metric,value,n\na,acc,1,-3\n", "'-3' in the column n is not an integer"),
         ("task,metric,value,higher_is_better\na,acc,1,up\n", "higher_is_better is 'up'"),
-        ("task,metric,value\na,acc,1\na,acc,1\n", "line 3: acc of a is there twice"),
+        ("task,metric,value\na,acc,1\na,acc,1\n", "line 3: acc of a appears twice"),
         ('task,metric,value\n"a,acc,1\n', "unexpected end of data"),
     ],
 )
@@ -256,12 +256,12 @@ def test_a_csv_that_does_not_fit_is_refused_by_line(text: str, said: str) -> Non
         ("a.json", b"{", "is not valid JSON"),
         ("a.json", b"[" * 100_000, "is not valid JSON"),
         ("a.json", b"[]", "does not hold benchmark results"),
-        ("a.json", b'{"results": {}}', "holds no measured number"),
-        ("a.json", b'{"results": {"a": 3}}', "not laid out as lm-eval"),
-        ("a.json", b'{"results": {"a": {"acc,none": 0.5}}, "versions": 3}', "not laid out as lm-eval"),
-        ("a.json", b'{"results": {"a|0": 3}, "config_general": {}}', "not laid out as lighteval"),
-        ("a.json", b'{"results": {}, "config_general": {}}', "holds no measured number"),
-        ("a.md", b"no table", "holds no benchmark table"),
+        ("a.json", b'{"results": {}}', "contains no measured number"),
+        ("a.json", b'{"results": {"a": 3}}', "not a valid lm-eval results file"),
+        ("a.json", b'{"results": {"a": {"acc,none": 0.5}}, "versions": 3}', "not a valid lm-eval results file"),
+        ("a.json", b'{"results": {"a|0": 3}, "config_general": {}}', "not a valid lighteval results file"),
+        ("a.json", b'{"results": {}, "config_general": {}}', "contains no measured number"),
+        ("a.md", b"no table", "contains no benchmark table"),
         ("a.md", b"\xff\xfe", "Cannot read"),
     ],
 )

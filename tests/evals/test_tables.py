@@ -185,4 +185,4 @@ def test_a_comparison_tells_better_worse_and_noise() -> None:
     before, after = (read_text(text.format(*values), "x", "x") for values in (("0.5", "0.6"), ("0.6", "0.5")))
     verdicts = [line.split("|")[-2] for line in comparison_table(compare(before, after)).splitlines()[2:]]
     assert verdicts == ["better", "not significant", "worse", "not significant"]
-    assert json.loads(compare(before, after).model_dump_json())["rule"].startswith("a difference counts")
+    assert json.loads(compare(before, after).model_dump_json())["rule"].startswith("a difference is significant")

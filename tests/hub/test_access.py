@@ -68,7 +68,7 @@ def test_preflight_and_the_hub_agree_on_a_fine_grained_token(
         write_one(fine, repo)
     else:
         assert said is not None and words in said and "\n" not in said
-        with pytest.raises(RefusedError, match="is not allowed to do that") as told:
+        with pytest.raises(RefusedError, match="lacks permission") as told:
             write_one(fine, repo)
         assert told.value.exit_code == 3
 
@@ -77,7 +77,7 @@ def test_a_token_that_may_only_read_names_the_missing_right(hub: Running, mine: 
     token = admin(hub, "POST", "tokens", {"user": "hubkit", "role": "read"})["token"]
     faults(hub)
     said = str(with_token(hub, tmp_path, token).writing_problem(MODEL))
-    assert "can only read" in said and WRITE in said and requests(hub) == ["GET /api/whoami-v2"]
+    assert "is read-only" in said and WRITE in said and requests(hub) == ["GET /api/whoami-v2"]
 
 
 def test_a_private_repo_needs_the_right_to_read(hub: Running, mine: Hub, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ MONEY = [
         "Private repository storage limit reached, please upgrade your plan.",
         "requires a paid plan or more storage",
     ),
-    (403, "You are not in the right group.", "This token is not allowed to do that"),
+    (403, "You are not in the right group.", "This token lacks permission"),
     (507, "Disk is full", "has no storage left"),
 ]
 

@@ -117,7 +117,7 @@ def test_rights(hub: Running, mine: Hub, tmp_path: Path) -> None:
     assert mine.writing_problem(REPO) is None
     assert mine.writing_problem("hubkit/another") is None
     assert "there is no token" in str(connect(target_of(hub, tmp_path, None)).writing_problem(REPO))
-    assert "can only read" in str(connect(target_of(hub, tmp_path, read)).writing_problem(REPO))
+    assert "is read-only" in str(connect(target_of(hub, tmp_path, read)).writing_problem(REPO))
     stranger = connect(target_of(hub, tmp_path, guest))
     assert "no right to write" in str(stranger.writing_problem(REPO))
     assert stranger.writing_problem("guest/another") is None

@@ -43,7 +43,7 @@ def test_templates_that_close_the_turn(make_tokenizer, template, token):
         (ROLES, "never closes"),
         ("{% for m in messages %}{{ m['content'] }}{% endfor %}", "nothing follows"),
         (ROLES + "<|im_start|>assistant\n", "opens another turn"),
-        ("{% for m in messages %}{{ m['content'] | upper + eos_token }}{% endfor %}", "does not show"),
+        ("{% for m in messages %}{{ m['content'] | upper + eos_token }}{% endfor %}", "changes the assistant's answer"),
         ("{{ nothing.at.all }}", "cannot render"),
         ("{{ raise_exception('only for experts') }}", "only for experts"),
     ],

@@ -213,7 +213,7 @@ def test_preflight_names_who_may_not_propose(hub: Running, owner: Hub, release: 
         return said
 
     reader = admin(hub, "POST", "tokens", {"user": "guest", "role": "read"})["token"]
-    assert "can only read, and discussion.write is needed" in asked(reader, "reader")
+    assert "is read-only; it needs discussion.write" in asked(reader, "reader")
     blind = fine_grained(hub, "guest", scope("user", "guest", READ, DISCUSS))
     assert f"lacks the right {DISCUSS} for {REPO}; it has it for guest" in asked(blind, "blind")
     assert "opening a pull request needs a user token; none is set for" in asked(None, "nobody")

@@ -137,7 +137,7 @@ def test_preflight_names_blocks_that_cannot_run(hub: Running, tmp_path: Path, mo
     monkeypatch.setattr(snippets, "render_card", lambda *_, **__: rendered.pop(0))
     first, second = snippets.check(ctx)
     assert (first.level, first.exit_code) == ("error", 2)
-    assert first.message == "README.md of main, line 7: The block uses 'message', which nothing defines."
+    assert first.message == "README.md of main, line 7: The block uses 'message', which is not defined."
     assert second.message.startswith("adapter-README.md of main, line 7: The block is not Python: ")
 
 
