@@ -86,7 +86,7 @@ def test_a_changed_number_or_a_changed_file_is_found() -> None:
     numbers = [number.to_json() for number in card.numbers]
     place = next(place for place, number in enumerate(numbers) if number["format"] == "percent")
     forged = [*numbers[:place], {**numbers[place], "text": "99.9 %"}, *numbers[place + 1 :]]
-    assert any("where" in said for said in untraced(card.text, forged, evidence.get))
+    assert any("claims" in said for said in untraced(card.text, forged, evidence.get))
     moved = list(untraced("x" + card.text, numbers, evidence.get))
     assert any("is not at character" in said for said in moved)
     other = samples.evidence(repaired=120)

@@ -204,4 +204,4 @@ def test_a_region_that_is_claimed_and_edited_in_its_place_too_is_a_conflict() ->
         region("end", "Bye."), "<!-- mine end -->\nMine.\n<!-- /mine -->\n\n" + region("end", "So long.")
     )
     (conflict,) = keep_edits(BEFORE, claimed, NEW).conflicts
-    assert conflict.where.startswith("`end`") and "+So long." in conflict.edit
+    assert conflict.where.startswith("section `end`: claimed") and "+So long." in conflict.edit

@@ -186,7 +186,7 @@ def test_copied_tasks_name_their_data_by_absolute_path_and_keep_functions(tmp_pa
         ("- a list", "is not a mapping"),
         ("group: g\ntask: [{task: x}]", "a task that is not a name"),
         ("task: x\ninclude: nowhere", "includes nowhere"),
-        ("task: x\ndataset_kwargs: {data_files: gone.jsonl}", "gone.jsonl is not there"),
+        ("task: x\ndataset_kwargs: {data_files: gone.jsonl}", "gone.jsonl does not exist"),
     ],
 )
 def test_a_broken_task_file_is_named(tmp_path: Path, content: str, said: str) -> None:

@@ -233,7 +233,7 @@ def test_a_csv_is_read_by_its_documented_columns(tmp_path: Path) -> None:
         (f"task,metric,value,n\na,acc,1,{'9' * 5000}\n", "in the column n is not an integer"),
         ("task,metric,value,colour\n", "unknown column colour"),
         ("task,metric,value,value\n", "named twice"),
-        ("task,metric,value\n", "holds no row"),
+        ("task,metric,value\n", "has no rows"),
         ("task,metric,value\na,acc\n", "line 2: this row does not fit"),
         ("task,metric,value\na,acc,1,2\n", "line 2: this row does not fit"),
         ("task,metric,value\na,acc,TBD\n", "line 2: 'TBD' in the column value"),
