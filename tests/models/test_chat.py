@@ -189,7 +189,7 @@ def test_agreement_is_one_look_at_template_tokenizer_and_configs(make_tokenizer,
 def test_a_template_that_writes_the_date_is_said(make_tokenizer):
     dated = "{{ strftime_now('%d %b %Y') }}" + library.CHATML
     found = agreement.agree(dated, agreement.Tokens.of(make_tokenizer()), None, None)
-    assert [(finding.level, "date of the day" in finding.message) for finding in found.findings] == [("note", True)]
+    assert [(finding.level, "today's date" in finding.message) for finding in found.findings] == [("note", True)]
     assert found.findings[0].rule == "template-date"
 
 

@@ -253,7 +253,7 @@ def test_weights_that_are_no_numbers_are_refused(base, adapter, tmp_path, value,
 def test_what_is_there_is_not_overwritten(base, adapter, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         merge(base, adapter, tmp_path / "out")
 
 

@@ -163,7 +163,7 @@ def test_a_merge_whose_files_disagree_is_refused(
 def test_a_merge_that_ends_turns_otherwise_or_was_trained_otherwise_is_refused(
     merged: Path, make_tokenizer: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(RefusedError, match="not '</s>'"):
+    with pytest.raises(RefusedError, match="expected '</s>'"):
         merge.compare_with_training(merged, EndOfTurn("</s>", 257), _train(tmp_path / "a"))
     other = _train(tmp_path / "b", make_tokenizer("{{ bos_token }}" + library.CHATML))
     with pytest.raises(RefusedError, match="to different token ids: the golden conversation 'one turn'"):
