@@ -21,7 +21,7 @@ from hubkit.cards.placeholder import placeholder
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, render_card, template_of
 from hubkit.cards.snippets import Card, Limits, Pin, Place, extract, place_for, run_cards
 from hubkit.cards.snippets.blocks import Imports
-from hubkit.cards.snippets.results import BlockResult, SnippetResults
+from hubkit.cards.snippets.results import SnippetResults
 from hubkit.cards.snippets.trust import repo_stranger
 from hubkit.cards.template_context import build_context
 from hubkit.core import numbers
@@ -122,7 +122,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[SnippetResults]:
             outcomes = run_cards(cards, place, LIMITS, ctx.report)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    results = SnippetResults(commit=commit, blocks=tuple(BlockResult.of(item) for item in outcomes))
+    results = SnippetResults(commit=commit, blocks=tuple(outcomes))
     bad = [item for item in results.blocks if item.outcome != "passed"]
     if bad:
         ctx.note("snippets-failed", blocks=[vars(item) for item in bad])

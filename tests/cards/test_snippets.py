@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, render_card
-from hubkit.cards.snippets import Card, Limits, Outcome, Pin, Place, extract, run_cards
+from hubkit.cards.snippets import BlockResult, Card, Limits, Pin, Place, extract, run_cards
 from hubkit.cards.snippets.blocks import Imports, with_what_it_needs
 from hubkit.cards.snippets.defined_names import defined, undefined
 from hubkit.cards.snippets.pinned_revisions import (
@@ -184,7 +184,7 @@ def test_what_is_imported() -> None:
 
 def run(
     folder: Path, text: str, *, seconds: float = 60.0, memory: int | None = None, pin: Pin | None = None
-) -> list[Outcome]:
+) -> list[BlockResult]:
     place = Place("http://127.0.0.1:9", folder, token="hf_" + "secret" * 6)
     return run_cards([Card("README.md", text, pin, strict=pin is not None)], place, Limits(seconds, memory))
 

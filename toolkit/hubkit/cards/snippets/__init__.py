@@ -12,6 +12,7 @@ from __future__ import annotations
 from hubkit.cards.snippets.blocks import Block, extract
 from hubkit.cards.snippets.environment import Place, place_for
 from hubkit.cards.snippets.pinned_revisions import Pin
-from hubkit.cards.snippets.runs import Card, Limits, Outcome, run_cards
+from hubkit.cards.snippets.results import BlockResult
+from hubkit.cards.snippets.runs import Card, Limits, run_cards
 
-__all__ = ["Block", "Card", "Limits", "Outcome", "Pin", "Place", "extract", "place_for", "run_cards"]
+__all__ = ["Block", "BlockResult", "Card", "Limits", "Pin", "Place", "extract", "place_for", "run_cards"]

@@ -1,17 +1,19 @@
-"""What became of the Python code blocks of a variant's cards."""
+"""The results of the Python code blocks of a variant's cards."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-from hubkit.cards.snippets.runs import Outcome
 from hubkit.recipe.artifact import JsonArtifact
 
 
 @dataclass(frozen=True)
 class BlockResult:
-    """One code block: the card and the line where it stands, and how it ended."""
+    """One code block: its card and line, and how it ended.
+
+    ``why`` is a clause: the last line of its error, or why it was not run. ``seconds`` has two decimals.
+    """
 
     card: str
     block: int
@@ -22,10 +24,9 @@ class BlockResult:
     revision: str | None = None
     output: str = ""
 
-    @classmethod
-    def of(cls, outcome: Outcome) -> BlockResult:
-        """``outcome``, as it is kept."""
-        return cls(**outcome.to_json())
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain values."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

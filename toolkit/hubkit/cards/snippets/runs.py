@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from hubkit.cards.snippets.pinned_revisions import (
     serve_arguments,
     with_server,
 )
+from hubkit.cards.snippets.results import BlockResult
 from hubkit.core.errors import HubkitError
 from hubkit.core.output import hide, redact
 from hubkit.core.processes.child import adopting_orphans
@@ -70,30 +71,12 @@ class Card:
     strict: bool = False
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a block. ``why`` is a clause: the last line of its error, or why it was not run."""
-
-    card: str
-    block: int
-    line: int
-    outcome: Literal["passed", "failed", "skipped"]
-    seconds: float = 0.0
-    why: str = ""
-    revision: str | None = None
-    output: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in ``snippets.json``."""
-        return {**asdict(self), "seconds": round(self.seconds, 2)}
-
-
 def run_cards(
     cards: Sequence[Card],
     place: Place,
     limits: Limits | None = None,
     report: Callable[[str, float], None] = lambda words, share: None,
-) -> list[Outcome]:
+) -> list[BlockResult]:
     """Run every Python block of ``cards``, in order; the outcomes in the same order.
 
     The cards share a process that imports once, and the cache of what is downloaded. HubkitError when that process
@@ -133,7 +116,7 @@ class _Run:
     limits: Limits
     card: Card
 
-    def block(self, blocks: list[Block], index: int) -> Outcome:
+    def block(self, blocks: list[Block], index: int) -> BlockResult:
         """Run one block, after those whose names it uses, and beside the server that it asks."""
         needed = [*with_what_it_needs(blocks, index)[:-1], blocks[index]]
         return replace(self._outcome(blocks[index], needed), revision=revision_of(self._pinned(needed)[-1][0]))
@@ -143,7 +126,7 @@ class _Run:
         sources, pin = [part.source for part in needed], self.card.pin
         return [pinned(text, pin, sources[:at]) if pin else (text, 0) for at, text in enumerate(sources)]
 
-    def _outcome(self, block: Block, needed: Sequence[Block]) -> Outcome:
+    def _outcome(self, block: Block, needed: Sequence[Block]) -> BlockResult:
         pin = self.card.pin
         if block.for_notebook:
             return self._result(block, "skipped", "it has lines that only a notebook understands")
@@ -164,7 +147,7 @@ class _Run:
             return replace(outcome, output=output.strip())
         return outcome
 
-    def _run(self, block: Block, needed: Sequence[Block], url: str | None = None) -> Outcome:
+    def _run(self, block: Block, needed: Sequence[Block], url: str | None = None) -> BlockResult:
         parts = []
         for part, (source, _) in zip(needed, self._pinned(needed), strict=True):
             parts.append({"source": with_server(source, url) if url else source, "line": part.line})
@@ -192,8 +175,8 @@ class _Run:
     def _result(
         self, block: Block, outcome: Literal["passed", "failed", "skipped"], why: str, seconds: float = 0.0,
         output: str = "",
-    ) -> Outcome:  # fmt: skip
-        return Outcome(self.card.path, block.number, block.line, outcome, seconds, why, None, output)
+    ) -> BlockResult:  # fmt: skip
+        return BlockResult(self.card.path, block.number, block.line, outcome, round(seconds, 2), why, None, output)
 
     @contextmanager
     def _server(self, arguments: Sequence[str], log: Path) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from hubkit.core.output import table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hubkit.cards.snippets import Card, Outcome
+    from hubkit.cards.snippets import BlockResult, Card
     from hubkit.hub.client import Hub
 
 _CARDS = ("README.md", "adapter/README.md")
@@ -129,7 +129,7 @@ def _published(hub: Hub, repo: str, revision: str) -> list[Card]:
     return cards
 
 
-def _block_lines(outcomes: Sequence[Outcome]) -> Iterator[RenderableType]:
+def _block_lines(outcomes: Sequence[BlockResult]) -> Iterator[RenderableType]:
     from rich.text import Text
 
     if not outcomes:
