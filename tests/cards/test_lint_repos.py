@@ -46,7 +46,7 @@ def test_every_fault_of_the_seeds_card_is_named(hub: Running, tmp_path: Path) ->
     by_rule = {fault.rule: fault for fault in report.findings}
     assert "0.4364, and its table gives 0.4421" in by_rule["average"].message
     assert by_rule["undefined-name"].hint == "Write 'messages', which is defined."
-    assert "'mit', and that of the base hubkit/lint-base is 'apache-2.0'" in by_rule["license-mismatch"].message
+    assert "'mit', but the base model hubkit/lint-base has 'apache-2.0'" in by_rule["license-mismatch"].message
     assert report.unchecked == ()
 
 
@@ -60,7 +60,7 @@ def test_every_fault_of_its_successors_card_is_named(tmp_path: Path) -> None:
     found = rules(report.findings)
     assert len(found["local-path"]) == 2 and len(found["placeholder"]) == 2
     (heading,) = (fault for fault in report.findings if fault.rule == "table-heading")
-    assert "under 'TruthfulQA', and its task arc_challenge is one of GPT4All" in heading.message
+    assert "under 'TruthfulQA', but its task arc_challenge belongs to GPT4All" in heading.message
     assert report.unchecked == ("The base and its license were not checked: no Hub is available.",)
 
 
@@ -199,7 +199,7 @@ def test_the_command(hub: Running, tmp_path: Path) -> None:
     assert done.returncode == 3 and said["clean"] is False
     keys = {"rule", "path", "line", "what", "todo", "level", "message", "hint", "exit_code", "file"}
     assert set(said["faults"][0]) == keys
-    assert "a file by itself" in said["unchecked"][0]
+    assert "the card is a single file" in said["unchecked"][0]
     done = hubkit("card", "lint", str(CARDS / "seed.md"), **given)  # type: ignore[arg-type]
     assert done.returncode == 3 and "seed.md:69: error: The average is given as" in done.stdout
     assert "The base hubkit/lint-base is not on this Hub." in done.stdout

@@ -374,7 +374,7 @@ def test_blocks_that_are_not_run(tmp_path: Path) -> None:
         tmp_path, block("!pip install x\nimport os", client) + f"\n```sh\nvllm serve x\n```\n{block(client)}"
     )
     assert [item.outcome for item in outcomes] == ["skipped"] * 3
-    assert "notebook" in outcomes[0].why and "no `transformers serve` starts" in outcomes[1].why
+    assert "notebook" in outcomes[0].why and "no `transformers serve` on the card starts" in outcomes[1].why
 
 
 def test_a_block_that_is_not_pinned_is_refused_where_it_must_be(tmp_path: Path) -> None:
