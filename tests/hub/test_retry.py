@@ -13,7 +13,7 @@ from hubkit.hub.retry import policy_for, polled, requested_wait, retried, write_
 
 
 @pytest.fixture
-def is_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """The seconds that were waited, in order; nobody waits them."""
     seconds: list[float] = []
     monkeypatch.setattr(tenacity.nap.time, "sleep", seconds.append)
