@@ -260,7 +260,7 @@ def test_a_ci_job_publishes_with_its_identity(hub: Running, mine: Hub, tmp_path:
     assert connected.writing_problem(MODEL) is None
     write_one(connected, MODEL)
     assert "no right to write to hubkit/other" in str(_made(mine, connected, "hubkit/other"))
-    assert "is not there" in str(connected.writing_problem("hubkit/nothing"))
+    assert "does not exist" in str(connected.writing_problem("hubkit/nothing"))
     assert len(job.asked) == 1, "one token serves until its end is near"
 
 
