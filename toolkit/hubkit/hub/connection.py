@@ -24,7 +24,7 @@ Visibility = Literal["public", "private"]
 class Connection:
     """A connection to one Hub. Created by :func:`hubkit.hub.client.connect`.
 
-    ``api`` is huggingface_hub's client; only this room calls it.
+    ``api`` is huggingface_hub's client; only this package calls it.
     """
 
     target: Target

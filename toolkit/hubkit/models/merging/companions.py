@@ -137,15 +137,15 @@ def write_companions(
             shutil.copyfile(base / name, out / name)
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         settings = read_settings(base, name)
-        mended = dict(settings)
-        mended.pop("name_or_path", None)
+        fixed = dict(settings)
+        fixed.pop("name_or_path", None)
         if chat_template and (name == "tokenizer_config.json" or "chat_template" in settings):
-            mended["chat_template"] = chat_template
+            fixed["chat_template"] = chat_template
         own = special_tokens(settings).get("pad_token")
         if settings and pad_token and (own is None or (end_of_turn and own == end_of_turn.token)):
-            mended["pad_token"] = pad_token
-        if mended != settings:
-            write_json(out / name, mended)
+            fixed["pad_token"] = pad_token
+        if fixed != settings:
+            write_json(out / name, fixed)
     if chat_template:
         write_atomic(out / TEMPLATE, chat_template)
     elif (base / TEMPLATE).is_file():

@@ -4,7 +4,7 @@
     change.apply(hub)                                              # one commit; the Hub copies the files
 
 For any model, dataset or Space that the token may see or write, published by hubkit or not. May import the modules of
-``publishing`` and the rooms below. Start reading at :mod:`hubkit.publishing.revisions.promotion`.
+``publishing`` and the packages below. Start reading at :mod:`hubkit.publishing.revisions.promotion`.
 """
 
 from hubkit.checks.source import RepoSource
