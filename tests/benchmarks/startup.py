@@ -83,8 +83,8 @@ def pairs(home: Path) -> list[tuple[Timed, Timed | None]]:
         (Timed("`hubkit --help`", [HUBKIT, "--help"]), Timed("`hf --help`", [HF, "--help"])),
         (Timed("`hubkit --version`", [HUBKIT, "--version"]), Timed("`hf version`", [HF, "version"])),
         (
-            Timed("completion of `hubkit re`", [HUBKIT], completing("hubkit", "_HUBKIT_COMPLETE", "bash_complete")),
-            Timed("completion of `hf re`", [HF], completing("hf", "_HF_COMPLETE", "bash_complete")),
+            Timed('completion of "re"', [HUBKIT], completing("hubkit", "_HUBKIT_COMPLETE", "bash_complete")),
+            Timed('completion of "re" by `hf`', [HF], completing("hf", "_HF_COMPLETE", "bash_complete")),
         ),
         (Timed("`hubkit hub status`", [HUBKIT, "hub", "status"]), None),
         (

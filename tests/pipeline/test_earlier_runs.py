@@ -78,7 +78,7 @@ def test_a_release_that_the_version_before_finished_is_up_to_date(
     ]  # fmt: skip
     assert outcome.variants[1].stop_rates["merged"] == 1.0 == outcome.base_stop_rate
     assert [line.average for line in outcome.variants] == pytest.approx([0.988, 0.982], abs=0.001)
-    assert "released by an earlier version of hubkit, in the run tiny-hermes-dpo-1" in capsys.readouterr().err
+    assert "released by an earlier version of hubkit (run tiny-hermes-dpo-1)" in capsys.readouterr().err
     assert Manifest.of(released.folder / "runs").digest == before.digest, "nothing was written, no run was opened"
 
 

@@ -92,7 +92,7 @@ def test_mistakes_in_training_arguments_are_found_with_their_lines_and_are_not_r
         assert ":10: stages.dpo.args.lerning_rate: DPOConfig has no such key; did you mean 'learning_rate'?" in text
         assert ":11: stages.dpo.args.max_length: input should be a valid integer, not 'long'" in text
         assert ":12: stages.sft.lora: " in text
-        assert ":16: evaluate.suites: nobody knows the suite 'gpt4al'; did you mean 'gpt4all'?" in text
+        assert ":16: evaluate.suites: unknown suite 'gpt4al'; did you mean 'gpt4all'?" in text
         assert checked.unchecked == ()
     assert len(announced) == 2
 

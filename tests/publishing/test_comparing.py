@@ -166,9 +166,9 @@ def test_two_repos(mine: Hub) -> None:
 @pytest.mark.parametrize(
     ("files", "note"),
     [
-        ({"config.json": "{"}, r"keys of config\.json were not compared: it is no JSON object"),
-        ({"config.json": "[1]"}, "no JSON object"),
-        ({"config.json": "[" * 100_000}, "no JSON object"),
+        ({"config.json": "{"}, r"keys of config\.json were not compared: it is not a JSON object"),
+        ({"config.json": "[1]"}, "not a JSON object"),
+        ({"config.json": "[" * 100_000}, "not a JSON object"),
         ({"README.md": "---\na: [\n---\n"}, r"front matter of README\.md of new cannot be read"),
         ({"README.md": "---\na: !!int x\n---\n"}, "cannot be read"),
         ({"README.md": "x\n" * 30_000}, "too long to compare line by line"),

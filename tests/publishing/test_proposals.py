@@ -196,7 +196,7 @@ def test_what_stood_there_and_is_gone_is_proposed_anew(owner: Hub, release: Prop
     release.publish()
     assert release.outdated("publish[main]") is None
     owner.api.create_commit(REPO, [CommitOperationAdd("config.json", b"{}")], commit_message="m")
-    assert "does not hold" in str(release.outdated("publish[main]"))
+    assert "no longer holds" in str(release.outdated("publish[main]"))
     release.publish("main")
     assert numbers(release)["main"] is not None
 
