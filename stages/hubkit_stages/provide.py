@@ -81,10 +81,10 @@ def _provider(name: str, target: Target) -> Provider:
             "that is allowed on the embedded Hub only.",
             hint="Remove `provide` to load the real repos from this Hub, or leave out --hub.",
         )
-    found = [point for point in entry_points(group="hubkit.recipes") if point.name == name]
-    offered: Provider | None = getattr(found[0].load(), "provide", None) if found else None
+    recipes = [point for point in entry_points(group="hubkit.recipes") if point.name == name]
+    offered: Provider | None = getattr(recipes[0].load(), "provide", None) if recipes else None
     if offered is None:
         raise UsageError(
-            f"The installed recipe {name} does not provide repos.", hint="Use `provide: tiny` or remove the key."
+            f"provide: no installed recipe {name!r} provides repos.", hint="Use `provide: tiny` or remove the key."
         )
     return offered
