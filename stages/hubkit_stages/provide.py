@@ -24,7 +24,7 @@ SHAPED_BY = ("torch", "transformers", "tokenizers")
 
 @dataclass(frozen=True)
 class Settings:
-    """The name of the recipe that creates the repos, and what is needed."""
+    """The recipe that creates the repos, and what it must create: the base, the datasets, and the seed to use."""
 
     provider: str
     needed: Needed

@@ -65,7 +65,7 @@ def release(
     """Train, measure, gate and publish a model from a recipe.
 
     RECIPE is a file, a folder with a hubkit.yaml, or a built-in recipe; ./hubkit.yaml if left out. Run the command
-    again to resume an interrupted release; a finished release is up to date, and nothing is done. Before anything is
+    again to resume an interrupted release; if it is already finished, nothing is done. Before anything is
     published to a Hub other than the embedded one, you are asked for confirmation.
 
     \b

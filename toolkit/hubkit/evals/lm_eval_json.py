@@ -22,7 +22,7 @@ def read_lm_eval(
     libraries: Mapping[str, str],
     seconds: float,
 ) -> Results:
-    """What ``lm_eval.simple_evaluate`` returned (0.4.x), as results of ``suites``.
+    """Convert the output of ``lm_eval.simple_evaluate`` (lm_eval 0.4.x) to results of ``suites``.
 
     A task that ``raw`` lacks, or one without a finite number, becomes None: missing.
     """

@@ -83,7 +83,8 @@ class RefCalls(PullRequestCalls):
         head = self.head(repo, branch, repo_type)
         if head is None:
             raise lost or ConflictError(
-                f"{repo} has no branch {branch!r} after it was created.", hint="Run the command again."
+                f"The branch {branch!r} was created in {repo}, but the Hub does not show it.",
+                hint="Run the command again.",
             )
         return head
 

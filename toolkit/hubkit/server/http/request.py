@@ -46,7 +46,7 @@ class Request(starlette.requests.Request):
         return str(value).lower() in {"1", "true"}
 
     def json_object(self) -> dict[str, Any]:
-        """The JSON object of the body; 400 when it is something else."""
+        """The body, which must be a JSON object; otherwise HTTPException 400."""
         if not isinstance(self.json_body, dict):
             raise HTTPException(400, "The body must be a JSON object.")
         return self.json_body
