@@ -183,7 +183,7 @@ def test_the_check_names_what_is_wrong_without_a_model(context: Context) -> None
     gone = _asked(context, limit=None)
     nowhere = NamedFile.beside(context.scratch, "nowhere")
     (finding,) = evaluate.check(replace(gone, settings=replace(gone.settings, tasks=nowhere)))
-    assert "no folder of task files" in finding.message
+    assert "The folder of task files" in finding.message and "does not exist" in finding.message
 
 
 def _asked(context: Context, **evaluate_keys: object) -> Context:

@@ -113,7 +113,7 @@ def test_the_threshold_itself_passes(step, tmp_path):
 def test_a_base_under_the_bar_is_said(step, tmp_path):
     strict = parse_recipe(RECIPE.replace("prompts: 12", "prompts: 12, at_least: 0.95"))
     made = gate.run(judged(step, tmp_path, base=0.4, recipe=strict)).artifact
-    assert "base model's stop rate is only 40.0 %" in made.base.remark
+    assert "base model's own stop rate is only 40.0 %, below the required 95.0 %" in made.base.remark
     low = gate.run(judged(step, tmp_path, base=0.4)).artifact
     assert "at_least" in low.base.remark
     assert gate.run(judged(step, tmp_path)).artifact.base.remark is None

@@ -84,7 +84,7 @@ def test_a_broken_block_stops_the_release(hub: Running, tmp_path: Path) -> None:
             'from huggingface_hub import snapshot_download\nsnapshot_download("hubkit/my-model")',
             "is not pinned to 'main'",
         ),
-        ('client = dict(base_url="http://localhost:8000/v1")', "no `transformers serve` starts"),
+        ('client = dict(base_url="http://localhost:8000/v1")', "no `transformers serve` on the card starts"),
         ("if True print('no Python')", "SyntaxError: invalid syntax"),
     ],
 )
@@ -157,7 +157,7 @@ def test_preflight_names_what_the_blocks_need(hub: Running, tmp_path: Path, monk
     assert list(snippets.check(ctx)) == []
     monkeypatch.setattr(snippets, "find_spec", lambda name: None if name == "peft" else object())
     (finding,) = snippets.check(ctx)
-    assert finding.level == "error" and "imports peft, which is not installed" in finding.message
+    assert finding.level == "error" and "imports peft; install it so that the block can be tested" in finding.message
     monkeypatch.setattr(snippets, "render_card", _refuse)
     assert list(snippets.check(ctx)) == [], "the stage `card` says that itself"
 

@@ -337,15 +337,21 @@ def test_a_hub_that_is_down_is_not_called_unreadable_data(hub: Any, tmp_path: Pa
         hf_raise_for_status(get_session().get(f"{hub.url}{path}"))
 
     faults(hub, {"route": "/train.jsonl", "action": "status", "status": 503, "count": 0})
-    with pytest.raises(RemoteError, match="answered 503") as down, loading._said_of(connected, source, "c" * 40):
+    with (
+        pytest.raises(RemoteError, match="answered 503") as down,
+        loading._translate_load_errors(connected, source, "c" * 40),
+    ):
         ask("/datasets/them/set/resolve/main/train.jsonl")
     assert down.value.exit_code == 5
-    with pytest.raises(RemoteError, match="answered 503"), loading._said_of(connected, source, "c" * 40):
+    with pytest.raises(RemoteError, match="answered 503"), loading._translate_load_errors(connected, source, "c" * 40):
         try:
             ask("/datasets/them/set/resolve/main/train.jsonl")
         except OSError:
             raise FileNotFoundError("No data file was found") from None
-    with pytest.raises(RefusedError, match="cannot be read as a table"), loading._said_of(connected, source, "c" * 40):
+    with (
+        pytest.raises(RefusedError, match="cannot be read as a table"),
+        loading._translate_load_errors(connected, source, "c" * 40),
+    ):
         ask("/datasets/them/set/resolve/main/none.jsonl")
 
 
