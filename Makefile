@@ -41,7 +41,7 @@ bench: $(STAMP)  ## what a release, publishing 2 GiB beside `hf upload`, measuri
 	$(BIN)/python tests/benchmarks/startup.py
 
 faults: $(STAMP)  ## the faults that a release survives, injected for real; writes docs/faults.md
-	HUBKIT_TEST_MATRIX=docs/faults.md $(BIN)/pytest -m "fault and not soak"
+	HUBKIT_TEST_MATRIX=docs/faults.md $(BIN)/pytest -m "fault and not soak" -n logical --maxprocesses 4 --dist loadgroup
 
 pictures: $(STAMP) browser  ## the pictures of docs/, taken of a fresh release
 	HUBKIT_TEST_PICTURES=$(CURDIR)/docs $(BIN)/pytest tests/e2e/test_in_browser.py

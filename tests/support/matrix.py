@@ -32,6 +32,13 @@ ROWS = {
     "F10": "several releases to one branch at once",
     "F11": "the token ends on the way",
     "F12": "another clock; sent on to another host",
+    "F13": "the Hub's own disk or database gives out",
+    "F14": "a commit or a pull request that the Hub did not finish",
+    "L1": "a proxy lies: promotions and rollbacks",
+    "L2": "a proxy lies: a release",
+    "L3": "a proxy lies: proposals",
+    "L4": "a proxy lies: deploying a Space",
+    "L5": "a proxy lies: verify, and everything that only reads",
     "S1": "hostile file names in a bundle",
     "S2": "hostile names and addresses sent raw to the Hub",
     "S3": "links, pipes, devices, files swapped on the way",
@@ -43,6 +50,16 @@ ROWS = {
     "S9": "templates made to do harm",
     "S10": "hostile branch names",
     "S11": "the token in outputs, journals, logs",
+    "S12": "changes whose diff is expensive",
+    "S13": "terminal escapes in a stranger's text",
+    "S14": "a stranger's code block in a clone that looks like one's own",
+    "S15": "large configs, safetensors headers and manifests",
+    "A1": "a Space that reads what is not its own",
+    "A2": "requirements of a Space that name files of the machine",
+    "A3": "tokens of few rights: lists, Spaces, pull requests",
+    "A4": "signed addresses after the right to read has ended",
+    "R1": "a damaged repo in the Hub's data folder",
+    "R2": "links in the Hub's data folder",
     "C1": "a wrong recipe",
     "C2": "killed between what a step writes and its manifest",
     "P1": "a Space that does not come up",
@@ -133,9 +150,9 @@ def _ranges(figures: Iterable[str]) -> list[str]:
 
 
 def configure(config: pytest.Config) -> None:
-    """Register the marker, and the plugin when a table is wanted."""
+    """Register the marker, and the plugin when a table is wanted (in a parallel run the controller alone writes it)."""
     config.addinivalue_line("markers", "fault(row, ...): injects these faults of the matrix (docs/faults.md)")
-    if path := os.environ.get("HUBKIT_TEST_MATRIX"):
+    if (path := os.environ.get("HUBKIT_TEST_MATRIX")) and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Matrix(Path(path).absolute()), "hubkit-matrix")
 
 
