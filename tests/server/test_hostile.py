@@ -164,9 +164,9 @@ def test_bodies_without_end_cost_no_memory_and_hold_up_nobody(
                 assert answer.status_code == 413
             except httpx.TransportError:
                 pass  # hung up on while still sending: as good an answer
-        for depth in (100_000, 4_000_000):
+        for depth, code in ((100_000, 400), (4_000_000, 413)):
             answer = raw.post("/api/repos/create", content=b"[" * depth + b"]" * depth)
-            assert answer.status_code == 400, answer.text[:200]
+            assert answer.status_code == code, answer.text[:200]
         assert commit(raw, {"key": "file", "value": {"path": "x", "content": "A" * 40_000_000}}).status_code == 413
         squeezed = raw.post("/api/validate-yaml", content=b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
         assert squeezed.status_code == 415

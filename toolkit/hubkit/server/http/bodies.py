@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -18,14 +19,46 @@ from starlette.requests import ClientDisconnect, Request
 from hubkit.core import numbers
 from hubkit.server.http.exceptions import HTTPException
 
-SMALL_LIMIT = 2**20
-"""Bytes of bodies that anybody may send: a parsed body takes many times the memory of its bytes."""
-JSON_LIMIT = 8 * 2**20
+SMALL_LIMIT = 2**16
+"""Bytes of a body with a few names, texts and switches."""
+BATCH_LIMIT = 2**18
+"""Bytes of a list of large files: git-lfs sends 100 at a time, huggingface_hub 256 (some 110 bytes each) or 1,000."""
+TEXT_LIMIT = 2**20
+"""Bytes of a body with a long text or many paths: a card, a comment, samples of 256 files, 1,000 paths."""
 COMMIT_LIMIT = 2**30
 IDLE_SECONDS = 60.0
 _WRITE_SIZE = 2**20
-_FORM_FIELDS = 20_000
+_FORM_FIELDS = 2_000
 _CLOSE = {"Connection": "close"}
+_FREE = 2**16
+_BUSY = "The Hub is receiving too many large bodies at once; send this one again."
+
+
+class BodyMemory:
+    """Counts the bytes of the bodies that are in memory, for one group of callers. Used in the event loop only.
+
+    A body's first 64 KiB are not counted, so that small requests are answered whatever others send.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._taken = most, 0
+
+    @contextmanager
+    def reserve(self) -> Iterator[Callable[[int], None]]:
+        """A function to call with the size that a body has so far; 503 when all bodies together are too large."""
+        own = 0
+
+        def grow(size: int) -> None:
+            nonlocal own
+            more = max(0, size - _FREE) - own
+            if more > 0 and self._taken + more > self._most:
+                raise HTTPException(503, _BUSY, headers={"Retry-After": "1", **_CLOSE})
+            own, self._taken = own + more, self._taken + more
+
+        try:
+            yield grow
+        finally:
+            self._taken -= own
 
 
 @dataclass(frozen=True)
@@ -60,9 +93,13 @@ async def stream_body(request: Request, limit: int) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body in memory."""
-    return b"".join([piece async for piece in stream_body(request, limit)])
+async def read_body(request: Request, limit: int, grow: Callable[[int], None]) -> bytes:
+    """The body in memory; ``grow`` is told its size while it arrives and may refuse it."""
+    content = bytearray()
+    async for piece in stream_body(request, limit):
+        grow(len(content) + len(piece))
+        content += piece
+    return bytes(content)
 
 
 def parse_form(content: bytes) -> FormData:

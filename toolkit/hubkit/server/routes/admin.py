@@ -13,6 +13,7 @@ from hubkit.server.accounts.grants import Grants
 from hubkit.server.accounts.sessions import LOCAL, own_address
 from hubkit.server.faults import Fault, FaultScript
 from hubkit.server.http.access import require_owner, require_user
+from hubkit.server.http.bodies import BATCH_LIMIT, SMALL_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.parsing import parse_int
 from hubkit.server.http.request import Request
@@ -147,12 +148,12 @@ def _faults(request: Request) -> FaultScript:
 ROUTES = [
     Route("GET", "/api/hubkit/status", status),
     Route("GET", "/api/hubkit/accounts", accounts),
-    Route("POST", "/api/hubkit/users", add_user, "json"),
-    Route("POST", "/api/hubkit/orgs", add_org, "json"),
-    Route("POST", "/api/hubkit/tokens", add_token, "json"),
-    Route("POST", "/api/hubkit/publishers", add_publisher, "json"),
+    Route("POST", "/api/hubkit/users", add_user, "json", limit=SMALL_LIMIT),
+    Route("POST", "/api/hubkit/orgs", add_org, "json", limit=SMALL_LIMIT),
+    Route("POST", "/api/hubkit/tokens", add_token, "json", limit=SMALL_LIMIT),
+    Route("POST", "/api/hubkit/publishers", add_publisher, "json", limit=SMALL_LIMIT),
     Route("DELETE", "/api/hubkit/tokens/{user}/{token}", revoke_token),
-    Route("POST", "/api/hubkit/session", log_in, "json"),
+    Route("POST", "/api/hubkit/session", log_in, "json", limit=SMALL_LIMIT),
     Route("GET", "/api/hubkit/faults", show_faults),
-    Route("PUT", "/api/hubkit/faults", set_faults, "json"),
+    Route("PUT", "/api/hubkit/faults", set_faults, "json", limit=BATCH_LIMIT),
 ]

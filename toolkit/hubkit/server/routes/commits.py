@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from hubkit.core.names import path_problem
 from hubkit.server.accounts.accounts import Actor
 from hubkit.server.http.access import find_repo, require_propose, require_user, require_write
-from hubkit.server.http.bodies import COMMIT_LIMIT
+from hubkit.server.http.bodies import COMMIT_LIMIT, TEXT_LIMIT
 from hubkit.server.http.commit_payload import read_payload
 from hubkit.server.http.exceptions import HTTPException, revision_not_found
 from hubkit.server.http.parsing import require_valid
@@ -128,6 +128,6 @@ def _open_pull_request(hub: Hub, git: Git, repo: Repo, base: str, oid: str, mess
 
 
 ROUTES = [
-    api_route("POST", "/preupload/{rev}", preupload, "json"),
+    api_route("POST", "/preupload/{rev}", preupload, "json", limit=TEXT_LIMIT),
     api_route("POST", "/commit/{rev}", commit, "file", limit=COMMIT_LIMIT, before=check_commit),
 ]

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from hubkit.server.accounts.accounts import Actor
 from hubkit.server.http.access import find_readable_repo, require_discuss, require_write
+from hubkit.server.http.bodies import SMALL_LIMIT, TEXT_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.parsing import parse_int
 from hubkit.server.http.request import Request
@@ -184,12 +185,12 @@ def _merge(git: Git, base: str, number: int, subject: str, author: str) -> str:
 
 ROUTES = [
     api_route("GET", "/discussions", listing),
-    api_route("POST", "/discussions", create, "json"),
+    api_route("POST", "/discussions", create, "json", limit=TEXT_LIMIT),
     api_route("GET", "/discussions/{num}", details),
-    api_route("POST", "/discussions/{num}/comment", comment, "json"),
-    api_route("POST", "/discussions/{num}/comment/{event}/edit", edit, "json"),
-    api_route("POST", "/discussions/{num}/comment/{event}/hide", hide, "json"),
-    api_route("POST", "/discussions/{num}/title", title, "json"),
-    api_route("POST", "/discussions/{num}/status", status, "json"),
-    api_route("POST", "/discussions/{num}/merge", merge, "json"),
+    api_route("POST", "/discussions/{num}/comment", comment, "json", limit=TEXT_LIMIT),
+    api_route("POST", "/discussions/{num}/comment/{event}/edit", edit, "json", limit=TEXT_LIMIT),
+    api_route("POST", "/discussions/{num}/comment/{event}/hide", hide, "json", limit=SMALL_LIMIT),
+    api_route("POST", "/discussions/{num}/title", title, "json", limit=SMALL_LIMIT),
+    api_route("POST", "/discussions/{num}/status", status, "json", limit=TEXT_LIMIT),
+    api_route("POST", "/discussions/{num}/merge", merge, "json", limit=SMALL_LIMIT),
 ]

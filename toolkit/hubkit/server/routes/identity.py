@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from hubkit.server.accounts.accounts import Account
 from hubkit.server.http.access import find_readable_repo, require_user, require_write
-from hubkit.server.http.bodies import SMALL_LIMIT
+from hubkit.server.http.bodies import TEXT_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.request import Request
 from hubkit.server.http.routing import Route, api_route
@@ -91,7 +91,7 @@ def repo_tags(request: Request) -> Response:
 
 ROUTES = [
     Route("GET", "/api/whoami-v2", whoami),
-    Route("POST", "/api/validate-yaml", validate_yaml, "json", anonymous=True, limit=SMALL_LIMIT),
+    Route("POST", "/api/validate-yaml", validate_yaml, "json", anonymous=True, limit=TEXT_LIMIT),
     Route("GET", "/api/agent-harnesses", no_harnesses),
     Route("GET", "/api/telemetry/{topic:path}", nothing),
     Route("GET", "/api/models-tags-by-type", repo_tags),

@@ -7,6 +7,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from hubkit.server.http.access import find_repo, require_propose, require_read
+from hubkit.server.http.bodies import BATCH_LIMIT, SMALL_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.files import send_file
 from hubkit.server.http.parsing import parse_int
@@ -17,7 +18,7 @@ from hubkit.server.repos.store import Repo
 
 _MEDIA = "application/vnd.git-lfs+json"
 MOST_BYTES = 2**40
-_BATCH = 10_000
+_BATCH = 1000
 
 
 def batch(request: Request) -> Response:
@@ -130,6 +131,6 @@ def verify(request: Request) -> Response:
 ROUTES = [
     Route("PUT", "/lfs/{uid}/{oid}", put, "file", anonymous=True, limit=MOST_BYTES, before=check_put),
     Route("GET", "/lfs/{uid}/{oid}", get),
-    *repo_routes("POST", ".git/info/lfs/objects/batch", batch, "json", anonymous=True),
-    *repo_routes("POST", ".git/info/lfs/verify", verify, "json"),
+    *repo_routes("POST", ".git/info/lfs/objects/batch", batch, "json", anonymous=True, limit=BATCH_LIMIT),
+    *repo_routes("POST", ".git/info/lfs/verify", verify, "json", limit=SMALL_LIMIT),
 ]

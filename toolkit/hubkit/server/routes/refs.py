@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from hubkit.core.names import ref_problem
 from hubkit.server.http.access import find_readable_repo, find_repo, require_write
+from hubkit.server.http.bodies import SMALL_LIMIT, TEXT_LIMIT
 from hubkit.server.http.exceptions import HTTPException, revision_not_found
 from hubkit.server.http.parsing import parse_int, require_valid
 from hubkit.server.http.request import Request
@@ -152,10 +153,10 @@ def _message(request: Request) -> str:
 
 ROUTES = [
     api_route("GET", "/refs", refs),
-    api_route("POST", "/branch/{branch}", create_branch, "json"),
+    api_route("POST", "/branch/{branch}", create_branch, "json", limit=SMALL_LIMIT),
     api_route("DELETE", "/branch/{branch}", delete_branch),
-    api_route("POST", "/tag/{rev}", create_tag, "json"),
+    api_route("POST", "/tag/{rev}", create_tag, "json", limit=TEXT_LIMIT),
     api_route("DELETE", "/tag/{tag}", delete_tag),
     api_route("GET", "/commits/{rev}", commits),
-    api_route("POST", "/super-squash/{rev}", super_squash, "json"),
+    api_route("POST", "/super-squash/{rev}", super_squash, "json", limit=TEXT_LIMIT),
 ]

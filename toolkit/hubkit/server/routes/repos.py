@@ -17,6 +17,7 @@ from hubkit.server.http.access import (
     require_write,
     visible_repo,
 )
+from hubkit.server.http.bodies import SMALL_LIMIT, TEXT_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.parsing import parse_int
 from hubkit.server.http.request import Request
@@ -222,12 +223,12 @@ def own_repos(request: Request) -> Response:
 ROUTES = [
     Route("GET", "/api/settings/repositories", own_repos),
     Route("GET", "/api/organizations/{org}/settings/repositories", own_repos),
-    Route("POST", "/api/repos/create", create, "json"),
-    Route("DELETE", "/api/repos/delete", delete, "json"),
-    Route("POST", "/api/repos/move", move, "json"),
+    Route("POST", "/api/repos/create", create, "json", limit=TEXT_LIMIT),
+    Route("DELETE", "/api/repos/delete", delete, "json", limit=SMALL_LIMIT),
+    Route("POST", "/api/repos/move", move, "json", limit=SMALL_LIMIT),
     Route("GET", "/api/{kind:kind}", listing),
-    api_route("PUT", "/settings", settings, "json"),
+    api_route("PUT", "/settings", settings, "json", limit=SMALL_LIMIT),
     api_route("GET", "", info),
     api_route("GET", "/revision/{rev}", info),
-    api_route("POST", "/duplicate", duplicate, "json"),
+    api_route("POST", "/duplicate", duplicate, "json", limit=TEXT_LIMIT),
 ]

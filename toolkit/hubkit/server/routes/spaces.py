@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from hubkit.server.http.access import find_repo, require_member, require_user, require_write
-from hubkit.server.http.bodies import SMALL_LIMIT
+from hubkit.server.http.bodies import TEXT_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.request import Request
 from hubkit.server.http.routing import Body, Handler, Route
@@ -198,8 +198,9 @@ async def _events(path: Path, more: Callable[[], bool]) -> AsyncIterator[str]:
 
 
 def _api(method: str, tail: str, handler: Handler, body: Body = "none") -> Route:
+    limit = 0 if body == "none" else TEXT_LIMIT
     return Route(
-        method, "/api/spaces/{ns}/{name}" + tail, handler, body, path_params={"kind": "spaces"}, limit=SMALL_LIMIT
+        method, "/api/spaces/{ns}/{name}" + tail, handler, body, path_params={"kind": "spaces"}, limit=limit
     )  # fmt: skip
 
 

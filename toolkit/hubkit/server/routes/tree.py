@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from hubkit.server.http.access import find_readable_repo, find_repo, require_write
-from hubkit.server.http.bodies import SMALL_LIMIT
+from hubkit.server.http.bodies import BATCH_LIMIT, TEXT_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.request import Request
 from hubkit.server.http.revisions import require_commit
@@ -144,7 +144,7 @@ def _drop_pointers(request: Request, repo: Repo, oids: set[str], author: str) ->
 ROUTES = [
     api_route("GET", "/tree/{rev}", tree),
     api_route("GET", "/tree/{rev}/{path:path}", tree),
-    api_route("POST", "/paths-info/{rev}", paths_info, "form", anonymous=True, limit=SMALL_LIMIT),
+    api_route("POST", "/paths-info/{rev}", paths_info, "form", anonymous=True, limit=TEXT_LIMIT),
     api_route("GET", "/lfs-files", lfs_files),
-    api_route("POST", "/lfs-files/batch", delete_lfs_files, "json"),
+    api_route("POST", "/lfs-files/batch", delete_lfs_files, "json", limit=BATCH_LIMIT),
 ]
