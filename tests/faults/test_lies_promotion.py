@@ -1,0 +1,135 @@
+"""One lie of a proxy in a promotion or a rollback, each answer by each of twelve lies: old or new, and true words.
+
+The proxy is between the real command and a real Hub. Whatever it answers, the branch holds exactly the tree that it
+held or exactly the one that it is to hold, the words are true, and the same command without lies ends it.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+from lies import Ended, State, command, git_folder, in_a_hurry, judge, routes, sweep, untrue
+from lying_proxy import LIES, LyingProxy, Plan, lying, truth
+from releases import target_of, weights
+
+from hubkit.hub.client import Hub, connect
+from hubkit.server import process
+
+REPO = "hubkit/some-model"
+COMMANDS = {
+    "promotion": ("revisions", "promote", REPO, "new", "main", "-y"),
+    "rollback": ("revisions", "rollback", REPO, "main", "-y"),
+}
+KNOWN = {
+    name: [lie for lie in LIES if lie not in fine]
+    for name, fine in (
+        ("promotion", {"cut off", "bad gateway"}),
+        ("rollback", {"cut off", "bad gateway", "not there"}),
+    )
+}
+"""Lies that still get through; to be emptied."""
+EXCUSED: dict[str, str] = {}
+"""Cases that go wrong, by pattern, with the reason why the lie cannot be told from the truth."""
+
+
+@dataclass
+class Place:
+    """A proxy, a Hub, and the state before: ``main`` and ``new`` have releases of different files."""
+
+    proxy: LyingProxy
+    state: State
+    goals: dict[str, str]
+    """The tree that main is to hold, by command."""
+
+    def run(self, name: str) -> Ended:
+        return command(*COMMANDS[name])
+
+    def case(self, name: str) -> Callable[[Plan], list[str]]:
+        """One run with lies and one without."""
+        return lambda plan: self._case(name, plan)
+
+    def _case(self, name: str, plan: Plan) -> list[str]:
+        self.state.restore()
+        old, count, goal = self.state.tree("main"), self.state.commits("main"), self.goals[name]
+        self.proxy.listen(plan)
+        end = self.run(name)
+        self.proxy.stop_lying()
+        tree = self.state.tree("main")
+        problems = [*untrue(end, self.state.moved())]
+        if tree not in {old, goal}:
+            problems.append("neither old nor new")
+        if end.code == 0 and tree != goal:
+            problems.append("ended 0, but the branch has not the new tree")
+        if self.state.commits("main") > count + 1:
+            problems.append("more than one commit")
+        again = self.run(name)
+        if again.code or self.state.tree("main") != goal or self.state.commits("main") != count + 1:
+            problems.append(f"again without lies: {again.code}, {self.state.commits('main') - count} commits")
+        return [*problems, f"{end.code}: {end.words[-300:]}"] if problems else []
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    home = tmp_path_factory.mktemp("lies")
+    running = process.start(home / "hub", port=0)
+    with lying(running.url) as proxy, pytest.MonkeyPatch.context() as patch:
+        in_a_hurry(patch)
+        patch.setenv("HUBKIT_HOME", str(home / "mine"))
+        patch.setenv("HF_ENDPOINT", proxy.url)
+        patch.setenv("HF_TOKEN", running.token)
+        hub = connect(target_of(running, home))
+        hub.ensure_repo(REPO, "public")
+        first = put(hub, "main", {"a.txt": b"one", "w.safetensors": weights(1), "old.txt": b"old"})
+        put(hub, "main", {"a.txt": b"two", "w.safetensors": weights(2), "old.txt": b"older"})
+        hub.api.create_branch(REPO, branch="new", revision=first)
+        new = put(hub, "new", {"a.txt": b"three", "w.safetensors": weights(3), "b.txt": b"b", "old.txt": None})
+        state = State(git_folder(running, new))
+        goals = {"promotion": str(state.git[new].tree.id), "rollback": str(state.git[first].tree.id)}
+        yield Place(proxy, state, goals)
+    process.stop(running.data)
+
+
+def put(hub: Hub, branch: str, files: dict[str, bytes | None]) -> str:
+    """Commit a release of exactly these files (None: the one there was is removed), with its manifest."""
+    there = {path: content for path, content in files.items() if content is not None}
+    listed = [
+        {
+            "path": path,
+            "size": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "git": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(),
+        }
+        for path, content in sorted(there.items())
+    ]
+    there[".hubkit/manifest.json"] = json.dumps({"schema": 1, "files": listed}).encode()
+    operations = [CommitOperationAdd(path, content) for path, content in there.items()]
+    gone = [CommitOperationDelete(path) for path, content in files.items() if content is None]
+    done = hub.api.create_commit(REPO, [*gone, *operations], commit_message=f"put {len(there)}", revision=branch)
+    return str(done.oid)
+
+
+@pytest.mark.parametrize(
+    ("name", "lie"),
+    [
+        pytest.param(name, lie, marks=[pytest.mark.xfail(strict=True)] * (lie in KNOWN[name]))
+        for name in COMMANDS
+        for lie in LIES
+    ],
+)
+@pytest.mark.fault("L1")
+def test_one_lie(place: Place, name: str, lie: str, record_property: Callable[[str, object], None]) -> None:
+    requests = routes(place.proxy, lambda: (place.state.restore(), place.run(name)))
+    found = sweep(place.proxy, requests, [lie], place.case(name))
+    record_property("figure", f"{name}, {len(requests)} requests, cases of a lie: {found.cases} each")
+    judge(found, EXCUSED)
+
+
+def test_without_lies(place: Place) -> None:
+    for name in COMMANDS:
+        place.state.restore()
+        place.proxy.listen(truth)
+        end = place.run(name)
+        assert end.code == 0 and place.state.tree("main") == place.goals[name], end.words

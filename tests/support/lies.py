@@ -1,0 +1,185 @@
+"""What the tests with a lying proxy share: commands run in this process, what they said, and the Hub's state on disk.
+
+A case is one run of something with lies, judged, and the same run without lies, judged too. :func:`sweep` runs a case
+for each answer of a run, and tells which of them went wrong.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+
+import pygit2
+import pytest
+from lying_proxy import LyingProxy, Plan, once, truth
+
+from hubkit.core.output import Output
+from hubkit.server.process import Running
+from hubkit.server.storage.folder import Folder
+
+CODES = frozenset({0, 1, 2, 3, 4, 5})
+"""The documented exit codes of a command that nobody interrupted."""
+_NOTHING = re.compile(r"nothing (was|is) (written|overwritten|changed|promoted|published|moved)", re.IGNORECASE)
+_NEVER = ("Traceback", "bug in hubkit", "Unexpected ")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How something ended: its exit code, and all that it said."""
+
+    code: int
+    words: str
+
+
+def ended(act: Callable[[], object]) -> Ended:
+    """Run ``act``, and end as the command line would."""
+    from hubkit.cli import _as_hubkit_error
+
+    try:
+        act()
+    except Exception as error:
+        failure = _as_hubkit_error(error)
+        return Ended(failure.exit_code, str(failure))
+    return Ended(0, "")
+
+
+def command(*arguments: str) -> Ended:
+    """`hubkit arguments`, in this process."""
+    from hubkit import cli
+    from hubkit.cli import options
+
+    said = io.StringIO()
+    argv, sys.argv = sys.argv, ["hubkit", *arguments]
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            options._output = Output()
+            cli.main()
+        code = 0
+    except SystemExit as exit:
+        code = exit.code if isinstance(exit.code, int) else int(bool(exit.code))
+    finally:
+        sys.argv = argv
+    return Ended(code, said.getvalue())
+
+
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits before a request is sent again are left out, ours and the client's; other tests measure them."""
+    from huggingface_hub.utils import _http
+
+    class Impatient:
+        """The module ``time`` without waiting."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(__import__("time"), name)
+
+        def sleep(self, seconds: float) -> None:
+            """Go on at once."""
+
+    monkeypatch.setattr("hubkit.hub.retry._pause", lambda state: 0.0)
+    monkeypatch.setattr(_http, "time", Impatient())
+
+
+def git_folder(hub: Running, commit: str) -> pygit2.Repository:
+    """The repo with ``commit`` in the Hub's data folder."""
+    for path in Folder(hub.data).git.iterdir():
+        repo = pygit2.Repository(str(path))
+        if commit in repo:
+            return repo
+    raise AssertionError(f"no repo has {commit}")
+
+
+@dataclass
+class State:
+    """The refs of one repo on the Hub's disk, as they were when this was made, to compare with and to go back to."""
+
+    git: pygit2.Repository
+    refs: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.refs = self._now()
+
+    def _now(self) -> dict[str, str]:
+        return {name: str(self.git.references[name].target) for name in self.git.references}
+
+    def restore(self) -> None:
+        """Put every ref back."""
+        now = self._now()
+        for name in now.keys() - self.refs.keys():
+            self.git.references.delete(name)
+        for name, target in self.refs.items():
+            if now.get(name) != target:
+                self.git.references.create(name, target, force=True)
+
+    def tree(self, branch: str) -> str | None:
+        """The id of the tree that the branch holds now; None when there is no such branch."""
+        reference = self.git.references.get(f"refs/heads/{branch}")
+        return str(reference.peel(pygit2.Commit).tree.id) if reference else None
+
+    def commits(self, branch: str) -> int:
+        """How many commits the branch has now."""
+        head = self.git.references[f"refs/heads/{branch}"].target
+        return sum(1 for _ in self.git.walk(head, pygit2.enums.SortMode.NONE))
+
+    def moved(self) -> list[str]:
+        """The refs that are not where they were."""
+        now = self._now()
+        return sorted(name for name in now.keys() | self.refs.keys() if now.get(name) != self.refs.get(name))
+
+
+def untrue(end: Ended, moved: Iterable[str]) -> Iterator[str]:
+    """What is wrong with the words and the exit code of ``end``, after the refs ``moved`` were moved."""
+    if end.code not in CODES:
+        yield f"exit code {end.code}"
+    yield from (f"said {word!r}" for word in _NEVER if word in end.words)
+    if list(moved) and (match := _NOTHING.search(end.words)):
+        yield f"said {match[0]!r}, but {', '.join(moved)} moved"
+
+
+Case = Callable[[Plan], list[str]]
+"""Runs everything with the lies of a plan, and once more without; returns what was wrong."""
+
+
+def routes(proxy: LyingProxy, run: Callable[[], object]) -> dict[tuple[str, int], None]:
+    """Each request of a run without lies: its route, and how many of that route came before."""
+    proxy.listen(truth)
+    run()
+    seen: Counter[str] = Counter()
+    found: dict[tuple[str, int], None] = {}
+    for item in proxy.asked:
+        found[item.route, seen[item.route]] = None
+        seen[item.route] += 1
+    return found
+
+
+@dataclass
+class Sweep:
+    """What came of a lie told to each answer: the cases that ran, and those that went wrong, with the reasons."""
+
+    cases: int = 0
+    wrong: dict[str, str] = field(default_factory=dict)
+    codes: Counter[int] = field(default_factory=Counter)
+
+
+def sweep(proxy: LyingProxy, requests: Iterable[tuple[str, int]], lies: Iterable[str], case: Case) -> Sweep:
+    """Run ``case`` for each of ``requests`` and each of ``lies``; where a lie is not possible it does not count."""
+    found = Sweep()
+    for route, occurrence in requests:
+        for lie in lies:
+            problems = case(once(lie, route, occurrence))
+            if not proxy.lied:
+                continue
+            found.cases += 1
+            if problems:
+                found.wrong[f"{lie} | {route} | {occurrence}"] = "; ".join(problems)
+    return found
+
+
+def judge(found: Sweep, excused: Mapping[str, str]) -> None:
+    """Fail unless exactly the cases that are ``excused`` (patterns with their reason) went wrong."""
+    new = {name: why for name, why in found.wrong.items() if not any(re.fullmatch(item, name) for item in excused)}
+    assert not new, "\n" + "\n".join(f"{name}: {why}" for name, why in new.items())
