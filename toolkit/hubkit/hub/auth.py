@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hubkit.core.errors import RefusedError, UsageError
+from hubkit.core.fine_grained import READ, WRITE, FineGrained
 from hubkit.hub.connection import Connection, RepoType, Visibility
 from hubkit.hub.errors import token_refused
-
-READ, WRITE, DISCUSS = "repo.content.read", "repo.write", "discussion.write"
-"""Rights of fine-grained tokens, by the names that the Hub gives them."""
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What a fine-grained token may do with one entity: ``kind`` is user, org, model, dataset or space."""
-
-    kind: str
-    name: str
-    rights: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -27,42 +16,28 @@ class Account:
     """The account of a token.
 
     ``role`` is the token's: read, write or fineGrained; None when the Hub does not report it. Only fine-grained tokens
-    have ``scopes`` and rights ``everywhere``, which are bound to no entity.
+    have ``rights``.
     """
 
     name: str
     organizations: tuple[str, ...] = ()
     role: str | None = None
-    scopes: tuple[Scope, ...] = ()
-    everywhere: frozenset[str] = frozenset()
+    rights: FineGrained = field(default_factory=FineGrained)
 
     @classmethod
     def of(cls, answer: dict[str, Any]) -> Account:
         """The account in a Hub's response to ``whoami``."""
         token = (answer.get("auth") or {}).get("accessToken") or {}
-        fine = token.get("fineGrained") or {}
-        scopes = []
-        for item in fine.get("scoped") or []:
-            entity = item.get("entity") or {}
-            rights = frozenset(map(str, item.get("permissions") or ()))
-            scopes.append(Scope(str(entity.get("type", "")), str(entity.get("name", "")), rights))
         return cls(
             str(answer.get("name", "")),
             tuple(str(item["name"]) for item in answer.get("orgs") or ()),
             token.get("role"),
-            tuple(scopes),
-            frozenset(map(str, fine.get("global") or ())),
+            FineGrained.of(token.get("fineGrained")),
         )
 
     def rights_on(self, repo: str, repo_type: RepoType, *, new: bool = False) -> frozenset[str]:
         """What a fine-grained token may do with ``repo``; a ``new`` one is covered by its namespace's rights alone."""
-        namespace = repo.partition("/")[0].lower()
-        rights = set(self.everywhere)
-        for scope in self.scopes:
-            covers = scope.kind in {"user", "org"} and scope.name.lower() == namespace
-            if covers or (not new and (scope.kind, scope.name.lower()) == (repo_type, repo.lower())):
-                rights |= scope.rights
-        return frozenset(rights)
+        return self.rights.in_namespace(repo.partition("/")[0]) if new else self.rights.on(repo_type, repo)
 
     def lacks(self, right: str, repo: str, repo_type: RepoType, *, new: bool = False) -> str | None:
         """A sentence, without its full stop, when the token lacks ``right`` for ``repo``; else None."""
@@ -71,7 +46,7 @@ class Account:
         if self.role != "fineGrained" or right in self.rights_on(repo, repo_type, new=new):
             return None
         place = f"new repos of {repo.partition('/')[0]}" if new else repo
-        elsewhere = sorted(scope.name for scope in self.scopes if right in scope.rights)
+        elsewhere = sorted(scope.name for scope in self.rights.scopes if right in scope.rights)
         has = f"; it has it for {', '.join(elsewhere)}" if elsewhere else ""
         return f"the fine-grained token of {self.name} lacks the right {right} for {place}{has}"
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hubkit.core.errors import ConflictError, RefusedError
+from hubkit.core.fine_grained import DISCUSS
 from hubkit.core.trees import Tree, compare, short_list, tree_of
-from hubkit.hub.auth import DISCUSS
 from hubkit.hub.client import Hub
 from hubkit.hub.commits import deletion
 from hubkit.hub.pull_requests import PullRequest, pull_url

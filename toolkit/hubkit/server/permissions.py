@@ -1,13 +1,29 @@
 """Who may do what: every decision about rights. ``http.access`` raises the errors for those who may not.
 
-Two things must agree: the role of the caller's account in the namespace, and what the caller's token may do
-(:meth:`Actor.holds`). ``actor`` None is a caller without a token.
+Two things must agree: the role of the caller's account in the namespace of the repo, and what the caller's token may do
+there. ``actor`` None is a caller without a token.
+
+=========  ======================================  =========================================================
+may        account                                 token
+=========  ======================================  =========================================================
+see        anybody; of a private repo the members  anything; of a private repo one that reads or writes it
+read       as see; of a gated repo the members     as see; of a gated repo one that reads or writes it
+inspect    members of the namespace                one that reads or writes the repo
+write      members who write                       one that writes the repo
+manage     members who write                       one that writes the repo, but not a trusted publisher's
+discuss    whoever may read                        a write token; a fine-grained one with discussion.write
+propose    whoever may read                        one that may discuss or write
+create     members who write                       one that writes in the namespace
+=========  ======================================  =========================================================
+
+A read token only reads. A fine-grained token has the rights that it was given. A trusted publisher's token stands for
+no account: it sees what everybody sees, and one repo, which it reads, writes and proposes to.
 """
 
 from __future__ import annotations
 
+from hubkit.core.fine_grained import DISCUSS, READ, WRITE
 from hubkit.server.accounts.accounts import Accounts, Actor
-from hubkit.server.accounts.grants import DISCUSS, READ, WRITE
 from hubkit.server.repos.store import Repo
 
 
@@ -19,43 +35,69 @@ class Permissions:
 
     def is_owner(self, actor: Actor) -> bool:
         """Whether the actor may administer this Hub: an administrator with a write token without limits."""
-        return actor.account.admin and actor.role == "write" and actor.grants is None
+        return actor.account.admin and actor.role == "write" and actor.limits is None
 
     def is_member(self, actor: Actor | None, namespace: str) -> bool:
-        """Whether the actor's account belongs to the namespace, in any role."""
+        """Whether the actor's account belongs to the namespace, in any role. What it may see there is another matter:
+        its token may see less.
+        """
         return self._accounts.role_in(actor, namespace) is not None
 
     def may_create(self, actor: Actor | None, namespace: str) -> bool:
         """Whether the actor may create repos in a namespace."""
-        return self._writes_in(actor, namespace) and actor is not None and actor.holds(WRITE, namespace)
-
-    def may_write(self, actor: Actor | None, repo: Repo) -> bool:
-        """Whether the actor may change a repo. A read token never may, a fine-grained one where it has the right."""
-        return self._writes_in(actor, repo.namespace) and _holds(actor, WRITE, repo)
+        if actor is None or not self._writes_in(actor, namespace) or actor.role != "write":
+            return False
+        return actor.fine_grained is None or WRITE in actor.fine_grained.in_namespace(namespace)
 
     def may_see(self, actor: Actor | None, repo: Repo) -> bool:
-        """Whether the actor may know that a repo exists."""
-        return not repo.private or self._reads_closed(actor, repo)
+        """Whether the actor may know that a repo exists, and read its card and the names of its files."""
+        return not repo.private or self.may_inspect(actor, repo)
 
     def may_read(self, actor: Actor | None, repo: Repo) -> bool:
-        """Whether the actor may read a repo's files: of a gated repo, the members of its namespace."""
-        return not (repo.private or repo.gated) or self._reads_closed(actor, repo)
+        """Whether the actor may read a repo's files, history and discussions."""
+        return not (repo.private or repo.gated) or self.may_inspect(actor, repo)
+
+    def may_inspect(self, actor: Actor | None, repo: Repo) -> bool:
+        """Whether the actor may read what even a public repo shows to its members only: a Space's logs, the names of
+        its secrets.
+        """
+        if actor is not None and actor.publisher:
+            return actor.publisher.repo == repo.uid
+        return self.is_member(actor, repo.namespace) and not {READ, WRITE}.isdisjoint(_rights(actor, repo))
+
+    def may_write(self, actor: Actor | None, repo: Repo) -> bool:
+        """Whether the actor may change a repo's files, branches and tags, and the settings of a Space."""
+        if actor is not None and actor.publisher:
+            return actor.publisher.repo == repo.uid
+        return self._writes_in(actor, repo.namespace) and WRITE in _rights(actor, repo)
+
+    def may_manage(self, actor: Actor | None, repo: Repo) -> bool:
+        """Whether the actor may delete or move a repo, or change who can see it."""
+        return self.may_write(actor, repo) and (actor is None or actor.publisher is None)
 
     def may_discuss(self, actor: Actor | None, repo: Repo) -> bool:
-        """Whether the actor's token may write discussions of a repo that the actor may read."""
-        return _holds(actor, DISCUSS, repo)
+        """Whether the actor may write discussions of a repo."""
+        return self.may_read(actor, repo) and DISCUSS in _rights(actor, repo)
 
     def may_propose(self, actor: Actor | None, repo: Repo) -> bool:
-        """Whether the actor may open pull requests in a repo it may read: with a token that may discuss or write."""
-        return _holds(actor, DISCUSS, repo) or _holds(actor, WRITE, repo)
+        """Whether the actor may open pull requests in a repo."""
+        if not self.may_read(actor, repo):
+            return False
+        return not {DISCUSS, WRITE}.isdisjoint(_rights(actor, repo)) or self.may_write(actor, repo)
 
     def _writes_in(self, actor: Actor | None, namespace: str) -> bool:
         return self._accounts.role_in(actor, namespace) in {"admin", "write"}
 
-    def _reads_closed(self, actor: Actor | None, repo: Repo) -> bool:
-        """Whether the actor may read a repo although it is private or gated."""
-        return self.is_member(actor, repo.namespace) and (_holds(actor, READ, repo) or _holds(actor, WRITE, repo))
 
-
-def _holds(actor: Actor | None, right: str, repo: Repo) -> bool:
-    return actor is not None and actor.holds(right, repo.namespace, (repo.type, repo.id))
+def _rights(actor: Actor | None, repo: Repo) -> frozenset[str]:
+    """What the actor's token may do with a repo, whatever its account may do. A trusted publisher's has no such
+    rights: what it may do is decided by the repo's internal id, which outlives names.
+    """
+    if actor is None or actor.publisher:
+        return frozenset()
+    rights = frozenset({READ, WRITE, DISCUSS})
+    if actor.fine_grained:
+        rights &= actor.fine_grained.on(repo.type, repo.id)
+    if actor.role == "read":
+        rights = rights & {READ} if WRITE not in rights else frozenset({READ})
+    return rights

@@ -14,13 +14,14 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hubkit.core.errors import UsageError
 from hubkit.core.files import write_atomic
+from hubkit.core.fine_grained import FineGrained
 from hubkit.core.names import repo_id_problem
-from hubkit.server.accounts.grants import READ, Grants
+from hubkit.server.accounts.grants import Limits, Publisher, from_text, to_text
 from hubkit.server.storage.database import Database, now
 from hubkit.server.storage.folder import Folder
 
@@ -56,25 +57,41 @@ class Account:
 
 @dataclass(frozen=True)
 class Actor:
-    """Who sent a request: an account, through one of its tokens."""
+    """Who sent a request: an account, through one of its tokens. ``limits`` are what the token may do of what it may.
+
+    A trusted publisher's token stands for no person: its account is nobody's, so that nothing of the account that set
+    the publisher up is within its reach.
+    """
 
     account: Account
     role: TokenRole
     label: str
     created: str
-    grants: Grants | None = None
-    """What a fine-grained token may do; None for one that may do what its account may."""
-
-    def holds(self, right: str, namespace: str, repo: tuple[str, str] | None = None) -> bool:
-        """Whether the token has ``right`` on ``repo`` (type, id), whatever its account may do."""
-        if self.grants is not None:
-            return self.grants.allow(right, namespace, repo and (repo[0], repo[1].lower()))
-        return self.role == "write" or right == READ
+    limits: Limits | None = None
+    number: int = 0
+    """By which a signed address names the token, instead of its digest."""
+    digest: str = field(default="", repr=False)
 
     @property
     def name(self) -> str:
         """The account's name."""
         return self.account.name
+
+    @property
+    def fine_grained(self) -> FineGrained | None:
+        """The rights of a fine-grained token; None for any other."""
+        return self.limits if isinstance(self.limits, FineGrained) else None
+
+    @property
+    def publisher(self) -> Publisher | None:
+        """What a trusted publisher's token is for; None for any other."""
+        return self.limits if isinstance(self.limits, Publisher) else None
+
+
+def _publisher_account(publisher: Publisher) -> Account:
+    """Nobody's account, under the name that commits of the job show: no user can have one with brackets."""
+    name = f"[OIDC] {publisher.subject}".strip()
+    return Account(id="", kind="oidc", name=name, fullname=name, admin=False, private_repos=False, created="")
 
 
 class Accounts:
@@ -150,11 +167,11 @@ class Accounts:
 
     def add_token(
         self, name: str, *, role: TokenRole = "write", label: str = "token", value: str | None = None,
-        grants: Grants | None = None, lives: float | None = None,
+        limits: Limits | None = None, lives: float | None = None,
     ) -> str:  # fmt: skip
         """A new token of user ``name``; it cannot be read again. ``value`` sets it instead of a random one.
 
-        ``grants`` make it a fine-grained one, and it ends after ``lives`` seconds.
+        ``limits`` make it a fine-grained one or a trusted publisher's, and it ends after ``lives`` seconds.
         """
         if role not in ("read", "write"):
             raise UsageError(f"{role!r} is not a role of a token: read or write.")
@@ -162,9 +179,12 @@ class Accounts:
         account = self._need(name, "user")
         digest, until = _digest(token), None if lives is None else time.time() + lives
         with self._db.transaction():
+            self._db.run(
+                "DELETE FROM tokens WHERE digest IN (SELECT digest FROM token_limits WHERE expires <= ?)", time.time()
+            )
             self._db.run("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?)", digest, account.id, label, role, now())
-            if grants or until:
-                text = grants.text() if grants else None
+            if limits is not None or until is not None:
+                text = None if limits is None else to_text(limits)
                 self._db.run("INSERT OR REPLACE INTO token_limits VALUES (?, ?, ?)", digest, text, until)
         return token
 
@@ -183,19 +203,28 @@ class Accounts:
     def identify(self, token: str) -> Actor | None:
         """The account and the rights of a token; None for an unknown or expired one."""
         digest = _digest(token)
+        actor = self._actor("tokens.digest = ?", digest)
+        return actor if actor and hmac.compare_digest(actor.digest, digest) else None
+
+    def numbered(self, number: int) -> Actor | None:
+        """Whom the token with this ``number`` stands for; None when it was revoked or has expired."""
+        return self._actor("tokens.rowid = ?", number)
+
+    def _actor(self, where: str, value: str | int) -> Actor | None:
         row = self._db.row(
-            "SELECT accounts.*, tokens.digest, tokens.label, tokens.role AS token_role, "
+            "SELECT accounts.*, tokens.rowid AS number, tokens.digest, tokens.label, tokens.role AS token_role, "
             "tokens.created AS token_created, token_limits.grants, token_limits.expires "
             "FROM tokens JOIN accounts ON accounts.id = tokens.account "
-            "LEFT JOIN token_limits ON token_limits.digest = tokens.digest WHERE tokens.digest = ?",
-            digest,
+            f"LEFT JOIN token_limits ON token_limits.digest = tokens.digest WHERE {where}",
+            value,
         )
-        if row is None or not hmac.compare_digest(row["digest"], digest):
+        if row is None or (row["expires"] is not None and row["expires"] <= time.time()):
             return None
-        if row["expires"] is not None and row["expires"] <= time.time():
-            return None
-        grants = Grants.of(json.loads(row["grants"])) if row["grants"] else None
-        return Actor(Account.of(row), row["token_role"], row["label"], row["token_created"], grants)
+        limits = None if row["grants"] is None else from_text(row["grants"])
+        account = _publisher_account(limits) if isinstance(limits, Publisher) else Account.of(row)
+        return Actor(
+            account, row["token_role"], row["label"], row["token_created"], limits, row["number"], row["digest"]
+        )
 
     def add_publisher(self, repo: str, account: Account, secret: str, claims: Mapping[str, Any]) -> None:
         """Let jobs whose identity has these ``claims``, signed with ``secret``, write to the repo ``repo`` (uid)."""

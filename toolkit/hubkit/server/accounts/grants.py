@@ -1,4 +1,4 @@
-"""The rights of a fine-grained token: global ones, and those on users, organizations and repos."""
+"""The limits of a token, as the database keeps them: fine-grained rights, or one repo that a CI job publishes to."""
 
 from __future__ import annotations
 
@@ -7,55 +7,60 @@ from dataclasses import dataclass
 from typing import Any
 
 from hubkit.core.errors import UsageError
+from hubkit.core.fine_grained import NAMESPACES, REPOS, FineGrained
 
-READ, WRITE, DISCUSS = "repo.content.read", "repo.write", "discussion.write"
-_KINDS = ("user", "org", "model", "dataset", "space")
+_KINDS = NAMESPACES | REPOS
 
 
 @dataclass(frozen=True)
-class Grants:
-    """The rights of one token. ``scoped``: (kind of the entity, its name in small letters, rights)."""
+class Publisher:
+    """What a trusted publisher's token is for: the repo with this internal id. ``subject``: the job that got it."""
 
-    everywhere: frozenset[str] = frozenset()
-    scoped: tuple[tuple[str, str, frozenset[str]], ...] = ()
+    repo: str
+    subject: str = ""
 
-    @classmethod
-    def of(cls, value: Any) -> Grants:
-        """Grants from ``{global: [right], scoped: [{entity: {type, name}, permissions: [right]}]}``; or UsageError."""
-        try:
-            scoped = tuple(
-                (str(item["entity"]["type"]), str(item["entity"]["name"]).lower(), frozenset(item["permissions"]))
-                for item in value.get("scoped") or ()
-            )
-            everywhere = frozenset(value.get("global") or ())
-        except (AttributeError, KeyError, TypeError) as error:
-            raise UsageError(f"This is not a set of fine-grained permissions: {error}.") from None
-        rights = everywhere.union(*(held for _, _, held in scoped))
-        if any(kind not in _KINDS for kind, _, _ in scoped) or not all(isinstance(right, str) for right in rights):
-            raise UsageError(f"An entity is one of {', '.join(_KINDS)}, and its permissions are strings.")
-        return cls(everywhere, scoped)
 
-    def allow(self, right: str, namespace: str, repo: tuple[str, str] | None = None) -> bool:
-        """Whether ``right`` is given for ``repo`` (type, id), or without one for new repos of ``namespace``."""
-        if right in self.everywhere:
-            return True
-        return any(
-            right in held
-            and ((kind in {"user", "org"} and name == namespace.lower()) or (repo is not None and (kind, name) == repo))
-            for kind, name, held in self.scoped
+Limits = FineGrained | Publisher
+
+
+def checked(value: Any) -> FineGrained:
+    """Fine-grained rights that a client sent; UsageError when they are not."""
+    if not isinstance(value, dict):
+        raise UsageError("Fine-grained permissions must be an object with 'global' and 'scoped'.")
+    given, everywhere = value.get("scoped") or [], value.get("global") or []
+    if not isinstance(given, list) or not all(_is_scope(item) for item in given):
+        raise UsageError(
+            f"Each item of 'scoped' must be {{entity: {{type, name}}, permissions: [right]}}; a type is one of"
+            f" {', '.join(sorted(_KINDS))}."
         )
+    if not _are_strings(everywhere):
+        raise UsageError("'global' must be a list of rights.")
+    return FineGrained.of({"global": everywhere, "scoped": given})
 
-    def to_json(self) -> dict[str, Any]:
-        """As ``whoami`` returns them."""
-        return {
-            "canReadGatedRepos": False,
-            "global": sorted(self.everywhere),
-            "scoped": [
-                {"entity": {"_id": f"{kind}:{name}", "type": kind, "name": name}, "permissions": sorted(held)}
-                for kind, name, held in self.scoped
-            ],
-        }
 
-    def text(self) -> str:
-        """As the database keeps them."""
-        return json.dumps(self.to_json())
+def _is_scope(item: Any) -> bool:
+    entity = item.get("entity") if isinstance(item, dict) else None
+    if not isinstance(entity, dict):
+        return False
+    named = entity.get("type") in _KINDS and isinstance(entity.get("name"), str)
+    return named and _are_strings(item.get("permissions"))
+
+
+def _are_strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def to_text(limits: Limits) -> str:
+    """``limits`` as the database keeps them."""
+    if isinstance(limits, Publisher):
+        return json.dumps({"publisher": {"repo": limits.repo, "subject": limits.subject}})
+    return json.dumps(limits.to_json())
+
+
+def from_text(text: str) -> Limits:
+    """The limits that :func:`to_text` wrote; what cannot be read allows nothing."""
+    value = json.loads(text)
+    publisher = value.get("publisher") if isinstance(value, dict) else None
+    if isinstance(publisher, dict):
+        return Publisher(str(publisher.get("repo", "")), str(publisher.get("subject", "")))
+    return FineGrained.of(value)

@@ -61,7 +61,17 @@ def require_member(request: Request, namespace: str) -> Actor:
     """The caller, if it belongs to the namespace; else 401 or 403."""
     actor = require_user(request)
     if not request.hub.permissions.is_member(actor, namespace):
-        raise forbidden(actor, namespace)
+        raise HTTPException(403, f"You are not a member of {namespace}.")
+    return actor
+
+
+def require_inspect(request: Request, repo: Repo) -> Actor:
+    """The caller, if it may read the logs and the names of the secrets of a Space; else 401 or 403."""
+    actor = require_user(request)
+    if not request.hub.permissions.may_inspect(actor, repo):
+        raise HTTPException(
+            403, f"Only members of {repo.namespace} may read this, with a token that may read {repo.id}."
+        )
     return actor
 
 
@@ -90,17 +100,30 @@ def require_write(request: Request, repo: Repo) -> Actor:
     return actor
 
 
+def require_manage(request: Request, repo: Repo) -> Actor:
+    """The caller, if it may delete or move the repo or change who can see it; else 401 or 403."""
+    actor = require_write(request, repo)
+    if not request.hub.permissions.may_manage(actor, repo):
+        raise forbidden(actor, repo.namespace)
+    return actor
+
+
 def require_discuss(request: Request, repo: Repo) -> Actor:
-    """The caller, if its token may write discussions of the repo; else 401 or 403."""
+    """The caller, if it may write discussions of the repo; else 401 or 403."""
     actor = require_user(request)
+    require_read(request, repo)
     if not request.hub.permissions.may_discuss(actor, repo):
         raise forbidden(actor, repo.namespace)
     return actor
 
 
 def require_propose(request: Request, repo: Repo) -> Actor:
-    """The caller, if it may open pull requests in the repo; else 401 or 403."""
+    """The caller, if it may open pull requests in the repo; else 401 or 403.
+
+    Whoever may not read a gated repo may not propose to it either: what is proposed is compared with its files.
+    """
     actor = require_user(request)
+    require_read(request, repo)
     if not request.hub.permissions.may_propose(actor, repo):
         raise forbidden(actor, repo.namespace)
     return actor
@@ -118,8 +141,10 @@ def require_create(request: Request, namespace: str, name: str) -> Actor:
 
 def forbidden(actor: Actor, namespace: str) -> HTTPException:
     """403 with the reason why the caller may not write."""
+    if actor.publisher is not None:
+        return HTTPException(403, "You don't have the required permissions: this token publishes to one repo alone.")
     if actor.role == "read":
         return HTTPException(403, "You don't have the required permissions: this token is read-only.")
-    if actor.grants is not None:
+    if actor.fine_grained is not None:
         return HTTPException(403, "You don't have the required permissions: this fine-grained token lacks the right.")
     return HTTPException(403, f"You don't have the rights to write in the namespace {namespace!r}.")

@@ -51,9 +51,14 @@ class RepoView:
         return Place(self.web, self.revision)
 
     @property
+    def open(self) -> bool:
+        """Whether the reader may read the files."""
+        return self.request.hub.permissions.may_read(self.request.actor, self.repo)
+
+    @property
     def member(self) -> bool:
-        """Whether the reader belongs to the namespace: members see a Space's log."""
-        return self.request.hub.permissions.is_member(self.request.actor, self.repo.namespace)
+        """Whether the reader may read the log of the Space."""
+        return self.request.hub.permissions.may_inspect(self.request.actor, self.repo)
 
     @cached_property
     def info(self) -> dict[str, Any]:
@@ -99,7 +104,9 @@ def revisions(view: RepoView, link: Link) -> dict[str, Any]:
     groups: dict[str, list[dict[str, Any]]] = {"Branches": [], "Tags": []}
     kind = "commit" if view.commit and view.commit.startswith(view.revision) else "ref"
     kind = "pull request" if view.revision.startswith(HIDDEN_PREFIX) else kind
-    refs = sorted((ref, commit) for ref, commit in view.git.refs() if ref.startswith(("refs/heads/", "refs/tags/")))
+    # Of a gated repo, whoever may not read it sees the card of main and no other revision.
+    listed = [item for item in view.git.refs() if view.open or item[0] == "refs/heads/main"]
+    refs = sorted((ref, commit) for ref, commit in listed if ref.startswith(("refs/heads/", "refs/tags/")))
     for ref, commit in refs[:_REFS]:
         _, family, name = ref.split("/", 2)
         branch = family == "heads"

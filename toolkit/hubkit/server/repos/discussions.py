@@ -85,9 +85,12 @@ class Discussions:
                 self._db.run(f"UPDATE discussions SET {column} = ? WHERE repo = ? AND num = ?", value, repo.uid, number)
 
     def edit_comment(
-        self, repo: Repo, number: int, identity: str, *, text: str | None = None, hide: bool = False
+        self, repo: Repo, number: int, identity: str, *, by: str, text: str | None = None
     ) -> dict[str, Any] | None:
-        """Change or hide a comment; the event, or None when there is none of that id."""
+        """Change a comment to ``text``, or without one hide it for good: its words are deleted, earlier ones too.
+
+        Returns the event; None when there is none of that id, or when it was hidden and is to be changed.
+        """
         with self._db.transaction():
             row = self._db.row(
                 "SELECT * FROM events WHERE id = ? AND repo = ? AND num = ? AND type = 'comment'",
@@ -95,18 +98,14 @@ class Discussions:
                 repo.uid,
                 number,
             )
-            if row is None:
+            data: dict[str, Any] = json.loads(row["data"]) if row else {"hidden": True}
+            if row is None or (text is not None and data["hidden"]):
                 return None
-            data = json.loads(row["data"])
             if text is not None:
                 fresh = _comment(text, row["author"])
                 data |= {"edited": True, "latest": fresh["latest"], "history": [*data["history"], data["latest"]]}
-            if hide:
-                data |= {"hidden": True, "hiddenBy": row["author"]}
-                data["latest"] = data["latest"] | {
-                    "raw": "This comment has been hidden",
-                    "html": "This comment has been hidden",
-                }
+            elif not data["hidden"]:
+                data = _hidden(data | {"hidden": True, "hiddenBy": by})
             self._db.run("UPDATE events SET data = ? WHERE id = ?", json.dumps(data), identity)
             changed = self._db.row("SELECT * FROM events WHERE id = ?", identity)
         return _event(changed) if changed else None
@@ -117,10 +116,19 @@ def _comment(text: str, author: str) -> dict[str, Any]:
     return {"edited": False, "hidden": False, "latest": latest, "history": []}
 
 
+def _hidden(data: dict[str, Any]) -> dict[str, Any]:
+    """A hidden comment without any of its words."""
+    words = "This comment has been hidden"
+    return data | {"latest": data["latest"] | {"raw": words, "html": words}, "history": []}
+
+
 def _event(row: sqlite3.Row) -> dict[str, Any]:
+    data = json.loads(row["data"])
+    if data.get("hidden"):
+        data = _hidden(data)  # earlier versions of the Hub kept the words of a hidden comment
     return {
         "id": row["id"], "type": row["type"], "createdAt": row["created"],
-        "author": {"name": row["author"], "type": "user"}, "data": json.loads(row["data"]),
+        "author": {"name": row["author"], "type": "user"}, "data": data,
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from hubkit import __version__
 from hubkit.server.accounts.accounts import TokenRole
-from hubkit.server.accounts.grants import Grants
+from hubkit.server.accounts.grants import checked
 from hubkit.server.accounts.sessions import LOCAL, own_address
 from hubkit.server.faults import Fault, FaultScript
 from hubkit.server.http.access import require_owner, require_user
@@ -83,7 +83,7 @@ def add_token(request: Request) -> Response:
         role=role,
         label=request.json_string("label", "token"),
         value=request.json_string("value", "") or None,
-        grants=Grants.of(request.json_object()["fineGrained"]) if "fineGrained" in request.json_object() else None,
+        limits=checked(request.json_object()["fineGrained"]) if "fineGrained" in request.json_object() else None,
         lives=float(parse_int(str(request.json_object()["lives"]), 0)) if "lives" in request.json_object() else None,
     )
     return JSONResponse({"token": token, "role": role})

@@ -114,16 +114,16 @@ def _updated(event: dict[str, Any] | None) -> Response:
 def edit(request: Request) -> Response:
     """Change one's comment."""
     repo, row = _find_discussion(request)
-    _require_author(request, repo, _comment_author(request, repo, row["num"]))
+    actor = _require_author(request, repo, _comment_author(request, repo, row["num"]))
     discussions, text = request.hub.discussions, request.json_string("content")
-    return _updated(discussions.edit_comment(repo, row["num"], request.path_params["event"], text=text))
+    return _updated(discussions.edit_comment(repo, row["num"], request.path_params["event"], by=actor.name, text=text))
 
 
 def hide(request: Request) -> Response:
-    """Hide a comment for good."""
+    """Hide a comment for good: nobody can read its words again."""
     repo, row = _find_discussion(request)
-    _require_author(request, repo, _comment_author(request, repo, row["num"]))
-    return _updated(request.hub.discussions.edit_comment(repo, row["num"], request.path_params["event"], hide=True))
+    actor = _require_author(request, repo, _comment_author(request, repo, row["num"]))
+    return _updated(request.hub.discussions.edit_comment(repo, row["num"], request.path_params["event"], by=actor.name))
 
 
 def title(request: Request) -> Response:

@@ -16,11 +16,13 @@ from hubkit.server.repos import metadata
 
 
 def whoami(request: Request) -> Response:
-    """The account and the token of the caller."""
+    """The account and the token of the caller; 403 for a trusted publisher's, which stands for a repo."""
     actor = require_user(request)
+    if actor.publisher is not None:
+        raise HTTPException(403, "This token stands for one repo that it publishes to, not for a user.")
     token: dict[str, Any] = {"displayName": actor.label, "role": actor.role, "createdAt": actor.created}
-    if actor.grants is not None:
-        token |= {"role": "fineGrained", "fineGrained": actor.grants.to_json()}
+    if actor.fine_grained is not None:
+        token |= {"role": "fineGrained", "fineGrained": actor.fine_grained.to_json()}
     orgs = [_org(account, role) for account, role in request.hub.accounts.orgs_of(actor.account)]
     return JSONResponse(
         {

@@ -6,12 +6,13 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import time
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hubkit.server.accounts.grants import DISCUSS, READ, WRITE, Grants
+from hubkit.server.accounts.grants import Publisher
 from hubkit.server.http.bodies import SMALL_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.request import Request
@@ -20,6 +21,9 @@ from hubkit.server.http.routing import Route
 _GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 _SUBJECT = "urn:ietf:params:oauth:token-type:id_token"
 _LIVES = 3600
+_NEVER = 10.0**11
+_UNUSUAL = re.compile(r"[^\w ./:@#=-]")
+"""What the name of a job does not need, and the name of a commit's author may not have."""
 
 
 def exchange(request: Request) -> Response:
@@ -29,14 +33,28 @@ def exchange(request: Request) -> Response:
     repo = request.hub.store.find("model", request.json_string("resource"))
     for account, secret, wanted in request.hub.accounts.publishers(repo.uid) if repo else ():
         claims = _claims(request.json_string("subject_token"), secret)
-        if claims is None or claims.get("aud") != request.origin or not float(claims.get("exp") or 0) > time.time():
+        if claims is None or claims.get("aud") not in _own_addresses(request) or not _is_current(claims):
             continue
-        if all(claims.get(name) == value for name, value in wanted.items()):
+        if all(name in claims and claims[name] == value for name, value in wanted.items()):
             assert repo is not None
-            grants = Grants(scoped=(("model", repo.id.lower(), frozenset({READ, WRITE, DISCUSS})),))
-            token = request.hub.accounts.add_token(account, label="trusted publisher", grants=grants, lives=_LIVES)
+            limits = Publisher(repo.uid, _UNUSUAL.sub("?", str(claims.get("sub", "")))[:200])
+            token = request.hub.accounts.add_token(account, label="trusted publisher", limits=limits, lives=_LIVES)
             return JSONResponse({"access_token": token, "token_type": "bearer", "expires_in": _LIVES})
     raise HTTPException(400, "invalid_grant: no trusted publisher of this repo matches the token.")
+
+
+def _own_addresses(request: Request) -> set[str]:
+    """The addresses of this server, by its own port and not by the Host that the client sent: an identity that was
+    issued for another Hub on this machine is not accepted here.
+    """
+    port = request.scope["server"][1]
+    return {f"http://{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")}
+
+
+def _is_current(claims: dict[str, Any]) -> bool:
+    """Whether the identity has not expired yet; one that does not say when it expires has."""
+    until = claims.get("exp")
+    return isinstance(until, int | float) and not isinstance(until, bool) and time.time() < until < _NEVER
 
 
 def _claims(token: str, secret: str) -> dict[str, Any] | None:

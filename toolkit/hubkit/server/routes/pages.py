@@ -97,8 +97,7 @@ def _at(view: RepoView, tail: str) -> Callable[[str, str], str]:
 def card(request: Request) -> Response:
     """The first page of a repo: its card, and the app of a Space."""
     view = views.open_repo(request, request.query_params.get("revision", "main"), files=False)
-    open_to = request.hub.permissions.may_read(request.actor, view.repo)
-    if not open_to:
+    if not view.open:
         view = views.open_repo(request, files=False)
 
     def link(name: str, _: str) -> str:
@@ -106,7 +105,7 @@ def card(request: Request) -> Response:
 
     rendered = rendering.card(view.git, view.path, view.commit, view.place) if view.commit else None
     values = _frame(view, "card", link) | {
-        "card": rendered, "open": open_to, "groups": views.related_repos(view), "space": None,
+        "card": rendered, "open": view.open, "groups": views.related_repos(view), "space": None,
         "results": card_facts.results(view.info["cardData"] or {}), "parameters": {}, "total": 0,
         "endpoint": request.origin,
     }  # fmt: skip
@@ -125,11 +124,12 @@ def _space(view: RepoView) -> dict[str, Any]:
     spaces = view.request.hub.spaces
     runtime = spaces.runtime(view.repo)
     stage = str(runtime["stage"])
-    embed = spaces.host(view.repo) if stage == "RUNNING" else None
+    embed = spaces.host(view.repo) if stage == "RUNNING" and view.open else None
     which = "build" if "BUILD" in stage else "run"
     log = spaces.tail(view.repo, which) if view.member and not embed else []
     return {
-        "stage": stage, "embed": embed, "waiting": stage in _WAITING, "error": runtime.get("errorMessage", ""),
+        "stage": stage, "embed": embed, "waiting": stage in _WAITING,
+        "error": runtime.get("errorMessage", "") if view.open else "",
         "which": which, "log": "".join(line if line.endswith("\n") else f"{line}\n" for line in log),
         "member": view.member,
     }  # fmt: skip

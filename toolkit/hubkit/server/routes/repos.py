@@ -12,9 +12,10 @@ from hubkit.server.http.access import (
     repo_not_found,
     repo_type,
     require_create,
+    require_manage,
+    require_member,
     require_read,
     require_user,
-    require_write,
     visible_repo,
 )
 from hubkit.server.http.bodies import SMALL_LIMIT, TEXT_LIMIT
@@ -88,7 +89,7 @@ def delete(request: Request) -> Response:
     repo = visible_repo(request, kind, f"{namespace}/{name}")
     if repo is None:
         raise repo_not_found(request)
-    require_write(request, repo)
+    require_manage(request, repo)
     request.hub.store.delete(repo)
     request.hub.spaces.removed(repo)
     return JSONResponse({})
@@ -100,7 +101,7 @@ def move(request: Request) -> Response:
     repo = visible_repo(request, kind, request.json_string("fromRepo"))
     if repo is None:
         raise repo_not_found(request)
-    require_write(request, repo)
+    require_manage(request, repo)
     target = request.json_string("toRepo")
     namespace, _, name = target.partition("/")
     actor = require_create(request, namespace, name)
@@ -114,7 +115,7 @@ def move(request: Request) -> Response:
 def settings(request: Request) -> Response:
     """Change visibility and gating."""
     repo = find_repo(request)
-    require_write(request, repo)
+    require_manage(request, repo)
     value = request.json_object()
     gated = value.get("gated")
     if gated not in (None, False, "auto", "manual"):
@@ -133,10 +134,11 @@ def info(request: Request) -> Response:
         require_read(request, repo)
     commit = require_commit(git, revision) if revision is not None else git.resolve("main")
     value = repo_info(repo, git, request.hub.store.path(repo), commit)
-    value |= request.hub.spaces.info(repo) if repo.type == "space" else {}
+    may_read = request.hub.permissions.may_read(request.actor, repo)
+    value |= _of_space(request, repo)
     expand = request.expand()
     if not expand or "siblings" in expand:
-        value["siblings"] = siblings(git, commit, blobs=request.flag("blobs"))
+        value["siblings"] = siblings(git, commit, blobs=may_read and request.flag("blobs"))
     if commit and repo.type == "model" and (not expand or "safetensors" in expand):
         value |= safetensors_info(git, commit, repo.uid, request.hub.lfs)
     return JSONResponse(only_fields(value, expand) if expand else value)
@@ -171,7 +173,14 @@ def listing(request: Request) -> Response:
 def _info(request: Request, repo: Repo) -> dict[str, Any]:
     git = request.hub.store.git(repo)
     value = repo_info(repo, git, request.hub.store.path(repo), git.resolve("main"))
-    return value | (request.hub.spaces.info(repo) if repo.type == "space" else {})
+    return value | _of_space(request, repo)
+
+
+def _of_space(request: Request, repo: Repo) -> dict[str, Any]:
+    """What the info of a Space has besides; of a gated one the state of its app belongs to its files."""
+    if repo.type != "space" or not request.hub.permissions.may_read(request.actor, repo):
+        return {}
+    return request.hub.spaces.info(repo)
 
 
 def duplicate(request: Request) -> Response:
@@ -197,16 +206,17 @@ def duplicate(request: Request) -> Response:
 
 
 def own_repos(request: Request) -> Response:
-    """The repos of the caller, or of an organization that the caller belongs to, with their sizes."""
-    actor = require_user(request)
-    namespace = request.path_params.get("org", actor.name)
-    if not request.hub.permissions.is_member(actor, namespace):
-        raise HTTPException(403, f"You are not a member of {namespace}.")
+    """The repos of the caller, or of an organization that the caller belongs to, with their sizes.
+
+    Those that the caller's token may see; what it may not see counts in no sum either.
+    """
+    namespace = request.path_params.get("org", require_user(request).name)
+    actor = require_member(request, namespace)
     repos = [
         repo
         for kind in ("model", "dataset", "space")
         for repo in request.hub.store.all(kind)
-        if repo.namespace.lower() == namespace.lower()
+        if repo.namespace.lower() == namespace.lower() and request.hub.permissions.may_see(actor, repo)
     ]
     values = [(repo, _info(request, repo)) for repo in repos]
     total = sum(value["usedStorage"] for _, value in values) or 1

@@ -12,7 +12,7 @@ import psutil
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from hubkit.server.http.access import find_repo, require_member, require_user, require_write
+from hubkit.server.http.access import find_readable_repo, find_repo, require_inspect, require_user, require_write
 from hubkit.server.http.bodies import TEXT_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.request import Request
@@ -34,9 +34,9 @@ the first event that is a second younger than the response, and else only after 
 
 
 def _find_as_member(request: Request) -> Repo:
-    """The Space that the path names; 403 for callers who do not belong to its namespace."""
+    """The Space that the path names; 403 for those who may not read its logs."""
     repo = find_repo(request)
-    require_member(request, repo.namespace)
+    require_inspect(request, repo)
     return repo
 
 
@@ -52,14 +52,14 @@ def _runtime_response(request: Request, repo: Repo) -> Response:
 
 def runtime(request: Request) -> Response:
     """The runtime of the Space: its stage, hardware, commit."""
-    return _runtime_response(request, find_repo(request))
+    return _runtime_response(request, find_readable_repo(request))
 
 
 def _settings(secret: bool) -> tuple[Handler, Handler, Handler]:
     """The handlers that list, add and remove secrets or variables. A change builds and starts the Space again."""
 
     def list_settings(request: Request) -> Response:
-        repo = _find_as_member(request) if secret else find_repo(request)
+        repo = _find_as_member(request) if secret else find_readable_repo(request)
         return JSONResponse(request.hub.spaces.data.listed(repo.uid, secret=secret))
 
     def add(request: Request) -> Response:

@@ -1,0 +1,78 @@
+"""What a fine-grained token may do: the Hub states it in ``whoami``, hubkit reads it there, the embedded Hub decides by
+it. Rights have the names that the Hub gives them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+READ, WRITE, DISCUSS = "repo.content.read", "repo.write", "discussion.write"
+NAMESPACES = frozenset({"user", "org"})
+REPOS = frozenset({"model", "dataset", "space"})
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The rights on one entity: ``kind`` is user, org, model, dataset or space. Names match in any case of letters."""
+
+    kind: str
+    name: str
+    rights: frozenset[str]
+
+    def covers(self, namespace: str, repo: tuple[str, str] | None) -> bool:
+        """Whether the entity is the namespace, or ``repo`` (its type and id)."""
+        name = self.name.lower()
+        if self.kind in NAMESPACES:
+            return name == namespace.lower()
+        return repo is not None and (self.kind, name) == (repo[0], repo[1].lower())
+
+
+@dataclass(frozen=True)
+class FineGrained:
+    """The rights of one token: those ``everywhere`` are bound to no entity."""
+
+    everywhere: frozenset[str] = frozenset()
+    scopes: tuple[Scope, ...] = ()
+
+    @classmethod
+    def of(cls, value: Any) -> FineGrained:
+        """The rights in ``{global: [right], scoped: [{entity: {type, name}, permissions: [right]}]}``.
+
+        Entities and rights of kinds that hubkit does not know are kept: they cover nothing.
+        """
+        given = value if isinstance(value, dict) else {}
+        scopes = []
+        for item in given.get("scoped") or ():
+            entity = item.get("entity") or {}
+            scopes.append(Scope(str(entity.get("type", "")), str(entity.get("name", "")), _rights(item, "permissions")))
+        return cls(_rights(given, "global"), tuple(scopes))
+
+    def on(self, repo_type: str, repo: str) -> frozenset[str]:
+        """The rights on a repo that exists."""
+        return self._held(repo.partition("/")[0], (repo_type, repo))
+
+    def in_namespace(self, namespace: str) -> frozenset[str]:
+        """The rights on whatever is new in a namespace: no right on a single repo counts."""
+        return self._held(namespace, None)
+
+    def _held(self, namespace: str, repo: tuple[str, str] | None) -> frozenset[str]:
+        return self.everywhere.union(*(scope.rights for scope in self.scopes if scope.covers(namespace, repo)))
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``whoami`` returns them."""
+        return {
+            "canReadGatedRepos": False,
+            "global": sorted(self.everywhere),
+            "scoped": [
+                {
+                    "entity": {"_id": f"{scope.kind}:{scope.name}", "type": scope.kind, "name": scope.name},
+                    "permissions": sorted(scope.rights),
+                }
+                for scope in self.scopes
+            ],
+        }
+
+
+def _rights(value: dict[str, Any], key: str) -> frozenset[str]:
+    return frozenset(map(str, value.get(key) or ()))
