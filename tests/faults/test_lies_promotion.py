@@ -7,7 +7,7 @@ held or exactly the one that it is to hold, the words are true, and the same com
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -43,6 +43,15 @@ class Place:
     state: State
     goals: dict[str, str]
     """The tree that main is to hold, by command."""
+
+    requests: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+
+    def asked(self, name: str) -> list[tuple[str, int]]:
+        """The requests of a run without lies."""
+        if name not in self.requests:
+            self.state.restore()
+            self.requests[name] = routes(self.proxy, lambda: self.run(name))
+        return self.requests[name]
 
     def run(self, name: str) -> Ended:
         return command(*COMMANDS[name])
@@ -121,7 +130,7 @@ def put(hub: Hub, branch: str, files: dict[str, bytes | None]) -> str:
 )
 @pytest.mark.fault("L1")
 def test_one_lie(place: Place, name: str, lie: str, record_property: Callable[[str, object], None]) -> None:
-    requests = routes(place.proxy, lambda: (place.state.restore(), place.run(name)))
+    requests = place.asked(name)
     found = sweep(place.proxy, requests, [lie], place.case(name))
     record_property("figure", f"{name}, {len(requests)} requests, cases of a lie: {found.cases} each")
     judge(found, EXCUSED)

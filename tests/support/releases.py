@@ -33,8 +33,11 @@ and what git and hubkit keep."""
 
 
 def weights(seed: int, size: int = 4096) -> bytes:
-    """A sound safetensors file of one tensor with ``size`` bytes."""
-    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    """A sound safetensors file of one tensor with ``size`` bytes; another one for each ``seed``."""
+    tensors: dict[str, Any] = {"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}
+    if seed > 250:  # the bytes repeat
+        tensors["__metadata__"] = {"seed": str(seed)}
+    header = json.dumps(tensors).encode()
     return struct.pack("<Q", len(header)) + header + bytes((seed + index) % 251 for index in range(size))
 
 
