@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 # An underscore between letters is no emphasis in CommonMark, and task names are full of them.
 _INLINE = re.compile(r"([\\`*{}\[\]<>#~!$^=&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]")
 _OPENERS = re.compile(r"^(\d+)([.)])(?=\s|$)")
 _CONTROL_TOKEN = re.compile(r"((?:<\|[A-Za-z0-9_]{1,40}\|>)+)")
 _TEX = {
@@ -31,7 +31,10 @@ class Safe(str):
 
 
 def clean(text: str) -> str:
-    """``text`` without control characters (but line ends and tabs) and lone surrogates: each becomes U+FFFD."""
+    """``text`` without what breaks lines or turns the direction of the text around it: each becomes U+FFFD.
+
+    Those are control characters (but line ends and tabs), lone surrogates, separators of lines and bidi controls.
+    """
     if text.isprintable():
         return text
     text = text.replace("\r\n", "\n").replace("\r", "\n")

@@ -19,6 +19,7 @@ from hubkit.cli.lazy import Lazy, LazyGroup
 from hubkit.cli.options import output_of
 from hubkit.core.errors import HubkitError, InterruptedRun
 from hubkit.core.home import hubkit_home
+from hubkit.core.output import show_plainly
 
 SECTIONS = {
     "Release commands": {
@@ -70,6 +71,7 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line and end the process with its exit code (see hubkit.core.errors)."""
     signal.signal(signal.SIGTERM, _terminated)
+    show_plainly()
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -111,11 +113,12 @@ def _bug(error: BaseException) -> HubkitError:
 
     from hubkit.core.files import write_atomic
     from hubkit.core.output import redact
+    from hubkit.core.printable import printable_lines
 
     report = hubkit_home() / "traceback.log"
     where = f"please report it with {report}"
     try:
-        write_atomic(report, redact("".join(traceback.format_exception(error))), mode=0o600)
+        write_atomic(report, redact(printable_lines("".join(traceback.format_exception(error)))), mode=0o600)
     except HubkitError:
         where = "please report it"
     return HubkitError(f"Unexpected {type(error).__name__}: {error}.", hint=f"This is a bug in hubkit; {where}.")

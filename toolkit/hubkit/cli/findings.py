@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from hubkit.core.findings import Finding
-from hubkit.core.output import printable
+from hubkit.core.printable import printable
 
 _STYLES = {"error": "red", "warning": "yellow", "note": "dim"}
 
@@ -15,7 +15,7 @@ def printed(finding: Finding) -> Text:
     place = f"{finding.place}: " if finding.place else ""
     hint = f" {printable(finding.hint)}" if finding.hint else ""
     return Text.assemble(
-        (place, "bold"),
+        (printable(place), "bold"),
         (f"{finding.level}: ", _STYLES[finding.level]),
         f"{printable(finding.message)}{hint} ",
         (f"[{finding.rule}]", "dim"),

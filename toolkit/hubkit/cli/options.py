@@ -12,6 +12,7 @@ from hubkit.core.errors import InterruptedRun, UsageError
 from hubkit.core.home import hubkit_home
 from hubkit.core.names import repo_id_problem
 from hubkit.core.output import Output
+from hubkit.core.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -104,7 +105,7 @@ def ask(question: str, *, yes: bool) -> None:
         return
     if not os.isatty(0):
         raise UsageError(f"{question} Confirmation needs a terminal.", hint="Pass -y to confirm.")
-    if not click.confirm(question, err=True):
+    if not click.confirm(printable_lines(question), err=True):
         raise InterruptedRun("Nothing was changed.")
 
 
@@ -164,4 +165,4 @@ def _files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 def _matching(names: list[str], incomplete: str) -> list[CompletionItem[str]]:
     from click.shell_completion import CompletionItem
 
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete) and name == printable(name)]

@@ -23,7 +23,8 @@ from hubkit.cli.options import (
 from hubkit.cli.recipes import find_recipe, last_state
 from hubkit.cli.targets import find_hub, find_target
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
-from hubkit.core.output import hide, printable, table
+from hubkit.core.output import hide, table
+from hubkit.core.printable import printable
 
 if TYPE_CHECKING:
     from hubkit.core.target import Target
@@ -220,17 +221,15 @@ def logs(repo: str, of_build: bool, follow: bool, hub_name: str | None) -> None:
     Example:
       hubkit space logs hubkit/tiny-hermes-dpo-space
     """
-    import json
-
     repo_id(repo)
     hub, output = find_hub(hub_name), output_of()
     if follow:
         for piece in filter(None, hub.follow_space_log(repo, build=of_build)):
             for line in piece.splitlines():
-                output.text(json.dumps({"line": line}) if output.mode == "json" else printable(line))
+                output.line({"line": line}, line)
         return
     lines = hub.space_log(repo, build=of_build)
-    output.result({"repo": repo, "lines": lines}, *(printable(line) for line in lines))
+    output.result({"repo": repo, "lines": lines}, *map(printable, lines))
 
 
 def _environment(target: Target) -> dict[str, str]:

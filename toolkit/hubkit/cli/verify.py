@@ -13,7 +13,7 @@ from hubkit.cli.options import hub_option, output_of, output_options, place_argu
 from hubkit.cli.sources import open_source
 from hubkit.core.errors import ConflictError, UsageError
 from hubkit.core.numbers import counted, short_commit, size
-from hubkit.core.output import printable
+from hubkit.core.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -44,7 +44,7 @@ class Finding:
         """``README.md:12``, ``README.md``, or nothing; a name that would steer a terminal is written out."""
         if self.file is None:
             return ""
-        name = self.file if self.file.isprintable() and self.file else repr(self.file)
+        name = self.file if self.file.isprintable() and self.file else ascii(self.file)
         return f"{name}:{self.line}" if self.line else name
 
     @property

@@ -1,5 +1,7 @@
 """The only module that prints. Results go to stdout, messages and progress to stderr, and tokens are redacted.
 
+Whatever is printed is made visible first (:mod:`hubkit.core.printable`): a caller may pass text of strangers as it is.
+
 Three modes: *human* (rich tables, a live view of the steps on a terminal, plain lines elsewhere), *json* (one
 JSON document on stdout) and *quiet* (errors only). ``NO_COLOR``, ``CI`` and non-terminals are respected.
 
@@ -13,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from hubkit.core.errors import HubkitError
 from hubkit.core.numbers import duration
+from hubkit.core.printable import escaped_json, printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -60,8 +64,13 @@ class RedactingStream:
 
     def write(self, text: str) -> int:
         """Write ``text`` without its tokens; return the length of the original, as callers expect."""
-        self.target.write(redact(text))
-        return len(text)
+        text, length = redact(text), len(text)
+        try:
+            self.target.write(text)
+        except UnicodeEncodeError:  # half of a character, or a terminal that is not in UTF-8
+            encoding = self.target.encoding
+            self.target.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        return length
 
     def flush(self) -> None:
         """Flush the target."""
@@ -79,6 +88,26 @@ class RedactingStream:
     def encoding(self) -> str:
         """The target's encoding."""
         return self.target.encoding
+
+
+class PlainStream(RedactingStream):
+    """A stream for what other libraries print: no token, and nothing that controls a terminal. A progress bar's
+    carriage returns end lines."""
+
+    def write(self, text: str) -> int:
+        """Write ``text`` as lines of visible characters."""
+        super().write(printable_lines(text.replace("\r\n", "\n").replace("\r", "\n"), cut=False))
+        return len(text)
+
+
+def show_plainly() -> None:
+    """From now on, what libraries print by themselves (warnings, logs, tracebacks) goes through a PlainStream."""
+    sys.stdout, sys.stderr = PlainStream(_own(sys.stdout)), PlainStream(_own(sys.stderr))
+
+
+def _own(stream: TextIO | PlainStream) -> TextIO:
+    """The stream behind a PlainStream: :class:`Output` writes colors, and cleans by itself."""
+    return stream.target if isinstance(stream, PlainStream) else stream
 
 
 @dataclass
@@ -106,11 +135,12 @@ class StepView:
     def progress(self, step: str, figure: str, share: float | None) -> None:
         """``step`` has reached ``figure``; ``share`` (0 to 1) of it is done."""
         line = self.lines[step]
-        line.figure, line.share = figure, share
+        line.figure, line.share = printable(figure), share
         self._show(None)
 
     def done(self, step: str, figure: str, seconds: float, *, reused: bool = False) -> None:
         """``step`` is finished; ``reused``: an earlier run finished it, and its artifact is up to date."""
+        figure = printable(figure)
         self.lines[step] = _Line("reused" if reused else "done", figure, seconds=seconds)
         self._show(f"{step}: {'up to date' if reused else duration(seconds)}{'  ' + figure if figure else ''}")
 
@@ -153,25 +183,20 @@ class StepView:
         return Group(grid)
 
 
-def printable(text: str) -> str:
-    """``text`` from an untrusted source (a log, a name) without the characters that control a terminal; tabs stay."""
-    return "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
-
-
 @dataclass
 class Output:
     """Where a command prints. The command line creates one and passes it down."""
 
     mode: Mode = "human"
-    stdout: TextIO = field(default_factory=lambda: sys.stdout)
-    stderr: TextIO = field(default_factory=lambda: sys.stderr)
+    stdout: TextIO = field(default_factory=lambda: _own(sys.stdout))
+    stderr: TextIO = field(default_factory=lambda: _own(sys.stderr))
 
     @cached_property
     def data(self) -> Console:
         """The console of stdout, for results."""
-        from rich.console import Console
+        from hubkit.core.consoles import CleanConsole
 
-        return Console(
+        return CleanConsole(
             file=RedactingStream(self.stdout),  # type: ignore[arg-type]  # a Console writes and flushes, no more
             width=None if self.stdout.isatty() else _UNBOUNDED,
             no_color=bool(os.environ.get("NO_COLOR")) or None,
@@ -182,9 +207,9 @@ class Output:
     @cached_property
     def talk(self) -> Console:
         """The console of stderr, for messages and progress."""
-        from rich.console import Console
+        from hubkit.core.consoles import CleanConsole
 
-        return Console(
+        return CleanConsole(
             file=RedactingStream(self.stderr),  # type: ignore[arg-type]
             no_color=bool(os.environ.get("NO_COLOR")) or None,
             force_interactive=False if os.environ.get("CI") else None,
@@ -206,7 +231,7 @@ class Output:
         """Print on stderr what went wrong and what to do next, in every mode; in JSON mode on stdout too."""
         if self.mode == "json":
             value = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
-            self._write(self.stdout, json.dumps(value, ensure_ascii=False))
+            self._write(self.stdout, escaped_json(json.dumps(value, ensure_ascii=False)))
         self._message(error.message, "Error: ", "red")
         if error.hint:
             self._message(error.hint)
@@ -214,22 +239,35 @@ class Output:
     def result(self, value: Any, *shown: RenderableType) -> None:
         """Print a command's result on stdout: ``value`` in JSON mode, ``shown`` in human mode (str: plain text)."""
         if self.mode == "json":
-            self._write(self.stdout, json.dumps(value, indent=2, ensure_ascii=False, default=str))
+            document = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+            self._write(self.stdout, escaped_json(document))
         elif self.mode == "human":
             for item in shown:
-                if not isinstance(item, str):
-                    self.data.print(item)
-                elif _fits(self.stdout, item):
-                    self._write(self.stdout, item)
-                else:
-                    self.data.print(redact(item), markup=False, emoji=False)
+                self._show(item)
+
+    def _show(self, item: RenderableType) -> None:
+        """Print a part of a result on stdout."""
+        if not isinstance(item, str):
+            self.data.print(item)
+        elif _fits(self.stdout, text := printable_lines(item)):
+            self._write(self.stdout, text)
+        else:
+            self.data.print(redact(text), markup=False, emoji=False)
+
+    def line(self, value: Any, text: str) -> None:
+        """Print one line of a result that goes on (a log) on stdout: ``value`` as JSON in JSON mode, else ``text``."""
+        as_json = self.mode == "json"
+        line = escaped_json(json.dumps(value, ensure_ascii=False)) if as_json else printable_lines(printable(text))
+        self._write(self.stdout, line)
 
     def text(self, text: str) -> None:
-        """Print ``text`` (a card, a recipe) on stdout unchanged, without color or wrapping."""
-        self._write(self.stdout, text.rstrip("\n"))
+        """Print a document (a card, a script) on stdout without color or wrapping; a file gets it unchanged."""
+        text = text.rstrip("\n")
+        self._write(self.stdout, text if _is_file(self.stdout) else printable_lines(text, cut=False))
 
     def _message(self, text: str, head: str = "", style: str = "") -> None:
         """A line on stderr that begins with ``head`` in the color ``style``."""
+        text = printable_lines(text)
         colored = bool(head) and self.stderr.isatty() and not os.environ.get("NO_COLOR")
         # Below a live view only its own console may print.
         if not colored and "talk" not in self.__dict__ and _fits(self.stderr, head + text):
@@ -258,6 +296,14 @@ class Output:
             yield view
 
 
+def _is_file(stream: TextIO) -> bool:
+    """Whether ``stream`` writes to a file on disk: no terminal and no log shows what is written there."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 def _fits(stream: TextIO, text: str) -> bool:
     """Whether ``text`` needs no word wrapping on ``stream``: it is no terminal, or every line fits its width."""
     if not stream.isatty():
@@ -278,8 +324,10 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | N
     for place, head in enumerate(heads):
         figures = head.endswith("#")
         grid.add_column(
-            head.rstrip("#"), justify="right" if figures else "left", no_wrap=figures or place < len(heads) - 2
+            printable(head.rstrip("#")),
+            justify="right" if figures else "left",
+            no_wrap=figures or place < len(heads) - 2,
         )
     for row in rows:
-        grid.add_row(*[Text(cell) for cell in row])
+        grid.add_row(*[Text(printable(cell)) for cell in row])
     return grid

@@ -24,7 +24,7 @@ from typing import Any, TextIO
 from hubkit.core.errors import BY_EXIT_CODE, HubkitError
 from hubkit.core.files import os_error
 from hubkit.core.findings import Finding
-from hubkit.core.output import RedactingStream, hide
+from hubkit.core.output import PlainStream, hide
 from hubkit.core.processes.child import end_with_input
 from hubkit.core.processes.parent import JsonChild, describe_end
 from hubkit.core.target import DEFAULT_ENDPOINT, Target
@@ -131,7 +131,7 @@ def main() -> None:
     """The child: answer requests until standard input ends."""
     hide(os.environ.get("HF_TOKEN"))
     events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    stream = RedactingStream(Path(os.devnull).open("w"))  # noqa: SIM115  it lives as long as the process
+    stream = PlainStream(Path(os.devnull).open("w"))  # noqa: SIM115  it lives as long as the process
     sys.stdout = sys.stderr = stream
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=end_with_input, args=(requests.put,), daemon=True).start()

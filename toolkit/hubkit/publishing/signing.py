@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hubkit.core.errors import ConflictError, RefusedError, RemoteError, UsageError
-from hubkit.core.output import hide, printable
+from hubkit.core.output import hide
+from hubkit.core.printable import printable
 from hubkit.core.trees import short_list
 from hubkit.publishing.manifest import SIGNATURE_PATH
 

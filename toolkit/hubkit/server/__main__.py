@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hubkit.core.errors import HubkitError
 from hubkit.core.files import read_json, write_json
+from hubkit.core.printable import printable_lines
 from hubkit.server.process import DEFAULT_PORT, EXIT_FOLDER_IN_USE, EXIT_PORT_IN_USE
 from hubkit.server.storage.database import now
 from hubkit.server.storage.folder import Folder, claim
@@ -59,10 +60,22 @@ def ports_to_try(folder: Folder, port: int | None) -> list[int]:
     return [*(number for number in last if 0 < number < 65536), DEFAULT_PORT, 0]
 
 
+def log_formatter() -> logging.Formatter:
+    """How an entry of the log is written."""
+    return _Plain("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+
+class _Plain(logging.Formatter):
+    """Visible characters alone; only the first line of an entry begins at the margin, whatever a client sent."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record)).replace("\n", "\n  ")
+
+
 def log_to(path: Path) -> None:
     """Send everything that is logged to one file, rotated at 10 MB."""
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=10_000_000, backupCount=3, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(log_formatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 

@@ -10,7 +10,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from hubkit.core.numbers import counted, share, short_commit, size
-from hubkit.core.output import printable, table
+from hubkit.core.output import table
+from hubkit.core.printable import printable
 from hubkit.core.trees import Change
 from hubkit.publishing.revisions import Comparison
 from hubkit.publishing.revisions.documents import ABSENT, KeyChange

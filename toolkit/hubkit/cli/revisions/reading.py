@@ -11,7 +11,7 @@ from hubkit.cli.options import output_of
 from hubkit.cli.revisions.shared import fitted, reading_options
 from hubkit.cli.targets import find_hub
 from hubkit.core.numbers import share, short_commit, size
-from hubkit.core.output import printable
+from hubkit.core.printable import printable
 
 if TYPE_CHECKING:
     from hubkit.hub.client import RepoType

@@ -12,7 +12,7 @@ from hubkit.cli.revisions.shared import force_option, writing_options
 from hubkit.cli.targets import find_target
 from hubkit.core.home import hubkit_home
 from hubkit.core.numbers import short_commit
-from hubkit.core.output import printable
+from hubkit.core.printable import printable
 from hubkit.core.trees import short_list
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from hubkit.checks.screening import screen
 from hubkit.core import numbers
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.files import Manifest, digests, resource_dir, walk, write_atomic
-from hubkit.core.output import printable
+from hubkit.core.printable import printable
 from hubkit.core.processes.app import App
 from hubkit.core.processes.app import environment as app_environment
 from hubkit.core.processes.logs import log_tail
