@@ -56,6 +56,15 @@ def test_stated_averages(stated: str, faults: int) -> None:
     assert len(of(f"{HARNESS}{stated}\n", "average")) == faults, "a last line of the table"
 
 
+def test_a_figure_of_fifty_digits_is_rounded_as_any_other() -> None:
+    table = (
+        "## Scores\n\n| Model | AGIEval | GPT4All | TruthfulQA | Average |\n|---|---:|---:|---:|---:|\n"
+        f"| the last | 44.21 | 74.22 | {'6' * 40}.98 | 58.47 |\n"
+    )
+    (fault,) = [item for item in lint_text(table) if item.rule == "average"]
+    assert "2" * 25 in fault.message
+
+
 def test_percent_is_answered_in_percent() -> None:
     (fault,) = of(f"{HARNESS}\nAverage: 85.00%\n", "average")
     assert fault.message.startswith("The average is given as 85.00, and its table gives 84.60 (")

@@ -111,6 +111,15 @@ def test_what_a_strangers_template_may_not_do(template, tmp_path):
     assert not canary.exists()
 
 
+@pytest.mark.fault("S9")
+@pytest.mark.parametrize("template", ["{% break %}", "{% continue %}", "{{ x }}{% break %}"])
+def test_what_pythons_own_compiler_refuses_is_the_templates_mistake(template):
+    (found,) = rendering.render_untrusted(template, [([], False)])
+    assert "outside loop" in found.problem or "not properly in loop" in found.problem
+    with pytest.raises(RefusedError, match="cannot render"):
+        rendering.render(template, [])
+
+
 @pytest.mark.parametrize(
     "template", ["{{ 'x' * 10**10 }}", "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"]
 )

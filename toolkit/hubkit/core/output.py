@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO
 
 from hubkit.core.errors import HubkitError
 from hubkit.core.numbers import duration
@@ -98,6 +98,11 @@ class PlainStream(RedactingStream):
         """Write ``text`` as lines of visible characters."""
         super().write(printable_lines(text.replace("\r\n", "\n").replace("\r", "\n"), cut=False))
         return len(text)
+
+    @property
+    def buffer(self) -> BinaryIO:
+        """For bytes, which click writes where a shell reads completions."""
+        return self.target.buffer
 
 
 def show_plainly() -> None:

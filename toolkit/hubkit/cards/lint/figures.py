@@ -6,11 +6,13 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 
 _NUMBER = re.compile(r"^[^\w.+-]*(?:±\s*)?([+-]?\d+(?:\.\d+)?)\s*(?:%|±.*|\(.*\))?\W*$")
 _LONGEST = 60
 """Characters above which a cell is no figure."""
+_EXACT = Context(prec=4 * _LONGEST)
+"""Digits enough for any figure: the usual 28 are too few for some that a card can state."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Mean:
     def shown(self, decimals: int, *, percent: bool = False) -> str:
         """The mean as people round it: a half goes up."""
         value = self.exact * 100 if percent else self.exact
-        return str(value.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
+        return str(value.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP, _EXACT))
 
 
 @dataclass

@@ -56,7 +56,7 @@ def render_all(template: str, variables: Mapping[str, Any], requests: list[Any])
     """``{"text"}`` or ``{"error"}`` for each request ``{"messages", "add_generation_prompt"}``."""
     try:
         compiled = environment().from_string(template)
-    except (TemplateError, RecursionError) as error:
+    except Exception as error:  # of Python's own compiler too, which sees `break` outside of a loop
         return [{"error": _error_text(error)} for _ in requests]
     found = []
     for request in requests:
