@@ -12,6 +12,7 @@ from hubkit.server.repos.discussions import Discussions
 from hubkit.server.repos.git import Change
 from hubkit.server.repos.lfs import LfsStore
 from hubkit.server.repos.store import Repo, Store
+from hubkit.server.repos.transfers import Transfers
 from hubkit.server.spaces.data import SpaceData
 from hubkit.server.spaces.spaces import Spaces
 from hubkit.server.storage.database import Database
@@ -32,6 +33,7 @@ class Hub:
         self.discussions = Discussions(self.database)
         self.spaces = Spaces(self.folder, SpaceData(self.database), self.store, self.lfs)
         self.sessions = Sessions(self.accounts)
+        self.transfers = Transfers(bytes.fromhex(self.database.meta("secret")))
         self.faults: FaultScript | None = None
         self.accounts.ensure_owner(self.folder)
 

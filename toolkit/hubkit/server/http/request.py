@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
@@ -28,6 +29,8 @@ class Request(starlette.requests.Request):
         self.spooled: SpooledBody | None = None
         self.body_limit: int | None = None
         """Bytes that the body may have when the URL limits it; None: the route's limit holds."""
+        self.at_end: list[Callable[[], None]] = []
+        """What to call when the request has ended, however it ended."""
 
     @property
     def path_params(self) -> dict[str, str]:

@@ -68,6 +68,8 @@ class Route(starlette.routing.Route):
                 content = await read_body(request, self.limit, grow) if self.body in {"json", "form"} else b""
                 return await run_in_threadpool(self._handle, request, content)
         finally:
+            for end in request.at_end:
+                end()
             if request.spooled:
                 request.spooled.path.unlink(missing_ok=True)
 

@@ -7,10 +7,8 @@ commit a pointer to a private repo's object and download it.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 import threading
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,6 @@ POINTER_LIMIT = 1024
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]+\n)*oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})\n"
 )
-_SIGNED_SECONDS = 24 * 3600
 _READ_AT_ONCE = 2**28
 
 
@@ -52,7 +49,6 @@ class LfsStore:
     def __init__(self, folder: Folder, database: Database) -> None:
         self._folder, self._db = folder, database
         self._intact: dict[str, tuple[int, int, int]] = {}
-        self._secret = bytes.fromhex(database.meta("secret"))
         # Held while an object gains or loses its last repo, so that bytes never go while they are being given.
         self.lock = threading.RLock()
 
@@ -147,16 +143,3 @@ class LfsStore:
                 return False
             self._intact[oid] = version
         return True
-
-    def sign(self, action: str, repo: str, oid: str, size: int) -> str:
-        """A query that allows one action on one object for a day: the transfer itself carries no token."""
-        expires = int(time.time()) + _SIGNED_SECONDS
-        return f"size={size}&expires={expires}&signature={self._signature(action, repo, oid, size, expires)}"
-
-    def is_signed(self, action: str, repo: str, oid: str, size: int, expires: int, signature: str) -> bool:
-        """Whether a query was signed here, for exactly this, and has not expired."""
-        expected = self._signature(action, repo, oid, size, expires)
-        return hmac.compare_digest(expected.encode(), signature.encode()) and expires > time.time()
-
-    def _signature(self, action: str, repo: str, oid: str, size: int, expires: int) -> str:
-        return hmac.new(self._secret, f"{action} {repo} {oid} {size} {expires}".encode(), "sha256").hexdigest()

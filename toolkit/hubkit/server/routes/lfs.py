@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hubkit.server.http.access import find_repo, require_propose, require_read
+from hubkit.server.http.access import find_repo, repo_type, require_propose, require_read
 from hubkit.server.http.bodies import BATCH_LIMIT, SMALL_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.files import send_file
@@ -15,6 +15,7 @@ from hubkit.server.http.request import Request
 from hubkit.server.http.routing import Route, repo_routes
 from hubkit.server.repos.lfs import OID
 from hubkit.server.repos.store import Repo
+from hubkit.server.repos.transfers import SECONDS, Action, Transfer
 
 _MEDIA = "application/vnd.git-lfs+json"
 MOST_BYTES = 2**40
@@ -34,21 +35,27 @@ def batch(request: Request) -> Response:
         require_propose(request, repo)
     else:
         require_read(request, repo)
-    results = [_batch_result(request, repo, item, operation) for item in objects]
+    name = request.hub.transfers.batch()
+    results = [_batch_result(request, repo, item, operation, name) for item in objects]
     return JSONResponse({"transfer": "basic", "objects": results, "hash_algo": "sha256"}, media_type=_MEDIA)
 
 
-def _batch_result(request: Request, repo: Repo, item: Any, operation: str) -> dict[str, Any]:
+def _batch_result(request: Request, repo: Repo, item: Any, operation: str, batch: str) -> dict[str, Any]:
     oid, size = (item.get("oid"), item.get("size")) if isinstance(item, dict) else (None, None)
     if not isinstance(oid, str) or not OID.fullmatch(oid) or not isinstance(size, int) or not 0 <= size <= MOST_BYTES:
         return {"oid": str(oid)[:64], "size": 0, "error": {"code": 422, "message": "Not a sha256 with a size."}}
     result: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
     lfs = request.hub.lfs
     url = f"{request.origin}/lfs/{repo.uid}/{oid}"
+
+    def signed(action: Action, address: str = url) -> dict[str, Any]:
+        query = request.hub.transfers.sign(Transfer(action, repo, oid, size, request.actor), batch)
+        return {"href": f"{address}?{query}", "expires_in": SECONDS}
+
     if operation == "download":
         if not lfs.has(repo.uid, oid):
             return result | {"error": {"code": 404, "message": "Object does not exist"}}
-        return result | {"actions": {"download": {"href": f"{url}?{lfs.sign('get', repo.uid, oid, size)}"}}}
+        return result | {"actions": {"download": signed("get")}}
     stored = request.hub.claim_object(repo, oid, request.actor)
     if stored is not None and not _is_intact(request, oid):
         stored = None  # damaged on disk: the client uploads it again
@@ -56,8 +63,8 @@ def _batch_result(request: Request, repo: Repo, item: Any, operation: str) -> di
         return result | {"error": {"code": 422, "message": f"Wrong size: expected {stored} bytes."}}
     if stored is None:
         result["actions"] = {
-            "upload": {"href": f"{url}?{lfs.sign('put', repo.uid, oid, size)}"},
-            "verify": {"href": f"{request.origin}/{repo.web}.git/info/lfs/verify"},
+            "upload": signed("put"),
+            "verify": signed("verify", f"{request.origin}/{repo.web}.git/info/lfs/verify"),
         }
     return result
 
@@ -69,34 +76,43 @@ def _is_intact(request: Request, oid: str) -> bool:
         return False
 
 
-def _verify_signature(request: Request, action: str) -> tuple[Repo, str, int]:
-    """Repo, object and size of a signed address; 403 when it was not signed here or has expired."""
-    uid, oid = request.path_params["uid"], request.path_params["oid"]
-    size, expires = (
-        parse_int(request.query_params.get("size"), 0, most=MOST_BYTES),
-        parse_int(request.query_params.get("expires"), 0),
-    )
-    signature = request.query_params.get("signature", "")
-    if not OID.fullmatch(oid) or not request.hub.lfs.is_signed(action, uid, oid, size, expires, signature):
-        raise HTTPException(403, "The URL of this transfer is invalid or has expired.")
-    repo = request.hub.store.by_uid(uid)
-    if repo is None:
-        raise HTTPException(404, "The repo of this transfer does not exist.")
-    return repo, oid, size
+def _signed_transfer(request: Request, action: Action, repo: Repo | None, oid: str, *, begun: bool = False) -> Transfer:
+    """What the address of the request allows; 403 when it was not signed here, has ended, or allows no longer.
+
+    It has ended when its token was revoked or has expired, or when that token may not read or propose any more.
+    """
+    query, hub = request.query_params, request.hub
+    size, expires = parse_int(query.get("size"), 0, most=MOST_BYTES), parse_int(query.get("expires"), 0)
+    number = parse_int(query.get("token"), 0)
+    actor = hub.accounts.numbered(number) if number else None
+    if repo is not None and OID.fullmatch(oid) and (actor is not None or number == 0):
+        transfer = Transfer(action, repo, oid, size, actor)
+        signature = query.get("signature", "")
+        may = hub.permissions.may_read if action == "get" else hub.permissions.may_propose
+        signed = hub.transfers.is_signed(transfer, query.get("batch", ""), expires, signature, begun=begun)
+        if signed and may(actor, repo):
+            return transfer
+    raise HTTPException(403, "The address of this transfer is invalid or has expired. Run the command again.")
+
+
+def _of_object(request: Request, action: Action, *, begun: bool = False) -> Transfer:
+    repo = request.hub.store.by_uid(request.path_params["uid"])
+    return _signed_transfer(request, action, repo, request.path_params["oid"], begun=begun)
 
 
 def check_put(request: Request) -> None:
     """Refuse an upload before its body is read."""
-    _, _, size = _verify_signature(request, "put")
-    request.body_limit = size
+    request.body_limit = size = _of_object(request, "put").size
     length = request.headers.get("content-length")
     if length is not None and length != str(size):
         raise HTTPException(400, f"Wrong Content-Length: expected {size} bytes, got {length[:20]}.")
+    request.at_end.append(request.hub.transfers.begin(request.query_params["batch"]))
 
 
 def put(request: Request) -> Response:
     """Store an uploaded object, when its size and sha256 are right."""
-    repo, oid, size = _verify_signature(request, "put")
+    transfer = _of_object(request, "put", begun=True)
+    repo, oid, size = transfer.repo, transfer.oid, transfer.size
     assert request.spooled is not None
     if request.spooled.size != size or request.spooled.sha256 != oid:
         raise HTTPException(
@@ -108,19 +124,26 @@ def put(request: Request) -> Response:
 
 def get(request: Request) -> Response:
     """Download an object."""
-    repo, oid, _ = _verify_signature(request, "get")
+    transfer = _of_object(request, "get")
+    repo, oid = transfer.repo, transfer.oid
     if not request.hub.lfs.has(repo.uid, oid):
         raise HTTPException(404, "Object does not exist")
-    return send_file(
-        request, request.hub.lfs.path(oid), {"ETag": f'"{oid}"', "Content-Type": "application/octet-stream"}
-    )
+    headers = {"ETag": f'"{oid}"', "Content-Type": "application/octet-stream", "Cache-Control": "private, no-store"}
+    return send_file(request, request.hub.lfs.path(oid), headers)
 
 
 def verify(request: Request) -> Response:
-    """200 when an object was uploaded with the size that the client gives."""
-    repo = find_repo(request)
-    require_propose(request, repo)
+    """200 when an object was uploaded with the size that the client gives.
+
+    The address is signed as that of the upload is: git-lfs sends no token to it, because the batch says that it needs
+    none. A client that sends one needs no signature.
+    """
     oid, size = request.json_object().get("oid"), request.json_object().get("size")
+    if request.actor is None and "signature" in request.query_params:
+        repo = _signed_transfer(request, "verify", _named_repo(request), str(oid)).repo
+    else:
+        repo = find_repo(request)
+        require_propose(request, repo)
     if not isinstance(oid, str) or not OID.fullmatch(oid) or not request.hub.lfs.has(repo.uid, oid):
         raise HTTPException(404, "Object does not exist")
     if request.hub.lfs.size(oid) != size:
@@ -128,9 +151,15 @@ def verify(request: Request) -> Response:
     return JSONResponse({}, media_type=_MEDIA)
 
 
+def _named_repo(request: Request) -> Repo | None:
+    """The repo that the path names, whoever asks: a signature says whether it may be known of."""
+    params = request.path_params
+    return request.hub.store.find(repo_type(params["kind"]), f"{params['ns']}/{params['name']}")
+
+
 ROUTES = [
     Route("PUT", "/lfs/{uid}/{oid}", put, "file", anonymous=True, limit=MOST_BYTES, before=check_put),
     Route("GET", "/lfs/{uid}/{oid}", get),
     *repo_routes("POST", ".git/info/lfs/objects/batch", batch, "json", anonymous=True, limit=BATCH_LIMIT),
-    *repo_routes("POST", ".git/info/lfs/verify", verify, "json", limit=SMALL_LIMIT),
+    *repo_routes("POST", ".git/info/lfs/verify", verify, "json", anonymous=True, limit=SMALL_LIMIT),
 ]
