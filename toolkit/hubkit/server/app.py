@@ -24,8 +24,10 @@ from hubkit.server.http.middleware import (
     RequestIdMiddleware,
     SameOriginMiddleware,
 )
+from hubkit.server.http.revisions import branch_moved
 from hubkit.server.hub import Hub
 from hubkit.server.pages.responses import error_response
+from hubkit.server.repos.git import MovedError, NameTakenError
 from hubkit.server.routes import (
     admin,
     commits,
@@ -87,6 +89,16 @@ async def usage_error(request: Request, error: Exception) -> Response:
     return error_response(request, HTTPException(400, str(error)))
 
 
+async def moved_error(request: Request, error: Exception) -> Response:
+    """412: a branch was moved by another request since this one read it."""
+    return error_response(request, branch_moved())
+
+
+async def name_taken_error(request: Request, error: Exception) -> Response:
+    """409: git cannot hold a ref beside another one."""
+    return error_response(request, HTTPException(409, str(error)))
+
+
 async def routing_error(request: Request, error: Exception) -> Response:
     """404 or 405 from Starlette's router. Of a path below ``/api/models/`` and the like clients expect RepoNotFound."""
     assert isinstance(error, starlette.exceptions.HTTPException)
@@ -112,8 +124,9 @@ async def unexpected_error(request: Request, error: Exception) -> Response:
 
 
 def _disk_is_full(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return True
+    # libgit2's errors, which pygit2 raises as OSError too, and SQLite's have words and no number.
     return any(words in str(error).lower() for words in _FULL_DISK)
 
 
@@ -121,6 +134,8 @@ EXCEPTION_HANDLERS = {
     HTTPException: http_exception,
     UsageError: usage_error,
     starlette.exceptions.HTTPException: routing_error,
+    MovedError: moved_error,
+    NameTakenError: name_taken_error,
     OSError: storage_error,
     pygit2.GitError: storage_error,
     sqlite3.Error: storage_error,

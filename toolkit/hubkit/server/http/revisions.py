@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from hubkit.core.names import ref_problem
 from hubkit.server.http.exceptions import HTTPException, revision_not_found
-from hubkit.server.repos.git import Git, MovedError
+from hubkit.server.repos.git import Git, MovedError, NameTakenError
 
 _MESSAGE_LIMIT = 65536
 
@@ -41,6 +44,17 @@ def move_ref(git: Git, ref: str, new: str, old: str) -> None:
         git.move(ref, new, old)
     except MovedError:
         raise branch_moved() from None
+
+
+@contextmanager
+def creating(ref: str) -> Iterator[None]:
+    """409 when the ref that is created inside the block exists, or when another one is in its way."""
+    try:
+        yield
+    except MovedError:
+        raise HTTPException(409, f"Reference {ref} already exists") from None
+    except NameTakenError as error:
+        raise HTTPException(409, str(error)) from None
 
 
 def branch_moved() -> HTTPException:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from pygit2.enums import AttrCheck, FileMode, ObjectType, SortMode
 
 from hubkit.core.names import ref_problem
 from hubkit.server.repos.lfs import POINTER_LIMIT, Pointer, read_pointer
+from hubkit.server.repos.quarantine import Quarantine
 
 _OID = re.compile(r"[0-9a-f]{7,40}")
 _FULL_OID = re.compile(r"[0-9a-f]{40}")
@@ -26,6 +28,13 @@ HIDDEN_PREFIX = "refs/pr/"
 
 class MovedError(Exception):
     """A ref is not at the commit that the caller expected."""
+
+
+class NameTakenError(Exception):
+    """Git cannot hold the ref ``ref`` beside the ref ``other``: one name is a folder of the other."""
+
+    def __init__(self, ref: str, other: str) -> None:
+        super().__init__(f"Reference {ref} cannot be created: git cannot hold it beside {other}.")
 
 
 @dataclass(frozen=True)
@@ -55,10 +64,11 @@ class Change:
 
 
 class Git:
-    """A bare repo, opened for one request."""
+    """A bare repo, opened for one request. What it writes goes to the folder ``incoming`` until a ref moves to it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, incoming: Path | None = None) -> None:
         self.repo = pygit2.Repository(str(path))
+        self._quarantine = Quarantine(self.repo, incoming) if incoming else None
 
     @classmethod
     def create(cls, path: Path) -> Git:
@@ -206,7 +216,7 @@ class Git:
 
     def write_blob(self, content: bytes) -> pygit2.Oid:
         """Store a blob; nothing refers to it yet."""
-        return self.repo.create_blob(content)
+        return self._quarantine.write_blob(content) if self._quarantine else self.repo.create_blob(content)
 
     def write_tree(self, base: str | None, changes: Iterable[Change]) -> pygit2.Oid:
         """The tree of commit ``base`` with ``changes``, in order.
@@ -251,28 +261,50 @@ class Git:
         )
 
     def move(self, ref: str, new: str, old: str | None) -> None:
-        """Point ``ref`` at commit ``new`` if it is still at ``old`` (None: does not exist); else MovedError."""
-        try:
-            if old is None:
-                self.repo.references.create(ref, new, force=False)
-                return
-            reference = self.repo.references.get(ref)
-            if reference is None or str(reference.target) != old:
-                raise MovedError(ref)
-            # libgit2 compares with the value it has read and refuses when another process moved the ref since.
-            reference.set_target(new)
-        except (pygit2.GitError, ValueError) as error:
-            raise MovedError(ref) from error
+        """Point ``ref`` at ``new`` if it is still at ``old`` (None: does not exist); else MovedError.
+
+        NameTakenError when another ref is in its way. What else fails is libgit2's error, such as a full disk.
+        """
+        with self._quarantine.accepted() if self._quarantine else nullcontext():
+            try:
+                self._move(ref, new, old)
+            except (pygit2.GitError, ValueError, OSError) as error:
+                if other := self._in_the_way(ref):
+                    raise NameTakenError(ref, other) from error
+                if self._value(ref) != old:
+                    raise MovedError(ref) from error
+                raise
+
+    def _move(self, ref: str, new: str, old: str | None) -> None:
+        if old is None:
+            self.repo.references.create(ref, new, force=False)
+            return
+        reference = self.repo.references.get(ref)
+        if reference is None or str(reference.target) != old:
+            raise MovedError(ref)
+        # libgit2 compares with the value it has read and refuses when another process moved the ref since.
+        reference.set_target(new)
+
+    def _value(self, ref: str) -> str | None:
+        reference = self.repo.references.get(ref)
+        return str(reference.target) if reference else None
+
+    def _in_the_way(self, ref: str) -> str | None:
+        parts = ref.split("/")
+        for above in ("/".join(parts[:end]) for end in range(3, len(parts))):
+            if self._value(above):
+                return above
+        return next((name for name in self.repo.listall_references() if name.startswith(f"{ref}/")), None)
 
     def tag(self, name: str, commit: str, message: str, author: str) -> None:
-        """A tag at a commit, annotated when there is a message; MovedError when it cannot be made."""
-        if not message:
-            self.move(f"refs/tags/{name}", commit, None)
-            return
-        try:
-            self.repo.create_tag(name, pygit2.Oid(hex=commit), ObjectType.COMMIT, self._signature(author), message)
-        except (pygit2.GitError, ValueError) as error:
-            raise MovedError(name) from error
+        """A tag at a commit, annotated when there is a message; fails as :meth:`move` does."""
+        if message:
+            signed = self._signature(author)
+            head = (
+                f"object {commit}\ntype commit\ntag {name}\ntagger {signed.name} <{signed.email}> {signed.time} +0000"
+            )
+            commit = str(self.repo.write(ObjectType.TAG, f"{head}\n\n{message}".encode()))
+        self.move(f"refs/tags/{name}", commit, None)
 
     def _signature(self, author: str) -> pygit2.Signature:
         return pygit2.Signature(author, f"{author}@users.noreply.hub.local", int(datetime.now(UTC).timestamp()), 0)

@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import tempfile
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -87,6 +90,12 @@ class Store:
     def git(self, repo: Repo) -> Git:
         """The git repo, opened for one request (libgit2's objects must not be shared between threads)."""
         return Git(self.path(repo))
+
+    @contextmanager
+    def writing(self, repo: Repo) -> Iterator[Git]:
+        """The git repo, opened to write: what no ref was moved to is removed again."""
+        with tempfile.TemporaryDirectory(dir=self._folder.spool, ignore_cleanup_errors=True) as incoming:
+            yield Git(self.path(repo), Path(incoming))
 
     def uids(self) -> set[str]:
         """Internal ids of all repos."""

@@ -13,7 +13,7 @@ from hubkit.core.names import path_problem
 from hubkit.server.accounts.accounts import Actor
 from hubkit.server.http.access import find_repo, require_propose, require_user, require_write
 from hubkit.server.http.bodies import COMMIT_LIMIT, TEXT_LIMIT
-from hubkit.server.http.commit_payload import read_payload
+from hubkit.server.http.commit_payload import CommitPayload, read_payload
 from hubkit.server.http.exceptions import HTTPException, revision_not_found
 from hubkit.server.http.parsing import require_valid
 from hubkit.server.http.request import Request
@@ -84,38 +84,43 @@ def check_commit(request: Request) -> None:
 
 def commit(request: Request) -> Response:
     """Create a commit on a branch, or on a new pull request. Blobs first; the ref moves last, unless it moved since."""
-    repo = find_repo(request)
+    repo, hub = find_repo(request), request.hub
     actor = _require_commit_right(request, repo)
-    git, hub = request.hub.store.git(repo), request.hub
     revision, proposed = request.path_params["rev"], request.flag("create_pr")
-    require_branch(git, revision)
-    payload = read_payload(request, repo, git)
-    with hub.store.lock(repo):
-        ref, head = require_branch(git, revision)
-        if payload.parent is not None and not proposed and payload.parent != head:
-            raise branch_moved()
-        payload.require_objects(hub.lfs, repo)
-        base = payload.parent if proposed and payload.parent else head
-        if proposed and git.resolve(base) != base:
-            raise revision_not_found(base)
-        try:
-            tree = git.write_tree(base, payload.changes)
-        except FileNotFoundError as error:
-            raise HTTPException(404, f"A file with this name doesn't exist: {error}", "EntryNotFound") from None
-        oid = git.write_commit(tree, [base], payload.message, actor.name)
-        result: dict[str, Any] = {
-            "success": True, "commitOid": oid, "commitUrl": f"{request.origin}/{repo.web}/commit/{oid}",
-            "hookOutput": "",
-        }  # fmt: skip
-        if proposed:
-            number = _open_pull_request(hub, git, repo, ref, oid, payload.message, actor.name)
-            result["pullRequestUrl"] = f"{request.origin}/{repo.web}/discussions/{number}"
-        else:
-            move_ref(git, ref, oid, head)
-            hub.discussions.note_commit(repo, ref, payload.message.partition("\n")[0], oid, actor.name)
+    require_branch(hub.store.git(repo), revision)
+    with hub.store.writing(repo) as git:
+        payload = read_payload(request, repo, git)
+        with hub.store.lock(repo):
+            ref, head = require_branch(git, revision)
+            if payload.parent is not None and not proposed and payload.parent != head:
+                raise branch_moved()
+            payload.require_objects(hub.lfs, repo)
+            base = payload.parent if proposed and payload.parent else head
+            oid = _write(git, payload, base, actor.name)
+            result: dict[str, Any] = {
+                "success": True, "commitOid": oid, "commitUrl": f"{request.origin}/{repo.web}/commit/{oid}",
+                "hookOutput": "",
+            }  # fmt: skip
+            if proposed:
+                number = _open_pull_request(hub, git, repo, ref, oid, payload.message, actor.name)
+                result["pullRequestUrl"] = f"{request.origin}/{repo.web}/discussions/{number}"
+            else:
+                move_ref(git, ref, oid, head)
+                hub.discussions.note_commit(repo, ref, payload.message.partition("\n")[0], oid, actor.name)
     if not proposed:
         hub.spaces.changed(repo, ref)
     return JSONResponse(result)
+
+
+def _write(git: Git, payload: CommitPayload, base: str, author: str) -> str:
+    """The id of a new commit on the commit ``base``, with the changes of the payload."""
+    if git.resolve(base) != base:
+        raise revision_not_found(base)
+    try:
+        tree = git.write_tree(base, payload.changes)
+    except FileNotFoundError as error:
+        raise HTTPException(404, f"A file with this name doesn't exist: {error}", "EntryNotFound") from None
+    return git.write_commit(tree, [base], payload.message, author)
 
 
 def _open_pull_request(hub: Hub, git: Git, repo: Repo, base: str, oid: str, message: str, author: str) -> int:

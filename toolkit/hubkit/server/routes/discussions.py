@@ -159,8 +159,7 @@ def merge(request: Request) -> Response:
     repo, row = _find_discussion(request)
     actor = require_write(request, repo)
     number, base = row["num"], row["base"]
-    git = request.hub.store.git(repo)
-    with request.hub.store.lock(repo):
+    with request.hub.store.lock(repo), request.hub.store.writing(repo) as git:
         row = request.hub.discussions.row(repo, number) or row
         if not row["pull"] or row["status"] not in {"open", "draft"}:
             raise HTTPException(400, "Only an open pull request can be merged.")

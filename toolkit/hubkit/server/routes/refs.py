@@ -15,9 +15,9 @@ from hubkit.server.http.bodies import SMALL_LIMIT, TEXT_LIMIT
 from hubkit.server.http.exceptions import HTTPException, revision_not_found
 from hubkit.server.http.parsing import parse_int, require_valid
 from hubkit.server.http.request import Request
-from hubkit.server.http.revisions import move_ref, require_branch, require_commit, valid_message
+from hubkit.server.http.revisions import creating, move_ref, require_branch, require_commit, valid_message
 from hubkit.server.http.routing import api_route
-from hubkit.server.repos.git import MovedError, commit_time, split_message
+from hubkit.server.repos.git import commit_time, split_message
 from hubkit.server.storage.database import stamp
 
 
@@ -41,19 +41,16 @@ def create_branch(request: Request) -> Response:
     repo = find_repo(request)
     actor = require_write(request, repo)
     branch = require_valid(ref_problem, request.path_params["branch"])
-    git = request.hub.store.git(repo)
     start = request.json_string("startingPoint", "main") if request.json_body is not None else "main"
-    with request.hub.store.lock(repo):
-        if git.target(f"refs/heads/{branch}"):
-            raise HTTPException(409, f"Reference refs/heads/{branch} already exists")
+    ref = f"refs/heads/{branch}"
+    with request.hub.store.lock(repo), request.hub.store.writing(repo) as git, creating(ref):
+        if git.target(ref):
+            raise HTTPException(409, f"Reference {ref} already exists")
         commit = require_commit(git, start)
         if request.json_body and request.json_body.get("emptyBranch"):
             tree = git.write_tree(None, [])
             commit = git.write_commit(tree, [], "initial commit", actor.name)
-        try:
-            git.move(f"refs/heads/{branch}", commit, None)
-        except MovedError:
-            raise HTTPException(409, f"Reference refs/heads/{branch} conflicts with an existing branch") from None
+        git.move(ref, commit, None)
     return JSONResponse({})
 
 
@@ -76,17 +73,13 @@ def create_tag(request: Request) -> Response:
     """A tag at a revision; with a message an annotated one."""
     repo = find_repo(request)
     actor = require_write(request, repo)
-    git = request.hub.store.git(repo)
-    commit = require_commit(git, request.path_params["rev"])
+    commit = require_commit(request.hub.store.git(repo), request.path_params["rev"])
     tag = require_valid(ref_problem, request.json_string("tag"))
     message = valid_message(_message(request))
-    with request.hub.store.lock(repo):
+    with request.hub.store.lock(repo), request.hub.store.writing(repo) as git, creating(f"refs/tags/{tag}"):
         if git.target(f"refs/tags/{tag}"):
             raise HTTPException(409, f"Tag reference refs/tags/{tag} already exists")
-        try:
-            git.tag(tag, commit, message, actor.name)
-        except MovedError:
-            raise HTTPException(409, f"Tag reference refs/tags/{tag} conflicts with an existing tag") from None
+        git.tag(tag, commit, message, actor.name)
     return JSONResponse({})
 
 
@@ -135,10 +128,9 @@ def super_squash(request: Request) -> Response:
     repo = find_repo(request)
     actor = require_write(request, repo)
     branch = request.path_params["rev"]
-    git = request.hub.store.git(repo)
     message = _message(request) if request.json_body is not None else ""
     message = valid_message(message or f"Super-squash branch '{branch}'")
-    with request.hub.store.lock(repo):
+    with request.hub.store.lock(repo), request.hub.store.writing(repo) as git:
         ref, old = require_branch(git, branch)
         new = git.write_commit(git.commit(old).tree.id, [], message, actor.name)
         move_ref(git, ref, new, old)

@@ -131,14 +131,14 @@ def delete_lfs_files(request: Request) -> Response:
 
 def _drop_pointers(request: Request, repo: Repo, oids: set[str], author: str) -> None:
     """One commit on each branch that removes the files whose objects are deleted. History keeps their pointers."""
-    git = request.hub.store.git(repo)
-    for ref, head in list(git.refs()):
-        if not ref.startswith("refs/heads/"):
-            continue
-        removed_paths = [entry.path for entry in git.walk(head) or () if entry.pointer and entry.pointer.oid in oids]
-        if removed_paths:
-            tree = git.write_tree(head, [Change(path, None) for path in removed_paths])
-            git.move(ref, git.write_commit(tree, [head], f"Delete {len(removed_paths)} LFS files", author), head)
+    with request.hub.store.writing(repo) as git:
+        for ref, head in list(git.refs()):
+            if not ref.startswith("refs/heads/"):
+                continue
+            removed = [entry.path for entry in git.walk(head) or () if entry.pointer and entry.pointer.oid in oids]
+            if removed:
+                tree = git.write_tree(head, [Change(path, None) for path in removed])
+                git.move(ref, git.write_commit(tree, [head], f"Delete {len(removed)} LFS files", author), head)
 
 
 ROUTES = [
