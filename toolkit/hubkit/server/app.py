@@ -42,6 +42,7 @@ from hubkit.server.routes import (
     spaces,
     tree,
 )
+from hubkit.server.storage.database import is_busy
 
 log = logging.getLogger("hubkit.server")
 _ABOUT_A_REPO = re.compile(r"/(api/(models|datasets|spaces|kernels)/|([^/]+/){1,3}resolve/)")
@@ -109,7 +110,14 @@ async def routing_error(request: Request, error: Exception) -> Response:
 
 
 async def storage_error(request: Request, error: Exception) -> Response:
-    """507 when the disk is full: clients retry a 500 or 503 at once, which cannot work until there is room."""
+    """507 when the disk is full: clients retry a 500 or 503 at once, which cannot work until there is room.
+
+    503 when another process holds the database: soon it will not.
+    """
+    if isinstance(error, sqlite3.Error) and is_busy(error):
+        log.warning("%s %s: the database is in use by another process", request.method, request.scope["path"])
+        words = "Another process is using the Hub's database; send the request again."
+        return error_response(request, HTTPException(503, words, headers={"Retry-After": "1"}))
     if not _disk_is_full(error):
         raise error
     log.error("%s %s: the disk is full: %s", request.method, request.scope["path"], error)
@@ -125,6 +133,8 @@ async def unexpected_error(request: Request, error: Exception) -> Response:
 
 def _disk_is_full(error: Exception) -> bool:
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return True
+    if getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE}:
         return True
     # libgit2's errors, which pygit2 raises as OSError too, and SQLite's have words and no number.
     return any(words in str(error).lower() for words in _FULL_DISK)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_PATIENCE, _PAUSE = 2.0, 0.02
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -69,8 +73,17 @@ def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another process holds the database: the same statement may succeed later."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
 class Database:
-    """One connection, shared by the server's threads and guarded by a lock."""
+    """One connection, shared by the server's threads and guarded by a lock.
+
+    While another process holds the database, a thread tries for two seconds, then raises an error that :func:`is_busy`.
+    It pauses without the lock, so that other threads can read meanwhile.
+    """
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()
@@ -83,6 +96,7 @@ class Database:
         self._connection.executescript(_SCHEMA)
         with self.transaction():
             self.run("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", secrets.token_hex(32))
+        self._connection.execute("PRAGMA busy_timeout=0")
 
     def close(self) -> None:
         """Close the connection; what was committed is on disk already."""
@@ -92,27 +106,45 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All of the statements inside, or none. Blocks nest: the outermost one commits."""
-        with self._lock:
-            if self._connection.in_transaction:
-                yield
-                return
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
+        begun = self._patiently(self._begin)
+        try:
+            yield
+            if begun:
+                self._connection.execute("COMMIT")
+        except BaseException:
+            if begun and self._connection.in_transaction:  # SQLite itself ends it when the disk is full
                 self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+            raise
+        finally:
+            self._lock.release()
+
+    def _begin(self) -> bool:
+        """Begin a transaction and keep the lock; False inside one, which is not begun again."""
+        begun = not self._connection.in_transaction
+        if begun:
+            self._connection.execute("BEGIN IMMEDIATE")
+        self._lock.acquire()
+        return begun
 
     def run(self, sql: str, *values: Any) -> int:
         """Run one statement; how many rows it changed."""
-        with self._lock:
-            return self._connection.execute(sql, values).rowcount
+        return self._patiently(lambda: self._connection.execute(sql, values).rowcount)
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """All rows of a query."""
-        with self._lock:
-            return self._connection.execute(sql, values).fetchall()
+        return self._patiently(lambda: self._connection.execute(sql, values).fetchall())
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """What ``work``, done with the lock, returns; tried again while another process holds the database."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            with self._lock:
+                try:
+                    return work()
+                except sqlite3.OperationalError as error:
+                    if not is_busy(error) or self._connection.in_transaction or time.monotonic() > deadline:
+                        raise
+            time.sleep(_PAUSE)
 
     def row(self, sql: str, *values: Any) -> sqlite3.Row | None:
         """The first row of a query, or None."""
