@@ -343,8 +343,7 @@ def test_a_pull_request_is_merged_once(inner: tuple[Hub, Request]) -> None:
     git = hub.store.git(repo)
     head = git.target("refs/heads/main")
     assert head is not None
-    number = hub.discussions.open(repo, "t", "", "me", pull=True, base="refs/heads/main")
-    git.move(f"refs/pr/{number}", head, None)
+    number = hub.pulls.open(git, repo, head, "me", title="t", text="", base="refs/heads/main", status="open")
     request.path_params["num"] = str(number)
     opened: list[object] = []
     fetch = hub.store.lock

@@ -124,6 +124,7 @@ def serve(folder: Folder, sock: socket.socket, host: str, *, faults: bool) -> No
     hub = Hub(folder.root)
     folder.sweep(hub.store.uids())
     hub.lfs.sweep()
+    hub.pulls.repair()
     port = sock.getsockname()[1]
     url_host = f"[{host}]" if ":" in host else host
     state = {"pid": os.getpid(), "port": port, "url": f"http://{url_host}:{port}", "started": now()}

@@ -9,8 +9,9 @@ from hubkit.server.accounts.sessions import Sessions
 from hubkit.server.faults import FaultScript
 from hubkit.server.permissions import Permissions
 from hubkit.server.repos.discussions import Discussions
-from hubkit.server.repos.git import Change
+from hubkit.server.repos.git import Change, Git
 from hubkit.server.repos.lfs import LfsStore
+from hubkit.server.repos.pulls import PullRequests
 from hubkit.server.repos.store import Repo, Store
 from hubkit.server.repos.transfers import Transfers
 from hubkit.server.spaces.data import SpaceData
@@ -31,6 +32,7 @@ class Hub:
         self.lfs = LfsStore(self.folder, self.database)
         self.store = Store(self.folder, self.database, self.accounts, self.lfs)
         self.discussions = Discussions(self.database)
+        self.pulls = PullRequests(self.database, self.discussions, self.store)
         self.spaces = Spaces(self.folder, SpaceData(self.database), self.store, self.lfs)
         self.sessions = Sessions(self.accounts)
         self.transfers = Transfers(bytes.fromhex(self.database.meta("secret")))
@@ -52,19 +54,21 @@ class Hub:
                 return self.lfs.give(repo.uid, oid)
         return None
 
-    def copy_files(self, source: Repo, target: Repo, author: str) -> None:
-        """One commit on the target's ``main`` that makes its files those of the source's ``main``."""
-        source_git, target_git = self.store.git(source), self.store.git(target)
-        source_head, target_head = source_git.target("refs/heads/main"), target_git.target("refs/heads/main")
-        if source_head is None or target_head is None:
-            return
-        changes = []
+    def copy_files(self, source: Repo, git: Git, head: str, author: str) -> list[str]:
+        """One commit after ``head`` on ``main`` of a repo that makes its files those of the source's ``main``.
+
+        Returns the LFS objects of the source that they point to.
+        """
+        source_git, objects, changes = self.store.git(source), [], []
+        source_head = source_git.target("refs/heads/main")
+        if source_head is None:
+            return []
         for entry in source_git.walk(source_head) or ():
             if entry.folder:
                 continue
             if entry.pointer and self.lfs.has(source.uid, entry.pointer.oid):
-                self.lfs.give(target.uid, entry.pointer.oid)
-            changes.append(Change(entry.path, target_git.write_blob(source_git.blob(entry.oid))))
-        tree = target_git.write_tree(None, changes)
-        commit = target_git.write_commit(tree, [target_head], f"Duplicate from {source.id}", author)
-        target_git.move("refs/heads/main", commit, target_head)
+                objects.append(entry.pointer.oid)
+            changes.append(Change(entry.path, git.write_blob(source_git.blob(entry.oid))))
+        tree = git.write_tree(None, changes)
+        git.move("refs/heads/main", git.write_commit(tree, [head], f"Duplicate from {source.id}", author), head)
+        return objects

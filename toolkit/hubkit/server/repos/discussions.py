@@ -18,28 +18,30 @@ class Discussions:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def open(
-        self,
-        repo: Repo,
-        title: str,
-        text: str,
-        author: str,
-        *,
-        pull: bool,
-        base: str | None = None,
-        status: str = "open",
-    ) -> int:
-        """A new discussion (``pull``: a pull request against the ref ``base``); its number."""
+    def open(self, repo: Repo, title: str, text: str, author: str) -> int:
+        """A new discussion; its number. Pull requests are opened by :mod:`hubkit.server.repos.pulls`."""
         with self._db.transaction():
-            row = self._db.row("SELECT COALESCE(MAX(num), 0) + 1 AS num FROM discussions WHERE repo = ?", repo.uid)
-            assert row is not None
-            number = int(row["num"])
+            number = self.next_number(repo)
+            self.insert(repo, number, title, text, author)
+        return number
+
+    def next_number(self, repo: Repo) -> int:
+        """The number that the next discussion gets, unless another one is opened first."""
+        row = self._db.row("SELECT COALESCE(MAX(num), 0) + 1 AS num FROM discussions WHERE repo = ?", repo.uid)
+        assert row is not None
+        return int(row["num"])
+
+    def insert(
+        self, repo: Repo, number: int, title: str, text: str, author: str, *, base: str | None = None,
+        status: str = "open",
+    ) -> None:  # fmt: skip
+        """Write the rows of a new discussion; with ``base`` it is a pull request to that ref."""
+        with self._db.transaction():
             self._db.run(
                 "INSERT INTO discussions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                repo.uid, number, title, status, pull, base, None, author, now(),
+                repo.uid, number, title, status, base is not None, base, None, author, now(),
             )  # fmt: skip
             self.add_comment(repo, number, author, text)
-            return number
 
     def row(self, repo: Repo, number: int) -> sqlite3.Row | None:
         """One discussion, or None."""
@@ -66,11 +68,6 @@ class Discussions:
         """Append a comment."""
         return self.add_event(repo, number, "comment", author, _comment(text, author))
 
-    def note_commit(self, repo: Repo, ref: str, subject: str, oid: str, author: str) -> None:
-        """A commit on ``refs/pr/N`` shows in that pull request."""
-        if ref.startswith("refs/pr/") and ref[8:].isdigit() and self.row(repo, int(ref[8:])):
-            self.add_event(repo, int(ref[8:]), "commit", author, {"subject": subject, "oid": oid})
-
     def events(self, repo: Repo, number: int) -> list[dict[str, Any]]:
         """The events of a discussion, oldest first."""
         rows = self._db.rows("SELECT * FROM events WHERE repo = ? AND num = ? ORDER BY position", repo.uid, number)
@@ -83,6 +80,12 @@ class Discussions:
         for column, value in (("title", title), ("status", status), ("merged", merged)):
             if value is not None:
                 self._db.run(f"UPDATE discussions SET {column} = ? WHERE repo = ? AND num = ?", value, repo.uid, number)
+
+    def set_status(self, repo: Repo, number: int, status: str, author: str) -> dict[str, Any]:
+        """Set the status; the event that tells of it."""
+        with self._db.transaction():
+            self.change(repo, number, status=status)
+            return self.add_event(repo, number, "status-change", author, {"status": status})
 
     def edit_comment(
         self, repo: Repo, number: int, identity: str, *, by: str, text: str | None = None

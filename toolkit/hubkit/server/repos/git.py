@@ -7,7 +7,7 @@ not: it would let a request search the history.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -260,10 +260,11 @@ class Git:
             self.repo.create_commit(None, signature, signature, message, tree, [pygit2.Oid(hex=p) for p in parents])
         )
 
-    def move(self, ref: str, new: str, old: str | None) -> None:
+    def move(self, ref: str, new: str, old: str | None, *, then: Callable[[], None] = lambda: None) -> None:
         """Point ``ref`` at ``new`` if it is still at ``old`` (None: does not exist); else MovedError.
 
         NameTakenError when another ref is in its way. What else fails is libgit2's error, such as a full disk.
+        When ``then``, which is called last, raises, the ref is moved back.
         """
         with self._quarantine.accepted() if self._quarantine else nullcontext():
             try:
@@ -271,8 +272,13 @@ class Git:
             except (pygit2.GitError, ValueError, OSError) as error:
                 if other := self._in_the_way(ref):
                     raise NameTakenError(ref, other) from error
-                if self._value(ref) != old:
+                if self.value(ref) != old:
                     raise MovedError(ref) from error
+                raise
+            try:
+                then()
+            except BaseException:
+                self.repo.references.create(ref, old, force=True) if old else self.delete_ref(ref)
                 raise
 
     def _move(self, ref: str, new: str, old: str | None) -> None:
@@ -285,14 +291,15 @@ class Git:
         # libgit2 compares with the value it has read and refuses when another process moved the ref since.
         reference.set_target(new)
 
-    def _value(self, ref: str) -> str | None:
+    def value(self, ref: str) -> str | None:
+        """The id that a ref holds, without a look at that object, or None."""
         reference = self.repo.references.get(ref)
         return str(reference.target) if reference else None
 
     def _in_the_way(self, ref: str) -> str | None:
         parts = ref.split("/")
         for above in ("/".join(parts[:end]) for end in range(3, len(parts))):
-            if self._value(above):
+            if self.value(above):
                 return above
         return next((name for name in self.repo.listall_references() if name.startswith(f"{ref}/")), None)
 

@@ -71,9 +71,13 @@ class LfsStore:
             target.parent.mkdir(parents=True, exist_ok=True)
             spooled.chmod(0o600)
             spooled.replace(target)
-            for folder in (target.parent, target.parent.parent, self._folder.lfs):
-                fsync_folder(folder)
-            self._give(repo, oid, size)
+            try:
+                for folder in (target.parent, target.parent.parent, self._folder.lfs):
+                    fsync_folder(folder)
+                self._give(repo, oid, size)
+            except BaseException:
+                self.collect([oid])
+                raise
 
     def give(self, repo: str, oid: str) -> int | None:
         """Let a repo (by its internal id) read a stored object; its size, or None when it is not stored."""

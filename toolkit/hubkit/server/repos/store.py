@@ -11,7 +11,7 @@ import sqlite3
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,9 +121,15 @@ class Store:
         return [Repo.of(row) for row in self._db.rows("SELECT * FROM repos WHERE type = ? ORDER BY created DESC", kind)]
 
     def create(
-        self, kind: RepoType, namespace: str, name: str, *, actor: Actor, private: bool | None, sdk: str | None = None
-    ) -> Repo:
-        """A new repo with its first commit; RepoExistsError when the name is taken. The caller checks rights."""
+        self, kind: RepoType, namespace: str, name: str, *, actor: Actor, private: bool | None, sdk: str | None = None,
+        fill: Callable[[Git, str], Iterable[str]] = lambda git, head: (),
+        complete: Callable[[Repo], None] = lambda repo: None,
+    ) -> Repo:  # fmt: skip
+        """A new repo with its first commit; RepoExistsError when the name is taken. The caller checks rights.
+
+        ``fill`` is given the repo and its first commit before anybody sees it, may move ``main``, and returns the LFS
+        objects that the repo is to have; ``complete`` writes what else the database is to know of it.
+        """
         account = self._accounts.ensure_namespace(namespace, actor)
         uid = uuid.uuid4().hex
         repo = Repo(
@@ -133,25 +139,31 @@ class Store:
         if self._taken(kind, repo.id):
             raise RepoExistsError(repo.id)
         unborn = self._folder.git / f"{uid}.new"
-        git = Git.create(unborn)
-        first = [Change(".gitattributes", git.write_blob(default_attributes(kind)))]
-        if kind == "space":
-            first.append(Change("README.md", git.write_blob(default_space_card(name, sdk or "static"))))
-        tree = git.write_tree(None, first)
-        git.move("refs/heads/main", git.write_commit(tree, [], "initial commit", actor.name), None)
-        unborn.replace(self.path(repo))
         try:
-            with self._db.transaction():
-                self._db.run("DELETE FROM aliases WHERE type = ? AND key = ?", kind, repo.id.lower())
-                self._db.run(
-                    "INSERT INTO repos (uid, type, namespace, name, key, private, gated, sdk, creator, created) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    uid, kind, repo.namespace, name, repo.id.lower(), repo.private, "", sdk, actor.name, repo.created,
-                )  # fmt: skip
-        except sqlite3.IntegrityError:
-            shutil.rmtree(self.path(repo))
-            raise RepoExistsError(repo.id) from None
+            git = Git.create(unborn)
+            objects = list(fill(git, _first_commit(git, kind, name, sdk, actor.name)))
+            unborn.replace(self.path(repo))
+            with self._lfs.lock, self._db.transaction():
+                self._insert(repo)
+                for oid in objects:
+                    self._lfs.give(uid, oid)
+                complete(repo)
+        except BaseException as error:
+            for folder in (unborn, self.path(repo)):
+                shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, sqlite3.IntegrityError):
+                raise RepoExistsError(repo.id) from None
+            raise
         return repo
+
+    def _insert(self, repo: Repo) -> None:
+        self._db.run("DELETE FROM aliases WHERE type = ? AND key = ?", repo.type, repo.id.lower())
+        self._db.run(
+            "INSERT INTO repos (uid, type, namespace, name, key, private, gated, sdk, creator, created) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            repo.uid, repo.type, repo.namespace, repo.name, repo.id.lower(), repo.private, "", repo.sdk,
+            repo.creator, repo.created,
+        )  # fmt: skip
 
     def _taken(self, kind: str, repo_id: str) -> bool:
         return self._db.row("SELECT 1 FROM repos WHERE type = ? AND key = ?", kind, repo_id.lower()) is not None
@@ -188,6 +200,16 @@ class Store:
             self._db.run("UPDATE repos SET private = ? WHERE uid = ?", private, repo.uid)
         if gated is not None:
             self._db.run("UPDATE repos SET gated = ? WHERE uid = ?", gated, repo.uid)
+
+
+def _first_commit(git: Git, kind: str, name: str, sdk: str | None, author: str) -> str:
+    """The first commit of a new repo, to which ``main`` is moved."""
+    first = [Change(".gitattributes", git.write_blob(default_attributes(kind)))]
+    if kind == "space":
+        first.append(Change("README.md", git.write_blob(default_space_card(name, sdk or "static"))))
+    commit = git.write_commit(git.write_tree(None, first), [], "initial commit", author)
+    git.move("refs/heads/main", commit, None)
+    return commit
 
 
 def default_attributes(kind: str) -> bytes:

@@ -17,9 +17,8 @@ from hubkit.server.http.commit_payload import CommitPayload, read_payload
 from hubkit.server.http.exceptions import HTTPException, revision_not_found
 from hubkit.server.http.parsing import require_valid
 from hubkit.server.http.request import Request
-from hubkit.server.http.revisions import branch_moved, move_ref, require_branch, require_commit
+from hubkit.server.http.revisions import branch_moved, require_branch, require_commit
 from hubkit.server.http.routing import api_route
-from hubkit.server.hub import Hub
 from hubkit.server.repos.git import Git
 from hubkit.server.repos.gitignore import ignored
 from hubkit.server.repos.store import Repo
@@ -102,11 +101,14 @@ def commit(request: Request) -> Response:
                 "hookOutput": "",
             }  # fmt: skip
             if proposed:
-                number = _open_pull_request(hub, git, repo, ref, oid, payload.message, actor.name)
+                title, _, text = payload.message.partition("\n\n")
+                number = hub.pulls.open(
+                    git, repo, oid, actor.name, title=title, text=text, base=ref, status="open", subject=title
+                )
                 result["pullRequestUrl"] = f"{request.origin}/{repo.web}/discussions/{number}"
             else:
-                move_ref(git, ref, oid, head)
-                hub.discussions.note_commit(repo, ref, payload.message.partition("\n")[0], oid, actor.name)
+                subject = payload.message.partition("\n")[0]
+                hub.pulls.commit(git, repo, ref, oid, head, subject=subject, author=actor.name)
     if not proposed:
         hub.spaces.changed(repo, ref)
     return JSONResponse(result)
@@ -121,15 +123,6 @@ def _write(git: Git, payload: CommitPayload, base: str, author: str) -> str:
     except FileNotFoundError as error:
         raise HTTPException(404, f"A file with this name doesn't exist: {error}", "EntryNotFound") from None
     return git.write_commit(tree, [base], payload.message, author)
-
-
-def _open_pull_request(hub: Hub, git: Git, repo: Repo, base: str, oid: str, message: str, author: str) -> int:
-    """The number of a new pull request to the ref ``base`` with the commit ``oid``."""
-    title, _, text = message.partition("\n\n")
-    number = hub.discussions.open(repo, title, text, author, pull=True, base=base, status="open")
-    git.move(f"refs/pr/{number}", oid, None)
-    hub.discussions.add_event(repo, number, "commit", author, {"subject": title, "oid": oid})
-    return number
 
 
 ROUTES = [

@@ -13,7 +13,6 @@ from hubkit.server.http.bodies import SMALL_LIMIT, TEXT_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.parsing import parse_int
 from hubkit.server.http.request import Request
-from hubkit.server.http.revisions import move_ref
 from hubkit.server.http.routing import api_route
 from hubkit.server.repos.discussions import summary
 from hubkit.server.repos.git import Git
@@ -74,16 +73,17 @@ def create(request: Request) -> Response:
     """A new discussion, or a draft pull request at the head of ``main``."""
     repo = find_readable_repo(request)
     author = require_discuss(request, repo).name
+    title, text = request.json_string("title"), request.json_string("description", "")
     pull = request.json_object().get("pullRequest") is True
-    git = request.hub.store.git(repo)
     with request.hub.store.lock(repo):
-        head = git.target("refs/heads/main")
-        number = request.hub.discussions.open(
-            repo, request.json_string("title"), request.json_string("description", ""), author,
-            pull=pull, base="refs/heads/main" if pull else None, status="draft" if pull else "open",
-        )  # fmt: skip
-        if pull and head:
-            git.move(f"refs/pr/{number}", head, None)
+        if pull:
+            git, base = request.hub.store.git(repo), "refs/heads/main"
+            head = git.target(base)
+            if head is None:
+                raise HTTPException(409, "This repo has no branch main.")
+            number = request.hub.pulls.open(git, repo, head, author, title=title, text=text, base=base, status="draft")
+        else:
+            number = request.hub.discussions.open(repo, title, text, author)
     return JSONResponse(
         {"num": number, "url": f"{request.origin}/{repo.web}/discussions/{number}", "pullRequest": pull}
     )
@@ -131,10 +131,11 @@ def title(request: Request) -> Response:
     repo, row = _find_discussion(request)
     actor = _require_author(request, repo, row["author"])
     new = request.json_string("title")
-    request.hub.discussions.change(repo, row["num"], title=new)
-    event = request.hub.discussions.add_event(
-        repo, row["num"], "title-change", actor.name, {"from": row["title"], "to": new}
-    )
+    with request.hub.database.transaction():
+        request.hub.discussions.change(repo, row["num"], title=new)
+        event = request.hub.discussions.add_event(
+            repo, row["num"], "title-change", actor.name, {"from": row["title"], "to": new}
+        )
     return JSONResponse({"newTitle": event})
 
 
@@ -143,14 +144,13 @@ def status(request: Request) -> Response:
     repo, row = _find_discussion(request)
     actor = _require_author(request, repo, row["author"])
     new = request.json_string("status")
-    with request.hub.store.lock(repo):
+    with request.hub.store.lock(repo), request.hub.database.transaction():
         row = request.hub.discussions.row(repo, row["num"]) or row
         if new not in {"open", "closed"} or row["status"] == "merged":
             raise HTTPException(400, "A discussion can be 'open' or 'closed'; a merged one stays merged.")
         if text := request.json_object().get("comment"):
             request.hub.discussions.add_comment(repo, row["num"], actor.name, str(text))
-        request.hub.discussions.change(repo, row["num"], status=new)
-    event = request.hub.discussions.add_event(repo, row["num"], "status-change", actor.name, {"status": new})
+        event = request.hub.discussions.set_status(repo, row["num"], new, actor.name)
     return JSONResponse({"newStatus": event})
 
 
@@ -163,23 +163,21 @@ def merge(request: Request) -> Response:
         row = request.hub.discussions.row(repo, number) or row
         if not row["pull"] or row["status"] not in {"open", "draft"}:
             raise HTTPException(400, "Only an open pull request can be merged.")
-        merged = _merge(git, base, number, row["title"], actor.name)
-        request.hub.discussions.change(repo, number, status="merged", merged=merged)
-        request.hub.discussions.add_event(repo, number, "status-change", actor.name, {"status": "merged"})
+        ours, merged = _merge(git, base, number, row["title"], actor.name)
+        request.hub.pulls.merge(git, repo, number, base, merged, ours, actor.name)
     request.hub.spaces.changed(repo, base)
     return JSONResponse({"commitOid": merged})
 
 
-def _merge(git: Git, base: str, number: int, subject: str, author: str) -> str:
+def _merge(git: Git, base: str, number: int, subject: str, author: str) -> tuple[str, str]:
+    """The commit of the base, and a new one that merges a pull request into it."""
     ours, theirs = git.target(base), git.target(f"refs/pr/{number}")
     if ours is None or theirs is None:
         raise HTTPException(409, "The branch of this pull request does not exist.")
     tree = git.merged_tree(ours, theirs)
     if tree is None:
         raise HTTPException(409, "The pull request conflicts with its base.")
-    commit = git.write_commit(tree, [ours, theirs], f"{subject} (#{number})", author)
-    move_ref(git, base, commit, ours)
-    return commit
+    return ours, git.write_commit(tree, [ours, theirs], f"{subject} (#{number})", author)
 
 
 ROUTES = [

@@ -33,7 +33,7 @@ def exchange(request: Request) -> Response:
     repo = request.hub.store.find("model", request.json_string("resource"))
     for account, secret, wanted in request.hub.accounts.publishers(repo.uid) if repo else ():
         claims = _claims(request.json_string("subject_token"), secret)
-        if claims is None or claims.get("aud") not in _own_addresses(request) or not _is_current(claims):
+        if claims is None or not _is_for_this_hub(request, claims) or not _is_current(claims):
             continue
         if all(name in claims and claims[name] == value for name, value in wanted.items()):
             assert repo is not None
@@ -43,12 +43,12 @@ def exchange(request: Request) -> Response:
     raise HTTPException(400, "invalid_grant: no trusted publisher of this repo matches the token.")
 
 
-def _own_addresses(request: Request) -> set[str]:
-    """The addresses of this server, by its own port and not by the Host that the client sent: an identity that was
-    issued for another Hub on this machine is not accepted here.
+def _is_for_this_hub(request: Request, claims: dict[str, Any]) -> bool:
+    """Whether the identity was issued for this server, by its own port and not by the Host that the client sent: one
+    that was issued for another Hub on this machine is not accepted here.
     """
     port = request.scope["server"][1]
-    return {f"http://{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")}
+    return claims.get("aud") in [f"http://{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")]
 
 
 def _is_current(claims: dict[str, Any]) -> bool:
@@ -65,7 +65,7 @@ def _claims(token: str, secret: str) -> dict[str, Any] | None:
         if not hmac.compare_digest(_decoded(signature), expected):
             return None
         header, claims = (json.loads(_decoded(part)) for part in head.split("."))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return claims if isinstance(claims, dict) and header == {"alg": "HS256", "typ": "JWT"} else None
 

@@ -74,12 +74,14 @@ def create(request: Request) -> Response:
     space_settings = settings_of(request.json_object()) if kind == "space" else []
     private = _visibility(request.json_object())
     try:
-        repo = request.hub.store.create(kind, namespace, name, actor=actor, private=private, sdk=sdk)
+        repo = request.hub.store.create(
+            kind, namespace, name, actor=actor, private=private, sdk=sdk,
+            complete=lambda new: request.hub.spaces.set(new, space_settings),
+        )  # fmt: skip
     except RepoExistsError:
         body = {"url": _url_of(request, kind, repo_id)}
         raise HTTPException(409, f"You already created this {kind} repo", body=body) from None
-    if kind == "space":
-        request.hub.spaces.create(repo, space_settings)
+    request.hub.spaces.changed(repo)
     return JSONResponse({"url": f"{request.origin}/{repo.web}", "name": repo.id, "id": repo.uid[:24]})
 
 
@@ -188,20 +190,23 @@ def duplicate(request: Request) -> Response:
     repo = find_readable_repo(request)
     namespace, _, name = request.json_string("repository").partition("/")
     actor = require_create(request, namespace, name)
-    space_settings = settings_of(request.json_object()) if repo.type == "space" else []
+    hub, space_settings = request.hub, settings_of(request.json_object()) if repo.type == "space" else []
+    if repo.type == "space":
+        variables = hub.spaces.data.values(repo.uid, secret=False)
+        space_settings = [Setting(key, value, secret=False) for key, value in variables.items()] + space_settings
     visibility = _visibility(request.json_object())
     private = repo.private if visibility is None else visibility
     try:
-        copy = request.hub.store.create(repo.type, namespace, name, actor=actor, private=private, sdk=repo.sdk)
+        copy = hub.store.create(
+            repo.type, namespace, name, actor=actor, private=private, sdk=repo.sdk,
+            fill=lambda git, head: hub.copy_files(repo, git, head, actor.name),
+            complete=lambda new: hub.spaces.set(new, space_settings),
+        )  # fmt: skip
     except RepoExistsError:
         body = {"url": _url_of(request, repo.type, f"{namespace}/{name}")}
         message = f"A {repo.type} repository called {namespace}/{name} already exists"
         raise HTTPException(409, message, body=body) from None
-    request.hub.copy_files(repo, copy, actor.name)
-    if copy.type == "space":
-        variables = request.hub.spaces.data.values(repo.uid, secret=False)
-        copied = [Setting(key, value, secret=False) for key, value in variables.items()]
-        request.hub.spaces.create(copy, copied + space_settings)
+    hub.spaces.changed(copy)
     return JSONResponse({"url": f"{request.origin}/{copy.web}"})
 
 

@@ -74,11 +74,10 @@ class Spaces:
         if repo.type == "space" and ref == MAIN and not self.data.paused(repo.uid):
             self._order(repo, "build")
 
-    def create(self, repo: Repo, settings: list[Setting]) -> None:
-        """Give a new Space its settings, then build and start it."""
+    def set(self, repo: Repo, settings: list[Setting]) -> None:
+        """Give a new Space its settings."""
         for setting in settings:
             self.data.put(repo.uid, setting)
-        self.changed(repo)
 
     def removed(self, repo: Repo) -> None:
         """End the app of a deleted Space, then delete its folder."""
