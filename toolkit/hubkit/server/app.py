@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import shutil
 import sqlite3
+from pathlib import Path
 
 import pygit2
 import starlette.exceptions
@@ -46,6 +48,7 @@ from hubkit.server.storage.database import is_busy
 
 log = logging.getLogger("hubkit.server")
 _ABOUT_A_REPO = re.compile(r"/(api/(models|datasets|spaces|kernels)/|([^/]+/){1,3}resolve/)")
+_ROOM = 2**20
 _FULL_DISK = ("no space left", "file too large", "disk is full", "disk quota exceeded")
 
 ROUTES = [
@@ -118,7 +121,7 @@ async def storage_error(request: Request, error: Exception) -> Response:
         log.warning("%s %s: the database is in use by another process", request.method, request.scope["path"])
         words = "Another process is using the Hub's database; send the request again."
         return error_response(request, HTTPException(503, words, headers={"Retry-After": "1"}))
-    if not _disk_is_full(error):
+    if not _disk_is_full(error, request.app.state.hub.folder.root):
         raise error
     log.error("%s %s: the disk is full: %s", request.method, request.scope["path"], error)
     return HTTPException(507, f"The Hub cannot store this: {error}.").response()
@@ -131,13 +134,13 @@ async def unexpected_error(request: Request, error: Exception) -> Response:
     return error_response(request, HTTPException(500, message, headers={"Connection": "close"}))
 
 
-def _disk_is_full(error: Exception) -> bool:
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        return True
+def _disk_is_full(error: Exception, folder: Path) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
     if getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE}:
         return True
-    # libgit2's errors, which pygit2 raises as OSError too, and SQLite's have words and no number.
-    return any(words in str(error).lower() for words in _FULL_DISK)
+    # libgit2's errors have words and no number, and on a full disk sometimes words about something else.
+    return any(words in str(error).lower() for words in _FULL_DISK) or shutil.disk_usage(folder).free < _ROOM
 
 
 EXCEPTION_HANDLERS = {

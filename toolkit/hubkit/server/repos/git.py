@@ -6,9 +6,11 @@ not: it would let a request search the history.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -210,13 +212,21 @@ class Git:
     def merged_tree(self, ours: str, theirs: str) -> pygit2.Oid | None:
         """The tree of both sides together, or None when they conflict."""
         index = self.repo.merge_commits(pygit2.Oid(hex=ours), pygit2.Oid(hex=theirs))
-        return None if index.conflicts else index.write_tree(self.repo)
+        if index.conflicts:
+            return None
+        written = index.write_tree(self.repo)
+        self._require_trees(written)
+        return written
 
     # Writing --------------------------------------------------------------------------------------------
 
     def write_blob(self, content: bytes) -> pygit2.Oid:
         """Store a blob; nothing refers to it yet."""
-        return self._quarantine.write_blob(content) if self._quarantine else self.repo.create_blob(content)
+        if self._quarantine:
+            return self._quarantine.write_blob(content)
+        blob = self.repo.create_blob(content)
+        self._require_stored(blob)
+        return blob
 
     def write_tree(self, base: str | None, changes: Iterable[Change]) -> pygit2.Oid:
         """The tree of commit ``base`` with ``changes``, in order.
@@ -232,7 +242,21 @@ class Git:
                 index.add(pygit2.IndexEntry(change.path, change.blob, FileMode.BLOB))
             else:
                 self._remove(index, change)
-        return index.write_tree(self.repo)
+        written = index.write_tree(self.repo)
+        self._require_trees(written)
+        return written
+
+    def _require_trees(self, tree: pygit2.Oid) -> None:
+        """OSError when a tree or one below it was not stored: on a full disk libgit2 may return an id all the same."""
+        self._require_stored(tree)
+        if self._quarantine is None or self._quarantine.has(tree):
+            for item in self.repo[tree]:
+                if item.type == ObjectType.TREE:
+                    self._require_trees(item.id)
+
+    def _require_stored(self, oid: pygit2.Oid) -> None:
+        if oid not in self.repo.odb:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _clear_way(self, index: pygit2.Index, path: str) -> None:
         """Remove what a new file replaces: a folder of its name, and files where its folders must be."""
@@ -255,10 +279,10 @@ class Git:
 
     def write_commit(self, tree: pygit2.Oid, parents: list[str], message: str, author: str) -> str:
         """Store a commit; no ref moves. ``author`` is an account's name."""
-        signature = self._signature(author)
-        return str(
-            self.repo.create_commit(None, signature, signature, message, tree, [pygit2.Oid(hex=p) for p in parents])
-        )
+        signature, above = self._signature(author), [pygit2.Oid(hex=parent) for parent in parents]
+        commit = self.repo.create_commit(None, signature, signature, message, tree, above)
+        self._require_stored(commit)
+        return str(commit)
 
     def move(self, ref: str, new: str, old: str | None, *, then: Callable[[], None] = lambda: None) -> None:
         """Point ``ref`` at ``new`` if it is still at ``old`` (None: does not exist); else MovedError.
@@ -266,7 +290,9 @@ class Git:
         NameTakenError when another ref is in its way. What else fails is libgit2's error, such as a full disk.
         When ``then``, which is called last, raises, the ref is moved back.
         """
-        with self._quarantine.accepted() if self._quarantine else nullcontext():
+        accepted: AbstractContextManager[list[Path]] = nullcontext([])
+        with self._quarantine.accepted() if self._quarantine else accepted as added:
+            kept = self._quarantine.keep(ref) if self._quarantine and old else None
             try:
                 self._move(ref, new, old)
             except (pygit2.GitError, ValueError, OSError) as error:
@@ -278,7 +304,11 @@ class Git:
             try:
                 then()
             except BaseException:
-                self.repo.references.create(ref, old, force=True) if old else self.delete_ref(ref)
+                try:
+                    self._move_back(ref, old, kept)
+                except BaseException:
+                    added.clear()  # the ref still leads to them
+                    raise
                 raise
 
     def _move(self, ref: str, new: str, old: str | None) -> None:
@@ -290,6 +320,14 @@ class Git:
             raise MovedError(ref)
         # libgit2 compares with the value it has read and refuses when another process moved the ref since.
         reference.set_target(new)
+
+    def _move_back(self, ref: str, old: str | None, kept: Path | None) -> None:
+        if kept:
+            kept.replace(Path(self.repo.path) / ref)  # needs no room on the disk
+        elif old:
+            self.repo.references.create(ref, old, force=True)
+        else:
+            self.delete_ref(ref)
 
     def value(self, ref: str) -> str | None:
         """The id that a ref holds, without a look at that object, or None."""

@@ -44,13 +44,30 @@ class Quarantine:
                 os.fchmod(file.fileno(), 0o444)
         return oid
 
+    def has(self, oid: pygit2.Oid) -> bool:
+        """Whether an object was written since the last move of a ref."""
+        return (self._folder / str(oid)[:2] / str(oid)[2:]).exists()
+
+    def keep(self, ref: str) -> Path | None:
+        """A second name of the file of a ref, to rename it back; None when it has no file of its own."""
+        kept = self._folder / "ref"
+        kept.unlink(missing_ok=True)
+        try:
+            kept.hardlink_to(self._objects.parent / ref)
+        except FileNotFoundError:
+            return None
+        return kept
+
     @contextmanager
-    def accepted(self) -> Iterator[None]:
-        """The repo has the objects inside this block, and keeps them when it does not raise."""
+    def accepted(self) -> Iterator[list[Path]]:
+        """The repo has the objects inside this block, and keeps them when it does not raise.
+
+        The block is given the files that are removed if it does.
+        """
         moved: list[Path] = []
         try:
             self._move(moved)
-            yield
+            yield moved
         except BaseException:
             for path in moved:
                 path.unlink(missing_ok=True)
