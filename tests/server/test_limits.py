@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
 import json
 import threading
 import time
@@ -156,3 +158,41 @@ def test_who_has_a_token_is_served_while_others_hold_their_bodies(api: HfApi, hu
         finally:
             release.set()
         assert {200, 503} >= set(answers)
+
+
+WRONG: list[Any] = [None, True, "x", "1e400", "١", -1, 0, 10**4000, 1e308, [], {}, [1], {"a": 1}, "\u0000", "é"]
+
+
+@pytest.mark.fault("S7")
+def test_claims_of_every_type_are_refused_and_never_fail(api: HfApi, hub: Running, raw: httpx.Client) -> None:
+    """The identity of a job is signed by its service, and may still hold anything."""
+    api.create_repo("me/model")
+    secret, wanted = "s" * 32, {"repository": "me/app"}
+    publisher = {"repo": "me/model", "secret": secret, "claims": wanted}
+    raw.post("/api/hubkit/publishers", json=publisher).raise_for_status()
+    good = {"aud": hub.url, "exp": time.time() + 60, **wanted}
+
+    def part(value: Any) -> str:
+        text = value if isinstance(value, bytes) else json.dumps(value).encode()
+        return base64.urlsafe_b64encode(text).decode().rstrip("=")
+
+    def exchange(claims: Any, header: Any = {"alg": "HS256", "typ": "JWT"}) -> int:  # noqa: B006
+        head = f"{part(header)}.{part(claims)}"
+        signed = f"{head}.{part(hmac.new(secret.encode(), head.encode(), 'sha256').digest())}"
+        names = {"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "resource": "me/model"}
+        names |= {"subject_token_type": "urn:ietf:params:oauth:token-type:id_token", "subject_token": signed}
+        return httpx.post(f"{hub.url}/oauth/token", json=names, timeout=20).status_code
+
+    assert exchange(good) == 200
+    for value in WRONG:
+        assert exchange(value) == exchange(good, value) == 400, value
+        for name in good:
+            assert exchange(good | {name: value}) == 400, (name, value)
+        for name in ("sub", "iat", "nbf", "jti"):
+            assert exchange(good | {name: value}) in {200, 400}, (name, value)
+    for text in (b"", b"[", b"\xff", b"[" * 5000 + b"]" * 5000, b'{"exp": NaN}', b'{"exp": 1e999}', b"9" * 9000):
+        assert exchange(text) == exchange(good, text) == 400, text[:20]
+    for token in ("", ".", "..", "a.b.c", "é.é.é", "=" * 100, "." * 1000):
+        body = {"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "resource": "me/model"}
+        body |= {"subject_token_type": "urn:ietf:params:oauth:token-type:id_token", "subject_token": token}
+        assert httpx.post(f"{hub.url}/oauth/token", json=body, timeout=20).status_code == 400, token

@@ -85,6 +85,8 @@ def build(hub: Hub, *, faults: bool = False) -> ASGIApp:
 async def http_exception(request: Request, error: Exception) -> Response:
     """What a handler or its route raised."""
     assert isinstance(error, HTTPException)
+    if ".git/info/lfs/" in request.scope["path"]:
+        error.body.setdefault("message", error.detail)  # git-lfs shows this one
     return error_response(request, error)
 
 
