@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hmac
 import json
+import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -196,3 +199,62 @@ def test_claims_of_every_type_are_refused_and_never_fail(api: HfApi, hub: Runnin
         body = {"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "resource": "me/model"}
         body |= {"subject_token_type": "urn:ietf:params:oauth:token-type:id_token", "subject_token": token}
         assert httpx.post(f"{hub.url}/oauth/token", json=body, timeout=20).status_code == 400, token
+
+
+@pytest.mark.fault("S7")
+def test_rules_of_gitignore_cost_a_bounded_time_whatever_the_files(
+    api: HfApi, hub: Running, raw: httpx.Client, record_property: Record
+) -> None:
+    api.create_repo("me/model")
+    rules = "\n".join(["**/" + "a*b*c*/**/" * 5 + "z"] * 1000)
+    files = [{"path": "/".join([f"abcabc{number}"] * 40), "size": 1} for number in range(1000)]
+    server = psutil.Process(hub.pid)
+    begun = sum(server.cpu_times()[:2])
+    answer = raw.post("/api/models/me/model/preupload/main", json={"files": files, "gitIgnore": rules}, timeout=60)
+    spent = sum(server.cpu_times()[:2]) - begun
+    assert answer.status_code == 413 and "send fewer" in answer.json()["error"] and spent < 5
+    record_property("figure", f"processor time of rules made to cost: {spent:.1f} s")
+    assert raw.post("/api/models/me/model/preupload/main", json={"files": files[:3], "gitIgnore": rules}).is_success
+
+
+@pytest.mark.fault("S7")
+@pytest.mark.parametrize("start", ["GET /?", "GET / HTTP/1.1\r\nX: ", "GET / HTTP/1.1\r\n" + "a: b\r\n" * 10_000])
+def test_heads_of_requests_are_bounded(hub: Running, start: str) -> None:
+    url = httpx.URL(hub.url)
+    with socket.create_connection((url.host, url.port or 80), timeout=20) as line:
+        line.sendall(start.encode())
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                line.sendall(b"a" * 65_536)
+            answer = b"".join(iter(lambda: line.recv(65_536), b""))  # until it hangs up
+            assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.fault("S7")
+def test_large_commits_at_once_take_bounded_memory(
+    api: HfApi, hub: Running, raw: httpx.Client, record_property: Record
+) -> None:
+    api.create_repo("me/model")
+    server, ended, peak = psutil.Process(hub.pid), threading.Event(), [0]
+    content = base64.b64encode(random.Random(0).randbytes(10 * 2**20)).decode()
+    lines = [{"key": "header", "value": {"summary": "s"}}]
+    lines += [{"key": "file", "value": {"path": "x", "content": content, "encoding": "base64"}}]
+    body = b"\n".join(json.dumps(line).encode() for line in lines)
+    before = server.memory_info().rss
+
+    def watch() -> None:
+        while not ended.wait(0.02):
+            peak[0] = max(peak[0], server.memory_info().rss)
+
+    def send(_: int) -> int:
+        return raw.post("/api/models/me/model/commit/main", content=body, timeout=100).status_code
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(send, range(10)))
+    ended.set()
+    watcher.join()
+    assert set(answers) <= {200, 412} and 200 in answers
+    record_property("figure", f"peak of 10 commits of 10 MiB at once: {(peak[0] - before) / 2**20:.0f} MiB")
+    assert peak[0] - before < 320 * 2**20

@@ -11,6 +11,8 @@ from typing import Literal
 
 import starlette.requests
 import starlette.routing
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
@@ -26,6 +28,11 @@ Body = Literal["none", "json", "form", "file"]
 FORM = "application/x-www-form-urlencoded"
 # What is sent without a token cannot keep out those who have one.
 _MEMORY, _MEMORY_OF_ANYBODY = BodyMemory(64 * 2**20), BodyMemory(8 * 2**20)
+
+
+_LARGE_BYTES = 2**20
+# Reading a large commit takes many times the memory of its longest line, and threads that others need.
+_LARGE = CapacityLimiter(4)
 
 
 class Route(starlette.routing.Route):
@@ -66,7 +73,8 @@ class Route(starlette.routing.Route):
                 request.spooled = await spool_body(request, request.hub.folder.spool, limit)
             with (_MEMORY if request.actor else _MEMORY_OF_ANYBODY).reserve() as grow:
                 content = await read_body(request, self.limit, grow) if self.body in {"json", "form"} else b""
-                return await run_in_threadpool(self._handle, request, content)
+                large = request.spooled is not None and request.spooled.size > _LARGE_BYTES
+                return await run_sync(self._handle, request, content, limiter=_LARGE if large else None)
         finally:
             for end in request.at_end:
                 end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import time
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -24,6 +25,7 @@ from hubkit.server.repos.gitignore import ignored
 from hubkit.server.repos.store import Repo
 
 LARGE_BYTES = 10 * 2**20
+_PREUPLOAD_SECONDS = 2.0
 _PULL_REQUEST = re.compile(r"refs/pr/([0-9]{1,9})")
 
 
@@ -55,7 +57,12 @@ def preupload(request: Request) -> Response:
         entry = git.entry(commit, ".gitignore")
         small = entry is not None and not entry.folder and entry.size < 2**16
         rules = git.blob(entry.oid).decode("utf-8", "replace") if entry and small else ""
-    return JSONResponse({"files": [_upload_mode(git, commit, item, rules) for item in files], "commitOid": commit})
+    results, until = [], time.thread_time() + _PREUPLOAD_SECONDS
+    for item in files:
+        results.append(_upload_mode(git, commit, item, rules))
+        if time.thread_time() > until:
+            raise HTTPException(413, "These rules of .gitignore take too long for so many files; send fewer at once.")
+    return JSONResponse({"files": results, "commitOid": commit})
 
 
 def _upload_mode(git: Git, commit: str, item: Any, rules: str) -> dict[str, Any]:
