@@ -18,6 +18,7 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.utils import httpx
 
+from hubkit.core.errors import HubkitError
 from hubkit.server import process
 from hubkit.server.fsck import fsck
 from hubkit.server.process import Running
@@ -195,6 +196,22 @@ def test_no_room_at_any_write_of_the_hub(small: Running, record_property: Record
         assert state(client, small) != before, name
     assert fsck(small.data) == []
     record_property("figure", f"{len(WRITES)} kinds of writes, full at {full} sizes of free room; 507 and unchanged")
+
+
+@pytest.mark.fault("F13")
+def test_no_room_to_start(small: Running) -> None:
+    process.stop(small.data)
+    for blocks in range(20):
+        filler = fill(small.data.parent, blocks * BLOCK)
+        try:
+            process.start(small.data, port=0)
+        except HubkitError as error:
+            assert error.message.endswith(f"the disk of {small.data} is full.") and "Make room" in str(error.hint)
+        else:
+            break
+        finally:
+            filler.unlink()
+    assert 0 < blocks < 19 and process.status(small.data), "it was struck, and came up"
 
 
 @pytest.mark.fault("F13")

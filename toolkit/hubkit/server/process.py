@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -27,6 +28,7 @@ DEFAULT_PORT = 8750
 EXIT_FOLDER_IN_USE = 97
 EXIT_PORT_IN_USE = 98
 _ANSWER_LIMIT = 65_536
+_ROOM = 2**20
 # What a server needs of its starter's environment. Tokens and Hub settings are not in it.
 _ENVIRONMENT_NAMES = """
 HOME USER TMPDIR VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE COVERAGE_PROCESS_START SYSTEMROOT
@@ -117,6 +119,11 @@ def _failure(folder: Folder, code: int, port: int | None) -> HubkitError:
         return ConflictError(
             f"Another server uses {folder.root} but does not answer.",
             hint="Stop it with hubkit hub stop, then run the command again.",
+        )
+    if shutil.disk_usage(folder.root).free < _ROOM:
+        return HubkitError(
+            f"The embedded Hub did not start: the disk of {folder.root} is full.",
+            hint="Make room, then run the command again.",
         )
     tail = folder.log.with_name("process.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
     last_line = f": {tail[0]}" if tail else ""
