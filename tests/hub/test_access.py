@@ -11,10 +11,12 @@ from access_samples import DISCUSS, READ, WRITE, Issuer, fine_grained, listening
 from releases import REPO, Release, admin, faults, requests, target_of, writes
 
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
+from hubkit.core.files import digests
 from hubkit.core.target import Target
 from hubkit.hub import trusted_publishing
 from hubkit.hub.auth import Account
 from hubkit.hub.client import Hub, connect
+from hubkit.hub.commits import addition
 from hubkit.hub.uploads import upload
 from hubkit.server.process import Running
 from hubkit_stages import publish
@@ -91,12 +93,13 @@ def test_a_private_repo_needs_the_right_to_read(hub: Running, mine: Hub, tmp_pat
 def test_a_hub_without_xet_is_sent_files_by_lfs(
     hub: Running, mine: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from huggingface_hub import CommitOperationAdd, constants
+    from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     by_address = connect(replace(target_of(hub, tmp_path), embedded=False))
     faults(hub)
-    upload(by_address, MODEL, "main", [CommitOperationAdd("model.bin", b"\0" * 4096)])
+    (tmp_path / "model.bin").write_bytes(b"\0" * 4096)
+    upload(by_address, MODEL, "main", [addition("model.bin", tmp_path / "model.bin", digests(tmp_path / "model.bin"))])
     asked = requests(hub)
     assert any("/xet-write-token/" in line for line in asked), "it was tried"
     assert any(line.startswith("PUT ") for line in asked), "and then sent another way"
@@ -208,14 +211,12 @@ def test_answers_about_room_and_money(hub: Running, tmp_path: Path, status: int,
 
 
 def test_a_refusal_of_single_files_is_told(hub: Running, mine: Hub, tmp_path: Path) -> None:
-    from huggingface_hub import CommitOperationAdd
-
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"\0" * 2000)
     said = '{"objects": [{"oid": "x", "size": 1, "error": {"code": 403, "message": "Over your storage quota"}}]}'
     faults(hub, {"route": "objects/batch", "action": "status", "status": 200, "body": said})
     with pytest.raises(RefusedError, match=r"refused files for .*Over your storage quota"):
-        upload(mine, MODEL, "main", [CommitOperationAdd("w.safetensors", path)])
+        upload(mine, MODEL, "main", [addition("w.safetensors", path, digests(path))])
 
 
 # --- trusted publishing

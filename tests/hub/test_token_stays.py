@@ -122,7 +122,7 @@ ERRORS = [
     (503, {"Retry-After": "garbage"}, 5, "answered 503"),
     (507, {}, 5, "has no storage left"),
     (307, {"Location": "http://127.0.0.1:9/elsewhere"}, 3, "redirects this request to http://127.0.0.1:9"),
-    (200, {}, 5, "is not a Hub: it returned non-JSON"),
+    (200, {}, 5, "is not an answer of the Hub API: it is not JSON"),
 ]
 
 

@@ -6,6 +6,7 @@ both; entries are equal when a digest that both know agrees.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,12 @@ def tree_of(manifest: Manifest) -> dict[str, Entry]:
 def entry_of(item: Digests) -> Entry:
     """``item`` as an entry of a tree."""
     return Entry(item.size, item.sha256, item.git)
+
+
+def content_entry(content: bytes) -> Entry:
+    """The entry of a file with this content; it knows both digests."""
+    git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    return Entry(len(content), hashlib.sha256(content).hexdigest(), git)
 
 
 def tree_digest(tree: Tree) -> str:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from json import JSONDecodeError
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from hubkit.core.errors import RemoteError
 from hubkit.core.target import Target
-from hubkit.hub.errors import translated
+from hubkit.hub.errors import explain, malformed, shortened, translated
 from hubkit.hub.retry import retried
 
 if TYPE_CHECKING:
@@ -45,16 +43,38 @@ class Connection:
         with translated(self.endpoint, repo, revision):
             return self._checked(call)()
 
+    def requested(self, method: str, path: str, **options: Any) -> Any:
+        """The JSON with which the Hub answers one request. Use it in what :meth:`query` or :meth:`send` calls."""
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]
+            build_hf_headers,
+            get_session,
+            hf_raise_for_status,
+        )
+
+        headers = build_hf_headers(
+            token=self.target.token or False,
+            library_name=self.api.library_name,
+            library_version=self.api.library_version,
+            headers=options.pop("headers", None),
+        )
+        response = get_session().request(method, f"{self.endpoint}/{path}", headers=headers, **options)
+        hf_raise_for_status(response)
+        return response.json()
+
     def _checked(self, call: Callable[[], T]) -> Callable[[], T]:
-        """``call``; RemoteError when the response is not JSON: a login page of the network, or no Hub at all."""
+        """``call``; RemoteError for a response that is not what the Hub's API promises.
+
+        A login page of the network is not JSON. Of JSON with other keys or types huggingface_hub raises whatever
+        reading it happens to raise.
+        """
 
         def checked() -> T:
             try:
                 return call()
-            except JSONDecodeError as error:
-                raise RemoteError(
-                    f"{self.endpoint} is not a Hub: it returned non-JSON (a login page?).",
-                    hint="Check the address and whether the network requires a login.",
-                ) from error
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                if explain(error, self.endpoint) is not None:
+                    raise
+                words = shortened(f"{type(error).__name__}: {error}")
+                raise malformed(self.endpoint, f"reading it failed ({words})") from error
 
         return checked

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 from typing import TYPE_CHECKING
 
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError, RemoteError, UsageError
@@ -33,6 +34,19 @@ class MissingFileError(UsageError):
 
 class Stalled(TimedOut):
     """An upload moved no byte for the time allowed. What is stored already is not sent again."""
+
+
+class NotAnAnswer(RemoteError):
+    """What came is no answer of the Hub's API, or contradicts another one: the Hub or a proxy is at fault."""
+
+
+def malformed(endpoint: str, what: str) -> NotAnAnswer:
+    """The error of something that is not an answer of the Hub's API; ``what`` is wrong, without its full stop."""
+    return NotAnAnswer(
+        f"{endpoint} or a proxy sent something that is not an answer of the Hub API: {what}.",
+        hint="Run the same command again. If it fails again, check the address and whether the network requires a"
+        " login, or changes what it passes on.",
+    )
 
 
 def unreachable(endpoint: str, error: BaseException) -> RemoteError:
@@ -85,6 +99,12 @@ def explain(
     for cause in causes(error):
         if isinstance(cause, HubkitError):
             return cause
+        if isinstance(cause, JSONDecodeError):
+            return malformed(endpoint, "it is not JSON (a login page?)")
+        if isinstance(cause, httpx2.TooManyRedirects):
+            return malformed(endpoint, "its redirects have no end")
+        if isinstance(cause, httpx2.DecodingError):
+            return malformed(endpoint, "its compression is damaged")
         if isinstance(cause, hub_errors.HfHubHTTPError):
             return _explain_answer(cause, endpoint, repo, revision)
         if isinstance(cause, hub_errors.OfflineModeIsEnabled):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubkit.core.errors import RemoteError
 from hubkit.core.numbers import short_commit
-from hubkit.core.trees import Entry
+from hubkit.core.trees import Entry, content_entry
 from hubkit.hub.connection import Connection, RepoType
-from hubkit.hub.errors import MissingRevisionError, translated
+from hubkit.hub.errors import MissingRevisionError, malformed, translated
 
 if TYPE_CHECKING:
     import httpx2
+
+_AT_ONCE = 8
+"""Small files that are read at the same time."""
 
 
 class FileCalls(Connection):
@@ -65,18 +69,42 @@ class FileCalls(Connection):
             hf_raise_for_status(response)
             yield response
 
-    def read_file(self, repo: str, path: str, revision: str, repo_type: RepoType = "model") -> bytes | None:
-        """The content of one small file at ``revision``, not cached; None when there is no such file."""
+    def read_file(
+        self, repo: str, path: str, revision: str, repo_type: RepoType = "model", *, listed: Entry | None = None
+    ) -> bytes | None:
+        """The content of one small file at ``revision``, not cached; None when there is no such file.
+
+        With ``listed``, what the Hub lists of it, RemoteError when it sends nothing, or something else, three times.
+        """
         from huggingface_hub.errors import EntryNotFoundError
 
         def read() -> bytes | None:
             try:
                 with self.opened(repo, path, revision, repo_type) as response:
-                    return bytes(response.read())
+                    content = bytes(response.read())
             except EntryNotFoundError:
-                return None
+                if listed is None:
+                    return None
+                raise self._not_listed(repo, path, revision) from None
+            if listed is not None and not content_entry(content).same(listed):
+                raise self._not_listed(repo, path, revision)
+            return content
 
         return self.query(read, repo=repo, revision=revision)
+
+    def read_files(
+        self, repo: str, revision: str, listed: Mapping[str, Entry], repo_type: RepoType = "model"
+    ) -> dict[str, bytes]:
+        """The content of small files, some at a time, each compared with what is ``listed`` (:meth:`read_file`)."""
+
+        def read(path: str) -> bytes:
+            return self.read_file(repo, path, revision, repo_type, listed=listed[path]) or b""
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return dict(zip(listed, pool.map(read, listed), strict=True))
+
+    def _not_listed(self, repo: str, path: str, revision: str) -> RemoteError:
+        return malformed(self.endpoint, f"{path} of {repo}@{short_commit(revision)} has other bytes than the Hub lists")
 
     def read_range(
         self, repo: str, path: str, revision: str, start: int, length: int, repo_type: RepoType = "model"

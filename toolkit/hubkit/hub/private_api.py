@@ -17,6 +17,7 @@ from hubkit.core.errors import HubkitError
 
 if TYPE_CHECKING:
     import httpx2
+    from huggingface_hub import CommitOperationAdd
 
 PRIVATE_NAMES: Mapping[tuple[str, str], str] = {
     ("huggingface_hub.utils._http", "default_client_factory"): (
@@ -37,6 +38,9 @@ PRIVATE_NAMES: Mapping[tuple[str, str], str] = {
     ),
     ("huggingface_hub.utils", "are_progress_bars_disabled"): (
         "with progress bars disabled the library asks hf_xet for no progress reports at all"
+    ),
+    ("huggingface_hub._commit_api", "CommitOperationAdd"): (
+        "its field _upload_mode is set, so that no answer of the Hub decides whether a file is uploaded at all"
     ),
     ("huggingface_hub._oidc", "get_oidc_token"): "trusted publishing has no public function for a job's identity",
     ("huggingface_hub._oidc", "exchange_oidc_token"): (
@@ -75,6 +79,14 @@ def request_hook() -> Callable[[httpx2.Request], None]:
     """The hook that huggingface_hub's own client calls before each request."""
     hook: Callable[[httpx2.Request], None] = private("huggingface_hub.utils._http", "hf_request_event_hook")
     return hook
+
+
+def keep_in_lfs(operation: CommitOperationAdd) -> None:
+    """Let ``operation`` upload its file to LFS (or Xet), whatever the Hub would answer about it."""
+    names = private("huggingface_hub._commit_api", "CommitOperationAdd").__dataclass_fields__
+    if "_upload_mode" not in names:
+        raise KeyError("huggingface_hub's CommitOperationAdd has no field _upload_mode any more")
+    operation._upload_mode = "lfs"
 
 
 # --- Xet

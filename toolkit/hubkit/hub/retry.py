@@ -4,6 +4,7 @@
     the Hub cannot be reached               3          0.2, 0.4
     status 408, 429, 5xx (but 507)          4          0.5, 1, 2, or what the Hub asks for when that is longer
     an upload of which no byte moves        3          1, 2
+    no answer of the Hub's API (a page)     3          0.2, 0.4
     no answer within the time limit         1          its whole time limit was waited for already
     anything else                           1          the answer would be the same
 
@@ -20,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from json import JSONDecodeError
 from typing import TypeVar
 
 from tenacity import (
@@ -32,7 +34,7 @@ from tenacity import (
 )
 
 from hubkit.core.errors import HubkitError
-from hubkit.hub.errors import Stalled, TimedOut, causes
+from hubkit.hub.errors import NotAnAnswer, Stalled, TimedOut, causes
 
 T = TypeVar("T")
 
@@ -68,6 +70,8 @@ def policy_for(error: BaseException) -> Policy | None:
     for cause in causes(error):
         if isinstance(cause, Stalled):
             return Policy(3, wait=1.0, step=1.0)
+        if isinstance(cause, NotAnAnswer | JSONDecodeError | httpx2.DecodingError):
+            return Policy(3, wait=0.2, step=0.2)
         if isinstance(cause, TimedOut | httpx2.TimeoutException | hub_errors.OfflineModeIsEnabled):
             return None
         if isinstance(cause, hub_errors.HfHubHTTPError):

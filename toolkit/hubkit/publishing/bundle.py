@@ -86,6 +86,16 @@ class Bundle:
         files, known = {**self.files, SIGNATURE_PATH: local}, {**self.manifest.files, SIGNATURE_PATH: digests(local)}
         return Bundle(dict(sorted(files.items())), Manifest(known), self.left_out)
 
+    def in_lfs(self, path: str) -> bool | None:
+        """Whether the branch keeps ``path`` in LFS; None when the Hub decides: the file is binary, and not named.
+
+        A bundle with a ``.gitattributes`` decides by it.
+        """
+        size = self.manifest.files[path].size
+        if ".gitattributes" in self.files and (size > _LFS_SIZE or any(_matches(path, glob) for glob in _LFS_GLOBS)):
+            return True
+        return False if size <= _LFS_SIZE and _is_text(self.files[path]) else None
+
     def to_json(self) -> dict[str, Any]:
         """``{"files": [{"path", "size", "sha256", "git"}], "left_out"}``."""
         return {**self.manifest.to_json(), "left_out": list(self.left_out)}
@@ -181,3 +191,10 @@ def git_attributes(manifest: Manifest) -> str:
 def _matches(path: str, glob: str) -> bool:
     """Whether a pattern without a slash matches, as in ``gitattributes(5)``: against the file's name."""
     return fnmatchcase(path.rsplit("/", 1)[-1], glob)
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        return "\0" not in path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False

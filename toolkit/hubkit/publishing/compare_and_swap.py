@@ -7,16 +7,13 @@ branch (its head and its tree), never from the text of a message.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from hubkit.core.errors import ConflictError, HubkitError, RemoteError
 from hubkit.core.numbers import short_commit
 from hubkit.core.trees import Tree
 from hubkit.hub.client import Hub, RepoType
+from hubkit.hub.commits import Operation
 from hubkit.hub.retry import write_and_verify
-
-if TYPE_CHECKING:
-    from hubkit.hub.commits import Operation
 
 
 def commit(

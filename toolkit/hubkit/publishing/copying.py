@@ -1,4 +1,4 @@
-"""Copy the files of a revision to a branch, on the server, in one commit: plan it, then apply it.
+"""Copy the files of a revision to a branch, in one commit: plan it, then apply it.
 
 The plan is made from one read of the branch and can be shown; the commit has the head that was read as its parent, so
 that the plan is carried out as shown, or not at all.
@@ -7,17 +7,15 @@ that the plan is carried out as shown, or not at all.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from hubkit.core.trees import Tree, TreeDiff, compare
+from hubkit.core.errors import ConflictError
+from hubkit.core.numbers import short_commit
+from hubkit.core.trees import Tree, TreeDiff, compare, short_list
 from hubkit.hub.client import Hub, RepoType
-from hubkit.hub.commits import copy, deletion
+from hubkit.hub.commits import Content, Deletion, LargeFile, Operation
 from hubkit.publishing.compare_and_swap import branch_moved, commit
 from hubkit.publishing.manifest import MANIFEST_PATH, provenance_at
 from hubkit.publishing.ownership import Ownership, decide
-
-if TYPE_CHECKING:
-    from hubkit.hub.commits import Operation
 
 
 @dataclass(frozen=True)
@@ -83,8 +81,8 @@ def plan_copy(
 def apply(hub: Hub, repo: str, plan: CopyPlan, *, title: str, repo_type: RepoType = "model") -> str:
     """Apply ``plan`` in one commit on the head that it was made for; returns the branch's head.
 
-    The Hub copies the files; a missing branch is created at the source. Nothing is written when
-    the branch holds the tree already. ConflictError when it was moved since.
+    A missing branch is created at the source. Nothing is written when the branch holds the tree already. ConflictError
+    when it was moved since, or when the source does not hold the wanted files.
     """
     if plan.head is None:
         head = hub.create_branch(repo, plan.branch, plan.source, repo_type)
@@ -93,11 +91,34 @@ def apply(hub: Hub, repo: str, plan: CopyPlan, *, title: str, repo_type: RepoTyp
         return head
     if not plan.change:
         return plan.head
-    operations: list[Operation] = [
-        *(deletion(item.path) for item in plan.change.removed),
-        *(copy(item.path, plan.source) for item in plan.change.changes if item.after),
+    operations = [
+        *(Deletion(item.path) for item in plan.change.removed),
+        *_copies(hub, repo, plan, repo_type),
     ]
     return commit(hub, repo, plan.branch, plan.head, operations, plan.reached, title, repo_type)
+
+
+def _copies(hub: Hub, repo: str, plan: CopyPlan, repo_type: RepoType) -> list[Operation]:
+    """The operations that write the files of the source which the branch lacks.
+
+    The Hub copies LFS files by their digest. It cannot copy the others: they are read, compared with their digest, and
+    sent again.
+    """
+    paths = [item.path for item in plan.change.changes if item.after]
+    listed = hub.tree(repo, plan.source, repo_type)
+    wrong = [path for path in paths if path not in listed or not listed[path].same(plan.wanted[path])]
+    if wrong:
+        raise ConflictError(
+            f"{repo}@{short_commit(plan.source)} does not hold the files to be copied: {short_list(wrong)}. Nothing was"
+            " written.",
+            hint="Run the same command again.",
+        )
+    small = hub.read_files(
+        repo, plan.source, {path: listed[path] for path in paths if listed[path].sha256 is None}, repo_type
+    )
+    return [
+        Content(path, small[path]) if path in small else LargeFile(path, str(listed[path].sha256)) for path in paths
+    ]
 
 
 def restore(

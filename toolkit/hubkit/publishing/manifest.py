@@ -70,7 +70,9 @@ class Provenance:
 
 def provenance_at(hub: Hub, repo: str, commit: str, tree: Tree, repo_type: RepoType = "model") -> Provenance | None:
     """hubkit's manifest at ``commit``, whose ``tree`` is known; None when the commit has none that hubkit wrote."""
-    return Provenance.parse(hub.read_file(repo, MANIFEST_PATH, commit, repo_type) if MANIFEST_PATH in tree else None)
+    listed = tree.get(MANIFEST_PATH)
+    raw = hub.read_file(repo, MANIFEST_PATH, commit, repo_type, listed=listed) if listed else None
+    return Provenance.parse(raw)
 
 
 def parse_manifest(raw: bytes) -> tuple[dict[str, Any], Manifest]:

@@ -11,13 +11,12 @@ opened.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from hubkit.core.errors import ConflictError, RefusedError
 from hubkit.core.fine_grained import DISCUSS
 from hubkit.core.trees import Tree, compare, short_list, tree_of
 from hubkit.hub.client import Hub
-from hubkit.hub.commits import deletion
+from hubkit.hub.commits import Deletion
 from hubkit.hub.pull_requests import PullRequest, pull_url
 from hubkit.hub.retry import write_and_verify
 from hubkit.hub.uploads import upload
@@ -28,9 +27,6 @@ from hubkit.publishing.notes import Note, no_note
 from hubkit.publishing.ownership import Ownership, decide, holds_release
 from hubkit.publishing.staging import additions
 from hubkit.recipe.names import MAIN
-
-if TYPE_CHECKING:
-    from hubkit.hub.commits import Operation
 
 
 @dataclass(frozen=True)
@@ -133,8 +129,8 @@ def _open(hub: Hub, repo: str, variant: str, main: str | None, bundle: Bundle, g
         )
     tree = hub.tree(repo, main)
     added = additions(bundle, goal.missing(tree))
-    upload(hub, repo, MAIN, added, create_pr=True)
-    operations: list[Operation] = [*map(deletion, goal.removals(tree)), *added]
+    written = upload(hub, repo, MAIN, added, create_pr=True)
+    operations = [*map(Deletion, goal.removals(tree)), *written]
     hub.open_pull_request(repo, operations, parent=main, title=title_of(variant), text=_text(repo, variant))
 
 
@@ -165,8 +161,8 @@ def _update(hub: Hub, repo: str, variant: str, opened: PullRequest, bundle: Bund
             " `hubkit release --pr --overwrite-card`.",
         )
     added = additions(bundle, goal.missing(tree))
-    upload(hub, repo, opened.ref, added)
-    operations: list[Operation] = [*map(deletion, goal.removals(tree)), *added]
+    written = upload(hub, repo, opened.ref, added)
+    operations = [*map(Deletion, goal.removals(tree)), *written]
     return commit(hub, repo, opened.ref, head, operations, goal.reached, title_of(variant))
 
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from hubkit.core.errors import ConflictError, UsageError
 from hubkit.core.trees import compare, tree_of
 from hubkit.hub.client import Hub
-from hubkit.hub.commits import addition, deletion
+from hubkit.hub.commits import Addition, Deletion, addition
 from hubkit.hub.uploads import upload
 from hubkit.publishing.bundle import Bundle
 from hubkit.publishing.compare_and_swap import branch_moved, commit
 from hubkit.publishing.notes import Note, no_note
-
-if TYPE_CHECKING:
-    from hubkit.hub.commits import Addition
 
 
 def stage(hub: Hub, repo: str, branch: str, bundle: Bundle, *, title: str, note: Note = no_note) -> str:
@@ -31,21 +27,23 @@ def stage(hub: Hub, repo: str, branch: str, bundle: Bundle, *, title: str, note:
     note("staging-begun", branch=branch, commit=head)
     added = additions(bundle, [change.path for change in difference.changes if change.after])
     try:
-        upload(hub, repo, branch, added)
+        written = upload(hub, repo, branch, added)
     except UsageError as error:
         if hub.head(repo, branch) is None:
             raise branch_moved(repo, branch, head, None) from error
         raise
     note("staging-uploaded", branch=branch)
-    removed = [deletion(change.path) for change in difference.removed]
-    staged = commit(hub, repo, branch, head, [*removed, *added], lambda tree: not compare(tree, wanted), title)
+    removed = [Deletion(change.path) for change in difference.removed]
+    staged = commit(hub, repo, branch, head, [*removed, *written], lambda tree: not compare(tree, wanted), title)
     note("staging-committed", branch=branch, commit=staged)
     return staged
 
 
 def additions(bundle: Bundle, paths: Sequence[str]) -> list[Addition]:
     """Operations that add ``paths`` of ``bundle``."""
-    return [addition(path, bundle.files[path], bundle.manifest.files[path]) for path in paths]
+    return [
+        addition(path, bundle.files[path], bundle.manifest.files[path], in_lfs=bundle.in_lfs(path)) for path in paths
+    ]
 
 
 def initial_commit(hub: Hub, repo: str) -> str:

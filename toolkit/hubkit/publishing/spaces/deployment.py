@@ -14,8 +14,9 @@ from hubkit.core.errors import ConflictError, HubkitError, RemoteError
 from hubkit.core.numbers import seconds, short_commit
 from hubkit.core.trees import compare, tree_of
 from hubkit.hub.client import Hub, Runtime, Visibility
-from hubkit.hub.commits import deletion
+from hubkit.hub.commits import Deletion
 from hubkit.hub.retry import polled
+from hubkit.hub.uploads import upload
 from hubkit.publishing.bundle import Bundle
 from hubkit.publishing.compare_and_swap import branch_moved
 from hubkit.publishing.compare_and_swap import commit as commit_files
@@ -113,9 +114,10 @@ def _commit(hub: Hub, repo: str, head: str, bundle: Bundle, title: str) -> tuple
     if ownership.reached(tree, wanted):
         return head, ownership
     added = additions(bundle, [change.path for change in compare(tree, wanted).changes if change.after])
-    removed = [deletion(path) for path in sorted(ownership.deletions(wanted))]
+    removed = [Deletion(path) for path in sorted(ownership.deletions(wanted))]
+    written = upload(hub, repo, "main", added, "space")
     commit = commit_files(
-        hub, repo, "main", head, [*removed, *added], lambda after: ownership.reached(after, wanted), title, "space"
+        hub, repo, "main", head, [*removed, *written], lambda after: ownership.reached(after, wanted), title, "space"
     )
     return commit, ownership
 
