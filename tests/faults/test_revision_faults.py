@@ -133,6 +133,7 @@ KILLED = textwrap.dedent("""
     from pathlib import Path
     from hubkit.core.target import Target
     from hubkit.hub.client import connect
+    from hubkit.hub.commits import CommitCalls
     from hubkit.publishing import copying, revisions
     url, token, home, act, moment = sys.argv[1:]
     hub = connect(Target(url, Path(home), token, embedded=True))
@@ -141,11 +142,11 @@ KILLED = textwrap.dedent("""
     if moment == "before":
         copying.commit = die
     else:
-        send = hub.api.create_commit
+        send = CommitCalls.create_commit
         def sent(*args, **options):
             send(*args, **options)
             die()
-        hub.api.create_commit = sent
+        CommitCalls.create_commit = sent
     if act == "promote":
         revisions.plan_promotion(hub, "hubkit/some-model", "new", "main").apply(hub)
     else:

@@ -24,6 +24,7 @@ from releases import (
 from hubkit.core.errors import ConflictError, RefusedError, RemoteError
 from hubkit.core.trees import tree_of
 from hubkit.hub.client import Hub
+from hubkit.hub.commits import Addition, Operation
 from hubkit.pipeline.jobs import expand
 from hubkit.publishing import proposals
 from hubkit.publishing.ownership import holds_release
@@ -150,9 +151,10 @@ def test_somebody_else_moves_the_pull_request(owner: Hub, release: Proposing, mo
     release.train(version=2)
     upload = proposals.upload
 
-    def slower(hub: Hub, repo: str, revision: str, added: list[CommitOperationAdd], **rest: bool) -> None:
-        upload(hub, repo, revision, added, **rest)
+    def slower(hub: Hub, repo: str, revision: str, added: list[Addition], **rest: bool) -> list[Operation]:
+        written = upload(hub, repo, revision, added, **rest)
         owner.api.create_commit(REPO, [CommitOperationAdd("x.txt", b"x")], commit_message="x", revision=ref)
+        return written
 
     monkeypatch.setattr(proposals, "upload", slower)
     with pytest.raises(ConflictError, match="moved"):

@@ -18,7 +18,6 @@ from hubkit.hub.commits import CommitCalls
 from hubkit.hub.connection import RepoType, Visibility
 from hubkit.hub.embedded import EmbeddedCalls
 from hubkit.hub.errors import translated
-from hubkit.hub.files import FileCalls
 from hubkit.hub.refs import Commit, RefCalls, Refs
 from hubkit.hub.spaces import Runtime, SpaceCalls
 from hubkit.hub.transport import install
@@ -27,7 +26,7 @@ from hubkit.hub.trusted_publishing import renewal
 __all__ = ["Commit", "Hub", "Refs", "RepoType", "Runtime", "Visibility", "connect"]
 
 
-class Hub(RefCalls, FileCalls, CommitCalls, SpaceCalls, EmbeddedCalls):
+class Hub(RefCalls, CommitCalls, SpaceCalls, EmbeddedCalls):
     """A connection to one Hub with the token that was issued for it. Created by :func:`connect`."""
 
 

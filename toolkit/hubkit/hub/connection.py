@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from hubkit.core.target import Target
+from hubkit.core.trees import Entry
 from hubkit.hub.errors import explain, malformed, shortened, translated
 from hubkit.hub.retry import retried
 
@@ -27,6 +28,10 @@ class Connection:
 
     target: Target
     api: HfApi
+    _trees: dict[tuple[str, str, str], dict[str, Entry]] = field(default_factory=dict, repr=False, compare=False)
+    """Trees that two routes of the Hub agreed about, by kind of repo, repo and commit: a commit never changes."""
+    _infos: dict[tuple[str, str, str], dict[str, Entry]] = field(default_factory=dict, repr=False, compare=False)
+    """Files of commits as the second route lists them, until they are compared."""
 
     @property
     def endpoint(self) -> str:

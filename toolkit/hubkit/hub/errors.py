@@ -43,10 +43,19 @@ class NotAnAnswer(RemoteError):
 def malformed(endpoint: str, what: str) -> NotAnAnswer:
     """The error of something that is not an answer of the Hub's API; ``what`` is wrong, without its full stop."""
     return NotAnAnswer(
-        f"{endpoint} or a proxy sent something that is not an answer of the Hub API: {what}.",
-        hint="Run the same command again. If it fails again, check the address and whether the network requires a"
-        " login, or changes what it passes on.",
+        f"{endpoint} or a proxy sent something that is not an answer of the Hub API: {what}.", hint=_PROXY
     )
+
+
+def contradiction(endpoint: str, what: str) -> NotAnAnswer:
+    """The error of two answers of which one must be false; ``what`` they say, without its full stop."""
+    return NotAnAnswer(f"{endpoint} or a proxy contradicts itself: {what}.", hint=_PROXY)
+
+
+_PROXY = (
+    "Run the same command again. If it fails again, check the address and whether the network requires a login, or"
+    " changes what it passes on."
+)
 
 
 def unreachable(endpoint: str, error: BaseException) -> RemoteError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,35 +11,73 @@ from typing import TYPE_CHECKING
 
 from hubkit.core.errors import RemoteError
 from hubkit.core.numbers import short_commit
-from hubkit.core.trees import Entry, content_entry
+from hubkit.core.trees import Entry, Tree, compare, content_entry
 from hubkit.hub.connection import Connection, RepoType
-from hubkit.hub.errors import MissingRevisionError, malformed, translated
+from hubkit.hub.errors import MissingRevisionError, contradiction, malformed, translated
 
 if TYPE_CHECKING:
     import httpx2
 
 _AT_ONCE = 8
 """Small files that are read at the same time."""
+FULL_ID = re.compile(r"[0-9a-f]{40}")
+_ALL = 1000
+"""Files up to which both lists of a commit must be complete; a Hub may shorten the second list of a large repo."""
 
 
 class FileCalls(Connection):
     """The requests about files, as methods of a connection."""
 
     def tree(self, repo: str, revision: str, repo_type: RepoType = "model") -> dict[str, Entry]:
-        """Every file at ``revision`` with its size and digest: sha256 for LFS, git blob id for the others."""
-        from huggingface_hub.hf_api import RepoFile
+        """Every file at ``revision`` with its size and digest: sha256 for LFS, git blob id for the others.
+
+        Two routes of the Hub list them, and must agree: a list whose end is missing looks like a list.
+        """
+        key = (repo_type, repo, revision)
+        if (known := self._trees.get(key)) is not None:
+            return dict(known)
 
         def read() -> dict[str, Entry]:
-            listed = self.api.list_repo_tree(repo, recursive=True, revision=revision, repo_type=repo_type)
-            return {
-                item.path: Entry(item.lfs.size, sha256=item.lfs.sha256)
-                if item.lfs
-                else Entry(item.size, git=item.blob_id)
-                for item in listed
-                if isinstance(item, RepoFile)
-            }
+            second = self._infos.pop(key, None)
+            if second is None:
+                commit, second = self._described(repo, revision, repo_type)
+                if FULL_ID.fullmatch(revision) and commit != revision:
+                    raise contradiction(self.endpoint, f"asked for {repo}@{revision}, it describes {commit}")
+            first = self._listed(repo, revision, repo_type)
+            if difference := _difference(first, second):
+                raise contradiction(
+                    self.endpoint, f"it lists the files of {repo}@{short_commit(revision)} in two ways: {difference}"
+                )
+            return first
 
-        return self.query(read, repo=repo, revision=revision)
+        found = self.query(read, repo=repo, revision=revision)
+        if FULL_ID.fullmatch(revision):
+            self._trees[key] = found
+        return dict(found)
+
+    def _listed(self, repo: str, revision: str, repo_type: RepoType) -> dict[str, Entry]:
+        """The files by the route for trees. Use it in what :meth:`query` calls."""
+        from huggingface_hub.hf_api import RepoFile
+
+        listed = self.api.list_repo_tree(repo, recursive=True, revision=revision, repo_type=repo_type)
+        return {
+            item.path: Entry(item.lfs.size, sha256=item.lfs.sha256) if item.lfs else Entry(item.size, git=item.blob_id)
+            for item in listed
+            if isinstance(item, RepoFile)
+        }
+
+    def _described(self, repo: str, revision: str, repo_type: RepoType) -> tuple[str, dict[str, Entry]]:
+        """The commit of ``revision``, and its files, by the route for revisions. Use it in what :meth:`query` calls."""
+        info = self.api.repo_info(repo, revision=revision, repo_type=repo_type, files_metadata=True)
+        if not info.sha or not FULL_ID.fullmatch(str(info.sha)):
+            raise malformed(self.endpoint, f"it does not name the commit of {repo}@{revision}")
+        files = {
+            item.rfilename: Entry(item.lfs.size, sha256=item.lfs.sha256)
+            if item.lfs
+            else Entry(item.size or 0, git=item.blob_id)
+            for item in getattr(info, "siblings", None) or ()
+        }
+        return str(info.sha), files
 
     def tree_if_there(self, repo: str, revision: str, repo_type: RepoType = "model") -> dict[str, Entry] | None:
         """The tree of :meth:`tree`; None when the repo has no such revision."""
@@ -146,3 +185,11 @@ class FileCalls(Connection):
             lambda: self.api.get_safetensors_metadata(repo, revision=revision), repo=repo, revision=revision
         )
         return {str(dtype): count for dtype, count in metadata.parameter_count.items()}
+
+
+def _difference(first: Tree, second: Tree) -> str | None:
+    """What differs between two lists of the same files; None when they agree."""
+    if len(first) > _ALL:
+        first = {path: entry for path, entry in first.items() if path in second}
+    found = compare(first, second).changes
+    return found[0].sentence if found else None

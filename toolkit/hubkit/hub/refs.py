@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from hubkit.core.errors import ConflictError, RemoteError, UsageError
+from hubkit.core.errors import RemoteError, UsageError
 from hubkit.core.numbers import short_commit
 from hubkit.hub.connection import RepoType
+from hubkit.hub.errors import contradiction, malformed
+from hubkit.hub.files import FULL_ID, FileCalls
 from hubkit.hub.pull_requests import PULL_REFS, PullRequestCalls
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import GitCommitInfo
 
 
 @dataclass(frozen=True)
@@ -27,19 +34,32 @@ class Commit:
     date: str
 
 
-class RefCalls(PullRequestCalls):
+class RefCalls(PullRequestCalls, FileCalls):
     """The requests about branches, tags and commits, as methods of a connection."""
 
     def resolve(self, repo: str, revision: str, repo_type: RepoType = "model") -> str:
-        """The commit that ``revision`` (branch, tag or commit) names; UsageError when there is none."""
-        info = self.query(
-            lambda: self.api.repo_info(repo, revision=revision, repo_type=repo_type),
-            repo=repo,
-            revision=revision,
-        )
-        if not info.sha:
-            raise RemoteError(f"{self.endpoint} did not report the commit of {repo}@{revision}.")
-        return str(info.sha)
+        """The commit that ``revision`` (branch, tag or commit) names; UsageError when there is none.
+
+        What a branch or tag names is compared with the list of branches and tags.
+        """
+
+        def read() -> str:
+            commit, files = self._described(repo, revision, repo_type)
+            if FULL_ID.fullmatch(revision):
+                named = {revision}
+            elif revision.startswith(PULL_REFS):
+                named = set()
+            else:
+                refs = self.refs(repo, repo_type)
+                named = {names[revision] for names in (refs.branches, refs.tags) if revision in names}
+            if named and commit not in named:
+                raise contradiction(
+                    self.endpoint, f"{repo}@{revision} is the commit {commit}, and {' or '.join(sorted(named))}"
+                )
+            self._infos[repo_type, repo, commit] = files
+            return commit
+
+        return self.query(read, repo=repo, revision=revision)
 
     def refs(self, repo: str, repo_type: RepoType = "model") -> Refs:
         """The repo's branches and tags. UsageError when there is no such repo."""
@@ -50,25 +70,58 @@ class RefCalls(PullRequestCalls):
         )
 
     def head(self, repo: str, branch: str, repo_type: RepoType = "model") -> str | None:
-        """The head of ``branch`` or of a pull request ('refs/pr/3'); None when there is no such branch."""
+        """The head of ``branch`` or of a pull request ('refs/pr/3'); None when there is no such branch.
+
+        Two routes of the Hub tell it, and must agree: a stale answer looks like an answer.
+        """
+        from huggingface_hub.errors import RevisionNotFoundError
+
+        def read() -> str | None:
+            listed, also = self._head_listed(repo, branch, repo_type)
+            try:
+                commit, files = self._described(repo, branch, repo_type)
+            except RevisionNotFoundError:
+                if listed is None:
+                    return None
+                raise contradiction(
+                    self.endpoint, f"it lists the branch {branch!r} of {repo}, and has no such revision"
+                ) from None
+            if listed is None and also == commit:
+                return None  # a tag of that name
+            if listed is None or commit not in {listed, also}:
+                raise contradiction(
+                    self.endpoint, f"the branch {branch!r} of {repo} is at {listed or 'no commit'}, and at {commit}"
+                )
+            self._infos[repo_type, repo, commit] = files
+            return listed
+
+        return self.query(read, repo=repo, revision=branch)
+
+    def _head_listed(self, repo: str, branch: str, repo_type: RepoType) -> tuple[str | None, str | None]:
+        """What the list of refs has by the name of ``branch``: the branch, and the tag."""
         if branch.startswith(PULL_REFS) and repo_type == "model":
-            return self.pull_request_heads(repo).get(branch)
-        return self.refs(repo, repo_type).branches.get(branch)
+            return self.pull_request_heads(repo).get(branch), None
+        refs = self.refs(repo, repo_type)
+        return refs.branches.get(branch), refs.tags.get(branch)
 
     def history(self, repo: str, revision: str, repo_type: RepoType = "model") -> list[Commit]:
         """The commits that lead to ``revision``, newest first."""
-        commits = self.query(
-            lambda: self.api.list_repo_commits(repo, revision=revision, repo_type=repo_type),
-            repo=repo,
-            revision=revision,
-        )
+
+        def read() -> list[GitCommitInfo]:
+            listed = self.api.list_repo_commits(repo, revision=revision, repo_type=repo_type)
+            if not listed or (FULL_ID.fullmatch(revision) and listed[0].commit_id != revision):
+                raise malformed(self.endpoint, f"its list of commits does not begin with {revision}")
+            return listed
+
+        commits = self.query(read, repo=repo, revision=revision)
         return [Commit(item.commit_id, item.title, item.created_at.strftime("%Y-%m-%dT%H:%M:%SZ")) for item in commits]
 
     def create_branch(self, repo: str, branch: str, commit: str, repo_type: RepoType = "model") -> str:
         """Create ``branch`` at ``commit``; returns its head, another commit when somebody else created it first.
 
-        When the response is lost, the branch itself is read.
+        When the response is lost, the branch itself is read. UsageError when another branch is in its way.
         """
+        refuse_if_in_the_way(repo, branch, self.refs(repo, repo_type).branches)
         lost: RemoteError | None = None
         try:
             self.send(
@@ -82,9 +135,8 @@ class RefCalls(PullRequestCalls):
             lost = error
         head = self.head(repo, branch, repo_type)
         if head is None:
-            raise lost or ConflictError(
-                f"The branch {branch!r} was created in {repo}, but the Hub does not show it.",
-                hint="Run the command again.",
+            raise lost or contradiction(
+                self.endpoint, f"it accepted the new branch {branch!r} of {repo}, and there is none"
             )
         return head
 
@@ -116,3 +168,18 @@ class RefCalls(PullRequestCalls):
     def delete_tag(self, repo: str, tag: str, repo_type: RepoType = "model") -> None:
         """Remove ``tag``."""
         self.send(lambda: self.api.delete_tag(repo, tag=tag, repo_type=repo_type), repo=repo, revision=tag)
+
+
+def in_the_way(name: str, names: Iterable[str]) -> str | None:
+    """The one of ``names`` beside which git cannot hold the branch or tag ``name``: 'b' beside 'b/c'."""
+    others = (other for other in sorted(names) if other != name)
+    return next((other for other in others if f"{other}/".startswith(f"{name}/") or name.startswith(f"{other}/")), None)
+
+
+def refuse_if_in_the_way(repo: str, name: str, names: Iterable[str], kind: str = "branch") -> None:
+    """UsageError when git cannot hold the branch (or tag) ``name`` beside one of ``names``."""
+    if other := in_the_way(name, names):
+        raise UsageError(
+            f"Git cannot hold a {kind} {name!r} beside the {kind} {other!r}, which {repo} has.",
+            hint=f"Choose another name, or remove {other!r} first: hubkit revisions delete {repo} {other}",
+        )

@@ -13,6 +13,7 @@ from hubkit.core.numbers import short_commit
 from hubkit.core.trees import Tree
 from hubkit.hub.client import Hub, RepoType
 from hubkit.hub.commits import Operation
+from hubkit.hub.errors import NotAnAnswer
 from hubkit.hub.retry import write_and_verify
 
 
@@ -29,28 +30,63 @@ def commit(
     """Commit ``operations`` on ``head`` so that the branch's tree is ``reached``; returns the new head.
 
     A lost response is no failure: when the branch already holds the new tree, its head is returned and nothing is
-    sent twice. ConflictError when somebody else moved the branch, or when it does not hold what was sent; RemoteError
-    when the Hub cannot be reached or failed.
+    sent twice. ConflictError when somebody else moved the branch; OtherContent when the Hub made the commit with other
+    files than were sent; RemoteError when the Hub cannot be reached or failed, or said that it made a commit and did
+    not.
     """
+    answered: list[str] = []
 
     def write() -> None:
-        hub.create_commit(repo, branch, operations, parent=head, title=title, repo_type=repo_type)
+        answered[:] = [hub.create_commit(repo, branch, operations, parent=head, title=title, repo_type=repo_type)]
 
     def look(failure: HubkitError | None) -> str | None:
         now = _head_after(hub, repo, branch, failure, repo_type)
         if now == head:
             return None
-        if now is None or not reached(hub.tree(repo, now, repo_type)):
+        if now is None:
             raise branch_moved(repo, branch, head, now) from failure
-        return now
+        if reached(hub.tree(repo, now, repo_type)):
+            return now
+        made = _made(hub, repo, head, now, title, answered, repo_type)
+        if made == now:
+            raise OtherContent(repo, branch, now) from failure
+        if made is not None:
+            raise _moved_on(repo, branch, made, now) from failure
+        raise branch_moved(repo, branch, head, now) from failure
 
     new_head = write_and_verify(write, look)
     if new_head is None:
-        raise ConflictError(
-            f"{repo} accepted the commit to {branch!r}, but its head is still {short_commit(head)}.",
+        raise NotAnAnswer(
+            f"{hub.endpoint} or a proxy answered that a commit was made to {branch!r} of {repo}, but its head is still "
+            f"{short_commit(head)}: nothing was written.",
             hint="Run the same command again.",
         )
     return new_head
+
+
+class OtherContent(ConflictError):
+    """The Hub made our commit, ``head``, and it does not hold what was sent."""
+
+    def __init__(self, repo: str, branch: str, head: str) -> None:
+        super().__init__(
+            f"The Hub made the commit {short_commit(head)} on the branch {branch!r} of {repo} with other files than"
+            " were sent.",
+            hint="The Hub or a proxy alters files. Run the same command again: it compares the branch and replaces"
+            " what differs.",
+        )
+        self.head = head
+
+
+def _made(
+    hub: Hub, repo: str, head: str, now: str, title: str, answered: Sequence[str], repo_type: RepoType
+) -> str | None:
+    """Our commit on ``head`` among those that lead to ``now``; None when there is none."""
+    commits = hub.history(repo, now, repo_type)
+    ids = [item.id for item in commits]
+    if head not in ids[1:]:
+        return None
+    first = commits[ids.index(head) - 1]
+    return first.id if first.id in answered or (not answered and first.title == title) else None
 
 
 def _head_after(hub: Hub, repo: str, branch: str, failure: HubkitError | None, repo_type: RepoType) -> str | None:
@@ -61,6 +97,14 @@ def _head_after(hub: Hub, repo: str, branch: str, failure: HubkitError | None, r
         if failure is not None:
             raise failure from None
         raise
+
+
+def _moved_on(repo: str, branch: str, made: str, now: str) -> ConflictError:
+    return ConflictError(
+        f"The branch {branch!r} of {repo} was written at {short_commit(made)}; then someone else moved it to"
+        f" {short_commit(now)}, which does not hold the same files.",
+        hint=f"Inspect it with `hubkit revisions history {repo} {branch}`, then run the same command again.",
+    )
 
 
 def branch_moved(

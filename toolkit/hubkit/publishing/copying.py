@@ -6,14 +6,15 @@ that the plan is carried out as shown, or not at all.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from hubkit.core.errors import ConflictError
+from hubkit.core.errors import ConflictError, HubkitError
 from hubkit.core.numbers import short_commit
 from hubkit.core.trees import Tree, TreeDiff, compare, short_list
 from hubkit.hub.client import Hub, RepoType
 from hubkit.hub.commits import Content, Deletion, LargeFile, Operation
-from hubkit.publishing.compare_and_swap import branch_moved, commit
+from hubkit.publishing.compare_and_swap import OtherContent, branch_moved, commit
 from hubkit.publishing.manifest import MANIFEST_PATH, provenance_at
 from hubkit.publishing.ownership import Ownership, decide
 
@@ -91,11 +92,49 @@ def apply(hub: Hub, repo: str, plan: CopyPlan, *, title: str, repo_type: RepoTyp
         return head
     if not plan.change:
         return plan.head
-    operations = [
+    operations = _operations(hub, repo, plan, repo_type)
+    return commit_or_restore(hub, repo, plan.branch, plan.head, operations, plan.reached, title, repo_type)
+
+
+def commit_or_restore(
+    hub: Hub,
+    repo: str,
+    branch: str,
+    head: str,
+    operations: Sequence[Operation],
+    reached: Callable[[Tree], bool],
+    title: str,
+    repo_type: RepoType = "model",
+) -> str:
+    """:func:`compare_and_swap.commit`; when the Hub stored other files than were sent, the old ones are put back."""
+    try:
+        return commit(hub, repo, branch, head, operations, reached, title, repo_type)
+    except OtherContent as error:
+        undo = f"hubkit revisions rollback {repo} {branch} --to {head}"
+        try:
+            plan = plan_copy(hub, repo, branch, head, repo_type=repo_type)
+            if plan.head != error.head:
+                raise branch_moved(repo, branch, error.head, plan.head)
+            back = commit(
+                hub, repo, branch, error.head, _operations(hub, repo, plan, repo_type), plan.reached,
+                f"Roll back {branch} to {short_commit(head)}, from {short_commit(error.head)}", repo_type,
+            )  # fmt: skip
+        except HubkitError as failure:
+            raise ConflictError(
+                f"{error.message} Putting back the files of {short_commit(head)} failed: {failure.message}",
+                hint=f"The branch holds wrong files until they are put back: {undo}",
+            ) from error
+        raise ConflictError(
+            f"{error.message} The files of {short_commit(head)} were put back, at {short_commit(back)}.",
+            hint="The Hub or a proxy alters files. Run the same command again where none does.",
+        ) from error
+
+
+def _operations(hub: Hub, repo: str, plan: CopyPlan, repo_type: RepoType) -> list[Operation]:
+    return [
         *(Deletion(item.path) for item in plan.change.removed),
         *_copies(hub, repo, plan, repo_type),
     ]
-    return commit(hub, repo, plan.branch, plan.head, operations, plan.reached, title, repo_type)
 
 
 def _copies(hub: Hub, repo: str, plan: CopyPlan, repo_type: RepoType) -> list[Operation]:

@@ -19,8 +19,7 @@ from hubkit.hub.retry import polled
 from hubkit.hub.uploads import upload
 from hubkit.publishing.bundle import Bundle
 from hubkit.publishing.compare_and_swap import branch_moved
-from hubkit.publishing.compare_and_swap import commit as commit_files
-from hubkit.publishing.copying import restore
+from hubkit.publishing.copying import commit_or_restore, restore
 from hubkit.publishing.manifest import provenance_at
 from hubkit.publishing.notes import Note, no_note
 from hubkit.publishing.ownership import Ownership, decide
@@ -116,7 +115,7 @@ def _commit(hub: Hub, repo: str, head: str, bundle: Bundle, title: str) -> tuple
     added = additions(bundle, [change.path for change in compare(tree, wanted).changes if change.after])
     removed = [Deletion(path) for path in sorted(ownership.deletions(wanted))]
     written = upload(hub, repo, "main", added, "space")
-    commit = commit_files(
+    commit = commit_or_restore(
         hub, repo, "main", head, [*removed, *written], lambda after: ownership.reached(after, wanted), title, "space"
     )
     return commit, ownership
