@@ -21,6 +21,7 @@ from hubkit.cards.snippets.results import SnippetResults
 from hubkit.core.errors import ConflictError
 from hubkit.core.files import Manifest
 from hubkit.core.findings import Finding
+from hubkit.core.numbers import short_commit
 from hubkit.core.trees import Tree, tree_of
 from hubkit.hub.client import Hub, connect
 from hubkit.publishing import proposals
@@ -181,14 +182,18 @@ def _refuse_if_edited(hub: Hub, branch: str, staged: StagedCommit, manifest: Man
 
 
 def _read_back(hub: Hub, repo: str, moved: Mapping[str, ReleasedBranch], manifests: Mapping[str, Manifest]) -> None:
-    """ConflictError unless every branch is still where it was moved."""
+    """ConflictError unless every branch still holds what it was moved to."""
     heads = hub.refs(repo).branches
     for name, item in moved.items():
-        head = heads.get(name)
-        if head == item.commit:
+        if heads.get(name) == item.commit:
             continue
+        head = hub.head(repo, name)
         if head is None or not holds_release(hub.tree(repo, head), tree_of(manifests[name])):
-            raise branch_moved(repo, name, item.commit, head, since="after it was released")
+            raise ConflictError(
+                f"All branches of {repo} were released; then someone else moved {name!r} from "
+                f"{short_commit(item.commit)} to {short_commit(head)}.",
+                hint=f"Inspect it with `hubkit revisions list {repo}`, then run the same command again.",
+            )
 
 
 def _sweep(hub: Hub, repo: str, staged: Mapping[str, StagedCommit]) -> None:

@@ -30,12 +30,13 @@ from hubkit.cards.card_files import WrittenCards
 from hubkit.cards.edits import MergedCard, keep_edits
 from hubkit.cards.snippets.blocks import without_front_matter
 from hubkit.cards.validate import validate
-from hubkit.core.errors import ConflictError, HubkitError, RefusedError
+from hubkit.core.errors import ConflictError, HubkitError, RefusedError, UsageError
 from hubkit.core.files import digest_of, write_atomic
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import counted, short_commit, size
 from hubkit.core.trees import Entry, Tree, compare, tree_of
 from hubkit.hub.client import Hub, Visibility, connect
+from hubkit.hub.refs import refuse_if_in_the_way
 from hubkit.models.base import PinnedBase
 from hubkit.models.chat import library
 from hubkit.models.merging.merged import MergedWeights
@@ -137,7 +138,12 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
             f"{repo} is {found}, but the recipe says {settings.visibility}.",
             f"Change it on {hub.endpoint}, or write `visibility: {found}` in the recipe.",
         )
-    branch = settings.variant
+    branch, branches = settings.variant, hub.refs(repo).branches
+    for name in (branch, f"{STAGING}/{branch}"):
+        try:
+            refuse_if_in_the_way(repo, name, branches)
+        except UsageError as error:
+            yield Finding("error", error.message, error.hint, error.exit_code)
     if head := hub.head(repo, branch):
         tree = hub.tree(repo, head)
         yield from _foreign(repo, branch, tree, provenance_at(hub, repo, head, tree))

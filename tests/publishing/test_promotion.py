@@ -159,7 +159,7 @@ def test_a_branch_that_moved_since_it_was_planned_is_left_alone(plain: Hub) -> N
     back = plan_rollback(plain, OTHER, "main")
     theirs = change(plain, {"theirs.txt": b"x"})
     for late in (planned, back):
-        with pytest.raises(ConflictError, match="nothing was overwritten") as told:
+        with pytest.raises(ConflictError, match="it was not overwritten") as told:
             late.apply(plain)
         assert told.value.exit_code == 4
     assert plain.head(OTHER, "main") == theirs

@@ -194,7 +194,7 @@ def test_a_branch_that_moved_since_it_was_looked_at_is_not_removed(release: Rele
     connected = connect(release.target)
     seen = revisions.create(connected, REPO, "try").commit
     moved = write(connected, "x.txt", "somebody's work", "try")
-    with pytest.raises(ConflictError, match="nothing was overwritten"):
+    with pytest.raises(ConflictError, match="it was not overwritten"):
         revisions.delete(connected, REPO, "try", at=seen)
     assert connected.head(REPO, "try") == moved
     revisions.delete(connected, REPO, "try", at=moved)

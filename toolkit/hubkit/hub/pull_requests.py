@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hubkit.hub.connection import Connection, RepoType
+from hubkit.hub.errors import contradiction
 
 PULL_REFS = "refs/pr/"
 
@@ -16,6 +17,7 @@ class PullRequest:
     number: int
     title: str
     status: str
+    author: str = ""
 
     @property
     def ref(self) -> str:
@@ -36,13 +38,21 @@ class PullRequestCalls(Connection):
         discussions = self.query(
             lambda: list(self.api.get_repo_discussions(repo, author=author, discussion_type="pull_request")), repo=repo
         )
-        opened = [PullRequest(item.num, item.title, item.status) for item in discussions if item.author == author]
+        opened = [
+            PullRequest(item.num, item.title, item.status, author) for item in discussions if item.author == author
+        ]
         return sorted(opened, key=lambda item: -item.number)
 
     def pull_request(self, repo: str, number: int) -> PullRequest:
         """The pull request ``number``. UsageError when there is none of that number."""
-        details = self.query(lambda: self.api.get_discussion_details(repo, number), repo=repo)
-        return PullRequest(details.num, details.title, details.status)
+
+        def read() -> PullRequest:
+            details = self.api.get_discussion_details(repo, number)
+            if details.num != number or not details.is_pull_request:
+                raise contradiction(self.endpoint, f"asked for pull request {number}, it describes {details.num}")
+            return PullRequest(details.num, details.title, details.status, details.author)
+
+        return self.query(read, repo=repo)
 
     def pull_request_heads(self, repo: str, repo_type: RepoType = "model") -> dict[str, str]:
         """The head of every pull request, by its ref ('refs/pr/3')."""

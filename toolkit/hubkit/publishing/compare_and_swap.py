@@ -57,8 +57,8 @@ def commit(
     new_head = write_and_verify(write, look)
     if new_head is None:
         raise NotAnAnswer(
-            f"{hub.endpoint} or a proxy answered that a commit was made to {branch!r} of {repo}, but its head is still "
-            f"{short_commit(head)}: nothing was written.",
+            f"{hub.endpoint} or a proxy answered that a commit was made to {branch!r} of {repo}, but it is still at "
+            f"{short_commit(head)}.",
             hint="Run the same command again.",
         )
     return new_head
@@ -117,6 +117,6 @@ def branch_moved(
         )
     was = f"from {short_commit(before)} " if before else ""
     return ConflictError(
-        f"The branch {branch!r} of {repo} moved {was}to {short_commit(now)} {since}; nothing was overwritten.",
+        f"The branch {branch!r} of {repo} moved {was}to {short_commit(now)} {since}; it was not overwritten.",
         hint=f"Inspect it with `hubkit revisions list {repo}`, then run the same command again.",
     )

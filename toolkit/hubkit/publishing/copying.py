@@ -148,8 +148,8 @@ def _copies(hub: Hub, repo: str, plan: CopyPlan, repo_type: RepoType) -> list[Op
     wrong = [path for path in paths if path not in listed or not listed[path].same(plan.wanted[path])]
     if wrong:
         raise ConflictError(
-            f"{repo}@{short_commit(plan.source)} does not hold the files to be copied: {short_list(wrong)}. Nothing was"
-            " written.",
+            f"{repo}@{short_commit(plan.source)} does not hold the files to be copied: {short_list(wrong)}. The branch"
+            f" {plan.branch!r} was not changed.",
             hint="Run the same command again.",
         )
     small = hub.read_files(

@@ -28,7 +28,7 @@ def refuse_if_edited(repo: str, branch: str, tree: Tree, wanted: Tree, expected:
     """ConflictError when a card on the branch was edited since it was read (see :func:`edited_cards`)."""
     if paths := edited_cards(tree, wanted, expected):
         raise ConflictError(
-            f"{' and '.join(paths)} of the branch {branch!r} of {repo} was edited during the release; nothing was "
-            "overwritten.",
+            f"{' and '.join(paths)} of the branch {branch!r} of {repo} was edited during the release; the edit was "
+            "not overwritten.",
             hint="Run the same command again: it keeps the edit.",
         )

@@ -10,14 +10,16 @@ opened.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hubkit.core.errors import ConflictError, RefusedError
+from hubkit.core.errors import ConflictError, RefusedError, UsageError
 from hubkit.core.fine_grained import DISCUSS
 from hubkit.core.trees import Tree, compare, short_list, tree_of
 from hubkit.hub.client import Hub
 from hubkit.hub.commits import Deletion
-from hubkit.hub.pull_requests import PullRequest, pull_url
+from hubkit.hub.errors import contradiction
+from hubkit.hub.pull_requests import PULL_REFS, PullRequest, pull_url
 from hubkit.hub.retry import write_and_verify
 from hubkit.hub.uploads import upload
 from hubkit.publishing.bundle import Bundle
@@ -27,6 +29,9 @@ from hubkit.publishing.notes import Note, no_note
 from hubkit.publishing.ownership import Ownership, decide, holds_release
 from hubkit.publishing.staging import additions
 from hubkit.recipe.names import MAIN
+
+_UNLISTED = 10
+"""Pull requests that a list leaves out and that are read one by one."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +78,14 @@ def propose(
     goal = _goal(hub, repo, variant, heads.get(MAIN), wanted)
     opened = _ours(hub, repo, variant)
     if opened is None:
+        numbers: list[int] = []
         opened = write_and_verify(
-            lambda: _open(hub, repo, variant, heads.get(MAIN), bundle, goal), lambda failure: _ours(hub, repo, variant)
+            lambda: numbers.append(_open(hub, repo, variant, heads.get(MAIN), bundle, goal)),
+            lambda failure: _opened(hub, repo, variant, numbers),
         )
         if opened is None:
-            raise ConflictError(
-                f"{repo} accepted the pull request but does not list it.", hint="Run the same command again."
+            raise contradiction(
+                hub.endpoint, f"it answered that the pull request to {repo} was opened, and shows that it was not"
             )
         note("pull-request-opened", number=str(opened.number))
     head = _update(hub, repo, variant, opened, bundle, goal, overwrite)
@@ -117,12 +124,38 @@ def _goal(hub: Hub, repo: str, variant: str, main: str | None, wanted: Tree) -> 
 
 
 def _ours(hub: Hub, repo: str, variant: str) -> PullRequest | None:
+    """Our open pull request for the variant. The newest ones that the list leaves out are read one by one.
+
+    A list that came shortened must not lead to a second pull request.
+    """
     account = hub.whoami()
-    found = hub.pull_requests(repo, account.name) if account else []
-    return next((item for item in found if item.is_open and item.title == title_of(variant)), None)
+    if account is None:
+        return None
+
+    def is_ours(item: PullRequest) -> bool:
+        return item.is_open and item.title == title_of(variant) and item.author == account.name
+
+    listed = {item.number: item for item in hub.pull_requests(repo, account.name)}
+    if (found := next(filter(is_ours, listed.values()), None)) is not None:
+        return found
+    numbers = {int(ref.removeprefix(PULL_REFS)) for ref in hub.pull_request_heads(repo)}
+    newest = sorted(numbers - listed.keys(), reverse=True)[:_UNLISTED]
+    return next(filter(is_ours, (hub.pull_request(repo, number) for number in newest)), None)
 
 
-def _open(hub: Hub, repo: str, variant: str, main: str | None, bundle: Bundle, goal: Goal) -> None:
+def _opened(hub: Hub, repo: str, variant: str, numbers: Sequence[int]) -> PullRequest | None:
+    """The pull request that was opened, by the number that was answered or by the list; None when there is none."""
+    if numbers:
+        try:
+            found = hub.pull_request(repo, numbers[-1])
+        except UsageError:
+            return None
+        if found.is_open and found.title == title_of(variant):
+            return found
+    return _ours(hub, repo, variant)
+
+
+def _open(hub: Hub, repo: str, variant: str, main: str | None, bundle: Bundle, goal: Goal) -> int:
     if main is None:
         raise ConflictError(
             f"{repo} has no {MAIN} branch, so no pull request can be opened.", hint="Ask the repo owner to create it."
@@ -131,7 +164,7 @@ def _open(hub: Hub, repo: str, variant: str, main: str | None, bundle: Bundle, g
     added = additions(bundle, goal.missing(tree))
     written = upload(hub, repo, MAIN, added, create_pr=True)
     operations = [*map(Deletion, goal.removals(tree)), *written]
-    hub.open_pull_request(repo, operations, parent=main, title=title_of(variant), text=_text(repo, variant))
+    return hub.open_pull_request(repo, operations, parent=main, title=title_of(variant), text=_text(repo, variant))
 
 
 def _text(repo: str, variant: str) -> str:

@@ -12,7 +12,10 @@ from hubkit.hub.client import Hub
 from hubkit.hub.errors import MissingFileError
 from hubkit.publishing.ownership import part_of
 
-_RETRY = "Nothing was promoted. Run the same command again. If it fails again, the Hub or a proxy alters files."
+_RETRY = (
+    "No released branch was changed by this step. Run the same command again. If it fails again, the Hub or a proxy"
+    " alters files."
+)
 
 
 def verify_listing(hub: Hub, repo: str, revision: str, manifest: Manifest, *, others_allowed: bool = False) -> None:

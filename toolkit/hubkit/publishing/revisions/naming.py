@@ -10,6 +10,8 @@ from hubkit.core.errors import ConflictError, HubkitError, RefusedError, UsageEr
 from hubkit.core.names import ref_problem
 from hubkit.core.numbers import short_commit
 from hubkit.hub.client import Hub, RepoType
+from hubkit.hub.errors import contradiction
+from hubkit.hub.refs import refuse_if_in_the_way
 from hubkit.hub.retry import write_and_verify
 from hubkit.hub.revision_names import commit_of
 from hubkit.publishing.compare_and_swap import branch_moved
@@ -27,18 +29,22 @@ class RefChange:
     already: bool = False
 
 
-def _write(write: Callable[[], object], reached: Callable[[], bool]) -> None:
-    """Call ``write``; after a failure check whether its outcome is ``reached`` before it is called again."""
+def _write(hub: Hub, what: str, write: Callable[[], object], reached: Callable[[], bool]) -> None:
+    """Call ``write`` and check that its outcome is ``reached``; after a failure, before it is called again.
+
+    NotAnAnswer when the Hub answered that ``what`` was done, and it was not.
+    """
 
     def look(failure: HubkitError | None) -> bool | None:
-        if failure is None:
-            return True
         try:
             return True if reached() else None
         except HubkitError:
+            if failure is None:
+                raise
             raise failure from None
 
-    write_and_verify(write, look)
+    if write_and_verify(write, look) is None:
+        raise contradiction(hub.endpoint, f"it answered that {what}, and shows that it was not")
 
 
 def create(
@@ -60,12 +66,9 @@ def create(
         raise UsageError(
             f"{repo} already has a branch {branch!r}, at {short_commit(known)}.", hint="Choose another name."
         )
+    refuse_if_in_the_way(repo, branch, refs.branches)
     if known is None and not dry_run:
-        _write(
-            lambda: hub.create_branch(repo, branch, commit, repo_type),
-            lambda: hub.head(repo, branch, repo_type) is not None,
-        )
-        created = hub.head(repo, branch, repo_type)
+        created = hub.create_branch(repo, branch, commit, repo_type)
         if created != commit:
             raise ConflictError(
                 f"Someone else created the branch {branch!r} of {repo} in the meantime, at {short_commit(created)}.",
@@ -118,11 +121,18 @@ def _remove(hub: Hub, repo: str, name: str, repo_type: RepoType, is_tag: bool) -
 
     if is_tag:
         _write(
+            hub,
+            f"the tag {name!r} of {repo} was removed",
             lambda: hub.delete_tag(repo, name, repo_type),
             gone,
         )
     else:
-        _write(lambda: hub.delete_branch(repo, name, repo_type), gone)
+        _write(
+            hub,
+            f"the branch {name!r} of {repo} was removed",
+            lambda: hub.delete_branch(repo, name, repo_type),
+            gone,
+        )
 
 
 def tag(
@@ -147,8 +157,11 @@ def tag(
         raise UsageError(
             f"{repo} already has a tag {name!r}, at {short_commit(known)}.", hint="Choose another name for the tag."
         )
+    refuse_if_in_the_way(repo, name, refs.tags, "tag")
     if known is None and not dry_run:
         _write(
+            hub,
+            f"the tag {name!r} of {repo} was created",
             lambda: hub.create_tag(repo, name, commit, message, repo_type),
             lambda: hub.refs(repo, repo_type).tags.get(name) == commit,
         )
