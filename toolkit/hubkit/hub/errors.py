@@ -40,6 +40,10 @@ class NotAnAnswer(RemoteError):
     """What came is no answer of the Hub's API, or contradicts another one: the Hub or a proxy is at fault."""
 
 
+class Contradiction(NotAnAnswer):
+    """Two answers of the Hub of which one must be false, or older than the other."""
+
+
 def malformed(endpoint: str, what: str) -> NotAnAnswer:
     """The error of something that is not an answer of the Hub's API; ``what`` is wrong, without its full stop."""
     return NotAnAnswer(
@@ -47,9 +51,9 @@ def malformed(endpoint: str, what: str) -> NotAnAnswer:
     )
 
 
-def contradiction(endpoint: str, what: str) -> NotAnAnswer:
+def contradiction(endpoint: str, what: str) -> Contradiction:
     """The error of two answers of which one must be false; ``what`` they say, without its full stop."""
-    return NotAnAnswer(f"{endpoint} or a proxy contradicts itself: {what}.", hint=_PROXY)
+    return Contradiction(f"{endpoint} or a proxy contradicts itself: {what}.", hint=_PROXY)
 
 
 _PROXY = (

@@ -14,9 +14,11 @@ from hubkit.core.numbers import short_commit
 from hubkit.core.trees import Entry, Tree, compare, content_entry
 from hubkit.hub.connection import Connection, RepoType
 from hubkit.hub.errors import MissingRevisionError, contradiction, malformed, translated
+from hubkit.hub.retry import agreed
 
 if TYPE_CHECKING:
     import httpx2
+    from huggingface_hub.hf_api import BlobLfsInfo
 
 _AT_ONCE = 8
 """Small files that are read at the same time."""
@@ -50,34 +52,34 @@ class FileCalls(Connection):
                 )
             return first
 
-        found = self.query(read, repo=repo, revision=revision)
+        found = agreed(read)
         if FULL_ID.fullmatch(revision):
             self._trees[key] = found
         return dict(found)
 
     def _listed(self, repo: str, revision: str, repo_type: RepoType) -> dict[str, Entry]:
-        """The files by the route for trees. Use it in what :meth:`query` calls."""
+        """The files by the route for trees."""
         from huggingface_hub.hf_api import RepoFile
 
-        listed = self.api.list_repo_tree(repo, recursive=True, revision=revision, repo_type=repo_type)
-        return {
-            item.path: Entry(item.lfs.size, sha256=item.lfs.sha256) if item.lfs else Entry(item.size, git=item.blob_id)
-            for item in listed
-            if isinstance(item, RepoFile)
-        }
+        def read() -> dict[str, Entry]:
+            listed = self.api.list_repo_tree(repo, recursive=True, revision=revision, repo_type=repo_type)
+            return {
+                item.path: _entry(item.size, item.blob_id, item.lfs) for item in listed if isinstance(item, RepoFile)
+            }
+
+        return self.query(read, repo=repo, revision=revision)
 
     def _described(self, repo: str, revision: str, repo_type: RepoType) -> tuple[str, dict[str, Entry]]:
-        """The commit of ``revision``, and its files, by the route for revisions. Use it in what :meth:`query` calls."""
-        info = self.api.repo_info(repo, revision=revision, repo_type=repo_type, files_metadata=True)
-        if not info.sha or not FULL_ID.fullmatch(str(info.sha)):
-            raise malformed(self.endpoint, f"it does not name the commit of {repo}@{revision}")
-        files = {
-            item.rfilename: Entry(item.lfs.size, sha256=item.lfs.sha256)
-            if item.lfs
-            else Entry(item.size or 0, git=item.blob_id)
-            for item in getattr(info, "siblings", None) or ()
-        }
-        return str(info.sha), files
+        """The commit of ``revision``, and its files, by the route for revisions."""
+
+        def read() -> tuple[str, dict[str, Entry]]:
+            info = self.api.repo_info(repo, revision=revision, repo_type=repo_type, files_metadata=True)
+            if not info.sha or not FULL_ID.fullmatch(str(info.sha)):
+                raise malformed(self.endpoint, f"it does not name the commit of {repo}@{revision}")
+            listed = getattr(info, "siblings", None) or ()
+            return str(info.sha), {item.rfilename: _entry(item.size or 0, item.blob_id, item.lfs) for item in listed}
+
+        return self.query(read, repo=repo, revision=revision)
 
     def tree_if_there(self, repo: str, revision: str, repo_type: RepoType = "model") -> dict[str, Entry] | None:
         """The tree of :meth:`tree`; None when the repo has no such revision."""
@@ -185,6 +187,10 @@ class FileCalls(Connection):
             lambda: self.api.get_safetensors_metadata(repo, revision=revision), repo=repo, revision=revision
         )
         return {str(dtype): count for dtype, count in metadata.parameter_count.items()}
+
+
+def _entry(size: int, blob: str | None, lfs: BlobLfsInfo | None) -> Entry:
+    return Entry(lfs.size, sha256=lfs.sha256) if lfs else Entry(size, git=blob)
 
 
 def _difference(first: Tree, second: Tree) -> str | None:

@@ -38,9 +38,8 @@ class PullRequestCalls(Connection):
         discussions = self.query(
             lambda: list(self.api.get_repo_discussions(repo, author=author, discussion_type="pull_request")), repo=repo
         )
-        opened = [
-            PullRequest(item.num, item.title, item.status, author) for item in discussions if item.author == author
-        ]
+        mine = [item for item in discussions if item.author == author]
+        opened = [PullRequest(item.num, item.title, item.status, author) for item in mine]
         return sorted(opened, key=lambda item: -item.number)
 
     def pull_request(self, repo: str, number: int) -> PullRequest:

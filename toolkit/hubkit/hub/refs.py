@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from hubkit.core.errors import RemoteError, UsageError
 from hubkit.core.numbers import short_commit
 from hubkit.hub.connection import RepoType
-from hubkit.hub.errors import contradiction, malformed
+from hubkit.hub.errors import MissingRevisionError, contradiction, malformed
 from hubkit.hub.files import FULL_ID, FileCalls
 from hubkit.hub.pull_requests import PULL_REFS, PullRequestCalls
+from hubkit.hub.retry import agreed
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import GitCommitInfo
@@ -59,7 +60,7 @@ class RefCalls(PullRequestCalls, FileCalls):
             self._infos[repo_type, repo, commit] = files
             return commit
 
-        return self.query(read, repo=repo, revision=revision)
+        return agreed(read)
 
     def refs(self, repo: str, repo_type: RepoType = "model") -> Refs:
         """The repo's branches and tags. UsageError when there is no such repo."""
@@ -74,13 +75,12 @@ class RefCalls(PullRequestCalls, FileCalls):
 
         Two routes of the Hub tell it, and must agree: a stale answer looks like an answer.
         """
-        from huggingface_hub.errors import RevisionNotFoundError
 
         def read() -> str | None:
             listed, also = self._head_listed(repo, branch, repo_type)
             try:
                 commit, files = self._described(repo, branch, repo_type)
-            except RevisionNotFoundError:
+            except MissingRevisionError:
                 if listed is None:
                     return None
                 raise contradiction(
@@ -95,7 +95,7 @@ class RefCalls(PullRequestCalls, FileCalls):
             self._infos[repo_type, repo, commit] = files
             return listed
 
-        return self.query(read, repo=repo, revision=branch)
+        return agreed(read)
 
     def _head_listed(self, repo: str, branch: str, repo_type: RepoType) -> tuple[str | None, str | None]:
         """What the list of refs has by the name of ``branch``: the branch, and the tag."""

@@ -34,7 +34,7 @@ from tenacity import (
 )
 
 from hubkit.core.errors import HubkitError
-from hubkit.hub.errors import NotAnAnswer, Stalled, TimedOut, causes
+from hubkit.hub.errors import Contradiction, NotAnAnswer, Stalled, TimedOut, causes
 
 T = TypeVar("T")
 
@@ -88,6 +88,11 @@ def policy_for(error: BaseException) -> Policy | None:
 def retried(call: Callable[[], T]) -> T:
     """What ``call`` returns, called again as the policy says. Only for a call that changes nothing on the Hub."""
     return _retrying(lambda error: True)(call)
+
+
+def agreed(call: Callable[[], T]) -> T:
+    """What ``call`` returns, called again while the answers that it compares contradict each other."""
+    return _retrying(lambda error: isinstance(error, Contradiction))(call)
 
 
 def write_and_verify(write: Callable[[], object], verify: Callable[[HubkitError | None], T | None]) -> T | None:

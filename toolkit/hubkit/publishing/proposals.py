@@ -11,6 +11,7 @@ opened.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from hubkit.core.errors import ConflictError, RefusedError, UsageError
@@ -146,12 +147,10 @@ def _ours(hub: Hub, repo: str, variant: str) -> PullRequest | None:
 def _opened(hub: Hub, repo: str, variant: str, numbers: Sequence[int]) -> PullRequest | None:
     """The pull request that was opened, by the number that was answered or by the list; None when there is none."""
     if numbers:
-        try:
+        with suppress(UsageError):
             found = hub.pull_request(repo, numbers[-1])
-        except UsageError:
-            return None
-        if found.is_open and found.title == title_of(variant):
-            return found
+            if found.is_open and found.title == title_of(variant):
+                return found
     return _ours(hub, repo, variant)
 
 
