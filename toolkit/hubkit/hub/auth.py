@@ -58,7 +58,7 @@ class AuthCalls(Connection):
         """Whose token this is; None without a token. RefusedError when the Hub does not accept it."""
         if not self.target.token:
             return None
-        return Account.of(self.query(lambda: self.api.whoami()))
+        return self.query(lambda: Account.of(self.api.whoami()))
 
     def repo_exists(self, repo: str, repo_type: RepoType = "model") -> bool:
         """Whether there is such a repo that this token can see."""

@@ -13,7 +13,7 @@ from hubkit.core.errors import RemoteError
 from hubkit.core.numbers import short_commit
 from hubkit.core.trees import Entry, Tree, compare, content_entry
 from hubkit.hub.connection import Connection, RepoType
-from hubkit.hub.errors import MissingRevisionError, contradiction, malformed, translated
+from hubkit.hub.errors import MissingRevisionError, contradiction, malformed
 from hubkit.hub.retry import agreed
 
 if TYPE_CHECKING:
@@ -178,8 +178,12 @@ class FileCalls(Connection):
         has another size than the Hub lists.
         """
         allowed = list(patterns) if patterns is not None else None
-        with translated(self.endpoint, repo, revision):
-            return Path(self.api.snapshot_download(repo, revision=revision, cache_dir=cache, allow_patterns=allowed))
+        download = self.api.snapshot_download
+        return self.send(  # the client sends again what failed, file by file
+            lambda: Path(download(repo, revision=revision, cache_dir=cache, allow_patterns=allowed)),
+            repo=repo,
+            revision=revision,
+        )
 
     def parameters(self, repo: str, revision: str) -> dict[str, int]:
         """How many parameters of each dtype the safetensors files at ``revision`` hold, by their headers."""

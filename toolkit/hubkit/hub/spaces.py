@@ -26,9 +26,13 @@ class SpaceCalls(Connection):
 
     def runtime(self, repo: str) -> Runtime:
         """The state of the Space."""
-        runtime = self.query(lambda: self.api.get_space_runtime(repo), repo=repo)
-        raw = runtime.raw or {}
-        return Runtime(str(runtime.stage), raw.get("sha"), raw.get("errorMessage"))
+
+        def read() -> Runtime:
+            runtime = self.api.get_space_runtime(repo)
+            raw = runtime.raw or {}
+            return Runtime(str(runtime.stage), raw.get("sha"), raw.get("errorMessage"))
+
+        return self.query(read, repo=repo)
 
     def space_host(self, repo: str) -> str | None:
         """The address at which the Space's app answers, without a slash at its end; None while it has none."""

@@ -6,6 +6,7 @@ that the plan is carried out as shown, or not at all.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,9 @@ from hubkit.hub.commits import Content, Deletion, LargeFile, Operation
 from hubkit.publishing.compare_and_swap import OtherContent, branch_moved, commit
 from hubkit.publishing.manifest import MANIFEST_PATH, provenance_at
 from hubkit.publishing.ownership import Ownership, decide
+
+PUT_BACK = re.compile(r"Put back the files of ([0-9a-f]{12}), instead of ([0-9a-f]{12})")
+"""The title of the commit that undoes one of ours whose content the Hub changed, with the ids of both."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def commit_or_restore(
                 raise branch_moved(repo, branch, error.head, plan.head)
             back = commit(
                 hub, repo, branch, error.head, _operations(hub, repo, plan, repo_type), plan.reached,
-                f"Roll back {branch} to {short_commit(head)}, from {short_commit(error.head)}", repo_type,
+                f"Put back the files of {short_commit(head)}, instead of {short_commit(error.head)}", repo_type,
             )  # fmt: skip
         except HubkitError as failure:
             raise ConflictError(

@@ -18,7 +18,7 @@ from hubkit.hub.client import Commit, Hub, RepoType
 from hubkit.hub.revision_names import by_short_id, commit_of
 from hubkit.publishing import copying
 from hubkit.publishing.compare_and_swap import branch_moved
-from hubkit.publishing.copying import CopyPlan, plan_copy
+from hubkit.publishing.copying import PUT_BACK, CopyPlan, plan_copy
 
 PROMOTED = re.compile(r"Promote (?:.+ \()?([0-9a-f]{12})\)? to .+")
 """The title of a promotion's commit, with the id of the source."""
@@ -100,7 +100,7 @@ def plan_rollback(
     head = hub.head(repo, branch, repo_type)
     if head is None:
         raise UsageError(f"{repo} has no branch {branch!r}.", hint=f"`hubkit revisions list {repo}` shows what it has.")
-    commits = hub.history(repo, head, repo_type)
+    commits = _without_undone(hub, repo, hub.history(repo, head, repo_type), repo_type)
     nothing_to_do = None
     if to is not None:
         target = _target(hub, repo, branch, to, commits, force, repo_type)
@@ -121,6 +121,18 @@ def plan_rollback(
         )
     title = f"Roll back {branch} to {short_commit(target)}, from {short_commit(plan.head)}"
     return BranchChange("rollback", repo, repo_type, plan, title, nothing_to_do)
+
+
+def _without_undone(hub: Hub, repo: str, commits: list[Commit], repo_type: RepoType) -> list[Commit]:
+    """``commits`` without a commit whose files the Hub changed and that was undone at once. The files decide."""
+    while match := PUT_BACK.fullmatch(commits[0].title):
+        found = next((place for place, item in enumerate(commits) if item.id.startswith(match[1])), None)
+        if found is None or compare(
+            hub.tree(repo, commits[found].id, repo_type), hub.tree(repo, commits[0].id, repo_type)
+        ):
+            break
+        commits = commits[found:]
+    return commits
 
 
 def _target(hub: Hub, repo: str, branch: str, to: str, commits: list[Commit], force: bool, repo_type: RepoType) -> str:
