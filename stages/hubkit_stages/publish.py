@@ -186,8 +186,9 @@ def _on_branch(hub: Hub, repo: str, head: str, tree: Tree) -> Iterator[tuple[str
             continue
         if tree[path].size > _LARGEST_CARD:
             raise ConflictError(f"{path} of {repo} has {size(tree[path].size)}, too much for a card.")
-        now = (hub.read_file(repo, path, head) or b"").decode(errors="replace")
-        before = hub.read_file(repo, f"{GENERATED}/{name}", head) if f"{GENERATED}/{name}" in tree else None
+        now = (hub.read_file(repo, path, head, listed=tree[path]) or b"").decode(errors="replace")
+        generated = tree.get(f"{GENERATED}/{name}")
+        before = hub.read_file(repo, f"{GENERATED}/{name}", head, listed=generated) if generated else None
         if before is None and _unchanged(hub, repo, head, path, tree):
             yield path, now, now
         else:

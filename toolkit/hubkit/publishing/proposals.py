@@ -21,7 +21,7 @@ from hubkit.hub.client import Hub
 from hubkit.hub.commits import Deletion
 from hubkit.hub.errors import contradiction
 from hubkit.hub.pull_requests import PULL_REFS, PullRequest, pull_url
-from hubkit.hub.retry import write_and_verify
+from hubkit.hub.retry import agreed, write_and_verify
 from hubkit.hub.uploads import upload
 from hubkit.publishing.bundle import Bundle
 from hubkit.publishing.compare_and_swap import commit
@@ -73,15 +73,16 @@ def propose(
     request (unless ``overwrite``) or moves it in the meantime, RemoteError when the Hub cannot be reached.
     """
     wanted = tree_of(bundle.manifest)
-    heads = hub.refs(repo).branches
-    if variant in heads and holds_release(hub.tree(repo, heads[variant]), wanted):
-        return Proposal(heads[variant], variant, None)
-    goal = _goal(hub, repo, variant, heads.get(MAIN), wanted)
+    head = hub.head(repo, variant)
+    if head is not None and holds_release(hub.tree(repo, head), wanted):
+        return Proposal(head, variant, None)
+    main = head if variant == MAIN else hub.head(repo, MAIN)
+    goal = _goal(hub, repo, variant, main, wanted)
     opened = _ours(hub, repo, variant)
     if opened is None:
         numbers: list[int] = []
         opened = write_and_verify(
-            lambda: numbers.append(_open(hub, repo, variant, heads.get(MAIN), bundle, goal)),
+            lambda: numbers.append(_open(hub, repo, variant, main, bundle, goal)),
             lambda failure: _opened(hub, repo, variant, numbers),
         )
         if opened is None:
@@ -89,8 +90,8 @@ def propose(
                 hub.endpoint, f"it answered that the pull request to {repo} was opened, and shows that it was not"
             )
         note("pull-request-opened", number=str(opened.number))
-    head = _update(hub, repo, variant, opened, bundle, goal, overwrite)
-    return Proposal(head, opened.ref, opened.number, goal.ownership)
+    proposed = _update(hub, repo, variant, opened, bundle, goal, overwrite)
+    return Proposal(proposed, opened.ref, opened.number, goal.ownership)
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,17 @@ def _changed_by_others(hub: Hub, repo: str, head: str, tree: Tree, goal: Goal) -
 
 def open_or_merged(hub: Hub, repo: str, variant: str, number: int) -> PullRequest:
     """The pull request, open or merged. RefusedError when somebody closed it: that is the owner's decision."""
-    request = hub.pull_request(repo, number)
+
+    def read() -> PullRequest:
+        one = hub.pull_request(repo, number)
+        listed = {item.number: item.status for item in hub.pull_requests(repo, one.author)}
+        if listed.get(number) != one.status:
+            raise contradiction(
+                hub.endpoint, f"pull request {number} of {repo} is {one.status}, and {listed.get(number, 'not listed')}"
+            )
+        return one
+
+    request = agreed(read)
     if not request.is_open and request.status != "merged" and not _branch_has_variant(hub, repo, variant, request):
         raise RefusedError(
             f"Pull request {number} of {repo} for {variant} was closed: {pull_url(hub.endpoint, repo, number)}.",

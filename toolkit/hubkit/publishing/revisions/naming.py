@@ -68,7 +68,13 @@ def create(
         )
     refuse_if_in_the_way(repo, branch, refs.branches)
     if known is None and not dry_run:
-        created = hub.create_branch(repo, branch, commit, repo_type)
+        _write(
+            hub,
+            f"the branch {branch!r} of {repo} was created",
+            lambda: hub.create_branch(repo, branch, commit, repo_type),
+            lambda: hub.head(repo, branch, repo_type) is not None,
+        )
+        created = hub.head(repo, branch, repo_type)
         if created != commit:
             raise ConflictError(
                 f"Someone else created the branch {branch!r} of {repo} in the meantime, at {short_commit(created)}.",

@@ -9,7 +9,7 @@ from typing import Any
 
 from hubkit.core.numbers import exact, short_commit
 from hubkit.hub.client import Commit, Hub, RepoType
-from hubkit.publishing.manifest import MANIFEST_PATH, Provenance
+from hubkit.publishing.manifest import MANIFEST_PATH, provenance_at
 from hubkit.publishing.ownership import holds_release
 from hubkit.publishing.revisions.history import RELEASED
 from hubkit.publishing.revisions.naming import delete
@@ -70,7 +70,7 @@ def _why(hub: Hub, repo: str, branch: str, staged: Commit, heads: dict[str, str]
     if any(item.id == staged.id or staged.id[:12] in item.title for item in history):
         return f"promoted to {variant}"
     tree = hub.tree(repo, staged.id, repo_type)
-    provenance = Provenance.parse(hub.read_file(repo, MANIFEST_PATH, staged.id, repo_type))
+    provenance = provenance_at(hub, repo, staged.id, tree, repo_type)
     ours = {path: tree[path] for path in provenance.paths if path in tree} if provenance else dict(tree)
     if holds_release(hub.tree(repo, heads[variant], repo_type), ours):
         return f"promoted to {variant}"
