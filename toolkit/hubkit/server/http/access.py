@@ -49,6 +49,14 @@ def require_user(request: Request) -> Actor:
     return request.actor
 
 
+def require_person(request: Request) -> Actor:
+    """The caller, if its token stands for a user; 403 for a trusted publisher's, which stands for a repo."""
+    actor = require_user(request)
+    if actor.publisher is not None:
+        raise HTTPException(403, "This token stands for one repo that it publishes to, not for a user.")
+    return actor
+
+
 def require_owner(request: Request) -> Actor:
     """The caller, if it is the owner of this Hub; else 401 or 403."""
     actor = require_user(request)

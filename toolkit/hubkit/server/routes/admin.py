@@ -12,7 +12,7 @@ from hubkit.server.accounts.accounts import TokenRole
 from hubkit.server.accounts.grants import checked
 from hubkit.server.accounts.sessions import LOCAL, own_address
 from hubkit.server.faults import Fault, FaultScript
-from hubkit.server.http.access import require_owner, require_user
+from hubkit.server.http.access import require_owner, require_person
 from hubkit.server.http.bodies import BATCH_LIMIT, SMALL_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.parsing import parse_int
@@ -113,7 +113,7 @@ def revoke_token(request: Request) -> Response:
 
 def log_in(request: Request) -> Response:
     """``{next?}``: an address that logs a browser in as the caller, once, within a minute, and leads to ``next``."""
-    require_user(request)
+    require_person(request)
     scheme, _, token = request.headers["authorization"].partition(" ")
     if scheme.lower() != "bearer":
         raise HTTPException(400, "Authenticate with a bearer token.")

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from hubkit.server.accounts.accounts import Account
-from hubkit.server.http.access import find_readable_repo, require_user, require_write
+from hubkit.server.http.access import find_readable_repo, require_person, require_write
 from hubkit.server.http.bodies import TEXT_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.request import Request
@@ -17,9 +17,7 @@ from hubkit.server.repos import metadata
 
 def whoami(request: Request) -> Response:
     """The account and the token of the caller; 403 for a trusted publisher's, which stands for a repo."""
-    actor = require_user(request)
-    if actor.publisher is not None:
-        raise HTTPException(403, "This token stands for one repo that it publishes to, not for a user.")
+    actor = require_person(request)
     token: dict[str, Any] = {"displayName": actor.label, "role": actor.role, "createdAt": actor.created}
     if actor.fine_grained is not None:
         token |= {"role": "fineGrained", "fineGrained": actor.fine_grained.to_json()}

@@ -14,6 +14,7 @@ from hubkit.server.http.access import (
     require_create,
     require_manage,
     require_member,
+    require_person,
     require_read,
     require_user,
     visible_repo,
@@ -215,7 +216,7 @@ def own_repos(request: Request) -> Response:
 
     Those that the caller's token may see; what it may not see counts in no sum either.
     """
-    namespace = request.path_params.get("org", require_user(request).name)
+    namespace = request.path_params.get("org") or require_person(request).name
     actor = require_member(request, namespace)
     repos = [
         repo

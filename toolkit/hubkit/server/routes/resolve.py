@@ -30,7 +30,10 @@ def _file(request: Request, *, pointer: bool) -> Response:
     entry = git.entry(commit, path)
     if entry is None or entry.folder:
         raise HTTPException(404, f"Entry not found: {path}", "EntryNotFound", headers={"X-Repo-Commit": commit})
-    headers = {
+    # What not everybody may read must not stay in the cache of a browser for the next person, or after the login ends.
+    closed = repo.private or repo.gated
+    headers = {"Cache-Control": "private, no-store", "Vary": "Authorization, Cookie"} if closed else {}
+    headers |= {
         "X-Repo-Commit": commit, "ETag": f'"{entry.etag}"', "Content-Type": media_type(path),
         "Content-Disposition": disposition(path, "attachment" if request.flag("download") else "inline"),
     }  # fmt: skip
