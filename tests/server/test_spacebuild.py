@@ -5,14 +5,13 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import gradio
 import pytest
 from pygit2.enums import FileMode
 
 from hubkit.server.hub import Hub
 from hubkit.server.repos.git import Change, Git
 from hubkit.server.spaces import build
-from hubkit.server.spaces.build import Failure, checkout, read_plan, requirement_lines, unmet_requirements
+from hubkit.server.spaces.build import Failure, checkout, read_plan
 
 PLAN = "---\nsdk: gradio\nstartup_duration_timeout: {}\n---\n"
 
@@ -87,73 +86,6 @@ def test_a_path_that_a_repo_should_not_have(git: Git, hub: Hub, tmp_path: Path) 
     made = git.write_commit(top.write(), [], "x", "somebody")
     with pytest.raises(Failure, match="backslash"):
         checkout(git, made, "0" * 32, hub.lfs, tmp_path / "out")
-
-
-def test_requirements_are_read_as_pip_reads_them(tmp_path: Path) -> None:
-    text = "# all\n\ngradio >=4 # here\nnumpy\\\n>=1\n-r more.txt\nx @ https://host/a#sha256=1\n"
-    (tmp_path / "requirements.txt").write_text(text, encoding="utf-8")
-    (tmp_path / "more.txt").touch()
-    assert requirement_lines(tmp_path) == ["gradio >=4", "numpy>=1", "-r more.txt", "x @ https://host/a#sha256=1"]
-    assert requirement_lines(tmp_path / "nowhere") == []
-
-
-@pytest.mark.parametrize(
-    "line", ["-r ../owner.token", "-r/etc/passwd", "--constraint=https://host/x", "-r deep/in.txt", "-c nowhere.txt"]
-)
-def test_requirements_include_files_of_the_space_only(tmp_path: Path, line: str) -> None:
-    folder = tmp_path / "space"
-    (folder / "deep").mkdir(parents=True)
-    (tmp_path / "owner.token").write_text("secret")
-    (folder / "deep" / "in.txt").write_text("-r ../more.txt\n-r ../../owner.token\n")
-    (folder / "more.txt").write_text("numpy\n-r requirements.txt\n")
-    (folder / "requirements.txt").write_text("-r more.txt\n")
-    assert requirement_lines(folder) == ["-r more.txt"]
-    (folder / "requirements.txt").write_text(f"{line}\n")
-    with pytest.raises(Failure, match="not a file of this Space") as failed:
-        requirement_lines(folder)
-    assert "secret" not in str(failed.value)
-
-
-def test_requirements_have_the_size_of_such(tmp_path: Path) -> None:
-    (tmp_path / "requirements.txt").write_text("gradio\n" * 30_000, encoding="utf-8")
-    with pytest.raises(Failure, match=r"131,072 bytes; it has 210,000") as told:
-        requirement_lines(tmp_path)
-    assert told.value.stage == "BUILD_ERROR"
-
-
-@pytest.mark.parametrize(
-    ("line", "met"),
-    [
-        ("gradio", True),
-        ("Gradio>=4", True),
-        (f"gradio=={gradio.__version__}", True),
-        ("gradio<1", False),
-        ("no-such-package-for-hubkit", False),
-        ("no-such-package-for-hubkit; python_version < '3'", True),
-        ("uvicorn[no-such-extra]", True),
-        ("gradio @ https://host/gradio.whl", False),
-        ("-r more.txt", False),
-        ("./local.whl", False),
-        ("--extra-index-url https://host/simple", False),
-        ("gradio; python_version ~= 'x'", False),
-        ("gradio; extra ~= 'x'", False),
-    ],
-)
-def test_what_is_met_by_what_is_installed(line: str, met: bool) -> None:
-    assert unmet_requirements([line]) == ([] if met else [line])
-
-
-def test_extras_are_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
-    needs = ["no-such-package-for-hubkit; extra == 'more'", "numpy; extra == 'less'"]
-    monkeypatch.setattr(build.importlib.metadata, "requires", lambda name: needs)  # type: ignore[attr-defined]
-    assert unmet_requirements(["gradio[less]", "gradio[more]"]) == ["gradio[more]"]
-
-
-def test_an_environment_is_kept_as_long_as_it_holds_the_same() -> None:
-    key = build.environment_key
-    assert key(["numpy==2", "torch"], "a" * 40) == key(["numpy==2", "torch"], "b" * 40) != key(["numpy"], "a" * 40)
-    for line in ("./own.whl", "-r more.txt", "-e ."):
-        assert key([line], "a" * 40) != key([line], "b" * 40), "the file may be another one in the next commit"
 
 
 def test_an_environment_sees_what_is_installed_here(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hubkit.core.errors import HubkitError
+from hubkit.core.processes.confinement import Reach, Way, best_way
 from hubkit.core.processes.parent import allowed_environment, kill_session
 from hubkit.core.processes.ports import reserve_other_loopback
 
@@ -49,8 +51,9 @@ def environment(home: Path, port: int, more: Mapping[str, str]) -> dict[str, str
 class App:
     """A running app, as its starter knows it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, confinement: Way | None) -> None:
         self._process, self.port, self._swept = process, port, False
+        self.confinement = confinement
         self._guard: socket.socket | None = None
         self.pid = process.pid
         self.url = f"http://localhost:{port}"
@@ -58,26 +61,40 @@ class App:
     @classmethod
     def start(
         cls, folder: Path, app_file: str, *, port: int, environment: Mapping[str, str], log: Path,
-        python: Path | None = None, hide: Iterable[str] = (),
+        python: Path | None = None, hide: Iterable[str] = (), reach: Reach | None = None,
+        ways: Sequence[Way] | None = None,
     ) -> App:  # fmt: skip
         """Run ``app_file`` of ``folder`` there, with ``python`` or the interpreter that runs this.
+
+        It is confined to ``folder``, its home and ``reach`` by the best of ``ways``
+        (:mod:`~hubkit.core.processes.confinement`); ``confinement`` is the way, None when the system has none.
 
         ``log`` gets what the app writes, a line of :func:`log_line` each; it is kept below 4 MiB by dropping the older
         half, and the texts to ``hide`` are blacked out in it. HubkitError when the launcher cannot be started.
         """
         command = [str(python or sys.executable), app_file]
-        return cls.run(command, folder=folder, port=port, environment=environment, log=log, hide=hide)
+        return cls.run(
+            command, folder=folder, port=port, environment=environment, log=log, hide=hide, reach=reach, ways=ways
+        )
 
     @classmethod
     def run(
         cls, command: Sequence[str], *, folder: Path, port: int, environment: Mapping[str, str], log: Path,
-        hide: Iterable[str] = (),
+        hide: Iterable[str] = (), reach: Reach | None = None, ways: Sequence[Way] | None = None,
     ) -> App:  # fmt: skip
         """Run any ``command`` in the way of :meth:`start`."""
         for place in (folder, log.parent, *(Path(environment[n]) for n in ("HOME", "TMPDIR") if n in environment)):
             place.mkdir(parents=True, exist_ok=True)
+        reach = reach or Reach()
+        # Not TMPDIR: it is the home's, where the app may have put a link.
+        own = (folder, *(Path(environment[name]) for name in ("HOME",) if name in environment))
+        reach = replace(reach, write=(*(path.resolve() for path in own), *reach.write))
+        way = best_way(reach, ways)
+        if way is None and reach.required:
+            raise HubkitError("The app cannot be started: this system has no means to confine it.")
         order = {
             "command": list(command), "folder": str(folder), "environment": dict(environment), "log": str(log),
+            "confinement": reach.order(way),
             "hide": [line for text in hide for line in text.splitlines() if len(line) >= _SECRET],
         }  # fmt: skip
         try:
@@ -91,7 +108,7 @@ class App:
             process.stdin.flush()
         except OSError as error:
             raise HubkitError(f"The app cannot be started: {error.strerror or error}.") from error
-        return cls(process, port)
+        return cls(process, port, way)
 
     @property
     def created(self) -> float:

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from hubkit.core.processes.child import adopt_orphans, set_limits
+from hubkit.core.processes.confinement import Confined
 from hubkit.core.processes.logs import Log, copy_lines
 from hubkit.core.processes.parent import lives
 
@@ -30,13 +31,14 @@ def main() -> None:
     adopt_orphans()
     log = Log(Path(order["log"]), order["hide"])
     try:
+        confined = Confined(order["confinement"], order["command"], Path(order["folder"]))
         app = subprocess.Popen(
-            order["command"], cwd=order["folder"], env=order["environment"], process_group=0,
+            confined.command, cwd=order["folder"], env=order["environment"], process_group=0,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            encoding="utf-8", errors="replace",
+            encoding="utf-8", errors="replace", **confined.arguments,
         )  # fmt: skip
-    except OSError as error:
-        log.write(f"{order['command'][0]} cannot be started: {error.strerror or error}")
+    except (OSError, subprocess.SubprocessError) as error:
+        log.write(f"{order['command'][0]} cannot be started: {getattr(error, 'strerror', None) or error}")
         sys.exit(127)
     assert app.stdout is not None
     pump = threading.Thread(target=copy_lines, args=(app.stdout, log), daemon=True)
@@ -44,7 +46,7 @@ def main() -> None:
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
     threading.Thread(target=_await, args=(app, orders), daemon=True).start()
     grace = orders.get()
-    _end(app, grace or 0.0)
+    _end(app, grace or 0.0, spare=app.pid if confined.way == "bubblewrap" else None)
     pump.join(5)
     if (code := app.wait()) < 0:
         set_limits()  # no core file: the app wrote its own
@@ -68,12 +70,15 @@ def _listen(orders: queue.SimpleQueue[float | None]) -> None:
         orders.put(0.0)
 
 
-def _end(app: subprocess.Popen[str], grace: float) -> None:
-    """End all descendants: asked first, when there is ``grace``, then killed."""
+def _end(app: subprocess.Popen[str], grace: float, spare: int | None) -> None:
+    """End all descendants: asked first, when there is ``grace``, then killed.
+
+    ``spare`` is not asked: bubblewrap would end at once, and the app with it.
+    """
     me = psutil.Process()
     if grace:
         asked = me.children(recursive=True)
-        _signal(asked, signal.SIGTERM)
+        _signal([process for process in asked if process.pid != spare], signal.SIGTERM)
         _wait(app, asked, grace)
     while left := [process for process in me.children(recursive=True) if lives(process)]:
         _signal(left, signal.SIGKILL)

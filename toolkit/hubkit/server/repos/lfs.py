@@ -125,6 +125,7 @@ class LfsStore:
                 and path.name not in referenced
                 and path == self.path(path.name)
                 and path.is_file()
+                and not any(part.is_symlink() for part in (path, path.parent, path.parent.parent))
             ):
                 path.unlink()
 

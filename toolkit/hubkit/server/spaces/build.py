@@ -1,38 +1,30 @@
-"""Building a Space: read its metadata, check out its files, find the requirements to install."""
+"""Building a Space: read its metadata, check out its files, prepare an environment for what it requires."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import platform
 import re
 import shutil
-import sys
 import sysconfig
 import venv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.version import InvalidVersion, Version
-
-from hubkit.core import numbers
 from hubkit.core.names import path_problem
 from hubkit.core.processes.logs import log_line
 from hubkit.server.repos import metadata
 from hubkit.server.repos.git import Git
 from hubkit.server.repos.lfs import LfsStore
+from hubkit.server.spaces.requirements import Requirements, RequirementsError, installed
+from hubkit.server.spaces.requirements import read as read_requirements
 
-REQUIREMENTS = "requirements.txt"
 NOT_RUN = ("docker", "static", "streamlit")
 """SDKs of the real Hub that this Hub does not run."""
 STARTUP_SECONDS = 300.0
 _STARTUP_MOST = 24 * 3600.0
 _CARD_LIMIT = 2**20
-_REQUIREMENTS_LIMIT = 2**17
-_INCLUDE = re.compile(r"(?:-[rc]|--(?:requirement|constraint))[\s=]*(\S.*)")
+_PIP_READS, _PIP_HEEDS = "requirements.checked.txt", "constraints.checked.txt"
 _SPAN = re.compile(r"(\d{1,6}(?:\.\d{1,3})?) ?(s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?)")
 _UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -98,11 +90,9 @@ def _seconds(card: dict[str, Any]) -> float:
 def _remarks(card: dict[str, Any]) -> tuple[str, ...]:
     """Different versions cause a warning and are not enforced: the app runs in the interpreter that runs the Hub."""
     remarks = []
-    wanted, installed = str(card.get("sdk_version", "")), _installed("gradio")
-    if wanted and installed and wanted != str(installed):
-        remarks.append(
-            f"Warning: sdk_version is {wanted}; the app runs with Gradio {installed}, which is installed here."
-        )
+    wanted, gradio = str(card.get("sdk_version", "")), installed("gradio")
+    if wanted and gradio and wanted != str(gradio):
+        remarks.append(f"Warning: sdk_version is {wanted}; the app runs with Gradio {gradio}, which is installed here.")
     wanted, python = str(card.get("python_version", "")), platform.python_version()
     if wanted and f"{python}.".find(f"{wanted}.") != 0:
         remarks.append(f"Warning: python_version is {wanted}; the app runs with Python {python}.")
@@ -146,85 +136,22 @@ def checkout(git: Git, commit: str, repo: str, lfs: LfsStore, target: Path) -> N
     part.replace(target)
 
 
-def requirement_lines(folder: Path) -> list[str]:
-    """The lines of the requirements file, without comments and empty ones; none when there is no file.
-
-    Failure for a file that is too large to be one, and for one that includes a file from outside this Space: pip
-    would quote its first line in a message that everybody can read.
-    """
-    path = folder / REQUIREMENTS
-    if not path.is_file():
-        return []
-    lines, files = _lines(path), {path}
-    to_check = [(path, line) for line in lines]
-    while to_check:
-        file, line = to_check.pop()
-        if (match := _INCLUDE.match(line)) is None:
-            continue
-        target = (file.parent / match[1].strip("\"'")).resolve()
-        if not (target.is_relative_to(folder.resolve()) and target.is_file()):
-            raise Failure("BUILD_ERROR", f"{file.name} includes {match[1]!r}, which is not a file of this Space.")
-        if target not in files:
-            files.add(target)
-            to_check += [(target, line) for line in _lines(target)]
-    return lines
-
-
-def _lines(path: Path) -> list[str]:
-    if (size := path.stat().st_size) > _REQUIREMENTS_LIMIT:
-        raise Failure(
-            "BUILD_ERROR",
-            f"{path.name} may have {numbers.count(_REQUIREMENTS_LIMIT)} bytes; it has {numbers.count(size)}.",
-        )
-    text = path.read_text(encoding="utf-8", errors="replace")
-    lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.replace("\\\n", "").splitlines())
-    return [line for line in lines if line]
-
-
-def unmet_requirements(lines: list[str]) -> list[str]:
-    """Those requirements that the installed distributions do not meet, or that only pip can judge."""
-    return [line for line in lines if not _met(line)]
-
-
-def _met(line: str, extra: str = "") -> bool:
-    if (requirement := _requirement(line)) is None:
-        return False
+def requirements(folder: Path) -> Requirements:
+    """The requirements of a checked out Space; Failure for those that this Hub does not pass on to pip."""
     try:
-        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
-            return True
-    except (UndefinedComparison, UndefinedEnvironmentName):
-        return False
-    if (
-        requirement.url
-        or (installed := _installed(requirement.name)) is None
-        or not requirement.specifier.contains(installed, prereleases=True)
-    ):
-        return False
-    dependencies = importlib.metadata.requires(requirement.name) or []
-    return all(_met(item, name) for name in requirement.extras for item in dependencies if "extra ==" in item)
+        return read_requirements(folder)
+    except RequirementsError as error:
+        raise Failure("BUILD_ERROR", str(error)) from None
 
 
-def _requirement(line: str) -> Requirement | None:
-    try:
-        return Requirement(line)
-    except InvalidRequirement:
-        return None
-
-
-def _installed(name: str) -> Version | None:
-    try:
-        return Version(importlib.metadata.version(name))
-    except (importlib.metadata.PackageNotFoundError, InvalidVersion):
-        return None
-
-
-def environment_key(lines: list[str], commit: str) -> str:
-    """The name of a virtual environment: a hash of its requirements and of the interpreter that it extends.
-
-    Lines that are not plain requirements may name files of the repo (``./a.whl``, ``-r more.txt``): the commit counts.
-    """
-    parts = [commit] if any(_requirement(line) is None for line in lines) else []
-    return hashlib.sha256("\n".join([sys.version, sys.prefix, *parts, *lines]).encode()).hexdigest()[:12]
+def write_requirements(folder: Path, requirements: Requirements) -> list[str]:
+    """Write what pip is to read into ``folder``; the arguments that name it there."""
+    arguments = []
+    for option, name, lines in (("-r", _PIP_READS, requirements.lines), ("-c", _PIP_HEEDS, requirements.constraints)):
+        if lines:
+            (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            arguments += [option, name]
+    return arguments
 
 
 def make_environment(folder: Path) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 from hubkit.core import numbers
 from hubkit.core.errors import UsageError
 from hubkit.core.processes.ports import free_port, is_free
+from hubkit.server.spaces.policy import MODES, Mode
 from hubkit.server.storage.database import Database, now
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
@@ -134,6 +135,15 @@ class SpaceData:
                 pass
             self._set(repo, "port", port)
             return port
+
+    def mode(self) -> Mode:
+        """Whether this Hub runs Spaces, as it was last started."""
+        row = self._db.row("SELECT value FROM meta WHERE key = 'spaces'")
+        return next((mode for mode in MODES if row and mode == row["value"]), MODES[0])
+
+    def set_mode(self, mode: Mode) -> None:
+        """Store whether this Hub runs Spaces."""
+        self._db.run("INSERT OR REPLACE INTO meta VALUES ('spaces', ?)", mode)
 
     # Children ----------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from hubkit.core.processes.logs import log_tail
 from hubkit.server.repos.lfs import LfsStore
 from hubkit.server.repos.store import Repo, Store
 from hubkit.server.spaces.data import Setting, SpaceData
+from hubkit.server.spaces.policy import Mode, Policy
 from hubkit.server.spaces.supervisor import Order, Supervisor
 from hubkit.server.storage.folder import Folder
 
@@ -33,10 +34,17 @@ class Spaces:
         self._known: dict[str, Supervisor] = {}
         self._lock = threading.Lock()
         self._url = ""
+        self.policy = Policy(folder.root)
         self.closing = False
 
-    def start(self, url: str) -> None:
-        """Start every Space that is not paused, without waiting for any; apps find the Hub at ``url``."""
+    def start(self, url: str, mode: Mode | None = None) -> None:
+        """Start every Space that is not paused, without waiting for any; apps find the Hub at ``url``.
+
+        ``mode`` says whether Spaces are run, from now on; None: as the last time.
+        """
+        if mode:
+            self.data.set_mode(mode)
+        self.policy = Policy(self._folder.root, self.data.mode())
         self._url = url
         for repo in self._store.all("space"):
             self.changed(repo)
@@ -63,7 +71,7 @@ class Spaces:
             supervisor = self._known.get(repo.uid)
             if supervisor is None:
                 folder = self._folder.spaces / repo.uid
-                supervisor = Supervisor(repo.uid, folder, self._url, self.data, self._store, self._lfs)
+                supervisor = Supervisor(repo.uid, folder, self._url, self.data, self._store, self._lfs, self.policy)
                 self._known[repo.uid] = supervisor
         supervisor.order(what)
 
@@ -117,6 +125,8 @@ class Spaces:
             value["sha"] = supervisor.sha
         if supervisor and supervisor.error:
             value["errorMessage"] = supervisor.error
+        if self.policy.way(self._folder.spaces / repo.uid) is None:
+            value["confined"] = False
         if host := self.host(repo):
             value["domains"] = [{"domain": host.removeprefix("http://"), "stage": "READY"}]
         return value

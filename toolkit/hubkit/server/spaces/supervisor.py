@@ -23,8 +23,10 @@ from hubkit.core.processes.logs import log_tail, older
 from hubkit.server.repos.lfs import LfsStore
 from hubkit.server.repos.store import Repo, Store
 from hubkit.server.spaces import build
-from hubkit.server.spaces.build import REQUIREMENTS, Failure, Plan, append_line
+from hubkit.server.spaces.build import Failure, Plan, append_line
 from hubkit.server.spaces.data import SpaceData
+from hubkit.server.spaces.policy import Policy
+from hubkit.server.spaces.requirements import REQUIREMENTS
 
 log = logging.getLogger("hubkit.server.spaces")
 Order = Literal["build", "rebuild", "pause", "remove", "close"]
@@ -32,6 +34,7 @@ _FINAL = ("remove", "close")
 _WATCH_SECONDS = 0.3
 _GRACE_SECONDS = 2.0
 _INSTALL_SECONDS = 1800.0
+_INSTALLED = "installed-"
 
 
 class _Newer(Exception):
@@ -41,8 +44,12 @@ class _Newer(Exception):
 class Supervisor:
     """The Space of the repo with the internal id ``uid``; its files are in ``folder``."""
 
-    def __init__(self, uid: str, folder: Path, url: str, data: SpaceData, store: Store, lfs: LfsStore) -> None:
+    def __init__(
+        self, uid: str, folder: Path, url: str, data: SpaceData, store: Store, lfs: LfsStore,
+        policy: Policy | None = None,
+    ) -> None:  # fmt: skip
         self.uid, self.folder, self._url = uid, folder, url
+        self._policy = policy or Policy(folder.parent.parent)
         self._data, self._store, self._lfs = data, store, lfs
         self._turn = threading.Condition()
         self._order: Order | None = None
@@ -159,10 +166,16 @@ class Supervisor:
         if fresh or head == self.sha:
             self._end_app()  # a restart: there is no new version to wait for
             self._set("BUILDING")
+        if self.folder.is_symlink():
+            raise Failure("RUNTIME_ERROR", "The folder of this Space is a link. Remove it, then restart the Space.")
         self.folder.mkdir(exist_ok=True)
         _remove_log(self.log("build"))
         append_line(self.log("build"), f"Building commit {head}.")
         try:
+            if refusal := self._policy.refusal(self.folder):
+                raise Failure("STOPPED", refusal)
+            if warning := self._policy.warning(self.folder):
+                append_line(self.log("build"), warning)
             plan = build.read_plan(git, head)
             target = self.folder / head
             if self._data.port(self.uid) is None:
@@ -184,24 +197,30 @@ class Supervisor:
 
     def _prepare(self, target: Path, *, fresh: bool) -> Path:
         """The interpreter with the requirements; missing ones are installed in an environment of this Space."""
-        lines, log_file = build.requirement_lines(target), self.log("build")
-        if not (missing := build.unmet_requirements(lines)):
-            append_line(log_file, f"{len(lines)} requirements, all installed." if lines else "No requirements.")
+        required, log_file = build.requirements(target), self.log("build")
+        if not (missing := required.unmet()):
+            count = len(required.requirements())
+            append_line(log_file, f"{count} requirements, all installed." if count else "No requirements.")
             return Path(sys.executable)
-        place = self.folder / f"venv-{build.environment_key(lines, target.name)}"
-        done = place / "done"
+        place = self.folder / f"venv-{required.key(target.name)}"
+        done = _marker(place)
         if fresh or not done.exists():
             append_line(log_file, f"Installing: {', '.join(missing)}.")
+            done.unlink(missing_ok=True)
             python = build.make_environment(place)
-            self._install(python, target)
+            self._install(python, target, build.write_requirements(target, required))
             done.touch()
         return place / "bin" / "python"
 
-    def _install(self, python: Path, target: Path) -> None:
+    def _install(self, python: Path, target: Path, files: list[str]) -> None:
+        """Install what the ``files`` name, confined as the app is: to install is to run their authors' code."""
         command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-input", "--progress-bar=off"]
-        command += ["--disable-pip-version-check", "-r", REQUIREMENTS]
+        command += ["--disable-pip-version-check", *files]
         home = self.folder / "home"
-        child = App.run(command, folder=target, port=0, environment=environment(home, 0, {}), log=self.log("build"))
+        child = App.run(
+            command, folder=target, port=0, environment=environment(home, 0, {}), log=self.log("build"),
+            reach=self._policy.reach(write=(python.parent.parent,)),
+        )  # fmt: skip
         deadline = time.monotonic() + _INSTALL_SECONDS
         try:
             self._data.add_child(self.uid, child.pid, child.created)
@@ -219,10 +238,11 @@ class Supervisor:
 
     def _tidy(self, target: Path, python: Path) -> None:
         """Remove the checkouts and environments of earlier builds."""
+        place = python.parent.parent
         for path in self.folder.iterdir():
-            old = path != target and (len(path.name.partition(".")[0]) == 40 or path.name.startswith("venv-"))
-            if old and not python.is_relative_to(path):
-                shutil.rmtree(path, ignore_errors=True)
+            old = len(path.name.partition(".")[0]) == 40 or path.name.startswith(("venv-", _INSTALLED))
+            if old and path not in (target, place, _marker(place)):
+                path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
 
     def _start(self, repo: Repo, plan: Plan, target: Path, python: Path) -> None:
         """Start the app and wait until it answers."""
@@ -230,11 +250,14 @@ class Supervisor:
         _remove_log(self.log("run"))
         port = self._data.usable_port(self.uid)
         secrets = self._data.values(self.uid, secret=True)
+        if warning := self._policy.warning(self.folder):
+            append_line(self.log("run"), warning)
+        own = python.parent.parent
         try:
             self._app = App.start(
                 target, plan.app_file, port=port, python=python, log=self.log("run"),
                 environment=environment(self.folder / "home", port, self._space_environment(repo, plan, port, secrets)),
-                hide=secrets.values(),
+                hide=secrets.values(), reach=self._policy.reach(read=(own,) if own.parent == self.folder else ()),
             )  # fmt: skip
         except HubkitError as error:
             raise Failure("RUNTIME_ERROR", error.message) from error
@@ -286,6 +309,11 @@ class Supervisor:
             app.stop(_GRACE_SECONDS)
             with contextlib.suppress(sqlite3.Error):  # no room, or closed already; a stale line does no harm
                 self._data.drop_child(app.pid)
+
+
+def _marker(place: Path) -> Path:
+    """The file that says that the environment ``place`` is complete. What is installed there cannot write it."""
+    return place.with_name(place.name.replace("venv-", _INSTALLED))
 
 
 def _remove_log(path: Path) -> None:

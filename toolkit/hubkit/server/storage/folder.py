@@ -7,7 +7,10 @@ import hmac
 import os
 import re
 import shutil
+import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +18,8 @@ from hubkit.core.errors import ConflictError
 from hubkit.core.files import os_error
 
 _UID = re.compile(r"[0-9a-f]{32}")
+_OPEN = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
+"""Rights of other users that the Hub's folders never give; the way through them is given to a confined app's user."""
 _REPO_FOLDER = re.compile(r"([0-9a-f]{32})\.(git|new)")
 
 
@@ -78,44 +83,101 @@ class Folder:
         """Create the folders that are missing, closed to other users of the machine; HubkitError when that fails.
 
         ConflictError, before anything is touched, for a folder that holds files but no database of a Hub: the files
-        belong to another program, or to a Hub that lost its database, and a start would delete them.
+        belong to another program, or to a Hub that lost its database, and a start would delete them. The same for a
+        folder or file of the Hub that is a link: a start would delete and write what it leads to.
         """
+        folders = (self.git, self.lfs, self.spool, self.spaces, self.log.parent)
         try:
+            self._refuse_links()
             if not (self.database.exists() and self.database.stat().st_size):
-                for path in (self.git, self.lfs, self.spool, self.spaces):
+                for path in folders[:-1]:
                     if path.exists() and next(path.iterdir(), None) is not None:
                         raise ConflictError(
                             f"{self.root} is no Hub's data folder: {path.name}/ has files and hub.sqlite is missing.",
                             hint="Choose an empty folder, or restore hub.sqlite from a backup.",
                         )
             self.root.mkdir(parents=True, exist_ok=True)
-            self.root.chmod(0o700)
-            for path in (self.git, self.lfs, self.spool, self.spaces, self.log.parent):
-                path.mkdir(exist_ok=True)
+            for path in (self.root, *folders):
+                path.mkdir(mode=0o700, exist_ok=True)
+                if (mode := path.stat().st_mode) & _OPEN:
+                    path.chmod(stat.S_IMODE(mode) & ~_OPEN & ~stat.S_IXGRP & ~stat.S_IXOTH)
         except OSError as error:
             raise os_error(error, self.root) from error
+
+    def _refuse_links(self) -> None:
+        """ConflictError when something that the Hub itself made is a link. The data folder may be reached by one."""
+        for path in (self.git, self.lfs, self.spool, self.spaces, self.log.parent, self.log, self.database,
+                     self.state, self.owner_token, self.serving_lock, self.starting_lock):  # fmt: skip
+            for name in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm") if path == self.database)):
+                if name.is_symlink():
+                    raise ConflictError(
+                        f"{name} is a link to {name.readlink()}; what it leads to would be changed as the Hub's own.",
+                        hint="Put the folder or file itself in its place. To keep a Hub elsewhere, set HUBKIT_HOME.",
+                    )
 
     def sweep(self, known: set[str]) -> None:
         """Remove what a killed server left: spooled bodies, half-made repos, stale git locks, Spaces of no repo.
 
         ``known`` holds the internal ids of the repos that exist. Call it with the serving lock held only.
-        Other files in ``git/`` and ``spaces/`` are not the Hub's and stay.
+        Other files in ``git/`` and ``spaces/`` are not the Hub's and stay. No link is followed, and what is removed is
+        named within folders that are held open: who exchanges one for a link meanwhile gains nothing.
         """
-        for space in self.spaces.iterdir():
-            if _UID.fullmatch(space.name) and space.name not in known and not space.is_symlink():
-                shutil.rmtree(space, ignore_errors=True)
-        for leftover in self.spool.iterdir():
-            shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
-        for repo in self.git.iterdir():
-            match = _REPO_FOLDER.fullmatch(repo.name)
-            if match is None or repo.is_symlink() or not repo.is_dir():
-                continue
-            if match[2] == "new" or match[1] not in known:
-                shutil.rmtree(repo)
-                continue
-            for pattern in ("*.lock", "refs/**/*.lock", "objects/tmp_*", "objects/*/tmp_*", "objects/pack/*tmp*"):
-                for stale in repo.glob(pattern):
-                    stale.unlink()
+        with _opened(self.spaces) as spaces:
+            for name in _names(spaces):
+                if _UID.fullmatch(name) and name not in known and _is_folder(name, spaces):
+                    shutil.rmtree(name, ignore_errors=True, dir_fd=spaces)
+        with _opened(self.spool) as spool:
+            for name in _names(spool):
+                if _is_folder(name, spool):
+                    shutil.rmtree(name, dir_fd=spool)
+                else:
+                    os.unlink(name, dir_fd=spool)
+        with _opened(self.git) as git:
+            for name in _names(git):
+                match = _REPO_FOLDER.fullmatch(name)
+                if match is None or not _is_folder(name, git):
+                    continue
+                if match[2] == "new" or match[1] not in known:
+                    shutil.rmtree(name, dir_fd=git)
+                else:
+                    _sweep_repo(name, git)
+
+
+def _sweep_repo(name: str, git: int) -> None:
+    """Remove the locks and the half-written objects that a killed process left in a bare repo."""
+    for place, folders, files, handle in os.fwalk(name, dir_fd=git, follow_symlinks=False):
+        inside = Path(place).parts[1:]
+        if not inside:
+            folders[:] = [folder for folder in folders if folder in ("refs", "objects")]
+            stale = [file for file in files if file.endswith(".lock")]
+        elif inside[0] == "refs":
+            stale = [file for file in files if file.endswith(".lock")]
+        elif inside[1:] == ("pack",):
+            stale = [file for file in files if "tmp" in file]
+        else:
+            stale = [file for file in files if file.startswith("tmp_")]
+        for file in stale:
+            os.unlink(file, dir_fd=handle)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """A folder of the Hub, held open; OSError when it is a link."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _names(folder: int) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries]
+
+
+def _is_folder(name: str, parent: int) -> bool:
+    """Whether ``name`` in the open folder ``parent`` is a folder, and no link to one."""
+    return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
 
 
 class Lock:
@@ -124,7 +186,10 @@ class Lock:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise os_error(error, path) from error
 
     def take(self, *, wait: bool) -> bool:
         """Take the lock; without ``wait``, False when another process holds it."""
