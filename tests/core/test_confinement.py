@@ -90,7 +90,7 @@ def test_it_gets_nothing_of_others_and_all_of_its_own(
         agent.bind(str(tmp_path / "agent"))
         agent.listen()
         code = spy(
-            files=[*secrets, Path("/etc/shadow"), Path("/proc/kcore"), Path("/proc/sysrq-trigger"), tmp_path / "agent"],
+            files=[*secrets, tmp_path / "agent"], closed=[Path("/etc/shadow"), Path("/proc/kcore")],
             folders=folders, processes=[os.getpid(), other.pid], sockets=[str(tmp_path / "agent")],
             variables=["HF_TOKEN", "HUBKIT_HOME"], signals=way != "landlock" or landlock.abi() >= 6,
             lists=way == "landlock",  # bubblewrap shows it the names on the way to its own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 SPY = '''
@@ -19,9 +20,10 @@ def attempt(name, function):
     except (OSError, subprocess.SubprocessError):
         pass
 
-for path in TARGETS["files"]:
+for path in TARGETS["files"] + TARGETS["closed"]:
     attempt(f"read {path}", lambda: open(path, "rb").read())
     attempt(f"show {path}", lambda: subprocess.run(["/bin/cat", path], capture_output=True, check=True))
+for path in TARGETS["files"]:
     attempt(f"change {path}", lambda: open(path, "ab").write(b"spy"))
     attempt(f"cut {path}", lambda: os.truncate(path, 0))
     attempt(f"remove {path}", lambda: os.unlink(path))
@@ -84,6 +86,8 @@ allowed("read its own process", lambda: open("/proc/self/status").read())
 allowed("sockets in pairs", socket.socketpair)
 allowed("a random number", lambda: open("/dev/urandom", "rb").read(8))
 strangers = [name for name in os.environ if name in TARGETS["variables"]]
+with (Path.home() / "spy.txt").open("a") as file:
+    print("SPY " + json.dumps({"got": got, "own": own}), file=file)
 print("SPY " + json.dumps({"got": got, "own": own, "variables": strangers}), flush=True)
 '''
 """``TARGETS`` as JSON takes the place of the one gap."""
@@ -92,14 +96,24 @@ OWN = 10
 
 
 def spy(
-    *, files: list[Path] = (), folders: list[Path] = (), processes: list[int] = (), sockets: list[str] = (),  # type: ignore[assignment]
-    variables: list[str] = (), signals: bool = True, lists: bool = True,  # type: ignore[assignment]
-) -> str:  # fmt: skip
-    """The code of an app that tries all of it, then prints a line ``SPY {...}``."""
+    *,
+    files: Sequence[Path] = (),
+    closed: Sequence[Path] = (),
+    folders: Sequence[Path] = (),
+    processes: Sequence[int] = (),
+    sockets: Sequence[str] = (),
+    variables: Sequence[str] = (),
+    signals: bool = True,
+    lists: bool = True,
+) -> str:
+    """The code of an app that tries all of it, then prints a line ``SPY {...}``.
+
+    It would destroy ``files``, and only read those that are ``closed``.
+    """
     targets = {
         "files": [str(path) for path in files], "folders": [str(path) for path in folders],
         "processes": list(processes), "sockets": list(sockets), "variables": list(variables), "signals": signals,
-        "lists": lists,
+        "lists": lists, "closed": [str(path) for path in closed],
     }  # fmt: skip
     return SPY % json.dumps(targets)
 

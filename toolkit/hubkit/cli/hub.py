@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hubkit.cli.options import output_of, output_options
 from hubkit.core.home import hubkit_home
+
+if TYPE_CHECKING:
+    from hubkit.server.process import Running
 
 
 @click.group()
@@ -26,11 +30,17 @@ def hub() -> None:
     metavar="PORT",
     help="Use this port. Default: the last one, 8750, or a free one.",
 )
+@click.option(
+    "--spaces",
+    type=click.Choice(["always", "confined", "never"]),
+    help="Run Spaces always, only where the system can confine them, or never. Default: as before, at first always.",
+)
 @output_options
-def start(port: int | None) -> None:
+def start(port: int | None, spaces: str | None) -> None:
     """Start the embedded Hub in the background.
 
-    If it is already running, its address is printed.
+    If it is already running, its address is printed. The apps of its Spaces are confined to folders of their own by
+    Landlock, bubblewrap or another user. Where the system has none of these, a warning is printed.
 
     \b
     Example:
@@ -38,8 +48,9 @@ def start(port: int | None) -> None:
     """
     from hubkit.server import process
 
-    running = process.start(_data(), port=port)
-    output_of().result({"url": running.url, "pid": running.pid, "data": str(_data())}, running.url)
+    running = process.start(_data(), port=port, spaces=spaces)
+    _warn(running)
+    output_of().result(_value(running), running.url)
 
 
 @hub.command()
@@ -62,7 +73,8 @@ def status() -> None:
             "The embedded Hub is not running. Start it with `hubkit hub start`.",
         )
         return
-    value = {"running": True, "url": running.url, "pid": running.pid, "data": str(_data())}
+    _warn(running)
+    value = {"running": True, **_value(running)}
     output_of().result(value, f"{running.url}  (process {running.pid}, data in {_data()})")
 
 
@@ -123,6 +135,16 @@ def fsck() -> None:
     output_of().result({"problems": problems}, *(problems or ["No problems found."]))
     if problems:
         sys.exit(4)
+
+
+def _value(running: Running) -> dict[str, Any]:
+    spaces = {"run": running.spaces, "confinement": running.confinement}
+    return {"url": running.url, "pid": running.pid, "data": str(_data()), "spaces": spaces}
+
+
+def _warn(running: Running) -> None:
+    if running.warning:
+        output_of().warn(running.warning)
 
 
 def _data() -> Path:

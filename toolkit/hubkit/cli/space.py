@@ -91,13 +91,14 @@ def build(recipe: str | None, out: Path, hub_name: str | None) -> None:
 def run(source: str, port: int | None, trust: bool, timeout: float, hub_name: str | None) -> None:
     """Run a Space on this machine until Ctrl-C.
 
-    The app gets none of your tokens. For a private model, set HUBKIT_SPACE_TOKEN to a read-only token; the app gets
-    it as HF_TOKEN.
+    The app gets none of your tokens and, where the system can confine it, none of your files but the cache of models.
+    For a private model, set HUBKIT_SPACE_TOKEN to a read-only token; the app gets it as HF_TOKEN.
 
     \b
     Example:
       hubkit space run my-space
     """
+    from hubkit.core.processes.confinement import UNCONFINED
     from hubkit.hub.client import connect
     from hubkit.publishing.spaces import building
 
@@ -115,6 +116,8 @@ def run(source: str, port: int | None, trust: bool, timeout: float, hub_name: st
         output = output_of()
         output.say("Starting the app. The first start downloads its models.")
         with building.trial(folder, _environment(target), port=port, timeout=timeout) as app:
+            if app.confinement is None:
+                output.warn(f"The app is {UNCONFINED}.")
             output.result({"url": app.url}, app.url)
             output.say("Press Ctrl-C to stop it.")
             try:

@@ -72,6 +72,8 @@ def _embedded(home: Path, *, start: bool) -> Target:
     if running is None and start:
         running = process.start(home / "hub")
         output_of().say(f"Started the embedded Hub of {home} at {running.url}.")
+        if running.warning:
+            output_of().warn(running.warning)
     if running is None:
         raise UsageError("The embedded Hub is not running.", hint="Start it with `hubkit hub start`.")
     hide(running.token)

@@ -18,6 +18,7 @@ from hubkit.core.errors import HubkitError
 from hubkit.core.files import read_json, write_json
 from hubkit.core.printable import printable_lines
 from hubkit.server.process import DEFAULT_PORT, EXIT_FOLDER_IN_USE, EXIT_PORT_IN_USE
+from hubkit.server.spaces.policy import MODES, Mode
 from hubkit.server.storage.database import now
 from hubkit.server.storage.folder import Folder, claim
 
@@ -86,6 +87,7 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int)
     parser.add_argument("--faults", action="store_true")
+    parser.add_argument("--spaces", choices=MODES)
     options = parser.parse_args()
     os.umask(0o077)
     folder = Folder(options.data.resolve())
@@ -107,13 +109,13 @@ def main() -> int:
         logging.error("port %s is in use", options.port)
         return EXIT_PORT_IN_USE
     try:
-        serve(folder, sock, options.host, faults=options.faults)
+        serve(folder, sock, options.host, faults=options.faults, spaces=options.spaces)
     finally:
         lock.release()
     return 0
 
 
-def serve(folder: Folder, sock: socket.socket, host: str, *, faults: bool) -> None:
+def serve(folder: Folder, sock: socket.socket, host: str, *, faults: bool, spaces: Mode | None = None) -> None:
     """Open the folder, remove what a killed server left, write the state file, and serve."""
     import uvicorn
 
@@ -140,7 +142,7 @@ def serve(folder: Folder, sock: socket.socket, host: str, *, faults: bool) -> No
     write_json(folder.state, state)
     logging.info("serving %s", json.dumps(state))
     try:
-        hub.spaces.start(state["url"])
+        hub.spaces.start(state["url"], spaces)
         Server(config, hub.spaces.end_soon).run(sockets=[sock])
     finally:
         hub.close()

@@ -32,6 +32,7 @@ _ROOM = 2**20
 # What a server needs of its starter's environment. Tokens and Hub settings are not in it.
 _ENVIRONMENT_NAMES = """
 HOME USER TMPDIR VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE COVERAGE_PROCESS_START SYSTEMROOT
+HUBKIT_CONFINEMENT
 """
 _ENVIRONMENT = _ENVIRONMENT_NAMES.split()
 _children: list[Popen[bytes]] = []
@@ -46,15 +47,31 @@ class Running:
     data: Path
     token: str = field(repr=False)
     faults: bool = False
+    spaces: str = "always"
+    """Whether it runs Spaces: ``always``, ``confined`` or ``never``."""
+    confinement: str | None = None
+    """What confines their apps; None when this system has no means to."""
+
+    @property
+    def warning(self) -> str | None:
+        """What its user must know about the Spaces that it runs; None when they are confined, or not run."""
+        if self.spaces != "always" or self.confinement:
+            return None
+        return (
+            "Nothing on this system confines Spaces: their code can read and change whatever you can, the Hub's token "
+            "included. Run only Spaces that you trust, or refuse them: hubkit hub start --spaces confined."
+        )
 
 
 def start(
-    data: Path, *, host: str = "127.0.0.1", port: int | None = None, timeout: float = 20.0, faults: bool = False
-) -> Running:
+    data: Path, *, host: str = "127.0.0.1", port: int | None = None, timeout: float = 20.0, faults: bool = False,
+    spaces: str | None = None,
+) -> Running:  # fmt: skip
     """The server of ``data``: the running one, or a new one in a session of its own.
 
     ``port`` None takes the port of the last start, else 8750, else any free one; 0 takes any free one.
-    ``faults`` lets tests script failures.
+    ``faults`` lets tests script failures. ``spaces`` says whether it runs Spaces (``spaces.policy.MODES``), from now
+    on; None: as the last time.
     Raises UsageError when ``port`` is in use by another program, RemoteError when the server does not come up
     within ``timeout`` seconds, ConflictError when one uses the folder and does not answer in that time.
     """
@@ -66,8 +83,13 @@ def start(
         if running := _serving(folder, timeout):
             if port and not running.url.endswith(f":{port}"):
                 raise UsageError(f"This Hub already runs at {running.url}.", hint="Stop it first: hubkit hub stop")
+            if spaces and running.spaces != spaces:
+                raise UsageError(
+                    f"This Hub already runs at {running.url}, with --spaces {running.spaces}.",
+                    hint="Stop it first: hubkit hub stop",
+                )
             return running
-        return _launch(folder, host, port, timeout, faults)
+        return _launch(folder, host, port, timeout, faults, spaces)
 
 
 def _serving(folder: Folder, timeout: float) -> Running | None:
@@ -82,7 +104,7 @@ def _serving(folder: Folder, timeout: float) -> Running | None:
     return None
 
 
-def _launch(folder: Folder, host: str, port: int | None, timeout: float, faults: bool) -> Running:
+def _launch(folder: Folder, host: str, port: int | None, timeout: float, faults: bool, spaces: str | None) -> Running:
     import subprocess
 
     from hubkit.core.processes.parent import allowed_environment
@@ -91,6 +113,7 @@ def _launch(folder: Folder, host: str, port: int | None, timeout: float, faults:
     command = [sys.executable, "-P", "-m", "hubkit.server", "--data", str(folder.root), "--host", host]
     command += ["--port", str(port)] if port is not None else []
     command += ["--faults"] if faults else []
+    command += ["--spaces", spaces] if spaces else []
     environment = allowed_environment(_ENVIRONMENT)
     with folder.log.with_name("process.log").open("wb") as output:
         child = subprocess.Popen(
@@ -155,7 +178,11 @@ def status(data: Path) -> Running | None:
         with opener.open(f"{url}/api/hubkit/status?nonce={nonce}", timeout=3) as answer:
             reply = json.loads(answer.read(_ANSWER_LIMIT))
         if hmac.compare_digest(str(reply["proof"]).encode(), expected.encode()):
-            return Running(url, int(reply["pid"]), folder.root, token, bool(reply.get("faults")))
+            spaces = reply.get("spaces", {})
+            return Running(
+                url, int(reply["pid"]), folder.root, token, bool(reply.get("faults")),
+                str(spaces.get("run", "always")), spaces.get("confinement"),
+            )  # fmt: skip
     except (OSError, HubkitError, ValueError, KeyError, TypeError):
         pass
     return None

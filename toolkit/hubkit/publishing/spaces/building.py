@@ -27,9 +27,11 @@ from hubkit.checks.screening import screen
 from hubkit.core import numbers
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.files import Manifest, digests, resource_dir, walk, write_atomic
+from hubkit.core.home import hubkit_home
 from hubkit.core.printable import printable
 from hubkit.core.processes.app import App
 from hubkit.core.processes.app import environment as app_environment
+from hubkit.core.processes.confinement import Reach, Way
 from hubkit.core.processes.logs import log_tail
 from hubkit.core.processes.ports import free_port, is_free
 from hubkit.publishing.bundle import Bundle
@@ -44,6 +46,8 @@ TOKEN = "HUBKIT_SPACE_TOKEN"
 EOS = "eos"
 """How an answer ended that the model closed with its end-of-turn token."""
 _ANSWER_TIMEOUT = 600.0
+_WAYS: Sequence[Way] = ("landlock", "bubblewrap")
+"""Not another user: the cache of models stays the user's own."""
 _NUMBERS = "number_format.py"
 """The name of :mod:`hubkit.core.numbers` beside the app, where ``numbers.py`` would shadow a standard module."""
 TAIL = 20
@@ -184,8 +188,9 @@ def environment(endpoint: str, cache: Path, *, embedded: bool, token: str | None
 def trial(folder: Path, more: Mapping[str, str], *, port: int | None = None, timeout: float = TIMEOUT) -> Iterator[App]:
     """Run the app of ``folder`` here until the block ends; it answers when the block begins.
 
-    Its home is a temporary folder. RefusedError with the end of its log when it ends or does not listen within
-    ``timeout`` seconds; UsageError when another program listens on ``port``.
+    Its home is a temporary folder. Where the system can confine it (``confinement`` of the app), it reaches none of the
+    user's other files but the cache that ``more`` names. RefusedError with the end of its log when it ends or does not
+    listen within ``timeout`` seconds; UsageError when another program listens on ``port``.
     """
     if port and not is_free(port):  # otherwise it would be mistaken for the app
         raise UsageError(
@@ -195,7 +200,13 @@ def trial(folder: Path, more: Mapping[str, str], *, port: int | None = None, tim
         home, log, port = Path(place) / "home", Path(place) / "app.log", port or free_port()
         copy, name = Path(place) / "app", app_file(folder)
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__", ".git"))
-        app = App.start(copy, name, port=port, environment=app_environment(home, port, more), log=log)
+        cache = [Path(more[name]) for name in ("HF_HUB_CACHE",) if name in more]
+        for folder_of_models in cache:
+            folder_of_models.mkdir(parents=True, exist_ok=True)
+        app = App.start(
+            copy, name, port=port, environment=app_environment(home, port, more), log=log,
+            reach=Reach(write=tuple(cache), hidden=(hubkit_home(),)), ways=_WAYS,
+        )  # fmt: skip
         try:
             deadline = time.monotonic() + timeout
             while not app.answers():

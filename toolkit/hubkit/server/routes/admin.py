@@ -26,6 +26,8 @@ _NONCE = re.compile(r"[0-9a-f]{32}")
 def status(request: Request) -> Response:
     """Which process and version serves; to a ``nonce`` of 32 hexadecimal digits the proof that it has the folder."""
     value = {"version": __version__, "pid": os.getpid(), "faults": bool(request.hub.faults)}
+    policy = request.hub.spaces.policy
+    value["spaces"] = {"run": policy.mode, "confinement": policy.way()}
     nonce = request.query_params.get("nonce", "")
     if _NONCE.fullmatch(nonce):
         value["proof"] = proof(request.hub.database.meta("secret"), request.scope["server"][1], nonce)

@@ -131,7 +131,7 @@ def _space(view: RepoView) -> dict[str, Any]:
         "stage": stage, "embed": embed, "waiting": stage in _WAITING,
         "error": runtime.get("errorMessage", "") if view.open else "",
         "which": which, "log": "".join(line if line.endswith("\n") else f"{line}\n" for line in log),
-        "member": view.member,
+        "member": view.member, "warning": spaces.warning(view.repo),
     }  # fmt: skip
 
 

@@ -125,11 +125,15 @@ class Spaces:
             value["sha"] = supervisor.sha
         if supervisor and supervisor.error:
             value["errorMessage"] = supervisor.error
-        if self.policy.way(self._folder.spaces / repo.uid) is None:
-            value["confined"] = False
         if host := self.host(repo):
             value["domains"] = [{"domain": host.removeprefix("http://"), "stage": "READY"}]
         return value
+
+    def warning(self, repo: Repo) -> str | None:
+        """What readers of its page are told about an app that nothing confines."""
+        if self.policy.refusal(self._folder.spaces / repo.uid):
+            return None
+        return self.policy.warning(self._folder.spaces / repo.uid)
 
     def host(self, repo: Repo) -> str | None:
         """The address of the app while it runs or is being started; else None."""
