@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SPY = '''
-import ctypes, errno, json, os, signal, socket, subprocess, sys, tempfile
+import ctypes, errno, json, os, resource, signal, socket, subprocess, sys, tempfile
 from pathlib import Path
 
 TARGETS = json.loads(%r)
@@ -37,13 +37,20 @@ for path in TARGETS["files"]:
 for folder in TARGETS["folders"]:
     if TARGETS["lists"]:
         attempt(f"list {folder}", lambda: os.listdir(folder))
-    attempt(f"write in {folder}", lambda: open(f"{folder}/spy", "w").write("x"))
-    attempt(f"create in {folder}", lambda: os.mkdir(f"{folder}/spied"))
+    def write():
+        open(f"{folder}/spy", "w").close()
+        os.unlink(f"{folder}/spy")
+    def create():
+        os.mkdir(f"{folder}/spied")
+        os.rmdir(f"{folder}/spied")
+    attempt(f"write in {folder}", write)
+    attempt(f"create in {folder}", create)
 for pid in TARGETS["processes"]:
     for name in ("environ", "mem", "maps", "fdinfo/0", "io"):
         attempt(f"{name} of {pid}", lambda: open(f"/proc/{pid}/{name}", "rb").read(1))
     for name in ("fd/0", "fd/1", "fd/3", "fd/5", "fd/7", "cwd", "root", "exe"):
         attempt(f"{name} of {pid}", lambda: os.readlink(f"/proc/{pid}/{name}"))
+    attempt(f"limits of {pid}", lambda: resource.prlimit(pid, resource.RLIMIT_CORE))
     attempt(f"files of {pid}", lambda: os.listdir(f"/proc/{pid}/cwd/"))
     attempt(f"the root of {pid}", lambda: os.listdir(f"/proc/{pid}/root/"))
     if TARGETS["signals"]:
@@ -83,6 +90,7 @@ allowed("start a program", program)
 allowed("a lock", lock)
 allowed("resolve a name", names)
 allowed("read its own process", lambda: open("/proc/self/status").read())
+allowed("its own limits", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)))
 allowed("sockets in pairs", socket.socketpair)
 allowed("a random number", lambda: open("/dev/urandom", "rb").read(8))
 strangers = [name for name in os.environ if name in TARGETS["variables"]]
@@ -91,7 +99,7 @@ with (Path.home() / "spy.txt").open("a") as file:
 print("SPY " + json.dumps({"got": got, "own": own, "variables": strangers}), flush=True)
 '''
 """``TARGETS`` as JSON takes the place of the one gap."""
-OWN = 10
+OWN = 11
 """Things that every app may do."""
 
 

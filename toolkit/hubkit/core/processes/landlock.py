@@ -39,11 +39,11 @@ _UNLISTED = _READ_FILE | _WRITE_FILE | _TRUNCATE | 1 << 5 | 1 << 8
 
 _SET_NO_NEW_PRIVS, _SET_SECCOMP, _CAPBSET_DROP, _CAP_AMBIENT = 38, 22, 24, 47
 _CAPABILITY_VERSION_3 = 0x20080522
-# Of each machine: what the filter must see as its architecture, and the numbers of socket, truncate, capset, add_key,
-# request_key and keyctl. io_uring_setup has the same number everywhere.
+# Of each machine: what the filter must see as its architecture, and the numbers of socket, truncate, capset, prlimit64,
+# and add_key, request_key, keyctl. io_uring_setup has the same number everywhere.
 _MACHINES = {
-    "x86_64": (0xC000003E, 41, 76, 126, (248, 249, 250)),
-    "aarch64": (0xC00000B7, 198, 45, 91, (217, 218, 219)),
+    "x86_64": (0xC000003E, 41, 76, 126, 302, (248, 249, 250)),
+    "aarch64": (0xC00000B7, 198, 45, 91, 261, (217, 218, 219)),
 }
 _IO_URING_SETUP, _X32 = 425, 0x40000000
 _AF_UNIX = 1
@@ -119,11 +119,11 @@ def drop_capabilities() -> None:
 
 
 def _socket_filter(*, without_truncate: bool) -> bytes:
-    """A program for the kernel: refuse Unix sockets, the keys of the user, and the ways around this filter.
+    """A program for the kernel: refuse Unix sockets, the user's keys, limits for others, and the ways around it.
 
     Pairs of connected sockets stay, which asyncio and multiprocessing are built on.
     """
-    architecture, socket, truncate, _, keys = _MACHINES[platform.machine()]
+    architecture, socket, truncate, _, limits, keys = _MACHINES[platform.machine()]
     load, equal, at_least, end = 0x20, 0x15, 0x35, 0x06
     allowed, refused, unknown = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 
@@ -137,9 +137,9 @@ def _socket_filter(*, without_truncate: bool) -> bytes:
         *((equal, number, refused) for number in (*keys, *([truncate] if without_truncate else []))),
     ):
         program += [line(code, number, 0, 1), line(end, answer)]
-    program += [line(equal, socket, 1, 0), line(end, allowed), line(load, 16)]
-    program += [line(equal, _AF_UNIX, 0, 1), line(end, refused), line(end, allowed)]
-    return b"".join(program)
+    program += [line(equal, limits, 0, 3), line(load, 16), line(equal, 0, 4, 0), line(end, refused)]
+    program += [line(equal, socket, 0, 2), line(load, 16), line(equal, _AF_UNIX, 1, 0), line(end, allowed)]
+    return b"".join([*program, line(end, refused)])
 
 
 def _syscall(number: int, *arguments: object) -> int:

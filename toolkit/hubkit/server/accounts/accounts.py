@@ -1,6 +1,8 @@
 """Users, organizations and their tokens.
 
-A token is kept as its sha256 only; the owner's alone is also kept in a file (mode 0600) for the command line.
+A token is kept as its sha256 only; the owner's alone is also kept in a file (mode 0600) for the command line. The apps
+of Spaces cannot see it: they are confined (:mod:`hubkit.core.processes.confinement`). The user's keyring would not be
+safer: it opens for any program of the same user, so it too takes the confinement, and a server has none.
 """
 
 from __future__ import annotations
