@@ -13,9 +13,11 @@ import pytest
 import yaml
 from commands import hubkit, hubkit_json, until
 from releases import RECIPE, Release, faults, target_of
+from spies import report, spy
 
 from hubkit.cards.space_and_dataset_cards import space_card
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError, RemoteError, UsageError
+from hubkit.core.processes.confinement import Reach, best_way
 from hubkit.hub.client import Hub, Runtime, connect
 from hubkit.publishing.manifest import MANIFEST_PATH
 from hubkit.publishing.spaces import building, deployment
@@ -134,6 +136,27 @@ def test_a_trial_answers_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     assert not psutil.pid_exists(said["pid"])
     assert not Path(seen["HOME"]).exists()
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "app.py"]
+
+
+@pytest.mark.fault("A1")
+@pytest.mark.skipif(best_way(Reach()) is None, reason="NOT TESTED: this system has no means to confine an app")
+def test_an_app_that_is_tried_reaches_the_cache_of_models_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("home/token", "home/hub/models--a--b/blob", "project/.env"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("secret")
+    monkeypatch.chdir(tmp_path / "project")
+    closed = [tmp_path / "home" / "token", tmp_path / "project" / ".env"]
+    folder = answering(tmp_path / "app", "hello")
+    code = spy(files=[*closed, folder / "README.md"], folders=[tmp_path, tmp_path / "home", tmp_path / "project"])
+    code += f"(Path({str(tmp_path / 'home' / 'hub')!r}) / 'models--a--b' / 'new').write_text('downloaded')\n"
+    (folder / "app.py").write_text(code + (folder / "app.py").read_text())
+    with building.trial(folder, {"HF_HUB_CACHE": str(tmp_path / "home" / "hub")}, timeout=60) as app:
+        home = Path(told(app.url)["environment"]["HOME"])
+        found = report((home / "spy.txt").read_text().splitlines())
+        assert app.confinement and found is not None and found["got"] == {}
+    assert (tmp_path / "home" / "hub" / "models--a--b" / "new").read_text() == "downloaded"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
@@ -48,6 +49,7 @@ def doctor(hub_name: str | None) -> None:
     home = hubkit_home()
     free = shutil.disk_usage(next(path for path in (home, *home.parents) if path.exists())).free
     rows.append(("disk", f"{size(free)} free at {home}", "ok" if free > 1e9 else "less than 1 GB is free"))
+    rows.append(("Spaces", *_confinement(home / "hub")))
     rows += _hub(hub_name)
     value = [{"what": what, "found": found, "verdict": verdict} for what, found, verdict in rows]
     output_of().result(value, table(("item", "value", "status"), rows))
@@ -74,6 +76,15 @@ def _device() -> tuple[str, str]:
     if names:
         return ", ".join(names), "ok"
     return "CPU only", "ok for the tiny recipe; a 7B model needs a GPU"
+
+
+def _confinement(data: Path) -> tuple[str, str]:
+    from hubkit.core.processes.confinement import Reach, best_way
+
+    way = best_way(Reach(write=(data / "spaces",), hidden=(data,)))
+    if way is None:
+        return "not confined", "run only Spaces that you trust, or hubkit hub start --spaces confined"
+    return f"confined by {'another user' if way == 'user' else way}", "ok"
 
 
 def _hub(hub_name: str | None) -> list[tuple[str, str, str]]:
