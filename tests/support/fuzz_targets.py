@@ -268,8 +268,8 @@ def chat_template(work: Path) -> Run:
 
     def audit(event: str, args: tuple[Any, ...]) -> None:
         if getattr(rendering, "on", False) and event.startswith(FORBIDDEN):
-            if event == "open" and args[0] == "<template>":
-                return  # what Python calls a template, to show a line of it in a warning
+            if event == "open" and str(args[0]).endswith(("<template>", ".py")):
+                return  # Python shows a line of what it warns about, or of an exception that nobody can catch
             source = sys._getframe(1).f_code.co_filename
             if event != "open" and source.endswith(("jinja2/environment.py", "jinja2/debug.py")):
                 return  # Jinja compiles and runs its own code

@@ -7,6 +7,7 @@ beyond click is imported in its body, so that help, completion and `hubkit hub s
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ import click
 from hubkit import __version__
 from hubkit.cli.lazy import Lazy, LazyGroup
 from hubkit.cli.options import output_of
-from hubkit.core.errors import HubkitError, InterruptedRun
+from hubkit.core.errors import HubkitError, InterruptedRun, UsageError
 from hubkit.core.home import hubkit_home
 from hubkit.core.output import show_plainly
 
@@ -102,6 +103,10 @@ def _as_hubkit_error(error: BaseException) -> HubkitError:
         )
     from hubkit.core.files import os_error
 
+    # A byte that is not UTF-8 arrives as half a character: a path may have it, nothing that is sent may.
+    bad = next((word for word in sys.argv[1:] if not word.isascii() and re.search("[\udc80-\udcff]", word)), None)
+    if isinstance(error, UnicodeEncodeError) and bad is not None:
+        return UsageError(f"This argument is not UTF-8: {bad}.", hint="Write it in UTF-8.")
     if isinstance(error, OSError) and error.errno is not None:
         return os_error(error, Path(str(error.filename or hubkit_home())))
     return _bug(error)

@@ -125,7 +125,8 @@ class Run:
     def journal(self) -> list[dict[str, Any]]:
         """The journal's complete lines; a last line that a kill cut short is left out."""
         path = self.path / "journal.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        # Not splitlines(): JSON leaves U+2028 and its like as they are, and a title may hold one.
+        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
         found = []
         for line in lines:
             try:
