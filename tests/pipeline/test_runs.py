@@ -88,6 +88,12 @@ def test_a_run_has_one_writer(run: Run) -> None:
 
 
 @pytest.mark.fault("F1")
+@pytest.mark.parametrize("char", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c"])
+def test_a_line_of_the_journal_may_hold_any_character(run: Run, char: str) -> None:
+    run.log("done", step="data", title=f"a{char}b")
+    assert run.journal()[-1]["title"] == f"a{char}b"
+
+
 def test_the_journal_keeps_what_was_said_before_a_kill(run: Run) -> None:
     code = f"""
 from pathlib import Path

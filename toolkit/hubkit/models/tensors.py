@@ -37,6 +37,7 @@ DTYPE_NAMES: Mapping[str, str] = {"float64": "F64", "float32": "F32", "float16":
 """torch's names of the dtypes in which models are published, with safetensors' names."""
 _LONGEST = 4096
 """Letters of a tensor's name, and of a message about it; the longest real ones have about 150."""
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _BLANK = re.compile(r"[ \t\n\r]*")
 # Possessive: nothing is remembered to go back to, however long a word or an object is.
 _WORD = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
@@ -175,7 +176,14 @@ def _end_of_value(text: str, start: int) -> int:
 
 
 def _as_written(text: str) -> str:
-    return text if text.isascii() else text.encode("latin-1").decode("utf-8")
+    """``text`` as JSON; ValueError for half a character, which the safetensors library refuses."""
+    text = text if text.isascii() else text.encode("latin-1").decode("utf-8")
+    if _HALF.search(text):
+        try:
+            json.dumps(json.loads(text), ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("half a character") from None
+    return text
 
 
 def _value(text: str) -> Any:
