@@ -7,6 +7,7 @@ for each answer of a run, and tells which of them went wrong.
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 from collections import Counter
@@ -69,7 +70,7 @@ def command(*arguments: str) -> Ended:
 
 
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits before a request is sent again are left out, ours and the client's; other tests measure them."""
+    """Leave out what other tests measure: waits before a request is sent again, ours and the client's, and fsync."""
     from huggingface_hub.utils import _http
 
     class Impatient:
@@ -81,6 +82,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
         def sleep(self, seconds: float) -> None:
             """Go on at once."""
 
+    monkeypatch.setattr(os, "fsync", lambda file: None)
     monkeypatch.setattr("hubkit.hub.retry._pause", lambda state: 0.0)
     monkeypatch.setattr(_http, "time", Impatient())
 
@@ -116,19 +118,30 @@ class State:
             if now.get(name) != target:
                 self.git.references.create(name, target, force=True)
 
+    def trees(self) -> dict[str, str]:
+        """The id of the tree that each ref holds now."""
+        return {name: str(self.git.references[name].peel(pygit2.Commit).tree.id) for name in self.git.references}
+
     def tree(self, branch: str) -> str | None:
         """The id of the tree that the branch holds now; None when there is no such branch."""
         reference = self.git.references.get(f"refs/heads/{branch}")
         return str(reference.peel(pygit2.Commit).tree.id) if reference else None
 
-    def holds(self, branch: str, files: Manifest) -> bool:
-        """Whether the branch holds exactly ``files``: compared with the blobs on the disk, or with LFS pointers."""
-        reference = self.git.references.get(f"refs/heads/{branch}")
+    def holds(self, ref: str, files: Manifest, *, others: bool = False) -> bool:
+        """Whether the branch (or ref) holds exactly ``files``, compared with the blobs on the disk or LFS pointers.
+
+        ``others``: it may have other files too.
+        """
+        name = ref if ref.startswith("refs/") else f"refs/heads/{ref}"
+        reference = self.git.references.get(name)
         if reference is None:
             return False
         held = dict(self._files(reference.peel(pygit2.Commit).tree, ""))
-        return held.keys() == files.files.keys() and all(
-            held[path].id == item.git or f"oid sha256:{item.sha256}\nsize {item.size}\n".encode() in held[path].data
+        return (others or held.keys() == files.files.keys()) and all(
+            path in held
+            and (
+                held[path].id == item.git or f"oid sha256:{item.sha256}\nsize {item.size}\n".encode() in held[path].data
+            )
             for path, item in files.files.items()
         )
 
@@ -156,9 +169,9 @@ def untrue(end: Ended, moved: Iterable[str]) -> Iterator[str]:
         yield f"exit code {end.code}"
     yield from (f"said {word!r}" for word in _NEVER if word in end.words)
     match = _NOTHING.search(end.words)
-    if match:  # a staging branch is written before anything is promoted
+    if match:  # staging branches and pull requests are written before anything is promoted
         promoted = match[2].lower() in {"promoted", "published"}
-        refs = [ref for ref in moved if not (promoted and ref.startswith("refs/heads/staging/"))]
+        refs = [ref for ref in moved if not (promoted and ref.startswith(("refs/heads/staging/", "refs/pr/")))]
         if refs:
             yield f"said {match[0]!r}, but {', '.join(refs)} moved"
 

@@ -338,8 +338,9 @@ class LyingProxy:
 
 
 def route_of(method: str, path: str) -> str:
-    """Method and path, without the query and with ``{id}`` for ids of commits, objects and repos in the store."""
+    """Method and path, without the query and with ``{id}`` for ids of commits and objects, ``case`` for ``case-1``."""
     plain = re.sub(r"/lfs/[^/?]+/", "/lfs/{repo}/", path.partition("?")[0])
+    plain = re.sub(r"/case-[0-9]+", "/case", plain)
     return f"{method} {_ID.sub('{id}', plain)}"
 
 
