@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-from lies import Ended, State, command, git_folder, in_a_hurry, judge, routes, sweep, untrue
-from lying_proxy import LIES, LyingProxy, Plan, lying, truth
+from lies import SHARE, Ended, Soak, State, command, for_ever, git_folder, in_a_hurry, judge, routes, sweep, untrue
+from lying_proxy import LIES, LyingProxy, Plan, chaos, lying, truth
 from releases import target_of, weights
 
 from hubkit.hub.client import Hub, connect
@@ -136,3 +136,29 @@ def test_without_lies(place: Place) -> None:
         place.proxy.listen(truth)
         end = place.run(name)
         assert end.code == 0 and place.state.tree("main") == place.goals[name], end.words
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", tuple(COMMANDS))
+@pytest.mark.fault("L1")
+def test_every_answer_and_every_route(place: Place, name: str) -> None:
+    requests = place.asked(name)
+    once, ever = sweep(place.proxy, requests, LIES, place.case(name)), for_ever(place.proxy, requests, place.case(name))
+    Soak(name).swept(len(requests), once, ever)
+    judge(once, EXCUSED)
+    judge(ever, EXCUSED)
+
+
+CHAOS = {"promotion": 40, "rollback": 40}
+"""How many runs of chaos, by what is run."""
+SOAKS = {name: Soak(name) for name in CHAOS}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("name", "seed"), [(name, seed) for name, runs in CHAOS.items() for seed in range(runs)])
+@pytest.mark.fault("L1")
+def test_chaos(place: Place, name: str, seed: int) -> None:
+    place.asked(name)
+    problems = place.case(name)(chaos(seed, SHARE))
+    assert not problems, "; ".join(problems)
+    SOAKS[name].survived(place.proxy)

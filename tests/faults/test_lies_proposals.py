@@ -14,8 +14,22 @@ from pathlib import Path
 import pytest
 from huggingface_hub import CommitOperationAdd
 from kept import Kept
-from lies import Ended, State, ended, git_folder, in_a_hurry, judge, routes, slice_of, sweep, untrue
-from lying_proxy import LIES, LyingProxy, Plan, lying
+from lies import (
+    SHARE,
+    Ended,
+    Soak,
+    State,
+    ended,
+    for_ever,
+    git_folder,
+    in_a_hurry,
+    judge,
+    routes,
+    slice_of,
+    sweep,
+    untrue,
+)
+from lying_proxy import LIES, LyingProxy, Plan, chaos, lying
 from releases import RECIPE, Proposing, admin, target_of
 
 from hubkit.core.errors import BY_EXIT_CODE
@@ -178,3 +192,29 @@ def test_one_lie(place: Place, name: str, lie: str, record_property: Callable[[s
     found = sweep(place.proxy, slice_of(requests, lie), [lie], place.case(name))
     record_property("figure", f"{name}, {len(requests)} requests, cases of a lie: {found.cases} each")
     judge(found, EXCUSED)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", tuple(VARIANTS))
+@pytest.mark.fault("L3")
+def test_every_answer_and_every_route(place: Place, name: str) -> None:
+    requests = place.asked(name)
+    once, ever = sweep(place.proxy, requests, LIES, place.case(name)), for_ever(place.proxy, requests, place.case(name))
+    Soak(name).swept(len(requests), once, ever)
+    judge(once, EXCUSED)
+    judge(ever, EXCUSED)
+
+
+CHAOS = {"opening": 15, "updating": 15}
+"""How many runs of chaos, by what is run."""
+SOAKS = {name: Soak(name) for name in CHAOS}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("name", "seed"), [(name, seed) for name, runs in CHAOS.items() for seed in range(runs)])
+@pytest.mark.fault("L3")
+def test_chaos(place: Place, name: str, seed: int) -> None:
+    place.asked(name)
+    problems = place.case(name)(chaos(seed, SHARE))
+    assert not problems, "; ".join(problems)
+    SOAKS[name].survived(place.proxy)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from lies import Ended, command, in_a_hurry, judge, routes, sweep, untrue
+from lies import Ended, Soak, command, for_ever, in_a_hurry, judge, routes, slice_of, sweep, untrue
 from lying_proxy import LIES, LyingProxy, Plan, lying
 from releases import REPO, Release
 
@@ -26,7 +26,15 @@ COMMANDS = {
 }
 KNOWN: dict[str, list[str]] = {}
 """Lies that still get through, by command; to be emptied."""
-EXCUSED: dict[str, str] = {}
+EXCUSED = {
+    r"half \| GET /api/models/hubkit/my-model/refs \| 0": (
+        "only one route lists all the branches and tags: nothing contradicts a list that leaves some out"
+    ),
+    r"(half|flipped byte) \| GET /api/models/hubkit/my-model/commits/\{id\} \| \d+": (
+        "only one route tells the titles and dates of commits, and which come before the head: the head itself is"
+        " compared, and so are the files of each commit that is shown"
+    ),
+}
 """Cases that go wrong, by pattern, with the reason why the lie cannot be told from the truth."""
 
 
@@ -91,6 +99,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 @pytest.mark.fault("L5")
 def test_one_lie(place: Place, name: str, lie: str, record_property: Callable[[str, object], None]) -> None:
     requests = place.asked(name)
-    found = sweep(place.proxy, requests, [lie], place.case(name))
+    found = sweep(place.proxy, slice_of(requests, lie), [lie], place.case(name))
     record_property("figure", f"{name}, {len(requests)} requests, cases of a lie: {found.cases} each")
     judge(found, EXCUSED)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.fault("L5")
+def test_every_answer_and_every_route(place: Place, name: str) -> None:
+    requests = place.asked(name)
+    once, ever = (
+        sweep(place.proxy, requests, LIES, place.case(name)),
+        for_ever(place.proxy, requests, place.case(name)),
+    )
+    Soak(name).swept(len(requests), once, ever)
+    judge(once, EXCUSED)
+    judge(ever, EXCUSED)

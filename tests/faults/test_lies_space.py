@@ -14,8 +14,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from lies import Ended, State, ended, git_folder, in_a_hurry, judge, routes, slice_of, sweep, untrue
-from lying_proxy import LIES, LyingProxy, Plan, lying
+from lies import (
+    SHARE,
+    Ended,
+    Soak,
+    State,
+    ended,
+    for_ever,
+    git_folder,
+    in_a_hurry,
+    judge,
+    routes,
+    slice_of,
+    sweep,
+    untrue,
+)
+from lying_proxy import LIES, LyingProxy, Plan, chaos, lying
 from releases import target_of
 from space_samples import HEAD, server
 from tenacity import wait_fixed
@@ -125,3 +139,29 @@ def test_one_lie(place: Place, lie: str, record_property: Callable[[str, object]
     found = sweep(place.proxy, slice_of(requests, lie), [lie], place.case)
     record_property("figure", f"{len(requests)} requests, cases of a lie: {found.cases} each")
     judge(found, EXCUSED)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ("deploying a Space",))
+@pytest.mark.fault("L4")
+def test_every_answer_and_every_route(place: Place, name: str) -> None:
+    requests = place.asked()
+    once, ever = sweep(place.proxy, requests, LIES, place.case), for_ever(place.proxy, requests, place.case)
+    Soak(name).swept(len(requests), once, ever)
+    judge(once, EXCUSED)
+    judge(ever, EXCUSED)
+
+
+CHAOS = {"deploying a Space": 20}
+"""How many runs of chaos, by what is run."""
+SOAKS = {name: Soak(name) for name in CHAOS}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("name", "seed"), [(name, seed) for name, runs in CHAOS.items() for seed in range(runs)])
+@pytest.mark.fault("L4")
+def test_chaos(place: Place, name: str, seed: int) -> None:
+    place.asked()
+    problems = place.case(chaos(seed, SHARE))
+    assert not problems, "; ".join(problems)
+    SOAKS[name].survived(place.proxy)

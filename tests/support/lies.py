@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 import pygit2
 import pytest
-from lying_proxy import LIES, LyingProxy, Plan, once, truth
+from lying_proxy import LIES, LyingProxy, Plan, always, once, truth
+from soak_figures import record
 
 from hubkit.core.files import Manifest
 from hubkit.core.output import Output
@@ -214,6 +215,50 @@ def sweep(proxy: LyingProxy, requests: Iterable[tuple[str, int]], lies: Iterable
             if problems:
                 found.wrong[f"{lie} | {route} | {occurrence}"] = "; ".join(problems)
     return found
+
+
+def for_ever(proxy: LyingProxy, requests: Iterable[tuple[str, int]], case: Case) -> Sweep:
+    """Run ``case`` for each route of ``requests`` and each lie, told to every request of that route."""
+    found = Sweep()
+    for route in dict.fromkeys(route for route, _ in requests):
+        for lie in LIES:
+            problems = case(always(lie, route))
+            if not proxy.lied:
+                continue
+            found.cases += 1
+            if problems:
+                found.wrong[f"{lie} | {route} | for ever"] = "; ".join(problems)
+    return found
+
+
+@dataclass
+class Soak:
+    """The line of docs/soak.md about one thing that was lied to, written as its checks end."""
+
+    about: str
+    runs: int = 0
+    lies: int = 0
+
+    def swept(self, requests: int, once: Sweep, ever: Sweep) -> None:
+        """What the two sweeps found."""
+        record(
+            f"a proxy lies: {self.about}, each answer and each route",
+            f"{requests} requests x {len(LIES)} lies: {once.cases} cases; for ever on a route: {ever.cases} cases;"
+            f" wrong or untrue: {len(once.wrong)} and {len(ever.wrong)}",
+        )
+
+    def survived(self, proxy: LyingProxy) -> None:
+        """One more run of chaos went well."""
+        self.runs += 1
+        self.lies += sum(item.lie is not None for item in proxy.asked)
+        record(
+            f"a proxy lies: {self.about}, chaos at {SHARE:.0%}",
+            f"{self.runs} runs with {self.lies} lies: old or new and true words in all",
+        )
+
+
+SHARE = 0.3
+"""The share of lies in a run of chaos."""
 
 
 def slice_of(requests: Iterable[tuple[str, int]], lie: str) -> list[tuple[str, int]]:

@@ -24,6 +24,8 @@ T = TypeVar("T")
 MAX_READ_BYTES = 64 * 1024 * 1024
 """Bytes of one read; a header, a tokenizer or a card is smaller."""
 _BLOCK = 1024 * 1024
+_SMALL = 64 * 1024
+"""Up to this size a file of a repo is read whole, even for a part of it: only then its digest can be compared."""
 _CACHES = frozenset({".git", ".cache"})
 """The folders that git and the Hub's client keep at the root of a download; they are no part of the model."""
 
@@ -157,16 +159,23 @@ class RepoSource:
         return ()
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
-        """See :class:`Source`. A file that is listed and that the Hub does not send is empty."""
-        size = _bounded(path, self.files()[path].size - start if length is None else length)
-        if length is not None:
+        """See :class:`Source`. RemoteError for a whole file, or a small one, that is not what the Hub lists.
+
+        The Hub lists no digest of a part: a part of a large file is believed.
+        """
+        listed = self.files()[path]
+        size = _bounded(path, listed.size - start if length is None else length)
+        if length is not None and listed.size > _SMALL:
             return self._range(path, start, size)
         if path not in self._kept:
-            self._kept[path] = self.hub.read_file(self.repo, path, self.commit, self.repo_type) or b""
-        return self._kept[path][start:]
+            content = self.hub.read_file(self.repo, path, self.commit, self.repo_type, listed=listed)
+            self._kept[path] = content or b""
+        return self._kept[path][start:] if length is None else self._kept[path][start : start + length]
 
     def part(self, path: str, start: int, length: int) -> bytes:
         """``length`` bytes from ``start`` on, of a file of any size. RemoteError when the Hub does not send parts."""
+        if self.files()[path].size <= _SMALL:
+            return self.read(path, start, length)
         return self.hub.read_range(self.repo, path, self.commit, start, length, self.repo_type)
 
     def _range(self, path: str, start: int, length: int) -> bytes:

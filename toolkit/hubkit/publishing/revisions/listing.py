@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from hubkit.core.trees import Tree
 from hubkit.hub.client import Hub, RepoType
-from hubkit.publishing.manifest import MANIFEST_PATH, Provenance
+from hubkit.publishing.manifest import provenance_at
 from hubkit.recipe.names import MAIN, STAGING
 
 Kind = Literal["variant", "staging", "branch", "tag", "pull request"]
@@ -68,8 +68,7 @@ def _kind(name: str, facts: dict[str, Any]) -> Kind:
 
 def facts_of(hub: Hub, repo: str, commit: str, tree: Tree, repo_type: RepoType) -> dict[str, Any]:
     """Facts from the tree and the manifest of ``commit``: the fields of :class:`Revision` from ``size`` on."""
-    raw = hub.read_file(repo, MANIFEST_PATH, commit, repo_type) if MANIFEST_PATH in tree else None
-    provenance = Provenance.parse(raw)
+    provenance = provenance_at(hub, repo, commit, tree, repo_type)
     content = dict(provenance.content) if provenance else {}
     base, rates, average = content.get("base"), content.get("stop_rates"), content.get("average")
     facts: dict[str, Any] = {
