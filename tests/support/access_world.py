@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -234,9 +234,12 @@ class World:
 
     def send(
         self, method: str, path: str, *, token: str | None = None, body: Any = None, query: str = "",
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None, meanwhile: Callable[[], object] | None = None,
     ) -> Answer:  # fmt: skip
-        """The application's response to one request; ``body`` is sent as JSON unless it is bytes."""
+        """The application's response to one request; ``body`` is sent as JSON unless it is bytes.
+
+        ``meanwhile`` is called once: when half of the body was sent, or without one when the response has begun.
+        """
         content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"host": f"127.0.0.1:{PORT}", "content-length": str(len(content)), **(headers or {})}
         sent |= {"authorization": f"Bearer {token}"} if token else {}
@@ -246,15 +249,20 @@ class World:
             "headers": [(key.lower().encode(), value.encode()) for key, value in sent.items()],
             "server": ("127.0.0.1", PORT), "client": ("127.0.0.1", 1),
         }  # fmt: skip
-        return self.loop.run_until_complete(self._call(scope, content))
+        return self.loop.run_until_complete(self._call(scope, content, meanwhile))
 
-    async def _call(self, scope: dict[str, Any], content: bytes) -> Answer:
+    async def _call(self, scope: dict[str, Any], content: bytes, meanwhile: Callable[[], object] | None) -> Answer:
         parts: list[bytes] = []
         answer = Answer(0, {}, b"")
-        bodies: list[dict[str, Any]] = [{"type": "http.request", "body": content, "more_body": False}]
+        half = len(content) // 2
+        bodies: list[dict[str, Any]] = [{"type": "http.request", "body": content[half:], "more_body": False}]
+        bodies += [{"type": "http.request", "body": content[:half], "more_body": True}] if half else []
+        waiting = [meanwhile] if meanwhile else []
         ended = asyncio.Event()
 
         async def receive() -> dict[str, Any]:
+            if len(bodies) == 1 and half and waiting:
+                await asyncio.to_thread(waiting.pop())
             if bodies:
                 return bodies.pop()
             await ended.wait()
@@ -266,6 +274,8 @@ class World:
                 answer.headers = {key.decode().lower(): value.decode() for key, value in message["headers"]}
             else:
                 parts.append(message.get("body", b""))
+                if parts[-1] and waiting:
+                    await asyncio.to_thread(waiting.pop())
                 if not message.get("more_body"):
                     ended.set()
 

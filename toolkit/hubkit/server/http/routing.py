@@ -82,7 +82,12 @@ class Route(starlette.routing.Route):
                 request.spooled.path.unlink(missing_ok=True)
 
     def _handle(self, request: Request, content: bytes) -> Response:
-        """Parse the body and run the handler, in a thread: neither may hold up the event loop."""
+        """Parse the body and run the handler, in a thread: neither may hold up the event loop.
+
+        A body may take hours to arrive, so the token of its sender is looked up again: it may have been revoked.
+        """
+        if self.body != "none":
+            request.actor = request.state.actor = authenticate(request, cookie=self.cookie)
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if self.body == "form" and media_type == FORM:
             request.form_data = parse_form(content)

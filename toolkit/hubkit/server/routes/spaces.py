@@ -158,28 +158,43 @@ def quota(request: Request) -> Response:
 
 
 def logs(request: Request) -> Response:
-    """The ``run`` or ``build`` log as server-sent events; the response ends when no more lines can come."""
-    repo, which = _find_as_member(request), request.path_params["which"]
+    """The ``run`` or ``build`` log as server-sent events.
+
+    The response ends when no more lines can come, or when the caller may read them no longer: it may last for days.
+    """
+    repo, which = find_repo(request), request.path_params["which"]
+    actor, hub = require_inspect(request, repo), request.hub
     if which not in ("run", "build"):
         raise HTTPException(404, "Unknown log; available: run, build.")
     going = _BUILDING if which == "build" else _BEFORE_OR_IN_A_RUN
-    spaces = request.hub.spaces
+    spaces = hub.spaces
+
+    def may_read() -> bool:
+        current, caller = hub.store.by_uid(repo.uid), hub.accounts.numbered(actor.number)
+        return current is not None and hub.permissions.may_inspect(caller, current)
 
     def more() -> bool:
         return not spaces.closing and spaces.stage(repo) in going
 
-    path = request.hub.folder.spaces / repo.uid / f"{which}.log"
+    path = hub.folder.spaces / repo.uid / f"{which}.log"
     return StreamingResponse(
-        _events(path, more), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+        _events(path, more, may_read), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
     )  # fmt: skip
 
 
-async def _events(path: Path, more: Callable[[], bool]) -> AsyncIterator[str]:
+async def _events(path: Path, more: Callable[[], bool], may_read: Callable[[], bool]) -> AsyncIterator[str]:
     reader, silent, marked = LogReader(path), 0.0, False
+
+    def read() -> list[str] | None:
+        return reader.read() if may_read() else None
+
     try:
         while True:
             going = more()  # before the log is read, so that the last lines of the app are not lost
-            if lines := await run_in_threadpool(reader.read):
+            lines = await run_in_threadpool(read)
+            if lines is None:
+                return
+            if lines:
                 silent = 0.0
                 yield "".join(f"data: {line}\n\n" for line in lines)
             elif not going:
