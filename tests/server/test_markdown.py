@@ -15,6 +15,7 @@ from hubkit.server.pages import rendering
 from hubkit.server.pages.markup import Place, card_html, code_lines
 from hubkit.server.repos import metadata
 from hubkit.server.repos.git import Change, Git
+from hubkit.server.storage.cache import ResultCache
 
 PLACE = Place("/datasets/me/set", "feat/ü")
 REV = "feat%2F%C3%BC"
@@ -230,7 +231,7 @@ def test_lines_without_number_get_none(tmp_path: Path) -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    kept = rendering._Cache(10, len)
+    kept = ResultCache(10, len)
     made = [kept.get(number, lambda: "abcd") for number in range(3)]
     assert made == ["abcd"] * 3 and [number in kept for number in range(3)] == [False, True, True]
     assert kept.get(9, lambda: "x" * 11) == "x" * 11 and 9 not in kept and 2 not in kept

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from hubkit.core.errors import UsageError
 from hubkit.server.faults import FaultScript
-from hubkit.server.http.exceptions import HTTPException
+from hubkit.server.http.exceptions import HTTPException, repo_damaged
 from hubkit.server.http.fault_middleware import FaultMiddleware
 from hubkit.server.http.middleware import (
     LoopbackHostMiddleware,
@@ -30,6 +30,7 @@ from hubkit.server.http.revisions import branch_moved
 from hubkit.server.hub import Hub
 from hubkit.server.pages.responses import error_response
 from hubkit.server.repos.git import MovedError, NameTakenError
+from hubkit.server.repos.objects import DamagedError
 from hubkit.server.routes import (
     admin,
     commits,
@@ -129,6 +130,14 @@ async def storage_error(request: Request, error: Exception) -> Response:
     return HTTPException(507, f"The Hub cannot store this: {error}.").response()
 
 
+async def damaged_repo(request: Request, error: Exception) -> Response:
+    """520: what the request needs cannot be read. The log says what it is; a stranger need not know."""
+    log.error("%s %s: the repo is damaged: %s", request.method, request.scope["path"], error)
+    params = request.path_params
+    name = f"{params['ns']}/{params['name']}" if {"ns", "name"} <= params.keys() else "This repository"
+    return error_response(request, repo_damaged(name))
+
+
 async def unexpected_error(request: Request, error: Exception) -> Response:
     """500. uvicorn logs the traceback and closes the connection, so the response announces it."""
     log.error("%s %s failed", request.method, request.scope["path"])
@@ -151,6 +160,7 @@ EXCEPTION_HANDLERS = {
     starlette.exceptions.HTTPException: routing_error,
     MovedError: moved_error,
     NameTakenError: name_taken_error,
+    DamagedError: damaged_repo,
     OSError: storage_error,
     pygit2.GitError: storage_error,
     sqlite3.Error: storage_error,

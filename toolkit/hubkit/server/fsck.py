@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-
-import pygit2
 
 from hubkit.core.errors import ConflictError
 from hubkit.server.accounts.accounts import Accounts
-from hubkit.server.repos.git import Git
+from hubkit.server.repos import references
+from hubkit.server.repos.git import MAIN, Git
 from hubkit.server.repos.lfs import OID, LfsStore
+from hubkit.server.repos.objects import DamagedError
+from hubkit.server.repos.reader import parse_tree
 from hubkit.server.repos.store import Repo, Store
 from hubkit.server.storage.database import Database
 from hubkit.server.storage.folder import Folder
-
-_DAMAGE = (pygit2.GitError, KeyError, ValueError, OSError)
 
 
 def fsck(data: Path) -> list[str]:
     """The problems of a data folder, a sentence each; empty when there are none.
 
-    Every large object is read and compared with its sha256, every ref is followed to all of its files, and every
-    pointer on a ref to an object that its repo holds. ConflictError when there is no Hub in the folder.
+    Every large object is read and compared with its sha256, every git object with its id; every ref is followed to all
+    of its files, and every pointer on a ref to an object that its repo holds. A damaged repo does not hide the others.
+    ConflictError when there is no Hub in the folder.
     """
     folder = Folder(data.resolve())
     if not folder.database.exists():
@@ -53,41 +54,104 @@ def _check_folder(folder: Folder) -> list[str]:
 
 def _check_objects(folder: Folder, lfs: LfsStore) -> Iterator[str]:
     for path in sorted(folder.lfs.rglob("*")):
-        if not path.is_file():
+        is_object = OID.fullmatch(path.name) and lfs.path(path.name) == path
+        if path.is_dir() and not path.is_symlink():
+            if is_object:
+                yield f"The LFS object {path.name} is damaged: it is a folder."
             continue
-        if not OID.fullmatch(path.name) or lfs.path(path.name) != path:
+        if not is_object:
             yield f"{path} is not an LFS object."
-        elif not lfs.check(path.name):
-            yield f"The LFS object {path.name} is damaged: its content has another sha256."
+            continue
+        try:
+            if not lfs.check(path.name):
+                yield f"The LFS object {path.name} is damaged: its content has another sha256."
+        except OSError as error:
+            yield f"The LFS object {path.name} cannot be read: {error.strerror or error}."
 
 
 def _check_repo(repo: Repo, store: Store, lfs: LfsStore) -> Iterator[str]:
-    if not store.path(repo).is_dir():
+    """What is wrong with one repo. A problem hides no other one, unless what it is about cannot be read."""
+    root = store.path(repo)
+    if not root.is_dir():
         yield "its git folder is missing."
         return
     git = store.git(repo)
     for item in lfs.listed(repo.uid):
         if lfs.size(str(item["oid"])) != item["size"]:
             yield f"the LFS object {item['oid']} is missing or has the wrong size."
+    yield from _problems(lambda: git.objects.check_packs())
+    yield from _problems(lambda: git.repo)
+    damaged: set[str] = set()
+    yield from _check_loose(git, damaged)
+    yield from _check_refs(git, repo, lfs, damaged)
+
+
+def _problems(read: Callable[[], object]) -> Iterator[str]:
     try:
-        refs = list(git.refs())
-        if git.target("refs/heads/main") is None:
-            yield "it has no branch main."
-    except _DAMAGE as error:
+        read()
+    except DamagedError as error:
+        yield f"{error}."
+    except OSError as error:
+        yield f"{error.filename or 'a file'} cannot be read: {error.strerror or error}."
+
+
+def _check_loose(git: Git, damaged: set[str]) -> Iterator[str]:
+    """Every loose object, in use or not. ``damaged`` gets the ids of those that cannot be read."""
+    try:
+        for path in sorted(git.objects.folder.iterdir()):
+            if len(path.name) == 2 and (path.is_symlink() or not path.is_dir()):
+                yield f"objects/{path.name} is not a folder."
+        for oid in git.objects.loose():
+            for problem in _problems(partial(git.objects.read, oid)):
+                damaged.add(oid)
+                yield problem
+    except OSError as error:
+        yield f"its objects cannot be listed: {error.strerror or error}."
+
+
+def _check_refs(git: Git, repo: Repo, lfs: LfsStore, damaged: set[str]) -> Iterator[str]:
+    """Every ref, and whatever is reached from it."""
+    try:
+        names = list(references.names(git.path))
+    except (DamagedError, OSError) as error:
         yield f"its refs cannot be read: {error}."
-        return
-    seen: set[str] = set()
-    for ref, commit in refs:
+        names = [MAIN]
+    heads = []
+    for name in names:
         try:
-            for step in git.history(commit):
-                if str(step.id) not in seen:
-                    seen.add(str(step.id))
-                    yield from _check_files(git, str(step.id), ref, repo, lfs, newest=str(step.id) == commit)
-        except _DAMAGE as error:
-            yield f"the history of {ref} is damaged: {error}."
+            if commit := git.target(name):
+                heads.append((name, commit))
+        except (DamagedError, OSError) as error:
+            yield f"its refs cannot be read: {error}."
+    if MAIN not in names:
+        yield "it has no branch main."
+    seen: set[str] = set()
+    for ref, commit in heads:
+        yield from _check_history(git, ref, commit, seen, damaged)
+        try:
+            for entry in git.walk(commit) or ():
+                if entry.pointer and not lfs.has(repo.uid, entry.pointer.oid):
+                    yield f"{entry.path} on {ref} points to the LFS object {entry.pointer.oid}, which is missing."
+        except DamagedError:
+            pass  # said above
 
 
-def _check_files(git: Git, commit: str, ref: str, repo: Repo, lfs: LfsStore, *, newest: bool) -> Iterator[str]:
-    for entry in git.walk(commit) or ():
-        if newest and entry.pointer and not lfs.has(repo.uid, entry.pointer.oid):
-            yield f"{entry.path} on {ref} points to the LFS object {entry.pointer.oid}, which is missing."
+def _check_history(git: Git, ref: str, commit: str, seen: set[str], damaged: set[str]) -> Iterator[str]:
+    """Everything that a commit needs and that is not in ``seen`` or known to be damaged, each named once."""
+    left = [("commit", commit)]
+    while left:
+        kind, oid = left.pop()
+        if oid in seen:
+            continue
+        seen.add(oid)
+        try:
+            content = git.objects.load(oid, kind)
+            if kind == "commit":
+                parsed = git.commit(oid)
+                left += [("tree", parsed.tree), *(("commit", parent) for parent in parsed.parents)]
+            elif kind == "tree":
+                items = [item for item in parse_tree(oid, content).values() if not item.module]
+                left += [("tree" if item.folder else "blob", item.oid) for item in items]
+        except DamagedError as error:
+            if oid not in damaged:
+                yield f"the history of {ref} is damaged: {error}."

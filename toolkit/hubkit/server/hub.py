@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from hubkit.server.accounts.accounts import Accounts, Actor
@@ -9,8 +10,10 @@ from hubkit.server.accounts.sessions import Sessions
 from hubkit.server.faults import FaultScript
 from hubkit.server.permissions import Permissions
 from hubkit.server.repos.discussions import Discussions
+from hubkit.server.repos.facts import Facts, FactStore
 from hubkit.server.repos.git import Change, Git
 from hubkit.server.repos.lfs import LfsStore
+from hubkit.server.repos.objects import DamagedError
 from hubkit.server.repos.pulls import PullRequests
 from hubkit.server.repos.store import Repo, Store
 from hubkit.server.repos.transfers import Transfers
@@ -18,6 +21,8 @@ from hubkit.server.spaces.data import SpaceData
 from hubkit.server.spaces.spaces import Spaces
 from hubkit.server.storage.database import Database
 from hubkit.server.storage.folder import Folder
+
+log = logging.getLogger("hubkit.server")
 
 
 class Hub:
@@ -31,6 +36,7 @@ class Hub:
         self.permissions = Permissions(self.accounts)
         self.lfs = LfsStore(self.folder, self.database)
         self.store = Store(self.folder, self.database, self.accounts, self.lfs)
+        self.facts = FactStore(self.database, self.store)
         self.discussions = Discussions(self.database)
         self.pulls = PullRequests(self.database, self.discussions, self.store)
         self.spaces = Spaces(self.folder, SpaceData(self.database), self.store, self.lfs)
@@ -43,6 +49,14 @@ class Hub:
         """Stop the Spaces and close the database."""
         self.spaces.close()
         self.database.close()
+
+    def head_facts(self, repo: Repo) -> Facts | None:
+        """What lists show of a repo at the head of ``main``; None when the repo is damaged."""
+        try:
+            return self.facts.at_head(repo)
+        except DamagedError as error:
+            log.error("%s is damaged: %s", repo.web, error)
+            return None
 
     def claim_object(self, repo: Repo, oid: str, actor: Actor | None) -> int | None:
         """The size of an LFS object that ``repo`` has, or gets now because the actor can read it elsewhere; or None."""

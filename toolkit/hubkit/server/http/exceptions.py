@@ -8,6 +8,8 @@ from typing import Any
 import starlette.exceptions
 from starlette.responses import JSONResponse, Response
 
+DAMAGED = 520
+
 
 class HTTPException(starlette.exceptions.HTTPException):
     """Starlette's HTTPException with ``code``, the ``X-Error-Code`` by which clients choose the error they raise."""
@@ -30,6 +32,16 @@ class HTTPException(starlette.exceptions.HTTPException):
         if self.status_code == 401:
             headers.setdefault("WWW-Authenticate", 'Basic realm="Hub"')
         return JSONResponse({"error": self.detail, **self.body}, status_code=self.status_code, headers=headers)
+
+
+def repo_damaged(name: str) -> HTTPException:
+    """520 RepoDamaged: the repo of this name, or an object of it, cannot be read from the data folder.
+
+    Not 500, which clients try again: that cannot help.
+    """
+    return HTTPException(
+        DAMAGED, f"{name} is damaged in the Hub's data folder. See what is damaged: hubkit hub fsck", "RepoDamaged"
+    )
 
 
 def revision_not_found(revision: str) -> HTTPException:

@@ -6,6 +6,7 @@ form for content in memory, and answers several ranges and malformed ones otherw
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -16,6 +17,8 @@ from starlette.responses import Response, StreamingResponse
 
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.request import Request
+from hubkit.server.repos.lfs import READ_AT_ONCE
+from hubkit.server.repos.objects import DamagedError
 
 _PIECE = 2**20
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
@@ -86,8 +89,16 @@ def send_bytes(request: Request, content: bytes, headers: dict[str, str]) -> Res
     return Response(body, status, headers)
 
 
-def send_file(request: Request, path: Path, headers: dict[str, str]) -> Response:
-    """A response with a file on disk, or the part that ``Range`` asks for."""
+def send_object(request: Request, oid: str, size: int, headers: dict[str, str]) -> Response:
+    """A response with an LFS object that :meth:`LfsStore.require_sound` found sound, or with a part of it."""
+    return send_file(request, request.hub.lfs.path(oid), headers, sha256=oid if size > READ_AT_ONCE else "")
+
+
+def send_file(request: Request, path: Path, headers: dict[str, str], *, sha256: str = "") -> Response:
+    """A response with a file on disk, or the part that ``Range`` asks for.
+
+    With ``sha256`` the last piece of a whole file is sent only when the digest is right: else the connection breaks.
+    """
     status, start, end = _complete_headers(request, path.stat().st_size, headers)
     if request.method == "HEAD" or status == 304:
         return Response(b"", status, headers)
@@ -95,11 +106,16 @@ def send_file(request: Request, path: Path, headers: dict[str, str]) -> Response
     file = path.open("rb")
 
     def pieces() -> Iterator[bytes]:
+        digest = hashlib.sha256() if sha256 and status == 200 else None
         with file:
             file.seek(start)
             left = end - start
             while left > 0 and (piece := file.read(min(_PIECE, left))):
                 left -= len(piece)
+                if digest:
+                    digest.update(piece)
+                    if not left and digest.hexdigest() != sha256:
+                        raise DamagedError(f"the LFS object {sha256} is damaged")
                 yield piece
 
     return StreamingResponse(pieces(), status, headers)

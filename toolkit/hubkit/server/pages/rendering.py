@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from hubkit.core import numbers
 from hubkit.core.processes.parent import JobFailed, run_job
 from hubkit.server.pages import markup
 from hubkit.server.repos import metadata
 from hubkit.server.repos.git import Entry, Git
+from hubkit.server.storage.cache import BusyError, ResultCache
 
 CARD_LIMIT = 2**20
 """Largest card that is rendered, in bytes."""
@@ -26,55 +24,7 @@ _MEMORY, _SECONDS, _PATIENCE = 2**31, 3, 30.0
 _OUTPUT_LIMIT = 2**22
 """Characters that a text may become: some grow a hundredfold."""
 _CACHE_LIMIT = 2**25
-_RENDERING = threading.BoundedSemaphore(2)
-_WAITING = threading.BoundedSemaphore(12)
-"""Requests that render or wait to render: each holds one of the Hub's forty threads, which others need too."""
-_T = TypeVar("_T")
 log = logging.getLogger("hubkit.server")
-
-
-class _BusyError(Exception):
-    """Too many requests wait for texts to be rendered."""
-
-
-class _Cache(Generic[_T]):
-    """Rendered texts by key, up to ``most`` characters together; the least recently used is evicted first."""
-
-    def __init__(self, most: int, length: Callable[[_T], int]) -> None:
-        self._most, self._length, self._total = most, length, 0
-        self._lock = threading.Lock()
-        self._texts: OrderedDict[Hashable, _T] = OrderedDict()
-
-    def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
-        """The text of ``key``, rendered by ``make`` if it is not cached. _BusyError when too many requests wait."""
-        if key not in self:
-            if not _WAITING.acquire(blocking=False):
-                raise _BusyError
-            try:
-                with _RENDERING:
-                    if key not in self:  # another request may have rendered it meanwhile
-                        return self._keep(key, make())
-            finally:
-                _WAITING.release()
-        with self._lock:
-            if (text := self._texts.get(key)) is not None:
-                self._texts.move_to_end(key)
-                return text
-        return self.get(key, make)  # it was evicted meanwhile
-
-    def __contains__(self, key: Hashable) -> bool:
-        with self._lock:
-            return key in self._texts
-
-    def _keep(self, key: Hashable, text: _T) -> _T:
-        with self._lock:
-            if (old := self._texts.pop(key, None)) is not None:
-                self._total -= self._length(old)
-            self._texts[key] = text
-            self._total += self._length(text)
-            while self._total > self._most:
-                self._total -= self._length(self._texts.popitem(last=False)[1])
-        return text
 
 
 @dataclass(frozen=True)
@@ -95,8 +45,8 @@ class Code:
     plain: str = ""
 
 
-_cards: _Cache[Card] = _Cache(_CACHE_LIMIT, lambda one: len(one.html) + len(one.plain) + 1000)
-_codes: _Cache[Code] = _Cache(
+_cards: ResultCache[Card] = ResultCache(_CACHE_LIMIT, lambda one: len(one.html) + len(one.plain) + 1000)
+_codes: ResultCache[Code] = ResultCache(
     _CACHE_LIMIT, lambda one: sum(map(len, one.lines)) + 60 * len(one.lines) + len(one.plain) + 1000
 )
 
@@ -110,7 +60,7 @@ def card(git: Git, path: Path, commit: str, place: markup.Place) -> Card | None:
         return Card(note=f"The card is too large to show here ({numbers.size(entry.size)}).")
     try:
         return _cards.get((path, entry.oid, place), lambda: _card(path, entry.oid, place))
-    except _BusyError:
+    except BusyError:
         return Card(note="Too many cards are being rendered; reload this page.")
 
 
@@ -146,7 +96,7 @@ def code(path: Path, entry: Entry) -> Code | None:
     name = entry.path.rpartition("/")[2]
     try:
         return _codes.get((entry.oid, name), lambda: _code(text, name))
-    except _BusyError:
+    except BusyError:
         return Code(plain=text)
 
 

@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, Response
 from hubkit import __version__
 from hubkit.core import numbers
 from hubkit.server.accounts.accounts import Actor
-from hubkit.server.http.exceptions import HTTPException
+from hubkit.server.http.exceptions import DAMAGED, HTTPException
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -28,7 +28,7 @@ _HEADERS = {
 }
 _TITLES = {
     400: "Invalid URL", 401: "Log in first", 403: "Access denied", 404: "Not found",
-    405: "Method not allowed", 500: "The Hub failed", 507: "The Hub is full",
+    405: "Method not allowed", 500: "The Hub failed", 507: "The Hub is full", DAMAGED: "This repository is damaged",
 }  # fmt: skip
 _REPO_NOT_FOUND = (
     "This repository does not exist, or it is private and you are not logged in as a member of its namespace."

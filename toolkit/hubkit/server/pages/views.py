@@ -8,9 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pygit2
-from pygit2.enums import DeltaStatus
-
 from hubkit.core import numbers
 from hubkit.server.http.access import repo_type, require_read, visible_repo
 from hubkit.server.http.exceptions import HTTPException
@@ -18,27 +15,28 @@ from hubkit.server.http.request import Request
 from hubkit.server.http.revisions import require_commit
 from hubkit.server.pages import card_facts
 from hubkit.server.pages.markup import Place
-from hubkit.server.repos.git import HIDDEN_PREFIX, Git, commit_time, split_message
+from hubkit.server.repos.git import HIDDEN_PREFIX, MAIN, Commit, Git, split_message
+from hubkit.server.repos.history import changes as tree_changes
 from hubkit.server.repos.info import repo_info
+from hubkit.server.repos.objects import DamagedError
 from hubkit.server.repos.store import Repo, RepoType
 from hubkit.server.storage.database import stamp
 
 _REFS = 500
 _CHANGES = 300
 _PLURALS = {"model": "Models", "dataset": "Datasets", "space": "Spaces"}
-_STATUS = {DeltaStatus.ADDED: "added", DeltaStatus.DELETED: "removed", DeltaStatus.MODIFIED: "changed"}
 
 
 @dataclass
 class RepoView:
-    """A repo at a revision, which the reader may see. ``commit`` is None in a repo without commits."""
+    """A repo at a revision, which the reader may see."""
 
     request: Request
     repo: Repo
     git: Git
     path: Path
     revision: str
-    commit: str | None
+    commit: str
 
     @property
     def web(self) -> str:
@@ -63,13 +61,7 @@ class RepoView:
     @cached_property
     def info(self) -> dict[str, Any]:
         """The info of the repo at this commit, as the API returns it."""
-        return repo_info(self.repo, self.git, self.path, self.commit)
-
-    def require_commit(self) -> str:
-        """The commit; 404 in a repo that has none."""
-        if self.commit is None:
-            raise HTTPException(404, "This repository has no commits yet.", "RevisionNotFound")
-        return self.commit
+        return repo_info(self.repo, self.request.hub.facts.at(self.repo, self.git, self.commit))
 
 
 def open_repo(request: Request, revision: str = "main", *, files: bool = True) -> RepoView:
@@ -91,7 +83,7 @@ def open_repo(request: Request, revision: str = "main", *, files: bool = True) -
     if files:
         require_read(request, repo)
     git = request.hub.store.git(repo)
-    commit = git.resolve("main") if revision == "main" else require_commit(git, revision)
+    commit = require_commit(git, revision)
     return RepoView(request, repo, git, request.hub.store.path(repo), revision, commit)
 
 
@@ -102,16 +94,18 @@ Link = Callable[[str, str], str]
 def revisions(view: RepoView, link: Link) -> dict[str, Any]:
     """The menu of revisions: ``main`` first, then the other branches, then the tags; no pull requests."""
     groups: dict[str, list[dict[str, Any]]] = {"Branches": [], "Tags": []}
-    kind = "commit" if view.commit and view.commit.startswith(view.revision) else "ref"
+    kind = "commit" if view.commit.startswith(view.revision) else "ref"
     kind = "pull request" if view.revision.startswith(HIDDEN_PREFIX) else kind
+    damaged: list[DamagedError] = []  # left out; the others are shown
     # Of a gated repo, whoever may not read it sees the card of main and no other revision.
-    listed = [item for item in view.git.refs() if view.open or item[0] == "refs/heads/main"]
+    listed = [item for item in view.git.refs(damaged=damaged.append) if view.open or item[0] == MAIN]
     refs = sorted((ref, commit) for ref, commit in listed if ref.startswith(("refs/heads/", "refs/tags/")))
+    branches = {ref for ref, _ in refs}
     for ref, commit in refs[:_REFS]:
         _, family, name = ref.split("/", 2)
         branch = family == "heads"
         # A branch hides a tag of its name; the full name reaches it.
-        hidden = not branch and view.git.target(f"refs/heads/{name}") is not None
+        hidden = not branch and f"refs/heads/{name}" in branches
         revision = ref if hidden else name
         current = revision == view.revision
         kind = ("branch" if branch else "tag") if current else kind
@@ -123,33 +117,30 @@ def revisions(view: RepoView, link: Link) -> dict[str, Any]:
     return {"name": name, "kind": kind, "groups": groups, "more": max(0, len(refs) - _REFS)}
 
 
-def commit_row(item: pygit2.Commit) -> dict[str, str]:
+def commit_row(item: Commit) -> dict[str, str]:
     """A commit as lists show it."""
     title, message = split_message(item.message)
     title = title if len(title) <= 200 else title[:199] + "…"
     return {
-        "id": str(item.id), "title": title or "(no message)", "message": message, "author": item.author.name,
-        "date": stamp(commit_time(item)),
+        "id": item.id, "title": title or "(no message)", "message": message, "author": item.author,
+        "date": stamp(item.time),
     }  # fmt: skip
 
 
-def changes(git: Git, item: pygit2.Commit) -> tuple[list[dict[str, str]], int]:
+def changes(git: Git, item: Commit) -> tuple[list[dict[str, str]], int]:
     """The paths that a commit changed against its first parent (at most 300), and how many there are."""
-    tree = item.tree
-    diff = tree.diff_to_tree(item.parents[0].tree, swap=True) if item.parents else tree.diff_to_tree(swap=True)
+    parent = git.links(item.parents[0]).tree if item.parents else None
     rows, total = [], 0
-    for delta in diff.deltas:
+    for path, before, after in tree_changes(git, parent, item.tree):
         total += 1
         if total <= _CHANGES:
-            # A tree may hold a name that is no UTF-8.
-            path = (delta.new_file.raw_path or b"").decode("utf-8", "replace")
-            rows.append({"path": path, "status": _STATUS.get(delta.status, "changed")})
+            rows.append({"path": path, "status": "added" if before is None else "changed" if after else "removed"})
     return rows, total
 
 
 def folder(view: RepoView, path: str) -> list[dict[str, Any]]:
     """The entries of a folder, folders first; 404 when there is no such folder."""
-    entries = view.git.walk(view.require_commit(), path, recursive=False)
+    entries = view.git.walk(view.commit, path, recursive=False)
     if entries is None:
         raise HTTPException(404, f"There is no folder {path!r} at {view.revision!r}.", "EntryNotFound")
     rows = [
@@ -182,8 +173,7 @@ def repo_rows(
                 continue
             if not all(word in repo.id.lower() for word in words) or not may_see(request.actor, repo):
                 continue
-            git = store.git(repo)
-            info = repo_info(repo, git, store.path(repo), git.resolve("main"))
+            info = repo_info(repo, request.hub.head_facts(repo))
             if set(tags) <= {*info["tags"], info.get("sdk")}:
                 rows.append(_repo_row(request, repo, info))
     return sorted(rows, key=lambda row: (row["changed"], row["id"]), reverse=True)
@@ -194,6 +184,7 @@ def _repo_row(request: Request, repo: Repo, info: dict[str, Any]) -> dict[str, A
     title = card.get("title") if repo.type == "space" else None
     return {
         "href": f"/{repo.web}", "id": repo.id, "type": repo.type, "private": repo.private, "gated": bool(repo.gated),
+        "damaged": bool(info.get("damaged")),
         "changed": info["lastModified"], "chips": card_facts.chips(info)[:4], "info": info,
         "title": card_facts.shortened(title) if isinstance(title, str) else "",
         "stage": request.hub.spaces.stage(repo) if repo.type == "space" else "",

@@ -2,6 +2,9 @@
 
 Only plain names and commit ids are revisions here. Git's own revision language (``HEAD~1``, ``:/text``) is
 not: it would let a request search the history.
+
+What is read is read by :mod:`hubkit.server.repos.reader`. libgit2 writes, and is given nothing to read that was not
+read before: on a damaged object it may never return.
 """
 
 from __future__ import annotations
@@ -13,19 +16,27 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 import pygit2
-from pygit2.enums import AttrCheck, FileMode, ObjectType, SortMode
+from pygit2.enums import AttrCheck, FileMode, ObjectType
 
 from hubkit.core.names import ref_problem
-from hubkit.server.repos.lfs import POINTER_LIMIT, Pointer, read_pointer
+from hubkit.server.repos import history, references
+from hubkit.server.repos.objects import DamagedError, MissingError
 from hubkit.server.repos.quarantine import Quarantine
+from hubkit.server.repos.reader import Commit, Entry, Reader, parse_tree
+
+__all__ = ["HIDDEN_PREFIX", "Change", "Commit", "Entry", "Git", "MovedError", "NameTakenError", "split_message"]
 
 _OID = re.compile(r"[0-9a-f]{7,40}")
 _FULL_OID = re.compile(r"[0-9a-f]{40}")
 _SPECIAL = re.compile(r"refs/(heads|tags|convert|pr)/.+")
+_TAGGED = re.compile(rb"object ([0-9a-f]{40})\n")
+_TAGS_DEEP = 10
 HIDDEN_PREFIX = "refs/pr/"
+MAIN = "refs/heads/main"
 
 
 class MovedError(Exception):
@@ -40,23 +51,6 @@ class NameTakenError(Exception):
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One file or folder of a tree. ``size`` is that of the file itself, 0 for folders."""
-
-    path: str
-    oid: str
-    folder: bool
-    size: int
-    pointer: Pointer | None
-    pointer_size: int
-
-    @property
-    def etag(self) -> str:
-        """What identifies the content to clients: the sha256 of large files, the git blob id of others."""
-        return self.pointer.oid if self.pointer else self.oid
-
-
-@dataclass(frozen=True)
 class Change:
     """One line of a commit: a new blob at ``path``, or with ``blob`` None its removal (``folder``: all below)."""
 
@@ -65,12 +59,13 @@ class Change:
     folder: bool = False
 
 
-class Git:
-    """A bare repo, opened for one request. What it writes goes to the folder ``incoming`` until a ref moves to it."""
+class Git(Reader):
+    """A bare repo, opened for one request. Reading raises DamagedError for what cannot be read.
 
-    def __init__(self, path: Path, incoming: Path | None = None) -> None:
-        self.repo = pygit2.Repository(str(path))
-        self._quarantine = Quarantine(self.repo, incoming) if incoming else None
+    What it writes goes to the folder ``incoming`` until a ref moves to it.
+    """
+
+    _quarantine: Quarantine | None = None
 
     @classmethod
     def create(cls, path: Path) -> Git:
@@ -78,22 +73,54 @@ class Git:
         pygit2.init_repository(str(path), bare=True, initial_head="main")
         return cls(path)
 
+    @cached_property
+    def repo(self) -> pygit2.Repository:
+        """libgit2's view of the repo, for writing. DamagedError when libgit2 cannot open it, or must not."""
+        self.objects.check_packs()
+        try:
+            return pygit2.Repository(str(self.path))
+        except (pygit2.GitError, KeyError, ValueError, OSError) as error:
+            raise DamagedError(f"the git folder cannot be opened: {error}") from error
+
     # Revisions ------------------------------------------------------------------------------------------
 
     def target(self, ref: str) -> str | None:
         """The commit that a full ref name leads to (through an annotated tag), or None."""
-        if not pygit2.reference_is_valid_name(ref):
+        if not pygit2.reference_is_valid_name(ref) or (oid := references.read(self.path, ref)) is None:
             return None
-        reference = self.repo.references.get(ref)
-        return str(reference.peel(pygit2.Commit).id) if reference else None
+        try:
+            commit = self._peel(oid)
+        except MissingError:
+            raise DamagedError(f"the object {oid}, to which {ref} leads, is missing") from None
+        if commit is None:
+            raise DamagedError(f"{ref} does not lead to a commit")
+        return commit
+
+    def _peel(self, oid: str) -> str | None:
+        """The commit that an object is, or that a tag names; None for another object. MissingError, DamagedError."""
+        for _ in range(_TAGS_DEEP):
+            kind, content = self.objects.read(oid)
+            if kind == "commit":
+                return oid
+            match = _TAGGED.match(content) if kind == "tag" else None
+            if match is None:
+                return None
+            oid = match[1].decode()
+        return None
+
+    def head(self) -> str:
+        """The commit of ``main``, which every repo of this Hub has. DamagedError when it has none any more."""
+        if (commit := self.target(MAIN)) is None:
+            raise DamagedError("the branch main is missing")
+        return commit
 
     def resolve(self, revision: str) -> str | None:
         """The commit of a branch, tag, ``refs/...`` name or (abbreviated) commit id, or None.
 
         A full commit id is that commit, whatever a branch may be called; short ids come after the names.
         """
-        if revision == "HEAD":
-            revision = "main"
+        if revision in {"HEAD", "main", MAIN}:
+            return self.head()
         if _SPECIAL.fullmatch(revision):
             return self.target(revision)
         if _FULL_OID.fullmatch(revision):
@@ -103,127 +130,95 @@ class Git:
         commit = self.target(f"refs/heads/{revision}") or self.target(f"refs/tags/{revision}")
         return self._by_id(revision) if commit is None and _OID.fullmatch(revision) else commit
 
-    def _by_id(self, oid: str) -> str | None:
+    def _by_id(self, prefix: str) -> str | None:
+        oid = prefix if _FULL_OID.fullmatch(prefix) else self.objects.by_prefix(prefix)
         try:
-            return str(self.repo[oid].peel(pygit2.Commit).id)
-        except (KeyError, ValueError, pygit2.GitError):
+            return self._peel(oid) if oid else None
+        except MissingError:
             return None
 
-    def refs(self) -> Iterator[tuple[str, str]]:
-        """Full name and commit of every branch, tag, pull request and conversion."""
-        for name in self.repo.listall_references():
-            if _SPECIAL.fullmatch(name) and (commit := self.target(name)):
-                yield name, commit
+    def refs(self, *, damaged: Callable[[DamagedError], None] | None = None) -> Iterator[tuple[str, str]]:
+        """Full name and commit of every branch, tag, pull request and conversion.
 
-    def commit(self, oid: str) -> pygit2.Commit:
-        """The commit object."""
-        return self.repo[oid].peel(pygit2.Commit)
+        A ref that cannot be read raises DamagedError, or is left out when ``damaged`` takes the error.
+        """
+        for name in references.names(self.path):
+            if not _SPECIAL.fullmatch(name):
+                continue
+            try:
+                commit = self.target(name)
+            except DamagedError as error:
+                if damaged is None:
+                    raise
+                damaged(error)
+                continue
+            if commit:
+                yield name, commit
 
     # Trees ----------------------------------------------------------------------------------------------
 
-    def blob(self, oid: str) -> bytes:
-        """The content of a blob."""
-        return bytes(self.repo[oid].data)
-
-    def _entry(self, path: str, item: pygit2.Object) -> Entry:
-        if item.type == ObjectType.TREE:
-            return Entry(path, str(item.id), True, 0, None, 0)
-        pointer = read_pointer(item.data) if item.size < POINTER_LIMIT else None
-        return Entry(path, str(item.id), False, pointer.size if pointer else item.size, pointer, item.size)
-
     def entry(self, commit: str, path: str) -> Entry | None:
         """The file or folder at ``path``, or None."""
-        try:
-            item = self.commit(commit).tree[path]
-        except (KeyError, ValueError):
-            return None
-        return self._entry(path, item) if item.type in {ObjectType.BLOB, ObjectType.TREE} else None
+        item = self.item(self.links(commit).tree, path) if path else None
+        return self.entry_of(path, item) if item else None
 
     def walk(self, commit: str, path: str = "", *, recursive: bool = True) -> Iterator[Entry] | None:
         """The entries below a folder in git's order, or None when there is no such folder."""
-        tree = self.commit(commit).tree
+        tree = self.links(commit).tree
         if path:
-            try:
-                item = tree[path]
-            except (KeyError, ValueError):
+            item = self.item(tree, path)
+            if item is None or not item.folder:
                 return None
-            if item.type != ObjectType.TREE:
-                return None
-            tree = item
-        return self._walk(tree, f"{path}/" if path else "", recursive)
-
-    def _walk(self, tree: pygit2.Tree, prefix: str, recursive: bool) -> Iterator[Entry]:
-        for item in tree:
-            if item.type not in {ObjectType.BLOB, ObjectType.TREE}:
-                continue
-            entry = self._entry(prefix + item.name, item)
-            yield entry
-            if recursive and entry.folder:
-                yield from self._walk(item, f"{entry.path}/", recursive)
+            tree = item.oid
+        return self.below(tree, f"{path}/" if path else "", recursive=recursive)
 
     def is_large(self, commit: str, path: str) -> bool:
         """Whether ``.gitattributes`` of the commit sends ``path`` to git-lfs."""
+        self._read_attributes(commit, path)
         flags = AttrCheck.INDEX_ONLY | AttrCheck.NO_SYSTEM | AttrCheck.INCLUDE_COMMIT
-        return bool(self.repo.get_attr(path, "filter", flags, commit) == "lfs")
+        try:
+            return bool(self.repo.get_attr(path, "filter", flags, commit) == "lfs")
+        except (pygit2.GitError, KeyError) as error:
+            raise DamagedError(f"the attributes of {path} cannot be read: {error}") from error
+
+    def _read_attributes(self, commit: str, path: str) -> None:
+        """Read what libgit2 is about to read: the folders above a path, and the attributes in them."""
+        tree = self.commit(commit).tree
+        for name in (*path.split("/")[:-1], None):
+            self.objects.load(tree, "tree")
+            items = self.tree(tree)
+            if (attributes := items.get(".gitattributes")) and not attributes.folder and not attributes.module:
+                self.blob(attributes.oid)
+            below = items.get(name) if name is not None else None
+            if below is None or not below.folder:
+                return
+            tree = below.oid
 
     # History --------------------------------------------------------------------------------------------
 
-    def history(self, commit: str) -> Iterator[pygit2.Commit]:
+    def history(self, commit: str) -> Iterator[Commit]:
         """Commits, newest first."""
-        return iter(self.repo.walk(pygit2.Oid(hex=commit), SortMode.TOPOLOGICAL | SortMode.TIME))
+        return history.history(self, commit)
 
-    def last_changes(self, commit: str, paths: Iterable[str]) -> dict[str, pygit2.Commit]:
-        """For each path the newest commit that changed it."""
-
-        def at(which: pygit2.Commit, path: str) -> str | None:
-            try:
-                return str(which.tree[path].id)
-            except KeyError:
-                return None
-
-        remaining, changes = set(paths), {}
-        for step in self.history(commit):
-            if not remaining:
-                break
-            for path in list(remaining):
-                blob = at(step, path)
-                if blob and all(at(parent, path) != blob for parent in step.parents):
-                    changes[path] = step
-                    remaining.discard(path)
-        return changes
-
-    # Merging --------------------------------------------------------------------------------------------
+    def last_changes(
+        self, commit: str, paths: Iterable[str], stop: Callable[[], bool] = lambda: False
+    ) -> dict[str, Commit]:
+        """For each path the newest commit that changed it; fewer when ``stop()`` ended the walk."""
+        return {path: self.commit(oid) for path, oid in history.last_changes(self, commit, paths, stop).items()}
 
     def merge_base(self, one: str, other: str) -> str | None:
         """The merge base of two commits, or None."""
-        base = self.repo.merge_base(pygit2.Oid(hex=one), pygit2.Oid(hex=other))
-        return str(base) if base else None
-
-    def diff(self, old: str, new: str) -> str:
-        """The difference between two commits as a patch."""
-        return self.repo.diff(self.commit(old), self.commit(new)).patch or ""
-
-    def conflicts(self, ours: str, theirs: str) -> list[str]:
-        """Paths that both sides changed differently."""
-        index = self.repo.merge_commits(pygit2.Oid(hex=ours), pygit2.Oid(hex=theirs))
-        sides = (next(side for side in conflict if side) for conflict in index.conflicts or ())
-        return sorted({side.path for side in sides})
-
-    def merged_tree(self, ours: str, theirs: str) -> pygit2.Oid | None:
-        """The tree of both sides together, or None when they conflict."""
-        index = self.repo.merge_commits(pygit2.Oid(hex=ours), pygit2.Oid(hex=theirs))
-        if index.conflicts:
-            return None
-        written = index.write_tree(self.repo)
-        self._require_trees(written)
-        return written
+        return history.merge_base(self, one, other)
 
     # Writing --------------------------------------------------------------------------------------------
 
     def write_blob(self, content: bytes) -> pygit2.Oid:
         """Store a blob; nothing refers to it yet."""
+        if self.incoming:
+            _ = self.repo
         if self._quarantine:
             return self._quarantine.write_blob(content)
+        self.objects.discard_damaged(str(pygit2.hash(content)))
         blob = self.repo.create_blob(content)
         self._require_stored(blob)
         return blob
@@ -235,7 +230,9 @@ class Git:
         """
         index = pygit2.Index()
         if base:
-            index.read_tree(self.commit(base).tree)
+            tree = self.commit(base).tree
+            self.require_trees(tree)
+            index.read_tree(self.repo[tree])
         for change in changes:
             if change.blob is not None:
                 self._clear_way(index, change.path)
@@ -243,16 +240,19 @@ class Git:
             else:
                 self._remove(index, change)
         written = index.write_tree(self.repo)
-        self._require_trees(written)
+        self.require_written(str(written))
         return written
 
-    def _require_trees(self, tree: pygit2.Oid) -> None:
-        """OSError when a tree or one below it was not stored: on a full disk libgit2 may return an id all the same."""
-        self._require_stored(tree)
-        if self._quarantine is None or self._quarantine.has(tree):
-            for item in self.repo[tree]:
-                if item.type == ObjectType.TREE:
-                    self._require_trees(item.id)
+    def require_written(self, tree: str) -> None:
+        """Read a tree that was written, and all below it: a damaged tree of the same id would not be written again.
+
+        OSError when one was not stored: on a full disk libgit2 may return an id all the same.
+        """
+        left = [tree]
+        while left:
+            oid = left.pop()
+            self._require_stored(pygit2.Oid(hex=oid))
+            left += [item.oid for item in parse_tree(oid, self.objects.load(oid, "tree")).values() if item.folder]
 
     def _require_stored(self, oid: pygit2.Oid) -> None:
         if oid not in self.repo.odb:
@@ -363,8 +363,3 @@ def split_message(message: str) -> tuple[str, str]:
     """First line of a commit message, and what follows it."""
     title, _, rest = message.strip("\n").partition("\n")
     return title, rest.strip("\n")
-
-
-def commit_time(commit: pygit2.Commit) -> datetime:
-    """The time of a commit, UTC."""
-    return datetime.fromtimestamp(commit.commit_time, UTC)

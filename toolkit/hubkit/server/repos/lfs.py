@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+import stat
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hubkit.core.files import fsync_folder
+from hubkit.server.repos.objects import DamagedError
 from hubkit.server.storage.database import Database, now
 from hubkit.server.storage.folder import Folder
 
@@ -22,7 +24,7 @@ POINTER_LIMIT = 1024
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]+\n)*oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})\n"
 )
-_READ_AT_ONCE = 2**28
+READ_AT_ONCE = 2**28
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class LfsStore:
 
     def __init__(self, folder: Folder, database: Database) -> None:
         self._folder, self._db = folder, database
-        self._intact: dict[str, tuple[int, int, int]] = {}
+        self._intact: dict[str, tuple[int, ...]] = {}
         # Held while an object gains or loses its last repo, so that bytes never go while they are being given.
         self.lock = threading.RLock()
 
@@ -60,9 +62,10 @@ class LfsStore:
     def size(self, oid: str) -> int | None:
         """Bytes of a stored object; None when it is not stored."""
         try:
-            return self.path(oid).stat().st_size
-        except FileNotFoundError:
+            status = self.path(oid).lstat()
+        except OSError:
             return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def keep(self, spooled: Path, repo: str, oid: str, size: int) -> None:
         """Move a flushed file whose sha256 is ``oid`` into the store, by rename, and let ``repo`` read it."""
@@ -70,7 +73,10 @@ class LfsStore:
         with self.lock:
             target.parent.mkdir(parents=True, exist_ok=True)
             spooled.chmod(0o600)
-            spooled.replace(target)
+            try:
+                spooled.replace(target)
+            except IsADirectoryError as error:
+                raise DamagedError(f"the place of the LFS object {oid} is taken by a folder") from error
             try:
                 for folder in (target.parent, target.parent.parent, self._folder.lfs):
                     fsync_folder(folder)
@@ -93,6 +99,21 @@ class LfsStore:
         """Whether a repo was given an object and the object is stored."""
         row = self._db.row("SELECT 1 FROM lfs WHERE repo = ? AND oid = ?", repo, oid)
         return row is not None and self.size(oid) is not None
+
+    def require_sound(self, repo: str, oid: str, size: int) -> bool:
+        """False when a repo was never given an object. DamagedError when its bytes are not there, or not those.
+
+        Of a file of more than 256 MiB only the size is compared: who sends it hashes it on the way.
+        """
+        if self._db.row("SELECT 1 FROM lfs WHERE repo = ? AND oid = ?", repo, oid) is None:
+            return False
+        try:
+            sound = self.size(oid) == size and self.is_intact(oid)
+        except OSError as error:
+            raise DamagedError(f"the LFS object {oid} cannot be read: {error}") from error
+        if not sound:
+            raise DamagedError(f"the LFS object {oid} is missing or damaged")
+        return True
 
     def holders(self, oid: str) -> list[str]:
         """Internal ids of the repos that were given an object."""
@@ -131,18 +152,20 @@ class LfsStore:
 
     def check(self, oid: str) -> bool:
         """Whether the stored bytes still have the digest they are stored under."""
+        if self.size(oid) is None:
+            raise FileNotFoundError(f"{self.path(oid)} is not a file")
         with self.path(oid).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == oid
 
     def is_intact(self, oid: str) -> bool:
-        """Whether the content of an object is undamaged, when it is uploaded again: small ones are read, once each.
+        """Whether the content of an object is undamaged, when it is sent or uploaded again; small ones are read.
 
-        Large ones are not: a client waits for this answer. ``hubkit hub fsck`` reads them all.
+        Each version of a file is read once. Large ones are not: a client waits. ``hubkit hub fsck`` reads them all.
         """
-        stat = self.path(oid).stat()
-        if stat.st_size > _READ_AT_ONCE:
+        status = self.path(oid).stat()
+        if status.st_size > READ_AT_ONCE:
             return True
-        version = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        version = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         if self._intact.get(oid) != version:
             if not self.check(oid):
                 return False

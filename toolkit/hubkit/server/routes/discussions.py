@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+import pygit2
 from starlette.responses import JSONResponse, Response
 
 from hubkit.server.accounts.accounts import Actor
@@ -14,9 +15,11 @@ from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.parsing import parse_int
 from hubkit.server.http.request import Request
 from hubkit.server.http.routing import api_route
+from hubkit.server.repos import comparing
 from hubkit.server.repos.discussions import summary
 from hubkit.server.repos.git import Git
 from hubkit.server.repos.store import Repo
+from hubkit.server.storage.cache import BusyError
 
 _PAGE = 50
 
@@ -61,12 +64,22 @@ def details(request: Request) -> Response:
         value |= {"changes": {"base": row["base"], "mergeCommitId": row["merged"]}, "filesWithConflicts": []}
         base, head = git.target(row["base"]), git.target(f"refs/pr/{number}")
         if base and head:
-            fork = git.merge_base(base, head)
-            if row["merged"] is None:
-                value["filesWithConflicts"] = git.conflicts(base, head)
-            if request.flag("diff"):
-                value["diff"] = git.diff(fork or base, head)
+            value |= _compared(request, git, base, head, merged=row["merged"] is not None)
     return JSONResponse(value)
+
+
+def _compared(request: Request, git: Git, base: str, head: str, *, merged: bool) -> dict[str, Any]:
+    """What the commits of a pull request and of its base make together; 503 when too many ask at once."""
+    value: dict[str, Any] = {}
+    try:
+        if not merged:
+            value["filesWithConflicts"] = comparing.conflicts(git, base, head)
+        if request.flag("diff"):
+            value["diff"] = comparing.diff(git, git.merge_base(base, head) or base, head)
+    except BusyError:
+        message = "Too many pull requests are being compared; try again."
+        raise HTTPException(503, message, headers={"Retry-After": "2"}) from None
+    return value
 
 
 def create(request: Request) -> Response:
@@ -174,10 +187,13 @@ def _merge(git: Git, base: str, number: int, subject: str, author: str) -> tuple
     ours, theirs = git.target(base), git.target(f"refs/pr/{number}")
     if ours is None or theirs is None:
         raise HTTPException(409, "The branch of this pull request does not exist.")
-    tree = git.merged_tree(ours, theirs)
+    try:
+        tree = comparing.merged_tree(git, ours, theirs)
+    except comparing.TooLargeError:
+        raise HTTPException(409, "The pull request takes too long to merge here; merge it with git.") from None
     if tree is None:
         raise HTTPException(409, "The pull request conflicts with its base.")
-    return ours, git.write_commit(tree, [ours, theirs], f"{subject} (#{number})", author)
+    return ours, git.write_commit(pygit2.Oid(hex=tree), [ours, theirs], f"{subject} (#{number})", author)
 
 
 ROUTES = [

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from hubkit.server.http.access import find_repo, repo_type, require_propose, require_read
 from hubkit.server.http.bodies import BATCH_LIMIT, SMALL_LIMIT
 from hubkit.server.http.exceptions import HTTPException
-from hubkit.server.http.files import send_file
+from hubkit.server.http.files import send_object
 from hubkit.server.http.parsing import parse_int
 from hubkit.server.http.request import Request
 from hubkit.server.http.routing import Route, repo_routes
@@ -126,10 +126,10 @@ def get(request: Request) -> Response:
     """Download an object."""
     transfer = _of_object(request, "get")
     repo, oid = transfer.repo, transfer.oid
-    if not request.hub.lfs.has(repo.uid, oid):
+    if not request.hub.lfs.require_sound(repo.uid, oid, transfer.size):
         raise HTTPException(404, "Object does not exist")
     headers = {"ETag": f'"{oid}"', "Content-Type": "application/octet-stream", "Cache-Control": "private, no-store"}
-    return send_file(request, request.hub.lfs.path(oid), headers)
+    return send_object(request, oid, transfer.size, headers)
 
 
 def verify(request: Request) -> Response:

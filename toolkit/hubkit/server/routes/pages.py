@@ -103,13 +103,13 @@ def card(request: Request) -> Response:
     def link(name: str, _: str) -> str:
         return view.web if name == "main" else f"{view.web}?{urlencode({'revision': name})}"
 
-    rendered = rendering.card(view.git, view.path, view.commit, view.place) if view.commit else None
+    rendered = rendering.card(view.git, view.path, view.commit, view.place)
     values = _frame(view, "card", link) | {
         "card": rendered, "open": view.open, "groups": views.related_repos(view), "space": None,
         "results": card_facts.results(view.info["cardData"] or {}), "parameters": {}, "total": 0,
         "endpoint": request.origin,
     }  # fmt: skip
-    if view.commit and view.repo.type == "model":
+    if view.repo.type == "model":
         counted = safetensors_info(view.git, view.commit, view.repo.uid, request.hub.lfs).get("safetensors", {})
         values |= {"parameters": counted.get("parameters", {}), "total": counted.get("total", 0)}
     if view.repo.type == "space":
@@ -139,7 +139,6 @@ def tree(request: Request) -> Response:
     """The files of a folder at a revision; at the root the card follows."""
     path = request.path_params.get("path", "").strip("/")
     view = views.open_repo(request, request.path_params.get("rev", "main"))
-    commit = view.require_commit()
     rows = views.folder(view, path)
 
     def link(name: str, target: str) -> str:
@@ -147,10 +146,10 @@ def tree(request: Request) -> Response:
         below = f"/{quote(path)}" if entry and entry.folder else ""
         return f"{view.web}/tree/{path_segment(name)}{below}"
 
-    rendered = rendering.card(view.git, view.path, commit, view.place) if not path else None
+    rendered = rendering.card(view.git, view.path, view.commit, view.place) if not path else None
     values = _frame(view, "files", link) | {
         "path": path, "crumbs": views.crumbs(path), "rows": rows, "card": rendered,
-        "last": views.commit_row(view.git.commit(commit)), "total": sum(row["size"] for row in rows),
+        "last": views.commit_row(view.git.commit(view.commit)), "total": sum(row["size"] for row in rows),
     }  # fmt: skip
     return page("tree", values, actor=request.actor)
 
@@ -159,7 +158,7 @@ def blob(request: Request) -> Response:
     """One file: its text, its picture, or its size and digest."""
     path = request.path_params["path"].strip("/")
     view = views.open_repo(request, request.path_params["rev"])
-    entry = view.git.entry(view.require_commit(), path)
+    entry = view.git.entry(view.commit, path)
     if entry is None:
         raise HTTPException(404, f"There is no file {path!r} at {view.revision!r}.", "EntryNotFound")
     if entry.folder:
@@ -186,7 +185,7 @@ def commits(request: Request) -> Response:
     """The history of a revision, page by page."""
     view = views.open_repo(request, request.path_params.get("rev", "main"))
     number = parse_int(request.query_params.get("p"), 0, most=10**6)
-    history = view.git.history(view.require_commit())
+    history = view.git.history(view.commit)
     items = list(islice(history, number * _PAGE, (number + 1) * _PAGE + 1))
     values = _frame(view, "commits", _at(view, "commits")) | {
         "rows": [views.commit_row(item) for item in items[:_PAGE]],
@@ -201,10 +200,10 @@ def commits(request: Request) -> Response:
 def commit(request: Request) -> Response:
     """One commit: its message and the paths it changed."""
     view = views.open_repo(request, request.path_params["rev"])
-    item = view.git.commit(view.require_commit())
+    item = view.git.commit(view.commit)
     rows, total = views.changes(view.git, item)
     values = _frame(view, "commits", _at(view, "commits")) | {
-        "item": views.commit_row(item), "parents": [str(oid) for oid in item.parent_ids], "rows": rows, "total": total,
+        "item": views.commit_row(item), "parents": list(item.parents), "rows": rows, "total": total,
     }  # fmt: skip
     return page("commit", values, actor=request.actor)
 

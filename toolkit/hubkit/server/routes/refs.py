@@ -17,7 +17,7 @@ from hubkit.server.http.parsing import parse_int, require_valid
 from hubkit.server.http.request import Request
 from hubkit.server.http.revisions import creating, move_ref, require_branch, require_commit, valid_message
 from hubkit.server.http.routing import api_route
-from hubkit.server.repos.git import commit_time, split_message
+from hubkit.server.repos.git import Commit, split_message
 from hubkit.server.storage.database import stamp
 
 
@@ -108,11 +108,11 @@ def commits(request: Request) -> Response:
     return JSONResponse(items, headers=request.next_page(p=str(page + 1)) if len(history) > count else None)
 
 
-def _commit_item(item: pygit2.Commit, formatted: bool) -> dict[str, Any]:
+def _commit_item(item: Commit, formatted: bool) -> dict[str, Any]:
     title, rest = split_message(item.message)
     value: dict[str, Any] = {
-        "id": str(item.id), "title": title, "message": rest, "authors": [{"user": item.author.name, "avatar": ""}],
-        "date": stamp(commit_time(item)),
+        "id": item.id, "title": title, "message": rest, "authors": [{"user": item.author, "avatar": ""}],
+        "date": stamp(item.time),
     }  # fmt: skip
     if formatted:
         value["formatted"] = {"title": _escaped(title), "message": _escaped(rest)}
@@ -132,7 +132,7 @@ def super_squash(request: Request) -> Response:
     message = valid_message(message or f"Super-squash branch '{branch}'")
     with request.hub.store.lock(repo), request.hub.store.writing(repo) as git:
         ref, old = require_branch(git, branch)
-        new = git.write_commit(git.commit(old).tree.id, [], message, actor.name)
+        new = git.write_commit(pygit2.Oid(hex=git.commit(old).tree), [], message, actor.name)
         move_ref(git, ref, new, old)
     request.hub.spaces.changed(repo, ref)
     return JSONResponse({"commitOid": new})

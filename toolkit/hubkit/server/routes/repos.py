@@ -25,6 +25,7 @@ from hubkit.server.http.parsing import parse_int
 from hubkit.server.http.request import Request
 from hubkit.server.http.revisions import require_commit
 from hubkit.server.http.routing import Route, api_route
+from hubkit.server.repos.git import Git
 from hubkit.server.repos.info import only_fields, repo_info, safetensors_info, siblings, summary
 from hubkit.server.repos.store import Repo, RepoExistsError, RepoType
 from hubkit.server.spaces.data import Setting, settings_of
@@ -135,14 +136,15 @@ def info(request: Request) -> Response:
     revision = request.path_params.get("rev")
     if revision is not None:
         require_read(request, repo)
-    commit = require_commit(git, revision) if revision is not None else git.resolve("main")
-    value = repo_info(repo, git, request.hub.store.path(repo), commit)
+    commit = require_commit(git, revision) if revision is not None else git.head()
+    value = repo_info(repo, request.hub.facts.at(repo, git, commit))
     may_read = request.hub.permissions.may_read(request.actor, repo)
     value |= _of_space(request, repo)
     expand = request.expand()
     if not expand or "siblings" in expand:
-        value["siblings"] = siblings(git, commit, blobs=may_read and request.flag("blobs"))
-    if commit and repo.type == "model" and (not expand or "safetensors" in expand):
+        blobs = may_read and request.flag("blobs")
+        value["siblings"] = siblings(git, commit) if blobs else _names(request, repo, git, commit)
+    if repo.type == "model" and (not expand or "safetensors" in expand):
         value |= safetensors_info(git, commit, repo.uid, request.hub.lfs)
     return JSONResponse(only_fields(value, expand) if expand else value)
 
@@ -167,16 +169,18 @@ def listing(request: Request) -> Response:
     full = request.flag("full") and not expand
     if full or "siblings" in expand:
         for repo, info in page:
-            info["siblings"] = siblings(request.hub.store.git(repo), info["sha"])
+            info["siblings"] = _names(request, repo, request.hub.store.git(repo), info["sha"]) if info["sha"] else []
     items = [only_fields(info, expand) if expand else info if full else summary(info) for _, info in page]
     more = start + count < len(infos)
     return JSONResponse(items, headers=request.next_page(cursor=str(start + count)) if more else None)
 
 
+def _names(request: Request, repo: Repo, git: Git, commit: str) -> list[dict[str, Any]]:
+    return [{"rfilename": path} for path in request.hub.facts.files(repo, git, commit)]
+
+
 def _info(request: Request, repo: Repo) -> dict[str, Any]:
-    git = request.hub.store.git(repo)
-    value = repo_info(repo, git, request.hub.store.path(repo), git.resolve("main"))
-    return value | _of_space(request, repo)
+    return repo_info(repo, request.hub.head_facts(repo)) | _of_space(request, repo)
 
 
 def _of_space(request: Request, repo: Repo) -> dict[str, Any]:

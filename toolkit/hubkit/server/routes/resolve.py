@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from hubkit.server.http.access import find_readable_repo
 from hubkit.server.http.exceptions import HTTPException
-from hubkit.server.http.files import disposition, media_type, send_bytes, send_file
+from hubkit.server.http.files import disposition, media_type, send_bytes, send_object
 from hubkit.server.http.request import Request
 from hubkit.server.http.revisions import require_commit
 from hubkit.server.http.routing import repo_routes
@@ -41,9 +41,9 @@ def _file(request: Request, *, pointer: bool) -> Response:
         headers["ETag"] = f'"{entry.oid}"'
         return send_bytes(request, git.blob(entry.oid), headers)
     headers |= {"X-Linked-Size": str(entry.size), "X-Linked-Etag": f'"{entry.etag}"'}
-    if not request.hub.lfs.has(repo.uid, entry.pointer.oid):
+    if not request.hub.lfs.require_sound(repo.uid, entry.pointer.oid, entry.pointer.size):
         raise HTTPException(404, "The content of this large file was never uploaded to this repo.", "EntryNotFound")
-    return send_file(request, request.hub.lfs.path(entry.pointer.oid), headers)
+    return send_object(request, entry.pointer.oid, entry.size, headers)
 
 
 ROUTES = [

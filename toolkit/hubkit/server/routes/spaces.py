@@ -17,7 +17,7 @@ from hubkit.server.http.bodies import TEXT_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.request import Request
 from hubkit.server.http.routing import Body, Handler, Route
-from hubkit.server.repos.info import card_of
+from hubkit.server.repos.facts import card_of
 from hubkit.server.repos.store import Repo
 from hubkit.server.spaces.build import NOT_RUN
 from hubkit.server.spaces.data import Setting
@@ -97,7 +97,7 @@ def _require_app(request: Request, repo: Repo) -> None:
     """400 for a Space of a kind that this Hub does not run."""
     git = request.hub.store.git(repo)
     head = git.target("refs/heads/main")
-    sdk = card_of(git, request.hub.store.path(repo), head).get("sdk") if head else None
+    sdk = card_of(git, head).get("sdk") if head else None
     if sdk in NOT_RUN:
         raise HTTPException(400, f"This Hub does not run sdk: {sdk}.")
 

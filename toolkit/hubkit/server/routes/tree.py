@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import time
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
+import anyio.from_thread
 from starlette.responses import JSONResponse, Response
 
 from hubkit.server.http.access import find_readable_repo, find_repo, require_write
@@ -15,7 +18,7 @@ from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.request import Request
 from hubkit.server.http.revisions import require_commit
 from hubkit.server.http.routing import api_route
-from hubkit.server.repos.git import Change, Entry, Git, commit_time, split_message
+from hubkit.server.repos.git import Change, Entry, Git, split_message
 from hubkit.server.repos.info import file_item
 from hubkit.server.repos.lfs import OID
 from hubkit.server.repos.store import Repo
@@ -23,6 +26,8 @@ from hubkit.server.storage.database import stamp
 
 _PAGE, _PAGE_EXPANDED = 1000, 100
 _PATHS = 1000
+_EXPAND_SECONDS, _ASK_SECONDS = 10.0, 0.2
+"""Seconds for the last commits of one page of entries; those not found by then are left out. Seconds between looks."""
 
 
 def tree(request: Request) -> Response:
@@ -45,7 +50,7 @@ def tree(request: Request) -> Response:
     if len(page) > count:
         mark = base64.urlsafe_b64encode(f"{commit}:{start + count}".encode()).decode()
         headers |= request.next_page(cursor=mark)
-    return JSONResponse(_items(git, commit, page[:count], expand), headers=headers)
+    return JSONResponse(_items(request, git, commit, page[:count], expand), headers=headers)
 
 
 def _cursor(git: Git, cursor: str) -> tuple[str, int]:
@@ -60,15 +65,30 @@ def _cursor(git: Git, cursor: str) -> tuple[str, int]:
     return resolved, number
 
 
-def _items(git: Git, commit: str, entries: list[Entry], expand: bool) -> list[dict[str, Any]]:
+def _items(request: Request, git: Git, commit: str, entries: list[Entry], expand: bool) -> list[dict[str, Any]]:
     items = [file_item(entry) for entry in entries]
     if expand:
-        last = git.last_changes(commit, [entry.path for entry in entries])
+        last = git.last_changes(commit, [entry.path for entry in entries], _stop(request))
         for item in items:
             if change := last.get(item["path"]):
                 title, _ = split_message(change.message)
-                item["lastCommit"] = {"id": str(change.id), "title": title, "date": stamp(commit_time(change))}
+                item["lastCommit"] = {"id": change.id, "title": title, "date": stamp(change.time)}
     return items
+
+
+def _stop(request: Request) -> Callable[[], bool]:
+    """Whether to look no further: the client has left, or it took long. Asked often, it finds out now and then."""
+    end = asked = time.monotonic()
+    end += _EXPAND_SECONDS
+
+    def stop() -> bool:
+        nonlocal asked
+        if (moment := time.monotonic()) - asked < _ASK_SECONDS:
+            return False
+        asked = moment
+        return moment > end or bool(anyio.from_thread.run(request.is_disconnected))
+
+    return stop
 
 
 def _no_entry(request: Request, commit: str, message: str) -> HTTPException:
@@ -90,7 +110,7 @@ def paths_info(request: Request) -> Response:
         raise HTTPException(400, "A path contains a NUL character.")
     entries = [entry for path in paths if (entry := git.entry(commit, path.strip("/")))]
     expand = request.flag("expand") or bool(isinstance(request.json_body, dict) and request.json_body.get("expand"))
-    return JSONResponse(_items(git, commit, entries, expand))
+    return JSONResponse(_items(request, git, commit, entries, expand))
 
 
 def lfs_files(request: Request) -> Response:

@@ -1,0 +1,56 @@
+"""The child of :mod:`hubkit.server.repos.comparing`: differences and merges by libgit2, where they may take their time.
+
+Run by ``hubkit.core.processes.child`` as a script of its own; it imports nothing of hubkit. Whatever it reads was read
+by the Hub before, so that no damaged object keeps it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pygit2
+from pygit2.enums import ConfigLevel, ObjectType
+
+_DIFF_SECONDS = 2.0
+
+
+def answer(job: dict[str, Any]) -> dict[str, Any]:
+    """``{"patch"}`` for a job with ``shown``, else ``{"conflicts", "tree"}`` of a merge."""
+    pygit2.settings.owner_validation = False
+    pygit2.settings.enable_fsync_gitdir(True)
+    for level in (ConfigLevel.PROGRAMDATA, ConfigLevel.SYSTEM, ConfigLevel.XDG, ConfigLevel.GLOBAL):
+        pygit2.settings.search_path[level] = ""
+    repo = pygit2.Repository(job["path"])
+    return _diff(repo, job) if "shown" in job else _merge(repo, job)
+
+
+def _diff(repo: pygit2.Repository, job: dict[str, Any]) -> dict[str, Any]:
+    """The patches of the files in ``shown``; of others the sentence in ``notes``. Ends early when time is up."""
+    old, new = (repo[tree] for tree in (job["old"], job["new"]))
+    assert old.type == new.type == ObjectType.TREE
+    difference, shown, notes = repo.diff(old, new), set(job["shown"]), job["notes"]
+    parts, left, end = [], job["most"], time.monotonic() + _DIFF_SECONDS
+    for number, delta in enumerate(difference.deltas):
+        path = (delta.new_file.raw_path or b"").decode("utf-8", "replace")
+        text = None
+        if path in shown and left > 0 and time.monotonic() < end:
+            patch = difference[number]
+            text = patch.text if patch else None
+        if text is None or len(text) > left:
+            note = notes.get(path, "not shown: the whole difference is too large")
+            text = f"diff --git a/{path} b/{path}\n{note}\n"
+        left -= len(text)
+        parts.append(text)
+        if left < -job["most"]:
+            parts.append("More files differ; they are not listed.\n")
+            break
+    return {"patch": "".join(parts)}
+
+
+def _merge(repo: pygit2.Repository, job: dict[str, Any]) -> dict[str, Any]:
+    fork = job["fork"] or str(repo.TreeBuilder().write())
+    index = repo.merge_trees(*(repo[tree].peel(pygit2.Tree) for tree in (fork, job["ours"], job["theirs"])))
+    sides = (next(side for side in conflict if side) for conflict in index.conflicts or ())
+    paths = sorted({side.path for side in sides})
+    return {"conflicts": paths, "tree": None if paths or not job["write"] else str(index.write_tree(repo))}

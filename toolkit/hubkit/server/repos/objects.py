@@ -1,0 +1,236 @@
+"""Git objects of one repo, read so that a damaged file is an error and never a hang, a crash or wrong bytes.
+
+libgit2 1.9 inflates a truncated loose object for ever, with Python's lock held, so that not even a signal is handled.
+Loose objects are therefore read here: by zlib, at most as many bytes as the object says that it has, and compared with
+their digest. Packs are libgit2's, once the checksum that git wrote at their end was found to be right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import zlib
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import pygit2
+from pygit2.enums import ObjectType
+
+_KINDS = {int(getattr(ObjectType, kind.upper())): kind for kind in ("commit", "tree", "blob", "tag")}
+_HEAD = re.compile(rb"(blob|tree|commit|tag) (0|[1-9][0-9]{0,14})\0")
+_HEAD_BYTES, _LARGEST, _RATIO = 64, 2**29, 1100
+"""Bytes to find a head in; the largest file that is read; more than zlib can make of a byte."""
+_DIGEST = 20
+_INDEX = re.compile(r"pack-[0-9a-f]{40}\.(pack|idx)")
+_LOOSE_FOLDER, _LOOSE_FILE = re.compile(r"[0-9a-f]{2}"), re.compile(r"[0-9a-f]{38}")
+
+
+class DamagedError(Exception):
+    """Something of a repo cannot be read. The message says what; it is for the log and for ``hubkit hub fsck``."""
+
+
+class MissingError(Exception):
+    """There is no object of this id."""
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """A regular file of at most ``most`` bytes; never through a link, never waiting. OSError, DamagedError."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise DamagedError(f"{path.name} is not a file")
+        if status.st_size > most:
+            raise DamagedError(f"{path.name} is too large")
+        return file.read(most)
+
+
+class Objects:
+    """The objects of one bare repo; ``root`` is its folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root / "objects"
+
+    def read(self, oid: str) -> tuple[str, bytes]:
+        """Kind and content of an object. MissingError when there is none, DamagedError when it cannot be read."""
+        try:
+            return self._loose(oid)
+        except FileNotFoundError:
+            return self._packed(oid)
+        except (OSError, DamagedError) as error:
+            try:
+                return self._packed(oid)  # a repack may have kept a sound copy
+            except (MissingError, DamagedError):
+                raise DamagedError(f"the object {oid} cannot be read: {_reason(error)}") from error
+
+    def load(self, oid: str, kind: str) -> bytes:
+        """The content of an object that another one or a ref names. DamagedError when it is missing or no ``kind``."""
+        try:
+            found, content = self.read(oid)
+        except MissingError:
+            raise DamagedError(f"the {kind} {oid} is missing") from None
+        if found != kind:
+            raise DamagedError(f"the object {oid} is a {found}, not a {kind}")
+        return content
+
+    def by_prefix(self, prefix: str) -> str | None:
+        """The full id of the one object whose id starts so (4 characters or more); None for none or several."""
+        try:
+            names = _names(self.folder / prefix[:2])
+        except OSError:
+            names = []
+        found = {prefix[:2] + name for name in names if _LOOSE_FILE.fullmatch(name) and name.startswith(prefix[2:])}
+        if packs := self._packs():
+            try:
+                found.add(str(packs[1].exists_prefix(prefix)))
+            except KeyError:
+                pass
+            except (ValueError, pygit2.GitError):
+                return None
+        return found.pop() if len(found) == 1 else None
+
+    def loose(self) -> Iterator[str]:
+        """Ids of all loose objects."""
+        for folder in sorted(self.folder.iterdir()):
+            if _LOOSE_FOLDER.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
+                yield from sorted(f"{folder.name}{name}" for name in _names(folder) if _LOOSE_FILE.fullmatch(name))
+
+    def discard_damaged(self, oid: str) -> None:
+        """Remove the loose object of this id if it is damaged: git would not write a sound one over it."""
+        path = self._path(oid)
+        try:
+            self._loose(oid)
+        except FileNotFoundError:
+            pass
+        except (DamagedError, OSError):
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+
+    def check_packs(self) -> None:
+        """DamagedError naming a pack, its index or another file of git's own that was damaged since git wrote it."""
+        problems = [problem for path in self._checked_files() if (problem := _file_problem(path))]
+        if problems:
+            raise DamagedError("; ".join(problems))
+
+    # ------------------------------------------------------------------------------------------------------------
+
+    def _path(self, oid: str) -> Path:
+        return self.folder / oid[:2] / oid[2:]
+
+    def _loose(self, oid: str) -> tuple[str, bytes]:
+        return inflate(oid, read_regular(self._path(oid), _LARGEST))
+
+    def _packed(self, oid: str) -> tuple[str, bytes]:
+        packs = self._packs()
+        if packs is None:
+            raise MissingError(oid)
+        try:
+            kind, content = packs[0].read(oid)
+        except KeyError:
+            raise MissingError(oid) from None
+        except (ValueError, pygit2.GitError) as error:
+            raise DamagedError(f"the packed object {oid} cannot be read: {error}") from error
+        return _KINDS[int(kind)], content
+
+    def _packs(self) -> tuple[pygit2.Odb, pygit2.OdbBackendPack] | None:
+        """libgit2's view of the packs, None without any. DamagedError when one is not as git wrote it."""
+        try:
+            names = _names(self.folder / "pack")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise DamagedError(f"the folder of packs cannot be read: {_reason(error)}") from error
+        if not any(_INDEX.fullmatch(name) for name in names):
+            return None
+        self.check_packs()
+        backend, odb = pygit2.OdbBackendPack(str(self.folder)), pygit2.Odb()
+        odb.add_backend(backend, 1)
+        return odb, backend
+
+    def _checked_files(self) -> Iterator[Path]:
+        """The files that libgit2 maps into memory and trusts; each ends with a digest of what is before it."""
+        for folder in (self.folder / "pack", self.folder / "info", self.folder / "info" / "commit-graphs"):
+            try:
+                names = sorted(_names(folder))
+            except OSError:
+                continue
+            for name in names:
+                if _INDEX.fullmatch(name) or name in {"multi-pack-index", "commit-graph"} or name.endswith(".graph"):
+                    yield folder / name
+
+
+def inflate(oid: str, compressed: bytes) -> tuple[str, bytes]:
+    """Kind and content of the loose object ``oid`` from its file. DamagedError for anything but that object."""
+    stream = zlib.decompressobj()
+    try:
+        start = stream.decompress(compressed, _HEAD_BYTES)
+        head = _HEAD.match(start)
+        if head is None:
+            raise DamagedError("it has no head")
+        size = int(head[2])
+        if size > _RATIO * len(compressed):
+            raise DamagedError("it is shorter than it says")
+        content = start[head.end() :]
+        content += stream.decompress(stream.unconsumed_tail, max(1, size - len(content) + 1))
+    except zlib.error as error:
+        raise DamagedError(f"it is not compressed as git does: {error}") from error
+    if len(content) != size or not stream.eof or stream.unused_data:
+        raise DamagedError("it is shorter or longer than it says")
+    digest = hashlib.sha1(head[0], usedforsecurity=False)
+    digest.update(content)
+    if digest.hexdigest() != oid:
+        raise DamagedError("its content has another digest")
+    return head[1].decode(), content
+
+
+def _file_problem(path: Path) -> str | None:
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            return f"{path.name} is not a file"
+        version = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if path.suffix in {".pack", ".idx"} and not path.with_suffix(_OTHER[path.suffix]).is_file():
+            return f"{path.with_suffix(_OTHER[path.suffix]).name} is missing"
+        return None if _is_as_written(path, version) else f"{path.name} is damaged: its checksum is another"
+    except OSError as error:
+        return f"{path.name} cannot be read: {_reason(error)}"
+
+
+_OTHER = {".pack": ".idx", ".idx": ".pack"}
+
+
+@lru_cache(maxsize=4096)
+def _is_as_written(path: Path, version: tuple[int, ...]) -> bool:
+    """Whether a file ends with the SHA-1 of the rest. ``version`` is of its stat: a file is read once."""
+    size = version[1]
+    if size < 3 * _DIGEST - 20:
+        return False
+    digest = hashlib.sha1(usedforsecurity=False)
+    with path.open("rb") as file:
+        left = size - _DIGEST
+        while left > 0:
+            if not (piece := file.read(min(2**20, left))):
+                return False
+            digest.update(piece)
+            left -= len(piece)
+        trailer = file.read()
+    if trailer != digest.digest():
+        return False
+    if path.suffix != ".idx":
+        return True
+    with path.open("rb") as index, path.with_suffix(".pack").open("rb") as pack:  # they belong together
+        index.seek(-2 * _DIGEST, os.SEEK_END)
+        pack.seek(-_DIGEST, os.SEEK_END)
+        return index.read(_DIGEST) == pack.read()
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
