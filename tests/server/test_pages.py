@@ -195,7 +195,7 @@ def test_what_is_missing_is_a_page_for_browsers_and_json_for_clients(api: HfApi,
     assert web.post("/api/nothing").status_code == 404
 
 
-def test_no_readme_and_no_commits(api: HfApi, web: httpx.Client, hub: Running) -> None:
+def test_no_readme_and_a_main_that_is_gone(api: HfApi, web: httpx.Client, hub: Running) -> None:
     api.create_repo("me/bare")
     assert "no card yet" in text(web.get("/me/bare"))
     process.stop(hub.data)
@@ -203,9 +203,10 @@ def test_no_readme_and_no_commits(api: HfApi, web: httpx.Client, hub: Running) -
     (next((hub.data / "git").iterdir()) / "refs" / "heads").mkdir()
     running = process.start(hub.data, port=0)
     with httpx.Client(base_url=running.url, headers=HTML, trust_env=False) as client:
-        assert "no commits yet" in text(client.get("/me/bare"))
-        assert client.get("/me/bare/tree/main").status_code == client.get("/me/bare/commits/main").status_code == 404
-        assert "me/bare" in text(client.get("/models"))
+        for path in ("/me/bare", "/me/bare/tree/main", "/me/bare/commits/main"):
+            answer = client.get(path)
+            assert answer.status_code == 520 and "me/bare is damaged" in answer.text, path
+        assert "me/bare" in text(client.get("/models")) and "damaged" in text(client.get("/models"))
 
 
 def test_a_moved_repo_leads_to_its_new_address(api: HfApi, web: httpx.Client, model: str) -> None:

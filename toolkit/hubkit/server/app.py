@@ -125,6 +125,8 @@ async def storage_error(request: Request, error: Exception) -> Response:
         words = "Another process is using the Hub's database; send the request again."
         return error_response(request, HTTPException(503, words, headers={"Retry-After": "1"}))
     if not _disk_is_full(error, request.app.state.hub.folder.root):
+        if isinstance(error, pygit2.GitError):  # libgit2 could not write where it had to
+            return await damaged_repo(request, error)
         raise error
     log.error("%s %s: the disk is full: %s", request.method, request.scope["path"], error)
     return HTTPException(507, f"The Hub cannot store this: {error}.").response()

@@ -43,6 +43,7 @@ class Hub:
         self.sessions = Sessions(self.accounts)
         self.transfers = Transfers(bytes.fromhex(self.database.meta("secret")))
         self.faults: FaultScript | None = None
+        self._damage: dict[str, str] = {}
         self.accounts.ensure_owner(self.folder)
 
     def close(self) -> None:
@@ -55,7 +56,9 @@ class Hub:
         try:
             return self.facts.at_head(repo)
         except DamagedError as error:
-            log.error("%s is damaged: %s", repo.web, error)
+            if self._damage.get(repo.uid) != str(error):  # lists are asked for often
+                log.error("%s is damaged: %s", repo.web, error)
+                self._damage[repo.uid] = str(error)
             return None
 
     def claim_object(self, repo: Repo, oid: str, actor: Actor | None) -> int | None:

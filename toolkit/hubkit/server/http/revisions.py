@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from hubkit.core.names import ref_problem
 from hubkit.server.http.exceptions import HTTPException, revision_not_found
-from hubkit.server.repos.git import Git, MovedError, NameTakenError
+from hubkit.server.repos.git import MAIN, Git, MovedError, NameTakenError
 
 _MESSAGE_LIMIT = 65536
 
@@ -32,7 +32,7 @@ def branch_ref(revision: str) -> str:
 def require_branch(git: Git, revision: str) -> tuple[str, str]:
     """The ref that a commit to ``revision`` moves, and the commit it is at; 404 RevisionNotFound."""
     ref = branch_ref(revision)
-    head = git.target(ref)
+    head = git.head() if ref == MAIN else git.target(ref)
     if head is None:
         raise revision_not_found(revision)
     return ref, head

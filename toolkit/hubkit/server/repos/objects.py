@@ -100,15 +100,19 @@ class Objects:
                 yield from sorted(f"{folder.name}{name}" for name in _names(folder) if _LOOSE_FILE.fullmatch(name))
 
     def discard_damaged(self, oid: str) -> None:
-        """Remove the loose object of this id if it is damaged: git would not write a sound one over it."""
+        """Remove the loose object of this id if it is damaged: git would not write a sound one over it.
+
+        DamagedError when something is at its place that is not a file.
+        """
         path = self._path(oid)
         try:
             self._loose(oid)
         except FileNotFoundError:
             pass
         except (DamagedError, OSError):
-            if path.is_symlink() or path.is_file():
-                path.unlink()
+            if not path.is_symlink() and not path.is_file():
+                raise DamagedError(f"the place of the object {oid} is taken") from None
+            path.unlink()
 
     def check_packs(self) -> None:
         """DamagedError naming a pack, its index or another file of git's own that was damaged since git wrote it."""
