@@ -32,6 +32,10 @@ class MissingFileError(UsageError):
     """The repo has no such file at that revision."""
 
 
+class DamagedRepoError(ConflictError):
+    """The embedded Hub found that what was asked for is damaged in its data folder, and did not send it."""
+
+
 class Stalled(TimedOut):
     """An upload moved no byte for the time allowed. What is stored already is not sent again."""
 
@@ -190,6 +194,11 @@ def _explain_status(status: int, words: str, endpoint: str, named: str) -> Hubki
         )
     if status == 507:
         return RemoteError(f"{endpoint} has no storage left.{reply}", hint="Run the same command again when it has.")
+    if status == 520:
+        return DamagedRepoError(
+            f"{endpoint} cannot read {named}: its copy is damaged.",
+            hint="On the machine of that Hub, `hubkit hub fsck` shows what is damaged; restore it or publish it again.",
+        )
     if status in {408, 429} or status >= 500:
         return RemoteError(
             f"{endpoint} answered {status}{' (too many requests)' if status == 429 else ''}.{reply}",

@@ -2,7 +2,7 @@
 
     failure                                 attempts   wait before attempt 2, 3, 4 (seconds)
     the Hub cannot be reached               3          0.2, 0.4
-    status 408, 429, 5xx (but 507)          4          0.5, 1, 2, or what the Hub asks for when that is longer
+    status 408, 429, 5xx but 507, 520       4          0.5, 1, 2, or what the Hub asks for when that is longer
     an upload of which no byte moves        3          1, 2
     no answer of the Hub's API (a page)     3          0.2, 0.4
     no answer within the time limit         1          its whole time limit was waited for already
@@ -41,7 +41,8 @@ T = TypeVar("T")
 LONGEST_WAIT = 60.0
 """Seconds that a Hub may ask a client to stay away; with more, the command ends and says when to come back."""
 _JITTER_SHARE, _JITTER_MOST = 0.25, 1.0
-_DISK_FULL = 507
+_FOR_GOOD = frozenset([507, 520])
+"""The disk of the Hub is full; the repo is damaged."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def policy_for(error: BaseException) -> Policy | None:
             return None
         if isinstance(cause, hub_errors.HfHubHTTPError):
             status = cause.response.status_code
-            if status == _DISK_FULL or not (status in {408, 429} or status >= 500):
+            if status in _FOR_GOOD or not (status in {408, 429} or status >= 500):
                 return None
             asked = requested_wait(cause.response.headers) or 0.0
             return Policy(4, wait=0.5, factor=2.0, at_least=asked) if asked <= LONGEST_WAIT else None

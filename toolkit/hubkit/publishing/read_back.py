@@ -9,7 +9,7 @@ from hubkit.core.files import Digests, Manifest, digests, os_error
 from hubkit.core.numbers import short_commit
 from hubkit.core.trees import compare, short_list, tree_of
 from hubkit.hub.client import Hub
-from hubkit.hub.errors import MissingFileError
+from hubkit.hub.errors import DamagedRepoError, MissingFileError
 from hubkit.publishing.ownership import part_of
 
 _RETRY = (
@@ -58,6 +58,8 @@ def _download(hub: Hub, repo: str, revision: str, cache: Path) -> Path:
         return hub.download(repo, revision, cache=cache)
     except MissingFileError as error:
         raise _damaged(repo, revision, "a file that it lists is missing") from error
+    except DamagedRepoError as error:
+        raise _damaged(repo, revision, "the Hub says that its copy of a file is damaged") from error
     except OSError as error:
         if error.errno is not None:
             raise os_error(error, cache) from error

@@ -20,6 +20,7 @@ from hubkit.checks.source import Source
 from hubkit.core.errors import ConflictError, RefusedError
 from hubkit.core.files import Digests, Manifest
 from hubkit.core.trees import Entry, Tree, entry_of
+from hubkit.hub.errors import DamagedRepoError
 from hubkit.publishing.manifest import MANIFEST_PATH, OUR_OWN, SIGNATURE_PATH, parse_manifest, unsound
 from hubkit.publishing.signing import Verifier
 
@@ -128,7 +129,10 @@ def _file_differences(
         if entry.size == promised.size and (all_bytes or unknown):
             if promised.size >= _LARGE:
                 say(f"reading {path} ({promised.size:,} bytes)")
-            entry = source.retried(partial(_measured, source, path, promised.size)) or _NOT_HAD
+            try:
+                entry = source.retried(partial(_measured, source, path, promised.size)) or _NOT_HAD
+            except DamagedRepoError:
+                entry = _NOT_HAD
         if wrong := _wrong(entry, promised):
             yield Difference(path, "changed", wrong)
 

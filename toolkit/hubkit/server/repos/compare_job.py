@@ -49,6 +49,10 @@ def _diff(repo: pygit2.Repository, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _merge(repo: pygit2.Repository, job: dict[str, Any]) -> dict[str, Any]:
+    if job["incoming"]:  # as hubkit.server.repos.quarantine does: no ref leads to the tree yet
+        odb = pygit2.Odb(job["incoming"])
+        odb.add_disk_alternate(f"{job['path']}/objects")
+        repo.set_odb(odb)
     fork = job["fork"] or str(repo.TreeBuilder().write())
     index = repo.merge_trees(*(repo[tree].peel(pygit2.Tree) for tree in (fork, job["ours"], job["theirs"])))
     sides = (next(side for side in conflict if side) for conflict in index.conflicts or ())

@@ -168,7 +168,8 @@ def _merge(git: Git, sides: _Sides, ours: str, theirs: str, *, write: bool) -> A
     for path in {*sides.ours, *sides.theirs}:
         _read(git, _versions(sides, path))
     _ = git.repo  # packs are sound, and libgit2 can open it
-    return _run({"path": str(git.path), "write": write, **trees})
+    incoming = str(git.incoming) if git.incoming else None
+    return _run({"path": str(git.path), "incoming": incoming, "write": write, **trees})
 
 
 def _read(git: Git, items: Iterable[Item | None]) -> None:

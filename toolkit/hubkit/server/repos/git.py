@@ -78,9 +78,12 @@ class Git(Reader):
         """libgit2's view of the repo, for writing. DamagedError when libgit2 cannot open it, or must not."""
         self.objects.check_packs()
         try:
-            return pygit2.Repository(str(self.path))
+            repo = pygit2.Repository(str(self.path))
         except (pygit2.GitError, KeyError, ValueError, OSError) as error:
             raise DamagedError(f"the git folder cannot be opened: {error}") from error
+        if self.incoming:
+            self._quarantine = Quarantine(repo, self.incoming)
+        return repo
 
     # Revisions ------------------------------------------------------------------------------------------
 
@@ -280,6 +283,8 @@ class Git(Reader):
     def write_commit(self, tree: pygit2.Oid, parents: list[str], message: str, author: str) -> str:
         """Store a commit; no ref moves. ``author`` is an account's name."""
         signature, above = self._signature(author), [pygit2.Oid(hex=parent) for parent in parents]
+        for parent in parents:
+            self.objects.load(parent, "commit")
         commit = self.repo.create_commit(None, signature, signature, message, tree, above)
         self._require_stored(commit)
         return str(commit)
@@ -290,6 +295,8 @@ class Git(Reader):
         NameTakenError when another ref is in its way. What else fails is libgit2's error, such as a full disk.
         When ``then``, which is called last, raises, the ref is moved back.
         """
+        self.value(ref)  # libgit2 is not to find out that it is damaged
+        _ = self.repo
         accepted: AbstractContextManager[list[Path]] = nullcontext([])
         with self._quarantine.accepted() if self._quarantine else accepted as added:
             kept = self._quarantine.keep(ref) if self._quarantine and old else None
@@ -330,16 +337,15 @@ class Git(Reader):
             self.delete_ref(ref)
 
     def value(self, ref: str) -> str | None:
-        """The id that a ref holds, without a look at that object, or None."""
-        reference = self.repo.references.get(ref)
-        return str(reference.target) if reference else None
+        """The id that a ref holds, without a look at that object, or None. DamagedError."""
+        return references.read(self.path, ref)
 
     def _in_the_way(self, ref: str) -> str | None:
         parts = ref.split("/")
         for above in ("/".join(parts[:end]) for end in range(3, len(parts))):
             if self.value(above):
                 return above
-        return next((name for name in self.repo.listall_references() if name.startswith(f"{ref}/")), None)
+        return next((name for name in references.names(self.path) if name.startswith(f"{ref}/")), None)
 
     def tag(self, name: str, commit: str, message: str, author: str) -> None:
         """A tag at a commit, annotated when there is a message; fails as :meth:`move` does."""

@@ -49,14 +49,15 @@ def read_regular(path: Path, most: int) -> bytes:
 
 
 class Objects:
-    """The objects of one bare repo; ``root`` is its folder."""
+    """The objects of one bare repo; ``root`` is its folder. Those in the folder ``incoming`` are read first."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.folder = root / "objects"
+    def __init__(self, root: Path, incoming: Path | None = None) -> None:
+        self.folder, self.incoming = root / "objects", incoming
 
     def read(self, oid: str) -> tuple[str, bytes]:
         """Kind and content of an object. MissingError when there is none, DamagedError when it cannot be read."""
+        if self.incoming and (path := _path(self.incoming, oid)).exists():
+            return inflate(oid, read_regular(path, _LARGEST))
         try:
             return self._loose(oid)
         except FileNotFoundError:
@@ -104,7 +105,7 @@ class Objects:
 
         DamagedError when something is at its place that is not a file.
         """
-        path = self._path(oid)
+        path = _path(self.folder, oid)
         try:
             self._loose(oid)
         except FileNotFoundError:
@@ -122,11 +123,8 @@ class Objects:
 
     # ------------------------------------------------------------------------------------------------------------
 
-    def _path(self, oid: str) -> Path:
-        return self.folder / oid[:2] / oid[2:]
-
     def _loose(self, oid: str) -> tuple[str, bytes]:
-        return inflate(oid, read_regular(self._path(oid), _LARGEST))
+        return inflate(oid, read_regular(_path(self.folder, oid), _LARGEST))
 
     def _packed(self, oid: str) -> tuple[str, bytes]:
         packs = self._packs()
@@ -230,6 +228,10 @@ def _is_as_written(path: Path, version: tuple[int, ...]) -> bool:
         index.seek(-2 * _DIGEST, os.SEEK_END)
         pack.seek(-_DIGEST, os.SEEK_END)
         return index.read(_DIGEST) == pack.read()
+
+
+def _path(folder: Path, oid: str) -> Path:
+    return folder / oid[:2] / oid[2:]
 
 
 def _names(folder: Path) -> list[str]:

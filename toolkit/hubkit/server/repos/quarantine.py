@@ -15,6 +15,7 @@ from pathlib import Path
 import pygit2
 
 from hubkit.core.files import fsync_folder
+from hubkit.server.repos.objects import DamagedError
 
 _FAN, _REST = re.compile(r"[0-9a-f]{2}"), re.compile(r"[0-9a-f]{38}")
 
@@ -80,6 +81,8 @@ class Quarantine:
                 continue
             target = self._objects / source.parent.name / source.name
             target.parent.mkdir(exist_ok=True)
+            if target.is_dir():
+                raise DamagedError(f"the place of the object {target.parent.name}{target.name} is taken")
             if not target.exists():
                 moved.append(target)
             source.replace(target)  # one that was there may be damaged

@@ -83,12 +83,13 @@ Tree = dict[str, Item]
 class Reader:
     """The commits and trees of one bare repo. DamagedError for whatever cannot be read.
 
-    Small things are kept in memory by their digest, so what was read once is right whatever becomes of its file.
+    Small things are kept in memory by their digest, so what was read once is right whatever becomes of its file. Not by
+    who writes: objects in ``incoming`` may never become the repo's.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.objects = Objects(path)
+    def __init__(self, path: Path, incoming: Path | None = None) -> None:
+        self.path, self.incoming = path, incoming
+        self.objects = Objects(path, incoming)
 
     def commit(self, oid: str) -> Commit:
         """A commit with its message."""
@@ -96,11 +97,11 @@ class Reader:
 
     def links(self, commit: str) -> Links:
         """Tree, parents and time of a commit."""
-        return _links(self.path, commit)
+        return _read_links(self.objects, commit) if self.incoming else _links(self.path, commit)
 
     def tree(self, oid: str) -> Tree:
         """The entries of one tree object by name, in git's order."""
-        small = _small_tree(self.path, oid)
+        small = None if self.incoming else _small_tree(self.path, oid)
         return parse_tree(oid, self.objects.load(oid, "tree")) if small is None else small
 
     def blob(self, oid: str) -> bytes:
@@ -109,13 +110,16 @@ class Reader:
 
     def size(self, blob: str) -> int:
         """Bytes of a blob."""
-        return _fact(self.path, blob)[0]
+        return self._fact(blob)[0]
+
+    def _fact(self, blob: str) -> tuple[int, Pointer | None]:
+        return _read_fact(self.objects, blob) if self.incoming else _fact(self.path, blob)
 
     def entry_of(self, path: str, item: Item) -> Entry:
         """An item of a tree as an entry at ``path``."""
         if item.folder:
             return Entry(path, item.oid, True, 0, None, 0)
-        size, pointer = _fact(self.path, item.oid)
+        size, pointer = self._fact(item.oid)
         return Entry(path, item.oid, False, pointer.size if pointer else size, pointer, size)
 
     def item(self, tree: str, path: str) -> Item | None:
@@ -205,7 +209,11 @@ def parse_tree(oid: str, content: bytes) -> Tree:
 
 @lru_cache(maxsize=65_536)
 def _links(path: Path, oid: str) -> Links:
-    commit = _parse_commit(oid, Objects(path).load(oid, "commit"))
+    return _read_links(Objects(path), oid)
+
+
+def _read_links(objects: Objects, oid: str) -> Links:
+    commit = _parse_commit(oid, objects.load(oid, "commit"))
     return Links(commit.tree, commit.parents, int(commit.time.timestamp()))
 
 
@@ -218,6 +226,10 @@ def _small_tree(path: Path, oid: str) -> Tree | None:
 
 @lru_cache(maxsize=100_000)
 def _fact(path: Path, oid: str) -> tuple[int, Pointer | None]:
+    return _read_fact(Objects(path), oid)
+
+
+def _read_fact(objects: Objects, oid: str) -> tuple[int, Pointer | None]:
     """Bytes of a blob, and the pointer that it holds."""
-    content = Objects(path).load(oid, "blob")
+    content = objects.load(oid, "blob")
     return len(content), read_pointer(content) if len(content) < POINTER_LIMIT else None
