@@ -121,16 +121,22 @@ def merge_base(reader: Reader, one: str, other: str) -> str | None:
     order = count()
     waiting = [(-reader.links(oid).time, next(order), oid) for oid in {one, other}]
     heapq.heapify(waiting)
-    found: list[str] = []
-    while any(not marks[oid] & stale for _, _, oid in waiting):
+    found: dict[str, int] = {}  # commits that both have, with their times
+
+    def undecided() -> bool:
+        """Whether a newer one may come, or it may turn out that one of several is behind another."""
+        if any(not marks[oid] & stale for _, _, oid in waiting):
+            return True
+        return len(found) > 1 and bool(waiting) and -waiting[0][0] >= min(found.values())
+
+    while undecided():
         _, _, oid = heapq.heappop(waiting)
         mark = marks[oid]
         if mark & (ours | theirs) == ours | theirs and not mark & stale:
-            if oid not in found:
-                found.append(oid)
+            found[oid] = reader.links(oid).time
             mark |= stale
         for parent in reader.links(oid).parents:
             if marks[parent] | mark != marks[parent]:
                 marks[parent] |= mark
                 heapq.heappush(waiting, (-reader.links(parent).time, next(order), parent))
-    return next((oid for oid in found if not marks[oid] & stale), found[0] if found else None)
+    return next((oid for oid in found if not marks[oid] & stale), next(iter(found), None))
