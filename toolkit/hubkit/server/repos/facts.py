@@ -110,7 +110,7 @@ class FactStore:
         }  # fmt: skip
         packed = zlib.compress(json.dumps(files).encode(), 3)
         try:
-            with self._db.transaction():
+            with self._db.lax_transaction():
                 self._db.run(
                     "INSERT OR REPLACE INTO commit_facts VALUES (?, ?, ?, ?, ?, ?)",
                     repo.uid, facts.commit, _FORM, json.dumps(value), packed, now(),

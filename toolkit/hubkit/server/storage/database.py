@@ -124,6 +124,20 @@ class Database:
         finally:
             self._lock.release()
 
+    @contextmanager
+    def lax_transaction(self) -> Iterator[None]:
+        """A transaction that a power failure may undo: it does not wait for the disk. For what can be read again."""
+        with self._lock:
+            lax = not self._connection.in_transaction
+            if lax:
+                self._connection.execute("PRAGMA synchronous=NORMAL")
+            try:
+                with self.transaction():
+                    yield
+            finally:
+                if lax:
+                    self._connection.execute("PRAGMA synchronous=FULL")
+
     def _begin(self) -> bool:
         """Begin a transaction and keep the lock; False inside one, which is not begun again."""
         begun = not self._connection.in_transaction
