@@ -89,7 +89,7 @@ def merged_tree(git: Git, ours: str, theirs: str) -> str | None:
         log.warning("two commits were not merged: %s: %s", failed, failed.errors)
         raise TooLargeError from failed
     if tree is not None:
-        git.require_trees(tree)
+        git.require_written(tree)
     return tree
 
 
@@ -155,7 +155,7 @@ def _united(git: Git, ours: str, theirs: _Changed) -> str:
             _read(git, (after,))
             index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=after.oid), after.mode))
     written = str(index.write_tree(git.repo))
-    git.require_trees(written)
+    git.require_written(written)
     return written
 
 

@@ -74,6 +74,10 @@ class Git(Reader):
         return cls(path)
 
     @cached_property
+    def _attributes_read(self) -> set[tuple[str, str]]:
+        return set()
+
+    @cached_property
     def repo(self) -> pygit2.Repository:
         """libgit2's view of the repo, for writing. DamagedError when libgit2 cannot open it, or must not."""
         self.objects.check_packs()
@@ -186,6 +190,10 @@ class Git(Reader):
 
     def _read_attributes(self, commit: str, path: str) -> None:
         """Read what libgit2 is about to read: the folders above a path, and the attributes in them."""
+        folder = commit, path.rpartition("/")[0]
+        if folder in self._attributes_read:
+            return
+        self._attributes_read.add(folder)
         tree = self.commit(commit).tree
         for name in (*path.split("/")[:-1], None):
             self.objects.load(tree, "tree")

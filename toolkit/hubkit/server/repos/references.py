@@ -24,6 +24,8 @@ def read(root: Path, name: str, depth: int = _DEPTH) -> str | None:
     try:
         content = read_regular(root / name, _REF_LIMIT)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        if not (root / "refs").is_dir():
+            raise DamagedError("the folder of refs is missing") from None
         return packed(root).get(name)
     except DamagedError as error:
         if (root / name).is_dir() and not (root / name).is_symlink():
