@@ -166,6 +166,35 @@ def test_a_folder_around_the_hubs_is_opened_entry_by_entry(tmp_path: Path) -> No
     assert not any(Path.home().is_relative_to(path) for path in order["read"])
 
 
+SOCKETS = """
+import socket, subprocess, sys
+from pathlib import Path
+from hubkit.core.processes import landlock
+if len(sys.argv) > 1:
+    landlock._NVIDIA = Path(sys.argv[1])
+    rules = landlock.Rules(read=[Path("/")], write=[], devices=[])
+    subprocess.run([sys.executable, __file__], preexec_fn=rules.apply, check=True)
+    sys.exit()
+for family in (socket.AF_UNIX, socket.AF_INET):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC):
+        try:
+            socket.socket(family, kind)
+            print(family.name, kind & 15)
+        except OSError as error:
+            pass
+"""
+
+
+@needs["landlock"]
+@pytest.mark.parametrize(("device", "more"), [("/dev/null", ["AF_UNIX 5"]), ("/nowhere", [])])
+def test_sockets_that_services_listen_on_are_refused(tmp_path: Path, device: str, more: list[str]) -> None:
+    """Those of one type stay where there is an NVIDIA driver, which opens one."""
+    (tmp_path / "sockets.py").write_text(SOCKETS, encoding="utf-8")
+    command = [sys.executable, str(tmp_path / "sockets.py"), device]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [*more, "AF_INET 1", "AF_INET 2"]
+
+
 @needs["landlock"]
 def test_a_link_in_place_of_its_temporary_folder_opens_nothing(run: Callable[..., App], secrets: list[Path]) -> None:
     home = secrets[0].parent / "spaces" / "mine" / "home"

@@ -46,7 +46,8 @@ _MACHINES = {
     "aarch64": (0xC00000B7, 198, 45, 91, 261, (217, 218, 219)),
 }
 _IO_URING_SETUP, _X32 = 425, 0x40000000
-_AF_UNIX = 1
+_AF_UNIX, _SEQPACKET = 1, 5
+_NVIDIA = Path("/dev/nvidiactl")
 
 
 def abi() -> int:
@@ -124,7 +125,7 @@ def _socket_filter(*, without_truncate: bool) -> bytes:
     Pairs of connected sockets stay, which asyncio and multiprocessing are built on.
     """
     architecture, socket, truncate, _, limits, keys = _MACHINES[platform.machine()]
-    load, equal, at_least, end = 0x20, 0x15, 0x35, 0x06
+    load, mask, equal, at_least, end = 0x20, 0x54, 0x15, 0x35, 0x06
     allowed, refused, unknown = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 
     def line(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
@@ -139,6 +140,8 @@ def _socket_filter(*, without_truncate: bool) -> bytes:
         program += [line(code, number, 0, 1), line(end, answer)]
     program += [line(equal, limits, 0, 3), line(load, 16), line(equal, 0, 4, 0), line(end, refused)]
     program += [line(equal, socket, 0, 2), line(load, 16), line(equal, _AF_UNIX, 1, 0), line(end, allowed)]
+    if _NVIDIA.exists():  # its driver opens one of this type, which services do not listen on
+        program += [line(load, 24), line(mask, 0xF), line(equal, _SEQPACKET, 0, 1), line(end, allowed)]
     return b"".join([*program, line(end, refused)])
 
 
