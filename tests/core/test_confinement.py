@@ -86,12 +86,19 @@ def test_it_gets_nothing_of_others_and_all_of_its_own(
     ]
     if way == "landlock":
         folders.append(Path("/tmp"))  # bubblewrap gives it an empty one
-    with socket.socket(socket.AF_UNIX) as agent, subprocess.Popen(["sleep", "600"]) as other:
+    with (
+        socket.socket(socket.AF_UNIX) as agent,
+        socket.socket(socket.AF_UNIX) as abstract,
+        subprocess.Popen(["sleep", "600"]) as other,
+    ):
         agent.bind(str(tmp_path / "agent"))
-        agent.listen()
+        abstract.bind(f"\0hubkit-{os.getpid()}")
+        for sock in (agent, abstract):
+            sock.listen()
         code = spy(
             files=[*secrets, tmp_path / "agent"], closed=[Path("/etc/shadow"), Path("/proc/kcore")],
-            folders=folders, processes=[os.getpid(), other.pid], sockets=[str(tmp_path / "agent")],
+            folders=folders, processes=[os.getpid(), other.pid],
+            sockets=[str(tmp_path / "agent"), f"@hubkit-{os.getpid()}"],
             variables=["HF_TOKEN", "HUBKIT_HOME"], signals=way != "landlock" or landlock.abi() >= 6,
             lists=way == "landlock",  # bubblewrap shows it the names on the way to its own
         )  # fmt: skip

@@ -155,7 +155,10 @@ class Confined:
             )
             self.arguments = {"preexec_fn": rules.apply}
         elif self.way == "bubblewrap":
-            self.command = _bubblewrap(read, write, folder) + self.command
+            files = [_handle(program)] if (program := landlock.system_calls()) else []
+            options = [word for file in files for word in ("--seccomp", str(file))]
+            self.command = [*_bubblewrap(read, write, folder), *options, "--", *self.command]
+            self.arguments = {"pass_fds": files}
         elif self.way == "user":
             user = _user_of(write, [Path(path) for path in order["hidden"]])
             self.arguments = {"user": user, "group": user, "extra_groups": [], "preexec_fn": landlock.no_new_rights}
@@ -178,7 +181,15 @@ def _bubblewrap(read: Iterable[Path], write: Iterable[Path], folder: Path) -> li
         command += [f"{kind}-try", str(path), str(path)]
     for path in write:
         command += ["--bind", str(path), str(path)]
-    return [*command, "--remount-ro", "/", "--chdir", str(folder), "--"]
+    return [*command, "--remount-ro", "/", "--chdir", str(folder)]
+
+
+def _handle(content: bytes) -> int:
+    """An open file that holds ``content``, for a program that is given its number."""
+    handle = os.memfd_create("hubkit")
+    os.write(handle, content)
+    os.lseek(handle, 0, os.SEEK_SET)
+    return handle
 
 
 def _user_of(write: Sequence[Path], hidden: Sequence[Path]) -> int:

@@ -81,7 +81,7 @@ class Rules:
         for paths, rights in ((read, _READ), (write, everything), (devices, _DEVICE), (unlisted, _UNLISTED)):
             for path in paths:
                 self._allow(path, rights)
-        self._filter = _socket_filter(without_truncate=self._abi < 3)
+        self._filter = system_calls(without_truncate=self._abi < 3)
 
     def _allow(self, path: Path, rights: int) -> None:
         try:
@@ -119,11 +119,14 @@ def drop_capabilities() -> None:
     _checked(_syscall(capset, struct.pack("Ii", _CAPABILITY_VERSION_3, 0), bytes(24)), "capset")
 
 
-def _socket_filter(*, without_truncate: bool) -> bytes:
-    """A program for the kernel: refuse Unix sockets, the user's keys, limits for others, and the ways around it.
+def system_calls(*, without_truncate: bool = False) -> bytes:
+    """A seccomp program: refuse Unix sockets, the user's keys, limits for others, and the ways around it.
 
-    Pairs of connected sockets stay, which asyncio and multiprocessing are built on.
+    Pairs of connected sockets stay, which asyncio and multiprocessing are built on. Empty on a machine that is not
+    known here.
     """
+    if platform.machine() not in _MACHINES:
+        return b""
     architecture, socket, truncate, _, limits, keys = _MACHINES[platform.machine()]
     load, mask, equal, at_least, end = 0x20, 0x54, 0x15, 0x35, 0x06
     allowed, refused, unknown = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
