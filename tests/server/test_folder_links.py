@@ -15,7 +15,16 @@ from hubkit.server.storage.folder import Folder, Lock
 
 pytestmark = pytest.mark.fault("R2")
 FOLDERS = ("git", "lfs", "tmp", "spaces", "log")
-FILES = ("hub.sqlite", "hub.sqlite-wal", "server.json", "owner.token", "serving.lock", "starting.lock", "log/hub.log")
+FILES = (
+    "hub.sqlite",
+    "hub.sqlite-wal",
+    "server.json",
+    "owner.token",
+    "serving.lock",
+    "starting.lock",
+    "log/hub.log",
+    "log/process.log",
+)
 
 
 @pytest.fixture
@@ -42,19 +51,23 @@ def stopped(hub: Running) -> Path:
     return hub.data
 
 
-@pytest.mark.parametrize("name", [*FOLDERS, *FILES])
-def test_a_start_is_refused_and_deletes_nothing(stopped: Path, outside: Path, name: str) -> None:
-    before, place = contents(outside), stopped / name
-    target = outside if name in FOLDERS else outside / "thesis.txt"
-    if place.exists():
-        place.rename(stopped / f"{name}.aside")
-    place.symlink_to(target)
-    kept = contents(stopped)
-    with pytest.raises(ConflictError) as refused:
-        process.start(stopped, port=0)
-    assert f"{place} is a link to {target}" in refused.value.message and "HUBKIT_HOME" in (refused.value.hint or "")
-    assert contents(outside) == before and contents(stopped) == kept
-    place.unlink()
+def test_a_start_is_refused_and_deletes_nothing(stopped: Path, outside: Path) -> None:
+    before = contents(outside)
+    for name in (*FOLDERS, *FILES):
+        place, aside = stopped / name, stopped / "aside"
+        target = outside if name in FOLDERS else outside / "thesis.txt"
+        if place.exists():
+            place.rename(aside)
+        place.symlink_to(target)
+        kept = contents(stopped)
+        with pytest.raises(ConflictError) as refused:
+            process.start(stopped, port=0)
+        assert f"{place} is a link to {target}" in refused.value.message and "HUBKIT_HOME" in (refused.value.hint or "")
+        assert contents(outside) == before and contents(stopped) == kept
+        place.unlink()
+        if aside.exists():
+            aside.rename(place)
+    assert process.start(stopped, port=0).pid
 
 
 def test_a_link_to_the_data_folder_itself_is_followed(stopped: Path, tmp_path: Path) -> None:

@@ -106,14 +106,15 @@ class Folder:
 
     def _refuse_links(self) -> None:
         """ConflictError when something that the Hub itself made is a link. The data folder may be reached by one."""
-        for path in (self.git, self.lfs, self.spool, self.spaces, self.log.parent, self.log, self.database,
-                     self.state, self.owner_token, self.serving_lock, self.starting_lock):  # fmt: skip
-            for name in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm") if path == self.database)):
-                if name.is_symlink():
-                    raise ConflictError(
-                        f"{name} is a link to {name.readlink()}; what it leads to would be changed as the Hub's own.",
-                        hint="Put the folder or file itself in its place. To keep a Hub elsewhere, set HUBKIT_HOME.",
-                    )
+        database = (self.database.with_name(f"{self.database.name}{end}") for end in ("", "-wal", "-shm"))
+        logs = (self.log.parent, self.log, self.log.with_name("process.log"))
+        folders = (self.git, self.lfs, self.spool, self.spaces)
+        for path in (*folders, *logs, *database, self.state, self.owner_token, self.serving_lock, self.starting_lock):
+            if path.is_symlink():
+                raise ConflictError(
+                    f"{path} is a link to {path.readlink()}; what it leads to would be changed as the Hub's own.",
+                    hint="Put the folder or file itself in its place. To keep a Hub elsewhere, set HUBKIT_HOME.",
+                )
 
     def sweep(self, known: set[str]) -> None:
         """Remove what a killed server left: spooled bodies, half-made repos, stale git locks, Spaces of no repo.
