@@ -31,6 +31,7 @@ from hubkit.cards.snippets.pinned_revisions import (
 from hubkit.cards.snippets.results import BlockResult
 from hubkit.core.errors import HubkitError
 from hubkit.core.output import hide, redact
+from hubkit.core.printable import printable
 from hubkit.core.processes.child import adopting_orphans
 from hubkit.core.processes.parent import JsonChild, describe_end, kill_children
 from hubkit.core.processes.ports import free_port
@@ -223,7 +224,7 @@ def _log_tail(log: Path) -> str:
 def _tail(text: str) -> str:
     """The end of an output, without tokens, control characters and what a progress bar wrote over."""
     lines = [line.rpartition("\r")[2] for line in redact(text).replace("\r\n", "\n").split("\n")]
-    kept = ["".join(c for c in line if c.isprintable() or c == "\t")[:_WIDTH].rstrip() for line in lines]
+    kept = [printable(line)[:_WIDTH].rstrip() for line in lines]
     while kept and not kept[-1]:
         kept.pop()
     return "\n".join(kept[-_LINES:])
