@@ -160,6 +160,7 @@ WRITES: dict[str, Callable[[httpx.Client], httpx.Response]] = {
     "comment": lambda c: c.post(f"{REPO}/discussions/1/comment", json={"comment": "x" * 9000}),
     "rename": lambda c: c.post(f"{REPO}/discussions/1/title", json={"title": "x" * 9000}),
     "merge": lambda c: c.post(f"{REPO}/discussions/1/merge", json={}),
+    "merge of lines": lambda c: c.post(f"{REPO}/discussions/2/merge", json={}),
     "branch": lambda c: c.post(f"{REPO}/branch/new", json={"emptyBranch": True}),
     "tag": lambda c: c.post(f"{REPO}/tag/main", json={"tag": "v1", "message": "m"}),
     "squash": lambda c: c.post(f"{REPO}/super-squash/main", json={}),
@@ -177,6 +178,9 @@ def test_no_room_at_any_write_of_the_hub(small: Running, record_property: Record
     client.post("/api/repos/create", json={"name": "model", "organization": "me"}).raise_for_status()
     client.post(f"{REPO}/commit/main?create_pr=1", content=ndjson(file("first"))).raise_for_status()
     upload(client).raise_for_status()
+    lines = [f"line {number}" for number in range(30)]
+    for where, changed in (("main", lines), ("main?create_pr=1", ["first", *lines[1:]]), ("main", [*lines, "last"])):
+        client.post(f"{REPO}/commit/{where}", content=ndjson(file("t", "\n".join(changed)))).raise_for_status()
     full = 0
     for name, write in WRITES.items():
         before = state(client, small)

@@ -6,7 +6,10 @@ side changed need no child.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +32,7 @@ MERGE_LIMIT = 2**20
 _READ_LIMIT = 2**24
 _MEMORY, _SECONDS, _PATIENCE = 2**31, 8, 15.0
 _CACHE_LIMIT = 2**25
+_ROOM = 2**20
 log = logging.getLogger("hubkit.server")
 _Changed = dict[str, tuple[Item | None, Item | None]]
 
@@ -86,6 +90,8 @@ def merged_tree(git: Git, ours: str, theirs: str) -> str | None:
     try:
         tree: str | None = _merge(git, sides, ours, theirs, write=True)["tree"]
     except JobFailed as failed:
+        if shutil.disk_usage(git.path).free < _ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from failed
         log.warning("two commits were not merged: %s: %s", failed, failed.errors)
         raise TooLargeError from failed
     if tree is not None:

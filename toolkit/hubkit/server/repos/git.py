@@ -362,7 +362,9 @@ class Git(Reader):
             head = (
                 f"object {commit}\ntype commit\ntag {name}\ntagger {signed.name} <{signed.email}> {signed.time} +0000"
             )
-            commit = str(self.repo.write(ObjectType.TAG, f"{head}\n\n{message}".encode()))
+            written = self.repo.write(ObjectType.TAG, f"{head}\n\n{message}".encode())
+            self._require_stored(written)
+            commit = str(written)
         self.move(f"refs/tags/{name}", commit, None)
 
     def _signature(self, author: str) -> pygit2.Signature:
