@@ -6,7 +6,7 @@ is not in :data:`RULES` fails the test until somebody has decided what it needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -359,7 +359,8 @@ def test_the_tokens_of_the_world_are_those_of_the_rules(known: World) -> None:
     assert set(known.tokens) == set(TOKENS)
 
 
-def test_every_route_has_a_rule() -> None:
+def test_every_route_has_a_rule(record_property: Callable[[str, object], None]) -> None:
+    record_property("figure", f"routes: {len(ROUTES)}, kinds of tokens: {len(TOKENS)}, repos: {len(PLACES)}")
     used = set()
     for route in ROUTES:
         assert route.methods is not None
@@ -453,6 +454,17 @@ def test_a_head_says_no_more_than_a_get(known: World) -> None:
                 answer = known.send(**request | {"method": "HEAD"}, token=known.tokens[who], headers=of_page(rule))
                 assert_verdict(answer, verdict, ("HEAD", who, request))
                 assert_silent(answer, words, ("HEAD", who, request))
+
+
+def test_who_knows_what_a_hidden_file_is_hears_nothing_of_it(known: World) -> None:
+    for place in (PLACES[1], PLACES[2]):
+        blob = next(word for word in known.words[place].read if len(word) == 40)
+        for path in (f"/{place.id}/resolve/main/{place.word('f')}.bin", f"/{place.id}/raw/main/{place.word('f')}.txt"):
+            for tag in (f'"{known.oids[place]["lfs"]}"', f'"{blob}"', "*"):
+                for condition in ({"if-none-match": tag}, {"if-range": tag, "range": "bytes=0-3"}):
+                    for who, status in (("nobody", 401), ("bob", 403 if place.state == "gated" else 404)):
+                        answer = known.send("GET", path, token=known.tokens[who], headers=condition)
+                        assert answer.status == status and "etag" not in answer.headers
 
 
 def test_old_names_lead_nobody_to_a_hidden_repo(known: World) -> None:

@@ -74,6 +74,16 @@ def test_a_token_that_is_revoked_while_its_body_arrives_changes_nothing(known: W
     assert len(known.hub.discussions.listed(known.repo(ONE))) == 2 and not list(known.hub.folder.spool.iterdir())
 
 
+def test_logins_end_with_their_token_whether_or_not_the_link_was_followed(known: World) -> None:
+    page, token = f"/{ONE.id}", str(known.tokens["ann: reads one"])
+    cookie, key = known.cookie("ann: reads one"), known.hub.sessions.key(token, page)
+    assert known.send("GET", page, headers={"cookie": cookie, "accept": "text/html"}).status == 200
+    revoke(known, "ann")
+    answer = known.send("GET", "/login", query=f"key={key}", headers={"accept": "text/html"})
+    for one in (cookie, answer.headers.get("set-cookie", "").partition(";")[0]):
+        assert known.send("GET", page, headers={"cookie": one, "accept": "text/html"}).status == 404
+
+
 # --- trusted publishers
 
 

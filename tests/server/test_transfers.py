@@ -197,7 +197,10 @@ def expiry(query: str) -> tuple[int, str]:
     return int(fields["expires"]), fields["signature"]
 
 
-def test_addresses_end_after_minutes_and_begun_transfers_go_on(clock: list[float]) -> None:
+def test_addresses_end_after_minutes_and_begun_transfers_go_on(
+    clock: list[float], record_property: Callable[[str, object], None]
+) -> None:
+    record_property("figure", f"an address to read from is good for: {SECONDS} s")
     signer = Transfers(b"s")
     for action in ("get", "put"):
         expires, signature = expiry(signer.sign(transfer(action), "b1"))

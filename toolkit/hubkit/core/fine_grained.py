@@ -39,14 +39,17 @@ class FineGrained:
     def of(cls, value: Any) -> FineGrained:
         """The rights in ``{global: [right], scoped: [{entity: {type, name}, permissions: [right]}]}``.
 
-        Entities and rights of kinds that hubkit does not know are kept: they cover nothing.
+        Entities and rights of kinds that hubkit does not know are kept: they cover nothing. What has another form is
+        no right.
         """
         given = value if isinstance(value, dict) else {}
         scopes = []
-        for item in given.get("scoped") or ():
-            entity = item.get("entity") or {}
-            scopes.append(Scope(str(entity.get("type", "")), str(entity.get("name", "")), _rights(item, "permissions")))
-        return cls(_rights(given, "global"), tuple(scopes))
+        for item in _items(given.get("scoped")):
+            entity = item.get("entity") if isinstance(item, dict) else None
+            if isinstance(entity, dict):
+                kind, name = str(entity.get("type", "")), str(entity.get("name", ""))
+                scopes.append(Scope(kind, name, _rights(item.get("permissions"))))
+        return cls(_rights(given.get("global")), tuple(scopes))
 
     def on(self, repo_type: str, repo: str) -> frozenset[str]:
         """The rights on a repo that exists."""
@@ -74,5 +77,9 @@ class FineGrained:
         }
 
 
-def _rights(value: dict[str, Any], key: str) -> frozenset[str]:
-    return frozenset(map(str, value.get(key) or ()))
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _rights(value: Any) -> frozenset[str]:
+    return frozenset(map(str, _items(value)))

@@ -59,7 +59,10 @@ def to_text(limits: Limits) -> str:
 
 def from_text(text: str) -> Limits:
     """The limits that :func:`to_text` wrote; what cannot be read allows nothing."""
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return FineGrained()
     publisher = value.get("publisher") if isinstance(value, dict) else None
     if isinstance(publisher, dict):
         return Publisher(str(publisher.get("repo", "")), str(publisher.get("subject", "")))
