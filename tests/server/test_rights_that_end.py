@@ -171,3 +171,23 @@ def test_permissions_that_are_none_are_refused(known: World) -> None:
         answer = known.send("POST", "/api/hubkit/tokens", token=known.tokens["owner"], body=body)
         assert answer.status == 400, value
     assert checked({"global": ["repo.write"]}).everywhere == {"repo.write"}
+
+
+def test_a_right_on_one_repo_follows_it_and_no_other_repo_of_its_name(known: World) -> None:
+    hub, admin = known.hub, known.tokens["owner"]
+    owner = hub.accounts.identify(str(admin))
+    assert owner is not None
+    one = {"entity": {"type": "model", "name": ONE.id.upper()}, "permissions": ["repo.content.read"]}
+    body = {"user": "ann", "fineGrained": {"scoped": [one]}}
+    token = json.loads(known.send("POST", "/api/hubkit/tokens", token=admin, body=body).body)["token"]
+    moved = hub.store.move(known.repo(ONE), "ann", "renamed", actor=owner)
+    hub.store.create("model", ONE.ns, ONE.name, actor=owner, private=True)
+    for repo, status in ((moved.id, 200), (ONE.id, 404)):
+        assert known.send("GET", f"/api/models/{repo}", token=token).status == status
+
+    def said() -> str:
+        return str(json.loads(known.send("GET", "/api/whoami-v2", token=token).body)["auth"])
+
+    assert "ann/renamed" in said()
+    hub.store.move(moved, "bob", "secret", actor=owner)
+    assert "secret" not in said() and known.send("GET", "/api/models/bob/secret", token=token).status == 404

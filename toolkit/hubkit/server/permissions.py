@@ -97,7 +97,7 @@ def _rights(actor: Actor | None, repo: Repo) -> frozenset[str]:
         return frozenset()
     rights = frozenset({READ, WRITE, DISCUSS})
     if actor.fine_grained:
-        rights &= actor.fine_grained.on(repo.type, repo.id)
+        rights &= actor.fine_grained.on(repo.type, repo.id, repo.uid)
     if actor.role == "read":
         rights = rights & {READ} if WRITE not in rights else frozenset({READ})
     return rights

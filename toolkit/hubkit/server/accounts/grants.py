@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hubkit.core.errors import UsageError
@@ -24,7 +24,7 @@ Limits = FineGrained | Publisher
 
 
 def checked(value: Any) -> FineGrained:
-    """Fine-grained rights that a client sent; UsageError when they are not."""
+    """Fine-grained rights that a client sent, by names; UsageError when they are not."""
     if not isinstance(value, dict):
         raise UsageError("Fine-grained permissions must be an object with 'global' and 'scoped'.")
     given, everywhere = value.get("scoped") or [], value.get("global") or []
@@ -35,7 +35,8 @@ def checked(value: Any) -> FineGrained:
         )
     if not _are_strings(everywhere):
         raise UsageError("'global' must be a list of rights.")
-    return FineGrained.of({"global": everywhere, "scoped": given})
+    rights = FineGrained.of({"global": everywhere, "scoped": given})
+    return replace(rights, scopes=tuple(replace(scope, uid="") for scope in rights.scopes))
 
 
 def _is_scope(item: Any) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 
 from starlette.responses import JSONResponse, Response
 
 from hubkit import __version__
+from hubkit.core.fine_grained import REPOS, FineGrained, Scope
 from hubkit.server.accounts.accounts import TokenRole
 from hubkit.server.accounts.grants import checked
 from hubkit.server.accounts.sessions import LOCAL, own_address
@@ -85,10 +87,21 @@ def add_token(request: Request) -> Response:
         role=role,
         label=request.json_string("label", "token"),
         value=request.json_string("value", "") or None,
-        limits=checked(request.json_object()["fineGrained"]) if "fineGrained" in request.json_object() else None,
+        limits=_fine_grained(request) if "fineGrained" in request.json_object() else None,
         lives=float(parse_int(str(request.json_object()["lives"]), 0)) if "lives" in request.json_object() else None,
     )
     return JSONResponse({"token": token, "role": role})
+
+
+def _fine_grained(request: Request) -> FineGrained:
+    """The rights that the body gives: on repos that exist now, and not on others that may get their names later."""
+
+    def bound(scope: Scope) -> Scope:
+        repo = request.hub.store.find(scope.kind, scope.name) if scope.kind in REPOS else None
+        return replace(scope, name=repo.id, uid=repo.uid) if repo else scope
+
+    rights = checked(request.json_object()["fineGrained"])
+    return replace(rights, scopes=tuple(map(bound, rights.scopes)))
 
 
 def add_publisher(request: Request) -> Response:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from hubkit.core.fine_grained import FineGrained, Scope
 from hubkit.server.accounts.accounts import Account
 from hubkit.server.http.access import find_readable_repo, require_person, require_write
 from hubkit.server.http.bodies import TEXT_LIMIT
@@ -20,7 +22,7 @@ def whoami(request: Request) -> Response:
     actor = require_person(request)
     token: dict[str, Any] = {"displayName": actor.label, "role": actor.role, "createdAt": actor.created}
     if actor.fine_grained is not None:
-        token |= {"role": "fineGrained", "fineGrained": actor.fine_grained.to_json()}
+        token |= {"role": "fineGrained", "fineGrained": _under_present_names(request, actor.fine_grained).to_json()}
     orgs = [_org(account, role) for account, role in request.hub.accounts.orgs_of(actor.account)]
     return JSONResponse(
         {
@@ -29,6 +31,16 @@ def whoami(request: Request) -> Response:
             "auth": {"type": "access_token", "accessToken": token},
         }
     )  # fmt: skip
+
+
+def _under_present_names(request: Request, rights: FineGrained) -> FineGrained:
+    """The rights with the names that their repos have now, as far as the caller may know of them."""
+
+    def named(scope: Scope) -> Scope:
+        repo = request.hub.store.by_uid(scope.uid) if scope.uid else None
+        return replace(scope, name=repo.id) if repo and request.hub.permissions.may_see(request.actor, repo) else scope
+
+    return replace(rights, scopes=tuple(map(named, rights.scopes)))
 
 
 def _org(account: Account, role: str) -> dict[str, Any]:
