@@ -171,6 +171,8 @@ def test_a_folder_around_the_hubs_is_opened_entry_by_entry(tmp_path: Path) -> No
     order = Reach(hidden=(Path(sys.prefix),)).order("landlock")
     assert sys.prefix not in order["read"] and str(Path(sys.prefix).parent) not in order["read"]
     assert not any(Path.home().is_relative_to(path) for path in order["read"])
+    assert order["opened"] == [sys.prefix], "the way through other folders is not changed for another user"
+    best_way(Reach(write=(tmp_path / "nowhere" / "spaces",)), ["user"])
 
 
 SOCKETS = """

@@ -67,7 +67,7 @@ class Reach:
     required: bool = False
 
     def order(self, way: Way | None) -> dict[str, Any]:
-        """The confinement as plain JSON, for :func:`confined` in the process that starts the child."""
+        """The confinement as plain JSON, for :class:`Confined` in the process that starts the child."""
         hidden = [path.resolve() for path in (*self.hidden, Path.home())]
         system = [path for name in _SYSTEM.split() for path in _without(Path(name), hidden)]
         system += [path for pattern in _RELEASES for path in Path("/etc").glob(pattern)]
@@ -75,7 +75,7 @@ class Reach:
             "way": way,
             "read": [str(path) for path in (*system, *_interpreter(hidden), *self.read)],
             "write": [str(path) for path in self.write],
-            "hidden": [str(path) for path in hidden],
+            "opened": [str(path.resolve()) for path in self.hidden],
         }
 
 
@@ -114,7 +114,7 @@ def _another_user_could(reach: Reach) -> bool:
     for path in (Path(sys.executable).resolve(), Path(sysconfig.get_path("purelib")), *reach.read, *reach.write):
         for parent in path.resolve().parents:
             inside = any(parent.is_relative_to(folder) for folder in hidden)
-            if not inside and not parent.stat().st_mode & _PASS:
+            if not inside and parent.exists() and not parent.stat().st_mode & _PASS:
                 return False
     return True
 
@@ -160,7 +160,7 @@ class Confined:
             self.command = [*_bubblewrap(read, write, folder), *options, "--", *self.command]
             self.arguments = {"pass_fds": files}
         elif self.way == "user":
-            user = _user_of(write, [Path(path) for path in order["hidden"]])
+            user = _user_of(write, [Path(path) for path in order["opened"]])
             self.arguments = {"user": user, "group": user, "extra_groups": [], "preexec_fn": landlock.no_new_rights}
 
 
@@ -192,20 +192,19 @@ def _handle(content: bytes) -> int:
     return handle
 
 
-def _user_of(write: Sequence[Path], hidden: Sequence[Path]) -> int:
-    """The uid for a child with the folders ``write``, which are given to it, and the way to them."""
+def _user_of(write: Sequence[Path], opened: Sequence[Path]) -> int:
+    """The uid for a child that is given the folders ``write``, and the way to them within ``opened``."""
     user = _FIRST_USER + zlib.crc32(os.fsencode(write[0].parent)) % _USERS
     for folder in write:
         for parent in folder.parents:
-            if any(parent.is_relative_to(place) for place in hidden):
+            if any(parent.is_relative_to(place) for place in opened):
                 mode = stat.S_IMODE(parent.stat().st_mode)
                 parent.chmod(mode & ~_OTHERS | _PASS)
-        for place, folders, files, handle in os.fwalk(folder):
+        for _, folders, files, handle in os.fwalk(folder):
             os.chown(handle, user, user)
             for name in (*folders, *files):
                 # A name for another's file would give that file away.
                 entry = os.stat(name, dir_fd=handle, follow_symlinks=False)
                 if stat.S_ISDIR(entry.st_mode) or entry.st_nlink == 1:
                     os.chown(name, user, user, dir_fd=handle, follow_symlinks=False)
-            del place
     return user
