@@ -104,6 +104,7 @@ RULES: dict[str, Rule] = {
     "POST /api/hubkit/orgs": Rule("owner", (try_(body={}),)),
     "POST /api/hubkit/tokens": Rule("owner", (try_(body={}),)),
     "POST /api/hubkit/publishers": Rule("owner", (try_(body={"repo": "{id}", "secret": "x"}),)),
+    "DELETE /api/hubkit/publishers": Rule("owner", (try_(body={}),)),
     "DELETE /api/hubkit/tokens/{user}/{token}": Rule("owner", (try_(user="ann", token="absent"),)),
     "POST /api/hubkit/session": Rule("person", (try_(body={}),)),
     "GET /api/hubkit/faults": Rule("owner"),

@@ -126,6 +126,18 @@ def test_the_token_of_a_job_is_for_one_repo_whatever_its_name_becomes(known: Wor
     assert known.send("GET", f"/api/models/{moved.id}", token=token).status == 404
 
 
+def test_jobs_that_are_trusted_no_more_have_no_token_and_get_none(known: World, job: Issuer) -> None:
+    identity = job.sign(f"http://127.0.0.1:{PORT}")
+    token = json.loads(exchange(known, ONE.id, identity).body)["access_token"]
+    assert known.send("GET", f"/api/models/{ONE.id}", token=token).status == 200
+    owner, body = known.tokens["owner"], {"repo": ONE.id}
+    answer = known.send("DELETE", "/api/hubkit/publishers", token=owner, body=body)
+    assert json.loads(answer.body) == {"removed": 1}
+    assert known.send("GET", f"/api/models/{ONE.id}", token=token).status == 401
+    assert exchange(known, ONE.id, identity).status == 400
+    assert known.send("GET", "/api/whoami-v2", token=known.tokens["ann: reads one"]).status == 200
+
+
 def test_an_identity_for_another_hub_is_refused_whatever_the_host_says(known: World, job: Issuer) -> None:
     for audience, host in (
         ("http://127.0.0.1:1234", "127.0.0.1:1234"), ("http://127.0.0.1:1234", f"127.0.0.1:{PORT}"),

@@ -232,6 +232,17 @@ class Accounts:
         """Let jobs whose identity has these ``claims``, signed with ``secret``, write to the repo ``repo`` (uid)."""
         self._db.run("INSERT INTO publishers VALUES (?, ?, ?, ?)", repo, account.id, secret, json.dumps(dict(claims)))
 
+    def remove_publishers(self, repo: str) -> int:
+        """Trust no job with the repo ``repo`` (uid) any more, and revoke the tokens that jobs got for it; how many
+        publishers there were.
+        """
+        with self._db.transaction():
+            for row in self._db.rows("SELECT digest, grants FROM token_limits WHERE grants IS NOT NULL"):
+                limits = from_text(row["grants"])
+                if isinstance(limits, Publisher) and limits.repo == repo:
+                    self._db.run("DELETE FROM tokens WHERE digest = ?", row["digest"])
+            return self._db.run("DELETE FROM publishers WHERE repo = ?", repo)
+
     def publishers(self, repo: str) -> list[tuple[str, str, dict[str, Any]]]:
         """The trusted publishers of a repo (uid): account's name, secret, claims."""
         rows = self._db.rows(

@@ -118,6 +118,14 @@ def add_publisher(request: Request) -> Response:
     return JSONResponse({})
 
 
+def remove_publishers(request: Request) -> Response:
+    """``{repo}``: trust no job with a model any more; the tokens that jobs have for it end at once."""
+    require_owner(request)
+    repo = request.hub.store.find("model", request.json_string("repo"))
+    removed = request.hub.accounts.remove_publishers(repo.uid) if repo else 0
+    return JSONResponse({"removed": removed})
+
+
 def revoke_token(request: Request) -> Response:
     """Revoke a token by the id that the list of accounts shows."""
     require_owner(request)
@@ -167,6 +175,7 @@ ROUTES = [
     Route("POST", "/api/hubkit/orgs", add_org, "json", limit=SMALL_LIMIT),
     Route("POST", "/api/hubkit/tokens", add_token, "json", limit=SMALL_LIMIT),
     Route("POST", "/api/hubkit/publishers", add_publisher, "json", limit=SMALL_LIMIT),
+    Route("DELETE", "/api/hubkit/publishers", remove_publishers, "json", limit=SMALL_LIMIT),
     Route("DELETE", "/api/hubkit/tokens/{user}/{token}", revoke_token),
     Route("POST", "/api/hubkit/session", log_in, "json", limit=SMALL_LIMIT),
     Route("GET", "/api/hubkit/faults", show_faults),
