@@ -10,6 +10,7 @@ from typing import Any
 
 import card_samples as samples
 import pytest
+from hostile_words import ESCAPES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
@@ -17,7 +18,7 @@ from jinja2.exceptions import SecurityError, TemplateAssertionError
 from markdown_it import MarkdownIt
 from markdown_samples import body_of, inlines, shown_text
 
-from hubkit.cards.escape import clean, code, md, one_line, python, sentence
+from hubkit.cards.escape import clean, code, md, one_line, python, sentence, shell
 from hubkit.cards.evidence import Evidence
 from hubkit.cards.measured import FORMATS, CardError, Measured, wrap
 from hubkit.cards.metadata import read_block
@@ -168,6 +169,13 @@ def test_each_escape_shows_exactly_its_text(text: str) -> None:
     (inline,) = [token for token in PARSER.parse(f"x {code(text)}") if token.type == "inline"]
     assert (inline.children or [])[1].content == wanted
     assert ast.literal_eval(python(text)) == text and "\n" not in python(text)
+
+
+@pytest.mark.fault("S13")
+@pytest.mark.parametrize("word", ESCAPES)
+def test_no_escape_passes_on_what_steers(word: str) -> None:
+    for escaped in (clean(word), one_line(word), md(word), code(word), sentence(word), python(word), shell(word)):
+        assert not set(escaped) & {*map(chr, range(9)), *"\x1b\x7f\x85\x9b\u2028\u2029\u202e\u2066\u2069\ud800"}
 
 
 @given(st.text(st.sampled_from("<|im_end|> `a-1.\\*|\n"), max_size=40))

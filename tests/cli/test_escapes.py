@@ -294,8 +294,8 @@ def test_no_text_of_others_steers(command: str, harm: Harm) -> None:
             assert "bug in hubkit" not in text, (args, report.read_text(encoding="utf-8", errors="replace")[-3000:])
             assert not steering(text, terminal=terminal), (args, steering(text, terminal=terminal)[:5])
             assert not commands_in(text), (args, commands_in(text)[:5])
-            shown += "\N{REPLACEMENT CHARACTER}" in text or "\\u001b" in text or "\\x1b" in text
-    assert shown or command in SILENT, "nothing hostile was shown: the command is not really tried"
+            shown += any(mark in text for mark in ("\N{REPLACEMENT CHARACTER}", "\\u001b", "\\x1b", "\\udc9b"))
+    assert shown or command in SILENT, f"{text[-1500:]!r}\nnothing hostile was shown: the command is not really tried"
 
 
 def test_a_real_process_on_a_real_terminal(harm: Harm) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from hubkit.core.errors import UsageError
 from hubkit.core.target import Target
 from hubkit.core.trees import Entry
 from hubkit.hub.errors import explain, malformed, shortened, translated
@@ -76,6 +77,9 @@ class Connection:
         def checked() -> T:
             try:
                 return call()
+            except UnicodeEncodeError as error:  # about what is sent: a name from the command line, or from an answer
+                words = ascii(error.object[max(0, error.start - 20) : error.end + 20])
+                raise UsageError(f"{words} is not UTF-8, so it cannot be sent to {self.endpoint}.") from error
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 if explain(error, self.endpoint) is not None:
                     raise
