@@ -370,8 +370,9 @@ def test_small_floats_are_read_as_torch_does() -> None:
 
 
 def test_a_hub_that_sends_no_parts(hub: Running, mine: Hub) -> None:
-    put(mine, "main", {"m.safetensors": shard(w=("U8", (4,), b"abcd"))})
-    put(mine, "new", {"m.safetensors": shard(w=("U8", (4,), b"abce"))})
+    size = 65_536  # a smaller file is read whole
+    put(mine, "main", {"m.safetensors": shard(w=("U8", (size,), bytes(size)))})
+    put(mine, "new", {"m.safetensors": shard(w=("U8", (size,), bytes(size - 1) + b"x"))})
     faults(hub, {"route": "GET .*m.safetensors", "action": "status", "status": 200, "count": 0, "body": "x" * 300})
     with pytest.raises(RemoteError, match=r"does not send parts of m\.safetensors"):
         compared(mine)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -58,6 +59,7 @@ def command(*arguments: str) -> Ended:
 
     said = io.StringIO()
     argv, sys.argv = sys.argv, ["hubkit", *arguments]
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         with redirect_stdout(said), redirect_stderr(said):
             options._output = Output()
@@ -67,6 +69,7 @@ def command(*arguments: str) -> Ended:
         code = exit.code if isinstance(exit.code, int) else int(bool(exit.code))
     finally:
         sys.argv = argv
+        signal.signal(signal.SIGTERM, handler)
     return Ended(code, said.getvalue())
 
 
