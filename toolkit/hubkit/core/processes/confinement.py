@@ -39,13 +39,13 @@ _SYSTEM = """
 /etc/passwd /etc/group /etc/nsswitch.conf /etc/resolv.conf /etc/hosts /etc/host.conf /etc/gai.conf /etc/protocols
 /etc/services /etc/mime.types /etc/fonts /etc/magic /etc/ssl/certs /etc/ssl/openssl.cnf /etc/ssl/cert.pem
 /etc/ca-certificates /etc/ca-certificates.conf /etc/pki/tls/certs /etc/pki/tls/cert.pem /etc/pki/tls/openssl.cnf
-/etc/pki/ca-trust/extracted /etc/crypto-policies /etc/pip.conf /etc/xdg/pip /etc/python3 /etc/python3.11
+/etc/pki/ca-trust/extracted /etc/crypto-policies /etc/pip.conf /etc/xdg/pip
 /etc/OpenCL /etc/vulkan /etc/glvnd /etc/hostname /etc/networks /etc/locale.alias /etc/terminfo /etc/gitconfig
 /etc/httpd/mime.types /etc/httpd/conf/mime.types /etc/apache/mime.types /etc/apache2/mime.types
 """
 """What programs need of the system. Of /etc only what holds no secrets: root's app could read the rest."""
-_RELEASES = ("*release", "*version")
-"""Files of /etc that name the distribution and its version."""
+_RELEASES = ("*release", "*version", "python3*")
+"""What in /etc has a version in its name, or tells the distribution's."""
 _PREFIX = ("bin", "lib", "lib32", "lib64", "libexec", "include", "share", "etc", "ssl", "pyvenv.cfg")
 """What is an interpreter's in its prefix. Other things may lie there, such as a project and its Hub."""
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
