@@ -309,7 +309,14 @@ def test_packs_and_folders_damaged_in_each_way(hub: Running, raw: httpx.Client, 
     for name, (file, way) in repos.items():
         assert any(line.startswith(f"me/{name}: ") for line in problems), (file, way)
     assert not any(line.startswith(("me/packed: ", "me/good: ")) for line in problems)
+    with database(hub) as connection:
+        states = connection.execute("SELECT repo, num, status FROM discussions ORDER BY 1, 2").fetchall()
     assert_ends(hub)
+    again = process.start(hub.data, port=0)
+    with httpx.Client(base_url=again.url, headers=raw.headers, timeout=PATIENCE) as client:
+        assert len(client.get("/api/models?limit=1000").json()) == len(repos) + 2
+    with database(hub) as connection:
+        assert connection.execute("SELECT repo, num, status FROM discussions ORDER BY 1, 2").fetchall() == states
 
 
 LOOPS = {

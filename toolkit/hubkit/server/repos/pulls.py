@@ -72,7 +72,9 @@ class PullRequests:
         for row in lost:
             try:
                 repo = self._known(row["repo"])
-                if self._store.git(repo).value(f"refs/pr/{row['num']}") is None:
+                git = self._store.git(repo)
+                git.head()  # of a damaged repo nobody knows which refs it had
+                if git.value(f"refs/pr/{row['num']}") is None:
                     with self._db.transaction():
                         self._discussions.set_status(repo, row["num"], "closed", row["author"])
             except Exception:
