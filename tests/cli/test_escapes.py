@@ -222,7 +222,7 @@ def cases(command: str, harm: Harm) -> list[list[str]]:
     table: dict[str, list[list[str]]] = {
         "init": [[], [WORD.replace("\x00", "")], ["me/x", "--from", ARG]],
         "plan": [[], ["wrong.yaml"], [f"{NAME}.yaml"], [ARG]],
-        "release": [["wrong.yaml"], ["-y", "--hub", hubs["refuses"]]],
+        "release": [["wrong.yaml"], [f"{NAME}.yaml"], [ARG], ["-y", "--hub", hubs["refuses"]]],
         "runs list": [[]],
         "runs show": [[f"{NAME}-1"], [ARG]],
         "runs remove": [[f"{NAME}-1"], [f"{NAME}-2", "-y"], [ARG]],
