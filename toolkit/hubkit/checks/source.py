@@ -18,6 +18,7 @@ from hubkit.core.errors import RefusedError, UsageError
 from hubkit.core.trees import Entry, Tree
 from hubkit.hub.client import Hub, RepoType
 from hubkit.hub.errors import MissingFileError
+from hubkit.hub.files import is_part
 from hubkit.hub.revision_names import commit_of
 
 T = TypeVar("T")
@@ -184,7 +185,7 @@ class RepoSource:
         def read() -> bytes:
             span = (start, start + length - 1)
             with self.hub.opened(self.repo, path, self.commit, self.repo_type, span=span) as response:
-                skip = 0 if response.status_code == 206 else start
+                skip = 0 if is_part(response, start) else start
                 body = bytearray()
                 for block in response.iter_bytes():
                     body += block

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from hubkit.core.errors import UsageError
 from hubkit.core.target import Target
 from hubkit.core.trees import Entry
-from hubkit.hub.errors import explain, malformed, shortened, translated
-from hubkit.hub.retry import retried
+from hubkit.hub.errors import contradiction, explain, malformed, shortened, translated
+from hubkit.hub.retry import agreed, retried
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -48,6 +48,17 @@ class Connection:
         """The result of a ``call`` that writes; sent once."""
         with translated(self.endpoint, repo, revision):
             return self._checked(call)()
+
+    def twice(self, read: Callable[[], T], what: str) -> T:
+        """What ``read`` returns two times alike: for lists of which nothing else shows that they are whole."""
+
+        def both() -> T:
+            first = read()
+            if read() != first:
+                raise contradiction(self.endpoint, f"asked twice for {what}, it answered two things")
+            return first
+
+        return agreed(both)
 
     def requested(self, method: str, path: str, **options: Any) -> Any:
         """The JSON with which the Hub answers one request. Use it in what :meth:`query` or :meth:`send` calls."""

@@ -13,7 +13,7 @@ from hubkit.core.errors import RemoteError
 from hubkit.core.numbers import short_commit
 from hubkit.core.trees import Entry, Tree, compare, content_entry
 from hubkit.hub.connection import Connection, RepoType
-from hubkit.hub.errors import MissingRevisionError, contradiction, malformed
+from hubkit.hub.errors import MissingRevisionError, contradiction, malformed, origin_of
 from hubkit.hub.retry import agreed
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class FileCalls(Connection):
 
         def read() -> bytes:
             with self.opened(repo, path, revision, repo_type, span=(start, start + length - 1)) as response:
-                body = response.read() if response.status_code == 206 else b""  # else the whole file is on its way
+                body = response.read() if is_part(response, start) else b""  # else the whole file is on its way
             if len(body) != length:
                 raise RemoteError(
                     f"{self.endpoint} does not send parts of {path} (of {repo}@{short_commit(revision)})."
@@ -191,6 +191,15 @@ class FileCalls(Connection):
             lambda: self.api.get_safetensors_metadata(repo, revision=revision), repo=repo, revision=revision
         )
         return {str(dtype): count for dtype, count in metadata.parameter_count.items()}
+
+
+def is_part(response: httpx2.Response, start: int) -> bool:
+    """Whether the response is the part of a file from the byte ``start`` on. NotAnAnswer when it is another part."""
+    if response.status_code != 206:
+        return False
+    if not response.headers.get("content-range", "").startswith(f"bytes {start}-"):
+        raise malformed(origin_of(response.request), "it sends another part of the file than was asked for")
+    return True
 
 
 def _entry(size: int, blob: str | None, lfs: BlobLfsInfo | None) -> Entry:

@@ -51,7 +51,7 @@ class RefCalls(PullRequestCalls, FileCalls):
             elif revision.startswith(PULL_REFS):
                 named = set()
             else:
-                refs = self.refs(repo, repo_type)
+                refs = self._refs(repo, repo_type)
                 named = {names[revision] for names in (refs.branches, refs.tags) if revision in names}
             if named and commit not in named:
                 raise contradiction(
@@ -64,6 +64,10 @@ class RefCalls(PullRequestCalls, FileCalls):
 
     def refs(self, repo: str, repo_type: RepoType = "model") -> Refs:
         """The repo's branches and tags. UsageError when there is no such repo."""
+        return self.twice(lambda: self._refs(repo, repo_type), f"the branches of {repo}")
+
+    def _refs(self, repo: str, repo_type: RepoType) -> Refs:
+        """The branches and tags, from one answer: for callers who compare it with another."""
         refs = self.query(lambda: self.api.list_repo_refs(repo, repo_type=repo_type), repo=repo)
         return Refs(
             {ref.name: ref.target_commit for ref in refs.branches},
@@ -101,7 +105,7 @@ class RefCalls(PullRequestCalls, FileCalls):
         """What the list of refs has by the name of ``branch``: the branch, and the tag."""
         if branch.startswith(PULL_REFS) and repo_type == "model":
             return self.pull_request_heads(repo).get(branch), None
-        refs = self.refs(repo, repo_type)
+        refs = self._refs(repo, repo_type)
         return refs.branches.get(branch), refs.tags.get(branch)
 
     def history(self, repo: str, revision: str, repo_type: RepoType = "model") -> list[Commit]:
@@ -113,15 +117,20 @@ class RefCalls(PullRequestCalls, FileCalls):
                 raise malformed(self.endpoint, f"its list of commits does not begin with {revision}")
             return listed
 
-        commits = self.query(read, repo=repo, revision=revision)
-        return [Commit(item.commit_id, item.title, item.created_at.strftime("%Y-%m-%dT%H:%M:%SZ")) for item in commits]
+        def commits() -> list[Commit]:
+            found = self.query(read, repo=repo, revision=revision)
+            return [
+                Commit(item.commit_id, item.title, item.created_at.strftime("%Y-%m-%dT%H:%M:%SZ")) for item in found
+            ]
+
+        return self.twice(commits, f"the commits of {repo}")
 
     def create_branch(self, repo: str, branch: str, commit: str, repo_type: RepoType = "model") -> str:
         """Create ``branch`` at ``commit``; returns its head, another commit when somebody else created it first.
 
         When the response is lost, the branch itself is read. UsageError when another branch is in its way.
         """
-        refuse_if_in_the_way(repo, branch, self.refs(repo, repo_type).branches)
+        refuse_if_in_the_way(repo, branch, self._refs(repo, repo_type).branches)
         lost: RemoteError | None = None
         try:
             self.send(
