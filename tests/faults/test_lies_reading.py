@@ -27,12 +27,13 @@ COMMANDS = {
 KNOWN: dict[str, list[str]] = {}
 """Lies that still get through, by command; to be emptied."""
 EXCUSED = {
-    r"half \| GET /api/models/hubkit/my-model/refs \| 0": (
-        "only one route lists all the branches and tags: nothing contradicts a list that leaves some out"
+    r"half \| GET /api/models/hubkit/my-model/refs \| for ever": (
+        "only one route lists all the branches and tags, and it was asked twice: nothing contradicts a list that always"
+        " leaves some out"
     ),
-    r"(half|flipped byte) \| GET /api/models/hubkit/my-model/commits/\{id\} \| \d+": (
+    r"(half|flipped byte) \| GET /api/models/hubkit/my-model/commits/\{id\} \| for ever": (
         "only one route tells the titles and dates of commits, and which come before the head: the head itself is"
-        " compared, and so are the files of each commit that is shown"
+        " compared, and so are the files of each commit that is shown, and the list is asked for twice"
     ),
 }
 """Cases that go wrong, by pattern, with the reason why the lie cannot be told from the truth."""
