@@ -10,12 +10,12 @@ No weights are loaded. Writes a :class:`hubkit.models.base.PinnedBase`: ``base.j
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubkit.core.bounded_json import JsonError, load_json
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import count, counted
@@ -108,9 +108,9 @@ def _json(hub: Hub, repo: str, commit: str, name: str) -> dict[str, Any] | None:
     if body is None:
         return None
     try:
-        found = json.loads(body)
-    except ValueError as error:
-        raise RefusedError(f"{name} of {repo} is not valid JSON: {error}.") from error
+        found = load_json(body)
+    except JsonError as error:
+        raise RefusedError(f"{name} of {repo} {error}.") from error
     return found if isinstance(found, dict) else None
 
 

@@ -10,13 +10,13 @@ Writes ``model/`` (weights, configs, tokenizer, chat template) and ``merge.json`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from hubkit.checks.screening import architecture, screen
+from hubkit.core.bounded_json import SETTINGS, JsonError, load_json
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import count, counted, size
@@ -89,11 +89,11 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
         if settings.provided and ctx.target.embedded and not hub.repo_exists(settings.base):
             return
         config = hub.read_file(settings.base, "config.json", hub.resolve(settings.base, settings.revision))
-        model_config(json.loads(config or b"{}"), settings.dtype, None)
+        model_config(load_json(config or b"{}", SETTINGS), settings.dtype, None)
     except HubkitError as error:
         yield Finding("error", f"base: {error.message}", error.hint, error.exit_code)
-    except ValueError as error:
-        yield Finding("error", f"base: config.json of {settings.base} is not valid JSON: {error}.")
+    except JsonError as error:
+        yield Finding("error", f"base: config.json of {settings.base} {error}.")
 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[MergedWeights]:

@@ -13,12 +13,12 @@ Writes ``space.json``; ``app/``, the Space's files.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hubkit.cards.space_and_dataset_cards import space_card
+from hubkit.core.bounded_json import load_json
 from hubkit.core.errors import RemoteError, UsageError
 from hubkit.core.findings import Finding
 from hubkit.core.output import hide
@@ -123,7 +123,7 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
 def _shown_model(hub: Hub, repo: str) -> str | None:
     """The model repo that the Space is about, when a release deployed it."""
     try:
-        return str(json.loads(hub.read_file(repo, "release.json", MAIN, "space") or b"")["repo"])
+        return str(load_json(hub.read_file(repo, "release.json", MAIN, "space") or b"")["repo"])
     except (ValueError, KeyError, TypeError):
         return None
 

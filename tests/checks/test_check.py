@@ -428,7 +428,7 @@ def test_a_settings_file_that_is_no_object_is_a_finding(model, name, content):
     [
         ("base_model: 5", "README.md: base_model is 5, not a string or a list"),
         ("base_model: [me/base, {a: 1}]", "README.md: base_model holds {'a': 1}, not a string"),
-        (f"base_model: 0x{'f' * 5000}", "base_model is a int"),
+        (f"base_model: 0x{'f' * 5000}", "a number of 5,002 characters"),
         ("license: !!int x", "not valid YAML"),
         ("license: !!timestamp x", "not valid YAML"),
         ("- 1", "front matter has no keys"),

@@ -21,9 +21,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from hubkit.cards.metadata import dump_block, read_block
+from hubkit.core.bounded_yaml import YamlError
 
 UNMARKED_REGION = "card"
 """The name of the only region of a card without markers."""
@@ -74,8 +73,7 @@ def keep_edits(before: str | None, now: str | None, new: str) -> MergedCard:
         return MergedCard(new)
     try:
         front, front_kept, front_conflicts = _front(before, now, new)
-    except (yaml.YAMLError, RecursionError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        # The last five are of PyYAML's own constructors, given a tag and a value that do not belong together.
+    except YamlError:
         return MergedCard(new, (), (_conflict("the metadata, which is not valid YAML", _head(before), _head(now)),))
     found_before, found_now, found_new = (_body(text) if text else "" for text in (before, now, new))
     if not found_now.strip() and not found_before.strip():

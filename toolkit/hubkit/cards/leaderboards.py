@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import yaml
-
 from hubkit.cards.escape import clean
 from hubkit.cards.evidence import Evidence
 from hubkit.cards.measured import FORMATS, Number, value_of
 from hubkit.cards.metadata import dump_plain
+from hubkit.core.bounded_yaml import YamlError, load_bounded
 from hubkit.core.names import repo_id_problem
 from hubkit.evals.results import RESULTS_FILE
 
@@ -89,9 +88,9 @@ _NEEDED = {"dataset": ("id", "task_id"), "source": ("url",)}
 def eval_results_problems(text: str) -> Iterator[str]:
     """What is wrong with a file of ``.eval_results/``, a sentence each, by the Hub's documented form of it."""
     try:
-        entries = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        yield f"It is not valid YAML: {str(error).splitlines()[0]}."
+        entries = load_bounded(text)
+    except YamlError as error:
+        yield f"It is not valid YAML: {error}."
         return
     if not isinstance(entries, list) or not entries:
         yield "It is not a list of results."

@@ -11,7 +11,9 @@ from typing import Any
 import yaml
 
 from hubkit.cards.measured import FORMATS, Measured, Number, value_of
+from hubkit.core.bounded_yaml import YamlError, compose_bounded, load_bounded
 from hubkit.core.errors import RefusedError
+from hubkit.core.front_matter import find_front_matter
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,6 @@ _FOLDED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 
 
 _SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml, where PyYAML was built with it
-_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Dumper(_SafeDumper):  # type: ignore[misc]
@@ -146,21 +147,19 @@ _SlowDumper.add_representer(str, _word)
 def _written(plain: Mapping[str, Any]) -> tuple[str, bool]:
     """:func:`dump_block` of ``plain``, and whether a card with it is read back as ``plain``.
 
-    The Hub's pattern must find all of the block. Then nodes are compared, by the tags and texts of which values are
+    The Hub must find all of the block. Then nodes are compared, by the tags and texts of which values are
     made: that takes half of the time of comparing the values.
     """
-    from huggingface_hub.repocard import REGEX_YAML_BLOCK
-
     try:
         block, meant = _nodes(plain, _Dumper)
     except UnicodeEncodeError:
         block, meant = _nodes(plain, _SlowDumper)
-    found = REGEX_YAML_BLOCK.search(f"---\n{block}\n---\n")
-    if found is None or found[2] != block:
+    found = find_front_matter(f"---\n{block}\n---\n", exact=True)
+    if found is None or found.text != block:
         return block, False
     try:
-        return block, _same(meant, yaml.compose(block, Loader=_loader(block)))
-    except yaml.YAMLError:
+        return block, _same(meant, compose_bounded(block))
+    except YamlError:
         return block, False
 
 
@@ -187,59 +186,19 @@ def _same(one: Any, other: Any) -> bool:
     return all(_same(a, b) for a, b in pairs)
 
 
-class _Once:
-    """A loader that refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping; a ConstructorError when a key appears twice."""
-        loader: Any = super()
-        keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-        seen: set[Any] = set()
-        for place, key in enumerate(keys):
-            try:
-                twice = key in seen
-            except TypeError:  # no key can be that, as the loader says itself
-                continue
-            seen.add(key)
-            if twice:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} appears twice", node.value[place][0].start_mark
-                )
-        made: dict[Any, Any] = loader.construct_mapping(node, deep)
-        return made
-
-
-class _Loader(_Once, _SafeLoader):  # type: ignore[misc]
-    """PyYAML's safe loader by libyaml."""
-
-
-class _SlowLoader(_Once, yaml.SafeLoader):
-    """The same in Python."""
-
-
-# Half of a surrogate pair, escaped: Python's loader reads it, libyaml does not.
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")
-
-
-def _loader(block: str) -> Any:
-    return _SlowLoader if _HALF.search(block) else _Loader
-
-
 def read_block(text: str) -> dict[str, Any] | None:
-    """The metadata of the card ``text``; None when it has none. ``yaml.YAMLError`` when it is not YAML.
+    """The metadata of the card ``text``; None when it has none. YamlError when it is not YAML, or above the limits.
 
-    The block is found by the pattern of huggingface_hub, which is that of the Hub's server.
+    The block is found as by huggingface_hub, which is how the Hub's server finds it.
     """
-    from huggingface_hub.repocard import REGEX_YAML_BLOCK
-
-    found = REGEX_YAML_BLOCK.search(text)
-    if not found:
+    found = find_front_matter(text, exact=True)
+    if found is None:
         return None
-    value = yaml.load(found[2], Loader=_loader(found[2]))
+    value = load_bounded(found.text)
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise yaml.YAMLError("the metadata is not a mapping of keys")
+        raise YamlError("the metadata is not a mapping of keys")
     return dict(value)
 
 

@@ -7,10 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import yaml
-
 from hubkit.cards.metadata import read_block
 from hubkit.checks.rules import FRONT_MATTER
+from hubkit.core.bounded_yaml import YamlError
 from hubkit.core.findings import Finding, rule
 from hubkit.core.licenses import license_problem
 from hubkit.core.names import repo_id_problem
@@ -79,11 +78,8 @@ def _read(text: str) -> tuple[dict[str, Any] | None, Refusal | None]:
     """The metadata, or why it cannot be read; neither when there is none."""
     try:
         data = read_block(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        return None, Refusal("", f"The metadata is not valid YAML: {str(error).splitlines()[0]}.", _FIX_YAML)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # PyYAML's own constructors, given a tag and a value that do not belong together (!!int x).
-        return None, Refusal("", f"The metadata cannot be read: {type(error).__name__}.", _FIX_YAML)
+    except YamlError as error:
+        return None, Refusal("", f"The metadata is not valid YAML: {error}.", _FIX_YAML)
     if data is None and _OPENED.match(text):
         return None, Refusal("", "The front matter that line 1 opens is never closed.", UNCLOSED)
     return data, None

@@ -47,8 +47,8 @@ VALUE_TYPE = rule(
     "Programs that load the model fail on it, or ignore it.", "check",
 )  # fmt: skip
 TOO_LARGE = rule(
-    "too-large", "error", "A tokenizer, template or card of more than 64 MiB.",
-    "No valid file of this kind is that large, so it is not read.", "check",
+    "too-large", "error", "A tokenizer, template or card of more than 64 MiB, or other settings of more than 8 MiB.",
+    "No valid file of this kind is that large, so it is not read.", "check", "screening",
 )  # fmt: skip
 FRONT_MATTER = rule(
     "front-matter", "warning", "Front matter of a card that cannot be read, or that the Hub refuses.",

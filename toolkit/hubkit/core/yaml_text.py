@@ -10,16 +10,16 @@ from typing import Any
 
 import yaml
 
+from hubkit.core.bounded_yaml import BoundedLoader, YamlError, YamlLimitError, YamlLimits, load_bounded
 from hubkit.core.errors import UsageError
 from hubkit.core.numbers import counted
 
 _MAX_BYTES = 1_000_000
-_MAX_ALIASES = 100
-_MAX_DEPTH = 30
+_LIMITS = YamlLimits(characters=_MAX_BYTES, depth=30, aliases=100)
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader, with the scalars of YAML 1.2 in place of the surprising ones of YAML 1.1."""
+class _Loader(BoundedLoader):
+    """The bounded loader, with the scalars of YAML 1.2 in place of the surprising ones of YAML 1.1."""
 
 
 _RETIRED = {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"}
@@ -38,77 +38,39 @@ _Loader.add_implicit_resolver(
     list("-+0123456789."),
 )
 
-_HALF = re.compile("[\ud800-\udfff]")
-
 Lines = dict[tuple[str, ...], int]
 
 
-def parse_yaml(text: str, name: str) -> tuple[Any, Lines]:
-    """``text`` as plain Python values, and the line (from 1) of each path of keys.
+def parse_yaml(text: str, name: str, first: int = 1) -> tuple[Any, Lines]:
+    """``text`` as plain Python values, and the line of each path of keys; ``first`` is the line on which it begins.
 
-    Raises UsageError for what is not YAML, for a key that appears twice or is no word, for too many aliases, and for
-    half a surrogate pair (``"\\ud800"``), which no file could hold.
+    Raises UsageError for what is not YAML, for a key that appears twice or is no word, for nests and aliases without
+    end, and for half a surrogate pair (``"\\ud800"``), which no file could hold.
     """
-    if len(text.encode()) > _MAX_BYTES:
-        raise UsageError(f"{name} is larger than a recipe can be ({counted(_MAX_BYTES, 'byte')}).")
+    if len(text) > _MAX_BYTES or len(text.encode("utf-8", "replace")) > _MAX_BYTES:
+        raise UsageError(f"{name} is larger than {counted(_MAX_BYTES, 'byte')}.", hint="Shorten it.")
+    lines: Lines = {(): first}
     try:
-        _refuse_bombs(text, name)
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            lines: Lines = {(): 1}
-            if node is not None:
-                _collect(node, (), lines, name)
-            return (_plain(loader, node, name) if node is not None else None), lines
-        finally:
-            loader.dispose()
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{name}:{mark.line + 1}" if mark else name
-        problem = getattr(error, "problem", None) or "not readable"
-        raise UsageError(
-            f"{where}: not valid YAML: {problem}.", hint="Fix that line and run the command again."
-        ) from error
+        return load_bounded(text, _Loader, _LIMITS, lambda node: _collect(node, (), lines, name, first)), lines
+    except YamlError as error:
+        where = name if error.line is None else f"{name}:{error.line + first - 1}"
+        problem = error.problem if isinstance(error, YamlLimitError) else f"not valid YAML: {error.problem}"
+        raise UsageError(f"{where}: {problem}.", hint="Fix that line and run the command again.") from error
 
 
-def _plain(loader: _Loader, node: yaml.Node, name: str) -> Any:
-    """``node`` as plain values. UsageError where a tag promises what the text is not (``!!int x``)."""
-    try:
-        return loader.construct_document(node)
-    except (ValueError, AttributeError, TypeError, OverflowError) as error:
-        raise UsageError(f"{name}: not valid YAML: {error}.", hint="Remove the tag, or fix its value.") from error
-
-
-def _refuse_bombs(text: str, name: str) -> None:
-    """Refuse what would take for ever: nests and aliases without end. The pass over events takes no recursion."""
-    aliases = depth = 0
-    for event in yaml.parse(text, _Loader):
-        aliases += isinstance(event, yaml.AliasEvent)
-        if isinstance(event, yaml.ScalarEvent) and _HALF.search(event.value):
-            where = f"{name}:{event.start_mark.line + 1}" if event.start_mark else name
-            raise UsageError(f"{where}: invalid Unicode escape (lone surrogate).", hint="Write the character itself.")
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if aliases > _MAX_ALIASES:
-            raise UsageError(f"{name} has more than {_MAX_ALIASES} YAML aliases.", hint="Write the values out.")
-        if depth > _MAX_DEPTH:
-            line = event.start_mark.line + 1 if event.start_mark else 1
-            raise UsageError(f"{name}:{line}: nested more than {_MAX_DEPTH} deep.", hint="Reduce the nesting.")
-
-
-def _collect(node: yaml.Node, path: tuple[str, ...], lines: Lines, name: str) -> None:
-    lines.setdefault(path, node.start_mark.line + 1)
+def _collect(node: yaml.Node, path: tuple[str, ...], lines: Lines, name: str, first: int) -> None:
+    lines.setdefault(path, node.start_mark.line + first)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
-            line = key.start_mark.line + 1
+            line = key.start_mark.line + first
             if not isinstance(key, yaml.ScalarNode) or (key.tag != "tag:yaml.org,2002:str" and key.value != "<<"):
                 raise UsageError(f"{name}:{line}: keys must be strings.", hint="Put it in quotes.")
             if key.value in seen:
                 raise UsageError(f"{name}:{line}: the key {key.value!r} appears twice.", hint="Keep one of them.")
             seen.add(key.value)
             lines[(*path, key.value)] = line
-            _collect(value, (*path, key.value), lines, name)
+            _collect(value, (*path, key.value), lines, name, first)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            _collect(value, (*path, str(index)), lines, name)
+            _collect(value, (*path, str(index)), lines, name, first)

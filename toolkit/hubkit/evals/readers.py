@@ -7,13 +7,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hubkit.core import numbers
+from hubkit.core.bounded_json import JsonError, load_json
 from hubkit.core.errors import UsageError
 from hubkit.evals.csv_table import read_csv
 from hubkit.evals.lighteval_json import read_lighteval
@@ -73,9 +73,9 @@ def read_file(path: Path) -> Results:
     if path.suffix.lower() != ".json" and not text.lstrip().startswith("{"):
         return read_text(text, str(path), name)
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not valid JSON: {error}.", hint=KNOWN_FILES) from error
+        value = load_json(text.encode())
+    except JsonError as error:
+        raise UsageError(f"{path} {error}.", hint=KNOWN_FILES) from error
     return read_value(value, str(path), name)
 
 

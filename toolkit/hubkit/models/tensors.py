@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from hubkit.core.bounded_json import INDEX as INDEX_LIMITS
+from hubkit.core.bounded_json import JsonError, load_json
 from hubkit.core.errors import RefusedError
 from hubkit.core.numbers import count, counted
 
@@ -248,9 +250,9 @@ def read_weights(folder: Path) -> dict[Path, Header]:
     """
     if (folder / INDEX).is_file():
         try:
-            named = shards_of(json.loads((folder / INDEX).read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise RefusedError(f"{INDEX} is not valid JSON: {error}.") from error
+            named = shards_of(load_json((folder / INDEX).read_bytes(), INDEX_LIMITS))
+        except JsonError as error:
+            raise RefusedError(f"{INDEX} {error}.") from error
         missing = sorted({file for file in named.values() if not (folder / file).is_file()})
         if missing:
             raise RefusedError(f"{INDEX} names {missing[0]}, which does not exist.", hint="Download the model again.")

@@ -6,12 +6,12 @@ Two readers of the same file. :class:`Provenance` reads what it can, to list and
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hubkit.core.bounded_json import JsonError, load_json
 from hubkit.core.errors import ConflictError, RefusedError
 from hubkit.core.files import Digests, Manifest
 from hubkit.core.names import path_problem
@@ -43,9 +43,9 @@ class Provenance:
     def parse(cls, raw: bytes | None) -> Provenance | None:
         """The manifest in ``raw``; None when there is none or hubkit did not write it."""
         try:
-            content = json.loads(raw or b"")
+            content = load_json(raw or b"")
             paths = frozenset(str(item["path"]) for item in content["files"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             return None
         return cls(content, paths | {MANIFEST_PATH, SIGNATURE_PATH})
 
@@ -82,8 +82,8 @@ def parse_manifest(raw: bytes) -> tuple[dict[str, Any], Manifest]:
     order, each path valid and unique, each digest complete. RefusedError when a newer hubkit wrote it.
     """
     try:
-        content = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
+        content = load_json(raw.decode("utf-8").encode(), pairs=_once)
+    except (UnicodeDecodeError, JsonError) as error:
         raise unsound(f"{MANIFEST_PATH} is not the JSON that hubkit writes") from error
     if (
         not isinstance(content, dict)

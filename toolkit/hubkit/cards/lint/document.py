@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from html import unescape
 from typing import Any
 
-import yaml
 from markdown_it import MarkdownIt
 from markdown_it.rules_block import StateBlock, reference
 from markdown_it.token import Token
 
 from hubkit.cards.metadata import read_block
 from hubkit.cards.snippets.blocks import Block, extract, without_front_matter
+from hubkit.core.bounded_yaml import YamlError
 
 _RULED = re.compile(r"^[ \t]*\|.*\|[ \t]*\n[ \t]*\|[-:| ]+\|", re.MULTILINE)
 _PIPE = re.compile(r"(?<!\\)\|")
@@ -122,7 +122,7 @@ class Document:
         found = cls(path, text, blocks=extract(text))
         try:
             found.metadata = read_block(text.removeprefix("\ufeff")) or {}
-        except (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError, LookupError):
+        except YamlError:
             found.metadata = {}
         _Reader(found).read(without_front_matter(text), 0)
         return found

@@ -9,6 +9,7 @@ from hubkit.cards.lint.document import Document
 from hubkit.checks.rules import LOCAL_PATH
 from hubkit.checks.screening import local_paths
 from hubkit.core.findings import Finding
+from hubkit.core.front_matter import find_front_matter
 
 _GENERIC = re.compile(
     r"(?<![\w.])(?:~|/(?:usr|opt|var|tmp|etc|dev))/\S*|(?:/root|/home/\w+)/\.cache/\S*|/path/to/\S*"
@@ -24,8 +25,8 @@ _LONGEST = 2000
 
 def find(document: Document) -> Iterator[Finding]:
     """Lines that name a path of the author's machine, in the front matter and in the text."""
-    front = local_paths.front_matter(document.text)
-    last = front.count("\n") + 2 if front is not None else 0
+    front = find_front_matter(document.text)
+    last = document.text.count("\n", 0, front.end) if front else 0
     for number, line in enumerate(document.text.splitlines(), 1):
         words = line if number <= last else _GENERIC.sub("", line)
         in_front = number <= last and local_paths.in_yaml(words) is not None

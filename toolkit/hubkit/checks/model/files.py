@@ -5,14 +5,15 @@ The values that are returned have the types of :data:`_TYPES`, so that no caller
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from hubkit.checks.rules import FRONT_MATTER, JSON, TOO_LARGE, VALUE_TYPE
 from hubkit.checks.source import Source
+from hubkit.core.bounded_json import LARGE, SETTINGS, JsonError, JsonLimitError, JsonLimits, load_json, too_large
 from hubkit.core.errors import RefusedError, UsageError
 from hubkit.core.findings import Finding, Level
+from hubkit.core.front_matter import find_front_matter
 from hubkit.core.yaml_text import parse_yaml
 
 Text = TypeVar("Text", str, str | None)
@@ -38,16 +39,26 @@ _TYPES: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "README.md": {"base_model": (str, list)},
 }
 """The keys that the checks read, and the types that loaders accept for them. A null is the same as no key."""
+_LIMITS: Mapping[str, JsonLimits] = dict.fromkeys(
+    ("tokenizer.json", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"), LARGE
+)
+"""Files that may be larger than other settings."""
 
 
 def settings_of(source: Source, name: str, found: list[Finding]) -> dict[str, Any]:
     """The JSON object ``name``, without keys of a wrong type; empty when it is not there or is no JSON object."""
-    if name not in source.files():
+    entry = source.files().get(name)
+    if entry is None:
+        return {}
+    limits = _LIMITS.get(name.rpartition("/")[2], SETTINGS)
+    if problem := too_large(entry.size, limits):
+        found.append(TOO_LARGE.finding(f"{name} {problem}.", file=name))
         return {}
     try:
-        value = json.loads(source.read(name))
-    except (ValueError, RecursionError, RefusedError) as error:
-        found.append(JSON.finding(f"{name} is not valid JSON: {str(error)[:120]}.", file=name))
+        value = load_json(source.read(name), limits)
+    except JsonError as error:
+        rule = TOO_LARGE if isinstance(error, JsonLimitError) else JSON
+        found.append(rule.finding(f"{name} {error}.", file=name))
         return {}
     if not isinstance(value, dict):
         found.append(JSON.finding(f"{name} is not a JSON object, but {short_repr(value)}.", file=name))
@@ -71,20 +82,15 @@ def card_of(source: Source, found: list[Finding]) -> dict[str, Any] | None:
     text = text_of(source, "README.md", found)
     if text is None:
         return None
-    lines = text.lstrip("\ufeff").splitlines()
-    close = lines.index("---", 1) if lines[:1] == ["---"] and "---" in lines[1:] else 0
-    if not close:
+    block = find_front_matter(text)
+    if block is None:
         message = "The model card has no front matter: the Hub shows no license and no base model."
         found.append(_front_matter(message, level="warning"))
         return None
     try:
-        value, _ = parse_yaml("\n".join(lines[1:close]), "README.md")
+        value, _ = parse_yaml(block.text, "README.md", block.line)
     except UsageError as error:
         found.append(_front_matter(f"The card's front matter: {error.message}", error.hint))
-        return None
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        # PyYAML's own constructors, given a tag and a value that do not belong together (!!int x).
-        found.append(_front_matter(f"The card's front matter cannot be read: {type(error).__name__}."))
         return None
     value = {} if value is None else value
     if not isinstance(value, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import Any
 from hubkit.checks.rules import ARCHITECTURE, DTYPE, SAFETENSORS, SHARDS
 from hubkit.checks.screening import architecture
 from hubkit.checks.source import Source
+from hubkit.core.bounded_json import INDEX as INDEX_LIMITS
+from hubkit.core.bounded_json import JsonError, JsonLimitError, load_json, too_large
 from hubkit.core.errors import RefusedError
 from hubkit.core.findings import Finding
 from hubkit.models.tensors import DTYPE_NAMES, INDEX, Header, header_length, parse_header, shards_of
@@ -83,8 +84,10 @@ def _index(source: Source, headers: Mapping[str, Header], names: list[str]) -> I
             )
         return
     try:
-        named = shards_of(json.loads(source.read(INDEX)))
-    except (ValueError, RecursionError, RefusedError) as error:
+        if problem := too_large(source.files()[INDEX].size, INDEX_LIMITS):
+            raise JsonLimitError(problem)
+        named = shards_of(load_json(source.read(INDEX), INDEX_LIMITS))
+    except (JsonError, RefusedError) as error:
         yield SHARDS.finding(f"{INDEX} cannot be read: {error}", file=INDEX)
         return
     for shard in sorted(set(named.values()) - set(names)):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from hubkit.core.bounded_json import SETTINGS, JsonError, load_json
 from hubkit.core.numbers import counted
 from hubkit.models.tensors import INDEX
 
@@ -87,9 +88,9 @@ def fit_of(config: bytes, headers: Mapping[str, tuple[bytes, int]], index: bytes
     of the file. ``index`` is model.safetensors.index.json, when there is one.
     """
     try:
-        if not isinstance(json.loads(config).get("architectures"), list):
+        if not isinstance(load_json(config, SETTINGS).get("architectures"), list):
             return "config.json names no architecture"
-    except (ValueError, AttributeError, RecursionError):
+    except (JsonError, AttributeError):
         return "config.json cannot be read"
     with tempfile.TemporaryDirectory(prefix="hubkit-") as name:
         folder = Path(name)

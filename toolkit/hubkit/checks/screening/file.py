@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 from collections.abc import Iterator
@@ -11,15 +10,16 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from hubkit.checks.rules import FRONT_MATTER, JSON, LOCAL_PATH, PICKLE, SAFETENSORS, SECRET, SPECIAL_FILE
+from hubkit.checks.rules import FRONT_MATTER, JSON, LOCAL_PATH, PICKLE, SAFETENSORS, SECRET, SPECIAL_FILE, TOO_LARGE
 from hubkit.checks.screening import local_paths, pickles, secrets, text, weights
+from hubkit.core.bounded_json import LARGE, JsonError, JsonLimitError, load_json, too_large
 from hubkit.core.errors import RefusedError, UsageError
 from hubkit.core.files import os_error
 from hubkit.core.findings import Finding
+from hubkit.core.front_matter import find_front_matter
 from hubkit.core.yaml_text import parse_yaml
 from hubkit.models.tensors import open_header
 
-_MAX_JSON = 64 * 1024 * 1024
 _MAX_YAML = 8 * 1024 * 1024
 _VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json", "special_tokens_map.json"})
 """Files whose words are those of a language: any of them may look like a path."""
@@ -92,30 +92,33 @@ def _values(path: str, file: IO[bytes]) -> Iterator[Finding]:
     size = file.seek(0, 2)
     file.seek(0)
     if suffix == ".json":
-        if size > _MAX_JSON:
-            return
         try:
-            value = json.loads(file.read())
-        except (ValueError, RecursionError):
+            if problem := too_large(size, LARGE):
+                raise JsonLimitError(problem)
+            value = load_json(file.read())
+        except JsonLimitError as error:
+            yield TOO_LARGE.finding(f"The file {error}.", file=path)
+            return
+        except JsonError:
             yield JSON.finding("The file is not valid JSON.", file=path)
             return
         if name not in _VOCABULARIES and (key := local_paths.in_json(value)) is not None:
             yield LOCAL_PATH.finding(f"It contains a local path: {_named(key)}.", file=path)
     elif suffix in {".yaml", ".yml", ".md"}:
-        block = file.read(_MAX_YAML).decode("utf-8", "replace")
-        before = 0
+        block, first = file.read(_MAX_YAML).decode("utf-8", "replace"), 1
         if suffix == ".md":
-            block, before = local_paths.front_matter(block) or "", 1
-            yield from _front_matter(path, block)
+            front = find_front_matter(block)
+            block, first = (front.text, front.line) if front else ("", 1)
+            yield from _front_matter(path, block, first)
         if line := local_paths.in_yaml(block):
-            line += before
+            line += first - 1
             yield LOCAL_PATH.finding(f"Line {line:,} contains a local path.", file=path, line=line)
 
 
-def _front_matter(path: str, block: str) -> Iterator[Finding]:
+def _front_matter(path: str, block: str, first: int) -> Iterator[Finding]:
     """Whether the Hub, and any other reader of YAML, will read the same of a card."""
     try:
-        value, _ = parse_yaml(block, path)
+        value, _ = parse_yaml(block, path, first)
     except UsageError as error:
         yield FRONT_MATTER.finding(error.message.removeprefix(f"{path}:").strip(), file=path)
         return

@@ -74,11 +74,3 @@ def in_yaml(text: str) -> int | None:
         if _LOCAL_PATH.search(plain) or (named and is_local_path(named[2], named[1])):
             return number
     return None
-
-
-def front_matter(text: str) -> str | None:
-    """The text between the first two lines ``---`` of a card; None when it does not begin so."""
-    lines = text.lstrip("\ufeff").splitlines()
-    if lines[:1] != ["---"] or "---" not in lines[1:]:
-        return None
-    return "\n".join(lines[1 : lines.index("---", 1)])

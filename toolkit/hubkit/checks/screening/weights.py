@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 from hubkit.checks.rules import ARCHITECTURE, DTYPE, NOT_FINITE, SHARDS, SIZE
 from hubkit.checks.screening import architecture, not_finite
+from hubkit.core.bounded_json import INDEX as INDEX_LIMITS
+from hubkit.core.bounded_json import JsonError, load_json, too_large
 from hubkit.core.errors import RefusedError
 from hubkit.core.findings import Finding
 from hubkit.models.tensors import DTYPE_BITS, DTYPE_NAMES, INDEX, Header, open_header, shards_of
@@ -18,7 +19,6 @@ CONFIG = "config.json"
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"})
 _TOLERANCE = 1.02
 """How much larger weights may be than parameters times dtype: some norms and routers are kept in float32."""
-_MAX_JSON = 64 * 1024 * 1024
 
 
 def find(files: Mapping[str, Path], known_finite: Collection[str], *, fits: bool) -> Iterator[Finding]:
@@ -74,7 +74,10 @@ def _index(files: Mapping[str, Path], root: Mapping[str, Header], broken: Collec
         yield SHARDS.finding(f"The index names {shard!r}, which does not exist.", file=INDEX)
     for shard in sorted(there - shards):
         yield SHARDS.finding(f"{INDEX} does not name this file.", file=shard)
-    held = {shard: {tensor for tensor, place in named.items() if place == shard} for shard in shards & root.keys()}
+    held: dict[str, set[str]] = {shard: set() for shard in shards & root.keys()}
+    for tensor, shard in named.items():
+        if shard in held:
+            held[shard].add(tensor)
     for shard, tensors in sorted(held.items()):
         if root[shard].tensors.keys() != tensors:
             yield SHARDS.finding(f"The file does not hold the tensors that {INDEX} lists for it.", file=shard)
@@ -130,9 +133,9 @@ def _architecture(files: Mapping[str, Path], root: Mapping[str, Header]) -> Iter
 
 
 def _json(local: Path | None) -> Any:
-    if local is None or local.stat().st_size > _MAX_JSON:
+    if local is None or too_large(local.stat().st_size, INDEX_LIMITS):
         return None
     try:
-        return json.loads(local.read_bytes())
-    except (ValueError, RecursionError):
+        return load_json(local.read_bytes(), INDEX_LIMITS)
+    except JsonError:
         return None

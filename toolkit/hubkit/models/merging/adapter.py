@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hubkit.core.bounded_json import SETTINGS, load_json
 from hubkit.core.errors import RefusedError
 from hubkit.models.tensors import Header, Tensor, read_header
 
@@ -117,7 +117,7 @@ def read_adapter(folder: Path) -> Adapter:
     of its tensors in a way that is not understood here (DoRA, replicated layers, ...).
     """
     try:
-        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        settings = load_json((folder / CONFIG).read_bytes(), SETTINGS)
     except (OSError, ValueError) as error:
         raise RefusedError(f"There is no readable {CONFIG} in {folder.name}: {error}.") from error
     if not (folder / WEIGHTS).is_file():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hubkit.core.bounded_json import JsonError, load_json
 from hubkit.core.errors import RefusedError
 from hubkit.core.files import write_atomic, write_json
 from hubkit.core.target import Target
@@ -58,9 +58,9 @@ def read_settings(folder: Path, name: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RefusedError(f"{name} is not valid JSON: {error}.") from error
+        found = load_json(path.read_bytes())
+    except JsonError as error:
+        raise RefusedError(f"{name} {error}.") from error
     if not isinstance(found, dict):
         raise RefusedError(f"{name} is not a JSON object.")
     return found

@@ -6,12 +6,13 @@ The documents may come from anybody: what cannot be read is reported, never rais
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hubkit.core.bounded_json import JsonError, load_json
 from hubkit.core.errors import UsageError
+from hubkit.core.front_matter import find_front_matter
 from hubkit.core.yaml_text import parse_yaml
 
 SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json")
@@ -80,26 +81,22 @@ def _leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 def settings(raw: bytes) -> dict[str, Any] | None:
     """The JSON object in ``raw``; None when it is not one."""
     try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
+        value = load_json(raw)
+    except JsonError:
         return None
     return value if isinstance(value, dict) else None
 
 
 def split_card(text: str) -> tuple[dict[str, Any] | None, str]:
     """The front matter of a card and the text below it; None for a front matter that cannot be read."""
-    lines = text.lstrip("\ufeff").splitlines()
-    close = lines.index("---", 1) if lines[:1] == ["---"] and "---" in lines[1:] else 0
-    if not close:
+    block = find_front_matter(text)
+    if block is None:
         return {}, text
-    body = "\n".join(lines[close + 1 :])
+    body = text[block.end :]
     try:
-        value, _ = parse_yaml("\n".join(lines[1:close]), "README.md")
-    except (UsageError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
-        return (
-            None,
-            body,
-        )  # PyYAML's own constructors raise the latter, for a tag and a value that do not belong together
+        value, _ = parse_yaml(block.text, "README.md")
+    except UsageError:
+        return None, body
     return (value if isinstance(value, dict) else {}), body
 
 

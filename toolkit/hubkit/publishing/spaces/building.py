@@ -21,12 +21,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from yaml import YAMLError
-
 from hubkit.checks.screening import screen
 from hubkit.core import numbers
+from hubkit.core.bounded_yaml import load_bounded
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.files import Manifest, digests, resource_dir, walk, write_atomic
+from hubkit.core.front_matter import find_front_matter
 from hubkit.core.home import hubkit_home
 from hubkit.core.printable import printable
 from hubkit.core.processes.app import App
@@ -224,12 +224,12 @@ def trial(folder: Path, more: Mapping[str, str], *, port: int | None = None, tim
 
 def app_file(folder: Path) -> str:
     """The file to run, from the card's front matter. RefusedError for what the Hub would not run."""
-    from huggingface_hub import metadata_load
-
     try:
-        front = metadata_load(folder / "README.md") or {}
-    except (OSError, ValueError, YAMLError):
+        block = find_front_matter((folder / "README.md").read_text(encoding="utf-8"), exact=True)
+        front = load_bounded(block.text) if block else {}
+    except (OSError, ValueError):
         front = {}
+    front = front if isinstance(front, dict) else {}
     if front.get("sdk") != "gradio":
         raise RefusedError(
             f"{folder / 'README.md'} does not declare a Gradio Space.",

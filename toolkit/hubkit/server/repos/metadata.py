@@ -8,14 +8,14 @@ import re
 from datetime import date, datetime
 from typing import Any
 
-import yaml
-
+from hubkit.core.bounded_yaml import DoubleKeyError, YamlError, YamlLimits, load_bounded
+from hubkit.core.front_matter import FrontMatter, find_front_matter
 from hubkit.core.licenses import license_identifiers
 
-_BLOCK = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)(?:\r?\n)?---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _SIZE_LIMIT = 200_000
 _NODE_LIMIT = 20_000
 _DEPTH_LIMIT = 50
+_LIMITS = YamlLimits(characters=_SIZE_LIMIT, depth=_DEPTH_LIMIT)
 
 _SPACE_SDKS = ("gradio", "docker", "static", "streamlit")
 _COLORS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
@@ -23,41 +23,6 @@ _COLORS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
 
 class MetadataError(ValueError):
     """The metadata is not YAML that the Hub accepts."""
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader that refuses a key given twice, and any merge key."""
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Refuse ``<<``: merging copies, and nine merges of nine merges of ... would fill the memory."""
-        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
-            raise MetadataError("merge keys (<<) are not allowed")
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    seen: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        try:
-            twice = key in seen
-        except TypeError:
-            raise MetadataError("a key is not a plain value") from None
-        if twice:
-            raise MetadataError(
-                f"duplicated mapping key ({key_node.start_mark.line + 1}:{key_node.start_mark.column + 1})"
-            )
-        seen[key] = loader.construct_object(value_node, deep=deep)
-    return seen
-
-
-def _construct(loader: _Loader, node: yaml.MappingNode) -> Any:
-    data: dict[Any, Any] = {}
-    yield data
-    data.update(_mapping(loader, node, deep=True))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _construct)
 
 
 def _plain(value: Any, budget: list[int], depth: int = 0) -> Any:
@@ -78,36 +43,32 @@ def _plain(value: Any, budget: list[int], depth: int = 0) -> Any:
     return value
 
 
+def _block(text: str) -> FrontMatter | None:
+    return find_front_matter(text[: _SIZE_LIMIT + 1000])
+
+
 def front_matter(text: str) -> str | None:
     """The YAML text between the two ``---`` lines at the head, or None."""
-    block = _BLOCK.match(text[: _SIZE_LIMIT + 1000])
-    return block[1] if block else None
+    block = _block(text)
+    return block.text if block else None
 
 
 def body(text: str) -> str:
     """The README without the block at its head; of a block that is not closed, without the lines up to an empty one."""
-    if block := _BLOCK.match(text[: _SIZE_LIMIT + 1000]):
-        return text[block.end() :]
+    if block := _block(text):
+        return text[block.end :]
     return re.sub(r"\A\ufeff?---[ \t]*\r?\n(?=[\w-]+:)(?:[^\r\n]+(?:\r?\n|\Z))*", "", text)
 
 
 def read(text: str) -> dict[str, Any]:
     """The metadata of a README; empty when it has none. Raises MetadataError."""
-    block = front_matter(text)
+    block = _block(text)
     if block is None:
         return {}
-    if len(block) > _SIZE_LIMIT:
-        raise MetadataError("the metadata is too large or too deeply nested")
     try:
-        value = yaml.load(block, Loader=_Loader)
-    except MetadataError:
-        raise
-    except yaml.MarkedYAMLError as error:
+        value = load_bounded(block.text, limits=_LIMITS)
+    except YamlError as error:
         raise MetadataError(_where(error)) from None
-    except yaml.YAMLError as error:
-        raise MetadataError(str(error).partition("\n")[0]) from None
-    except Exception as error:  # a tag such as !!bool or !!int on a text of another kind fails in many ways
-        raise MetadataError(_unreadable(error)) from None
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -135,9 +96,9 @@ def _unreadable(error: Exception) -> str:
     return f"a value cannot be read ({type(error).__name__})"
 
 
-def _where(error: yaml.MarkedYAMLError) -> str:
-    mark = error.problem_mark or error.context_mark
-    return f"{error.problem or error.context}" + (f" ({mark.line + 1}:{mark.column + 1})" if mark else "")
+def _where(error: YamlError) -> str:
+    problem = "duplicated mapping key" if isinstance(error, DoubleKeyError) else error.problem
+    return f"{problem} ({error.line}:{error.column})" if error.line else problem
 
 
 def _strings(value: Any) -> list[str]:

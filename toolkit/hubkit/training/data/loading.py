@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from hubkit.core.bounded_yaml import YamlError, YamlLimitError, YamlLimits, load_bounded
 from hubkit.core.errors import RefusedError, UsageError
+from hubkit.core.front_matter import find_front_matter
 from hubkit.hub.client import Hub
 from hubkit.hub.errors import explain
 from hubkit.recipe.models import Source
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _BLOCK = 1000
+_DATASET = YamlLimits(characters=4_000_000, values=300_000)
+"""Cards of datasets with hundreds of configurations are the largest there are."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ def load(hub: Hub, source: Source) -> Loaded:
     from datasets import load_dataset
 
     commit = hub.resolve(source.repo, source.revision, "dataset")
+    _refuse_costly_settings(hub, source, commit)
     with _translate_load_errors(hub, source, commit):
         rows = load_dataset(source.repo, revision=commit, split=source.split)
     return Loaded(commit, tuple(rows.column_names), _each(rows), card_licence(hub, source.repo, commit, "dataset"))
@@ -70,9 +73,37 @@ def first_columns(hub: Hub, source: Source) -> tuple[str, ...]:
     from datasets import load_dataset
 
     commit = hub.resolve(source.repo, source.revision, "dataset")
+    _refuse_costly_settings(hub, source, commit)
     with _translate_load_errors(hub, source, commit):
         rows = load_dataset(source.repo, revision=commit, split=source.split, streaming=True)
         return tuple(rows.column_names or next(iter(rows), {}))
+
+
+def _refuse_costly_settings(hub: Hub, source: Source, commit: str) -> None:
+    """RefusedError for a dataset whose YAML would cost the datasets library, which has no limits, hours or memory."""
+    for name in ("README.md", ".huggingface.yaml"):
+        text = _text(hub, source.repo, name, commit, "dataset")
+        if problem := _costly(text, front=name == "README.md"):
+            raise RefusedError(
+                f"{name} of the dataset {source.repo} at {commit[:8]} is not read: {problem}.",
+                hint="Use another dataset, or a copy of this one with a smaller card.",
+            )
+
+
+def _costly(text: str, *, front: bool) -> str | None:
+    """Why the YAML in ``text`` (``front``: in its front matter) is too expensive; None when it is not."""
+    block = find_front_matter(text) if front else None
+    try:
+        load_bounded(block.text if block else "" if front else text, limits=_DATASET)
+    except YamlLimitError as error:
+        return error.problem
+    except YamlError:  # the library says so itself
+        return None
+    return None
+
+
+def _text(hub: Hub, repo: str, name: str, commit: str, repo_type: Any) -> str:
+    return (hub.read_file(repo, name, commit, repo_type) or b"").decode("utf-8", "replace")
 
 
 @contextmanager
@@ -103,13 +134,10 @@ def _unreadable(source: Source, commit: str, error: Exception) -> RefusedError:
 
 def card_licence(hub: Hub, repo: str, commit: str, repo_type: Any) -> str | None:
     """The licence in the front matter of the repo's README.md; None when there is none."""
-    body = hub.read_file(repo, "README.md", commit, repo_type)
-    parts = (body or b"").decode("utf-8", "replace").split("---", 2)
-    if len(parts) < 3 or parts[0].strip():
-        return None
+    block = find_front_matter(_text(hub, repo, "README.md", commit, repo_type))
     try:
-        metadata = yaml.safe_load(parts[1])
-    except yaml.YAMLError:
+        metadata = load_bounded(block.text) if block else None
+    except YamlError:
         return None
     found = metadata.get("license") if isinstance(metadata, dict) else None
     return ", ".join(map(str, found)) if isinstance(found, list) else str(found) if found else None
