@@ -117,14 +117,16 @@ def test_wrong_inputs_are_said_in_one_sentence(hub: Running, tmp_path: Path) -> 
 
 def test_what_shows_that_it_came_from_a_hub(tmp_path: Path) -> None:
     own = tmp_path / "own"
-    (own / ".git").mkdir(parents=True)
+    git = ["git", "-C", str(own)]
+    subprocess.run(["git", "init", "-q", str(own)], check=True)
     (own / "README.md").write_text("x")
-    (own / ".git" / "config").write_text('[remote "origin"]\n\turl = https://github.com/me/model.git\n')
     assert path_stranger(own) is None and path_stranger(own / "README.md") is None
-    (own / ".git" / "config").write_text('[remote "origin"]\n\turl = https://huggingface.co/them/model\n')
+    subprocess.run([*git, "remote", "add", "origin", "https://github.com/me/model.git"], check=True)
+    assert path_stranger(own) == "it is a clone of a repo of me on github.com"
+    subprocess.run([*git, "remote", "set-url", "origin", "https://huggingface.co/them/model"], check=True)
     assert path_stranger(own) == "it is a clone of a repo of them on huggingface.co"
-    (own / ".git" / "config").write_text('[remote "origin"]\n\turl = http://me:x@127.0.0.1:8750/them/model\n')
-    assert path_stranger(own) is None
+    subprocess.run([*git, "remote", "set-url", "origin", "http://me:x@127.0.0.1:8750/them/model"], check=True)
+    assert path_stranger(own) == "it is a clone of a repo of them on 127.0.0.1:8750"
     nobody = connect(Target("http://127.0.0.1:8750", tmp_path / "hf"))
     assert path_stranger(own, nobody) == "it is a clone of a repo of them on 127.0.0.1:8750"
     loaded = tmp_path / "loaded"
@@ -140,21 +142,31 @@ def test_what_shows_that_it_came_from_a_hub(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "whose"),
     [
-        ("https://huggingface.co/gpt2", "gpt2 on huggingface.co"),
+        ("https://huggingface.co/gpt2", "huggingface.co"),
         ("https://HuggingFace.co/them/model", "a repo of them on huggingface.co"),
         ("https://huggingface.co:443/datasets/them/data", "a repo of them on huggingface.co"),
         ("https://www.huggingface.co/them/model", "a repo of them on huggingface.co"),
-        ("https://huggingface.co//them/model", "a repo of them on huggingface.co"),
+        ("https://huggingface.co//them/model", "huggingface.co"),
         ('"https://me:hf_x@huggingface.co/spaces/them/app"  # mine', "a repo of them on huggingface.co"),
         ("git@hf.co:them/model", "a repo of them on huggingface.co"),
         ("ssh://git@hf.co:22/them/model.git", "a repo of them on huggingface.co"),
         ("http://localhost:8750/them/model", "a repo of them on 127.0.0.1:8750"),
         ("http://127.0.0.1:8750/me/model", None),
-        ("http://localhost:8751/them/model", None),
-        ("https://huggingface.co.example.org/them/model", None),
-        ("git@github.com:them/model.git", None),
-        ("../model", None),
-        ("https://[/them/model", None),
+        ("http://x:y@localhost:8750/datasets/Me/data.git", None),
+        ("https://127.0.0.1:8750/me/model", "a repo of me on 127.0.0.1:8750"),
+        ("ssh://git@127.0.0.1:8750/me/model", "a repo of me on 127.0.0.1:8750"),
+        ("http://127.0.0.1:8750/me/../them/model", "127.0.0.1:8750"),
+        ("http://127.0.0.1:8750/them/model?/me/model", ""),
+        ("http://evil.example\\\\@127.0.0.1:8750/me/model", ""),
+        ("http://127.0.0.1:8750@evil.example/me/model", "a repo of me on evil.example"),
+        ("http://127.0.0.1:8750/%6de/model", "127.0.0.1:8750"),
+        ("http://localhost:8751/me/model", "a repo of me on 127.0.0.1:8751"),
+        ("https://huggingface.co.example.org/them/model", "a repo of them on huggingface.co.example.org"),
+        ("https://cdn.huggingface.co/me/model", "a repo of me on cdn.huggingface.co"),
+        ("git@github.com:them/model.git", "a repo of them on github.com"),
+        ("../model", ""),
+        ("https://[/them/model", ""),
+        ("ext::sh -c true", ""),
     ],
 )
 def test_whose_clone_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, whose: str | None) -> None:
@@ -163,7 +175,9 @@ def test_whose_clone_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url:
     config.write_text(f'{config.read_text()}[remote "origin"]\n\tURL = {url}\n')
     ours = connect(Target("http://127.0.0.1:8750", tmp_path / "hf", "hf_" + "x" * 34))
     monkeypatch.setattr(ours, "whoami", lambda: Account("me"))
-    assert path_stranger(tmp_path / "clone", ours) == (f"it is a clone of {whose}" if whose else None)
+    remote = f"it has a remote that is no repo of yours ({whose or 'not an address on a Hub'})"
+    expected = f"it is a clone of {whose}" if whose and " on " in whose else remote
+    assert path_stranger(tmp_path / "clone", ours) == (None if whose is None else expected)
 
 
 def test_a_worktree_is_its_clones(tmp_path: Path) -> None:
@@ -176,7 +190,7 @@ def test_a_worktree_is_its_clones(tmp_path: Path) -> None:
     subprocess.run([*git, "remote", "add", "origin", "https://huggingface.co/them/model"], check=True)
     assert path_stranger(tree) == path_stranger(clone) == "it is a clone of a repo of them on huggingface.co"
     (tree / ".git").write_text("gitdir: " + "x" * 9999)
-    assert path_stranger(tree) is None
+    assert path_stranger(tree) == "git cannot tell where its clone came from"
 
 
 def test_strangers_blocks_get_no_token_of_another_hub(hub: Running, tmp_path: Path) -> None:

@@ -26,8 +26,6 @@ LOCAL = {
     ("huggingface_hub", "constants"): "the folder of the user's own login and cache, read by the command line alone",
     ("huggingface_hub", "eval_result_entries_to_yaml"): "writes .eval_results/",
     ("huggingface_hub", "get_token"): "the token of the user's own login, read by the command line alone",
-    ("huggingface_hub", "metadata_load"): "reads the front matter of a card on disk",
-    ("huggingface_hub.repocard", "REGEX_YAML_BLOCK"): "the pattern by which the Hub finds the front matter",
     ("huggingface_hub.repocard_data", "eval_results_to_model_index"): "writes a card's model-index",
     ("huggingface_hub.repocard_data", "model_index_to_eval_results"): "reads a card's model-index",
 }

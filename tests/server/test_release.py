@@ -265,8 +265,8 @@ def test_pull_requests_are_opened_and_merged(api: HfApi, make_token: Callable[..
 
 
 def test_card_data_with_merge_keys_and_a_value_that_ends_in_dashes(api: HfApi, repo: str) -> None:
-    card = b"---\nbase: &base\n  license: mit\n  tags: [x---]\ncopy:\n  <<: *base\n  license: apache-2.0\nname: a---\n---\n# Text"
-    api.create_commit(repo, [add("README.md", card)], commit_message="Card")
+    front = "base: &base\n  license: mit\n  tags: [x---]\ncopy:\n  <<: *base\n  license: apache-2.0\nname: a---\n"
+    api.create_commit(repo, [add("README.md", f"---\n{front}---\n# Text".encode())], commit_message="Card")
     data = api.model_info(repo).card_data
     assert data is not None and data.get("copy") == {"license": "apache-2.0", "tags": ["x---"]}
     assert data.get("name") == "a---"

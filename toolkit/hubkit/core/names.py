@@ -67,17 +67,14 @@ def path_problem(path: str) -> str | None:
         return "the path is empty"
     if len(path.encode("utf-8", "surrogatepass")) > 1024:
         return "the path is longer than 1,024 bytes"
-    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in path):
-        return "the path holds a control character"
-    if any(char in _BIDI for char in path):
-        return "the path holds a character that changes the direction of writing"
-    if any(unicodedata.category(char) in {"Zl", "Zp"} for char in path):
-        return "the path holds a character that begins a line"
+    plain = path.isascii() and path.isprintable()  # as nearly all are: a release may have 100,000 of them
+    if not plain and (problem := _character_problem(path)):
+        return problem
     if _WINDOWS_DRIVE.match(path):
         return "the path begins like a drive of Windows"
     if "\\" in path:
         return "the path holds a backslash"
-    if unicodedata.normalize("NFC", path) != path:
+    if not plain and unicodedata.normalize("NFC", path) != path:
         return "the path is not in Unicode normal form C"
     if path.count("/") >= _DEPTH:
         return f"the path is more than {_DEPTH} folders deep"
@@ -94,11 +91,21 @@ def path_problem(path: str) -> str | None:
     return None
 
 
+def _character_problem(path: str) -> str | None:
+    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in path):
+        return "the path holds a control character"
+    if any(char in _BIDI for char in path):
+        return "the path holds a character that changes the direction of writing"
+    if any(unicodedata.category(char) in {"Zl", "Zp"} for char in path):
+        return "the path holds a character that begins a line"
+    return None
+
+
 def _as_on_disk(part: str) -> str:
     """``part`` as the file systems of Windows and macOS take it: no case, no unseen characters, no end that they drop.
 
     NTFS drops spaces and dots at the end and reads what follows a colon as the name of a stream; HFS+ passes over
     characters without a shape. Git's ``core.protectNTFS`` and ``core.protectHFS`` name the same.
     """
-    seen = "".join(char for char in part if unicodedata.category(char) != "Cf")
+    seen = part if part.isascii() else "".join(char for char in part if unicodedata.category(char) != "Cf")
     return seen.partition(":")[0].rstrip(" .").lower()

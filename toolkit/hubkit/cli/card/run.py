@@ -49,9 +49,10 @@ def run(what: str, revision: str, trust: bool, timeout: float, memory: float | N
     Each block runs in a process of its own, against the revision that it is pinned to. It gets none of your
     environment variables and its own home folder, but this is no sandbox: it can read your files and use the network.
 
-    Code of others needs --trust: those of a repo outside your namespace and your organizations, and those of a
-    file or folder that was downloaded from a Hub. They get no token except a read-only one of the embedded Hub, so
-    somebody else's gated repo on another Hub cannot be run this way. Downloads go to a temporary folder (in TMPDIR).
+    Code of others needs --trust: those of a repo outside your namespace and your organizations, those of a file or
+    folder that was downloaded from a Hub, and those of a clone with a remote that is no repo of yours on the Hub that
+    you name. They get no token except a read-only one of the embedded Hub, so somebody else's gated repo on another
+    Hub cannot be run this way. Downloads go to a temporary folder (in TMPDIR).
 
     The exit code is 3 if a block fails.
 
@@ -69,7 +70,12 @@ def run(what: str, revision: str, trust: bool, timeout: float, memory: float | N
     if not local:
         repo_not_path(what, or_file=True)
     hub = find_hub(hub_name)
-    stranger = path_stranger(path, hub) if local else repo_stranger(hub, what)
+    # A card of a folder may be a link to somebody else's.
+    places = [path, *(card for name in _CARDS if path.is_dir() and (card := path / name).exists())]
+    if local:
+        stranger = next((why for place in places if (why := path_stranger(place, hub))), None)
+    else:
+        stranger = repo_stranger(hub, what)
     if stranger and not trust:
         raise RefusedError(
             f"{what} is not your own: {stranger}. Its code blocks were not run.",
