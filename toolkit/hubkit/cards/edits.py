@@ -23,6 +23,7 @@ from typing import Any
 
 from hubkit.cards.metadata import dump_block, read_block
 from hubkit.core.bounded_yaml import YamlError
+from hubkit.core.front_matter import find_front_matter
 
 UNMARKED_REGION = "card"
 """The name of the only region of a card without markers."""
@@ -219,10 +220,8 @@ def _words(value: Any) -> bool:
 
 def _split(text: str) -> tuple[str, str]:
     """(YAML, body) of the card ``text``."""
-    from huggingface_hub.repocard import REGEX_YAML_BLOCK
-
-    found = REGEX_YAML_BLOCK.search(text)
-    return (found[2], text[found.end() :]) if found else ("", text)
+    found = find_front_matter(text, exact=True)
+    return (found.text, text[found.end :]) if found else ("", text)
 
 
 def _head(text: str | None) -> str:

@@ -24,6 +24,7 @@ from hubkit.cards.lint.document import Document
 from hubkit.cards.metadata import read_block
 from hubkit.checks.rules import NO_CARD
 from hubkit.checks.source import RepoSource, Source
+from hubkit.core.bounded_yaml import YamlError
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.findings import Finding, in_order
 from hubkit.hub.client import Hub
@@ -133,7 +134,7 @@ def _on_hub(document: Document, hub: Hub | None, unchecked: list[str], *, publis
             return None
         try:
             return (read_block(content.decode("utf-8", "replace")) or {}) if content else {}
-        except Exception:  # a stranger's front matter can fail in many ways; it says nothing then
+        except YamlError:  # it says nothing then
             return {}
 
     try:
