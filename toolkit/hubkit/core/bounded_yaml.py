@@ -35,7 +35,7 @@ class YamlLimits:
 
     characters: int = 1_000_000
     depth: int = 50
-    values: int = 50_000
+    values: int = 80_000
     aliases: int = 1_000
 
 
