@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import large_files
 import pytest
 
+from hubkit.checks.screening import local_paths
 from hubkit.core.bounded_json import LARGE, JsonError, JsonLimits, load_json
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +63,16 @@ def test_json_that_is_refused_is_one_error(text: bytes, problem: str) -> None:
     with pytest.raises(JsonError) as caught:
         load_json(text, limits)
     assert str(caught.value).startswith(problem)
+
+
+@pytest.mark.fault("S15")
+@pytest.mark.parametrize("piece", ["-", "\\", "a", " ", ":", "a:", "C:\\", "/home", "\\\\a", "- ", "~/"])
+def test_a_line_of_a_megabyte_is_searched_in_one_pass(piece: str) -> None:
+    line = "x" + piece * (1_000_000 // len(piece))
+    start = time.process_time()
+    local_paths.in_yaml(line[1:])
+    local_paths.in_yaml(line)
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.fault("S15")

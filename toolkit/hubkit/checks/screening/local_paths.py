@@ -22,7 +22,9 @@ _LOCAL_PATH = re.compile(
 _PATH_KEY = re.compile(r"(?:.*[_-])?(?:name_or_path|path|paths|dir|folder|file|files|checkpoint)", re.IGNORECASE)
 _NAME_KEY = re.compile(r".*name_or_path")
 _ABSOLUTE = re.compile(r"/[^\s/]+/[^\s]|[A-Za-z]:[\\/]|\\\\")
-_YAML_KEY = re.compile(r"^[\s-]*[\"']?([\w-]+)[\"']?\s*:\s*[\"']?([^\"'\n]+)", re.MULTILINE)
+# Possessive, and no run of backslashes is begun within: a line of a megabyte takes no longer than many short ones.
+_YAML_KEY = re.compile(r"^[\s-]*+[\"']?([\w-]++)[\"']?\s*+:\s*+[\"']?([^\"'\n]+)", re.MULTILINE)
+_ESCAPED_SLASH = re.compile(r"(?<!\\)\\++(?:u00|x)2[fF]")
 _LONG = 2000
 """Characters of a value above which it is a text for people or a template, of which only the beginning is checked."""
 
@@ -69,7 +71,7 @@ def in_yaml(text: str) -> int | None:
     The text is not parsed, so that invalid YAML, or a bomb of aliases, is checked in the same way.
     """
     for number, line in enumerate(text.splitlines(), 1):
-        plain = re.sub(r"\\+(?:u00|x)2[fF]", "/", line)
+        plain = _ESCAPED_SLASH.sub("/", line)
         named = _YAML_KEY.match(plain)
         if _LOCAL_PATH.search(plain) or (named and is_local_path(named[2], named[1])):
             return number
