@@ -196,7 +196,7 @@ def _licensed(named: bool) -> list[Skeleton]:
 def test_every_attack_in_every_word_of_the_recipe_at_once() -> None:
     variants = samples.recipe().variants
     for attack in ATTACKS:
-        if not one_line(attack):
+        if not one_line(attack) or "\ud800" in attack:  # half a character is refused: no recipe can hold it
             continue
         words = {"title": attack, "summary": attack, "limitations": attack}
         recipe = samples.recipe(**words, authors=(attack,), tags=(attack,), tracking=f"see {attack}")
