@@ -311,11 +311,12 @@ class Git(Reader):
             try:
                 self._move(ref, new, old)
             except (pygit2.GitError, ValueError, OSError) as error:
-                if other := self._in_the_way(ref):
-                    raise NameTakenError(ref, other) from error
-                if self.value(ref) != old:
-                    raise MovedError(ref) from error
-                raise
+                if (value := self.value(ref)) != new:  # else it failed after the ref was moved: nothing may be removed
+                    if other := self._in_the_way(ref):
+                        raise NameTakenError(ref, other) from error
+                    if value != old:
+                        raise MovedError(ref) from error
+                    raise
             try:
                 then()
             except BaseException:
