@@ -104,7 +104,7 @@ def _unfit(hub: Hub, repo: str, commit: str) -> Iterator[Finding]:
 
 
 def _json(hub: Hub, repo: str, commit: str, name: str) -> dict[str, Any] | None:
-    body = hub.read_file(repo, name, commit)
+    body = hub.read_listed(repo, name, commit)
     if body is None:
         return None
     try:

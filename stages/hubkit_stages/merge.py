@@ -88,7 +88,7 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
     try:
         if settings.provided and ctx.target.embedded and not hub.repo_exists(settings.base):
             return
-        config = hub.read_file(settings.base, "config.json", hub.resolve(settings.base, settings.revision))
+        config = hub.read_listed(settings.base, "config.json", hub.resolve(settings.base, settings.revision))
         model_config(load_json(config or b"{}", SETTINGS), settings.dtype, None)
     except HubkitError as error:
         yield Finding("error", f"base: {error.message}", error.hint, error.exit_code)

@@ -152,7 +152,7 @@ def _cards(staged: StagedCommit) -> list[tuple[str, str]]:
 
 def _text(hub: Hub, repo: str, path: str, commit: str) -> str:
     """A card as the Hub holds it."""
-    content = hub.read_file(repo, path, commit)
+    content = hub.read_listed(repo, path, commit)
     if content is None:
         raise ConflictError(f"{repo} has no {path} at {commit[:12]}, where it was verified.", hint="Run it again.")
     return content.decode("utf-8")

@@ -169,10 +169,11 @@ def test_a_click_changes_card_and_files(hub: Running, page: Any, model: str) -> 
     assert page.locator(".menu summary").inner_text().split() == ["branch", "dpo-v0"]
     assert page.locator(".commit").get_attribute("title") != commit
     page.get_by_role("link", name="Files", exact=True).first.click()
-    assert page.get_by_role("link", name="only-dpo.txt", exact=True).count() == 1
+    page.get_by_role("link", name="only-dpo.txt", exact=True).wait_for()
     page.locator(".menu summary").click()
     page.locator(".menu").get_by_role("link", name="main", exact=True).click()
-    assert page.url.endswith("/tree/main") and page.get_by_role("link", name="only-main.txt", exact=True).count() == 1
+    page.get_by_role("link", name="only-main.txt", exact=True).wait_for()
+    assert page.url.endswith("/tree/main")
     page.get_by_role("link", name="Commits").click()
     assert page.get_by_role("link", name="to main").count() == 1
 

@@ -133,6 +133,14 @@ class FileCalls(Connection):
 
         return self.query(read, repo=repo, revision=revision)
 
+    def read_listed(self, repo: str, path: str, commit: str, repo_type: RepoType = "model") -> bytes | None:
+        """The content of one small file of a commit, compared with what the Hub lists; None when it lists no such file.
+
+        RemoteError as for :meth:`read_file`.
+        """
+        listed = self.tree(repo, commit, repo_type).get(path)
+        return self.read_file(repo, path, commit, repo_type, listed=listed) if listed else None
+
     def read_files(
         self, repo: str, revision: str, listed: Mapping[str, Entry], repo_type: RepoType = "model"
     ) -> dict[str, bytes]:

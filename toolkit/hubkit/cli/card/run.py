@@ -124,7 +124,7 @@ def _published(hub: Hub, repo: str, revision: str) -> list[Card]:
     commit = hub.resolve(repo, revision)
     cards = []
     for name in _CARDS:
-        content = hub.read_file(repo, name, commit)
+        content = hub.read_listed(repo, name, commit)
         if content is not None:
             cards.append(Card(name, content.decode("utf-8", "replace"), Pin(repo, revision, commit)))
     if not cards:

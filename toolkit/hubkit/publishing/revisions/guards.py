@@ -53,7 +53,7 @@ def pointed_to_by(hub: Hub, repo: str, name: str, commit: str, repo_type: RepoTy
     }
     for branch in sorted(others, key=lambda branch: (branch != MAIN, branch)):
         for path in ("README.md", "adapter/README.md"):
-            raw = hub.read_file(repo, path, others[branch], repo_type)
+            raw = hub.read_listed(repo, path, others[branch], repo_type)
             if raw and names_revision(raw.decode("utf-8", "replace"), name):
                 return f"the card on {branch!r} ({path}) names it"
     for space in _spaces_of(hub, repo) if repo_type == "model" else ():

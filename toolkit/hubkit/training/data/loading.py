@@ -103,7 +103,7 @@ def _costly(text: str, *, front: bool) -> str | None:
 
 
 def _text(hub: Hub, repo: str, name: str, commit: str, repo_type: Any) -> str:
-    return (hub.read_file(repo, name, commit, repo_type) or b"").decode("utf-8", "replace")
+    return (hub.read_listed(repo, name, commit, repo_type) or b"").decode("utf-8", "replace")
 
 
 @contextmanager
