@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
-from lies import Ended, Soak, command, for_ever, in_a_hurry, judge, routes, slice_of, sweep, untrue
+from lies import Ended, Soak, command, ended, for_ever, in_a_hurry, judge, routes, slice_of, sweep, untrue
 from lying_proxy import LIES, LyingProxy, Plan, lying
 from releases import REPO, Release
 
+from hubkit.core.target import Target
+from hubkit.hub.client import connect
 from hubkit.server import process
 
 COMMANDS = {
@@ -44,6 +47,8 @@ class Place:
     """A proxy, and a Hub with a release."""
 
     proxy: LyingProxy
+    home: Path
+    token: str
     requests: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
     honest: dict[str, Ended] = field(default_factory=dict)
 
@@ -85,7 +90,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         for version in (1, 2):
             release = Release.on(running, home / str(version)).train(version)
             release.publish().promote()
-        yield Place(proxy)
+        yield Place(proxy, home, running.token)
     process.stop(running.data)
 
 
@@ -103,6 +108,35 @@ def test_one_lie(place: Place, name: str, lie: str, record_property: Callable[[s
     found = sweep(place.proxy, slice_of(requests, lie), [lie], place.case(name))
     record_property("figure", f"{name}, {len(requests)} requests, cases of a lie: {found.cases} each")
     judge(found, EXCUSED)
+
+
+@pytest.mark.fault("L5")
+def test_no_other_code_runs_than_the_card_has(place: Place) -> None:
+    """`hubkit card run` and a release run the blocks that are on the card, and never what a proxy wrote into it."""
+    hub = connect(Target(place.proxy.url, place.home / "hf", place.token, embedded=True))
+
+    def read() -> tuple[bytes | None, ...]:
+        fresh = connect(hub.target)
+        commit = fresh.resolve(REPO, "main")
+        return tuple(fresh.read_listed(REPO, path, commit) for path in ("README.md", "none.md"))
+
+    honest: list[tuple[bytes | None, ...]] = []
+    requests = routes(place.proxy, lambda: ended(lambda: honest.append(read())))
+    assert honest[0][0] and honest[0][1] is None
+
+    def case(plan: Plan) -> list[str]:
+        place.proxy.listen(plan)
+        content: list[tuple[bytes | None, ...]] = []
+        end = ended(lambda: content.append(read()))
+        problems = [*untrue(end, ())]
+        if content and content != honest:
+            problems.append(f"read {content}")
+        return problems
+
+    once, ever = sweep(place.proxy, requests, LIES, case), for_ever(place.proxy, requests, case)
+    assert once.cases > 20 and ever.cases > 20
+    judge(once, {})
+    judge(ever, {})
 
 
 @pytest.mark.soak
