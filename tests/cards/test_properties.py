@@ -169,11 +169,14 @@ def test_any_words_of_the_recipes_card_survive(
 
 @CHECKED
 @given(st.lists(WORDS, min_size=1, max_size=3), WORDS.filter(bool))
+@example(languages=["\ud800"], licence="x")
+@example(languages=["en"], licence="\ud800")
 def test_any_language_and_licence_read_back_and_change_nothing_else(languages: list[str], licence: str) -> None:
     if re.search("[\ud800-\udfff]", "".join((*languages, licence))):  # no recipe can hold half a character
-        words = {"language": tuple(languages), "license": licence}
+        card = samples.recipe().card.model_copy(update={"language": tuple(languages)})
+        recipe = samples.recipe().model_copy(update={"card": card, "license": licence})
         with pytest.raises(RefusedError, match="unusual characters"):
-            cards(samples.recipe().model_copy(update=words), samples.evidence())
+            cards(recipe, samples.evidence())
         return
     recipe = samples.recipe(language=tuple(languages))
     evidence = samples.evidence()
