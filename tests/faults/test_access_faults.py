@@ -20,9 +20,11 @@ from commands import hubkit
 from releases import REPO, Release, admin, faults, heads, hub_of, manifest, requests, target_of, weights
 
 from hubkit.core.errors import HubkitError, RefusedError, RemoteError
+from hubkit.core.files import digests
 from hubkit.core.target import Target
 from hubkit.core.trees import compare, tree_of
 from hubkit.hub.client import connect
+from hubkit.hub.commits import addition
 from hubkit.hub.reach import reach
 from hubkit.hub.retry import requested_wait
 from hubkit.hub.uploads import upload
@@ -243,13 +245,11 @@ def test_xet_is_watched_too(hub: Running, tmp_path: Path, monkeypatch: pytest.Mo
 
 def large(hub: Running, tmp_path: Path) -> tuple[Any, list[Any]]:
     """A connection, and one large file to be added."""
-    from huggingface_hub import CommitOperationAdd
-
     connected = connect(target_of(hub, tmp_path))
     connected.ensure_repo(REPO, "public")
     path = tmp_path / "w.safetensors"
     path.write_bytes(os.urandom(1000) * (LARGE // 1000))
-    return connected, [CommitOperationAdd("w.safetensors", path)]
+    return connected, [addition("w.safetensors", path, digests(path))]
 
 
 # --- F11: a token that ends
