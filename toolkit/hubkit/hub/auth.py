@@ -26,10 +26,13 @@ class Account:
 
     @classmethod
     def of(cls, answer: dict[str, Any]) -> Account:
-        """The account in a Hub's response to ``whoami``."""
+        """The account in a Hub's response to ``whoami``. ValueError when it names none: it is another response."""
         token = (answer.get("auth") or {}).get("accessToken") or {}
+        name = answer.get("name")
+        if not isinstance(name, str) or not name:
+            raise ValueError("it names no account")
         return cls(
-            str(answer.get("name", "")),
+            name,
             tuple(str(item["name"]) for item in answer.get("orgs") or ()),
             token.get("role"),
             FineGrained.of(token.get("fineGrained")),
