@@ -178,7 +178,7 @@ def test_only_the_worker_has_the_token(served: tuple[Running, Path], tmp_path: P
     """Of the processes of a release, the worker alone has the token in its environment; no command line shows it."""
     running, home = served
     hubkit("init", "hubkit/mine", home=home, cwd=tmp_path)
-    faults(running, {"route": "GET .*/(refs|revision)", "action": "hang", "seconds": 20, "count": 0})
+    faults(running, {"route": "GET .*/(refs|revision)", "action": "hang", "seconds": 3, "count": 0})
     variables = environment(home) | {"HUBKIT_TIMEOUT": "20"}
     log = (tmp_path / "said").open("w")
     with log, subprocess.Popen([HUBKIT, "release"], env=variables, cwd=tmp_path, stdout=log, stderr=log) as command:

@@ -308,6 +308,12 @@ def test_a_hub_that_is_down_does_not_lack_a_generation_config(hub: Any, tmp_path
     connected.ensure_repo("hubkit/little", "public")
     commit = connected.resolve("hubkit/little", "main")
     assert base._json(connected, "hubkit/little", commit, "generation_config.json") is None
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "generation_config.json").write_text("{}")
+    connected.upload_folder("hubkit/little", folder, title="It has one")
+    commit = connected.resolve("hubkit/little", "main")
+    assert base._json(connected, "hubkit/little", commit, "generation_config.json") == {}
     faults(hub, {"route": "/generation_config.json", "action": "status", "status": 503, "count": 0})
     with pytest.raises(RemoteError, match="answered 503") as down:
         base._json(connected, "hubkit/little", commit, "generation_config.json")

@@ -55,7 +55,7 @@ def impostor(hub: Running) -> Iterator[int]:
 
 def test_a_program_that_answers_like_the_hub_is_not_taken_for_it(hub: Running) -> None:
     said = httpx.get(f"{hub.url}/api/hubkit/status").json()
-    assert set(said) == {"version", "pid", "faults"}
+    assert set(said) == {"version", "pid", "faults", "spaces"}
     one, two = (httpx.get(f"{hub.url}/api/hubkit/status?nonce={digit * 32}").json()["proof"] for digit in "ab")
     assert one != two and process.status(hub.data) == hub
     state = Folder(hub.data).state
