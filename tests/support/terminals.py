@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import pty
 import re
@@ -96,6 +97,24 @@ def _read_all(end: int, pid: int, seconds: float) -> bytes:
         written += piece
 
 
+class _Stderr:
+    """Whatever ``sys.stderr`` is when something is written."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def _log_to_present_stderr() -> None:
+    """A library that this process imported before the fork logs to the stream of that time; a new process has none."""
+    for logger in [logging.root, *logging.root.manager.loggerDict.values()]:
+        for handler in getattr(logger, "handlers", ()):
+            if type(handler) is logging.StreamHandler:
+                handler.setStream(_Stderr())
+
+
 def command_line(*args: str, folder: Path, environment: Mapping[str, str] | None = None) -> Callable[[], None]:
     """`hubkit args` as a new process would run it in ``folder``, for :func:`run_forked`."""
 
@@ -109,6 +128,7 @@ def command_line(*args: str, folder: Path, environment: Mapping[str, str] | None
         os.environ.update(TERM="xterm-256color", COLUMNS="60", **(environment or {}))
         os.chdir(folder)
         options._output = Output()
+        _log_to_present_stderr()
         sys.argv = ["hubkit", *args]
         hubkit.cli.main()
 
