@@ -20,16 +20,16 @@ from lies import (
     Soak,
     State,
     ended,
-    for_ever,
     git_folder,
-    in_a_hurry,
     judge,
+    lied_to,
     routes,
     slice_of,
     sweep,
+    sweep_everything,
     untrue,
 )
-from lying_proxy import LIES, LyingProxy, Plan, chaos, lying
+from lying_proxy import LIES, LyingProxy, Plan, chaos
 from releases import target_of
 from space_samples import HEAD, server
 from tenacity import wait_fixed
@@ -39,11 +39,8 @@ from hubkit.core.target import Target
 from hubkit.hub.client import connect
 from hubkit.publishing.bundle import Bundle
 from hubkit.publishing.spaces import building, deployment
-from hubkit.server import process
 
 REPO = "hubkit/shown"
-KNOWN: list[str] = []
-"""Lies that still get through; to be emptied."""
 EXCUSED: dict[str, str] = {}
 """Cases that go wrong, by pattern, with the reason why the lie cannot be told from the truth."""
 
@@ -118,21 +115,17 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     home = tmp_path_factory.mktemp("lies")
-    running = process.start(home / "hub", port=0)
-    with lying(running.url) as proxy, pytest.MonkeyPatch.context() as patch:
-        in_a_hurry(patch)
+    with lied_to(home) as (running, proxy, patch):
         patch.setattr("hubkit.hub.retry.wait_fixed", lambda seconds: wait_fixed(0.05))
-        patch.setenv("HUBKIT_HOME", str(home / "mine"))
         place = Place(home, proxy, target_of(running, home))
         end = place.deploy(*place.version(), place.direct)
         assert end.code == 0, end.words
         head = connect(place.direct).head(REPO, "main", "space")
         place.state = State(git_folder(running, str(head)))
         yield place
-    process.stop(running.data)
 
 
-@pytest.mark.parametrize("lie", [pytest.param(lie, marks=[pytest.mark.xfail] * (lie in KNOWN)) for lie in LIES])
+@pytest.mark.parametrize("lie", LIES)
 @pytest.mark.fault("L4")
 def test_one_lie(place: Place, lie: str, record_property: Callable[[str, object], None]) -> None:
     requests = place.asked()
@@ -146,10 +139,7 @@ def test_one_lie(place: Place, lie: str, record_property: Callable[[str, object]
 @pytest.mark.fault("L4")
 def test_every_answer_and_every_route(place: Place, name: str) -> None:
     requests = place.asked()
-    once, ever = sweep(place.proxy, requests, LIES, place.case), for_ever(place.proxy, requests, place.case)
-    Soak(name).swept(len(requests), once, ever)
-    judge(once, EXCUSED)
-    judge(ever, EXCUSED)
+    sweep_everything(place.proxy, name, requests, place.case, EXCUSED)
 
 
 CHAOS = {"deploying a Space": 20}

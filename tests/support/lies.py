@@ -12,17 +12,19 @@ import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pygit2
 import pytest
-from lying_proxy import LIES, LyingProxy, Plan, always, once, truth
+from lying_proxy import LIES, LyingProxy, Plan, always, lying, once, truth
 from soak_figures import record
 
 from hubkit.core.files import Manifest
 from hubkit.core.output import Output
+from hubkit.server import process
 from hubkit.server.process import Running
 from hubkit.server.storage.folder import Folder
 
@@ -286,6 +288,27 @@ def _kind(route: str) -> str:
         r"/(resolve|tree|refs|revision|commits|commit|branch|tag|preupload|paths-info|lfs|info/lfs/\w+)\b", path
     )
     return f"{method} {known[1] if known else re.sub(r'/[^/]*/[^/]*$', '', path)}"
+
+
+@contextmanager
+def lied_to(home: Path) -> Iterator[tuple[Running, LyingProxy, pytest.MonkeyPatch]]:
+    """A Hub in ``home``, the proxy before it, and what patches this process until the end of the block."""
+    running = process.start(home / "hub", port=0)
+    with lying(running.url) as proxy, pytest.MonkeyPatch.context() as patch:
+        in_a_hurry(patch)
+        patch.setenv("HUBKIT_HOME", str(home / "mine"))
+        yield running, proxy, patch
+    process.stop(running.data)
+
+
+def sweep_everything(
+    proxy: LyingProxy, about: str, requests: Sequence[tuple[str, int]], case: Case, excused: Mapping[str, str]
+) -> None:
+    """Each of ``requests`` with each lie, and each lie for ever on each route; fails as :func:`judge` does."""
+    single, ever = sweep(proxy, requests, LIES, case), for_ever(proxy, requests, case)
+    Soak(about).swept(len(requests), single, ever)
+    judge(single, excused)
+    judge(ever, excused)
 
 
 def judge(found: Sweep, excused: Mapping[str, str]) -> None:
