@@ -12,7 +12,7 @@ export HUBKIT_HOME ?= $(CURDIR)/.hubkit
 release: $(STAMP)  ## train, measure, gate and publish the tiny release on the embedded Hub, with its Space
 	$(BIN)/hubkit release $(RECIPE)
 
-test: $(STAMP) browser lint  ## lint and the whole suite (under 25 minutes on 2 cores)
+test: $(STAMP) browser lint  ## lint and the whole suite (under 30 minutes on 2 cores)
 	$(BIN)/pytest -m "not soak" -n logical --maxprocesses 4 --dist loadgroup
 
 browser:  ## Debian's chromium for the browser tests, where it is missing and may be installed

@@ -27,9 +27,10 @@ from lies import (
     slice_of,
     sweep,
     sweep_everything,
+    told,
     untrue,
 )
-from lying_proxy import LIES, LyingProxy, Plan, chaos
+from lying_proxy import LyingProxy, Plan, chaos
 from releases import RECIPE, Proposing, admin, target_of
 
 from hubkit.core.errors import BY_EXIT_CODE
@@ -171,10 +172,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield Place(home, proxy, running, owner, guest, trained)
 
 
-@pytest.mark.parametrize(
-    ("name", "lie"),
-    [(name, lie) for name in VARIANTS for lie in LIES],
-)
+@pytest.mark.parametrize(("name", "lie"), told(*VARIANTS))
 @pytest.mark.fault("L3")
 def test_one_lie(place: Place, name: str, lie: str, record_property: Callable[[str, object], None]) -> None:
     requests = place.asked(name)

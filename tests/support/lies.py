@@ -16,6 +16,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pygit2
 import pytest
@@ -279,6 +280,16 @@ def slice_of(requests: Iterable[tuple[str, int]], lie: str) -> list[tuple[str, i
     for offset, same in enumerate(kinds.values()):
         chosen += same[(place + offset) % len(LIES) :: len(LIES)] or [same[place % len(same)]]
     return chosen
+
+
+EVERY_TIME = ("flipped byte", "cut off", "page", "from memory", "of another")
+"""The lies that `make test` tells where a case takes seconds. The others are told by `make soak`."""
+
+
+def told(*names: str) -> list[Any]:
+    """Pairs of a name and a lie for ``pytest.mark.parametrize``; those that are not told every time are marked."""
+    marks: dict[bool, Any] = {True: (), False: pytest.mark.soak}
+    return [pytest.param(name, lie, marks=marks[lie in EVERY_TIME]) for name in names for lie in LIES]
 
 
 def _kind(route: str) -> str:
