@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hubkit.core.bounded_json import SETTINGS, load_json
 from hubkit.core.errors import RefusedError
+from hubkit.models.merging.changes import Change, LowRank, ReplacedTensor, as_rows
 from hubkit.models.tensors import Header, Tensor, read_header
 
 CONFIG = "adapter_config.json"
@@ -54,48 +55,29 @@ _UNDERSTOOD = frozenset(
 
 
 @dataclass(frozen=True)
-class LowRank:
-    """One base tensor changes by ``scaling * B @ A``; ``a`` and ``b`` name tensors of the adapter's file.
-
-    ``A`` is [rank, in], ``B`` is [out, rank]. ``transposed``: the base keeps this tensor as [in, out].
-    """
-
-    module: str
-    a: str
-    b: str
-    scaling: float
-    transposed: bool
-
-
-@dataclass(frozen=True)
-class ReplacedTensor:
-    """One base tensor is replaced by the adapter's tensor ``source`` (PEFT's ``modules_to_save``)."""
-
-    module: str
-    source: str
-
-
-Change = LowRank | ReplacedTensor
-
-
-@dataclass(frozen=True)
 class Adapter:
-    """``changes`` by the base's tensor name; ``settings`` as in adapter_config.json."""
+    """``changes`` by the base's tensor name (a name that the base lacks is a new tensor, made from ``origin``);
+    ``settings`` as in adapter_config.json; ``config``: what the merged model has otherwise in its config.json."""
 
     folder: Path
     settings: Mapping[str, Any]
     header: Header
     changes: Mapping[str, Change]
+    config: Mapping[str, Any] = field(default_factory=dict)
 
-    def load(self, name: str) -> Any:
-        """The adapter's tensor ``name`` as a torch tensor in float32."""
+    def load(self, name: str, start: int = 0, stop: int | None = None, *, device: str = "cpu") -> Any:
+        """The adapter's tensor ``name`` in float32; of a part of its rows (see ``changes``) a matrix of these."""
         import torch
 
         tensor = self.header.tensors[name]
+        rows, width = as_rows(tensor.shape)
+        stop = rows if stop is None else min(stop, rows)
+        row = tensor.size // rows if rows else 0
         with (self.folder / WEIGHTS).open("rb") as file:
-            file.seek(tensor.start)
-            body = bytearray(file.read(tensor.size))
-        return torch.frombuffer(body, dtype=torch_dtype(tensor.dtype)).reshape(tensor.shape).float()
+            file.seek(tensor.start + start * row)
+            body = bytearray(file.read((stop - start) * row))
+        shape = tensor.shape if (start, stop) == (0, rows) else (stop - start, width)
+        return torch.frombuffer(body, dtype=torch_dtype(tensor.dtype)).reshape(shape).to(device).float()
 
 
 def torch_dtype(name: str) -> Any:
@@ -155,7 +137,7 @@ def _changes(settings: Mapping[str, Any], header: Header) -> dict[str, Change]:
         elif own.endswith(".base_layer.weight"):
             continue  # PEFT saves the frozen embedding along when the adapter sits on it
         elif saved and any(own[: dot.start()].endswith(saved) for dot in re.finditer(r"\.", own)):
-            found[own] = ReplacedTensor(own.rpartition(".")[0], name)
+            found[own] = ReplacedTensor(own.rpartition(".")[0], name, header.tensors[name].shape)
         else:
             raise RefusedError(f"The adapter's tensor {name!r} has an unsupported type.")
     for module, parts_of in pairs.items():
@@ -177,7 +159,9 @@ def _low_rank(module: str, parts: Mapping[str, str], settings: Mapping[str, Any]
         raise RefusedError(f"The adapter's tensors for {module} have shapes {a.shape} and {b.shape}, not rank {rank}.")
     scaling = alpha / math.sqrt(rank) if settings.get("use_rslora") else alpha / rank
     transposed = embedding or bool(settings.get("fan_in_fan_out"))
-    return LowRank(module, parts[names[0]], parts[names[1]], scaling, transposed)
+    (_, into), (out, _) = a.shape, b.shape
+    shape = (into, out) if transposed else (out, into)
+    return LowRank(module, parts[names[0]], parts[names[1]], scaling, transposed, shape)
 
 
 def _of_pattern(pattern: Mapping[str, Any] | None, module: str, otherwise: float) -> Any:
@@ -188,11 +172,14 @@ def _of_pattern(pattern: Mapping[str, Any] | None, module: str, otherwise: float
     return otherwise
 
 
-def fit(adapter: Adapter, base: Mapping[str, Tensor], *, tied: bool) -> None:
-    """Refuse an adapter whose changes do not fit ``base``, the base's tensors by name. ``tied``: see below.
+def fit(adapter: Adapter, base: Mapping[str, Tensor], config: Mapping[str, Any]) -> Adapter:
+    """``adapter`` with its changes by the names of ``base``, the base's tensors, whose config.json is ``config``.
 
-    When input and output embeddings are one tensor, a change to one would change the other too; it is refused.
+    Raises RefusedError when it does not fit. When input and output embeddings are one tensor, a change to one would
+    change the other too; it is refused.
     """
+    heads = any(name.rsplit(".", 2)[-2:] in (["lm_head", "weight"], ["embed_out", "weight"]) for name in base)
+    tied = config.get("tie_word_embeddings", not heads)
     for name, change in adapter.changes.items():
         there = base.get(name)
         if there is None:
@@ -205,13 +192,9 @@ def fit(adapter: Adapter, base: Mapping[str, Tensor], *, tied: bool) -> None:
                 f"The adapter changes {change.module}, but this base ties its input and output embeddings.",
                 hint="Merge it with PEFT, or leave the embeddings out of target_modules and modules_to_save.",
             )
-        if isinstance(change, ReplacedTensor):
-            shape = adapter.header.tensors[change.source].shape
-        else:
-            (_, into), (out, _) = (adapter.header.tensors[part].shape for part in (change.a, change.b))
-            shape = (into, out) if change.transposed else (out, into)
-        if shape != there.shape:
+        if change.shape != there.shape:
             raise RefusedError(
-                f"The adapter's change to {name} has the shape {shape}, the base's tensor {there.shape}.",
+                f"The adapter's change to {name} has the shape {change.shape}, the base's tensor {there.shape}.",
                 hint="It was trained on another base, or on one whose embeddings were resized.",
             )
+    return adapter

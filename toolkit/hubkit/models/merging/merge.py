@@ -20,7 +20,8 @@ from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.files import Digests, os_error
 from hubkit.core.numbers import size
 from hubkit.models.chat.eos import EndOfTurn
-from hubkit.models.merging.adapter import WEIGHTS, Adapter, LowRank, ReplacedTensor, fit, read_adapter, torch_dtype
+from hubkit.models.merging.adapter import Adapter, fit, read_adapter, torch_dtype
+from hubkit.models.merging.changes import Change, as_rows
 from hubkit.models.merging.companions import read_settings, write_companions
 from hubkit.models.merging.shards import Planned, ShardWriter, plan, write_index
 from hubkit.models.tensors import DTYPE_BITS, DTYPE_NAMES, Tensor, read_weights
@@ -146,19 +147,17 @@ class _Work:
     def of(cls, base: Path, adapter: Adapter, dtype: str, report: Report | None) -> _Work:
         weights = read_weights(base)
         tensors = {name: (path, item) for path, header in weights.items() for name, item in header.tensors.items()}
+        config = read_settings(base, "config.json")
+        adapter = fit(adapter, {name: item for name, (_, item) in tensors.items()}, config)
         planned = {}
-        for name, (_, item) in tensors.items():
+        for name in [*tensors, *(name for name in adapter.changes if name not in tensors)]:
+            change = adapter.changes.get(name)
+            _, item = tensors[(change and change.origin) or name]
             if item.dtype not in _WHOLE_NUMBERS:
                 torch_dtype(item.dtype)
             kept = item.dtype if item.dtype in _WHOLE_NUMBERS else dtype
-            planned[name] = (kept, item.shape, item.count * DTYPE_BITS[kept] // 8)
-        config = read_settings(base, "config.json")
-        heads = any(name.rsplit(".", 2)[-2:] in (["lm_head", "weight"], ["embed_out", "weight"]) for name in tensors)
-        fit(
-            adapter,
-            {name: item for name, (_, item) in tensors.items()},
-            tied=config.get("tie_word_embeddings", not heads),
-        )
+            shape = change.shape if change else item.shape
+            planned[name] = (kept, shape, math.prod(shape) * DTYPE_BITS[kept] // 8)
         return cls(tensors, adapter, dtype, planned, report)
 
     @property
@@ -190,18 +189,10 @@ class _Work:
     def _blocks(self, name: str) -> Iterator[memoryview]:
         """The bytes of the merged tensor, a block at a time."""
         change = self.adapter.changes.get(name)
-        path, tensor = self.base[name]
-        if isinstance(change, ReplacedTensor):
-            path, tensor = self.adapter.folder / WEIGHTS, self.adapter.header.tensors[change.source]
-            before = self._plain(name, *self.base[name])
-            for after in self._plain(name, path, tensor):
-                if name not in self.changed and bytes(next(before)) != bytes(after):
-                    self.changed.add(name)
-                yield after
-        elif change is not None:
-            yield from self._low_rank(name, change, path, tensor)
+        if change is None:
+            yield from self._plain(name, *self.base[name])
         else:
-            yield from self._plain(name, path, tensor)
+            yield from self._changed(name, change)
 
     def _plain(self, name: str, path: Path, tensor: Tensor) -> Iterator[memoryview]:
         """The unchanged tensor in the target dtype."""
@@ -212,22 +203,23 @@ class _Work:
         for block in _read(path, tensor, _BLOCK * DTYPE_BITS[tensor.dtype] // 8):
             yield _finite(_as_tensor(block, source).to(target), name)
 
-    def _low_rank(self, name: str, change: LowRank, path: Path, tensor: Tensor) -> Iterator[memoryview]:
-        """``W + scaling * B @ A`` in float32, a block of rows at a time, rounded to the target dtype."""
+    def _changed(self, name: str, change: Change) -> Iterator[memoryview]:
+        """The changed tensor, computed in float32, a block of rows at a time, rounded to the target dtype."""
         import torch
 
+        path, tensor = self.base[change.origin or name]
         source, target = torch_dtype(tensor.dtype), torch_dtype(self.dtype)
-        a, b = self.adapter.load(change.a), self.adapter.load(change.b)
-        left, right = (a.T, b.T) if change.transposed else (b, a)
-        rows = max(1, _BLOCK // tensor.shape[1])
-        start = 0
-        for block in _read(path, tensor, rows * tensor.shape[1] * DTYPE_BITS[tensor.dtype] // 8):
-            before = _as_tensor(block, source).reshape(-1, tensor.shape[1])
-            delta = torch.mm(left[start : start + len(before)], right).mul_(change.scaling)
-            after = delta.add_(before).to(target)
-            if name not in self.changed and not torch.equal(after, before.to(target)):
+        prepared = change.prepare(self.adapter)
+        rows, width = as_rows(change.shape)
+        step = max(1, _BLOCK // max(1, width)) if change.by_rows else rows
+        there = _read(path, tensor, step * width * DTYPE_BITS[tensor.dtype] // 8)
+        for start in range(0, rows, step):
+            before = _as_tensor(next(there, memoryview(b"")), source).reshape(-1, width)[: rows - start]
+            missing = min(step, rows - start) - len(before)
+            padded = torch.nn.functional.pad(before.float(), (0, 0, 0, missing))
+            after = prepared.apply(padded, start).to(target)
+            if name not in self.changed and (missing or not torch.equal(after, before.to(target))):
                 self.changed.add(name)
-            start += len(before)
             yield _finite(after, name)
 
 
@@ -252,7 +244,7 @@ def _read(path: Path, tensor: Tensor, block: int) -> Iterator[memoryview]:
 def _as_tensor(block: memoryview, dtype: Any) -> Any:
     import torch
 
-    return torch.frombuffer(block, dtype=dtype)
+    return torch.frombuffer(block, dtype=dtype) if block else torch.empty(0, dtype=dtype)
 
 
 def _finite(values: Any, name: str) -> memoryview:
