@@ -1,27 +1,17 @@
-"""`hubkit init` and `hubkit plan`: write a recipe, and show what it would do."""
+"""`hubkit init`: write a recipe of your own."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from hubkit.cli.options import built_in_recipe_names, output_of, output_options, recipe_argument, recipe_hub_option
-from hubkit.cli.recipes import built_in_recipes, find_recipe_file, last_state
+from hubkit.cli.options import built_in_recipe_names, output_of, output_options
+from hubkit.cli.recipes import built_in_recipes
 from hubkit.core.errors import UsageError
-from hubkit.core.home import hubkit_home
 from hubkit.core.names import repo_id_problem
-from hubkit.core.numbers import counted, duration, size
-from hubkit.core.output import table
-from hubkit.recipe.names import RECIPE_FILE, STAGING
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from hubkit.pipeline.jobs import Job
-    from hubkit.recipe.models import Recipe
+from hubkit.recipe.names import RECIPE_FILE
 
 _SCHEMA = "hubkit.schema.json"
 
@@ -81,98 +71,3 @@ def _copy(original: Path, copy: Path) -> None:
         shutil.copytree(original, copy, ignore=shutil.ignore_patterns("__pycache__"))
     else:
         shutil.copyfile(original, copy)
-
-
-@click.command()
-@recipe_argument
-@recipe_hub_option
-@output_options
-def plan(recipe: str | None, hub_name: str | None) -> None:
-    """Check a recipe, and show every step of its release.
-
-    Each step is listed with the reason why it would run or be reused. Nothing is trained or sent to a Hub, and no
-    network is needed. RECIPE is a file, a folder with a hubkit.yaml, or a built-in recipe.
-
-    All mistakes in it are listed with their lines. TRL and PEFT check the training arguments if they are installed;
-    this takes some seconds the first time, and again when arguments or libraries change. What cannot be checked is
-    listed; `hubkit release` checks it before it trains.
-
-    \b
-    Examples:
-      hubkit plan tiny
-      hubkit plan dpopenhermes-7b
-    """
-    from rich.text import Text
-
-    from hubkit.pipeline.recipe_checks import check_recipe
-    from hubkit.recipe.mistakes import error_of
-
-    file, output = find_recipe_file(recipe), output_of()
-    settings = file.recipe
-    checked = check_recipe(settings, file.folder, hubkit_home(), output.say)
-    if checked.mistakes:
-        raise error_of(checked.mistakes, file.places)
-    if checked.unchecked:
-        output.warn(f"Not checked: {'; '.join(checked.unchecked)}.")
-    state = last_state(settings, file.folder, hub_name)
-    rows, listed = [], []
-    for job in state.jobs:
-        artifact = state.finished.get(job.id)
-        _, why = state.reusable_artifact(job)
-        nbytes = artifact.manifest.size if artifact else None
-        listed.append(
-            {
-                "step": job.id,
-                "stage": job.stage,
-                "does": _does(job, settings),
-                "kept": artifact is not None,
-                "why": why,
-                "bytes": nbytes,
-                "seconds": artifact.seconds if artifact else None,
-            }
-        )
-        kept = f"reused ({size(nbytes)}, {duration(artifact.seconds)})" if artifact and nbytes is not None else why
-        rows.append(
-            (job.id, "reuse" if artifact else "?" if why.startswith("reused if") else "run", _does(job, settings), kept)
-        )
-    branches = [
-        {"branch": name, "stage": variant.stage, "gate": variant.gate, "title": variant.title}
-        for name, variant in ((name, settings.variants[name]) for name in settings.publishing_order())
-    ]
-    license = settings.license or "the license of its base"
-    where = f"{settings.repo} ({settings.visibility}, {license}) on {hub_name or settings.hub}"
-    order = ", then ".join(f"{item['branch']} (adapter of stage {item['stage']})" for item in branches)
-    shown: list[RenderableType] = [
-        Text(where, "bold"),
-        Text(f"Base {settings.base.repo}; branches are updated in this order: {order}.\n"),
-        table(("step", "", "what it does", "why"), rows),
-    ]
-    release = {"repo": settings.repo, "hub": hub_name or settings.hub, "branches": branches, "steps": listed}
-    output.result({**release, "unchecked": checked.unchecked}, *shown)
-
-
-def _does(job: Job, recipe: Recipe) -> str:
-    """What the step does, with its settings in the recipe."""
-
-    if job.stage_name is not None:
-        return _trains(job, recipe)
-    rate = recipe.gates.stop_rate
-    enforced = [name for name, variant in recipe.variants.items() if variant.gate == "enforce"]
-    more = {
-        "stopping": f"{counted(rate.prompts, 'prompt')}, {counted(rate.max_new_tokens, 'new token')}",
-        "evaluate": ", ".join(recipe.evaluate.suites),
-        "gate": f"stop rate at least {rate.at_least}; enforced for {', '.join(enforced) or 'none'}",
-        "publish": f"{STAGING}/{job.variant_name}",
-        "space": recipe.space.repo if recipe.space else None,
-    }.get(job.stage)
-    return f"{job.step.does} ({more})" if more else job.step.does
-
-
-def _trains(job: Job, recipe: Recipe) -> str:
-    stage = recipe.stages[job.stage_name or ""]
-    after = f", continuing {stage.continues}'s adapter" if stage.continues else ""
-    sources = " + ".join(
-        source.repo + (f" ({counted(source.rows, 'row')})" if source.rows else "") for source in recipe.data[stage.data]
-    )
-    quantized = "" if stage.quantization == "none" else f", {stage.quantization.upper()} base"
-    return f"{job.stage.upper()} on {sources}{after}{quantized}"
