@@ -187,7 +187,6 @@ def resolve(config: bytes, lora: Mapping[str, Any]) -> AdapterFacts:
     wanted = _lora_config({"task_type": "CAUSAL_LM", **lora})
     start, wanted.init_lora_weights = wanted.init_lora_weights, False  # how they start needs numbers
     model = build(config)
-    facts = describe(model)
     unmatched = _unmatched(model, lora)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     with warnings.catch_warnings(record=True) as caught:
@@ -202,13 +201,32 @@ def resolve(config: bytes, lora: Mapping[str, Any]) -> AdapterFacts:
         names[id(item)] for item in wrapped.parameters() if item.requires_grad and id(item) in names
     ) + tuple(_saved(wrapped))
     return AdapterFacts(
-        targets=tuple(_targets(wrapped, facts)),
+        targets=tuple(_targets(wrapped)),
         trained=trained,
         in_full=tuple(dict.fromkeys(in_full)),
         unmatched=unmatched,
-        settings={key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()},
-        warnings=tuple(dict.fromkeys(_clause(item.message) for item in caught)),
+        settings=json.loads(json.dumps(settings, default=_plain)),
+        warnings=tuple(dict.fromkeys(_clause(item.message) for item in caught if _about(item, lora))),
     )
+
+
+def _plain(value: object) -> Any:
+    """A value of a LoRA config that JSON does not have."""
+    return (
+        sorted(value)
+        if isinstance(value, set | frozenset)
+        else vars(value)
+        if hasattr(value, "__dict__")
+        else str(value)
+    )
+
+
+def _about(warning: warnings.WarningMessage, lora: Mapping[str, Any]) -> bool:
+    """Whether ``warning`` is about what ``lora`` says, not about PEFT's own code or the patterns that it added."""
+    if issubclass(warning.category, FutureWarning | DeprecationWarning):
+        return False
+    pattern = next((key for key in ("rank_pattern", "alpha_pattern") if key in str(warning.message)), None)
+    return pattern is None or bool(lora.get(pattern))
 
 
 def _lora_config(lora: Mapping[str, Any]) -> LoraConfig:
@@ -225,7 +243,7 @@ def _lora_config(lora: Mapping[str, Any]) -> LoraConfig:
 _PREFIX = "base_model.model."
 
 
-def _targets(wrapped: Any, facts: ModelFacts) -> Iterator[Target]:
+def _targets(wrapped: Any) -> Iterator[Target]:
     """The weights that got a LoRA pair, in the order of the model."""
     from peft.tuners.lora.layer import LoraLayer
 
@@ -233,11 +251,9 @@ def _targets(wrapped: Any, facts: ModelFacts) -> Iterator[Target]:
         if not isinstance(module, LoraLayer) or "default" not in module.r:
             continue
         parameter = getattr(module, "parameter_name", None) or "weight"
-        own = name.removeprefix(_PREFIX).replace(".base_layer", "")
-        kind: TargetKind = "parameter" if hasattr(module, "parameter_name") else _kind(module.get_base_layer())
-        there = facts.modules.get(own)
-        shape = there.parameters.get(parameter, ()) if there else ()
-        yield Target(own, parameter, kind, shape, module.r["default"])
+        own, layer = name.removeprefix(_PREFIX).replace(".base_layer", ""), module.get_base_layer()
+        kind: TargetKind = "parameter" if hasattr(module, "parameter_name") else _kind(layer)
+        yield Target(own, parameter, kind, tuple(getattr(layer, parameter).shape), module.r["default"])
 
 
 def _kind(layer: Any) -> TargetKind:
