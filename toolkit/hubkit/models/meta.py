@@ -195,7 +195,7 @@ def resolve(config: bytes, lora: Mapping[str, Any]) -> AdapterFacts:
             wrapped = get_peft_model(model, wanted)
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
             raise RefusedError(f"PEFT refuses it: {_clause(error)}.") from error
-    settings = replace(wrapped.peft_config["default"], init_lora_weights=start).to_dict()
+    kept = replace(wrapped.peft_config["default"], init_lora_weights=start, base_model_name_or_path=None)
     trained = {name: tuple(item.shape) for name, item in wrapped.named_parameters() if item.requires_grad}
     in_full = tuple(
         names[id(item)] for item in wrapped.parameters() if item.requires_grad and id(item) in names
@@ -205,7 +205,7 @@ def resolve(config: bytes, lora: Mapping[str, Any]) -> AdapterFacts:
         trained=trained,
         in_full=tuple(dict.fromkeys(in_full)),
         unmatched=unmatched,
-        settings=json.loads(json.dumps(settings, default=_plain)),
+        settings=json.loads(json.dumps(kept.to_dict(), default=_plain)),
         warnings=tuple(dict.fromkeys(_clause(item.message) for item in caught if _about(item, lora))),
     )
 
