@@ -35,6 +35,7 @@ FLAT = "".join(word for word in ESCAPES if "\n" not in word and "\r" not in word
 """Without line ends and NUL: for where those end the word."""
 ARG = "".join("\udc9b" if "\ud800" <= char <= "\udfff" else char for char in FLAT)
 """As an argument: bytes that are no UTF-8 arrive as halves of their own."""
+REPLACED = "31mb\x9bc\u202ed\u2028e\x7f\r::f##[g]\u200bh-1"
 NAME = "a\x1b[31mb\x9bc\u202ed\u2028e\x7f\r::f##[g]\u200bh"
 """For names of files and folders on this disk."""
 BRANCH = "ze\u00adro"
@@ -181,6 +182,8 @@ def harm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harm]:
             {"run.json": json.dumps(about).encode(), "journal.jsonl": json.dumps(step).encode() + b"\n"},
         )
         write(home / "runs" / run / "artifacts" / NAME, {"manifest.json": json.dumps(kept).encode()})
+        replaced = {**kept, "made_from": {"settings": {WORD: WORD}, "inputs": {}, "version": 1, "libraries": {}}}
+        write(home / "runs" / run / "earlier" / NAME / "1", {"manifest.json": json.dumps(replaced).encode()})
     data = home / "hub"
     running = process.start(data, port=0)
     try:
@@ -225,6 +228,8 @@ def cases(command: str, harm: Harm) -> list[list[str]]:
         "release": [["wrong.yaml"], [f"{NAME}.yaml"], [ARG], ["-y", "--hub", hubs["refuses"]]],
         "runs list": [[]],
         "runs show": [[f"{NAME}-1"], [ARG]],
+        "runs restore": [[f"{NAME}-1", REPLACED], [f"{NAME}-1", ARG], [ARG, ARG]],
+        "runs discard": [[f"{NAME}-1", REPLACED], [f"{NAME}-2", "--all", "-y"], [f"{NAME}-1", ARG], [ARG, ARG]],
         "runs remove": [[f"{NAME}-1"], [f"{NAME}-2", "-y"], [ARG]],
         "check": [["model"], [ARG], *([repo, *hub] for hub in at), [repo, "--revision", ARG, *at[0]]],
         "verify": [["model"], [ARG], *([repo, *hub] for hub in at), ["model", "--key", ARG]],

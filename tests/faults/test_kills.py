@@ -1,6 +1,8 @@
 """Ends that nobody chose, one after another until nothing is left to end: rows F1, F2 and C2."""
 
+import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,12 +10,15 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import HUBKIT, environment, until
 from releases import REPO, Release, assert_whole, faults, heads, hub_of, requests
 
 from hubkit.core.trees import compare
+from hubkit.pipeline.runs import Run
+from hubkit.recipe.stage import StageResult
 from hubkit.server.process import Running
 from hubkit.server.storage.folder import Folder
 
@@ -154,7 +159,7 @@ NO_MANIFEST = textwrap.dedent("""
     release = Release.on(Running(url, 0, Path(data), token), Path(home)).train()
     real = runs.write_json
     def die(path, value):
-        if path.name == "manifest.json" and path.parent.name == step:
+        if path.name == "manifest.json" and path.parent.parent.name == step:
             if moment == "half":
                 path.with_name(".manifest.json.x.tmp").write_bytes(b'{"step": ')
             os.kill(os.getpid(), signal.SIGKILL)
@@ -171,7 +176,7 @@ NO_MANIFEST = textwrap.dedent("""
 def test_killed_before_the_manifest_a_step_is_not_done(hub: Running, tmp_path: Path, step: str, moment: str) -> None:
     assert child(NO_MANIFEST, hub.url, hub.data, hub.token, tmp_path, step, moment) == -signal.SIGKILL
     release = Release.on(hub, tmp_path)
-    folder = release.run.artifacts / step
+    folder = release.run.out(step)
     assert any(folder.iterdir()) and not (folder / "manifest.json").exists(), "written, but for the manifest"
     assert release.run.find(step) is None, "so it is not done"
     faults(hub)
@@ -182,3 +187,92 @@ def test_killed_before_the_manifest_a_step_is_not_done(hub: Running, tmp_path: P
         assert len(hub_of(release).history(REPO, name)) == 2, "the repo's first commit and one more"
     sent = [line for line in requests(hub) if line.startswith("PUT ")]
     assert len(sent) == (2 if step == "publish[main]" else 0), "only what was never begun is sent"
+
+
+def killed_at(number: int, moment: str, work: Callable[[], object]) -> int:
+    """Do ``work`` in a fork that kills itself before or after its ``number``-th change of the file system."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    numbers = itertools.count(1)
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **keywords: Any) -> Any:
+            last = next(numbers) == number
+            if last and moment == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            answer = real(*args, **keywords)
+            if last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return answer
+
+        return call
+
+    for module, name in ((Path, "rename"), (Path, "replace"), (shutil, "rmtree"), (os, "fsync")):
+        setattr(module, name, counted(getattr(module, name)))
+    try:
+        work()
+    finally:
+        os._exit(0)
+
+
+def train_again(run: Run, key: str, weights: str) -> None:
+    """Train in no time what claims to have taken an hour."""
+    step = "train[dpo]"
+    run.begin(step, key)
+    (run.out(step) / "adapter").mkdir()
+    (run.out(step) / "adapter" / "adapter_model.safetensors").write_text(weights)
+    (run.out(step) / "training.json").write_text('{"stage": "dpo", "seconds": 3600.0}')
+    run.keep(step, key, StageResult(Made(), "made"), 3600.0)
+
+
+class Made:
+    """An artifact whose files are there already."""
+
+    def save(self, folder: Path) -> None:
+        """Nothing is left to save."""
+
+
+@pytest.mark.fault("C2")
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_while_an_adapter_replaces_another_one_of_both_is_there(
+    tmp_path: Path, moment: str, record_property: Record
+) -> None:
+    """At no point is there none, and the old one is never lost."""
+    for number in range(1, 60):
+        run = Run(tmp_path / str(number))
+        run.path.mkdir()
+        train_again(run, "old", "old weights")
+        code = killed_at(number, moment, lambda run=run: train_again(run, "new", "new weights"))  # type: ignore[misc]
+        found = run.find("train[dpo]")
+        assert found is not None and found.key in {"old", "new"}, "whole, before anything is put in order"
+        run.settle()
+        places = {kept.key: kept.stored for kept in run.kept()}
+        settled = run.find("train[dpo]")
+        assert settled is not None and settled.key == found.key and settled.path.parent == run.artifacts
+        places[settled.key] = settled
+        old = places["old"]
+        assert old is not None and not old.manifest.differences(old.path), "the old one is there with all its bytes"
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+    assert found.key == "new" and 8 < number < 59
+    record_property("figure", f"killed {moment} each of {number - 1} changes of files: one of both, and whole")
+
+
+@pytest.mark.fault("C2")
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_while_an_adapter_is_restored_none_is_lost(tmp_path: Path, moment: str) -> None:
+    for number in range(1, 20):
+        run = Run(tmp_path / str(number))
+        run.path.mkdir()
+        train_again(run, "old", "old weights")
+        train_again(run, "new", "new weights")
+        (kept,) = run.kept()
+        code = killed_at(number, moment, lambda run=run, kept=kept: run.restore(kept))  # type: ignore[misc]
+        present = run.find("train[dpo]")
+        there = {kept.key for kept in run.kept() if kept.stored} | ({present.key} if present else set())
+        assert there == {"old", "new"}
+        if code == 0:
+            break
+    assert run.find("train[dpo]").key == "old" and 2 < number < 19  # type: ignore[union-attr]

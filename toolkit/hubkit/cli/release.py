@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from hubkit.core.target import Target
+    from hubkit.pipeline.discards import Discard
     from hubkit.pipeline.outcome import Outcome, VariantOutcome
     from hubkit.recipe.models import Recipe
 
@@ -41,6 +42,11 @@ if TYPE_CHECKING:
     help="Sign the release with this EC private key (PEM).",
 )
 @click.option("--pr", "proposes", is_flag=True, help="Open pull requests instead of writing to the repo.")
+@click.option(
+    "--retrain",
+    is_flag=True,
+    help="Train again what the recipe, its data or an upgrade changed, without asking. What is replaced is kept.",
+)
 @click.option("--overwrite-card", is_flag=True, help="Replace cards that were edited on the Hub, edits included.")
 @click.option(
     "--open/--no-open",
@@ -57,6 +63,7 @@ def release(
     only: str | None,
     sign_key: Path | None,
     proposes: bool,
+    retrain: bool,
     overwrite_card: bool,
     opens: bool | None,
     yes: bool,
@@ -66,7 +73,9 @@ def release(
 
     RECIPE is a file, a folder with a hubkit.yaml, or a built-in recipe; ./hubkit.yaml if left out. Run the command
     again to resume an interrupted release; if it is already finished, nothing is done. Before anything is
-    published to a Hub other than the embedded one, you are asked for confirmation.
+    published to a Hub other than the embedded one, you are asked for confirmation. You are also asked before a
+    training of more than a minute is replaced; without a terminal the release is refused then (exit code 3), unless
+    --retrain is given.
 
     \b
     Examples:
@@ -95,6 +104,8 @@ def release(
         only=only,
         overwrite_card=overwrite_card,
         places=file.places,
+        retrain=retrain,
+        consent=lambda found: _consent(found, yes),
     )
     output.result({**outcome.to_json(), "hub": target.endpoint}, *_release_lines(outcome, target.endpoint))
     if opens or (opens is None and output.mode == "human" and person_with_browser()):
@@ -108,6 +119,15 @@ def _confirm(settings: Recipe, target: Target, yes: bool) -> None:
     if not target.embedded and os.isatty(0):
         does = "Open pull requests for" if settings.pull_request else "Publish"
         ask(f"{does} {settings.repo} ({settings.visibility}) on {target.endpoint}?", yes=yes)
+
+
+def _consent(found: Sequence[Discard], yes: bool) -> None:
+    """Ask the person at the terminal whether trainings may be replaced. Elsewhere, and with ``-y``, they may not."""
+    from hubkit.pipeline.discards import refuse
+
+    if yes or not os.isatty(0):
+        refuse(found)
+    ask("\n".join([*map(str, found), "Train again? What is there now is kept (`hubkit runs`)."]), yes=False)
 
 
 def _release_lines(outcome: Outcome, endpoint: str) -> Iterator[RenderableType]:

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hubkit.cli.options import ask, confirm_option, output_of, output_options, run_argument
+from hubkit.core.errors import UsageError
 from hubkit.core.home import hubkit_home
 from hubkit.core.numbers import duration, size
 from hubkit.core.output import table
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from hubkit.pipeline.runs import Run
+    from hubkit.pipeline.stored import KeptTraining
     from hubkit.recipe.artifact import StoredArtifact
 
 
 @click.group()
 def runs() -> None:
-    """List, show and remove runs.
+    """List, show and remove runs; restore trainings that were replaced.
 
-    A run is one execution of a recipe: a folder in .hubkit, or in HUBKIT_HOME.
+    A run is one execution of a recipe: a folder in .hubkit, or in HUBKIT_HOME. When a training of more than a minute is
+    replaced, the run keeps the old adapter or checkpoints until you discard them.
     """
 
 
@@ -39,17 +45,17 @@ def list_runs() -> None:
 
     described = [_about(run) for run in find_runs(hubkit_home())]
     rows = [
-        (item["id"], item["repo"], item["hub"], item["state"], item["made"][:19], size(item["bytes"]))
+        (item["id"], item["repo"], item["hub"], item["state"], item["made"][:19], size(item["bytes"]), _count(item))
         for item in described
     ]
-    output_of().result(described, table(("run", "repo", "hub", "state", "created (UTC)", "size#"), rows))
+    output_of().result(described, table(("run", "repo", "hub", "state", "created (UTC)", "size#", "replaced#"), rows))
 
 
 @runs.command()
 @run_argument
 @output_options
 def show(run: str) -> None:
-    """Show the steps that RUN has finished, and what each produced.
+    """Show the steps that RUN has finished, what each produced, and the replaced trainings that it keeps.
 
     \b
     Example:
@@ -71,7 +77,107 @@ def show(run: str) -> None:
     about = _about(chosen)
     heads = ("step", "took#", "size#", "result")
     output_of().result(
-        {**about, "steps": steps}, f"{chosen.name}: {about['state']}  {chosen.path}\n", table(heads, rows)
+        {**about, "steps": steps},
+        f"{chosen.name}: {about['state']}  {chosen.path}\n",
+        table(heads, rows),
+        *_kept_lines(chosen),
+    )
+
+
+def _kept_lines(run: Run) -> Iterator[RenderableType]:
+    """The replaced trainings of ``run``, and how they differ from the recipe."""
+    from hubkit.pipeline.discards import recipe_changes
+
+    if not (kept := run.kept()):
+        return
+    heads = ("replaced", "step", "what", "made (UTC)", "took#", "size#", "trained with")
+    rows = [
+        (
+            item.id,
+            item.step,
+            "adapter" if item.stored else "checkpoints",
+            item.made[:19],
+            duration(item.seconds),
+            size(item.bytes),
+            "; ".join(f"{change.name} {change.before_in_words}" for change in recipe_changes(run, item)),
+        )
+        for item in kept
+    ]
+    yield "\nReplaced trainings that are kept (`hubkit runs restore`, `hubkit runs discard`):\n"
+    yield table(heads, rows)
+
+
+@runs.command()
+@run_argument
+@click.argument("replaced", metavar="ID")
+@output_options
+def restore(run: str, replaced: str) -> None:
+    """Put a replaced training back in its place; what is there now is kept in its stead.
+
+    ID is one that `hubkit runs show RUN` lists. The next release uses the training if the recipe is as it was then.
+
+    \b
+    Example:
+      hubkit runs restore tiny-hermes-dpo-1 dpo-1
+    """
+    from hubkit.pipeline.discards import recipe_changes
+    from hubkit.pipeline.runs import named_run
+
+    chosen = named_run(hubkit_home(), run)
+    with chosen.lock():
+        chosen.settle()
+        training = _kept_training(chosen, replaced)
+        chosen.restore(training)
+    output = output_of()
+    output.say(f"Restored {training.id}: {training.step}.")
+    different = recipe_changes(chosen, training)
+    for change in different:
+        output.warn(
+            f"It was trained with {change.name} {change.before_in_words}; the recipe had {change.after_in_words}."
+        )
+    if different:
+        output.say("Set these back in the recipe; otherwise the next release asks to train again.")
+    value = {"restored": training.id, "step": training.step, "changes": [vars(change) for change in different]}
+    output.result(value)
+
+
+@runs.command()
+@run_argument
+@click.argument("replaced", metavar="[ID]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Remove all replaced trainings of the run.")
+@confirm_option
+@output_options
+def discard(run: str, replaced: tuple[str, ...], everything: bool, yes: bool) -> None:
+    """Remove replaced trainings that RUN keeps, to free their space.
+
+    \b
+    Examples:
+      hubkit runs discard tiny-hermes-dpo-1 dpo-1
+      hubkit runs discard tiny-hermes-dpo-1 --all -y
+    """
+    from hubkit.pipeline.runs import named_run
+
+    if everything == bool(replaced):
+        raise UsageError("Name the replaced trainings, or pass --all.", hint="`hubkit runs show RUN` lists them.")
+    chosen = named_run(hubkit_home(), run)
+    with chosen.lock():
+        trainings = chosen.kept() if everything else [_kept_training(chosen, name) for name in replaced]
+        listed = ", ".join(f"{item.id} ({duration(item.seconds)}, {size(item.bytes)})" for item in trainings)
+        if trainings:
+            ask(f"Remove {listed}?", yes=yes)
+        for training in trainings:
+            chosen.discard(training)
+    output_of().say(f"Removed {listed}." if trainings else f"{chosen.name} keeps no replaced trainings.")
+    output_of().result({"discarded": [training.id for training in trainings]})
+
+
+def _kept_training(run: Run, name: str) -> KeptTraining:
+    """The replaced training of ``run`` called ``name``; UsageError when there is none."""
+    for training in run.kept():
+        if training.id == name:
+            return training
+    raise UsageError(
+        f"{run.name} keeps no replaced training called {name!r}.", hint=f"`hubkit runs show {run.name}` lists them."
     )
 
 
@@ -111,4 +217,9 @@ def _about(run: Run) -> dict[str, Any]:
     for path in run.path.rglob("*"):
         with contextlib.suppress(OSError):  # a release may be running
             total += path.stat().st_size if path.is_file() else 0
-    return {**run.about(), "state": state, "bytes": total, "path": str(run.path)}
+    replaced = [training.to_json() for training in run.kept()]
+    return {**run.about(), "state": state, "bytes": total, "path": str(run.path), "replaced": replaced}
+
+
+def _count(about: dict[str, Any]) -> str:
+    return str(len(about["replaced"])) if about["replaced"] else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hubkit import __version__
@@ -14,8 +14,10 @@ from hubkit.core.output import Output, StepView
 from hubkit.core.target import Target
 from hubkit.hub.reach import reach
 from hubkit.pipeline import preflight
+from hubkit.pipeline.discards import Consent, Discard, discarded, refuse
 from hubkit.pipeline.earlier_runs import finished_before
 from hubkit.pipeline.jobs import Job, expand
+from hubkit.pipeline.made_from import upgrades, upgrades_in_words
 from hubkit.pipeline.outcome import Outcome, read_outcome
 from hubkit.pipeline.release_state import ReleaseState
 from hubkit.pipeline.runs import Run, open_run, release_lock
@@ -37,11 +39,15 @@ def release(
     only: str | None = None,
     overwrite_card: bool = False,
     places: Places | None = None,
+    retrain: bool = False,
+    consent: Consent = refuse,
 ) -> Outcome:
     """Run the release of ``recipe`` on ``target``; its files are in ``folder``. A finished release does nothing.
 
     With ``overwrite_card`` edits of the cards on the Hub are lost where this release writes the same place.
-    ``places`` are the lines of the recipe's keys, for messages.
+    ``places`` are the lines of the recipe's keys, for messages. ``consent`` is asked before trainings of more than a
+    minute are replaced. With ``retrain`` it is not asked, and what was trained with other versions of the libraries is
+    trained again, too.
 
     Raises HubkitError: RefusedError by a check or a gate (nothing was promoted), ConflictError when a branch moved
     or another process has the run, RemoteError when the Hub cannot be reached.
@@ -55,18 +61,50 @@ def release(
             state = ReleaseState(
                 recipe, folder, target, run, expand(recipe, only=only), options=Options(overwrite_card)
             )
-            return _release(state, output, only, places)
+            run.settle()
+            state.record_trainings()
+            return _release(state, output, only, places, Retraining(retrain, consent))
 
 
-def _release(state: ReleaseState, output: Output, only: str | None, places: Places | None) -> Outcome:
+@dataclass
+class Retraining:
+    """What may be trained again: all of it, or what was agreed to."""
+
+    everything: bool
+    consent: Consent
+    agreed: set[str] = field(default_factory=set)
+
+    def agree(self, state: ReleaseState) -> None:
+        """Ask for the trainings that ``state`` is now known to discard; ``consent`` raises when they must stay."""
+        if not self.everything and (found := self._open(state)):
+            self.consent(found)
+            self.agreed |= {item.step for item in found}
+
+    def asks(self, state: ReleaseState) -> bool:
+        """Whether ``state`` is now known to discard a training that was not agreed to."""
+        return not self.everything and bool(self._open(state))
+
+    def _open(self, state: ReleaseState) -> list[Discard]:
+        return [item for item in discarded(state) if item.step not in self.agreed]
+
+    def again(self, state: ReleaseState, job: Job, artifact: StoredArtifact) -> bool:
+        """Whether the reusable ``artifact`` is trained again, because libraries changed since."""
+        return self.everything and state.upgraded(job, artifact) is not None
+
+
+def _release(
+    state: ReleaseState, output: Output, only: str | None, places: Places | None, retraining: Retraining
+) -> Outcome:
     run = state.run
+    retraining.agree(state)
     write_atomic(run.path / "recipe.json", state.recipe.model_dump_json(indent=2) + "\n")
-    if state.released():
+    if state.released() and not any(retraining.again(state, job, state.finished[job.id]) for job in state.jobs):
         return _outcome(state, up_to_date=True)
     versions = {"hubkit": __version__, "python": platform.python_version()}
     run.log("begin", **versions, endpoint=state.target.endpoint, options=asdict(state.options))
     try:
-        _run_jobs(state, output, only, places)
+        while not _run_jobs(state, output, only, places, retraining):
+            retraining.agree(state)
     except BaseException as error:
         run.log("stopped", error=type(error).__name__, exit_code=getattr(error, "exit_code", None))
         raise
@@ -74,7 +112,10 @@ def _release(state: ReleaseState, output: Output, only: str | None, places: Plac
     return _outcome(state, up_to_date=False)
 
 
-def _run_jobs(state: ReleaseState, output: Output, only: str | None, places: Places | None) -> None:
+def _run_jobs(
+    state: ReleaseState, output: Output, only: str | None, places: Places | None, retraining: Retraining
+) -> bool:
+    """Run what cannot be reused. False, before any training: one would be discarded that was not agreed to."""
     names = ("preflight", *(job.id for job in state.jobs))
     with output.steps(names) as view, Worker(state, only) as shared:
         view.start("preflight")
@@ -87,11 +128,10 @@ def _run_jobs(state: ReleaseState, output: Output, only: str | None, places: Pla
         preflight.refuse(findings)
         view.done("preflight", f"{len(state.jobs)} steps checked", time.monotonic() - began)
         for job in state.jobs:
-            artifact, _ = state.reusable_artifact(job)
-            if artifact is not None and (changed := state.outdated(job, artifact)) is not None:
-                state.run.log("stale", step=job.id, why=changed)
-                artifact = None
+            artifact = reused = _reusable(state, job, retraining)
             if artifact is not None:
+                if words := state.upgraded(job, artifact):
+                    output.warn(f"{job.id} is reused: {words}. Pass --retrain to train it again.")
                 view.done(job.id, figure(artifact), artifact.seconds, reused=True)
             elif job.step.alone:
                 shared.close()
@@ -102,11 +142,31 @@ def _run_jobs(state: ReleaseState, output: Output, only: str | None, places: Pla
             for warning in artifact.summary.get("warnings", ()):
                 output.warn(warning)
             state.finished[job.id] = artifact
+            if reused is None and retraining.asks(state):
+                return False
+    return True
+
+
+def _reusable(state: ReleaseState, job: Job, retraining: Retraining) -> StoredArtifact | None:
+    """The artifact that ``job`` reuses, restored if it was replaced before; None when the job must run."""
+    artifact, _ = state.reusable_artifact(job)
+    if artifact is None or retraining.again(state, job, artifact):
+        return None
+    if (changed := state.outdated(job, artifact)) is not None:
+        state.run.log("stale", step=job.id, why=changed)
+        return None
+    for training in state.run.kept():
+        if training.path == artifact.path:
+            state.run.restore(training)
+            return state.run.find(job.id)
+    return artifact
 
 
 def _run_job(state: ReleaseState, job: Job, worker: Worker, view: StepView) -> StoredArtifact:
     view.start(job.id)
     key = state.key(job)
+    if words := _upgraded_since_checkpoint(state, job, key):
+        view.output.warn(f"{job.id} is resumed; its checkpoints were {words}.")
     state.run.log("start", step=job.id, key=key)
     try:
         worker.run(job, lambda words, share: view.progress(job.id, words, share))
@@ -119,6 +179,15 @@ def _run_job(state: ReleaseState, job: Job, worker: Worker, view: StepView) -> S
     state.run.log("done", step=job.id, seconds=artifact.seconds)
     view.done(job.id, figure(artifact), artifact.seconds)
     return artifact
+
+
+def _upgraded_since_checkpoint(state: ReleaseState, job: Job, key: str) -> str | None:
+    """Which libraries changed since the unfinished training of ``job`` began; None when it begins anew."""
+    begun, now = state.recorded_of_unfinished(job) if job.step.dear else None, state.made_from(job)
+    if begun is None or now is None or state.run.begun(job.id) != key:
+        return None
+    found = upgrades(begun, now)
+    return upgrades_in_words(found) if found else None
 
 
 def figure(artifact: StoredArtifact) -> str:

@@ -5,6 +5,7 @@ An artifact is a folder whose manifest was written last, by rename. No manifest:
     runs/tiny-hermes-dpo-1/
       run.json  recipe.json  journal.jsonl  lock
       artifacts/merge[main]/{manifest.json, model/, merge.json}
+      earlier/train[dpo]/1/                   a training that was replaced, or its checkpoints
       work/dpo/{key, out/, scratch/}          what an unfinished step has so far
       logs/dpo.log
 """
@@ -36,12 +37,25 @@ from hubkit.core.files import (
     write_json,
 )
 from hubkit.core.target import Target
+from hubkit.pipeline.stored import (
+    DEAR_SECONDS,
+    KEY,
+    MADE_FROM,
+    KeptTraining,
+    folder_name,
+    kept_trainings,
+    put_aside,
+    read_stored,
+    training_seconds,
+    unfinished_seconds,
+)
 from hubkit.recipe.artifact import StoredArtifact
 from hubkit.recipe.stage import Noted, StageResult
+from hubkit.training.adapter import TrainedAdapter
 
 FORMAT = 2
 """Of a run's folder: keys, journal and artifacts. A folder of another format is neither resumed nor changed."""
-_OWN_EVENTS = frozenset({"start", "done", "stale"})
+_OWN_EVENTS = frozenset({"start", "done", "stale", "restored", "discarded"})
 """Events about a step that the runner writes; all others are what its stage noted."""
 
 
@@ -79,6 +93,11 @@ class Run:
     def work(self) -> Path:
         """What unfinished steps have so far."""
         return self.path / "work"
+
+    @property
+    def earlier(self) -> Path:
+        """Trainings that were replaced and are kept."""
+        return self.path / "earlier"
 
     @property
     def logs(self) -> Path:
@@ -143,63 +162,118 @@ class Run:
             if line.get("step") == step and line["event"] not in _OWN_EVENTS
         )
 
+    def unfinished(self, step: str) -> Path:
+        """The folder of ``step`` while it is not finished: its key, ``out`` and ``scratch``."""
+        return self.work / folder_name(step)
+
     def out(self, step: str) -> Path:
         """The folder in which ``step`` makes its files."""
-        return self.work / _folder_name(step) / "out"
+        return self.unfinished(step) / "out"
 
     def scratch(self, step: str) -> Path:
         """A folder of ``step`` that survives a kill, and is removed when the step is done or its key changes."""
-        return self.work / _folder_name(step) / "scratch"
+        return self.unfinished(step) / "scratch"
 
     def find(self, step: str) -> StoredArtifact | None:
-        """The finished artifact of ``step``, whatever its key; None when there is none or a file of it is gone."""
-        folder = self.artifacts / _folder_name(step)
-        if not (folder / MANIFEST).is_file():
-            return None
-        kept = read_json(folder / MANIFEST)
-        manifest = Manifest.from_json(kept)
-        complete = all(
-            (folder / name).is_file() and (folder / name).stat().st_size == item.size
-            for name, item in manifest.files.items()
-        )
-        return StoredArtifact(folder, kept["key"], manifest, kept["summary"], kept["seconds"]) if complete else None
+        """The finished artifact of ``step``, whatever its key; None when there is none or a file of it is gone.
 
-    def begin(self, step: str, key: str) -> None:
-        """Make an empty ``out``; keep ``scratch`` only when it belongs to the same key."""
-        folder = self.work / _folder_name(step)
-        known = folder / "key"
-        if not known.exists() or known.read_text() != key:
+        One that a kill left in ``work`` when it was whole counts: :meth:`settle` moves it to its place.
+        """
+        return read_stored(self.out(step)) or read_stored(self.artifacts / folder_name(step))
+
+    def begun(self, step: str) -> str | None:
+        """The key under which ``step`` began and did not end; None when it is not under way."""
+        known = self.unfinished(step) / KEY
+        return known.read_text() if known.is_file() else None
+
+    def begin(self, step: str, key: str, made_from: Any = None) -> None:
+        """Make an empty ``out``; keep ``scratch`` only when it belongs to the same key.
+
+        Checkpoints of another key that took long are moved to ``earlier``, and come back when their key does.
+        ``made_from`` is what ``key`` was computed of, for a training.
+        """
+        folder = self.unfinished(step)
+        if self.begun(step) != key:
+            if unfinished_seconds(folder) > DEAR_SECONDS:
+                shutil.rmtree(folder / "out", ignore_errors=True)
+                put_aside(folder, self.earlier)
             shutil.rmtree(folder, ignore_errors=True)
-            write_atomic(known, key)
+            for training in self.kept():
+                if (training.step, training.key, training.stored) == (step, key, None):
+                    folder.parent.mkdir(parents=True, exist_ok=True)
+                    training.path.rename(folder)
+                    break
+            write_atomic(folder / KEY, key)
+            if made_from is not None:
+                write_json(folder / MADE_FROM, made_from)
         shutil.rmtree(folder / "out", ignore_errors=True)
         (folder / "out").mkdir(parents=True)
         (folder / "scratch").mkdir(exist_ok=True)
 
-    def keep(self, step: str, key: str, result: StageResult[Any], seconds: float) -> StoredArtifact:
-        """Save the artifact of ``result``, move the step's files to their place and write the manifest last."""
-        out, folder = self.out(step), self.artifacts / _folder_name(step)
+    def keep(
+        self, step: str, key: str, result: StageResult[Any], seconds: float, made_from: Any = None
+    ) -> StoredArtifact:
+        """Save the artifact of ``result``, write its manifest last, and move it to its place."""
+        out, folder = self.out(step), self.artifacts / folder_name(step)
         result.artifact.save(out)
         manifest = Manifest.of(out, result.digests)
         for name in manifest.files:
             with (out / name).open("rb") as file:
                 os.fsync(file.fileno())
         summary = {"figure": result.figure, **result.facts, "warnings": list(result.warnings)}
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        kept = {"step": step, "key": key, "summary": summary, "seconds": seconds, **manifest.to_json()}
+        if made_from is not None:
+            kept["made_from"] = made_from
         try:
-            out.rename(folder)
-            fsync_folder(folder.parent)
-            kept = {"step": step, "key": key, "summary": summary, "seconds": seconds, **manifest.to_json()}
-            write_json(folder / MANIFEST, kept)
+            write_json(out / MANIFEST, kept)
+            self._install(folder.name)
         except OSError as error:
             raise os_error(error, folder, manifest.size) from error
-        shutil.rmtree(self.work / _folder_name(step), ignore_errors=True)
-        return StoredArtifact(folder, key, manifest, json.loads(json.dumps(summary)), seconds)
+        return StoredArtifact(folder, key, manifest, json.loads(json.dumps(summary)), seconds, made_from)
 
+    def _install(self, name: str) -> None:
+        """Move the whole artifact in ``work`` to its place. The one that is there is kept if its training took long.
 
-def _folder_name(step: str) -> str:
-    """``step`` as one folder's name: a branch may hold '/', never '~'."""
-    return step.replace("/", "~")
+        Until the last rename the old one is found, or the new one is.
+        """
+        work, folder = self.work / name, self.artifacts / name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            present = read_stored(folder)
+            if present and (folder / TrainedAdapter.FILE).is_file() and training_seconds(present) > DEAR_SECONDS:
+                put_aside(folder, self.earlier)
+            else:
+                shutil.rmtree(work / "replaced", ignore_errors=True)
+                folder.rename(work / "replaced")
+        (work / "out").rename(folder)
+        fsync_folder(folder.parent)
+        shutil.rmtree(work, ignore_errors=True)
+
+    def settle(self) -> None:
+        """Finish what a kill interrupted: artifacts that are whole and not at their place yet."""
+        for out in self.work.glob("*/out"):
+            if read_stored(out) is not None:
+                self._install(out.parent.name)
+
+    def kept(self) -> list[KeptTraining]:
+        """The trainings that were replaced and are kept, by step and oldest first."""
+        return kept_trainings(self.earlier)
+
+    def restore(self, training: KeptTraining) -> None:
+        """Put ``training`` back in its place; what is there is kept aside in turn."""
+        unfinished = training.stored is None
+        folder = (self.work if unfinished else self.artifacts) / folder_name(training.step)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            put_aside(folder, self.earlier)
+        training.path.rename(folder)
+        fsync_folder(folder.parent)
+        self.log("restored", step=training.step, id=training.id)
+
+    def discard(self, training: KeptTraining) -> None:
+        """Remove ``training`` from what is kept."""
+        shutil.rmtree(training.path)
+        self.log("discarded", step=training.step, id=training.id)
 
 
 def find_runs(home: Path) -> list[Run]:

@@ -50,6 +50,7 @@ class Step:
     ``stage`` is the name of its code; None: the one that the recipe's training stage ``uses``. ``inputs`` are, for
     each field of the stage's ``Inputs``, the artifacts that fill it. ``alone``: it gets a process of its own, so that
     its memory is freed. ``lasting``: what it published must still be on the Hub for the release to count as finished.
+    ``dear``: it trains. Its artifact is not discarded unasked, and only what can change the weights counts for its key.
     """
 
     name: str
@@ -59,3 +60,4 @@ class Step:
     inputs: Mapping[str, Source] = field(default_factory=dict)
     alone: bool = False
     lasting: bool = False
+    dear: bool = False

@@ -20,7 +20,7 @@ STEPS = (
          inputs={"base": one("base"), "data": one("data")}),
     Step("base-scores", "evaluate", per="release", does="run the benchmarks on the base",
          inputs={"base": one("base")}),
-    Step("train", None, per="stage", does="train an adapter", alone=True,
+    Step("train", None, per="stage", does="train an adapter", alone=True, dear=True,
          inputs={"base": one("base"), "rows": rows_of("data"), "previous": continued("train")}),
     Step("merge", "merge", per="variant", does="merge the adapter into the base",
          inputs={"base": one("base"), "adapter": own("train")}),

@@ -181,10 +181,10 @@ def _answer(request: dict[str, Any], report: Callable[..., None]) -> dict[str, A
     if request["what"] == "check":
         return {"findings": [vars(finding) for finding in stage.check(state.check_context(job))]}
     _fit_threads(state)
-    began, key = time.monotonic(), state.key(job)
-    run.begin(job.id, key)
+    began, key, made_from = time.monotonic(), state.key(job), state.made_from(job)
+    run.begin(job.id, key, made_from)
     result = stage.run(state.context(job, report))
-    run.keep(job.id, key, result, round(time.monotonic() - began, 3))
+    run.keep(job.id, key, result, round(time.monotonic() - began, 3), made_from)
     release_memory()  # of the job's models: the next job runs in this process
     return {}
 

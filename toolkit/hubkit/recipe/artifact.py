@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredArtifact:
-    """A finished artifact as the run keeps it: its folder, key and manifest, and what is shown of it to people."""
+    """A finished artifact as the run keeps it: its folder, key and manifest, and what is shown of it to people.
+
+    ``made_from`` is what its key was computed of, for a training; None where that was not recorded.
+    """
 
     path: Path
     key: str
     manifest: Manifest
     summary: Mapping[str, Any]
     seconds: float
+    made_from: Mapping[str, Any] | None = None
 
 
 class TypedArtifact(Protocol):

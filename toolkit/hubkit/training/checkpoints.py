@@ -9,6 +9,9 @@ from pathlib import Path
 from hubkit.core.errors import HubkitError
 from hubkit.core.files import MANIFEST, Manifest, read_json, write_json
 
+SPENT = "hubkit_spent.json"
+"""In each checkpoint: what the training took until then (``seconds``, ``peak_memory_bytes``)."""
+
 
 def seal(folder: Path) -> None:
     """Write the manifest of the checkpoint ``folder``: all of its files are written."""
@@ -32,6 +35,15 @@ def last_complete(folder: Path) -> Path | None:
             return item
         shutil.rmtree(item)
     return None
+
+
+def seconds_spent(folder: Path) -> float:
+    """How long it took to come to the newest sealed checkpoint in ``folder``; 0.0 when there is none. Reads only."""
+    spent = [0.0]
+    for item in folder.glob("checkpoint-*"):
+        if (item / MANIFEST).is_file() and (item / SPENT).is_file():
+            spent.append(float(read_json(item / SPENT).get("seconds") or 0.0))
+    return max(spent)
 
 
 def _is_complete(folder: Path) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from hubkit.models.base import PinnedBase
+from hubkit.recipe.artifact import StoredArtifact
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import Scope
 from hubkit.training.adapter import TrainedAdapter
+from hubkit.training.counted import counted_adapter, counted_args, counted_base
 from hubkit.training.data.prepared import TrainingRows
 
 
@@ -41,6 +43,20 @@ class Settings:
             seed=recipe.seed,
         )
 
+    def counted(self) -> dict[str, Any]:
+        """What of it counts for the key: all that can change the weights.
+
+        The args of a stage of another distribution are its own, so they all count.
+        """
+        args = counted_args(self.args) if self.uses in {"dpo", "sft"} else self.args
+        return {
+            "uses": self.uses,
+            "quantization": self.quantization,
+            "lora": self.lora,
+            "args": args,
+            "seed": self.seed,
+        }
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -49,3 +65,9 @@ class Inputs:
     base: PinnedBase
     rows: TrainingRows
     previous: TrainedAdapter | None
+
+    COUNTED: ClassVar[Mapping[str, Callable[[StoredArtifact], Any]]] = {
+        "base": counted_base,
+        "previous": counted_adapter,
+    }
+    """What of a field counts for the key, where it is not the whole artifact."""

@@ -22,7 +22,7 @@ from hubkit.models.chat.eos import EndOfTurn
 from hubkit.recipe.stage import Context, StageResult
 from hubkit.training.adapter import TrainedAdapter, TrainedOn
 from hubkit.training.arguments import Method, lora_class
-from hubkit.training.checkpoints import last_complete, seal
+from hubkit.training.checkpoints import SPENT, last_complete, seal
 from hubkit.training.contract import Inputs, Settings
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ TrainingContext = Context[Settings, Inputs]
 
 _DIVERGED = 20.0
 """A logged loss this many times the first one, and above 10, is a diverged run and not a bad batch."""
-
-_SPENT = "hubkit_spent.json"
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ class Spent:
         """What it took to come to ``checkpoint``; nothing for None."""
         if checkpoint is None:
             return cls()
-        found = read_json(checkpoint / _SPENT)
+        found = read_json(checkpoint / SPENT)
         return cls(float(found["seconds"]), int(found["peak_memory_bytes"]))
 
     def total(self) -> dict[str, Any]:
@@ -141,7 +139,7 @@ def watch(ctx: TrainingContext, spent: Spent | None = None) -> TrainerCallback:
             if state.is_world_process_zero:
                 folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
                 if folder.is_dir():
-                    write_json(folder / _SPENT, so_far.total())
+                    write_json(folder / SPENT, so_far.total())
                     seal(folder)
 
     return Watch()

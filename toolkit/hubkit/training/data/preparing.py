@@ -35,6 +35,9 @@ CLOSED = 0.999
 Length = Callable[[str], tuple[int | None, str]]
 """Of a stage's name: (max_length or None, which part truncation keeps)."""
 
+TRUNCATING = ("max_length", "truncation_mode", "packing")
+"""Arguments of a training that say where a row is cut (:func:`hubkit.training.arguments.truncation`)."""
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -50,7 +53,7 @@ class DataSettings:
     def of(cls, recipe: Recipe) -> DataSettings:
         """Build the settings from ``recipe``; a training stage without `uses` is named after its code."""
         rate = recipe.gates.stop_rate
-        stages = {name: recipe.stages[name] for name in recipe.wanted_stages()}
+        stages = {name: _read_of(recipe.stages[name]) for name in recipe.wanted_stages()}
         return cls(recipe.data, stages, rate.prompts, rate.prompts_from, recipe.seed)
 
     def method(self, stage: str) -> str:
@@ -60,6 +63,12 @@ class DataSettings:
     def users(self, name: str) -> tuple[str, ...]:
         """The stages that train on the dataset ``name``."""
         return tuple(stage for stage, training in self.stages.items() if training.data == name)
+
+
+def _read_of(stage: Training) -> Training:
+    """``stage`` with what the preparation of data reads of it: nothing that only the training reads."""
+    args = {name: value for name, value in stage.args.items() if name in TRUNCATING}
+    return Training(uses=stage.uses, data=stage.data, accept=stage.accept, args=args)
 
 
 @dataclass(frozen=True)
