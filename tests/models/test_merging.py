@@ -133,7 +133,7 @@ def test_shards_index_and_digests(base, adapter, tmp_path):
 
 def test_blocks_of_rows_make_no_difference(base, adapter, tmp_path, monkeypatch):
     whole = merge(base, adapter, tmp_path / "whole", dtype="float32")
-    monkeypatch.setattr("hubkit.models.merging.merge._BLOCK", 500)
+    monkeypatch.setattr("hubkit.models.merging.blocks.BLOCK", 500)
     blocks = merge(base, adapter, tmp_path / "blocks", dtype="float32")
     assert blocks.changed == whole.changed
     one, other = read(tmp_path / "whole"), read(tmp_path / "blocks")

@@ -1,8 +1,10 @@
-"""Merge a LoRA adapter into its base, tensor by tensor, in memory that does not grow with the model.
+"""Merge LoRA adapters into their base, in one pass over its bytes and in memory that does not grow with the model.
 
     report = merge(base, adapter, out, dtype="bfloat16")
+    reports = merge_all(base, [(adapter, out), (other, elsewhere)])
 
 Each tensor is ``W + scaling * B @ A``, computed in float32 in blocks of rows and rounded once to the target dtype.
+Reading, computing, hashing and writing overlap on all cores.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +25,16 @@ from hubkit.core.files import Digests, os_error
 from hubkit.core.numbers import size
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.merging.adapter import Adapter, fit, read_adapter, torch_dtype
-from hubkit.models.merging.changes import Change, as_rows
+from hubkit.models.merging.blocks import WHOLE_NUMBERS, Base, Block, Bytes, Reader, Target, choose_device, compute, cut
 from hubkit.models.merging.companions import read_settings, write_companions
-from hubkit.models.merging.shards import Planned, ShardWriter, plan, write_index
-from hubkit.models.tensors import DTYPE_BITS, DTYPE_NAMES, Tensor, read_weights
+from hubkit.models.merging.overlap import Overlap, cores
+from hubkit.models.merging.shards import Planned, ShardedWriter, in_order, plan, write_index
+from hubkit.models.tensors import DTYPE_BITS, DTYPE_NAMES, read_weights
 
 SHARD_BYTES = 5_000_000_000
 """The most bytes of a shard: small enough for every store and for a retry."""
-_BLOCK = 4 * 1024 * 1024
-"""Numbers worked on at a time: 16 MiB in float32."""
-_WHOLE_NUMBERS = frozenset({"I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"})
+_MEMORY = 192 * 1024 * 1024
+"""Bytes of blocks that may be under way at a time."""
 Report = Callable[[str, float | None], None]
 
 
@@ -74,189 +78,223 @@ def merge(
     pad_token: str | None = None,
     report: Report | None = None,
 ) -> MergeReport:
-    """Write ``base`` with ``adapter`` merged into it to ``out``, a new folder that loads as a model of its own.
+    """Write ``base`` with ``adapter`` merged into it to ``out``, a new folder; see :func:`merge_all`."""
+    return merge_all(
+        base,
+        [(adapter, out)],
+        dtype=dtype,
+        max_shard_bytes=max_shard_bytes,
+        chat_template=chat_template,
+        end_of_turn=end_of_turn,
+        pad_token=pad_token,
+        report=report,
+    )[0]
 
-    ``base`` and ``adapter`` are folders with safetensors files; ``dtype`` is float32, float16 or bfloat16.
+
+def merge_all(
+    base: Path,
+    merges: Sequence[tuple[Path, Path]],
+    *,
+    dtype: str = "bfloat16",
+    max_shard_bytes: int = SHARD_BYTES,
+    chat_template: str | None = None,
+    end_of_turn: EndOfTurn | None = None,
+    pad_token: str | None = None,
+    report: Report | None = None,
+) -> list[MergeReport]:
+    """For each (adapter, out) write ``base`` with the adapter merged into it to ``out``, a new folder that loads as a
+    model of its own. The base is read once for all of them.
+
+    ``base`` and the adapters are folders with safetensors files; ``dtype`` is float32, float16 or bfloat16.
     ``chat_template`` replaces the base's; ``end_of_turn`` is put among the stop tokens; ``pad_token`` pads where the
-    base has no padding token or pads with the end-of-turn token. ``out`` appears complete or not
-    at all. Raises RefusedError when the two do not fit, the adapter uses what is not understood, it changes
-    nothing, or a weight is NaN or infinite; HubkitError when the disk is full; UsageError when ``out`` is not empty.
+    base has no padding token or pads with the end-of-turn token. Either every ``out`` appears, complete, or none does.
+    Raises RefusedError when an adapter does not fit, uses what is not understood or changes nothing, or a weight is
+    NaN or infinite; HubkitError when the disk is full; UsageError when an ``out`` is not empty.
     """
     began = time.monotonic()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} already exists.", hint="Choose a new folder, or remove it.")
+    for _, out in merges:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"{out} already exists.", hint="Choose a new folder, or remove it.")
     if dtype not in DTYPE_NAMES or dtype == "float64":
         raise UsageError(f"Unsupported dtype {dtype!r}.", hint="Use float32, float16 or bfloat16.")
-    work = _Work.of(base, read_adapter(adapter), DTYPE_NAMES[dtype], report)
-    shards = plan(work.planned, max_shard_bytes)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    weights = read_weights(base)
+    tensors = {name: (path, item) for path, header in weights.items() for name, item in header.tensors.items()}
+    targets = _targets(base, tensors, [read_adapter(adapter) for adapter, _ in merges], DTYPE_NAMES[dtype])
+    outputs = [_Output(out, target, max_shard_bytes) for (_, out), target in zip(merges, targets, strict=True)]
     try:
-        partial.mkdir(parents=True)
-        if (free := shutil.disk_usage(partial).free) < work.total:
-            raise HubkitError(
-                f"Merging needs {size(work.total)} at {out.parent}; {size(free)} are free.",
-                hint="Free space there, or choose another folder.",
+        for output in outputs:
+            output.begin()
+        _refuse_full_disk(outputs)
+        for output in outputs:
+            write_companions(
+                base,
+                output.partial,
+                dtype=dtype,
+                chat_template=chat_template,
+                end_of_turn=end_of_turn,
+                pad_token=pad_token,
             )
-        write_companions(
-            base, partial, dtype=dtype, chat_template=chat_template, end_of_turn=end_of_turn, pad_token=pad_token
-        )
-        files = {}
-        for name, tensors in shards:
-            with ShardWriter(partial / name, tensors) as writer:
-                for tensor in tensors:
-                    work.write(tensor, writer)
-            if writer.digests is not None:
-                files[name] = writer.digests
-        if len(shards) > 1:
-            write_index(partial, shards)
-        targets = work.targets()
-        _verify(partial, work.planned)
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
+        with Reader(list(weights)) as reader:
+            _stream(reader, tensors, outputs, DTYPE_NAMES[dtype], report)
+        for output in outputs:
+            output.finish()
+        for output in outputs:
+            output.appear()
     except OSError as error:
-        raise os_error(error, out, work.total) from error
+        raise os_error(error, outputs[0].out, sum(output.size for output in outputs)) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return MergeReport(
-        dtype=dtype,
-        tensors=len(work.planned),
-        changed=len(work.changed),
-        parameters=sum(tensor.count for _, tensor in work.base.values() if tensor.dtype not in _WHOLE_NUMBERS),
-        bytes=sum(item.size for item in files.values()),
-        seconds=round(time.monotonic() - began, 3),
-        targets=targets,
-        files=files,
-    )
+        for output in outputs:
+            output.close()
+    return [output.report(dtype, round(time.monotonic() - began, 3)) for output in outputs]
+
+
+def _targets(base: Path, tensors: Base, adapters: Sequence[Adapter], dtype: str) -> list[Target]:
+    """What each merged model will have: one order of names for all of them, so that one pass serves them."""
+    config = read_settings(base, "config.json")
+    adapters = [fit(adapter, {name: item for name, (_, item) in tensors.items()}, config) for adapter in adapters]
+    names = dict.fromkeys([*tensors, *(name for adapter in adapters for name in adapter.changes)])
+    targets = []
+    for adapter in adapters:
+        planned = {}
+        for name in names:
+            change = adapter.changes.get(name)
+            if name not in tensors and change is None:
+                continue
+            _, item = tensors[(change and change.origin) or name]
+            if item.dtype not in WHOLE_NUMBERS:
+                torch_dtype(item.dtype)
+            kept = item.dtype if item.dtype in WHOLE_NUMBERS else dtype
+            shape = change.shape if change else item.shape
+            planned[name] = (kept, shape, math.prod(shape) * DTYPE_BITS[kept] // 8)
+        targets.append(Target(adapter, in_order(planned)))
+    return targets
+
+
+def _stream(reader: Reader, tensors: Base, outputs: Sequence[_Output], dtype: str, report: Report | None) -> None:
+    """The one pass: blocks are read and computed by a worker for each core, and hashed and written in their order."""
+    targets, device = [output.target for output in outputs], choose_device()
+    order = in_order({name: item for target in targets for name, item in target.planned.items()})
+    total, done = sum(output.size for output in outputs), 0
+
+    def work(block: Block) -> Bytes:
+        return compute(block, reader.read(block), targets, dtype, device)
+
+    def take(number: int, consume: Callable[[memoryview], None], made: Bytes) -> None:
+        consume(made[number])
+
+    with _one_thread_each(), Overlap[Bytes](cores(), _MEMORY) as overlap:
+        lines = [
+            [overlap.consumer(partial(take, number, end)) for end in (output.writer.hash, output.writer.store)]
+            for number, output in enumerate(outputs)
+        ]
+        for name in order:
+            for block in cut(tensors, targets, name, device):
+                consumers = [consumer for number in block.changes for consumer in lines[number]]
+                overlap.put(partial(work, block), consumers, block.memory)
+            done += sum(target.planned[name][2] for target in targets if name in target.planned)
+            if report:
+                report(f"{size(done)} of {size(total)}", done / total if total else 1.0)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Each worker computes by itself: the cores are busy with several blocks, not with parts of one."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass
-class _Work:
-    """One merge under way: where each base tensor is, what is written instead, and what changed so far."""
+class _Output:
+    """One merged model under way: it is made in a hidden folder, which becomes ``out`` at the end."""
 
-    base: Mapping[str, tuple[Path, Tensor]]
-    adapter: Adapter
-    dtype: str
-    planned: Planned
-    report: Report | None
-    changed: set[str] = field(default_factory=set)
-    done: int = 0
-
-    @classmethod
-    def of(cls, base: Path, adapter: Adapter, dtype: str, report: Report | None) -> _Work:
-        weights = read_weights(base)
-        tensors = {name: (path, item) for path, header in weights.items() for name, item in header.tensors.items()}
-        config = read_settings(base, "config.json")
-        adapter = fit(adapter, {name: item for name, (_, item) in tensors.items()}, config)
-        planned = {}
-        for name in [*tensors, *(name for name in adapter.changes if name not in tensors)]:
-            change = adapter.changes.get(name)
-            _, item = tensors[(change and change.origin) or name]
-            if item.dtype not in _WHOLE_NUMBERS:
-                torch_dtype(item.dtype)
-            kept = item.dtype if item.dtype in _WHOLE_NUMBERS else dtype
-            shape = change.shape if change else item.shape
-            planned[name] = (kept, shape, math.prod(shape) * DTYPE_BITS[kept] // 8)
-        return cls(tensors, adapter, dtype, planned, report)
+    out: Path
+    target: Target
+    max_shard_bytes: int
+    files: dict[str, Digests] = field(default_factory=dict)
+    targets: dict[str, int] = field(default_factory=dict)
 
     @property
-    def total(self) -> int:
-        """Bytes of all the tensors to be written."""
-        return sum(length for _, _, length in self.planned.values())
+    def partial(self) -> Path:
+        """The hidden folder."""
+        return self.out.with_name(f".{self.out.name}.partial")
 
-    def write(self, name: str, writer: ShardWriter) -> None:
-        """Append the tensor ``name``, merged, to ``writer``."""
-        for block in self._blocks(name):
-            writer.write(block)
-        self.done += self.planned[name][2]
-        if self.report:
-            figure = f"{size(self.done)} of {size(self.total)}"
-            self.report(figure, self.done / self.total if self.total else 1.0)
+    @property
+    def size(self) -> int:
+        """Bytes of all its tensors."""
+        return sum(length for _, _, length in self.target.planned.values())
 
-    def targets(self) -> dict[str, int]:
-        """Changed tensors by the last part of their module's name; RefusedError when one has none."""
-        wanted = {name: change.module.rpartition(".")[2] for name, change in self.adapter.changes.items()}
-        counted = Counter(wanted[name] for name in self.changed)
-        for target in dict.fromkeys(wanted.values()):
-            if not counted[target]:
-                raise RefusedError(
-                    f"The adapter changes nothing in {target}: every merged tensor equals the base's.",
-                    hint="The adapter is untrained, or its update is too small for this dtype.",
-                )
-        return dict(counted)
+    def begin(self) -> None:
+        """Create the hidden folder anew."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir(parents=True)
+        self.shards = plan(self.target.planned, self.max_shard_bytes)
+        self.writer = ShardedWriter(self.partial, self.shards)
 
-    def _blocks(self, name: str) -> Iterator[memoryview]:
-        """The bytes of the merged tensor, a block at a time."""
-        change = self.adapter.changes.get(name)
-        if change is None:
-            yield from self._plain(name, *self.base[name])
-        else:
-            yield from self._changed(name, change)
+    def finish(self) -> None:
+        """Complete the files. RefusedError when the adapter changes nothing."""
+        self.files = self.writer.finish()
+        if len(self.shards) > 1:
+            write_index(self.partial, self.shards)
+        self.targets = changed_targets(self.target)
+        _verify(self.partial, self.target.planned)
 
-    def _plain(self, name: str, path: Path, tensor: Tensor) -> Iterator[memoryview]:
-        """The unchanged tensor in the target dtype."""
-        if tensor.dtype in _WHOLE_NUMBERS:
-            yield from _read(path, tensor, _BLOCK * 8)
-            return
-        source, target = torch_dtype(tensor.dtype), torch_dtype(self.dtype)
-        for block in _read(path, tensor, _BLOCK * DTYPE_BITS[tensor.dtype] // 8):
-            yield _finite(_as_tensor(block, source).to(target), name)
+    def appear(self) -> None:
+        """Give the folder its name."""
+        if self.out.exists():
+            self.out.rmdir()
+        self.partial.rename(self.out)
 
-    def _changed(self, name: str, change: Change) -> Iterator[memoryview]:
-        """The changed tensor, computed in float32, a block of rows at a time, rounded to the target dtype."""
-        import torch
+    def close(self) -> None:
+        """Remove what was not finished."""
+        if hasattr(self, "writer"):
+            self.writer.close()
+        shutil.rmtree(self.partial, ignore_errors=True)
 
-        path, tensor = self.base[change.origin or name]
-        source, target = torch_dtype(tensor.dtype), torch_dtype(self.dtype)
-        prepared = change.prepare(self.adapter)
-        rows, width = as_rows(change.shape)
-        step = max(1, _BLOCK // max(1, width)) if change.by_rows else rows
-        there = _read(path, tensor, step * width * DTYPE_BITS[tensor.dtype] // 8)
-        for start in range(0, rows, step):
-            before = _as_tensor(next(there, memoryview(b"")), source).reshape(-1, width)[: rows - start]
-            missing = min(step, rows - start) - len(before)
-            padded = torch.nn.functional.pad(before.float(), (0, 0, 0, missing))
-            after = prepared.apply(padded, start).to(target)
-            if name not in self.changed and (missing or not torch.equal(after, before.to(target))):
-                self.changed.add(name)
-            yield _finite(after, name)
-
-
-def _read(path: Path, tensor: Tensor, block: int) -> Iterator[memoryview]:
-    """The tensor's bytes, ``block`` at a time, in one buffer that is filled anew for each."""
-    buffer = memoryview(bytearray(min(block, tensor.size)))
-    with path.open("rb", buffering=0) as file:
-        file.seek(tensor.start)
-        left = tensor.size
-        while left:
-            view = buffer[: min(block, left)]
-            filled = 0
-            while filled < len(view):
-                got = file.readinto(view[filled:])
-                if not got:
-                    raise HubkitError(f"{path.name} ended early; it changed while it was read.")
-                filled += got
-            left -= filled
-            yield view
-
-
-def _as_tensor(block: memoryview, dtype: Any) -> Any:
-    import torch
-
-    return torch.frombuffer(block, dtype=dtype) if block else torch.empty(0, dtype=dtype)
-
-
-def _finite(values: Any, name: str) -> memoryview:
-    """The bytes of ``values``; RefusedError when one is NaN or infinite."""
-    import torch
-
-    if values.numel() and not math.isfinite(float(values.abs().max())):
-        raise RefusedError(
-            f"{name} holds a NaN or an infinite number in {str(values.dtype).removeprefix('torch.')}.",
-            hint="The base or the adapter is broken, or overflows the dtype (float16 max: 65,504).",
+    def report(self, dtype: str, seconds: float) -> MergeReport:
+        """What was made."""
+        planned = self.target.planned.values()
+        return MergeReport(
+            dtype=dtype,
+            tensors=len(planned),
+            changed=len(self.target.changed),
+            parameters=sum(math.prod(shape) for kept, shape, _ in planned if kept not in WHOLE_NUMBERS),
+            bytes=sum(item.size for item in self.files.values()),
+            seconds=seconds,
+            targets=self.targets,
+            files=self.files,
         )
-    return memoryview(values.contiguous().view(torch.uint8).numpy().reshape(-1).data)
+
+
+def changed_targets(target: Target) -> dict[str, int]:
+    """Changed tensors by the last part of their module's name; RefusedError when one has none."""
+    wanted = {name: change.module.rpartition(".")[2] for name, change in target.adapter.changes.items()}
+    counted = Counter(wanted[name] for name in target.changed)
+    for module in dict.fromkeys(wanted.values()):
+        if not counted[module]:
+            raise RefusedError(
+                f"The adapter changes nothing in {module}: every merged tensor equals the base's.",
+                hint="The adapter is untrained, or its update is too small for this dtype.",
+            )
+    return dict(counted)
+
+
+def _refuse_full_disk(outputs: Sequence[_Output]) -> None:
+    """HubkitError when a disk has no room for what will be written to it."""
+    needed: Counter[int] = Counter()
+    for output in outputs:
+        device = output.partial.stat().st_dev
+        needed[device] += output.size
+        if (free := shutil.disk_usage(output.partial).free) < needed[device]:
+            raise HubkitError(
+                f"Merging needs {size(needed[device])} at {output.out.parent}; {size(free)} are free.",
+                hint="Free space there, or choose another folder.",
+            )
 
 
 def _verify(folder: Path, planned: Planned) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +19,25 @@ Planned = Mapping[str, tuple[str, tuple[int, ...], int]]
 
 
 def plan(tensors: Planned, max_bytes: int) -> list[tuple[str, Planned]]:
-    """(file name, tensors) of each shard: filled in the order given, up to ``max_bytes`` each.
+    """(file name, tensors) of each shard: filled in order (:func:`in_order`), up to ``max_bytes`` each.
 
     A tensor larger than that has a file of its own. Names are transformers': one file, or model-00001-of-00003 and so
     on.
     """
     shards: list[dict[str, tuple[str, tuple[int, ...], int]]] = [{}]
     filled = 0
-    for name, planned in tensors.items():
+    for name, planned in in_order(tensors).items():
         if shards[-1] and filled + planned[2] > max_bytes:
             shards.append({})
             filled = 0
         shards[-1][name] = planned
         filled += planned[2]
     if len(shards) == 1:
-        return [(SINGLE, _aligned(shards[0]))]
-    return [
-        (f"model-{number:05}-of-{len(shards):05}.safetensors", _aligned(shard))
-        for number, shard in enumerate(shards, 1)
-    ]
+        return [(SINGLE, shards[0])]
+    return [(f"model-{number:05}-of-{len(shards):05}.safetensors", shard) for number, shard in enumerate(shards, 1)]
 
 
-def _aligned(tensors: Planned) -> Planned:
+def in_order(tensors: Planned) -> Planned:
     """Wider dtypes first, so that every tensor starts at a multiple of its own width."""
     return dict(sorted(tensors.items(), key=lambda item: -DTYPE_BITS[item[1][0]]))
 
@@ -50,10 +49,58 @@ def write_index(folder: Path, shards: Sequence[tuple[str, Planned]]) -> None:
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(weights.items()))})
 
 
-class ShardWriter:
-    """One safetensors file, written in one pass. Use as a context; ``digests`` are known afterwards.
+class ShardedWriter:
+    """All shards of a model, one after the other. ``hash`` and ``store`` may be called by a thread each.
 
-    Raises HubkitError naming the path and the bytes when the disk is full.
+    Every block is given to both, in order; none reaches beyond a shard. While a shard is written, the disk takes the
+    ones before. ``finish`` at the end; ``close`` whatever happened.
+    """
+
+    def __init__(self, folder: Path, shards: Sequence[tuple[str, Planned]]) -> None:
+        self.writers = [ShardWriter(folder / name, tensors) for name, tensors in shards]
+        self._hashing, self._storing = iter(self.writers), iter(self.writers)
+        self._hashed, self._stored = next(self._hashing), next(self._storing)
+        self._syncing = ThreadPoolExecutor(1, thread_name_prefix="sync")
+        self._synced: list[Future[None]] = []
+
+    def hash(self, block: memoryview) -> None:
+        """Take ``block`` into the digests of its shard."""
+        while self._hashed.hashed == self._hashed.size:
+            self._hashed = next(self._hashing)
+        self._hashed.hash(block)
+
+    def store(self, block: memoryview) -> None:
+        """Append ``block`` to its shard."""
+        while self._stored.written == self._stored.size:
+            self._stored = next(self._storing)
+        self._stored.store(block)
+        if self._stored.written == self._stored.size:
+            self._synced.append(self._syncing.submit(self._stored.sync))
+
+    def finish(self) -> dict[str, Digests]:
+        """Wait for the disk; the digests by file name."""
+        for synced in self._synced:
+            synced.result()
+        found = {}
+        for writer in self.writers:
+            writer.finish()
+            if writer.digests is not None:
+                found[writer.path.name] = writer.digests
+        return found
+
+    def close(self) -> None:
+        """Close the files as they are."""
+        self._syncing.shutdown(cancel_futures=True)
+        for writer in self.writers:
+            writer.close()
+
+
+class ShardWriter:
+    """One safetensors file, written and hashed in one pass, front to back.
+
+    ``write`` does both. Two threads may share the work instead: one calls ``hash``, the other ``store``, with the same
+    blocks. Use it as a context, or call ``finish`` at the end; ``digests`` are known then. Raises HubkitError naming
+    the path and the bytes when the disk is full.
     """
 
     def __init__(self, path: Path, tensors: Planned) -> None:
@@ -64,42 +111,73 @@ class ShardWriter:
             place += size
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         text += b" " * (-len(text) % 8)
+        first = len(text).to_bytes(8, "little") + text
         self.path = path
-        self.size = 8 + len(text) + place
+        self.size = len(first) + place
         self.written = 0
+        self.hashed = len(first)
         self.digests: Digests | None = None
-        self._sha256 = hashlib.sha256()
-        self._git = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
-        self._first = len(text).to_bytes(8, "little") + text
-
-    def __enter__(self) -> ShardWriter:
-        try:
-            self._file = self.path.open("xb", buffering=0)
-        except OSError as error:
-            raise os_error(error, self.path, self.size) from error
-        self.write(self._first)
-        return self
+        self._first = first
+        self._file: io.RawIOBase | None = None
+        self._sha256 = hashlib.sha256(first)
+        self._git = hashlib.sha1(b"blob %d\0" % self.size + first, usedforsecurity=False)
 
     def write(self, block: bytes | memoryview) -> None:
         """Append ``block``, the next bytes of the tensors."""
-        left = memoryview(block).cast("B")
-        self._sha256.update(left)
-        self._git.update(left)
-        self.written += len(left)
+        self.hash(block)
+        self.store(block)
+
+    def hash(self, block: bytes | memoryview) -> None:
+        """Take ``block`` into the digests."""
+        self._sha256.update(block)
+        self._git.update(block)
+        self.hashed += memoryview(block).nbytes
+
+    def store(self, block: bytes | memoryview) -> None:
+        """Append ``block`` to the file, which is created by the first call."""
         try:
-            while left:
-                left = left[self._file.write(left) :]
+            if self._file is None:
+                self._file = self.path.open("xb", buffering=0)
+                self._append(self._first)
+            self._append(block)
         except OSError as error:
             raise os_error(error, self.path, self.size) from error
+
+    def _append(self, block: bytes | memoryview) -> None:
+        assert self._file is not None
+        left = memoryview(block).cast("B")
+        self.written += len(left)
+        while left:
+            left = left[self._file.write(left) :]
+
+    def sync(self) -> None:
+        """Wait until the disk has what was stored so far."""
+        try:
+            if self._file is not None:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise os_error(error, self.path, self.size) from error
+
+    def finish(self) -> None:
+        """Close the file, which must be as long as planned, once the disk has it; then the digests are known."""
+        self.store(b"")
+        if not self.written == self.hashed == self.size:
+            raise AssertionError(f"{self.path.name}: {self.written} bytes written of {self.size} planned")
+        self.sync()
+        self.close()
+        self.digests = Digests(self.size, self._sha256.hexdigest(), self._git.hexdigest())
+
+    def close(self) -> None:
+        """Close the file as it is."""
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> ShardWriter:
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         try:
             if kind is None:
-                if self.written != self.size:
-                    raise AssertionError(f"{self.path.name}: {self.written} bytes written of {self.size} planned")
-                os.fsync(self._file.fileno())
-                self.digests = Digests(self.size, self._sha256.hexdigest(), self._git.hexdigest())
-        except OSError as error:
-            raise os_error(error, self.path, self.size) from error
+                self.finish()
         finally:
-            self._file.close()
+            self.close()
