@@ -105,7 +105,7 @@ class Reader:
         start = min(tensor.start + block.start * bits // 8, tensor.end)
         stop = min(tensor.start + block.stop * bits // 8, tensor.end)
         content = numpy.empty(stop - start, numpy.uint8)
-        left, file = memoryview(content), self._files[block.path]
+        left, file = content.data, self._files[block.path]
         while left:
             got = os.preadv(file, [left], stop - len(left))
             if not got:
@@ -141,9 +141,10 @@ def compute(block: Block, content: Any, targets: Sequence[Target], dtype: str, d
     import torch
 
     if block.source.dtype in WHOLE_NUMBERS and not any(block.changes.values()):
-        return dict.fromkeys(block.changes, memoryview(content))
+        return dict.fromkeys(block.changes, content.data)
     kind = torch_dtype(dtype)
-    source = torch.from_numpy(content).view(torch_dtype(block.source.dtype))
+    held = torch_dtype(block.source.dtype)
+    source = torch.from_numpy(content).view(held) if content.size else torch.empty(0, dtype=held)
     source = source.reshape(len(source) // block.width, block.width)
     missing = block.stop - block.start - len(source)
     kept = before = None
@@ -169,7 +170,7 @@ def _equal(after: Any, source: Any, kind: Any) -> bool:
     """Whether ``source`` in the dtype ``kind`` is ``after``. Most differ in the first row, and comparing is slow."""
     import torch
 
-    return torch.equal(after[:1], source[:1].to(kind)) and torch.equal(after, source.to(kind))
+    return bool(torch.equal(after[:1], source[:1].to(kind)) and torch.equal(after, source.to(kind)))
 
 
 def finite(values: Any, name: str, dtype: str) -> memoryview:

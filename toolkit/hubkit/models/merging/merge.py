@@ -184,7 +184,7 @@ def _stream(reader: Reader, tensors: Base, outputs: Sequence[_Output], dtype: st
 
     with _one_thread_each(), Overlap[Bytes](cores(), _MEMORY) as overlap:
         lines = [
-            [overlap.consumer(partial(take, number, end)) for end in (output.writer.hash, output.writer.store)]
+            [overlap.consumer(partial(take, number, end)) for end in output.writer.ends]
             for number, output in enumerate(outputs)
         ]
         for name in order:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -50,32 +50,22 @@ def write_index(folder: Path, shards: Sequence[tuple[str, Planned]]) -> None:
 
 
 class ShardedWriter:
-    """All shards of a model, one after the other. ``hash`` and ``store`` may be called by a thread each.
+    """All shards of a model, one after the other.
 
-    Every block is given to both, in order; none reaches beyond a shard. While a shard is written, the disk takes the
-    ones before. ``finish`` at the end; ``close`` whatever happened.
+    Each of ``ends`` is given every block in order, by a thread of its own; no block reaches beyond a shard. While a
+    shard is written, the disk takes the ones before. ``finish`` at the end; ``close`` whatever happened.
     """
 
     def __init__(self, folder: Path, shards: Sequence[tuple[str, Planned]]) -> None:
         self.writers = [ShardWriter(folder / name, tensors) for name, tensors in shards]
-        self._hashing, self._storing = iter(self.writers), iter(self.writers)
-        self._hashed, self._stored = next(self._hashing), next(self._storing)
+        self.ends = [_End(self.writers, take) for take in (ShardWriter.hash, ShardWriter.hash_git, self._store)]
         self._syncing = ThreadPoolExecutor(1, thread_name_prefix="sync")
         self._synced: list[Future[None]] = []
 
-    def hash(self, block: memoryview) -> None:
-        """Take ``block`` into the digests of its shard."""
-        while self._hashed.hashed == self._hashed.size:
-            self._hashed = next(self._hashing)
-        self._hashed.hash(block)
-
-    def store(self, block: memoryview) -> None:
-        """Append ``block`` to its shard."""
-        while self._stored.written == self._stored.size:
-            self._stored = next(self._storing)
-        self._stored.store(block)
-        if self._stored.written == self._stored.size:
-            self._synced.append(self._syncing.submit(self._stored.sync))
+    def _store(self, writer: ShardWriter, block: memoryview) -> None:
+        writer.store(block)
+        if writer.written == writer.size:
+            self._synced.append(self._syncing.submit(writer.sync))
 
     def finish(self) -> dict[str, Digests]:
         """Wait for the disk; the digests by file name."""
@@ -95,12 +85,28 @@ class ShardedWriter:
             writer.close()
 
 
+class _End:
+    """Gives every block to the shard that it belongs to."""
+
+    def __init__(self, writers: Sequence[ShardWriter], take: Callable[[ShardWriter, memoryview], None]) -> None:
+        self._writers, self._take = iter(writers), take
+        self._writer = next(self._writers)
+        self._left = self._writer.data
+
+    def __call__(self, block: memoryview) -> None:
+        while not self._left:
+            self._writer = next(self._writers)
+            self._left = self._writer.data
+        self._take(self._writer, block)
+        self._left -= len(block)
+
+
 class ShardWriter:
     """One safetensors file, written and hashed in one pass, front to back.
 
-    ``write`` does both. Two threads may share the work instead: one calls ``hash``, the other ``store``, with the same
-    blocks. Use it as a context, or call ``finish`` at the end; ``digests`` are known then. Raises HubkitError naming
-    the path and the bytes when the disk is full.
+    ``write`` does both. Three threads may share the work instead, which call ``hash``, ``hash_git`` and ``store`` with
+    the same blocks. Use it as a context, or call ``finish`` at the end; ``digests`` are known then. Raises HubkitError
+    naming the path and the bytes when the disk is full.
     """
 
     def __init__(self, path: Path, tensors: Planned) -> None:
@@ -113,9 +119,9 @@ class ShardWriter:
         text += b" " * (-len(text) % 8)
         first = len(text).to_bytes(8, "little") + text
         self.path = path
+        self.data = place
         self.size = len(first) + place
         self.written = 0
-        self.hashed = len(first)
         self.digests: Digests | None = None
         self._first = first
         self._file: io.RawIOBase | None = None
@@ -125,13 +131,16 @@ class ShardWriter:
     def write(self, block: bytes | memoryview) -> None:
         """Append ``block``, the next bytes of the tensors."""
         self.hash(block)
+        self.hash_git(block)
         self.store(block)
 
     def hash(self, block: bytes | memoryview) -> None:
-        """Take ``block`` into the digests."""
+        """Take ``block`` into the sha256."""
         self._sha256.update(block)
+
+    def hash_git(self, block: bytes | memoryview) -> None:
+        """Take ``block`` into the git blob id."""
         self._git.update(block)
-        self.hashed += memoryview(block).nbytes
 
     def store(self, block: bytes | memoryview) -> None:
         """Append ``block`` to the file, which is created by the first call."""
@@ -161,7 +170,7 @@ class ShardWriter:
     def finish(self) -> None:
         """Close the file, which must be as long as planned, once the disk has it; then the digests are known."""
         self.store(b"")
-        if not self.written == self.hashed == self.size:
+        if self.written != self.size:
             raise AssertionError(f"{self.path.name}: {self.written} bytes written of {self.size} planned")
         self.sync()
         self.close()
