@@ -10,7 +10,7 @@ Writes ``model/`` (weights, configs, tokenizer, chat template) and ``merge.json`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.load import load_tokenizer
 from hubkit.models.merging.adapter import read_adapter, unmergeable
 from hubkit.models.merging.companions import fetch_base, model_config, read_settings
-from hubkit.models.merging.merge import merge
+from hubkit.models.merging.merge import MergeReport, merge_all
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.models.tensors import INDEX
 from hubkit.recipe.models import Recipe
@@ -98,22 +98,32 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[MergedWeights]:
     """Write ``model/`` and ``merge.json``."""
-    base, adapter = ctx.inputs.base, ctx.inputs.adapter
-    _refuse_other_base(adapter, base)
-    ctx.report(f"fetching {base.repo}", None)
-    report = merge(
-        fetch_base(ctx.target, base.repo, base.commit),
-        adapter.weights,
-        ctx.out / "model",
-        dtype=ctx.settings.dtype,
+    return run_together([ctx])[0]
+
+
+def run_together(ctxs: Sequence[Context[Settings, Inputs]]) -> list[StageResult[MergedWeights]]:
+    """:func:`run` for several variants of a release: the base is read once for all of them."""
+    first, base = ctxs[0], ctxs[0].inputs.base
+    for ctx in ctxs:
+        _refuse_other_base(ctx.inputs.adapter, base)
+    first.report(f"fetching {base.repo}", None)
+    reports = merge_all(
+        fetch_base(first.target, base.repo, base.commit),
+        [(ctx.inputs.adapter.weights, ctx.out / "model") for ctx in ctxs],
+        dtype=first.settings.dtype,
         chat_template=base.template,
         end_of_turn=base.end_of_turn,
         pad_token=base.pad_token,
-        report=ctx.report,
+        report=first.report,
     )
-    model = ctx.out / "model"
+    return [_compared(ctx, report) for ctx, report in zip(ctxs, reports, strict=True)]
+
+
+def _compared(ctx: Context[Settings, Inputs], report: MergeReport) -> StageResult[MergedWeights]:
+    """The merged model of ``ctx``, compared with the training and with its own config."""
+    base, model = ctx.inputs.base, ctx.out / "model"
     ctx.report("comparing the template with the configs and the training", None)
-    compared = compare_with_training(model, base.end_of_turn, adapter)
+    compared = compare_with_training(model, base.end_of_turn, ctx.inputs.adapter)
     ctx.report("comparing the tensors with config.json", None)
     weights = {name: model / name for name in (*report.files, "config.json", INDEX) if (model / name).is_file()}
     if problems := screen(weights, finite=report.files):

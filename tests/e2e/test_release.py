@@ -28,6 +28,12 @@ def test_each_step_was_done_once_whatever_was_killed(released: Released) -> None
     assert {"train[dpo]", "train[sft]", "publish[main]", "promote", "space"} <= set(done)
 
 
+def test_both_variants_were_merged_in_one_pass_over_the_base(released: Released) -> None:
+    merges = [line for line in released.journal() if line.get("step", "").startswith("merge[")]
+    assert [line["event"] for line in merges] == ["start", "start", "done", "done"]
+    assert len({line["seconds"] for line in merges[2:]}) == 1, "each has half of the time"
+
+
 @pytest.mark.fault("F1")
 def test_training_went_on_from_its_checkpoint(released: Released) -> None:
     assert released.artifact("train[dpo]", "training.json")["resumed_from"], "it began again from nothing"

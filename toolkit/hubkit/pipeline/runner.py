@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hubkit.hub.reach import reach
 from hubkit.pipeline import preflight
 from hubkit.pipeline.discards import Consent, Discard, discarded, refuse
 from hubkit.pipeline.earlier_runs import finished_before
+from hubkit.pipeline.find_stage import find_stage
 from hubkit.pipeline.jobs import Job, expand
 from hubkit.pipeline.made_from import upgrades, upgrades_in_words
 from hubkit.pipeline.outcome import Outcome, read_outcome
@@ -127,9 +129,13 @@ def _run_jobs(
                 output.warn(finding.message)
         preflight.refuse(findings)
         view.done("preflight", f"{len(state.jobs)} steps checked", time.monotonic() - began)
+        together: dict[str, StoredArtifact] = {}
         for job in state.jobs:
             artifact = reused = _reusable(state, job, retraining)
-            if artifact is not None:
+            if job.id in together:
+                artifact, reused = together[job.id], None
+                view.done(job.id, figure(artifact), artifact.seconds)
+            elif artifact is not None:
                 if words := state.upgraded(job, artifact):
                     output.warn(f"{job.id} is reused: {words}. Pass --retrain to train it again.")
                 view.done(job.id, figure(artifact), artifact.seconds, reused=True)
@@ -138,7 +144,9 @@ def _run_jobs(
                 with Worker(state, only) as own:
                     artifact = _run_job(state, job, own, view)
             else:
-                artifact = _run_job(state, job, shared, view)
+                others = _to_run_with(state, job, retraining)
+                artifact = _run_job(state, job, shared, view, others)
+                together |= {other.id: made for other in others if (made := state.reusable_artifact(other)[0])}
             for warning in artifact.summary.get("warnings", ()):
                 output.warn(warning)
             state.finished[job.id] = artifact
@@ -162,14 +170,30 @@ def _reusable(state: ReleaseState, job: Job, retraining: Retraining) -> StoredAr
     return artifact
 
 
-def _run_job(state: ReleaseState, job: Job, worker: Worker, view: StepView) -> StoredArtifact:
+def _to_run_with(state: ReleaseState, job: Job, retraining: Retraining) -> list[Job]:
+    """The other variants that must run through the step of ``job``, and can already, if its stage takes several."""
+    if not hasattr(find_stage(job.stage), "run_together"):
+        return []
+    others = [other for other in state.jobs if (other.step, other.stage) == (job.step, job.stage) and other is not job]
+    return [
+        other
+        for other in others
+        if other.id not in state.finished and state.key(other) and _reusable(state, other, retraining) is None
+    ]
+
+
+def _run_job(
+    state: ReleaseState, job: Job, worker: Worker, view: StepView, together: Sequence[Job] = ()
+) -> StoredArtifact:
     view.start(job.id)
     key = state.key(job)
     if words := _upgraded_since_checkpoint(state, job, key):
         view.output.warn(f"{job.id} is resumed; its checkpoints were {words}.")
     state.run.log("start", step=job.id, key=key)
+    for other in together:
+        state.run.log("start", step=other.id, key=state.key(other))
     try:
-        worker.run(job, lambda words, share: view.progress(job.id, words, share))
+        worker.run(job, lambda words, share: view.progress(job.id, words, share), together)
     except BaseException:
         view.failed(job.id)
         raise
@@ -177,6 +201,9 @@ def _run_job(state: ReleaseState, job: Job, worker: Worker, view: StepView) -> S
     if artifact is None or artifact.key != key:
         raise HubkitError(f"The stage {job.stage!r} ended without an artifact.", hint="Its run() must return one.")
     state.run.log("done", step=job.id, seconds=artifact.seconds)
+    for other in together:
+        if made := state.reusable_artifact(other)[0]:
+            state.run.log("done", step=other.id, seconds=made.seconds)
     view.done(job.id, figure(artifact), artifact.seconds)
     return artifact
 

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -68,9 +68,12 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, job: Job, report: Report) -> None:
-        """Run ``job`` to its end. Raises what the stage raised, as a HubkitError."""
-        self._call("run", job, report)
+    def run(self, job: Job, report: Report, together: Sequence[Job] = ()) -> None:
+        """Run ``job`` to its end, and in the same go those of ``together`` too, if its stage can.
+
+        Raises what the stage raised, as a HubkitError.
+        """
+        self._call("run", job, report, together)
 
     def check(self, job: Job) -> list[Finding]:
         """The findings of the ``check`` of ``job``'s stage."""
@@ -92,7 +95,7 @@ class Worker:
             environment |= {"OMP_NUM_THREADS": "1", "HUBKIT_FIT_THREADS": "1"}
         return JsonChild.start([sys.executable, "-P", "-m", "hubkit.pipeline.worker"], environment=environment)
 
-    def _call(self, what: str, job: Job, report: Report) -> dict[str, Any]:
+    def _call(self, what: str, job: Job, report: Report, together: Sequence[Job] = ()) -> dict[str, Any]:
         if self._child is None:
             self._child = self._start()
         child = self._child
@@ -100,6 +103,7 @@ class Worker:
         request = {
             "what": what,
             "job": job.id,
+            "together": [other.id for other in together],
             "only": self.only,
             "options": asdict(self.state.options),
             "run": str(self.state.run.path),
@@ -181,12 +185,30 @@ def _answer(request: dict[str, Any], report: Callable[..., None]) -> dict[str, A
     if request["what"] == "check":
         return {"findings": [vars(finding) for finding in stage.check(state.check_context(job))]}
     _fit_threads(state)
-    began, key, made_from = time.monotonic(), state.key(job), state.made_from(job)
-    run.begin(job.id, key, made_from)
-    result = stage.run(state.context(job, report))
-    run.keep(job.id, key, result, round(time.monotonic() - began, 3), made_from)
+    others = [other for other in state.jobs if other.id in request["together"]]
+    if not others or not _run_together(state, [job, *others], report):
+        began, key, made_from = time.monotonic(), state.key(job), state.made_from(job)
+        run.begin(job.id, key, made_from)
+        result = stage.run(state.context(job, report))
+        run.keep(job.id, key, result, round(time.monotonic() - began, 3), made_from)
     release_memory()  # of the job's models: the next job runs in this process
     return {}
+
+
+def _run_together(state: ReleaseState, jobs: Sequence[Job], report: Report) -> bool:
+    """Run ``jobs``, all of one stage, in one go. False when that failed: each alone then says what is wrong with it."""
+    began, run_together = time.monotonic(), getattr(find_stage(jobs[0].stage), "run_together")  # noqa: B009
+    for job in jobs:
+        state.run.begin(job.id, state.key(job), state.made_from(job))
+    try:
+        results = run_together([state.context(job, report) for job in jobs])
+    except Exception:
+        traceback.print_exc()
+        return False
+    seconds = round((time.monotonic() - began) / len(jobs), 3)
+    for job, result in zip(jobs, results, strict=True):
+        state.run.keep(job.id, state.key(job), result, seconds, state.made_from(job))
+    return True
 
 
 def _fit_threads(state: ReleaseState) -> None:

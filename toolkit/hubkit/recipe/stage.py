@@ -167,7 +167,9 @@ class Stage(Protocol):
     """A stage's module; a third party's counts as ours (entry-point group ``hubkit.stages``).
 
     It may also define ``outdated(ctx, artifact) -> str | None``: what has changed on the Hub, or on this machine,
-    since the artifact was made. The runner asks before it keeps the artifact.
+    since the artifact was made. The runner asks before it keeps the artifact. And ``run_together(ctxs)``, a list of
+    what ``run`` returns for each: variants whose inputs are all there share the work (reading a base). Each artifact
+    must be what ``run`` makes alone. When it fails, ``run`` is called for each.
     """
 
     VERSION: int

@@ -1,0 +1,123 @@
+"""Variants whose inputs are all there are merged in one go; each has the artifact that it would have alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kept import sample
+from training_case import recipe_text
+
+from hubkit.core.errors import RefusedError
+from hubkit.core.target import Target
+from hubkit.models.merging.merged import MergedWeights
+from hubkit.pipeline import runner, worker
+from hubkit.pipeline.jobs import Job, expand
+from hubkit.pipeline.release_state import ReleaseState
+from hubkit.pipeline.runner import Retraining
+from hubkit.pipeline.runs import open_run
+from hubkit.recipe.loading import parse_recipe
+from hubkit.recipe.stage import Context, StageResult, silent
+from hubkit_stages import merge
+
+VARIANTS = "variants: {main: {stage: sft}}"
+MERGES = ("merge[dpo-v0]", "merge[main]")
+
+
+class Written:
+    """An artifact whose files are there already."""
+
+    def save(self, folder: Path) -> None:
+        """Nothing is left to save."""
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> ReleaseState:
+    """A release whose trainings are done, with two variants."""
+    recipe = parse_recipe(recipe_text().replace(VARIANTS, "variants: {dpo-v0: {stage: dpo}, main: {stage: sft}}"))
+    target = Target("http://127.0.0.1:1", tmp_path / "hf", embedded=True)
+    found = ReleaseState(recipe, tmp_path, target, open_run(tmp_path, recipe.repo, target), expand(recipe))
+    facts = {"base": "base.json", "data": "data.json", "train[dpo]": "training.json", "train[sft]": "training.json"}
+    for step, name in facts.items():
+        job = job_of(found, step)
+        found.run.begin(step, found.key(job), found.made_from(job))
+        files = {f"sets/{rows}.jsonl": "{}\n" for rows in ("preferences", "repair")} if step == "data" else {}
+        files |= {"chat_template.jinja": "c", "training_template.jinja": "t", name: json.dumps(sample(name))}
+        for path, content in files.items():
+            (found.run.out(step) / path).parent.mkdir(exist_ok=True)
+            (found.run.out(step) / path).write_text(content)
+        result = StageResult[Any](Written(), "made")
+        found.finished[step] = found.run.keep(step, found.key(job), result, 1.0, found.made_from(job))
+    return found
+
+
+def job_of(state: ReleaseState, step: str) -> Job:
+    return next(job for job in state.jobs if job.id == step)
+
+
+def merges(calls: list[int], broken: Sequence[str] = ()) -> Callable[..., list[StageResult[MergedWeights]]]:
+    """A merge that writes the variant's name; it fails when one of ``broken`` is among its variants."""
+
+    def run_together(ctxs: Sequence[Context[Any, Any]]) -> list[StageResult[MergedWeights]]:
+        calls.append(len(ctxs))
+        made = []
+        for ctx in ctxs:
+            step = next(step for step in MERGES if f"/{step}/" in f"{ctx.out}/")
+            if step in broken:
+                raise RefusedError(f"{step} does not fit.")
+            facts = {**sample("merge.json"), "targets": {step: 1}, "finite": ()}
+            made.append(StageResult(MergedWeights(**facts, folder=ctx.out), "merged"))
+        return made
+
+    return run_together
+
+
+def no_retraining() -> Retraining:
+    return Retraining(everything=False, consent=lambda found: None)
+
+
+def test_the_merges_of_a_release_are_one_go(state: ReleaseState, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (job_of(state, step) for step in MERGES)
+    assert runner._to_run_with(state, first, no_retraining()) == [second]
+    assert runner._to_run_with(state, job_of(state, "gate"), no_retraining()) == []
+    calls: list[int] = []
+    monkeypatch.setattr(merge, "run_together", merges(calls))
+    assert worker._run_together(state, [first, second], silent)
+    assert calls == [2]
+    for job in (first, second):
+        artifact, _ = state.reusable_artifact(job)
+        assert artifact is not None
+        assert MergedWeights.load(artifact.path).targets == {job.id: 1}
+    assert runner._to_run_with(state, first, no_retraining()) == [], "nothing is merged again"
+
+
+def test_only_what_must_run_and_can_is_merged_along(state: ReleaseState, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (job_of(state, step) for step in MERGES)
+    training = state.finished.pop("train[sft]")
+    assert runner._to_run_with(state, first, no_retraining()) == []
+    state.finished["train[sft]"] = training
+    monkeypatch.setattr(merge, "run_together", merges([]))
+    assert worker._run_together(state, [second], silent)
+    assert runner._to_run_with(state, first, no_retraining()) == []
+
+
+def test_a_merge_that_fails_does_not_take_the_other_along(state: ReleaseState, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (job_of(state, step) for step in MERGES)
+    calls: list[int] = []
+    monkeypatch.setattr(merge, "run_together", merges(calls, broken=[second.id]))
+    monkeypatch.setattr(worker, "install", lambda *_: None)
+    request = {
+        "what": "run", "job": first.id, "together": [second.id], "only": None, "options": {}, "run": state.run.path,
+        "folder": state.folder, "endpoint": "http://127.0.0.1:1", "home": state.target.home, "embedded": True,
+        "trusted": False,
+    }  # fmt: skip
+    (state.run.path / "recipe.json").write_text(state.recipe.model_dump_json())
+    assert worker._answer(request, silent) == {}
+    assert calls == [2, 1]
+    assert state.reusable_artifact(first)[0] is not None
+    assert state.reusable_artifact(second)[0] is None
+    with pytest.raises(RefusedError, match=r"merge\[main\] does not fit"):
+        worker._answer({**request, "job": second.id, "together": []}, silent)
