@@ -33,8 +33,9 @@ lint: $(STAMP)  ## style, types and the direction of imports
 soak: $(STAMP)  ## long fault and endurance runs, and the upstream conformance suite
 	$(BIN)/pytest -m soak --timeout 3600
 
-bench: $(STAMP)  ## what a release, publishing 2 GiB beside `hf upload`, measuring, cards and starting cost; writes docs/bench*.md
+bench: $(STAMP)  ## what a release, merging, publishing 2 GiB beside `hf upload`, measuring, cards and starting cost; writes docs/bench*.md
 	$(BIN)/python tests/benchmarks/release.py
+	$(BIN)/python tests/benchmarks/merging.py
 	$(BIN)/python tests/benchmarks/publish.py
 	$(BIN)/python tests/benchmarks/evaluation.py
 	$(BIN)/python tests/benchmarks/cards.py
