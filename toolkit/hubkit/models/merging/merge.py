@@ -182,7 +182,7 @@ def _stream(reader: Reader, tensors: Base, outputs: Sequence[_Output], dtype: st
     def take(number: int, consume: Callable[[memoryview], None], made: Bytes) -> None:
         consume(made[number])
 
-    with _one_thread_each(), Overlap[Bytes](cores(), _MEMORY) as overlap:
+    with _arithmetic(), Overlap[Bytes](cores(), _MEMORY) as overlap:
         lines = [
             [overlap.consumer(partial(take, number, end)) for end in output.writer.ends]
             for number, output in enumerate(outputs)
@@ -197,16 +197,19 @@ def _stream(reader: Reader, tensors: Base, outputs: Sequence[_Output], dtype: st
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Each worker computes by itself: the cores are busy with several blocks, not with parts of one."""
+def _arithmetic() -> Iterator[None]:
+    """Float32 is not shortened in products, and each worker computes by itself: the cores are busy with several blocks,
+    not with parts of one."""
     import torch
 
-    before = torch.get_num_threads()
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
 
 
 @dataclass
