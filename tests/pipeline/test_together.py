@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from kept import sample
 from training_case import recipe_text
 
 from hubkit.core.errors import RefusedError
+from hubkit.core.output import Output
 from hubkit.core.target import Target
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.pipeline import runner, worker
@@ -75,6 +77,34 @@ def merges(calls: list[int], broken: Sequence[str] = ()) -> Callable[..., list[S
     return run_together
 
 
+class InThisProcess:
+    """A worker's end that answers in the test's own process."""
+
+    def __init__(self, state: ReleaseState, only: str | None = None) -> None:
+        self.state = state
+
+    def __enter__(self) -> InThisProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def check(self, job: Job) -> list[Any]:
+        return []
+
+    def run(self, job: Job, report: Any, together: Sequence[Job] = ()) -> None:
+        worker._answer(request(self.state, job, *together), report)
+
+
+def request(state: ReleaseState, job: Job, *together: Job) -> dict[str, Any]:
+    (state.run.path / "recipe.json").write_text(state.recipe.model_dump_json())
+    return {
+        "what": "run", "job": job.id, "together": [other.id for other in together], "only": None, "options": {},
+        "run": state.run.path, "folder": state.folder, "endpoint": state.target.endpoint, "home": state.target.home,
+        "embedded": True, "trusted": False,
+    }  # fmt: skip
+
+
 def no_retraining() -> Retraining:
     return Retraining(everything=False, consent=lambda found: None)
 
@@ -94,6 +124,31 @@ def test_the_merges_of_a_release_are_one_go(state: ReleaseState, monkeypatch: py
     assert runner._to_run_with(state, first, no_retraining()) == [], "nothing is merged again"
 
 
+@pytest.mark.parametrize("broken", [(), MERGES[1:]], ids=["both fit", "one does not"])
+def test_a_release_shows_each_merge_as_its_own(
+    state: ReleaseState, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: Sequence[str]
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(merge, "run_together", merges(calls, broken))
+    for name, value in {"Worker": InThisProcess, "reach": lambda _: None}.items():
+        monkeypatch.setattr(runner, name, value)
+    monkeypatch.setattr(runner.preflight, "gather", lambda *_: [])
+    monkeypatch.setattr(worker, "install", lambda *_: None)
+    state.jobs = tuple(job for job in state.jobs if job.id in (*state.finished, *MERGES))
+    state.finished = {}
+    with nullcontext() if not broken else pytest.raises(RefusedError, match=r"merge\[main\] does not fit"):
+        assert runner._run_jobs(state, Output(), None, None, no_retraining())
+    shown = [line.split(":")[0] for line in capsys.readouterr().err.splitlines() if line.startswith("merge")]
+    lines = [json.loads(line) for line in (state.run.path / "journal.jsonl").read_text().splitlines()]
+    done = [line["step"] for line in lines if line["event"] == "done"]
+    if broken:
+        assert calls == [2, 1, 1]
+        assert (shown[-1], done) == (MERGES[1], [MERGES[0]])
+    else:
+        assert calls == [2]
+        assert (shown, done) == (["merge[dpo-v0] …", *MERGES], list(MERGES))
+
+
 def test_only_what_must_run_and_can_is_merged_along(state: ReleaseState, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (job_of(state, step) for step in MERGES)
     training = state.finished.pop("train[sft]")
@@ -109,15 +164,9 @@ def test_a_merge_that_fails_does_not_take_the_other_along(state: ReleaseState, m
     calls: list[int] = []
     monkeypatch.setattr(merge, "run_together", merges(calls, broken=[second.id]))
     monkeypatch.setattr(worker, "install", lambda *_: None)
-    request = {
-        "what": "run", "job": first.id, "together": [second.id], "only": None, "options": {}, "run": state.run.path,
-        "folder": state.folder, "endpoint": "http://127.0.0.1:1", "home": state.target.home, "embedded": True,
-        "trusted": False,
-    }  # fmt: skip
-    (state.run.path / "recipe.json").write_text(state.recipe.model_dump_json())
-    assert worker._answer(request, silent) == {}
+    assert worker._answer(request(state, first, second), silent) == {}
     assert calls == [2, 1]
     assert state.reusable_artifact(first)[0] is not None
     assert state.reusable_artifact(second)[0] is None
     with pytest.raises(RefusedError, match=r"merge\[main\] does not fit"):
-        worker._answer({**request, "job": second.id, "together": []}, silent)
+        worker._answer(request(state, second), silent)
