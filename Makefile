@@ -7,7 +7,7 @@ RECIPE ?= tiny
 
 export HUBKIT_HOME ?= $(CURDIR)/.hubkit
 
-.PHONY: release test browser lint soak bench faults pictures architecture clean install
+.PHONY: release test browser lint soak bench real faults pictures architecture clean install
 
 release: $(STAMP)  ## train, measure, gate and publish the tiny release on the embedded Hub, with its Space
 	$(BIN)/hubkit release $(RECIPE)
@@ -40,6 +40,11 @@ bench: $(STAMP)  ## what a release, merging, publishing 2 GiB beside `hf upload`
 	$(BIN)/python tests/benchmarks/evaluation.py
 	$(BIN)/python tests/benchmarks/cards.py
 	$(BIN)/python tests/benchmarks/startup.py
+
+DTYPE ?= bfloat16
+RATE ?= gentle
+real: $(STAMP)  ## a real model the whole way: SmolLM2-135M-Instruct; DTYPE=float32, RATE=sharp (under 25 minutes on 2 cores)
+	$(BIN)/python examples/smollm2/make_real.py --dtype $(DTYPE) --rate $(RATE)
 
 faults: $(STAMP)  ## the faults that a release survives, injected for real; writes docs/faults.md
 	HUBKIT_TEST_MATRIX=docs/faults.md $(BIN)/pytest -m "fault and not soak" -n logical --maxprocesses 4 --dist loadgroup

@@ -191,6 +191,8 @@ def run(ctx: StageContext) -> StageResult[Results]:
     figure = (
         f"average {score(average)}" if average is not None else "no average: the metrics differ in direction or unit"
     )
+    if not suites:
+        return StageResult(results, "no suites in the recipe", facts={"average": None, "rehearsal": False, "reused": 0})
     figure += f" on {count(asked.limit)} examples a task" if asked.limit else ""
     figure += ", measured before" if reused == len(suites) else ""
     facts = {"average": average, "rehearsal": results.rehearsal, "reused": reused}

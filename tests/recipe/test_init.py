@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from hubkit.cli.recipe import init
+from hubkit.cli.init import init
 from hubkit.core.names import repo_id_problem
 from hubkit.recipe.loading import load_recipe, parse_recipe
 from hubkit.recipe.new_recipe import renamed, space_repo

@@ -63,7 +63,6 @@ def test_several_mistakes_come_in_one_message_with_lines_and_suggestions() -> No
         ("  main:", "  release:", "no variant is published on 'main'"),
         ("dpo-v0:", "staging/x:", "'staging/' is where releases are prepared"),
         ("dpo-v0:", "main/x:", "git cannot hold a branch 'main/x' beside a branch 'main'"),
-        ("suites: [tiny_facts]", "suites: []", "evaluate.suites: name at least one suite"),
         (
             "suites: [tiny_facts]",
             "suites: [x], fewshot_as_multiturn: true",

@@ -32,10 +32,10 @@ def benchmarks(recipe: Recipe, variant: str, files: Mapping[str, Any], evidence:
 
     ``overall`` has the averages once more, as (column, cell); ``comparisons`` this branch against the other columns.
 
-    None when this branch was not measured. A cell is ``{"value", "stderr"}`` or None: missing.
+    None when no suite of this branch was measured. A cell is ``{"value", "stderr"}`` or None: missing.
     """
     mine = evidence.results(f"evaluate[{variant}]")
-    if mine is None:
+    if mine is None or not mine.suites:
         return None
     found = {name: evidence.results(step) for name, step in columns(recipe).items()}
     wrapped = {name: files.get(step, {}).get(RESULTS_FILE) for name, step in columns(recipe).items()}

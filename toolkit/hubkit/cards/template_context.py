@@ -22,6 +22,7 @@ from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
 from hubkit.cards.repair import stop_rate_repair
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.files import digest_of
+from hubkit.core.numbers import counted
 from hubkit.models.chat import rendering
 from hubkit.publishing.manifest import MANIFEST_PATH
 from hubkit.recipe.models import OLD_ACCEPT, Recipe, Training
@@ -60,7 +61,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         wrong["findings"] = [item for item in _findings(files, broken) if _about_end_of_turn(item)]
     made = {
         "title": clean(recipe.card.title),
-        "summary": clean(recipe.card.summary),
+        "summary": clean(recipe.card.summary or what_was_done(recipe, variant)),
         "limitations": clean(recipe.card.limitations or ""),
         "tracking": clean(recipe.card.tracking or ""),
         "authors": [clean(name) for name in recipe.card.authors],
@@ -100,6 +101,16 @@ def cards_of(
     """The context of the cards of ``variant``, and both cards, by their names. ``own``: see :func:`render_card`."""
     made = build_context(recipe, variant, evidence)
     return made, {name: render_card(made, name, own=own) for name in (MODEL_CARD, ADAPTER_CARD)}
+
+
+def what_was_done(recipe: Recipe, variant: str) -> str:
+    """The summary of a recipe that has none: which base was trained how on what, for ``variant``."""
+    trained = []
+    for name in recipe.chain(recipe.variants[variant].stage):
+        method = _METHODS.get(_uses(recipe, name), _uses(recipe, name))
+        repos = list(dict.fromkeys(source.repo for source in recipe.data[recipe.stages[name].data]))
+        trained.append(f"{method} on {' and '.join(repos) if len(repos) < 3 else counted(len(repos), 'dataset')}")
+    return f"{recipe.base.repo}, fine-tuned with {', then '.join(trained)}."
 
 
 def _citation(recipe: Recipe, variant: str) -> str:

@@ -24,7 +24,7 @@ from hubkit.core.output import show_plainly
 
 SECTIONS = {
     "Release commands": {
-        "init": Lazy("hubkit.cli.recipe:init", "Write a recipe of your own, hubkit.yaml, into this folder."),
+        "init": Lazy("hubkit.cli.init:init", "Write a recipe of your own, hubkit.yaml, into this folder."),
         "plan": Lazy("hubkit.cli.plan:plan", "Check a recipe, and show every step of its release."),
         "release": Lazy("hubkit.cli.release:release", "Train, measure, gate and publish a model from a recipe."),
         "runs": Lazy("hubkit.cli.runs:runs", "List, show and remove runs."),

@@ -61,7 +61,7 @@ def recipe_hub_option(command: _Command) -> _Command:
 
 def _hub_option(default: str) -> Callable[[_Command], _Command]:
     text = f"Use this Hub: 'embedded', 'huggingface' or a URL. Default: {default}."
-    return click.option("--hub", "hub_name", metavar="HUB", shell_complete=_hub_names, help=text)
+    return click.option("--hub", "hub_name", metavar="HUB", shell_complete=complete_hubs, help=text)
 
 
 def confirm_option(command: _Command) -> _Command:
@@ -151,7 +151,8 @@ def _run_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
     return _matching(runs, incomplete)
 
 
-def _hub_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+def complete_hubs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The Hubs by their names that begin with ``incomplete``."""
     named = os.environ.get("HF_ENDPOINT")
     return _matching(["embedded", "huggingface", *([named] if named else [])], incomplete)
 

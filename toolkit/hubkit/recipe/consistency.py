@@ -72,8 +72,6 @@ def _license(recipe: Recipe) -> Iterator[Mistake]:
 
 
 def _measurements(recipe: Recipe) -> Iterator[Mistake]:
-    if not recipe.evaluate.suites:
-        yield Mistake(("evaluate", "suites"), "name at least one suite or task")
     if recipe.evaluate.fewshot_as_multiturn and not recipe.evaluate.apply_chat_template:
         problem = "fewshot_as_multiturn needs apply_chat_template: true"
         yield Mistake(("evaluate", "fewshot_as_multiturn"), problem)

@@ -150,7 +150,9 @@ class Evaluate(Model):
     """Benchmarks, run by lm-evaluation-harness."""
 
     suites: tuple[str, ...] = Field(
-        strict=False, description="built-in suites (agieval, bigbench, gpt4all, truthfulqa, openllm) or lm-eval tasks"
+        strict=False,
+        description="built-in suites (agieval, bigbench, gpt4all, truthfulqa, openllm) or lm-eval tasks; "
+        "[] to measure none",
     )
     include: str | None = Field(None, description="a folder of your own lm-eval task files, beside the recipe")
     backend: Literal["hf", "vllm"] = Field("hf", description="what runs the model: hf (transformers) or vllm")
@@ -202,7 +204,10 @@ class Card(Model):
     """What only a person can write on the card; every number comes from a measurement."""
 
     title: str = Field(description="heading of the card")
-    summary: str = Field(description="what the model is, in one or two sentences")
+    summary: str | None = Field(
+        None,
+        description="what the model is, in one or two sentences; when absent, the card says what was trained on what",
+    )
     language: tuple[str, ...] = Field(("en",), strict=False, description="languages, as ISO 639 codes")
     tags: tuple[str, ...] = Field((), strict=False, description="tags on the Hub")
     authors: tuple[str, ...] = Field((), strict=False, description="names of the authors")

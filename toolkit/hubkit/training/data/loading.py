@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from hubkit.core.bounded_yaml import YamlError, YamlLimitError, YamlLimits, load_bounded
@@ -77,6 +78,40 @@ def first_columns(hub: Hub, source: Source) -> tuple[str, ...]:
     with _translate_load_errors(hub, source, commit):
         rows = load_dataset(source.repo, revision=commit, split=source.split, streaming=True)
         return tuple(rows.column_names or next(iter(rows), {}))
+
+
+@dataclass(frozen=True)
+class FirstRows:
+    """The first rows of a dataset's training split, read without loading the rest; ``more``: there are others."""
+
+    split: str
+    columns: tuple[str, ...]
+    rows: list[Mapping[str, Any]]
+    more: bool
+
+
+def first_rows(hub: Hub, repo: str, limit: int) -> FirstRows:
+    """At most ``limit`` rows of the split ``train`` of ``repo``; without one, of the first split named ``train...``.
+
+    Called in a process as :func:`load` is, and raises what that raises; UsageError when there is no such split.
+    """
+    from datasets import load_dataset
+
+    source = Source(repo=repo)
+    commit = hub.resolve(repo, source.revision, "dataset")
+    _refuse_costly_settings(hub, source, commit)
+    with _translate_load_errors(hub, source, commit):
+        splits = load_dataset(repo, revision=commit, streaming=True)
+        names = [str(name) for name in splits]
+        split = "train" if "train" in names else next((name for name in names if name.startswith("train")), None)
+        if split is not None:
+            rows = list(islice(splits[split], limit + 1))
+            columns = tuple(splits[split].column_names or (rows[0] if rows else ()))
+            return FirstRows(split, columns, rows[:limit], len(rows) > limit)
+    raise UsageError(
+        f"{repo} has no split for training; its splits are {', '.join(names)}.",
+        hint="Write the recipe by hand, with `split`: see docs/examples/minimal.yaml.",
+    )
 
 
 def _refuse_costly_settings(hub: Hub, source: Source, commit: str) -> None:
