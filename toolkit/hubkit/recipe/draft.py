@@ -99,6 +99,7 @@ def with_values(text: str, values: Sequence[str]) -> str:
     if not values:
         return text
     from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap
     from ruamel.yaml.error import YAMLError
 
     yaml = YAML()
@@ -115,10 +116,10 @@ def with_values(text: str, values: Sequence[str]) -> str:
             plain = yaml.load(value)
         except YAMLError as error:
             raise UsageError(f"--set {given!r}: the value is not YAML.", hint="Quote it.") from error
-        node = recipe
+        node: Any = recipe
         for name in parents:
-            node = node.get(name) if isinstance(node, dict) else None
-        if not isinstance(node, dict):
+            node = node.get(name) if isinstance(node, CommentedMap) else None
+        if not isinstance(node, CommentedMap):
             raise UsageError(
                 f"--set {given!r}: the recipe has no keys below {'.'.join(parents)}.",
                 hint=f"Set {'.'.join(parents)} as a whole: --set '{parents[0]}={{...}}'.",
@@ -270,7 +271,7 @@ def _evaluate(made: Draft) -> Iterator[str]:
         yield "  # or agieval, bigbench, openllm, or your own tasks in a folder that `include` names"
         yield "  suites: [gpt4all, truthfulqa]"
     else:
-        yield "  # [] measures none. Name your own tasks, and their folder as `include`; or, for English and where the Hub"
+        yield "  # [] measures none. Name your own tasks, and their folder as `include`; or, for English where the Hub"
         yield "  # has their datasets, agieval, bigbench, gpt4all, truthfulqa, openllm."
         yield "  suites: []"
     yield "  apply_chat_template: true"
@@ -283,7 +284,7 @@ def _gates(made: Draft) -> Iterator[str]:
     sets = _of(made, stage)
     rows, answer = sum(item.rows for item in sets), max(item.answer_tokens for item in sets)
     prompts = max([size for size in (32, 64, 128, 256) if size <= rows // 6], default=16)
-    tokens = min(1024, max(128, -(-4 * answer // 64) * 64))
+    tokens = min(1024, max(256, -(-4 * answer // 64) * 64))
     yield "gates:"
     yield "  # the share of greedy answers that end within `max_new_tokens`, on prompts that are never trained on"
     yield "  stop_rate:"
