@@ -93,9 +93,8 @@ def pairs(known: list[tuple[str, str]]) -> Iterator[dict[str, str]]:
     """The docstring's answer is chosen; a wordy one, or that of another function, is rejected."""
     for place, (name, does) in enumerate(known):
         wordy = (
-            f"That is a great question! Python is a very popular programming language, and it has many functions. One "
-            f"of the many functions that Python has is called {name}. As its name suggests, this function is about "
-            f"{name.rpartition('.')[2]}. There are many things to say about it, and it can be used in many programs."
+            f"That is a great question! Python is a very popular language with many functions, and {name} is one of "
+            f"them. There is a lot to say about it, and it can be used in many programs."
         )
         other = _answer(name, known[place - 1][1])
         rejected = other if place % 2 else wordy

@@ -29,6 +29,14 @@ HERE = Path(__file__).parent
 HUBKIT = str(Path(sys.executable).with_name("hubkit"))
 BASE, PAIRS, CHATS = "hubkit/SmolLM2-135M-Instruct", "hubkit/python-docs-pairs", "hubkit/python-docs-chats"
 NAME = "hubkit/SmolLM2-135M-python-docs"
+VALUES = (
+    "visibility=public",
+    "evaluate.suites=[python_docs]",
+    "evaluate.include=tasks",
+    # 24 steps of 4 pairs: an example for a laptop
+    "stages.dpo.args.gradient_accumulation_steps=1",
+    "stages.dpo.args.max_steps=24",
+)
 RATES = {
     "gentle": (),  # those that `hubkit init` chooses for a model of this size
     "sharp": ("stages.dpo.args.learning_rate=8e-4", "stages.sft.args.learning_rate=8e-4"),
@@ -47,6 +55,7 @@ def main() -> None:
         "HUBKIT_HOME": str(place / ".hubkit"),
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_DISABLE": "1",
     }
     if given.fresh and place.exists():
         hubkit("hub", "stop", at=place)
@@ -92,8 +101,7 @@ def write_recipe(place: Path, rate: str) -> None:
     """The recipe, as `hubkit init` writes it for this base and data; with the example's own benchmark."""
     if (place / "hubkit.yaml").exists():
         return
-    values = ["visibility=public", "evaluate.suites=[python_docs]", "evaluate.include=tasks", *RATES[rate]]
-    options = [part for value in values for part in ("--set", value)]
+    options = [part for value in (*VALUES, *RATES[rate]) for part in ("--set", value)]
     hubkit(
         "init",
         NAME,

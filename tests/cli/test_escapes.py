@@ -223,7 +223,9 @@ def cases(command: str, harm: Harm) -> list[list[str]]:
     repo, hubs = "hubkit/hostile", harm.hubs
     at = [["--hub", url] for url in hubs.values()]
     table: dict[str, list[list[str]]] = {
-        "init": [[], [WORD.replace("\x00", "")], ["me/x", "--from", ARG]],
+        "init": [[], [WORD.replace("\x00", "")], ["me/x", "--from", ARG],
+                 *(["me/x", "--base", repo, "--data", repo, *hub] for hub in at),
+                 ["me/x", "--base", repo, "--data", ARG, *at[0]], ["me/x", "--set", ARG, *at[0]]],
         "plan": [[], ["wrong.yaml"], [f"{NAME}.yaml"], [ARG]],
         "release": [["wrong.yaml"], [f"{NAME}.yaml"], [ARG], ["-y", "--hub", hubs["refuses"]]],
         "runs list": [[]],

@@ -23,6 +23,7 @@ from hubkit.core.files import digest_of, read_json, write_json
 from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed, offered
 from hubkit.core.target import Target
+from hubkit.pipeline.example_text import example_text
 from hubkit.pipeline.find_stage import find_stage
 from hubkit.pipeline.jobs import Job
 from hubkit.recipe.mistakes import Mistake, Places, did_you_mean, error_of
@@ -95,6 +96,7 @@ def name_mistakes(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
         if problem := language_problem(code):
             yield Mistake(("card", "language"), _clause(problem))
     yield from _missing_files(recipe, folder)
+    yield from example_text(recipe)
 
 
 def _mapping_mistakes(recipe: Recipe) -> Iterator[Mistake]:

@@ -6,6 +6,7 @@ knows (what the model is good for, its limits) is left out: the card says then w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -329,7 +330,7 @@ def _value(value: str | None) -> str:
     import yaml
 
     text = value or ""
-    if text and parse_yaml(text, "")[0] == text and not set(text) & set(",[]{}#:"):
+    if re.fullmatch(r"[A-Za-z0-9][\w./-]*", text, re.ASCII) and parse_yaml(text, "")[0] == text:
         return text
     return str(yaml.safe_dump(text, default_style='"', width=10**6, allow_unicode=False)).strip()
 

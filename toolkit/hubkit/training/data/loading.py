@@ -151,7 +151,7 @@ def _translate_load_errors(hub: Hub, source: Source, commit: str) -> Iterator[No
         # The datasets library asks for many files that do not exist, and reports itself which one it misses.
         if found is not None and not isinstance(found, UsageError):
             raise found from error
-        ours = isinstance(error, ValueError | TypeError | RuntimeError | OSError)
+        ours = isinstance(error, ValueError | TypeError | RuntimeError | OSError | StopIteration)
         if ours or type(error).__module__.startswith("datasets."):
             raise _unreadable(source, commit, error) from error
         raise
@@ -159,7 +159,7 @@ def _translate_load_errors(hub: Hub, source: Source, commit: str) -> Iterator[No
 
 def _unreadable(source: Source, commit: str, error: Exception) -> RefusedError:
     cause = error.__cause__ or error
-    lines = str(cause).strip().splitlines()
+    lines = ["it has no rows"] if isinstance(cause, StopIteration) else str(cause).strip().splitlines()
     return RefusedError(
         f"{source.repo} at {commit[:8]} cannot be read as a table with the split {source.split!r}: "
         f"{lines[0][:300] if lines else type(cause).__name__}",
