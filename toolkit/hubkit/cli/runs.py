@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 @click.group()
 def runs() -> None:
-    """List, show and remove runs; restore trainings that were replaced.
+    """List, show and remove runs.
 
     A run is one execution of a recipe: a folder in .hubkit, or in HUBKIT_HOME. When a training of more than a minute is
-    replaced, the run keeps the old adapter or checkpoints until you discard them.
+    replaced, the run keeps the old adapter or checkpoints until you discard them; `restore` puts them back.
     """
 
 
@@ -55,7 +55,9 @@ def list_runs() -> None:
 @run_argument
 @output_options
 def show(run: str) -> None:
-    """Show the steps that RUN has finished, what each produced, and the replaced trainings that it keeps.
+    """Show the steps that RUN has finished, and what each produced.
+
+    Replaced trainings that it keeps are listed below.
 
     \b
     Example:
@@ -112,9 +114,10 @@ def _kept_lines(run: Run) -> Iterator[RenderableType]:
 @click.argument("replaced", metavar="ID")
 @output_options
 def restore(run: str, replaced: str) -> None:
-    """Put a replaced training back in its place; what is there now is kept in its stead.
+    """Put a replaced training back in its place.
 
-    ID is one that `hubkit runs show RUN` lists. The next release uses the training if the recipe is as it was then.
+    ID is one that `hubkit runs show RUN` lists. What is there now is kept in its stead. The next release uses the
+    training if the recipe is as it was then.
 
     \b
     Example:
@@ -148,7 +151,7 @@ def restore(run: str, replaced: str) -> None:
 @confirm_option
 @output_options
 def discard(run: str, replaced: tuple[str, ...], everything: bool, yes: bool) -> None:
-    """Remove replaced trainings that RUN keeps, to free their space.
+    """Remove replaced trainings that RUN keeps.
 
     \b
     Examples:

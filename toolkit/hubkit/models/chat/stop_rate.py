@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hubkit.core.intervals import wilson
 from hubkit.models.chat.eos import EndOfTurn
+from hubkit.models.chat.generation import BatchSize, Engine, Ids, generate
 
 Report = Callable[[str, float | None], None]
 
@@ -64,38 +64,36 @@ def measure(
     end_of_turn: EndOfTurn,
     *,
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: BatchSize,
     report: Report | None = None,
+    engine: Engine | None = None,
 ) -> StopRate:
     """The stop rate of ``model`` (of transformers or PEFT) over ``prompts``.
 
     A prompt is a row ``{"messages": [...]}`` that ends in a user's turn. Greedy: the model's own
     ``generation_config`` (temperature, repetition penalty, stop tokens, lengths) has no say; a generation
-    ends at the end-of-turn token or after ``max_new_tokens``. Prompts are batched by length with padding on the left,
-    and a batch ends with its longest answer; in float32 the answers are those of single prompts. ``report`` gets the
-    figure after each batch.
+    ends at the end-of-turn token or after ``max_new_tokens``. Prompts are batched by length, and a batch ends with its
+    longest answer (:mod:`hubkit.models.chat.generation`). ``report`` gets the figure after each batch.
     """
-    import torch
-
     texts = [
         tokenizer.apply_chat_template(row["messages"], tokenize=False, add_generation_prompt=True) for row in prompts
     ]
     ids = [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
-    order = sorted(range(len(ids)), key=lambda index: len(ids[index]), reverse=True)
-    fresh: dict[int, tuple[int, ...]] = {}
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), _plain_generation(model, end_of_turn, max_new_tokens) as inner:
-            for start in range(0, len(order), batch_size):
-                rows = order[start : start + batch_size]
-                batch = _generate(inner, [ids[row] for row in rows], end_of_turn)
-                fresh.update(zip(rows, batch, strict=True))
-                if report:
-                    stopped = sum(end_of_turn.id in new for new in fresh.values())
-                    report(f"{stopped} of {len(fresh)} answers stopped", len(fresh) / len(order))
-    finally:
-        model.train(was_training)
+
+    def progress(answered: Mapping[int, Ids]) -> None:
+        if report:
+            stopped = sum(end_of_turn.id in new for new in answered.values())
+            report(f"{stopped} of {len(answered)} answers stopped", len(answered) / len(ids))
+
+    fresh = generate(
+        model,
+        ids,
+        end_of_turn,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        progress=progress,
+        engine=engine,
+    )
     answers = tuple(
         Answer(
             prompt=str(row["messages"][-1]["content"]),
@@ -113,47 +111,6 @@ def measure(
         dtype=_dtype(model),
         answers=answers,
     )
-
-
-def _generate(model: Any, ids: Sequence[Sequence[int]], end_of_turn: EndOfTurn) -> list[tuple[int, ...]]:
-    """New ids of each row, up to and with the end-of-turn token. ``ids`` are prompts of any length."""
-    import torch
-
-    width = max(len(row) for row in ids)
-    padded = [[end_of_turn.id] * (width - len(row)) + list(row) for row in ids]
-    mask = [[0] * (width - len(row)) + [1] * len(row) for row in ids]
-    made = model.generate(
-        input_ids=torch.tensor(padded, device=model.device),
-        attention_mask=torch.tensor(mask, device=model.device),
-    )[:, width:].tolist()
-    return [tuple(row[: row.index(end_of_turn.id) + 1]) if end_of_turn.id in row else tuple(row) for row in made]
-
-
-@contextmanager
-def _plain_generation(model: Any, end_of_turn: EndOfTurn, max_new_tokens: int) -> Iterator[Any]:
-    """The transformers model within ``model``, with a generation config that is greedy and nothing else.
-
-    The model's own is replaced, not merely passed over, as ``generate`` fills from it what a given config
-    leaves out.
-    The padding id may be the end-of-turn token: padded places are masked, and rows are cut at the first end-of-turn
-    token.
-    """
-    from transformers import GenerationConfig
-
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    kept = inner.generation_config
-    inner.generation_config = GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=end_of_turn.id,
-        pad_token_id=end_of_turn.id,
-        use_cache=True,
-    )
-    try:
-        yield inner
-    finally:
-        inner.generation_config = kept
 
 
 def _dtype(model: Any) -> str:
