@@ -24,10 +24,11 @@ from hubkit.models.base import PinnedBase
 from hubkit.models.chat import agreement, trained
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.load import load_tokenizer
-from hubkit.models.merging.adapter import read_adapter, unmergeable
+from hubkit.models.merging.adapter import read_adapter
 from hubkit.models.merging.companions import fetch_base, model_config, read_settings
 from hubkit.models.merging.merge import MergeReport, merge_all
 from hubkit.models.merging.merged import MergedWeights
+from hubkit.models.merging.support import unmergeable
 from hubkit.models.tensors import INDEX
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult

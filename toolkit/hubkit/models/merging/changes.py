@@ -1,8 +1,8 @@
-"""What a merge does to one tensor of the base: the interface, and each kind of change that is local to a tensor.
+"""What a merge does to one tensor of the base: the interface, and the changes that are made of nothing but numbers.
 
 Rows: every tensor is read as a matrix, its last dimension the width and all the others flattened; a vector is one
 row. A change is prepared once (the adapter's small matrices are loaded) and then applied to any blocks of rows, in any
-order.
+order. Changes by a low-rank product are in :mod:`hubkit.models.merging.low_rank`.
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ class Change(Protocol):
     def by_rows(self) -> bool:
         """Whether some rows of the result depend on the same rows of the base alone."""
 
+    @property
+    def expected(self) -> bool:
+        """Whether a trained adapter is sure to change this tensor: one that does not was not trained."""
+
     def prepare(self, adapter: Weights, device: str = "cpu") -> Prepared:
         """Load what is needed of the adapter to ``device``, where :meth:`Prepared.apply` then works."""
 
@@ -64,57 +68,22 @@ def as_rows(shape: tuple[int, ...]) -> tuple[int, int]:
     return math.prod(shape[:-1]), shape[-1]
 
 
-@dataclass(frozen=True)
-class LowRank:
-    """The tensor changes by ``scaling * B @ A``; ``a`` and ``b`` name tensors of the adapter's file.
-
-    ``A`` is [rank, in], ``B`` is [out, rank]. ``transposed``: the base keeps this tensor as [in, out].
-    """
-
-    module: str
-    a: str
-    b: str
-    scaling: float
-    transposed: bool
-    shape: tuple[int, ...]
-    origin: str | None = None
-    by_rows: bool = True
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """A and B."""
-        return self.a, self.b
-
-    def prepare(self, adapter: Weights, device: str = "cpu") -> Prepared:
-        """See :class:`Change`."""
-        a, b = adapter.load(self.a, device=device), adapter.load(self.b, device=device)
-        left, right = (a.T, b.T) if self.transposed else (b, a)
-        return _PreparedProduct(left, right, self.scaling)
-
-
-@dataclass(frozen=True)
-class _PreparedProduct:
-    """``before + scaling * left @ right``."""
-
-    left: Any
-    right: Any
-    scaling: float
-
-    def apply(self, before: Any, start: int) -> Any:
-        """See :class:`Prepared`."""
-        import torch
-
-        return torch.mm(self.left[start : start + len(before)], self.right).mul_(self.scaling).add_(before)
+def starting(adapter: Weights, frozen: str | None, before: Any, start: int) -> Any:
+    """``before``, or the same rows of the adapter's tensor ``frozen`` that it was trained on instead."""
+    if frozen is None:
+        return before
+    return adapter.load(frozen, start, start + len(before), device=str(before.device)).reshape(before.shape)
 
 
 @dataclass(frozen=True)
 class ReplacedTensor:
-    """The tensor is replaced by the adapter's tensor ``source`` (``modules_to_save``, trained biases)."""
+    """The tensor is replaced by the adapter's tensor ``source`` (``modules_to_save``, a trained bias)."""
 
     module: str
     source: str
     shape: tuple[int, ...]
     origin: str | None = None
+    expected: bool = True
     by_rows: bool = True
 
     @property
@@ -124,16 +93,111 @@ class ReplacedTensor:
 
     def prepare(self, adapter: Weights, device: str = "cpu") -> Prepared:
         """See :class:`Change`. Nothing is loaded yet: an embedding may be the largest tensor of a model."""
-        return _PreparedReplacement(self, adapter, device)
+        return _PreparedReplacement(self.source, adapter, device)
 
 
 @dataclass(frozen=True)
 class _PreparedReplacement:
-    change: ReplacedTensor
+    source: str
     adapter: Weights
     device: str
 
     def apply(self, before: Any, start: int) -> Any:
         """See :class:`Prepared`."""
-        rows = self.adapter.load(self.change.source, start, start + len(before), device=self.device)
+        rows = self.adapter.load(self.source, start, start + len(before), device=self.device)
         return rows.reshape(before.shape)
+
+
+@dataclass(frozen=True)
+class CopiedTensor:
+    """A tensor that the base shares with ``origin`` gets numbers of its own: the other one is changed."""
+
+    module: str
+    shape: tuple[int, ...]
+    origin: str | None
+    sources: tuple[str, ...] = ()
+    expected: bool = False
+    by_rows: bool = True
+
+    def prepare(self, adapter: Weights, device: str = "cpu") -> Prepared:
+        """See :class:`Change`."""
+        return _PreparedCopy()
+
+
+@dataclass(frozen=True)
+class _PreparedCopy:
+    def apply(self, before: Any, start: int) -> Any:
+        """See :class:`Prepared`."""
+        return before.clone()
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """The rows ``indices`` of an embedding are replaced by those of ``source`` (``trainable_token_indices``)."""
+
+    module: str
+    source: str
+    indices: tuple[int, ...]
+    shape: tuple[int, ...]
+    origin: str | None = None
+    frozen: str | None = None
+    expected: bool = True
+    by_rows: bool = True
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The rows, and the embedding that they were trained in where the adapter brings it."""
+        return (self.source,) if self.frozen is None else (self.source, self.frozen)
+
+    def prepare(self, adapter: Weights, device: str = "cpu") -> Prepared:
+        """See :class:`Change`."""
+        return _PreparedTokens(self, adapter, adapter.load(self.source, device=device))
+
+
+@dataclass(frozen=True)
+class _PreparedTokens:
+    change: TokenRows
+    adapter: Weights
+    rows: Any
+
+    def apply(self, before: Any, start: int) -> Any:
+        """See :class:`Prepared`."""
+        after = starting(self.adapter, self.change.frozen, before, start).clone()
+        for place, index in enumerate(self.change.indices):
+            if start <= index < start + len(after):
+                after[index - start] = self.rows[place]
+        return after
+
+
+@dataclass(frozen=True)
+class ShiftedBias:
+    """``bias + scaling * source``: LoRA's own bias (``lora_bias``)."""
+
+    module: str
+    source: str
+    scaling: float
+    shape: tuple[int, ...]
+    origin: str | None = None
+    frozen: str | None = None
+    expected: bool = False
+    by_rows: bool = True
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """LoRA's bias, and the layer's own where it was trained."""
+        return (self.source,) if self.frozen is None else (self.source, self.frozen)
+
+    def prepare(self, adapter: Weights, device: str = "cpu") -> Prepared:
+        """See :class:`Change`."""
+        return _PreparedShift(self, adapter, adapter.load(self.source, device=device).mul_(self.scaling))
+
+
+@dataclass(frozen=True)
+class _PreparedShift:
+    change: ShiftedBias
+    adapter: Weights
+    shift: Any
+
+    def apply(self, before: Any, start: int) -> Any:
+        """See :class:`Prepared`."""
+        return starting(self.adapter, self.change.frozen, before, start) + self.shift.reshape(before.shape)

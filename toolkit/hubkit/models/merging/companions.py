@@ -117,6 +117,7 @@ def write_companions(
     chat_template: str | None = None,
     end_of_turn: EndOfTurn | None = None,
     pad_token: str | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> None:
     """Write config, generation config, tokenizer files and chat template of merged weights into ``out``.
 
@@ -124,12 +125,12 @@ def write_companions(
     transformers reads first and alone saves, and as ``chat_template`` in tokenizer_config.json, the only place where
     older transformers and programs such as text-generation-inference look. ``pad_token`` becomes the padding token
     when the base has none, or pads with ``end_of_turn``: whoever trains on would mask the end-of-turn token. None keeps
-    what the base has.
+    what the base has. ``changes`` are keys of config.json that the merge itself changes, such as ``vocab_size``.
     """
     config = read_settings(base, "config.json")
     if not config:
         raise RefusedError(f"There is no config.json in the base {base.name}.")
-    write_json(out / "config.json", model_config(config, dtype, end_of_turn))
+    write_json(out / "config.json", {**model_config(config, dtype, end_of_turn), **(changes or {})})
     generation = generation_config(read_settings(base, "generation_config.json"), config, end_of_turn)
     write_json(out / "generation_config.json", generation)
     for name in TOKENIZER_FILES:

@@ -26,10 +26,13 @@ from hubkit.core.numbers import size
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.merging.adapter import Adapter, fit, read_adapter, torch_dtype
 from hubkit.models.merging.blocks import WHOLE_NUMBERS, Base, Block, Bytes, Reader, Target, choose_device, compute, cut
+from hubkit.models.merging.by_peft import fit_by_peft
 from hubkit.models.merging.companions import read_settings, write_companions
 from hubkit.models.merging.overlap import Overlap, cores
+from hubkit.models.merging.resolution import NotLocalError
 from hubkit.models.merging.shards import Planned, ShardedWriter, in_order, plan, write_index
-from hubkit.models.tensors import DTYPE_BITS, DTYPE_NAMES, read_weights
+from hubkit.models.merging.support import Way
+from hubkit.models.tensors import DTYPE_BITS, DTYPE_NAMES, Tensor, read_weights
 
 SHARD_BYTES = 5_000_000_000
 """The most bytes of a shard: small enough for every store and for a retry."""
@@ -41,7 +44,8 @@ Report = Callable[[str, float | None], None]
 @dataclass(frozen=True)
 class MergeReport:
     """What a merge made. ``files`` are the weights' digests, known from the writing; ``targets`` the number of
-    changed tensors by the last part of their module's name, as in ``target_modules``."""
+    changed tensors by the last part of their module's name, as in ``target_modules``. ``way``: tensor by tensor, or by
+    PEFT itself."""
 
     dtype: str
     tensors: int
@@ -51,6 +55,7 @@ class MergeReport:
     seconds: float
     targets: Mapping[str, int]
     files: Mapping[str, Digests]
+    way: Way = "streamed"
 
     def to_json(self) -> dict[str, Any]:
         """The figures; of the files the sha256 alone, as ``finite``: the merge refuses NaN and infinite numbers."""
@@ -63,6 +68,7 @@ class MergeReport:
             "seconds": self.seconds,
             "targets": dict(self.targets),
             "finite": sorted(item.sha256 for item in self.files.values()),
+            "way": self.way,
         }
 
 
@@ -119,9 +125,12 @@ def merge_all(
         raise UsageError(f"Unsupported dtype {dtype!r}.", hint="Use float32, float16 or bfloat16.")
     weights = read_weights(base)
     tensors = {name: (path, item) for path, header in weights.items() for name, item in header.tensors.items()}
-    targets = _targets(base, tensors, [read_adapter(adapter) for adapter, _ in merges], DTYPE_NAMES[dtype])
-    outputs = [_Output(out, target, max_shard_bytes) for (_, out), target in zip(merges, targets, strict=True)]
+    outputs: list[_Output] = []
+    scratches = [out.with_name(f".{out.name}.peft") for _, out in merges]
     try:
+        adapters = [read_adapter(adapter) for adapter, _ in merges]
+        targets = _targets(base, tensors, list(zip(adapters, scratches, strict=True)), DTYPE_NAMES[dtype])
+        outputs = [_Output(out, target, max_shard_bytes) for (_, out), target in zip(merges, targets, strict=True)]
         for output in outputs:
             output.begin()
         _refuse_full_disk(outputs)
@@ -133,6 +142,7 @@ def merge_all(
                 chat_template=chat_template,
                 end_of_turn=end_of_turn,
                 pad_token=pad_token,
+                changes=output.target.adapter.config,
             )
         with Reader(list(weights)) as reader:
             _stream(reader, tensors, outputs, DTYPE_NAMES[dtype], report)
@@ -141,17 +151,27 @@ def merge_all(
         for output in outputs:
             output.appear()
     except OSError as error:
-        raise os_error(error, outputs[0].out, sum(output.size for output in outputs)) from error
+        raise os_error(error, merges[0][1], sum(output.size for output in outputs)) from error
     finally:
         for output in outputs:
             output.close()
+        for scratch in scratches:
+            shutil.rmtree(scratch, ignore_errors=True)
     return [output.report(dtype, round(time.monotonic() - began, 3)) for output in outputs]
 
 
-def _targets(base: Path, tensors: Base, adapters: Sequence[Adapter], dtype: str) -> list[Target]:
+def fit_to(base: Path, adapter: Adapter, tensors: Mapping[str, Tensor], scratch: Path) -> Adapter:
+    """``adapter`` fitted to the model in ``base``, which has ``tensors``; by PEFT, into ``scratch``, where it must be."""
+    try:
+        return fit(adapter, tensors, read_settings(base, "config.json"))
+    except NotLocalError as error:
+        return fit_by_peft(adapter, base, tensors, scratch, str(error))
+
+
+def _targets(base: Path, tensors: Base, unfitted: Sequence[tuple[Adapter, Path]], dtype: str) -> list[Target]:
     """What each merged model will have: one order of names for all of them, so that one pass serves them."""
-    config = read_settings(base, "config.json")
-    adapters = [fit(adapter, {name: item for name, (_, item) in tensors.items()}, config) for adapter in adapters]
+    there = {name: item for name, (_, item) in tensors.items()}
+    adapters = [fit_to(base, adapter, there, scratch) for adapter, scratch in unfitted]
     names = dict.fromkeys([*tensors, *(name for adapter in adapters for name in adapter.changes)])
     targets = []
     for adapter in adapters:
@@ -271,6 +291,7 @@ class _Output:
             seconds=seconds,
             targets=self.targets,
             files=self.files,
+            way=self.target.adapter.way,
         )
 
 
@@ -278,7 +299,7 @@ def changed_targets(target: Target) -> dict[str, int]:
     """Changed tensors by the last part of their module's name; RefusedError when one has none."""
     wanted = {name: change.module.rpartition(".")[2] for name, change in target.adapter.changes.items()}
     counted = Counter(wanted[name] for name in target.changed)
-    for module in dict.fromkeys(wanted.values()):
+    for module in dict.fromkeys(wanted[name] for name, change in target.adapter.changes.items() if change.expected):
         if not counted[module]:
             raise RefusedError(
                 f"The adapter changes nothing in {module}: every merged tensor equals the base's.",

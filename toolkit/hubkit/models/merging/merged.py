@@ -18,7 +18,8 @@ class MergedWeights(JsonArtifact):
 
     ``targets`` counts the changed tensors by the last part of their module's name. ``finite`` are sha256 digests of
     weight files that were seen to hold no NaN; ``fits`` says that the tensors were compared with ``config.json``.
-    ``compared_texts`` is how many texts of the training the tokenizer encodes to the same token ids.
+    ``compared_texts`` is how many texts of the training the tokenizer encodes to the same token ids. ``way``: merged
+    tensor by tensor, or by PEFT itself.
     """
 
     FILE = "merge.json"
@@ -32,6 +33,7 @@ class MergedWeights(JsonArtifact):
     finite: tuple[str, ...]
     fits: bool = False
     compared_texts: int = 0
+    way: str = "streamed"
 
     @classmethod
     def of(cls, report: MergeReport, folder: Path, *, fits: bool, compared_texts: int) -> MergedWeights:
@@ -47,6 +49,7 @@ class MergedWeights(JsonArtifact):
             finite=tuple(sorted(item.sha256 for item in report.files.values())),
             fits=fits,
             compared_texts=compared_texts,
+            way=report.way,
             folder=folder,
         )
 
