@@ -161,7 +161,7 @@ def merge_all(
 
 
 def fit_to(base: Path, adapter: Adapter, tensors: Mapping[str, Tensor], scratch: Path) -> Adapter:
-    """``adapter`` fitted to the model in ``base``, which has ``tensors``; by PEFT, into ``scratch``, where it must be."""
+    """``adapter`` fitted to the model in ``base``, which has ``tensors``; if it must be, by PEFT into ``scratch``."""
     try:
         return fit(adapter, tensors, read_settings(base, "config.json"))
     except NotLocalError as error:
