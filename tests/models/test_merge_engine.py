@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.files import digests
 from hubkit.models.merging import blocks, merge, overlap, shards
-from hubkit.models.merging.adapter import read_adapter
+from hubkit.models.merging.adapter import fit, read_adapter
 from hubkit.models.merging.merge import merge_all
 from hubkit.models.tensors import DTYPE_NAMES, read_weights
 
@@ -45,16 +45,16 @@ def make_base(folder: Path, dtype: str = "bfloat16", width: int = 24, rows: int 
     torch.manual_seed(0)
     kind = torch_dtype(dtype)
     tensors = {
-        "embed_tokens.weight": torch.randn(rows, width).to(kind),
-        "a.q_proj.weight": torch.randn(rows, width).to(kind),
-        "a.norm.weight": torch.randn(width).to(kind),
-        "a.scale": torch.randn(()).to(kind),
-        "a.nothing": torch.zeros(0, 5).to(kind),
-        "a.neither": torch.zeros(3, 0).to(kind),
-        "a.positions": torch.arange(13),
-        "a.mask": torch.tensor([True, False, True]),
-        "b.q_proj.weight": torch.randn(1, width).to(kind),
-        "b.down_proj.weight": torch.randn(width, rows).to(kind),
+        "layers.2.embed_tokens.weight": torch.randn(rows, width).to(kind),
+        "layers.0.q_proj.weight": torch.randn(rows, width).to(kind),
+        "layers.0.norm.weight": torch.randn(width).to(kind),
+        "layers.0.scale": torch.randn(()).to(kind),
+        "layers.0.nothing": torch.zeros(0, 5).to(kind),
+        "layers.0.neither": torch.zeros(3, 0).to(kind),
+        "layers.0.positions": torch.arange(13),
+        "layers.0.mask": torch.tensor([True, False, True]),
+        "layers.1.q_proj.weight": torch.randn(1, width).to(kind),
+        "layers.1.down_proj.weight": torch.randn(width, rows).to(kind),
     }
     return save(folder, tensors, {"model_type": "llama", "tie_word_embeddings": False})
 
@@ -176,7 +176,8 @@ class Normalized:
     shape: tuple[int, ...]
     origin: str | None = None
     by_rows: bool = False
-    module: str = "a.q_proj"
+    expected: bool = True
+    module: str = "layers.0.q_proj"
     sources: tuple[str, ...] = ()
 
     def prepare(self, adapter: Any, device: str = "cpu") -> Normalized:
@@ -202,11 +203,12 @@ class Numbered(Normalized):
 def test_changes_of_other_kinds(bases, adapters, tmp_path, monkeypatch, block):
     import torch
 
-    plain = read_adapter(adapters[1])
+    (header,) = read_weights(bases["float32"]).values()
+    plain = fit(read_adapter(adapters[1]), header.tensors, {"model_type": "llama"})
     changes = {
-        "a.q_proj.weight": Normalized((40, 24)),
-        "embed_tokens.weight": Numbered((45, 24)),
-        "lm_head.weight": Numbered((45, 24), origin="embed_tokens.weight"),
+        "layers.0.q_proj.weight": Normalized((40, 24)),
+        "layers.2.embed_tokens.weight": Numbered((45, 24)),
+        "lm_head.weight": Numbered((45, 24), origin="layers.2.embed_tokens.weight"),
     }
     special = replace(plain, changes=changes)
     monkeypatch.setattr(merge, "read_adapter", lambda folder: special if folder == adapters[0] else plain)
@@ -217,11 +219,11 @@ def test_changes_of_other_kinds(bases, adapters, tmp_path, monkeypatch, block):
     reports = merge_all(base, outs, dtype="float32", max_shard_bytes=3000)
     before, special_made = read(base), read(tmp_path / "special")
     assert_rounded_once(read(tmp_path / "plain"), exact(base, adapters[1]), "float32")
-    longer = torch.cat([before["embed_tokens.weight"], torch.zeros(5, 24)]) + torch.arange(45).float()[:, None]
-    assert torch.equal(special_made["embed_tokens.weight"], longer)
+    longer = torch.cat([before["layers.2.embed_tokens.weight"], torch.zeros(5, 24)]) + torch.arange(45).float()[:, None]
+    assert torch.equal(special_made["layers.2.embed_tokens.weight"], longer)
     assert torch.equal(special_made["lm_head.weight"], longer)
-    normal = before["a.q_proj.weight"]
-    assert torch.allclose(special_made["a.q_proj.weight"], normal / normal.norm(dim=0))
+    normal = before["layers.0.q_proj.weight"]
+    assert torch.allclose(special_made["layers.0.q_proj.weight"], normal / normal.norm(dim=0))
     assert reports[1].tensors == reports[0].tensors + 1
     assert reports[1].changed == 3
 
@@ -254,10 +256,10 @@ def test_every_number_that_is_none_is_found_by_its_bits(dtype):
 def test_minus_zero_alone_is_no_change(bases, tmp_path):
     import torch
 
-    base = save(tmp_path / "base", {"q_proj.weight": -torch.zeros(4, 4)}, {"model_type": "llama"})
+    base = save(tmp_path / "base", {"layers.0.q_proj.weight": -torch.zeros(4, 4)}, {"model_type": "llama"})
     parts = {
-        "base_model.model.q_proj.lora_A.weight": torch.randn(2, 4),
-        "base_model.model.q_proj.lora_B.weight": torch.zeros(4, 2),
+        "base_model.model.layers.0.q_proj.lora_A.weight": torch.randn(2, 4),
+        "base_model.model.layers.0.q_proj.lora_B.weight": torch.zeros(4, 2),
     }
     adapter = save(tmp_path / "adapter", parts, {"peft_type": "LORA", "r": 2, "lora_alpha": 2}, "adapter_model")
     with pytest.raises(RefusedError, match="changes nothing in q_proj"):
