@@ -285,7 +285,7 @@ def _gates(made: Draft) -> Iterator[str]:
     sets = _of(made, stage)
     rows, answer = sum(item.rows for item in sets), max(item.answer_tokens for item in sets)
     prompts = max([size for size in (32, 64, 128, 256) if size <= rows // 6], default=16)
-    tokens = min(1024, max(256, -(-4 * answer // 64) * 64))
+    tokens = min(1024, max(192, -(-4 * answer // 64) * 64))
     yield "gates:"
     yield "  # the share of greedy answers that end within `max_new_tokens`, on prompts that are never trained on"
     yield "  stop_rate:"
