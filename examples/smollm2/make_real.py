@@ -21,7 +21,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from data import make_data
 
@@ -61,15 +60,15 @@ def main() -> None:
         hubkit("hub", "stop", at=place)
         shutil.rmtree(place)
     place.mkdir(parents=True, exist_ok=True)
-    endpoint = hubkit("hub", "start", "--json", at=place)["url"]
+    endpoint = json.loads(hubkit("hub", "start", "--json", at=place))["url"]
     publish(place, endpoint, given.dtype)
     write_recipe(place, given.rate)
-    outcome = hubkit("release", "--json", at=place)
+    hubkit("release", "--no-open", at=place)
     compare(place, endpoint)
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     seconds = sum(item.ru_utime + item.ru_stime for item in used)
     print(f"\nDone in {time.monotonic() - started:,.0f} s ({seconds:,.0f} s of processor time).")
-    print(f"The model's page: HUBKIT_HOME={shlex.quote(str(place / '.hubkit'))} {HUBKIT} hub open {outcome['repo']}")
+    print(f"The model's page: HUBKIT_HOME={shlex.quote(str(place / '.hubkit'))} {HUBKIT} hub open {NAME}")
 
 
 def publish(place: Path, endpoint: str, dtype: str) -> None:
@@ -114,7 +113,6 @@ def write_recipe(place: Path, rate: str) -> None:
         "--hub",
         "embedded",
         *options,
-        "--json",
         at=place,
     )
 
@@ -136,13 +134,14 @@ def compare(place: Path, endpoint: str) -> None:
             raise SystemExit(f"The stop rate of {branch} on its card is not what its published weights have.")
 
 
-def hubkit(*arguments: str, at: Path) -> Any:
-    """Run a command of hubkit in ``at``; its result, where it is asked for JSON. SystemExit if it fails."""
+def hubkit(*arguments: str, at: Path) -> str:
+    """Run a command of hubkit in ``at``; its standard output, where it is asked for JSON. SystemExit if it fails."""
     print(f"\n$ {shlex.join(['hubkit', *arguments])}", flush=True)
-    done = subprocess.run([HUBKIT, *arguments], cwd=at, stdout=subprocess.PIPE, text=True, check=False)
+    reads = subprocess.PIPE if "--json" in arguments else None
+    done = subprocess.run([HUBKIT, *arguments], cwd=at, stdout=reads, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"hubkit ended with exit code {done.returncode}.")
-    return json.loads(done.stdout) if "--json" in arguments else None
+    return done.stdout or ""
 
 
 if __name__ == "__main__":

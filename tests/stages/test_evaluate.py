@@ -176,6 +176,14 @@ def test_the_base_gets_the_releases_template_and_no_space_before_the_answer(
     assert answer in COLOURS
 
 
+def test_without_suites_nothing_is_loaded_or_measured(context: Context) -> None:
+    asked = context.settings.asked.model_copy(update={"suites": ()})
+    (context.inputs.merged.model / "config.json").unlink()  # no model can be loaded
+    done = evaluate.run(replace(context, settings=replace(context.settings, asked=asked, tasks=None)))
+    assert done.artifact.suites == {} and done.artifact.average.value is None
+    assert done.figure == "no suites in the recipe"
+
+
 def test_the_check_names_what_is_wrong_without_a_model(context: Context) -> None:
     (finding,) = evaluate.check(_asked(context, suites=("colors",), limit=None))
     assert (finding.level, finding.exit_code) == ("error", 2)
