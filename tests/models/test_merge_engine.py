@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import threading
+import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -359,7 +361,57 @@ def test_what_two_adapters_share_is_refused_by_name(bases, adapters, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "wrong"]
 
 
-# --- the threads
+def test_what_a_killed_merge_left_is_in_nobodys_way(bases, adapters, tmp_path):
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial" / "model.safetensors").write_bytes(b"half")
+    report = merge.merge(bases["float32"], adapters[0], tmp_path / "out")
+    assert {name: digests(tmp_path / "out" / name) for name in report.files} == report.files
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+# --- memory, device, threads
+
+
+def test_memory_does_not_grow_with_the_model(tmp_path, monkeypatch):
+    """What was read of 1.6 MB, or made of it, and is still held: never more than the blocks that may be under way."""
+    base = make_base(tmp_path / "base", "float32", width=100, rows=2000)
+    adapters = [make_adapter(tmp_path / str(seed), base, seed, ("q_proj", "down_proj")) for seed in range(2)]
+    held, most, lock = 0, 0, threading.RLock()
+
+    def hold(size: int) -> None:
+        nonlocal held, most
+        with lock:
+            held += size
+            most = max(most, held)
+
+    def following(function: Any) -> Any:
+        def called(*args: Any) -> Any:
+            content = function(*args)
+            for array in [content] if isinstance(content, numpy.ndarray) else [view.obj for view in content.values()]:
+                hold(array.nbytes)
+                weakref.finalize(array, hold, -array.nbytes)
+            return content
+
+        return called
+
+    monkeypatch.setattr(blocks, "BLOCK", 1000)
+    monkeypatch.setattr(merge, "_MEMORY", 200_000)
+    monkeypatch.setattr(blocks.Reader, "read", following(blocks.Reader.read))
+    monkeypatch.setattr(merge, "compute", following(merge.compute))
+    merge_all(base, [(adapter, tmp_path / f"out{number}") for number, adapter in enumerate(adapters)])
+    assert 8000 < most <= 200_000
+
+
+def test_a_gpu_is_used_when_it_has_memory_to_spare(monkeypatch):
+    import torch
+
+    def refused() -> tuple[int, int]:
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for free, device in ((lambda: (2**36, 2**37), "cuda"), (lambda: (2**30, 2**37), "cpu"), (refused, "cpu")):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", free)
+        assert blocks.choose_device() == device
 
 
 def test_results_keep_their_order_and_memory_its_bound():

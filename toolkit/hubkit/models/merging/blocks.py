@@ -23,6 +23,8 @@ from hubkit.models.tensors import DTYPE_BITS, Tensor
 BLOCK = 1024 * 1024
 """Numbers of a block: 4 MiB in float32, which the caches of a core hold."""
 WHOLE_NUMBERS = frozenset({"I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"})
+_GPU_MEMORY = 4 * 1024**3
+"""Bytes that must be free on a GPU: far more than the blocks that are under way."""
 Base = Mapping[str, tuple[Path, Tensor]]
 """Where each tensor of a base is: its file, and its place there."""
 Bytes = Mapping[int, memoryview]
@@ -201,9 +203,12 @@ _EXPONENTS = {"BF16": ("int16", 0x7F80), "F16": ("int16", 0x7C00), "F32": ("int3
 
 
 def choose_device() -> str:
-    """Where changed tensors are computed: a GPU that has memory to spare, otherwise the CPU."""
+    """Where changed tensors are computed: a GPU that can be used and has memory to spare, otherwise the CPU."""
     import torch
 
-    if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > 4 * 1024**3:
-        return "cuda"
+    try:
+        if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > _GPU_MEMORY:
+            return "cuda"
+    except RuntimeError:  # the driver does not let this process in
+        return "cpu"
     return "cpu"
