@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from hubkit.core.findings import Finding
 from hubkit.recipe.stage import CheckContext, Context, StageResult
-from hubkit.training import arguments, shared
+from hubkit.training import arguments, checks, shared
 from hubkit.training.adapter import TrainedAdapter
 from hubkit.training.contract import Inputs, Settings
 
@@ -29,7 +29,7 @@ __all__ = ["SHAPED_BY", "VERSION", "Inputs", "Output", "Settings", "check", "run
 
 def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
     """The arguments, the adapter's shape and the quantization, against the installed libraries."""
-    yield from arguments.check(ctx, "dpo")
+    yield from checks.check(ctx, "dpo")
 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[TrainedAdapter]:

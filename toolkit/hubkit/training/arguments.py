@@ -1,7 +1,7 @@
 """The arguments of a training stage: TRL's and PEFT's own keys, checked against the installed classes.
 
 Nothing of them is mirrored here. What a recipe may not set is in :data:`RESERVED_ARGS`, what hubkit sets in
-:func:`defaults`.
+:func:`defaults`. Values that only TRL's trainers check are rehearsed (:mod:`hubkit.training.rehearsal`).
 """
 
 from __future__ import annotations
@@ -10,19 +10,16 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from hubkit.core.errors import RefusedError
-from hubkit.core.findings import Finding
 from hubkit.models.load import device
 from hubkit.recipe.models import Training
-from hubkit.recipe.stage import CheckContext
 from hubkit.training.contract import Settings
+from hubkit.training.rehearsal import Method
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-
-Method = Literal["dpo", "sft"]
 
 RESERVED_ARGS: Mapping[str, str] = {
     "output_dir": "hubkit keeps the checkpoints in the run",
@@ -44,9 +41,26 @@ RESERVED_ARGS: Mapping[str, str] = {
     "do_eval": "the evaluation is a step of its own",
     "do_predict": "the evaluation is a step of its own",
     "eval_strategy": "the evaluation is a step of its own",
+    "fsdp": "hubkit trains in one process",
+    "fsdp_config": "hubkit trains in one process",
+    "parallelism_config": "hubkit trains in one process",
     "logging_nan_inf_filter": "hubkit stops at the first loss that is not finite",
 }
 """Arguments of TRL that a recipe cannot set, with what to do instead."""
+FORMER_ARGS: Mapping[str, str] = {
+    "evaluation_strategy": "the evaluation is a step of its own",
+    "force_use_ref_model": "the reference is the base, or the adapter that the stage continues",
+    "generate_during_eval": "the evaluation is a step of its own",
+    "group_by_length": "write `train_sampling_strategy: group_by_length`",
+    "logging_dir": "the tracker that `report_to` names has a setting of its own",
+    "max_completion_length": "write `max_length`, for prompt and answer together",
+    "max_prompt_length": "write `max_length`, for prompt and answer together",
+    "max_seq_length": "write `max_length`",
+    "reference_free": "the reference is the base, or the adapter that the stage continues",
+    "rpo_alpha": "write `loss_type: [sigmoid, sft]` with `loss_weights: [1.0, ALPHA]`",
+    "warmup_ratio": "write `warmup_steps`; a number below 1 is a share of all steps",
+}
+"""Arguments that earlier versions of TRL and transformers had, with what to write instead."""
 
 
 def config_class(method: Method) -> type:
@@ -97,48 +111,27 @@ def truncation(training: Training, name: str) -> tuple[int | None, str]:
     return length if isinstance(length, int) else None, str(args.get("truncation_mode", "keep_start"))
 
 
-def check(ctx: CheckContext[Settings], method: Method) -> Iterator[Finding]:
-    """What is wrong with the stage's ``args``, ``lora`` and ``quantization``, checked against the installed classes."""
-    for problem, advice in _problems(ctx.settings, method):
-        yield Finding("error", f"stages.{ctx.settings.name}.{problem}.", advice, exit_code=2)
-
-
-def _problems(training: Settings, method: Method) -> Iterator[tuple[str, str]]:
-    advice = "Fix the recipe."
-    wrong = [f"args.{problem}" for problem in key_problems(config_class(method), training.args, RESERVED_ARGS)]
-    wrong += [f"lora.{problem}" for problem in key_problems(lora_class(), training.lora, {})]
-    yield from ((problem, advice) for problem in wrong)
-    if not wrong:
-        try:
-            build(training, method, Path("checkpoints"))
-        except RefusedError as error:
-            yield f"args: {error.message}", advice
-    if training.continues and training.lora:
-        before = training.continues
-        yield f"lora: this stage continues the adapter of {before!r}; its LoRA config is fixed", "Remove `lora`."
-    targets = training.lora.get("target_modules") or ()
-    if "lm_head" in ([targets] if isinstance(targets, str) else targets):
-        yield "lora.target_modules: TRL's trainers do not train an adapter on lm_head", "Remove it from the list."
-    if training.quantization == "nf4" and (problem := _quantization_problem()):
-        yield f"quantization: {problem}", "pip install 'hubkit[train]'"
-
-
 def key_problems(known: type, given: Mapping[str, Any], reserved: Mapping[str, str]) -> Iterator[str]:
     """What is wrong with ``given`` as keyword arguments of the dataclass ``known``, a sentence each.
 
     A value is checked by the field's own annotation, so that ``learning_rate: fast`` is found before training.
     """
     hints = _hints(known)
-    names = [item.name for item in fields(known) if item.init]
+    choices = {item.name: tuple(item.metadata.get("choices") or ()) for item in fields(known) if item.init}
+    names = list(choices)
     for key, value in given.items():
         if key in reserved:
             yield f"{key}: cannot be set in a recipe; {reserved[key]}"
+        elif key not in names and key in FORMER_ARGS:
+            yield f"{key}: {known.__name__} has no such key any more; {FORMER_ARGS[key]}"
         elif key not in names:
             close = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
             meant = f"; did you mean {close[0]!r}?" if close else ""
             yield f"{key}: {known.__name__} has no such key{meant}"
         elif problem := _value_problem(hints.get(key), value):
             yield f"{key}: {problem}, not {value!r}"
+        elif choices[key] and value is not None and value not in choices[key]:
+            yield f"{key}: must be {' or '.join(repr(item) for item in choices[key])}, not {value!r}"
 
 
 def _hints(known: type) -> dict[str, Any]:
@@ -173,22 +166,12 @@ def lora_class() -> type[LoraConfig]:
     return found
 
 
-def _quantization_problem() -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        version("bitsandbytes")
-    except PackageNotFoundError:
-        return "nf4 needs bitsandbytes, which is not installed"
-    return None
-
-
 def build(settings: Settings, method: Method, checkpoints: Path) -> Any:
     """TRL's arguments for this stage: the recipe's over hubkit's few. RefusedError when TRL does not accept them."""
     given = defaults(checkpoints, settings.seed) | dict(settings.args)
     try:
         return config_class(method)(**given)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ImportError) as error:
         raise RefusedError(
             f"TRL refuses these arguments: {str(error).rstrip('.')}", hint=f"Fix stages.{settings.name}.args."
         ) from error

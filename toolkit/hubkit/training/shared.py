@@ -21,9 +21,10 @@ from hubkit.models.chat import trained
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.recipe.stage import Context, StageResult
 from hubkit.training.adapter import TrainedAdapter, TrainedOn
-from hubkit.training.arguments import Method, lora_class
+from hubkit.training.arguments import lora_class
 from hubkit.training.checkpoints import SPENT, last_complete, seal
 from hubkit.training.contract import Inputs, Settings
+from hubkit.training.rehearsal import Method
 
 if TYPE_CHECKING:
     from datasets import Dataset
