@@ -19,13 +19,15 @@ from hubkit.core.bounded_json import JsonError, load_json
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import count, counted
+from hubkit.models import meta
 from hubkit.models.base import BaseFinding, PinnedBase, write_templates
+from hubkit.models.base_files import read_base
 from hubkit.models.chat import agreement, control, golden, library, rendering
 from hubkit.models.load import PinnedRepo, load_config, load_tokenizer
 from hubkit.recipe.artifact import NamedFile
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.provided import ProvidedRepos
-from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
+from hubkit.recipe.stage import BaseRepo, CheckContext, Context, Scope, StageResult
 
 if TYPE_CHECKING:
     from hubkit.hub.client import Hub
@@ -81,8 +83,23 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
         if settings.provided and ctx.target.embedded and not hub.repo_exists(settings.repo):
             return
         yield from _unfit(hub, settings.repo, hub.resolve(settings.repo, settings.revision))
+        yield from _unusable(ctx)
     except HubkitError as error:
         yield Finding("error", f"base: {error.message}", error.hint, error.exit_code)
+
+
+def _unusable(ctx: CheckContext[Settings]) -> Iterator[Finding]:
+    """Why the base cannot be built or asked: its architecture, its tokenizer, its chat template."""
+    settings = ctx.settings
+    files = read_base(ctx.target, BaseRepo(settings.repo, settings.revision))
+    if files is None or files.config is None:
+        return
+    if not files.has_tokenizer:
+        yield Finding("error", f"base: {settings.repo} has no tokenizer.", "Use a base whose repo has one.")
+    elif settings.template == "base" and not files.has_chat_template:
+        hint = f"Set chat.template in the recipe. {library.choices()}"
+        yield Finding("error", f"base: {settings.repo} has no chat template.", hint)
+    meta.facts_of(files.config)
 
 
 def _unfit(hub: Hub, repo: str, commit: str) -> Iterator[Finding]:

@@ -90,7 +90,8 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
         if settings.provided and ctx.target.embedded and not hub.repo_exists(settings.base):
             return
         config = hub.read_listed(settings.base, "config.json", hub.resolve(settings.base, settings.revision))
-        model_config(load_json(config or b"{}", SETTINGS), settings.dtype, None)
+        read = load_json(config or b"{}", SETTINGS)
+        model_config({key: read[key] for key in read if key != "auto_map"}, settings.dtype, None)
     except HubkitError as error:
         yield Finding("error", f"base: {error.message}", error.hint, error.exit_code)
     except JsonError as error:

@@ -28,7 +28,7 @@ __all__ = ["SHAPED_BY", "VERSION", "Inputs", "Output", "Settings", "check", "run
 
 
 def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
-    """The arguments, the adapter's shape and the quantization, against the installed libraries."""
+    """The arguments, the adapter and the quantization, against the installed libraries and the base."""
     yield from checks.check(ctx, "sft")
 
 

@@ -282,6 +282,8 @@ def test_configs_for_publishing():
         model_config({"quantization_config": {"bits": 4}}, "bfloat16", END)
     with pytest.raises(RefusedError, match="code of its own"):
         model_config({"auto_map": {"AutoConfig": "x.Y"}}, "bfloat16", END)
+    known = model_config({"model_type": "phi3", "auto_map": {"AutoConfig": "x.Y"}}, "bfloat16", None)
+    assert known == {"model_type": "phi3", "dtype": "bfloat16"}, "transformers has this architecture itself"
     made = model_config({"torch_dtype": "float16", "_name_or_path": "/x", "eos_token_id": [2, 260]}, "bfloat16", END)
     assert made == {"eos_token_id": [2, 260], "dtype": "bfloat16"}
     assert generation_config({}, {"eos_token_id": 2, "bos_token_id": 1}, END) == {

@@ -51,6 +51,10 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
         raise error_of(checked.mistakes, file.places)
     if checked.unchecked:
         output.warn(f"Not checked: {'; '.join(checked.unchecked)}.")
+    for message in checked.warnings:
+        output.warn(f"{file.places.of_message(message)}{message}")
+    for message in checked.machine:
+        output.warn(f"Cannot be trained on this machine: {file.places.of_message(message)}{message}")
     state = last_state(settings, file.folder, hub_name)
     rows, listed = [], []
     for job in state.jobs:

@@ -29,7 +29,8 @@ class ModelFacts:
     ``parameters`` has each tensor once, under the name that transformers lists first; ``tied`` maps the other names of
     tied tensors to it. ``dtype`` is that of config.json (float32 when it names none), ``quantization`` the method of a
     quantized checkpoint. ``positions`` is the longest sequence that config.json states. ``experts`` and
-    ``experts_per_token`` are those of a mixture-of-experts model.
+    ``experts_per_token`` are those of a mixture-of-experts model; ``balances_experts`` says that it can return its
+    router logits. The two embeddings are names of modules.
     """
 
     architecture: str
@@ -49,6 +50,9 @@ class ModelFacts:
     experts: int | None = None
     experts_per_token: int | None = None
     quantization: str | None = None
+    input_embeddings: str | None = None
+    output_embeddings: str | None = None
+    balances_experts: bool = False
 
     @property
     def count(self) -> int:

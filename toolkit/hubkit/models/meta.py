@@ -165,7 +165,14 @@ def describe(model: Any) -> ModelFacts:
         experts=_number(config, "num_local_experts", "num_experts", "n_routed_experts"),
         experts_per_token=_number(config, "num_experts_per_tok", "num_experts_per_token"),
         quantization=str(quantized.get("quant_method", "unknown")) if quantized else None,
+        input_embeddings=_name_of(model, model.get_input_embeddings()),
+        output_embeddings=_name_of(model, model.get_output_embeddings()),
+        balances_experts=hasattr(config, "output_router_logits"),
     )
+
+
+def _name_of(model: Any, wanted: Any) -> str | None:
+    return next((name for name, module in model.named_modules() if module is wanted), None)
 
 
 def _number(config: Any, *names: str) -> int | None:

@@ -13,10 +13,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hubkit.core.errors import HubkitError, UsageError
 from hubkit.core.files import digest_of, read_json, write_json
@@ -36,14 +35,22 @@ _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _SHAPES = (*_LIBRARIES, "accelerate", "bitsandbytes", "hubkit")
 _REMEMBERED = 100
 _SECONDS = 300
+_FAILED = 1
+"""The exit code of what fails on this machine although the recipe is right."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """Every mistake that was found, and in a sentence each what could not be checked."""
+    """Every mistake that was found, and in a sentence each what could not be checked.
+
+    ``warnings`` are sentences about what works otherwise than meant; ``machine`` are what this machine lacks to train
+    the recipe: another one may have it.
+    """
 
     mistakes: tuple[Mistake, ...]
     unchecked: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    machine: tuple[str, ...] = ()
 
 
 def check_recipe(recipe: Recipe, folder: Path, home: Path, announce: Callable[[str], None]) -> Checked:
@@ -55,8 +62,8 @@ def check_recipe(recipe: Recipe, folder: Path, home: Path, announce: Callable[[s
     found, problem = _suite_mistakes(recipe, folder)
     mistakes += found
     unchecked += [item for item in (problem, _unknown_hardware(recipe)) if item]
-    found, problems = _argument_mistakes(recipe, home, announce)
-    return Checked((*mistakes, *found), (*unchecked, *problems))
+    arguments, problems = _argument_mistakes(recipe, home, announce)
+    return Checked((*mistakes, *arguments.mistakes), (*unchecked, *problems), arguments.warnings, arguments.machine)
 
 
 def refuse(
@@ -168,34 +175,37 @@ def _unknown_hardware(recipe: Recipe) -> str | None:
     return f"whether the Hub has the hardware {recipe.space.hardware!r}, which huggingface_hub does not list{meant}"
 
 
-def _argument_mistakes(recipe: Recipe, home: Path, announce: Callable[[str], None]) -> tuple[list[Mistake], list[str]]:
+_NOTHING = Checked((), ())
+
+
+def _argument_mistakes(recipe: Recipe, home: Path, announce: Callable[[str], None]) -> tuple[Checked, list[str]]:
     unchecked = [
         f"the arguments of the stage {name}: its code {stage.uses or name} checks them when a release begins"
         for name, stage in recipe.stages.items()
         if (stage.uses or name) not in METHODS
     ]
     if len(unchecked) == len(recipe.stages):
-        return [], unchecked
+        return _NOTHING, unchecked
     missing = [name for name in _LIBRARIES if installed(name) is None]
     if missing:
         what = f"the training arguments: {', '.join(missing)} not installed (pip install 'hubkit[train]')"
-        return [], [*unchecked, what]
+        return _NOTHING, [*unchecked, what]
     remembered = _Remembered(home / "checked-arguments.json")
     versions = {name: installed(name) for name in _SHAPES}
     digest = digest_of({"stages": recipe.model_dump(mode="json")["stages"], "seed": recipe.seed, "by": versions})
     if digest in remembered:
-        return [], unchecked
+        return _NOTHING, unchecked
     announce("Checking the training arguments with TRL and PEFT; this takes some seconds.")
-    mistakes = _ask_the_libraries(recipe)
-    if mistakes is None:
-        return [], [*unchecked, "the training arguments: TRL or PEFT cannot be imported; see `hubkit doctor`"]
-    if not mistakes:
+    found = _ask_the_libraries(recipe)
+    if found is None:
+        return _NOTHING, [*unchecked, "the training arguments: TRL or PEFT cannot be imported; see `hubkit doctor`"]
+    if found == _NOTHING:
         remembered.add(digest)
-    return mistakes, unchecked
+    return found, unchecked
 
 
-def _ask_the_libraries(recipe: Recipe) -> list[Mistake] | None:
-    """The mistakes that the child process finds; None when it could not do its work."""
+def _ask_the_libraries(recipe: Recipe) -> Checked | None:
+    """What the child process finds; None when it could not do its work."""
     try:
         child = subprocess.run(
             [sys.executable, "-P", "-m", "hubkit.pipeline.recipe_checks"],
@@ -210,7 +220,9 @@ def _ask_the_libraries(recipe: Recipe) -> list[Mistake] | None:
         return None
     if child.returncode != 0:
         return None
-    return [Mistake(tuple(item["path"]), item["problem"]) for item in json.loads(child.stdout)]
+    answer = json.loads(child.stdout)
+    mistakes = tuple(Mistake(tuple(item["path"]), item["problem"]) for item in answer["mistakes"])
+    return Checked(mistakes, (), tuple(answer["warnings"]), tuple(answer["machine"]))
 
 
 @dataclass(frozen=True)
@@ -244,26 +256,36 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     recipe = Recipe.model_validate_json(sys.stdin.read())
-    answer.write(json.dumps([_as_json(item) for item in argument_mistakes(recipe)]))
+    findings = list(argument_findings(recipe))
+    found = {
+        "mistakes": [{"path": item.path, "problem": item.problem} for item in _mistakes_in(findings)],
+        "warnings": [item.message for item in findings if item.level == "warning"],
+        "machine": [item.message for item in findings if item.level == "error" and item.exit_code == _FAILED],
+    }
+    answer.write(json.dumps(found))
     answer.close()
 
 
-def _as_json(mistake: Mistake) -> Mapping[str, Any]:
-    return {"path": mistake.path, "problem": mistake.problem}
+def argument_findings(recipe: Recipe) -> Iterator[Finding]:
+    """What TRL and PEFT, and this machine, make of the training stages of ``recipe``. Imports both."""
+    for name, stage in recipe.stages.items():
+        if (stage.uses or name) in METHODS:
+            yield from _findings(recipe, name)
 
 
 def argument_mistakes(recipe: Recipe) -> Iterator[Mistake]:
     """What TRL and PEFT do not accept of the training stages of ``recipe``. Imports both."""
-    for name, stage in recipe.stages.items():
-        if (stage.uses or name) in METHODS:
-            yield from _mistakes_in(_findings(recipe, name))
+    return _mistakes_in(argument_findings(recipe))
 
 
 def _mistakes_in(findings: Iterable[Finding]) -> Iterator[Mistake]:
-    """The errors among ``findings`` that begin with a key of a training stage (``stages.dpo.args.beta: ...``)."""
+    """The mistakes among ``findings``: those that begin with a key of a stage (``stages.dpo.args.beta: ...``).
+
+    What only this machine lacks (exit code 1) is none.
+    """
     for finding in findings:
         where, _, problem = finding.message.partition(": ")
-        if finding.level == "error" and where.startswith("stages."):
+        if finding.level == "error" and finding.exit_code != _FAILED and where.startswith("stages."):
             yield Mistake(tuple(where.split(".")), problem.removesuffix("."))
 
 

@@ -18,7 +18,7 @@ from hubkit.pipeline.runs import Run
 from hubkit.pipeline.stored import KEY, MADE_FROM
 from hubkit.recipe.artifact import StoredArtifact
 from hubkit.recipe.models import Recipe
-from hubkit.recipe.stage import CheckContext, Context, Earlier, Options, Report, silent
+from hubkit.recipe.stage import BaseRepo, CheckContext, Context, Earlier, Options, Report, silent
 
 
 @dataclass
@@ -104,7 +104,8 @@ class ReleaseState:
 
     def check_context(self, job: Job) -> CheckContext[Any]:
         """The argument of ``check`` of ``job``'s stage."""
-        return CheckContext(self.settings(job), self.target, self.options)
+        base = BaseRepo(self.recipe.base.repo, self.recipe.base.revision, self.recipe.provide is not None)
+        return CheckContext(self.settings(job), self.target, self.options, base)
 
     def context(self, job: Job, report: Report = silent) -> Context[Any, Any]:
         """The argument of ``run`` of ``job``'s stage. All of its inputs must be finished."""

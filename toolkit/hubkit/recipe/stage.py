@@ -105,12 +105,25 @@ class Earlier:
 
 
 @dataclass(frozen=True)
+class BaseRepo:
+    """The base of the release, as the recipe names it. ``provided``: a step creates the repo if the Hub lacks it."""
+
+    repo: str
+    revision: str
+    provided: bool = False
+
+
+@dataclass(frozen=True)
 class CheckContext(Generic[S_co]):
-    """What ``check`` is given. There are no inputs yet."""
+    """What ``check`` is given. There are no inputs yet.
+
+    ``base`` is what the release will train, so that a check can compare with it; None where no Hub may be asked.
+    """
 
     settings: S_co
     target: Target
     options: Options = Options()
+    base: BaseRepo | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed
 from hubkit.models.load import device
 from hubkit.recipe.stage import CheckContext
-from hubkit.training import rehearsal
+from hubkit.training import fit, rehearsal
 from hubkit.training.arguments import RESERVED_ARGS, config_class, defaults, key_problems, lora_class
 from hubkit.training.contract import Settings
 from hubkit.training.rehearsal import Method, Refusal
@@ -42,6 +42,7 @@ def check(ctx: CheckContext[Settings], method: Method) -> Iterator[Finding]:
         yield Finding("error", f"{where}.quantization: {reason}.", hint, exit_code=1)
     if wrong:
         return
+    yield from fit.check(ctx, method)
     if training.args.get("max_steps", -1) > 0 and "num_train_epochs" in training.args:
         text = f"{where}.args.num_train_epochs: ignored, because `max_steps` is set."
         yield Finding("warning", text, "Remove one of the two.")

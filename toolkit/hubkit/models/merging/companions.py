@@ -30,6 +30,8 @@ TOKENIZER_FILES = (
 TEMPLATE = "chat_template.jinja"
 PATTERNS = ("model*.safetensors", "model.safetensors.index.json", "*config.json", TEMPLATE, *TOKENIZER_FILES)
 """What of a base model's repo is needed to merge into it."""
+_LEFT_OUT = frozenset({"_name_or_path", "auto_map", "dtype", "torch_dtype"})
+"""Keys of the base's config.json that merged weights do not have, or have with another value."""
 _SAMPLING = {
     "temperature": 1.0,
     "top_p": 1.0,
@@ -69,6 +71,7 @@ def read_settings(folder: Path, name: str) -> dict[str, Any]:
 def model_config(base: Mapping[str, Any], dtype: str, end_of_turn: EndOfTurn | None) -> dict[str, Any]:
     """``base`` (config.json) for merged weights in ``dtype``: no path of a machine, no quantization.
 
+    ``auto_map`` (code for older transformers, as Phi-3 and Falcon have it) is left out: that code is not published.
     Raises RefusedError for a base whose own files are quantized or that needs code of its own.
     """
     if base.get("quantization_config"):
@@ -76,16 +79,23 @@ def model_config(base: Mapping[str, Any], dtype: str, end_of_turn: EndOfTurn | N
             "The base's own files are quantized; the original weights cannot be recovered by merging.",
             hint="Use the unquantized model as the base.",
         )
-    if base.get("auto_map"):
+    if base.get("auto_map") and not _is_known(base.get("model_type")):
         raise RefusedError(
             "The base needs Python code of its own (auto_map in config.json), which is not published here.",
             hint="Choose a base whose architecture transformers knows.",
         )
-    made = {key: value for key, value in base.items() if key not in {"_name_or_path", "torch_dtype", "dtype"}}
+    made = {key: value for key, value in base.items() if key not in _LEFT_OUT}
     made["dtype"] = dtype
     if end_of_turn and end_of_turn.id not in eos_ids(base):
         made["eos_token_id"] = end_of_turn.id
     return made
+
+
+def _is_known(model_type: Any) -> bool:
+    """Whether the installed transformers has the architecture itself."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return isinstance(model_type, str) and model_type in CONFIG_MAPPING
 
 
 def generation_config(
