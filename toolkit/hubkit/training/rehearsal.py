@@ -20,6 +20,8 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hubkit.training.counted import WITHOUT_EFFECT
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -27,20 +29,17 @@ Method = Literal["dpo", "sft"]
 
 PLAIN = frozenset(
     {
+        "activation_checkpointing",
         "beta",
         "bf16",
         "gradient_accumulation_steps",
         "gradient_checkpointing",
         "learning_rate",
-        "logging_steps",
         "max_grad_norm",
         "max_length",
         "max_steps",
         "num_train_epochs",
         "per_device_train_batch_size",
-        "run_name",
-        "save_steps",
-        "save_total_limit",
         "warmup_steps",
         "weight_decay",
     }
@@ -87,10 +86,8 @@ class Refusal:
 
 def needed(args: Mapping[str, Any]) -> bool:
     """Whether ``args`` hold something that only the trainer checks."""
-    schedule = args.get("lr_scheduler_type", "linear")
-    return schedule not in _PLAIN_SCHEDULES or any(
-        key not in PLAIN | SKIPPED.keys() | {"lr_scheduler_type", "report_to"} for key in args
-    )
+    known = PLAIN | SKIPPED.keys() | WITHOUT_EFFECT.keys() | {"lr_scheduler_type"}
+    return args.get("lr_scheduler_type", "linear") not in _PLAIN_SCHEDULES or not args.keys() <= known
 
 
 def rehearse(method: Method, args: Mapping[str, Any]) -> Refusal | None:
