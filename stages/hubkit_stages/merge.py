@@ -10,6 +10,7 @@ Writes ``model/`` (weights, configs, tokenizer, chat template) and ``merge.json`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ from hubkit.core.bounded_json import SETTINGS, JsonError, load_json
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import count, counted, size
+from hubkit.models import meta
 from hubkit.models.base import PinnedBase
+from hubkit.models.base_files import read_base
 from hubkit.models.chat import agreement, trained
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.load import load_tokenizer
@@ -28,10 +31,10 @@ from hubkit.models.merging.adapter import read_adapter
 from hubkit.models.merging.companions import fetch_base, model_config, read_settings
 from hubkit.models.merging.merge import MergeReport, merge_all
 from hubkit.models.merging.merged import MergedWeights
-from hubkit.models.merging.support import unmergeable
+from hubkit.models.merging.support import TIED_ACTION, merge_problem, merge_way, unmergeable
 from hubkit.models.tensors import INDEX
 from hubkit.recipe.models import Recipe
-from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
+from hubkit.recipe.stage import BaseRepo, CheckContext, Context, Scope, StageResult
 from hubkit.training.adapter import TrainedAdapter
 
 VERSION = 3
@@ -74,28 +77,47 @@ Output = MergedWeights
 
 def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
     """Whether the adapters of the recipe can be merged, and whether the base's files allow it."""
-    from hubkit.hub.client import connect
-
-    settings = ctx.settings
+    settings, sound = ctx.settings, True
     for name, lora in settings.lora.items():
         if problem := unmergeable({"peft_type": "LORA", **lora}):
-            yield Finding(
-                "error",
-                f"stages.{name}.lora: such an adapter cannot be merged: {problem}.",
-                "Train without this option.",
-                exit_code=2,
-            )
-    hub = connect(ctx.target)
+            yield _refusal(name, problem, "Train without this option.")
+            sound = False
     try:
-        if settings.provided and ctx.target.embedded and not hub.repo_exists(settings.base):
+        files = read_base(ctx.target, BaseRepo(settings.base, settings.revision, settings.provided))
+        if files is None:
             return
-        config = hub.read_listed(settings.base, "config.json", hub.resolve(settings.base, settings.revision))
-        read = load_json(config or b"{}", SETTINGS)
+        read = load_json(files.config or b"{}", SETTINGS)
         model_config({key: read[key] for key in read if key != "auto_map"}, settings.dtype, None)
     except HubkitError as error:
         yield Finding("error", f"base: {error.message}", error.hint, error.exit_code)
     except JsonError as error:
         yield Finding("error", f"base: config.json of {settings.base} {error}.")
+    else:
+        if files.config and sound:
+            yield from _fits(*next(iter(settings.lora.items())), files.config)
+
+
+def _refusal(stage: str, problem: str, advice: str) -> Finding:
+    text = f"stages.{stage}.lora: such an adapter cannot be merged: {problem}."
+    return Finding("error", text, advice, exit_code=2)
+
+
+def _fits(stage: str, lora: Mapping[str, Any], config: bytes) -> Iterator[Finding]:
+    """Whether the adapter that ``stage`` starts can be merged into the base of this config.json.
+
+    Nothing when the base or the adapter cannot be built: the checks of their own steps report it.
+    """
+    try:
+        model, adapter = meta.facts_of(config), meta.adapter_of(config, json.dumps(dict(lora), sort_keys=True))
+    except RefusedError:
+        return
+    if problem := merge_problem(adapter.settings, model, adapter):
+        tied = "tied embeddings" in problem
+        yield _refusal(stage, problem, TIED_ACTION if tied else "Train without this option.")
+    elif merge_way(adapter.settings, adapter) == "peft":
+        held = size(4 * model.count)
+        text = f"stages.{stage}.lora: PEFT itself merges such an adapter, with the whole base in memory ({held})."
+        yield Finding("warning", text)
 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[MergedWeights]:

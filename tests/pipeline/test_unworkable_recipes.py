@@ -121,6 +121,18 @@ CASES = {
         (2, LORA, "lora.target_modules: TRL's trainers do not train an adapter on lm_head, the output embeddings"),
     ),
     "rank 0": (lora("r: 0, target_modules: all-linear"), (2, LORA, "lora.r: PEFT refuses it: `r` should be a posit")),
+    "LoRA on tied embeddings": (
+        lora("target_modules: [q_proj, embed_tokens]"),
+        (2, LORA, "such an adapter cannot be merged: it has LoRA on model.embed_tokens.weight, which is one tensor wi"),
+    ),
+    "an adapter that moves the base": (
+        lora("init_lora_weights: pissa, target_modules: all-linear"),
+        (2, LORA, "such an adapter cannot be merged: init_lora_weights: pissa changes the base's own weights"),
+    ),
+    "half of the fused experts": (
+        lora("target_modules: [w1, q_proj]"),
+        (2, LORA, "lora: PEFT refuses it: Cannot convert PEFT target(s) w1 without also targeting w3 because"),
+    ),
     "a start that PEFT does not know": (
         lora("init_lora_weights: pizza, target_modules: all-linear"),
         (2, LORA, "lora.init_lora_weights: input should be"),
@@ -241,8 +253,9 @@ CASES = {
 def test_it_is_refused_with_its_line_before_any_training(case: str, tmp_path: Path, target: Target) -> None:
     (old, new), (exit_code, line, sentence) = CASES[case]
     assert RECIPE.count(old) == 1
+    text = RECIPE.replace(*base("mixtral")) if case == "half of the fused experts" else RECIPE
     who = replace(target, token=None) if case == "a gated base" else target
-    error = refused(RECIPE.replace(old, new), tmp_path, who)
+    error = refused(text.replace(old, new), tmp_path, who)
     assert sentence in error.message and error.exit_code == exit_code, error.message
     assert error.hint
     assert f"hubkit.yaml:{line}: " in error.message

@@ -215,11 +215,13 @@ def test_what_cannot_be_merged_is_said_before_training(step, hub, tmp_path):
     api.create_repo("hubkit/four-bit")
     config = json.dumps({"quantization_config": {"load_in_4bit": True}}).encode()
     api.upload_file(path_or_fileobj=config, path_in_repo="config.json", repo_id="hubkit/four-bit")
-    text = RECIPE.replace("me/base", "hubkit/four-bit").replace("lora: {r: 4}", "lora: {r: 4, use_dora: true}")
+    text = RECIPE.replace("me/base", "hubkit/four-bit").replace(
+        "lora: {r: 4}", "lora: {r: 4, layer_replication: [[0, 1]]}"
+    )
     ctx = step("merge[main]", {}, parse_recipe(text), target=target)
     messages = [finding.message for finding in merge.check(ctx) if finding.level == "error"]
     assert len(messages) == 2
-    assert "use_dora" in messages[0]
+    assert "layer_replication" in messages[0]
     assert "quantized" in messages[1]
 
 

@@ -25,7 +25,8 @@ from hubkit.core.findings import Finding
 from hubkit.hub.transport import install
 from hubkit.models import load
 from hubkit.recipe.loading import load_recipe, parse_recipe
-from hubkit.recipe.stage import Context
+from hubkit.recipe.models import Recipe
+from hubkit.recipe.stage import CheckContext
 from hubkit.training import arguments, checkpoints, shared
 from hubkit_stages import dpo, sft
 from hubkit_stages.recipes import dpopenhermes_7b, tiny
@@ -61,8 +62,13 @@ def adapter(case: Case, stage: str) -> dict[str, Any]:
 
 
 def findings(text: str, stage: str, tmp_path: Path) -> list[Finding]:
-    ctx = Case(tmp_path).context(parse_recipe(text), f"train[{stage}]")
-    return list({"dpo": dpo, "sft": sft}[stage].check(ctx))
+    return list({"dpo": dpo, "sft": sft}[stage].check(checked(parse_recipe(text), stage, tmp_path)))
+
+
+def checked(recipe: Recipe, stage: str, tmp_path: Path) -> CheckContext[Any]:
+    """What the check of ``stage`` is given where no Hub may be asked."""
+    ctx = Case(tmp_path).context(recipe, f"train[{stage}]")
+    return CheckContext(ctx.settings, ctx.target)
 
 
 # --- the recipe's arguments
@@ -77,7 +83,10 @@ def findings(text: str, stage: str, tmp_path: Path) -> list[Finding]:
         ("max_length: 1.5", "args.max_length: "),
         ("output_dir: here", "args.output_dir: cannot be set in a recipe; hubkit keeps the checkpoints in the run"),
         ("seed: 4", "args.seed: cannot be set in a recipe; write `seed` at the top of the recipe"),
-        ("lr_scheduler_type: no-such-thing", "args: TRL refuses these arguments"),
+        (
+            "lr_scheduler_type: no-such-thing",
+            "args.lr_scheduler_type: TRL refuses 'no-such-thing': no-such-thing is not",
+        ),
     ],
 )
 def test_an_argument_that_trl_does_not_know_is_found_before_training(args: str, said: str, tmp_path: Path) -> None:
@@ -104,8 +113,7 @@ def test_a_stage_that_continues_cannot_give_the_adapter_another_shape(tmp_path: 
 def test_the_built_in_recipes_give_arguments_that_the_trainers_know(recipe: Path, tmp_path: Path) -> None:
     loaded = load_recipe(recipe)
     for stage, code in (("dpo", dpo), ("sft", sft)):
-        ctx: Context = Case(tmp_path).context(loaded, f"train[{stage}]")
-        assert list(code.check(ctx)) == []
+        assert list(code.check(checked(loaded, stage, tmp_path))) == []
 
 
 def test_a_default_is_read_from_the_installed_trl() -> None:
