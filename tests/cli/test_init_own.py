@@ -62,8 +62,10 @@ def test_it_writes_what_base_and_data_say_and_it_plans(home: Path, tmp_path: Pat
 
 def test_the_repo_may_be_left_out_and_values_set(home: Path, tmp_path: Path) -> None:
     options = ("--base", BASE, "--data", CHATS, "--set", "stages.sft.args.max_steps=7")
-    assert hubkit("init", *options, home=home, cwd=tmp_path).returncode == 0
+    url = hubkit_json("hub", "status", home=home)["url"]
+    assert hubkit("init", *options, home=home, cwd=tmp_path, HF_ENDPOINT=url).returncode == 0
     recipe = load_recipe(tmp_path / "hubkit.yaml")
+    assert recipe.hub == "embedded"  # its address is of this start only
     assert recipe.repo == "hubkit/Small-Chat-Instruct-sft" and recipe.stages["sft"].args["max_steps"] == 7
 
 

@@ -13,6 +13,7 @@ from hubkit.cli.recipes import built_in_recipes
 from hubkit.core.errors import UsageError
 from hubkit.core.names import repo_id_problem
 from hubkit.core.printable import printable
+from hubkit.core.target import DEFAULT_ENDPOINT, Target
 from hubkit.recipe.names import RECIPE_FILE
 
 _SCHEMA = "hubkit.schema.json"
@@ -114,7 +115,7 @@ def _write_own(
         if default is None:
             raise UsageError("The repo to publish to is not known.", hint="Name it: hubkit init me/my-model --base ...")
         name = repo_id(default)
-    text = with_values(draft(Draft(name, hub_name, about, rows)), values)
+    text = with_values(draft(Draft(name, _named(target), about, rows)), values)
     parse_recipe(text)
     _write(text)
     output.say("Read it, say on the card what only you know (card.summary), and run `hubkit plan`.")
@@ -130,6 +131,11 @@ def _ask_data() -> tuple[str, ...]:
     while more := _ask("Another dataset (Enter: no more)", ""):
         given.append(more)
     return tuple(given)
+
+
+def _named(target: Target) -> str:
+    """``hub`` in the recipe: the embedded Hub may change its port, so no recipe names it by its address."""
+    return "embedded" if target.embedded else "huggingface" if target.endpoint == DEFAULT_ENDPOINT else target.endpoint
 
 
 def _account(hub_name: str) -> str | None:
