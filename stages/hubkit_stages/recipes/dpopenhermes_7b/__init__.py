@@ -5,3 +5,4 @@ from __future__ import annotations
 from pathlib import Path
 
 RECIPE = Path(__file__).with_name("hubkit.yaml")
+SIZES = Path(__file__).with_name("sizes.json")

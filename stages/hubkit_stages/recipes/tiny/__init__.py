@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hubkit.hub.client import Hub, RepoType
 
 RECIPE = Path(__file__).with_name("hubkit.yaml")
+SIZES = Path(__file__).with_name("sizes.json")
 
 DATASETS: dict[str, tuple[str, Callable[[], list[world.Row]], str]] = {
     "Intel/orca_dpo_pairs": ("preferences", world.orca_rows, "detailed answers preferred to terse ones"),

@@ -1,0 +1,276 @@
+"""Sizes of the base and of the datasets, without reading a weight or a row; each with where it comes from.
+
+The base's ``config.json``: from the cache of this machine, from the package of a recipe, else from the Hub. Rows: from
+the last run, from the recipe, from a recipe's package, else from the dataset's card. What is found nowhere is missing,
+and is not guessed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubkit.core.errors import HubkitError, RefusedError
+from hubkit.core.files import digest_of, read_json, write_json
+from hubkit.core.libraries import installed, offered
+from hubkit.core.target import Target
+from hubkit.pipeline.costs.formulas import ModelSize
+from hubkit.pipeline.release_state import ReleaseState
+from hubkit.recipe.models import Recipe, Source
+
+if TYPE_CHECKING:
+    from hubkit.hub.client import Hub
+
+TOKENS = 466
+"""Mean tokens of a sequence (prompt and one answer) where nobody counted them: half of the 932 a pair that real
+preference data has under ChatML. An assumption, and printed as one."""
+_LIBRARIES = ("torch", "transformers", "peft")
+_REMEMBERED = 50
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one entry of ``data``; None when unknown. ``tokens`` is the mean of a sequence, ``counted`` whether
+    somebody counted them."""
+
+    rows: int | None
+    tokens: float = TOKENS
+    counted: bool = False
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """All that the cost model knows of a recipe's base and data.
+
+    ``trained`` are the trained parameters by stage. ``base_bytes`` are those of the base's files. ``notes`` say where
+    the sizes come from, ``missing`` what is unknown and why.
+    """
+
+    model: ModelSize | None = None
+    base_bytes: int = 0
+    trained: Mapping[str, int] = field(default_factory=dict)
+    data: Mapping[str, Rows] = field(default_factory=dict)
+    provide_seconds: float | None = None
+    notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+class Finder:
+    """Looks a recipe's sizes up. ``hub`` returns the Hub to ask, and raises HubkitError when none can be asked.
+
+    It is called only for what this machine does not have.
+    """
+
+    def __init__(self, state: ReleaseState, home: Path, hub: Callable[[], Hub]) -> None:
+        self.state, self.home, self._hub = state, home, hub
+        self.packages = packages(state.recipe)
+        self.notes: list[str] = []
+        self.missing: list[str] = []
+        self._answer: Hub | HubkitError | None = None
+
+    def find(self) -> Sizes:
+        """Everything that can be known."""
+        data = {name: self._rows(name, sources) for name, sources in self.state.recipe.data.items()}
+        provided = next((package["provide_seconds"] for package in self.packages if "provide_seconds" in package), None)
+        size, nbytes, trained = self._model()
+        return Sizes(
+            model=size,
+            base_bytes=nbytes,
+            trained=trained,
+            data=data,
+            provide_seconds=provided,
+            notes=tuple(dict.fromkeys(self.notes)),
+            missing=tuple(dict.fromkeys(self.missing)),
+        )
+
+    # --- the base
+
+    def _model(self) -> tuple[ModelSize | None, int, dict[str, int]]:
+        repo = self.state.recipe.base.repo
+        config = self._config(repo)
+        if config is None:
+            return None, 0, {}
+        try:
+            return self._measured(config)
+        except (RefusedError, ValueError) as error:
+            self.missing.append(f"memory and time of all steps with {repo}: {_sentence(error)}")
+            return None, 0, {}
+
+    def _measured(self, config: bytes) -> tuple[ModelSize, int, dict[str, int]]:
+        """Sizes of the model of ``config`` and its adapters: transformers and PEFT are asked once, in a child."""
+        from hubkit.models import meta
+
+        recipe = self.state.recipe
+        roots = {name: recipe.chain(name)[0] for name in recipe.stages}
+        loras = {name: recipe.stages[name].lora for name in dict.fromkeys(roots.values())}
+        key = digest_of({"config": config.decode("utf-8", "replace"), "loras": loras, "by": _versions()})
+        remembered = self.home / "model-sizes.json"
+        known: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            known = dict(read_json(remembered))
+        if key not in known:
+            answer = meta.ask(config, loras)
+            if answer.model is None:
+                raise RefusedError(answer.problem or "it cannot be built")
+            size, dtype = ModelSize.of(answer.model), answer.model.dtype
+            trained = {name: adapter.trainable for name, adapter in answer.adapters.items()}
+            known[key] = {"size": asdict(size), "dtype": dtype, "trained": trained}
+            with contextlib.suppress(OSError):  # a home that cannot be written: asked again next time
+                remembered.parent.mkdir(parents=True, exist_ok=True)
+                write_json(remembered, dict(list(known.items())[-_REMEMBERED:]))
+        kept = known[key]
+        size = ModelSize(**kept["size"])
+        dtype = kept["dtype"] if kept["dtype"] in {"float32", "float16"} else "bfloat16"
+        trained = {name: kept["trained"][root] for name, root in roots.items() if root in kept["trained"]}
+        return size, size.bytes(dtype), trained
+
+    def _config(self, repo: str) -> bytes | None:
+        revision, endpoint = self.state.recipe.base.revision, self.state.target
+        if (config := cached_config(endpoint, repo, revision)) is not None:
+            self.notes.append(f"{repo}: config.json as this machine has it in its cache")
+            return config
+        for package in self.packages:
+            if (entry := package.get("models", {}).get(repo)) is not None:
+                self.notes.append(f"{repo}: config.json from {entry['source']}")
+                return json.dumps(entry["config"]).encode()
+        try:
+            config = self._asked().read_file(repo, "config.json", revision)
+        except HubkitError as error:
+            config, why = None, _sentence(error)
+        else:
+            why = "the repo has no config.json"
+        if config is None:
+            self.missing.append(f"memory and time of all steps with {repo}, whose config.json is unknown: {why}")
+        return config
+
+    # --- the data
+
+    def _rows(self, name: str, sources: tuple[Source, ...]) -> Rows:
+        counted = self._of_last_run(name)
+        if counted is not None:
+            return counted
+        total, tokens, known = 0, 0.0, True
+        for source in sources:
+            entry = next((package["datasets"][source.repo] for package in self.packages
+                          if source.repo in package.get("datasets", {})), None)  # fmt: skip
+            rows = self._rows_of(source, entry)
+            if rows is None:
+                return Rows(None)
+            rows = min(rows, source.rows) if source.rows else rows
+            total += rows
+            tokens += rows * float((entry or {}).get("tokens") or TOKENS)
+            known = known and bool((entry or {}).get("tokens"))
+        rate = self.state.recipe.gates.stop_rate
+        mean = tokens / total if total else TOKENS
+        if rate.prompts_from == name and not any(source.rows for source in sources):
+            total = max(0, total - rate.prompts)
+        return Rows(total, mean, known)
+
+    def _rows_of(self, source: Source, entry: Mapping[str, Any] | None) -> int | None:
+        if entry is not None:
+            self.notes.append(f"{source.repo}: {entry['rows']:,} rows, from {entry['source']}")
+            return int(entry["rows"])
+        if source.rows is not None:
+            self.notes.append(f"{source.repo}: {source.rows:,} rows, as the recipe asks")
+            return source.rows
+        try:
+            readme = self._asked().read_file(source.repo, "README.md", source.revision, "dataset")
+        except HubkitError as error:
+            self.missing.append(f"the rows of {source.repo}: {_sentence(error)}")
+            return None
+        rows = rows_on_card(readme or b"", source.split)
+        if rows is None:
+            self.missing.append(f"the rows of {source.repo}: its card does not state them")
+        else:
+            self.notes.append(f"{source.repo}: {rows:,} rows, from its card")
+        return rows
+
+    def _of_last_run(self, name: str) -> Rows | None:
+        """What the last run's data step kept, and the tokens that its training counted."""
+        from hubkit.training.data.prepared import PreparedData
+
+        artifact = self.state.finished.get("data")
+        if artifact is None:
+            return None
+        try:
+            kept = PreparedData.load(artifact.path).sets.get(name)
+        except (HubkitError, OSError, ValueError):
+            return None
+        if kept is None:
+            return None
+        self.notes.append(f"data.{name}: {kept.rows:,} rows, as the run {self.state.run.name} prepared them")
+        fallback = [
+            float(package["datasets"][source.repo].get("tokens") or 0)
+            for source in self.state.recipe.data[name]
+            for package in self.packages
+            if source.repo in package.get("datasets", {})
+        ]
+        mean = sum(fallback) / len(fallback) if fallback and all(fallback) else None
+        return Rows(kept.rows, mean or TOKENS, mean is not None)
+
+    def _asked(self) -> Hub:
+        if self._answer is None:
+            try:
+                self._answer = self._hub()
+            except HubkitError as error:
+                self._answer = error
+        if isinstance(self._answer, HubkitError):
+            raise self._answer
+        return self._answer
+
+
+def packages(recipe: Recipe) -> list[dict[str, Any]]:
+    """The ``SIZES`` of installed recipe packages: first that which provides for ``recipe``.
+
+    What a package only provides on an embedded Hub has other rows than the dataset of that name: it is left out for a
+    recipe that the package does not provide for.
+    """
+    found = []
+    for name, point in sorted(offered("hubkit.recipes").items(), key=lambda item: item[0] != recipe.provide):
+        path = getattr(point.load(), "SIZES", None)
+        if path is None:
+            continue
+        sizes = dict(read_json(Path(path)))
+        if name == recipe.provide or not sizes.get("only_provided"):
+            found.append(sizes)
+    return found
+
+
+def cached_config(target: Target, repo: str, revision: str) -> bytes | None:
+    """``config.json`` of ``repo`` at ``revision`` in the client's cache of ``target``; None when it is not there."""
+    folder = target.home / "hub" / f"models--{repo.replace('/', '--')}"
+    with contextlib.suppress(OSError, ValueError):
+        reference = folder / "refs" / revision
+        commit = reference.read_text().strip() if reference.is_file() else revision
+        return (folder / "snapshots" / commit / "config.json").read_bytes()
+    return None
+
+
+def rows_on_card(readme: bytes, split: str) -> int | None:
+    """The rows of ``split`` that a dataset's card states under ``dataset_info``; None when it states none."""
+    from hubkit.core.bounded_yaml import YamlError, load_bounded
+    from hubkit.core.front_matter import find_front_matter
+
+    head = find_front_matter(readme.decode("utf-8", "replace"))
+    try:
+        card = load_bounded(head.text) if head else None
+    except YamlError:
+        return None
+    about = card.get("dataset_info") if isinstance(card, dict) else None
+    for config in about if isinstance(about, list) else [about]:
+        for item in (config.get("splits") or []) if isinstance(config, dict) else []:
+            if isinstance(item, dict) and item.get("name") == split and isinstance(item.get("num_examples"), int):
+                return int(item["num_examples"])
+    return None
+
+
+def _versions() -> dict[str, str | None]:
+    return {name: installed(name) for name in _LIBRARIES}
+
+
+def _sentence(error: Exception) -> str:
+    return str(getattr(error, "message", error)).rstrip(".")
