@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
+from hubkit.cli.costs import cost_lines, note_lines
 from hubkit.cli.options import output_of, output_options, recipe_argument, recipe_hub_option
 from hubkit.cli.recipes import find_recipe_file, last_state
+from hubkit.cli.targets import find_target
 from hubkit.core.home import hubkit_home
 from hubkit.core.numbers import counted, duration, size
 from hubkit.core.output import table
@@ -16,8 +19,16 @@ from hubkit.recipe.names import STAGING
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from hubkit.hub.client import Hub
     from hubkit.pipeline.jobs import Job
     from hubkit.recipe.models import Recipe
+
+
+_NOT_ASKED = (
+    "what only the Hub knows: the files and chat template of the base, access to it and to the datasets, your token's "
+    "rights; `hubkit release` checks them first",
+    "the rows: whether they can be mapped, and keep their end-of-turn token; the step data checks them",
+)
 
 
 @click.command()
@@ -27,8 +38,9 @@ if TYPE_CHECKING:
 def plan(recipe: str | None, hub_name: str | None) -> None:
     """Check a recipe, and show every step of its release.
 
-    Each step is listed with the reason why it would run or be reused. Nothing is trained or sent to a Hub, and no
-    network is needed. RECIPE is a file, a folder with a hubkit.yaml, or a built-in recipe.
+    Each step is listed with the reason why it would run or be reused, and with its estimated hours on this device and
+    four GPUs, its memory and its disk. Nothing is trained or sent to a Hub, and no network is needed. RECIPE is a file,
+    a folder with a hubkit.yaml, or a built-in recipe.
 
     All mistakes in it are listed with their lines. TRL and PEFT check the training arguments if they are installed;
     this takes some seconds the first time, and again when arguments or libraries change. What cannot be checked is
@@ -41,6 +53,8 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
     """
     from rich.text import Text
 
+    from hubkit.pipeline.costs.estimate import estimate, free_bytes
+    from hubkit.pipeline.costs.estimate import findings as cost_findings
     from hubkit.pipeline.recipe_checks import check_recipe
     from hubkit.recipe.mistakes import error_of
 
@@ -49,13 +63,13 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
     checked = check_recipe(settings, file.folder, hubkit_home(), output.say)
     if checked.mistakes:
         raise error_of(checked.mistakes, file.places)
-    if checked.unchecked:
-        output.warn(f"Not checked: {'; '.join(checked.unchecked)}.")
     for message in checked.warnings:
         output.warn(f"{file.places.of_message(message)}{message}")
     for message in checked.machine:
         output.warn(f"Cannot be trained on this machine: {file.places.of_message(message)}{message}")
     state = last_state(settings, file.folder, hub_name)
+    costs = estimate(state, hubkit_home(), partial(_hub, settings, hub_name), output.say)
+    unchecked = [*checked.unchecked, *costs.missing, *_NOT_ASKED]
     rows, listed = [], []
     for job in state.jobs:
         artifact = state.finished.get(job.id)
@@ -70,6 +84,7 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
                 "why": why,
                 "bytes": nbytes,
                 "seconds": artifact.seconds if artifact else None,
+                "cost": costs.step_json(job.id),
             }
         )
         kept = f"reused ({size(nbytes)}, {duration(artifact.seconds)})" if artifact and nbytes is not None else why
@@ -87,9 +102,22 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
         Text(where, "bold"),
         Text(f"Base {settings.base.repo}; branches are updated in this order: {order}.\n"),
         table(("step", "", "what it does", "why"), rows),
+        "",
+        *cost_lines(costs, state.jobs, free_bytes(hubkit_home())),
+        *note_lines(costs, unchecked, cost_findings(costs, hubkit_home())),
     ]
     release = {"repo": settings.repo, "hub": hub_name or settings.hub, "branches": branches, "steps": listed}
-    output.result({**release, "unchecked": checked.unchecked}, *shown)
+    output.result({**release, "costs": costs.to_json(), "unchecked": unchecked}, *shown)
+
+
+def _hub(recipe: Recipe, hub_name: str | None) -> Hub:
+    """The Hub of the recipe, for sizes that this machine does not have. HubkitError when it cannot be asked now."""
+    target = find_target(hub_name, recipe, start=False)
+    from hubkit.hub.client import connect
+    from hubkit.hub.reach import reach
+
+    reach(target.endpoint)
+    return connect(target)
 
 
 def _does(job: Job, recipe: Recipe) -> str:

@@ -100,6 +100,13 @@ def size(value: float) -> str:
 
 
 @_or_not_measured
+def rough_size(value: float) -> str:
+    """An estimate of bytes, two or three digits: '776 MB', '1.3 GB', '22 GB'."""
+    exact_size, _, unit = size(value).partition(" ")
+    return f"{decimals(float(exact_size), 0)} {unit}" if float(exact_size) >= 10 else f"{exact_size} {unit}"
+
+
+@_or_not_measured
 def duration(value: float) -> str:
     """Seconds as people say them: '0.4 s', '42 s', '3 min 05 s', '9 h 48 min'."""
     if float(decimals(value, 1)) < 10:
@@ -111,6 +118,20 @@ def duration(value: float) -> str:
         return f"{seconds // 60} min {seconds % 60:02d} s"
     minutes = int(decimals(value / 60, 0))
     return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+@_or_not_measured
+def rough_duration(value: float) -> str:
+    """An estimate of seconds, two digits at most: '0 s', '42 s', '12 min', '4.2 h', '38 h', '3.1 days', '5 years'."""
+    for unit, step, until in (("s", 1, 60), ("min", 60, 60), ("h", 3600, 48)):
+        places = 1 if unit == "h" and value < 9.95 * step else 0
+        written = decimals(value / step, places)
+        if float(written) < until:
+            return f"{written} {unit}"
+    days = value / 86400
+    if days >= 730:
+        return f"{decimals(days / 365, 0)} years"
+    return f"{decimals(days, 1 if days < 9.95 else 0)} days"
 
 
 @_or_not_measured

@@ -8,20 +8,9 @@ of it is assumed here for transformers' layers, LoRA and NF4 in PyTorch's own ke
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
-
-from hubkit.core.files import read_json, write_json
-from hubkit.core.libraries import installed
-
-_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -86,62 +75,13 @@ def others(here: Device) -> tuple[Device, ...]:
     return tuple(device for device in TABLE if device.short != here.short)
 
 
-def this_device(home: Path, announce: Callable[[str], None] = lambda text: None) -> Device | None:
-    """This machine, measured in a second by a child process and remembered in ``home``; None without PyTorch.
-
-    A GPU of the table keeps the table's rates, with the memory that is there. Another GPU is measured.
-    """
-    if installed("torch") is None:
-        return None
-    path, key = home / "device.json", _machine()
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        kept = read_json(path)
-        if kept["machine"] == key:
-            return Device(**kept["device"])
-    announce("Measuring this device; this takes some seconds.")
-    device = _measure(home)
-    if device is not None:
-        with contextlib.suppress(OSError):  # a home that cannot be written: measured again next time
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"machine": key, "device": device.to_json()})
-    return device
-
-
-def _machine() -> dict[str, Any]:
-    """What must be the same for remembered rates to hold."""
-    return {
-        "form": 1,
-        "torch": installed("torch"),
-        "cores": os.cpu_count(),
-        "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-    }
-
-
-def _measure(home: Path) -> Device | None:
-    folder = next(path for path in (home, *home.parents) if path.is_dir())
-    try:
-        child = subprocess.run(
-            [sys.executable, "-P", "-m", "hubkit.pipeline.costs.measuring", str(folder)],
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=True,
-        )
-        measured = json.loads(child.stdout)
-    except (subprocess.SubprocessError, ValueError, OSError):
-        return None
-    return from_measured(measured)
-
-
-def from_measured(measured: dict[str, Any]) -> Device:
+def from_measured(measured: Mapping[str, Any]) -> Device:
     """The device that :mod:`hubkit.pipeline.costs.measuring` describes."""
-    rates = {name: float(measured[name]) for name in ("disk", "hashing")}
-    memory = int(measured["memory"])
+    disk, hashing, memory = float(measured["disk"]), float(measured["hashing"]), int(measured["memory"])
     if measured["gpu"]:
         table = known(str(measured["name"]))
         if table is not None:
-            return replace(table, name=str(measured["name"]), memory=memory, compute=str(measured["compute"]), **rates)
+            return replace(table, name=str(measured["name"]), memory=memory, disk=disk, hashing=hashing)
     name = str(measured["name"])
     return Device(
         name=name,
@@ -155,5 +95,6 @@ def from_measured(measured: dict[str, Any]) -> Device:
         call=_CALL if measured["gpu"] else float(measured["call"]),
         compute=str(measured["compute"]),
         source="measured here",
-        **rates,
+        disk=disk,
+        hashing=hashing,
     )

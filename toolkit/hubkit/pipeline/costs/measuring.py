@@ -1,16 +1,13 @@
-"""Measure this device in a child process: ``python -m hubkit.pipeline.costs.measuring FOLDER`` prints one JSON object.
+"""How fast this device is, measured in about a second. Runs in the child of :mod:`hubkit.pipeline.costs.asking`.
 
-A matrix product for FLOPs; the product of a large matrix and eight rows, as a batch of eight generates, for the bandwidth
-that is reached; tiny products for what starting an operation costs; and 64 MB written to FOLDER, synced and hashed.
-Products are the best of three.
+A matrix product for FLOPs; a large matrix and eight rows, as a batch of eight generates, for the bandwidth; tiny
+products for what starting an operation costs; and 64 MB written to a folder, synced and hashed.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,14 +17,6 @@ from typing import Any
 _OPERATIONS = 45
 """PyTorch's operations in one layer of a LoRA model in transformers, counted with its profiler: about 45."""
 _BLOCK = 64 * 2**20
-
-
-def main() -> None:
-    """The child: measures, and prints what it found."""
-    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    json.dump({**rates(), **disk(Path(sys.argv[1]))}, output)
-    output.close()
 
 
 def rates() -> dict[str, Any]:
@@ -95,7 +84,3 @@ def main_memory() -> int:
         return min(built_in, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     except (OSError, ValueError):  # no such file, or 'max'
         return built_in
-
-
-if __name__ == "__main__":
-    main()

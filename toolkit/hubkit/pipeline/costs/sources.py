@@ -10,15 +10,17 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubkit.core.errors import HubkitError, RefusedError
-from hubkit.core.files import digest_of, read_json, write_json
-from hubkit.core.libraries import installed, offered
+from hubkit.core.errors import HubkitError
+from hubkit.core.files import read_json
+from hubkit.core.libraries import offered
+from hubkit.core.numbers import count
 from hubkit.core.target import Target
-from hubkit.pipeline.costs.formulas import ModelSize
+from hubkit.pipeline.costs.asking import Model
+from hubkit.pipeline.costs.formulas import BYTES, ModelSize
 from hubkit.pipeline.release_state import ReleaseState
 from hubkit.recipe.models import Recipe, Source
 
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 TOKENS = 466
 """Mean tokens of a sequence (prompt and one answer) where nobody counted them: half of the 932 a pair that real
 preference data has under ChatML. An assumption, and printed as one."""
-_LIBRARIES = ("torch", "transformers", "peft")
-_REMEMBERED = 50
 
 
 @dataclass(frozen=True)
@@ -65,72 +65,49 @@ class Finder:
     It is called only for what this machine does not have.
     """
 
-    def __init__(self, state: ReleaseState, home: Path, hub: Callable[[], Hub]) -> None:
-        self.state, self.home, self._hub = state, home, hub
+    def __init__(self, state: ReleaseState, hub: Callable[[], Hub]) -> None:
+        self.state, self._hub = state, hub
         self.packages = packages(state.recipe)
         self.notes: list[str] = []
+        self.rows: list[str] = []
         self.missing: list[str] = []
         self._answer: Hub | HubkitError | None = None
 
-    def find(self) -> Sizes:
-        """Everything that can be known."""
+    def find(self, model: Model | None) -> Sizes:
+        """Everything that can be known. ``model`` is what :mod:`hubkit.pipeline.costs.asking` made of the config."""
         data = {name: self._rows(name, sources) for name, sources in self.state.recipe.data.items()}
         provided = next((package["provide_seconds"] for package in self.packages if "provide_seconds" in package), None)
-        size, nbytes, trained = self._model()
+        repo, size, nbytes = self.state.recipe.base.repo, model.size if model else None, 0
+        if model is not None and size is not None:
+            nbytes = size.bytes(model.dtype if model.dtype in BYTES else "bfloat16")
+        elif model is not None:
+            self.missing.append(f"memory and time of all steps with {repo}: {model.problem}")
         return Sizes(
             model=size,
             base_bytes=nbytes,
-            trained=trained,
+            trained=self._trained(model) if model else {},
             data=data,
             provide_seconds=provided,
-            notes=tuple(dict.fromkeys(self.notes)),
+            notes=(*dict.fromkeys(self.notes), *self._row_notes()),
             missing=tuple(dict.fromkeys(self.missing)),
         )
 
     # --- the base
 
-    def _model(self) -> tuple[ModelSize | None, int, dict[str, int]]:
-        repo = self.state.recipe.base.repo
-        config = self._config(repo)
-        if config is None:
-            return None, 0, {}
-        try:
-            return self._measured(config)
-        except (RefusedError, ValueError) as error:
-            self.missing.append(f"memory and time of all steps with {repo}: {_sentence(error)}")
-            return None, 0, {}
-
-    def _measured(self, config: bytes) -> tuple[ModelSize, int, dict[str, int]]:
-        """Sizes of the model of ``config`` and its adapters: transformers and PEFT are asked once, in a child."""
-        from hubkit.models import meta
-
+    def loras(self) -> dict[str, Mapping[str, Any]]:
+        """The LoRA configs of the stages that begin an adapter, by stage."""
         recipe = self.state.recipe
-        roots = {name: recipe.chain(name)[0] for name in recipe.stages}
-        loras = {name: recipe.stages[name].lora for name in dict.fromkeys(roots.values())}
-        key = digest_of({"config": config.decode("utf-8", "replace"), "loras": loras, "by": _versions()})
-        remembered = self.home / "model-sizes.json"
-        known: dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            known = dict(read_json(remembered))
-        if key not in known:
-            answer = meta.ask(config, loras)
-            if answer.model is None:
-                raise RefusedError(answer.problem or "it cannot be built")
-            size, dtype = ModelSize.of(answer.model), answer.model.dtype
-            trained = {name: adapter.trainable for name, adapter in answer.adapters.items()}
-            known[key] = {"size": asdict(size), "dtype": dtype, "trained": trained}
-            with contextlib.suppress(OSError):  # a home that cannot be written: asked again next time
-                remembered.parent.mkdir(parents=True, exist_ok=True)
-                write_json(remembered, dict(list(known.items())[-_REMEMBERED:]))
-        kept = known[key]
-        size = ModelSize(**kept["size"])
-        dtype = kept["dtype"] if kept["dtype"] in {"float32", "float16"} else "bfloat16"
-        trained = {name: kept["trained"][root] for name, root in roots.items() if root in kept["trained"]}
-        return size, size.bytes(dtype), trained
+        return {name: stage.lora for name, stage in recipe.stages.items() if not stage.continues}
 
-    def _config(self, repo: str) -> bytes | None:
-        revision, endpoint = self.state.recipe.base.revision, self.state.target
-        if (config := cached_config(endpoint, repo, revision)) is not None:
+    def _trained(self, model: Model) -> dict[str, int]:
+        """Trained parameters by stage: those of the adapter that it begins or continues."""
+        recipe, known = self.state.recipe, model.trained or {}
+        return {name: known[root] for name in recipe.stages if (root := recipe.chain(name)[0]) in known}
+
+    def config(self) -> bytes | None:
+        """The base's config.json; None when it is found nowhere."""
+        repo, revision = self.state.recipe.base.repo, self.state.recipe.base.revision
+        if (config := cached_config(self.state.target, repo, revision)) is not None:
             self.notes.append(f"{repo}: config.json as this machine has it in its cache")
             return config
         for package in self.packages:
@@ -160,7 +137,6 @@ class Finder:
             rows = self._rows_of(source, entry)
             if rows is None:
                 return Rows(None)
-            rows = min(rows, source.rows) if source.rows else rows
             total += rows
             tokens += rows * float((entry or {}).get("tokens") or TOKENS)
             known = known and bool((entry or {}).get("tokens"))
@@ -172,10 +148,11 @@ class Finder:
 
     def _rows_of(self, source: Source, entry: Mapping[str, Any] | None) -> int | None:
         if entry is not None:
-            self.notes.append(f"{source.repo}: {entry['rows']:,} rows, from {entry['source']}")
-            return int(entry["rows"])
+            known = min(int(entry["rows"]), source.rows or int(entry["rows"]))
+            self.rows.append(f"{count(known)} of {source.repo}, from {entry['source']}")
+            return known
         if source.rows is not None:
-            self.notes.append(f"{source.repo}: {source.rows:,} rows, as the recipe asks")
+            self.rows.append(f"{count(source.rows)} of {source.repo}, as the recipe asks")
             return source.rows
         try:
             readme = self._asked().read_file(source.repo, "README.md", source.revision, "dataset")
@@ -186,7 +163,7 @@ class Finder:
         if rows is None:
             self.missing.append(f"the rows of {source.repo}: its card does not state them")
         else:
-            self.notes.append(f"{source.repo}: {rows:,} rows, from its card")
+            self.rows.append(f"{count(rows)} of {source.repo}, from its card")
         return rows
 
     def _of_last_run(self, name: str) -> Rows | None:
@@ -202,7 +179,9 @@ class Finder:
             return None
         if kept is None:
             return None
-        self.notes.append(f"data.{name}: {kept.rows:,} rows, as the run {self.state.run.name} prepared them")
+        self.rows.append(f"{count(kept.rows)} of data.{name}, as the run {self.state.run.name} prepared them")
+        if (tokens := self._counted(name)) is not None:
+            return Rows(kept.rows, tokens, True)
         fallback = [
             float(package["datasets"][source.repo].get("tokens") or 0)
             for source in self.state.recipe.data[name]
@@ -211,6 +190,24 @@ class Finder:
         ]
         mean = sum(fallback) / len(fallback) if fallback and all(fallback) else None
         return Rows(kept.rows, mean or TOKENS, mean is not None)
+
+    def _counted(self, name: str) -> float | None:
+        """Mean tokens of a sequence, as the last training on data.``name`` counted them; None without one."""
+        for stage, training in self.state.recipe.stages.items():
+            artifact = self.state.run.find(f"train[{stage}]") if training.data == name else None
+            if artifact is None:
+                continue
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+                kept = read_json(artifact.path / "training.json")
+                batch = int(kept["args"].get("per_device_train_batch_size", 8))
+                together = int(kept["args"].get("gradient_accumulation_steps", 1))
+                tokens = float(kept["tokens_per_second"]) * float(kept["seconds"])
+                sequences = 2 if kept["method"] == "dpo" else 1
+                return tokens / (int(kept["steps"]) * batch * together * sequences)
+        return None
+
+    def _row_notes(self) -> list[str]:
+        return [f"rows: {'; '.join(dict.fromkeys(self.rows))}"] if self.rows else []
 
     def _asked(self) -> Hub:
         if self._answer is None:
@@ -266,10 +263,6 @@ def rows_on_card(readme: bytes, split: str) -> int | None:
             if isinstance(item, dict) and item.get("name") == split and isinstance(item.get("num_examples"), int):
                 return int(item["num_examples"])
     return None
-
-
-def _versions() -> dict[str, str | None]:
-    return {name: installed(name) for name in _LIBRARIES}
 
 
 def _sentence(error: Exception) -> str:

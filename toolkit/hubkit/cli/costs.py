@@ -1,0 +1,123 @@
+"""How the costs of a release are printed: the table of `hubkit plan`, what it rests on, and what was not checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from hubkit.core.numbers import rough_duration, rough_size, size
+from hubkit.core.output import table
+from hubkit.core.printable import printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from hubkit.core.findings import Finding
+    from hubkit.pipeline.costs.estimate import Estimate
+    from hubkit.pipeline.jobs import Job
+
+UNKNOWN = "?"
+NO_ROOM = "!"
+
+
+def cost_lines(found: Estimate, jobs: Iterable[Job], free: int) -> Iterator[RenderableType]:
+    """The table of hours, memory and disk: a line for each step, its variants added up; and what it rests on."""
+    groups: dict[str, list[Job]] = {}
+    jobs = [job for job in jobs if job.id not in found.reused]
+    if not jobs:
+        return
+    for job in jobs:
+        groups.setdefault(job.id if job.stage_name else job.step.name, []).append(job)
+    shorts = [device.short for device in found.devices]
+    memories = _memories(found)
+    rows = [
+        [
+            name if len(group) == 1 or group[0].stage_name else f"{name} ({len(group)})",
+            *(_time(found, group, short) for short in shorts),
+            *(_memory(found, group, short) for short in memories),
+            _disk(found, group),
+        ]
+        for name, group in groups.items()
+    ]
+    rows = [row for row in rows if any(cell not in _LITTLE for cell in row[1:])]
+    sums = [_sum(found, jobs, short) for short in shorts]
+    rows.append(["sum", *sums, *(_memory(found, jobs, short) for short in memories), rough_size(found.disk)])
+    heads = [f"{name}#" for name in (*shorts, *("RAM", "VRAM")[-len(memories) :], "disk")]
+    yield table(("estimated", *heads), rows)
+    for device in found.devices:
+        if tight := [job.id for job in jobs if not found.fits(job.id, device.short)]:
+            yield f"{NO_ROOM} {device.short}: {_several(tight)} exceed its {size(device.memory)} of memory."
+    yield f"Disk: {size(found.disk)} at most, of which {size(found.left)} stay; {size(free)} are free here."
+
+
+_LITTLE = ("", "0 s", "1 s", "2 s")
+"""Cells of steps that are left out of the table: they count in its sum."""
+_LARGEST = "H200"
+
+
+def _memories(found: Estimate) -> list[str]:
+    """The devices whose memory is shown: this one, and a GPU when this is none."""
+    here = found.devices[0]
+    return [here.short] if here.gpu else [here.short, _LARGEST]
+
+
+def _time(found: Estimate, group: Sequence[Job], short: str) -> str:
+    seconds = [found.costs[job.id][short].seconds for job in group]
+    known = [item for item in seconds if item is not None]
+    if len(known) < len(seconds):
+        return UNKNOWN
+    mark = "" if all(found.fits(job.id, short) for job in group) else f" {NO_ROOM}"
+    return f"{rough_duration(sum(known))}{mark}"
+
+
+def _sum(found: Estimate, jobs: Sequence[Job], short: str) -> str:
+    seconds = found.seconds(short)
+    if seconds is None:
+        return UNKNOWN
+    least = "" if found.complete else "≥ "
+    mark = "" if all(found.fits(job.id, short) for job in jobs) else f" {NO_ROOM}"
+    return f"{least}{rough_duration(seconds)}{mark}"
+
+
+def _memory(found: Estimate, group: Sequence[Job], short: str) -> str:
+    used = [cost.memory.total for job in group if (cost := found.costs[job.id][short]).memory]
+    return rough_size(max(used)) if used else ""
+
+
+def _disk(found: Estimate, group: Sequence[Job]) -> str:
+    first = found.devices[0].short
+    costs = [found.costs[job.id][first] for job in group]
+    written = sum(cost.disk for cost in costs) + max(cost.scratch for cost in costs)
+    return rough_size(written) if written else ""
+
+
+def _several(names: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and 3 other steps'."""
+    if len(names) <= 3:
+        return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+    return f"{', '.join(names[:2])} and {len(names) - 2} other steps"
+
+
+def note_lines(found: Estimate, unchecked: Sequence[str], findings: Iterable[Finding]) -> Iterator[RenderableType]:
+    """What preflight would say of this device, the assumptions, and what was not checked, a line each."""
+    for finding in findings:
+        yield f"\n{'Refused on this device' if finding.level == 'error' else 'Note'}: {finding.message}"
+        if finding.hint:
+            yield finding.hint
+    if found.assumed and len(found.reused) < len(found.costs):
+        yield "\nAssumed (hours may be off by a factor of two):"
+        yield _bullets(found.assumed)
+    if unchecked:
+        yield "\nNot checked:"
+        yield _bullets(unchecked)
+
+
+def _bullets(lines: Iterable[str]) -> RenderableType:
+    """A list whose wrapped lines are indented."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 1))
+    for line in lines:
+        grid.add_row(" -", Text(printable(line)))
+    return grid

@@ -1,0 +1,139 @@
+"""What only PyTorch, transformers and PEFT know, asked in one child process and remembered in hubkit's home.
+
+How fast this device is (:mod:`hubkit.pipeline.costs.measuring`), and what model and adapters the base's config.json and
+the recipe make (:mod:`hubkit.models.meta`). A child, so that `hubkit plan` imports none of them; one, because importing
+them takes most of its time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hubkit.core.files import digest_of, read_json, write_json
+from hubkit.core.libraries import installed
+from hubkit.pipeline.costs.devices import Device, from_measured
+from hubkit.pipeline.costs.formulas import ModelSize
+
+_FILE = "measured.json"
+_REMEMBERED = 50
+_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Model:
+    """The size of a base, the type of its files, and the parameters that each LoRA config trains, by name.
+
+    ``problem`` is what keeps it from being built, and then ``size`` is None.
+    """
+
+    size: ModelSize | None
+    dtype: str = "bfloat16"
+    trained: Mapping[str, int] | None = None
+    problem: str | None = None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Model:
+        """What :func:`look` wrote."""
+        return cls(**{**value, "size": ModelSize(**value["size"]) if value["size"] else None})
+
+
+def ask(
+    home: Path, config: bytes | None, loras: Mapping[str, Mapping[str, Any]], announce: Callable[[str], None]
+) -> tuple[Device | None, Model | None]:
+    """This device, and the model of ``config`` with ``loras`` (None without a config).
+
+    (None, None) where PyTorch, transformers or PEFT cannot be imported. ``announce`` is called before the child starts.
+    """
+    machine = digest_of(_machine())
+    text = config.decode("utf-8", "replace") if config else None
+    model = digest_of({"config": text, "loras": loras, "by": _versions()})
+    known = _remembered(home)
+    wanted = {
+        "folder": None if machine in known else str(next(path for path in (home, *home.parents) if path.is_dir())),
+        "config": None if model in known else text,
+        "loras": loras,
+    }
+    if wanted["folder"] or wanted["config"]:
+        announce("Measuring this device and the base model's config; this takes some seconds.")
+        answer = _child(wanted)
+        if answer is None:
+            return None, None
+        known |= {key: answer[name] for key, name in ((machine, "device"), (model, "model")) if answer[name]}
+        with contextlib.suppress(OSError):  # a home that cannot be written: asked again next time
+            home.mkdir(parents=True, exist_ok=True)
+            write_json(home / _FILE, dict(list(known.items())[-_REMEMBERED:]))
+    return from_measured(known[machine]), Model.from_json(known[model]) if config else None
+
+
+def _remembered(home: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return dict(read_json(home / _FILE))
+    return {}
+
+
+def _versions() -> dict[str, str | None]:
+    return {name: installed(name) for name in ("torch", "transformers", "peft", "hubkit")}
+
+
+def _machine() -> dict[str, Any]:
+    """What must be the same for measured rates to hold."""
+    named = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    return {**_versions(), "cores": os.cpu_count(), **{name: os.environ.get(name) for name in named}}
+
+
+def _child(wanted: Mapping[str, Any]) -> Any:
+    if any(version is None for version in _versions().values()):
+        return None
+    try:
+        child = subprocess.run(
+            [sys.executable, "-P", "-m", "hubkit.pipeline.costs.asking"],
+            input=json.dumps(wanted),
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+            check=True,
+        )
+        return json.loads(child.stdout)
+    except (subprocess.SubprocessError, ValueError):
+        return None
+
+
+def look(config: bytes, loras: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """:class:`Model` as plain values, found in this process."""
+    from hubkit.models import meta
+
+    found = meta.look(config, loras)
+    if found.model is None:
+        return asdict(Model(None, problem=found.problem))
+    try:
+        size = ModelSize.of(found.model)
+    except ValueError as error:
+        return asdict(Model(None, problem=str(error)))
+    trained = {name: adapter.trainable for name, adapter in found.adapters.items()}
+    return asdict(Model(size, found.model.dtype, trained))
+
+
+def main() -> None:
+    """The child: what is wanted as JSON on standard input, the answer as JSON on standard output."""
+    from hubkit.pipeline.costs import measuring
+
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    wanted = json.load(sys.stdin)
+    folder, config = wanted["folder"], wanted["config"]
+    device = {**measuring.rates(), **measuring.disk(Path(folder))} if folder else None
+    json.dump({"device": device, "model": look(config.encode(), wanted["loras"]) if config else None}, output)
+    output.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""The costs of a whole release on several devices, with the assumptions that they rest on and what is unknown."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubkit.core.findings import Finding
+from hubkit.core.numbers import count, counted, short, size
+from hubkit.pipeline.costs import benchmarks, steps
+from hubkit.pipeline.costs.asking import ask
+from hubkit.pipeline.costs.devices import TABLE, Device, others
+from hubkit.pipeline.costs.sources import TOKENS, Finder
+from hubkit.pipeline.costs.steps import Cost, Situation
+from hubkit.pipeline.release_state import ReleaseState
+
+if TYPE_CHECKING:
+    from hubkit.hub.client import Hub
+    from hubkit.pipeline.jobs import Job
+
+NEAR = 0.9
+"""Of the memory or the disk: beyond that a plan warns."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of every job on every device. ``here`` is the name of this device; None when it was not measured.
+
+    ``costs`` is by job and then by the device's short name; a job that is reused costs nothing. ``kinds`` says which
+    jobs do the same work. ``disk`` is the most that is taken at once, ``left`` what stays.
+    """
+
+    devices: tuple[Device, ...]
+    here: str | None
+    costs: Mapping[str, Mapping[str, Cost]]
+    kinds: Mapping[str, str]
+    reused: frozenset[str]
+    assumed: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    def seconds(self, device: str) -> float | None:
+        """The sum over all jobs whose time is known; None when none is."""
+        known = [cost[device].seconds for cost in self.costs.values()]
+        found = [seconds for seconds in known if seconds is not None]
+        return sum(found) if found else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the time of every job is known."""
+        return all(cost.seconds is not None for by_device in self.costs.values() for cost in by_device.values())
+
+    @property
+    def disk(self) -> int:
+        """The most bytes that the release has written at once."""
+        kept, most = 0, 0
+        for by_device in self.costs.values():
+            cost = next(iter(by_device.values()))
+            most = max(most, kept + cost.disk + cost.scratch)
+            kept += cost.disk
+        return most
+
+    @property
+    def left(self) -> int:
+        """The bytes that stay when the release is done."""
+        return sum(next(iter(by_device.values())).disk for by_device in self.costs.values())
+
+    def device(self, short: str) -> Device:
+        """The device called ``short``."""
+        return next(device for device in self.devices if device.short == short)
+
+    def fits(self, job: str, short: str) -> bool:
+        """Whether ``job`` fits into the memory of the device, with batches of mean length."""
+        cost = self.costs[job][short]
+        return cost.typical is None or cost.typical.total <= self.device(short).memory
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: devices, sums, assumptions and what is unknown; the steps' costs are :meth:`step_json`."""
+        return {
+            "this_device": self.here,
+            "devices": [device.to_json() for device in self.devices],
+            "seconds": {device.short: _rounded(self.seconds(device.short)) for device in self.devices},
+            "complete": self.complete,
+            "disk": {"most": self.disk, "left": self.left},
+            "assumed": list(self.assumed),
+        }
+
+    def step_json(self, job: str) -> dict[str, Any]:
+        """The cost of ``job`` by device."""
+        return {short: steps.to_json(cost) for short, cost in self.costs[job].items()}
+
+
+def estimate(
+    state: ReleaseState,
+    home: Path,
+    hub: Callable[[], Hub],
+    announce: Callable[[str], None] = lambda text: None,
+    *,
+    here: Device | None = None,
+) -> Estimate:
+    """The costs of the jobs of ``state``. ``hub`` is asked for sizes that this machine does not have.
+
+    ``here`` is this device; it is measured when it is not given.
+    """
+    finder = Finder(state, hub)
+    measured, model = ask(home, finder.config(), finder.loras(), announce)
+    sizes, device = finder.find(model), here or measured
+    devices = (device, *others(device)) if device else TABLE
+    work = benchmarks.work_of(state.recipe.evaluate, state.folder)
+    situation = Situation.of(state.recipe, sizes, work, embedded=state.target.embedded)
+    costs = {
+        job.id: {each.short: _unless_reused(job, state, situation, each) for each in devices} for job in state.jobs
+    }
+    missing = [*sizes.missing]
+    if device is None:
+        missing.append("this device: PyTorch is not installed or failed (see `hubkit doctor`)")
+    first = devices[0].short
+    reasons: dict[str, list[str]] = {}
+    for job, by_device in costs.items():
+        if (why := by_device[first].why) is not None and sizes.model is not None:
+            reasons.setdefault(why, []).append(job)
+    missing += [f"the time of {', '.join(jobs)}: {why}" for why, jobs in reasons.items()]
+    return Estimate(
+        devices,
+        device.short if device else None,
+        costs,
+        {job.id: job.stage_name or job.stage for job in state.jobs},
+        frozenset(state.finished),
+        tuple(_assumed(situation, devices)),
+        tuple(missing),
+    )
+
+
+def _unless_reused(job: Job, state: ReleaseState, situation: Situation, device: Device) -> Cost:
+    return Cost(0.0) if job.id in state.finished else steps.cost(job, situation, device)
+
+
+def _assumed(it: Situation, devices: tuple[Device, ...]) -> Iterator[str]:
+    """The assumptions, a sentence without its period each."""
+    yield from it.sizes.notes
+    guessed = [f"data.{name}" for name, rows in it.sizes.data.items() if rows.rows is not None and not rows.counted]
+    if guessed and it.sizes.model is not None:
+        yield f"{' and '.join(guessed)}: {count(TOKENS)} tokens a sequence, as in real preference data; not counted"
+    for name, work in it.trainings.items():
+        if work is not None and it.sizes.model is not None:
+            factor, tokens = work.longest / work.length, work.tokens
+            number = f"{short(tokens / 1e6)} M" if tokens >= 1e6 else count(float(f"{tokens:.2g}"))
+            rows = counted(work.batch, "row")
+            padded = f", padded to {short(factor)} times those of the rows (batches of {rows} in random order)"
+            yield f"{name}: {number} tokens{padded if factor > 1.05 else ''}"
+    if it.sizes.model is not None:
+        limit = it.recipe.gates.stop_rate.max_new_tokens
+        yield f"stop rates: every batch generates {count(limit)} tokens, as one answer that does not stop is enough"
+    rates = [f"{device.short} {round(100 * device.share)} % of {_flops(device.flops)}" for device in devices]
+    yield f"rates: {', '.join(rates)}"
+    tabled = next((device for device in devices if device.source.startswith("peak")), None)
+    if tabled is not None:
+        yield (
+            f"{', '.join(device.short for device in devices if device.source.startswith('peak'))}: {tabled.source}; "
+            f"disk {size(tabled.disk)}/s, sha256 {size(tabled.hashing)}/s"
+        )
+    if not it.embedded:
+        yield f"network: {size(devices[0].network)}/s to and from the Hub"
+
+
+def _flops(rate: float) -> str:
+    """FLOPs a second in words: '989 TFLOP/s', '52 GFLOP/s'."""
+    return f"{short(rate / 1e12)} TFLOP/s" if rate >= 1e12 else f"{round(rate / 1e9)} GFLOP/s"
+
+
+def findings(found: Estimate, home: Path) -> Iterator[Finding]:
+    """What preflight says of the costs on this device: memory and disk beyond what is there, or near it."""
+    yield from _memory(found)
+    yield from _disk(found, home)
+
+
+def _memory(found: Estimate) -> Iterator[Finding]:
+    if found.here is None:
+        return
+    device = found.device(found.here)
+    worst: dict[str, tuple[str, Cost]] = {}
+    for job, by_device in found.costs.items():
+        kind, cost = found.kinds[job], by_device[found.here]
+        if cost.memory is not None and (kind not in worst or cost.memory.total > _total(worst[kind][1])):
+            worst[kind] = job, cost
+    for job, cost in worst.values():
+        if cost.memory is None or cost.typical is None:
+            continue
+        advice = _advice(job, cost)
+        if cost.typical.total > device.memory:
+            yield Finding(
+                "error",
+                f"{job} needs about {size(cost.typical.total)} of memory ({_parts(cost.typical)}); "
+                f"this device ({device.name}) has {size(device.memory)}.",
+                advice,
+                exit_code=1,
+            )
+        elif cost.memory.total > NEAR * device.memory:
+            yield Finding(
+                "warning",
+                f"{job} may need {size(cost.memory.total)} of memory ({_parts(cost.memory)}); "
+                f"this device ({device.name}) has {size(device.memory)}.",
+                advice,
+            )
+
+
+def _total(cost: Cost) -> int:
+    return cost.memory.total if cost.memory else 0
+
+
+def _parts(memory: Any) -> str:
+    """The three largest parts: 'weights 14.5 GB, logits 2.1 GB'."""
+    parts = {name: value for name, value in memory.to_json().items() if name != "total" and value}
+    largest = sorted(parts.items(), key=lambda item: -item[1])[:3]
+    return ", ".join(f"{name} {size(value)}" for name, value in largest)
+
+
+def _advice(job: str, cost: Cost) -> str:
+    """What to lower: the largest part that the recipe decides."""
+    if job.startswith("train["):
+        name = job[6:-1]
+        return (
+            f"Lower stages.{name}.args.per_device_train_batch_size or max_length, "
+            f"or set stages.{name}.quantization: nf4, or use a larger device."
+        )
+    key = "evaluate.batch_size" if job.startswith(("evaluate", "base-scores")) else "gates.stop_rate.batch_size"
+    return f"Lower {key}, or use a larger device."
+
+
+def _disk(found: Estimate, home: Path) -> Iterator[Finding]:
+    free, needed = free_bytes(home), found.disk
+    hint = "Free space there, or set HUBKIT_HOME to a folder on another disk."
+    if needed > free:
+        yield Finding("error", f"{home} has {size(free)} free; this run needs {size(needed)}.", hint, exit_code=1)
+    elif needed > NEAR * free:
+        yield Finding("warning", f"{home} has {size(free)} free; this run needs {size(needed)} of it.", hint)
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
+
+
+def free_bytes(home: Path) -> int:
+    """The bytes that are free on the disk of ``home``, which need not exist."""
+    return shutil.disk_usage(next(path for path in (home, *home.parents) if path.is_dir())).free

@@ -1,0 +1,273 @@
+"""The cost of each step of a release on one device: seconds, memory on the device, bytes on disk.
+
+Constants say where they were measured; the rest is arithmetic of :mod:`hubkit.pipeline.costs.formulas`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hubkit.pipeline.costs import benchmarks, training
+from hubkit.pipeline.costs.devices import Device
+from hubkit.pipeline.costs.formulas import Memory, ModelSize, generation_memory, scoring_memory
+from hubkit.pipeline.costs.sources import Rows, Sizes
+from hubkit.pipeline.costs.training import TrainingWork
+from hubkit.pipeline.jobs import Job
+from hubkit.recipe.models import Recipe
+
+FORMS = {"merged": 1.0, "adapter": 2.0, "four-bit": 3.0}
+"""How many times the operations of a plain layer each form starts: LoRA adds its own, NF4 dequantizes before each."""
+REACHED = 0.6
+"""Of a memory's bandwidth, while weights are read to generate a token."""
+TEXT_BYTES = 5.0
+"""Of a token of English text, as JSON."""
+BLOCKS = 5
+"""Python code blocks on the cards of a variant; four of them load the model."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one step costs on one device. ``seconds`` is None when it cannot be computed (``why`` says why).
+
+    ``memory`` is at the longest batch, ``typical`` at a mean one. ``disk`` bytes stay; ``scratch`` bytes are gone when
+    the step is done.
+    """
+
+    seconds: float | None = None
+    memory: Memory | None = None
+    typical: Memory | None = None
+    disk: int = 0
+    scratch: int = 0
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A recipe with its sizes; ``embedded``: the Hub is on this machine, and keeps its copies here."""
+
+    recipe: Recipe
+    sizes: Sizes
+    work: benchmarks.Work
+    embedded: bool
+    trainings: Mapping[str, TrainingWork | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, recipe: Recipe, sizes: Sizes, work: benchmarks.Work, *, embedded: bool) -> Situation:
+        """With the work of each training stage."""
+        trainings = {
+            name: training.work_of(stage, name, sizes.data.get(stage.data, Rows(None)))
+            for name, stage in recipe.stages.items()
+        }
+        return cls(recipe, sizes, work, embedded, trainings)
+
+    @property
+    def model(self) -> ModelSize:
+        """The base. Asked for only where it is known (:func:`cost`)."""
+        assert self.sizes.model is not None
+        return self.sizes.model
+
+    @property
+    def published(self) -> int:
+        """Bytes of a variant's merged weights."""
+        return self.model.bytes(self.recipe.base.dtype)
+
+    def stage_of(self, job: Job) -> str:
+        """The training stage of ``job`` or of its variant."""
+        return job.stage_name or self.recipe.variants[job.variant_name or ""].stage
+
+    def adapter_bytes(self, job: Job) -> int:
+        """Bytes of the adapter of ``job``'s variant or stage, in float32."""
+        return 4 * self.sizes.trained.get(self.stage_of(job), 0)
+
+
+def cost(job: Job, situation: Situation, device: Device) -> Cost:
+    """The cost of ``job``."""
+    compute = _COSTS.get(job.stage)
+    if compute is None:
+        return Cost(why=f"its code {job.stage} is not hubkit's")
+    if situation.sizes.model is None and job.stage not in _WITHOUT_MODEL:
+        return Cost(why="the size of the base is unknown")
+    return compute(job, situation, device)
+
+
+def _provide(job: Job, it: Situation, device: Device) -> Cost:
+    if it.sizes.provide_seconds is None:
+        return Cost(why=f"how long the recipe {it.recipe.provide} takes to create them is unknown")
+    return Cost(it.sizes.provide_seconds, disk=it.sizes.base_bytes)
+
+
+def _base(job: Job, it: Situation, device: Device) -> Cost:
+    """Tokenizer and templates; the weights, which later steps download, are counted here once."""
+    return Cost(2 + it.sizes.base_bytes / _from_hub(it, device), disk=it.sizes.base_bytes)
+
+
+def _data(job: Job, it: Situation, device: Device) -> Cost:
+    """Rows are kept twice: as the Hub's client caches them, and prepared."""
+    if any(rows.rows is None for rows in it.sizes.data.values()):
+        return Cost(why="the number of rows is unknown")
+    rows = sum(rows.rows or 0 for rows in it.sizes.data.values())
+    text = sum((rows.rows or 0) * rows.tokens * TEXT_BYTES * 2 for rows in it.sizes.data.values())
+    return Cost(3 + rows / training.ROWS_A_SECOND, disk=round(2 * text))
+
+
+def _train(job: Job, it: Situation, device: Device) -> Cost:
+    name = it.stage_of(job)
+    work, trained = it.trainings.get(name), it.sizes.trained.get(name)
+    if work is None:
+        return Cost(why=f"the rows of data.{it.recipe.stages[name].data} are unknown")
+    if trained is None:
+        return Cost(why="PEFT could not say what the adapter trains")
+    return Cost(
+        training.seconds(work, it.model, trained, device) + _load(it, device),
+        training.memory(work, it.model, trained, device),
+        training.memory(work, it.model, trained, device, longest=False),
+        disk=4 * trained,
+        scratch=training.checkpoint_bytes(work, trained),
+    )
+
+
+def _stopping(job: Job, it: Situation, device: Device) -> Cost:
+    """Each form is loaded and generates; every batch runs to its limit (one answer that does not stop is enough)."""
+    rate = it.recipe.gates.stop_rate
+    forms = ["merged"]
+    if job.variant_name is not None:
+        forms.append("adapter")
+        if it.recipe.stages[it.stage_of(job)].quantization == "nf4":
+            forms.append("four-bit")
+    prompt = it.sizes.data.get(rate.prompts_from, Rows(None)).tokens / 2
+    seconds = sum(
+        _load(it, device) + generation(it, device, form, rate.prompts, rate.batch_size, prompt, rate.max_new_tokens)
+        for form in forms
+    )
+    memory = _generating(it, it.published)
+    return Cost(seconds, memory, memory)
+
+
+def _generating(it: Situation, weights: int) -> Memory:
+    """Memory of a batch of the stop rate: prompts twice as long as their mean, answers of all the tokens allowed."""
+    rate = it.recipe.gates.stop_rate
+    prompt = round(it.sizes.data.get(rate.prompts_from, Rows(None)).tokens)
+    batch = min(rate.batch_size, rate.prompts)
+    return generation_memory(it.model, weights, batch, prompt, rate.max_new_tokens, it.recipe.base.dtype)
+
+
+def generation(
+    it: Situation, device: Device, form: str, prompts: int, batch: int, prompt: float, new_tokens: int
+) -> float:
+    """Seconds of greedy generation: for each token the weights are read once and each layer is started."""
+    size, batches = it.model, -(-prompts // batch)
+    rows = min(batch, prompts)
+    weights = size.bytes("nf4") + 4 * size.linear if form == "four-bit" else it.published
+    kept = rows * (prompt + new_tokens / 2) * size.layers * size.cached * 2
+    moved = (weights + kept) / (device.bandwidth * REACHED)
+    flops = size.forward(rows, prompt + new_tokens / 2) / device.rate(size.parameters)
+    token = max(moved, flops) + size.layers * device.call * FORMS[form]
+    first = size.forward(rows * prompt, prompt) / device.rate(size.parameters)
+    return batches * (first + new_tokens * token)
+
+
+def _evaluate(job: Job, it: Situation, device: Device) -> Cost:
+    """Log-likelihoods: one forward pass a request, in batches by length, as lm-eval sorts them."""
+    work, size, asked = it.work, it.model, it.recipe.evaluate
+    if work.unknown:
+        return Cost(why=f"how much {', '.join(work.unknown)} asks is not in hubkit's table")
+    batch = asked.batch_size if isinstance(asked.batch_size, int) else 16
+    flops = size.forward(work.requests * work.tokens, work.tokens) / device.rate(size.parameters)
+    a_pass = size.layers * device.call + it.published / (device.bandwidth * REACHED)
+    longest = scoring_memory(size, it.published, batch, work.longest, it.recipe.base.dtype)
+    typical = scoring_memory(size, it.published, batch, round(work.tokens), it.recipe.base.dtype)
+    return Cost(_load(it, device) + flops + work.requests / batch * a_pass, longest, typical)
+
+
+def _merge(job: Job, it: Situation, device: Device) -> Cost:
+    """Streamed: every byte is read, written and hashed once; the arithmetic is small beside that."""
+    moved = 2 * it.published / device.disk + it.published / device.hashing
+    return Cost(1 + moved, disk=it.published + it.adapter_bytes(job))
+
+
+def _publish(job: Job, it: Situation, device: Device) -> Cost:
+    """The embedded Hub writes and hashes a copy on this disk; another Hub is sent the bytes."""
+    sent = it.published + it.adapter_bytes(job)
+    seconds = sent / device.disk + sent / device.hashing if it.embedded else sent / device.network
+    return Cost(1 + seconds, disk=sent if it.embedded else 0)
+
+
+def _loadback(job: Job, it: Situation, device: Device) -> Cost:
+    """Every byte comes back from the Hub into a cache of its own and is hashed; then both forms are measured."""
+    rate, sent = it.recipe.gates.stop_rate, it.published + it.adapter_bytes(job)
+    prompt = it.sizes.data.get(rate.prompts_from, Rows(None)).tokens / 2
+    seconds = sent / _from_hub(it, device) + sent / device.hashing
+    for form in ("merged", "adapter"):
+        seconds += _load(it, device)
+        seconds += generation(it, device, form, rate.prompts, rate.batch_size, prompt, rate.max_new_tokens)
+    memory = _generating(it, it.published)
+    return Cost(seconds, memory, memory, scratch=sent)
+
+
+def _snippets(job: Job, it: Situation, device: Device) -> Cost:
+    """Four blocks load the model and answer with 256 tokens; imports take 6 s (measured with the tiny recipe)."""
+    answer = generation(it, device, "merged", 1, 1, 50, 256)
+    seconds = 6 + it.published / _from_hub(it, device) + (BLOCKS - 1) * (_load(it, device) + answer)
+    return Cost(
+        seconds, generation_memory(it.model, it.published, 1, 50, 256, it.recipe.base.dtype), scratch=it.published
+    )
+
+
+def _space(job: Job, it: Situation, device: Device) -> Cost:
+    """A local test and a deployment: 20 s for the environment and Gradio (measured with the tiny recipe), each loading
+    the base with every adapter, and answering once for each."""
+    variants = len(it.recipe.variants)
+    adapters = 4 * sum(it.sizes.trained.get(variant.stage, 0) for variant in it.recipe.variants.values())
+    answer = generation(it, device, "merged", 1, 1, 50, 256)
+    memory = generation_memory(it.model, it.published + adapters, 1, 50, 256, it.recipe.base.dtype)
+    return Cost(20 + 2 * (_load(it, device) + variants * answer), memory, memory)
+
+
+def _seconds(number: float) -> Callable[[Job, Situation, Device], Cost]:
+    def constant(job: Job, it: Situation, device: Device) -> Cost:
+        return Cost(number)
+
+    return constant
+
+
+def _load(it: Situation, device: Device) -> float:
+    """Seconds to load the model from disk."""
+    return 1 + it.published / device.disk
+
+
+def _from_hub(it: Situation, device: Device) -> float:
+    """Bytes a second that come from the Hub: the embedded one reads this disk."""
+    return device.disk if it.embedded else device.network
+
+
+_COSTS: Mapping[str, Callable[[Job, Situation, Device], Cost]] = {
+    "provide": _provide,
+    "base": _base,
+    "data": _data,
+    "stopping": _stopping,
+    "evaluate": _evaluate,
+    "dpo": _train,
+    "sft": _train,
+    "merge": _merge,
+    "gate": _seconds(0.1),
+    "card": _seconds(1),
+    "publish": _publish,
+    "loadback": _loadback,
+    "snippets": _snippets,
+    "promote": _seconds(0.5),
+    "space": _space,
+}
+_WITHOUT_MODEL = frozenset({"provide", "base", "data", "gate", "card", "promote"})
+
+
+def to_json(cost: Cost) -> dict[str, Any]:
+    """Plain values."""
+    return {
+        "seconds": None if cost.seconds is None else round(cost.seconds, 1),
+        "memory": cost.memory.to_json() if cost.memory else None,
+        "disk": cost.disk,
+        "scratch": cost.scratch,
+        "why": cost.why,
+    }
