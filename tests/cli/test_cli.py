@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from commands import hubkit
+from commands import hubkit, hubkit_json
 from huggingface_hub import constants
 
 from hubkit.cli.recipes import find_recipe
@@ -96,6 +96,17 @@ def test_plan_of_the_large_recipe_needs_no_network(tmp_path: Path) -> None:
     assert done.returncode == 0
     for word in ("teknium/OpenHermes-2.5-Mistral-7B", "7,000 rows", "agieval, bigbench, gpt4all, truthfulqa", "dpo-v0"):
         assert word in done.stdout
+    plan = hubkit_json("plan", "dpopenhermes-7b", home=tmp_path / "home")
+    devices = [device["short"] for device in plan["costs"]["devices"]]
+    assert devices[-4:] == ["4090", "A100", "H100", "H200"] and plan["costs"]["complete"]
+    for device in devices:
+        seconds = [step["cost"][device]["seconds"] for step in plan["steps"]]
+        assert sum(seconds) == pytest.approx(plan["costs"]["seconds"][device], rel=0.01)
+    trained = next(step for step in plan["steps"] if step["step"] == "train[dpo]")["cost"]["H100"]
+    assert trained["memory"]["total"] > trained["memory"]["weights"] > 3e9 and trained["disk"] > 1e8
+    assert plan["costs"]["disk"]["most"] > plan["costs"]["disk"]["left"] > 3 * 14e9
+    assert "Not checked:\n - what only the Hub knows" in done.stdout and "466 tokens a sequence" in done.stdout
+    assert any("rows" in item for item in plan["unchecked"])
 
 
 @pytest.mark.parametrize("option", [(), ("--adapter",), ("--dataset",)])

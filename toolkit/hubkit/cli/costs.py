@@ -100,16 +100,20 @@ def _several(names: Sequence[str]) -> str:
 
 def note_lines(found: Estimate, unchecked: Sequence[str], findings: Iterable[Finding]) -> Iterator[RenderableType]:
     """What preflight would say of this device, the assumptions, and what was not checked, a line each."""
-    for finding in findings:
-        yield f"\n{'Refused on this device' if finding.level == 'error' else 'Note'}: {finding.message}"
-        if finding.hint:
-            yield finding.hint
+    if said := [_sentence(finding) for finding in findings]:
+        yield "\nOn this device:"
+        yield _bullets(said)
     if found.assumed and len(found.reused) < len(found.costs):
         yield "\nAssumed (hours may be off by a factor of two):"
         yield _bullets(found.assumed)
     if unchecked:
         yield "\nNot checked:"
         yield _bullets(unchecked)
+
+
+def _sentence(finding: Finding) -> str:
+    refused = "refused: " if finding.level == "error" else ""
+    return f"{refused}{finding.message} {finding.hint or ''}".rstrip()
 
 
 def _bullets(lines: Iterable[str]) -> RenderableType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from hubkit.hub.client import Hub
+    from hubkit.pipeline.costs.estimate import Estimate
     from hubkit.pipeline.jobs import Job
+    from hubkit.pipeline.release_state import ReleaseState
     from hubkit.recipe.models import Recipe
 
 
@@ -53,8 +55,8 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
     """
     from rich.text import Text
 
-    from hubkit.pipeline.costs.estimate import estimate, free_bytes
-    from hubkit.pipeline.costs.estimate import findings as cost_findings
+    from hubkit.pipeline.costs.estimate import estimate
+    from hubkit.pipeline.costs.room import free_bytes, room_findings
     from hubkit.pipeline.recipe_checks import check_recipe
     from hubkit.recipe.mistakes import error_of
 
@@ -69,28 +71,9 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
         output.warn(f"Cannot be trained on this machine: {file.places.of_message(message)}{message}")
     state = last_state(settings, file.folder, hub_name)
     costs = estimate(state, hubkit_home(), partial(_hub, settings, hub_name), output.say)
-    unchecked = [*checked.unchecked, *costs.missing, *_NOT_ASKED]
-    rows, listed = [], []
-    for job in state.jobs:
-        artifact = state.finished.get(job.id)
-        _, why = state.reusable_artifact(job)
-        nbytes = artifact.manifest.size if artifact else None
-        listed.append(
-            {
-                "step": job.id,
-                "stage": job.stage,
-                "does": _does(job, settings),
-                "kept": artifact is not None,
-                "why": why,
-                "bytes": nbytes,
-                "seconds": artifact.seconds if artifact else None,
-                "cost": costs.step_json(job.id),
-            }
-        )
-        kept = f"reused ({size(nbytes)}, {duration(artifact.seconds)})" if artifact and nbytes is not None else why
-        rows.append(
-            (job.id, "reuse" if artifact else "?" if why.startswith("reused if") else "run", _does(job, settings), kept)
-        )
+    everything_reused = len(state.finished) == len(state.jobs)
+    unchecked = [*checked.unchecked, *([] if everything_reused else [*costs.missing, *_NOT_ASKED])]
+    rows, listed = _steps(state, costs)
     branches = [
         {"branch": name, "stage": variant.stage, "gate": variant.gate, "title": variant.title}
         for name, variant in ((name, settings.variants[name]) for name in settings.publishing_order())
@@ -104,10 +87,35 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
         table(("step", "", "what it does", "why"), rows),
         "",
         *cost_lines(costs, state.jobs, free_bytes(hubkit_home())),
-        *note_lines(costs, unchecked, cost_findings(costs, hubkit_home())),
+        *note_lines(costs, unchecked, room_findings(costs, hubkit_home())),
     ]
     release = {"repo": settings.repo, "hub": hub_name or settings.hub, "branches": branches, "steps": listed}
     output.result({**release, "costs": costs.to_json(), "unchecked": unchecked}, *shown)
+
+
+def _steps(state: ReleaseState, costs: Estimate) -> tuple[list[tuple[str, ...]], list[dict[str, Any]]]:
+    """The steps as rows of the table, and as plain values."""
+    rows: list[tuple[str, ...]] = []
+    listed: list[dict[str, Any]] = []
+    for job in state.jobs:
+        artifact, does = state.finished.get(job.id), _does(job, state.recipe)
+        _, why = state.reusable_artifact(job)
+        nbytes = artifact.manifest.size if artifact else None
+        listed.append(
+            {
+                "step": job.id,
+                "stage": job.stage,
+                "does": does,
+                "kept": artifact is not None,
+                "why": why,
+                "bytes": nbytes,
+                "seconds": artifact.seconds if artifact else None,
+                "cost": costs.step_json(job.id),
+            }
+        )
+        kept = f"reused ({size(nbytes)}, {duration(artifact.seconds)})" if artifact and nbytes is not None else why
+        rows.append((job.id, "reuse" if artifact else "?" if why.startswith("reused if") else "run", does, kept))
+    return rows, listed
 
 
 def _hub(recipe: Recipe, hub_name: str | None) -> Hub:

@@ -14,12 +14,16 @@ from hubkit.core.libraries import installed
 from hubkit.core.numbers import size
 from hubkit.hub.client import connect
 from hubkit.pipeline import recipe_checks
+from hubkit.pipeline.costs.estimate import Estimate, estimate
+from hubkit.pipeline.costs.room import memory_findings
 from hubkit.pipeline.find_stage import find_stage
 from hubkit.pipeline.jobs import Job
 from hubkit.pipeline.release_state import ReleaseState
 from hubkit.recipe.mistakes import Places
 
 _LEAST_FREE = 200 * 1000 * 1000
+_LARGE = 50 * 1000 * 1000
+"""Bytes of weights from which on memory and disk are estimated; that takes seconds, once."""
 
 
 def disk(folder: Path, needed: int = _LEAST_FREE) -> Iterable[Finding]:
@@ -45,17 +49,31 @@ def libraries(state: ReleaseState, jobs: Iterable[Job]) -> Iterable[Finding]:
         yield Finding("error", f"Not installed: {', '.join(missing)}.", f"pip install 'hubkit[{extra}]'", exit_code=1)
 
 
-def bytes_needed(state: ReleaseState) -> int:
-    """Bytes that the run is going to write, from the sizes of the base's weights; the least when they are unknown.
-
-    Each variant is merged once and loaded back once; the base is fetched once.
-    """
+def weight_bytes(state: ReleaseState) -> int | None:
+    """Bytes of the base's weights on the Hub; None when the Hub does not say: the check of the base reports it."""
     try:
         tree = connect(state.target).tree(state.recipe.base.repo, state.recipe.base.revision)
-    except HubkitError:  # the check of the base reports it
-        return _LEAST_FREE
-    weights = sum(entry.size for path, entry in tree.items() if path.endswith(".safetensors"))
-    return _LEAST_FREE + math.ceil(weights * (1 + 2 * len(state.recipe.variants)))
+    except HubkitError:
+        return None
+    return sum(entry.size for path, entry in tree.items() if path.endswith(".safetensors"))
+
+
+def bytes_needed(state: ReleaseState, costs: Estimate | None, weights: int | None) -> int:
+    """Bytes that the run is going to write: as ``costs`` has it, else from the size of the base's ``weights``.
+
+    Then each variant is counted twice, merged and loaded back, and the base once; the least when nothing is known.
+    """
+    if costs is not None:
+        return _LEAST_FREE + costs.disk
+    return _LEAST_FREE + math.ceil((weights or 0) * (1 + 2 * len(state.recipe.variants)))
+
+
+def costs_of(state: ReleaseState, weights: int | None) -> Estimate | None:
+    """The costs of the run, when its base is large enough for its memory or disk to matter; None for a small one."""
+    if weights is None or weights < _LARGE:
+        return None
+    found = estimate(state, state.run.path.parents[1], lambda: connect(state.target))
+    return found if found.sized else None
 
 
 def gather(
@@ -68,7 +86,10 @@ def gather(
     begins with a key of the recipe gets its line.
     """
     jobs = list(jobs)
-    found = [*disk(state.run.path, bytes_needed(state)), *libraries(state, jobs)]
+    weights = weight_bytes(state)
+    costs = costs_of(state, weights)
+    found = [*disk(state.run.path, bytes_needed(state, costs, weights)), *libraries(state, jobs)]
+    found += memory_findings(costs) if costs else []
     if any(finding.level == "error" for finding in found):
         return found
     if places is not None:

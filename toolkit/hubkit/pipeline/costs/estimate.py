@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubkit.core.findings import Finding
 from hubkit.core.numbers import count, counted, short, size
 from hubkit.pipeline.costs import benchmarks, steps
 from hubkit.pipeline.costs.asking import ask
@@ -20,9 +18,6 @@ from hubkit.pipeline.release_state import ReleaseState
 if TYPE_CHECKING:
     from hubkit.hub.client import Hub
     from hubkit.pipeline.jobs import Job
-
-NEAR = 0.9
-"""Of the memory or the disk: beyond that a plan warns."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +35,8 @@ class Estimate:
     reused: frozenset[str]
     assumed: tuple[str, ...]
     missing: tuple[str, ...]
+    sized: bool = True
+    """Whether the size of the base is known."""
 
     def seconds(self, device: str) -> float | None:
         """The sum over all jobs whose time is known; None when none is."""
@@ -130,6 +127,7 @@ def estimate(
         frozenset(state.finished),
         tuple(_assumed(situation, devices)),
         tuple(missing),
+        sizes.model is not None,
     )
 
 
@@ -170,78 +168,5 @@ def _flops(rate: float) -> str:
     return f"{short(rate / 1e12)} TFLOP/s" if rate >= 1e12 else f"{round(rate / 1e9)} GFLOP/s"
 
 
-def findings(found: Estimate, home: Path) -> Iterator[Finding]:
-    """What preflight says of the costs on this device: memory and disk beyond what is there, or near it."""
-    yield from _memory(found)
-    yield from _disk(found, home)
-
-
-def _memory(found: Estimate) -> Iterator[Finding]:
-    if found.here is None:
-        return
-    device = found.device(found.here)
-    worst: dict[str, tuple[str, Cost]] = {}
-    for job, by_device in found.costs.items():
-        kind, cost = found.kinds[job], by_device[found.here]
-        if cost.memory is not None and (kind not in worst or cost.memory.total > _total(worst[kind][1])):
-            worst[kind] = job, cost
-    for job, cost in worst.values():
-        if cost.memory is None or cost.typical is None:
-            continue
-        advice = _advice(job, cost)
-        if cost.typical.total > device.memory:
-            yield Finding(
-                "error",
-                f"{job} needs about {size(cost.typical.total)} of memory ({_parts(cost.typical)}); "
-                f"this device ({device.name}) has {size(device.memory)}.",
-                advice,
-                exit_code=1,
-            )
-        elif cost.memory.total > NEAR * device.memory:
-            yield Finding(
-                "warning",
-                f"{job} may need {size(cost.memory.total)} of memory ({_parts(cost.memory)}); "
-                f"this device ({device.name}) has {size(device.memory)}.",
-                advice,
-            )
-
-
-def _total(cost: Cost) -> int:
-    return cost.memory.total if cost.memory else 0
-
-
-def _parts(memory: Any) -> str:
-    """The three largest parts: 'weights 14.5 GB, logits 2.1 GB'."""
-    parts = {name: value for name, value in memory.to_json().items() if name != "total" and value}
-    largest = sorted(parts.items(), key=lambda item: -item[1])[:3]
-    return ", ".join(f"{name} {size(value)}" for name, value in largest)
-
-
-def _advice(job: str, cost: Cost) -> str:
-    """What to lower: the largest part that the recipe decides."""
-    if job.startswith("train["):
-        name = job[6:-1]
-        return (
-            f"Lower stages.{name}.args.per_device_train_batch_size or max_length, "
-            f"or set stages.{name}.quantization: nf4, or use a larger device."
-        )
-    key = "evaluate.batch_size" if job.startswith(("evaluate", "base-scores")) else "gates.stop_rate.batch_size"
-    return f"Lower {key}, or use a larger device."
-
-
-def _disk(found: Estimate, home: Path) -> Iterator[Finding]:
-    free, needed = free_bytes(home), found.disk
-    hint = "Free space there, or set HUBKIT_HOME to a folder on another disk."
-    if needed > free:
-        yield Finding("error", f"{home} has {size(free)} free; this run needs {size(needed)}.", hint, exit_code=1)
-    elif needed > NEAR * free:
-        yield Finding("warning", f"{home} has {size(free)} free; this run needs {size(needed)} of it.", hint)
-
-
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 1)
-
-
-def free_bytes(home: Path) -> int:
-    """The bytes that are free on the disk of ``home``, which need not exist."""
-    return shutil.disk_usage(next(path for path in (home, *home.parents) if path.is_dir())).free

@@ -66,11 +66,16 @@ class ModelSize:
         layers, hidden, vocabulary = facts.layers, facts.hidden, facts.vocabulary
         if not layers or not hidden or not vocabulary:
             raise ValueError(f"the config of {facts.architecture} has no number of layers, width or vocabulary")
-        embeddings = vocabulary * hidden
+        looked_up = sum(
+            math.prod(shape)
+            for module in facts.modules.values()
+            if module.kind.endswith("Embedding")
+            for shape in module.parameters.values()
+        )
         heads, head = facts.heads or 1, facts.head_dim or hidden // (facts.heads or 1)
         return cls(
             parameters=facts.count,
-            multiplied=facts.active - (0 if facts.ties_embeddings else embeddings),
+            multiplied=facts.active - looked_up + (vocabulary * hidden if facts.ties_embeddings else 0),
             linear=sum(
                 math.prod(shape)
                 for name, module in facts.modules.items()

@@ -210,9 +210,8 @@ def _snippets(job: Job, it: Situation, device: Device) -> Cost:
     """Four blocks load the model and answer with 256 tokens; imports take 6 s (measured with the tiny recipe)."""
     answer = generation(it, device, "merged", 1, 1, 50, 256)
     seconds = 6 + it.published / _from_hub(it, device) + (BLOCKS - 1) * (_load(it, device) + answer)
-    return Cost(
-        seconds, generation_memory(it.model, it.published, 1, 50, 256, it.recipe.base.dtype), scratch=it.published
-    )
+    memory = generation_memory(it.model, it.published, 1, 50, 256, it.recipe.base.dtype)
+    return Cost(seconds, memory, memory, scratch=it.published)
 
 
 def _space(job: Job, it: Situation, device: Device) -> Cost:
