@@ -15,7 +15,7 @@ from hubkit.core.numbers import size
 from hubkit.hub.client import connect
 from hubkit.pipeline import recipe_checks
 from hubkit.pipeline.costs.estimate import Estimate, estimate
-from hubkit.pipeline.costs.room import memory_findings
+from hubkit.pipeline.costs.room import NEAR, memory_findings
 from hubkit.pipeline.find_stage import find_stage
 from hubkit.pipeline.jobs import Job
 from hubkit.pipeline.release_state import ReleaseState
@@ -36,6 +36,8 @@ def disk(folder: Path, needed: int = _LEAST_FREE) -> Iterable[Finding]:
             "Free space there, or set HUBKIT_HOME to a folder on another disk.",
             exit_code=1,
         )
+    elif needed > NEAR * free:
+        yield Finding("warning", f"{folder} has {size(free)} free; this run needs {size(needed)} of it.")
 
 
 def libraries(state: ReleaseState, jobs: Iterable[Job]) -> Iterable[Finding]:
@@ -89,13 +91,13 @@ def gather(
     weights = weight_bytes(state)
     costs = costs_of(state, weights)
     found = [*disk(state.run.path, bytes_needed(state, costs, weights)), *libraries(state, jobs)]
-    found += memory_findings(costs) if costs else []
     if any(finding.level == "error" for finding in found):
         return found
     if places is not None:
         recipe_checks.refuse(
             state.recipe, state.folder, places, (job for job in jobs if job.step.per == "stage"), check
         )
+    found += memory_findings(costs) if costs else []
     for job in jobs:
         found += check(job)
     return located(found, places or Places())
