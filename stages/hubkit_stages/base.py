@@ -31,9 +31,8 @@ from hubkit.recipe.stage import BaseRepo, CheckContext, Context, Scope, StageRes
 
 if TYPE_CHECKING:
     from hubkit.hub.client import Hub
-    from hubkit.models.chat.eos import EndOfTurn
 
-VERSION = 4
+VERSION = 5
 SHAPED_BY = ("transformers", "tokenizers")
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn"}
@@ -133,7 +132,7 @@ def _json(hub: Hub, repo: str, commit: str, name: str) -> dict[str, Any] | None:
 
 def vocabulary_problem(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str | None:
     """Why ids of ``tokenizer`` (a ``tokenizer.json``) would fall outside the embeddings of ``config``; else None."""
-    size = config.get("vocab_size")
+    size = agreement.setting(config, "vocab_size")
     vocabulary = (tokenizer.get("model") or {}).get("vocab")
     known = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary or ()))
     ids = [*known, *(item["id"] for item in tokenizer.get("added_tokens") or ())]
@@ -156,13 +155,15 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[PinnedBase]:
     own = tokenizer.chat_template
     chosen = _chosen(settings.template, tokenizer)
     generation = _json(hub, repo, commit, "generation_config.json")
-    end, findings = derive_end_of_turn(chosen, tokenizer, config.to_dict(), generation)
+    agreed = derive_end_of_turn(chosen, tokenizer, config.to_dict(), generation)
+    findings = [*chosen.findings, *agreed.findings]
     tokenizer.chat_template = chosen.shipped
     write_templates(ctx.out, published=chosen.shipped, training=chosen.training)
     is_own = chosen.training == (own.get("default") if isinstance(own, dict) else own)
-    pinned = _pinned(ctx, hub, commit, config, tokenizer, end, is_own=is_own, findings=findings)
+    pinned = _pinned(ctx, hub, commit, config, tokenizer, agreed, is_own=is_own, findings=findings)
     warnings = tuple(item.message for item in findings)
-    return StageResult(pinned, f"{commit[:8]}  end-of-turn token {end.token}", warnings, {"commit": commit})
+    figure = f"{commit[:8]}  end-of-turn token {pinned.end_of_turn.token}"
+    return StageResult(pinned, figure, warnings, {"commit": commit})
 
 
 def _chosen(template: str | NamedFile, tokenizer: Any) -> library.ChatTemplateChoice:
@@ -176,12 +177,13 @@ def _pinned(
     commit: str,
     config: Any,
     tokenizer: Any,
-    end: EndOfTurn,
+    agreed: agreement.Agreement,
     *,
     is_own: bool,
     findings: list[Finding],
 ) -> PinnedBase:
     """The base as later steps know it. ``tokenizer`` has the published chat template."""
+    assert agreed.end_of_turn is not None and agreed.pad is not None
     from hubkit.training.data.loading import card_licence
 
     settings = ctx.settings
@@ -195,10 +197,11 @@ def _pinned(
         dtype=_DTYPES.get(stored, stored.lower()),
         parameters=sum(parameters.values()),
         architecture=(config.architectures or [type(config).__name__])[0],
-        vocab_size=config.vocab_size,
-        end_of_turn=end,
+        vocab_size=config.get_text_config().vocab_size,
+        end_of_turn=agreed.end_of_turn,
         eos_token=tokenizer.eos_token,
-        pad_token=padding(tokenizer, end),
+        pad_token=agreed.pad.token,
+        pad_reason=agreed.pad.why,
         own_pad_token=tokenizer.pad_token,
         chat_template=settings.template if isinstance(settings.template, str) else "file",
         chat_template_sha256=hashlib.sha256(template.encode()).hexdigest(),
@@ -212,8 +215,8 @@ def _pinned(
 
 def derive_end_of_turn(
     chosen: library.ChatTemplateChoice, tokenizer: Any, config: Mapping[str, Any], generation: Mapping[str, Any] | None
-) -> tuple[EndOfTurn, list[Finding]]:
-    """Derive the end-of-turn token of ``chosen`` and report findings about the base's files.
+) -> agreement.Agreement:
+    """Derive the end-of-turn token and the padding token of ``chosen``, and find what is wrong with the base's files.
 
     Raises RefusedError if the template exceeds a limit, refuses a conversation without a system message, drops message
     text, never closes an answer, or renders differently without its ``{% generation %}`` marks. Disagreements in the
@@ -234,19 +237,4 @@ def derive_end_of_turn(
                 f"The chat template renders differently without {{% generation %}} ({different[0]}).",
                 hint="Put {% generation %} around whole expressions and change no variable inside it.",
             )
-    assert found.end_of_turn is not None
-    return found.end_of_turn, [*chosen.findings, *found.findings]
-
-
-def padding(tokenizer: Any, end: EndOfTurn) -> str:
-    """A padding token that is not the end-of-turn token (EOS), so no trainer masks EOS as padding.
-
-    Tries the tokenizer's pad, unk, bos and eos token. RefusedError if all of them are the end-of-turn token.
-    """
-    for token in (tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, tokenizer.eos_token):
-        if token is not None and tokenizer.convert_tokens_to_ids(token) != end.id:
-            return str(token)
-    raise RefusedError(
-        f"The only token available for padding is the end-of-turn token {end.token}.",
-        hint="Add a separate padding token to the base: padding is masked out of the loss.",
-    )
+    return found

@@ -30,8 +30,8 @@ class BaseFinding:
 class PinnedBase(JsonArtifact):
     """A base model at ``commit``, and what a release settles about it.
 
-    ``dtype`` is that of most of its weights, ``pad_token`` the token to pad with (never the end-of-turn token),
-    ``own_pad_token`` the tokenizer's own. ``chat_template`` is the setting of the recipe ('file' for a file).
+    ``dtype`` is that of most of its weights, ``pad_token`` the token to pad with and ``pad_reason`` why (see
+    ``hubkit.models.chat.padding``), ``own_pad_token`` the tokenizer's own. ``chat_template`` is the setting of the recipe ('file' for a file).
     """
 
     FILE = "base.json"
@@ -52,6 +52,7 @@ class PinnedBase(JsonArtifact):
     control_tokens: tuple[str, ...]
     licence: str | None
     findings: tuple[BaseFinding, ...] = ()
+    pad_reason: str | None = None
 
     @property
     def template(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from hubkit.core.errors import RefusedError
 from hubkit.core.findings import Finding
-from hubkit.models.chat import eos
+from hubkit.models.chat import eos, padding
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.chat.golden import golden_findings, golden_requests
 from hubkit.models.chat.rendering import render_untrusted
@@ -56,11 +56,15 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What was found: in the ``template`` by itself, and between the ``files``. ``end_of_turn`` is None without one."""
+    """What was found: in the ``template`` by itself, and between the ``files``.
+
+    ``end_of_turn`` is None without one; ``pad`` is the token to pad with, None without an end-of-turn token.
+    """
 
     end_of_turn: EndOfTurn | None
     template: tuple[Finding, ...]
     files: tuple[Finding, ...]
+    pad: padding.Padding | None = None
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -100,8 +104,10 @@ def agree(
         end = eos.find_in_text(probe.text, tokens.added, tokens.encode)
     except RefusedError as error:
         return Agreement(None, (*found, TEMPLATE_FAILS.finding(error.message, error.hint)), ())
-    between = disagreements(end, ends_of(tokens, config, generation)) if config else []
-    return Agreement(end, tuple(found), tuple(between))
+    ends = ends_of(tokens, config, generation)
+    pad = padding.choose(tokens.special, tokens.added, end, prompt=probe.text, rows=ends.vocabulary)
+    between = disagreements(end, ends, only_pad=pad.id == end.id) if config else []
+    return Agreement(end, tuple(found), tuple(between), pad)
 
 
 def _about(template: str) -> Iterator[Finding]:
@@ -127,7 +133,7 @@ class Ends:
 
 def ends_of(tokens: Tokens, config: Mapping[str, Any] | None, generation: Mapping[str, Any] | None) -> Ends:
     """What ``tokens`` and the two config files (as mappings) say about the end of an answer."""
-    size = (config or {}).get("vocab_size")
+    size = setting(config, "vocab_size")
 
     def numbered(name: str) -> int | None:
         word = tokens.special.get(name)
@@ -148,16 +154,38 @@ def ends_of(tokens: Tokens, config: Mapping[str, Any] | None, generation: Mappin
     )
 
 
+def text_part(config: Mapping[str, Any]) -> str | None:
+    """The key of ``config`` under which the text model's settings are; None when they are in ``config`` itself.
+
+    As ``get_text_config`` of transformers looks for it: models of text and images have their settings there.
+    """
+    return next((name for name in _TEXT_PARTS if isinstance(config.get(name), Mapping)), None)
+
+
+_TEXT_PARTS = ("text_config", "decoder", "generator", "text_encoder")
+
+
+def setting(config: Mapping[str, Any] | None, name: str) -> Any:
+    """The value of ``name`` in ``config``, or else in its :func:`text_part`; None when neither has it."""
+    config = config or {}
+    if config.get(name) is None and (part := text_part(config)):
+        return config[part].get(name)
+    return config.get(name)
+
+
 def eos_ids(settings: Mapping[str, Any] | None) -> tuple[int, ...]:
     """The ``eos_token_id`` of a config or generation config, as a tuple; it may be a number, a list or absent."""
-    value = (settings or {}).get("eos_token_id")
+    value = setting(settings, "eos_token_id")
     if isinstance(value, int):
         return (value,)
     return tuple(item for item in value if isinstance(item, int)) if isinstance(value, (list, tuple)) else ()
 
 
-def disagreements(end_of_turn: EndOfTurn, ends: Ends) -> list[Finding]:
-    """Where tokenizer, config and generation config disagree with the template's end-of-turn token."""
+def disagreements(end_of_turn: EndOfTurn, ends: Ends, *, only_pad: bool = False) -> list[Finding]:
+    """Where tokenizer, config and generation config disagree with the template's end-of-turn token.
+
+    ``only_pad``: the tokenizer has no other token to pad with, so padding with it is no mistake.
+    """
     named = f"{end_of_turn.token} ({end_of_turn.id})"
     found = []
     stops = ends.generation_eos or ends.config_eos
@@ -181,7 +209,10 @@ def disagreements(end_of_turn: EndOfTurn, ends: Ends) -> list[Finding]:
         found.append(
             EOS_PADDING.finding(
                 f"The padding token is the end-of-turn token, {named}: a trainer that masks padding never trains it.",
-                "Use another padding token, such as the unknown token or an unused one.",
+                "Train with a trainer that masks padding by its place, as TRL does."
+                if only_pad
+                else "Use another padding token, such as the unknown token or an unused one.",
+                level="warning" if only_pad else None,
             )
         )
     if ends.tokenizer_eos is not None and ends.tokenizer_eos != end_of_turn.id:

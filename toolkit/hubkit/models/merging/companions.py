@@ -12,7 +12,7 @@ from hubkit.core.errors import RefusedError
 from hubkit.core.files import write_atomic, write_json
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
-from hubkit.models.chat.agreement import eos_ids, special_tokens
+from hubkit.models.chat.agreement import eos_ids, setting, special_tokens, text_part
 from hubkit.models.chat.eos import EndOfTurn
 
 TOKENIZER_FILES = (
@@ -87,7 +87,7 @@ def model_config(base: Mapping[str, Any], dtype: str, end_of_turn: EndOfTurn | N
     made = {key: value for key, value in base.items() if key not in _LEFT_OUT}
     made["dtype"] = dtype
     if end_of_turn and end_of_turn.id not in eos_ids(base):
-        made["eos_token_id"] = end_of_turn.id
+        made = with_setting(made, "eos_token_id", end_of_turn.id)
     return made
 
 
@@ -96,6 +96,14 @@ def _is_known(model_type: Any) -> bool:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     return isinstance(model_type, str) and model_type in CONFIG_MAPPING
+
+
+def with_setting(config: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """``config`` with ``value`` for ``name``, in the part where the settings of its text model are."""
+    part = text_part(config)
+    if part is None or config.get(name) is not None:
+        return {**config, name: value}
+    return {**config, part: {**config[part], name: value}}
 
 
 def generation_config(
@@ -108,8 +116,8 @@ def generation_config(
     """
     made = {key: value for key, value in base.items() if key != "_from_model_config"}
     for key in ("bos_token_id", "pad_token_id"):
-        if key not in made and isinstance(config.get(key), int):
-            made[key] = config[key]
+        if key not in made and isinstance(setting(config, key), int):
+            made[key] = setting(config, key)
     ends = list(dict.fromkeys([*([end_of_turn.id] if end_of_turn else []), *(eos_ids(base) or eos_ids(config))]))
     if ends:
         made["eos_token_id"] = ends if len(ends) > 1 else ends[0]
@@ -134,14 +142,23 @@ def write_companions(
     ``chat_template`` replaces the base's own. It is written twice, the same text: as chat_template.jinja, which today's
     transformers reads first and alone saves, and as ``chat_template`` in tokenizer_config.json, the only place where
     older transformers and programs such as text-generation-inference look. ``pad_token`` becomes the padding token
-    when the base has none, or pads with ``end_of_turn``: whoever trains on would mask the end-of-turn token. None keeps
-    what the base has. ``changes`` are keys of config.json that the merge itself changes, such as ``vocab_size``.
+    of tokenizer and configs when the base has none, or pads with ``end_of_turn``: whoever trains on would mask the
+    end-of-turn token. None keeps what the base has. ``changes`` are keys of config.json that the merge itself changes,
+    such as ``vocab_size``.
     """
     config = read_settings(base, "config.json")
     if not config:
         raise RefusedError(f"There is no config.json in the base {base.name}.")
-    write_json(out / "config.json", {**model_config(config, dtype, end_of_turn), **(changes or {})})
     generation = generation_config(read_settings(base, "generation_config.json"), config, end_of_turn)
+    config = {**model_config(config, dtype, end_of_turn), **(changes or {})}
+    own = special_tokens(
+        {**read_settings(base, "special_tokens_map.json"), **read_settings(base, "tokenizer_config.json")}
+    ).get("pad_token")
+    if own is not None and not (end_of_turn and own == end_of_turn.token):
+        pad_token = None
+    if pad_token and (number := _token_id(base, pad_token)) is not None:
+        config, generation = with_setting(config, "pad_token_id", number), {**generation, "pad_token_id": number}
+    write_json(out / "config.json", config)
     write_json(out / "generation_config.json", generation)
     for name in TOKENIZER_FILES:
         if (base / name).is_file():
@@ -152,8 +169,7 @@ def write_companions(
         fixed.pop("name_or_path", None)
         if chat_template and (name == "tokenizer_config.json" or "chat_template" in settings):
             fixed["chat_template"] = chat_template
-        own = special_tokens(settings).get("pad_token")
-        if settings and pad_token and (own is None or (end_of_turn and own == end_of_turn.token)):
+        if settings and pad_token:
             fixed["pad_token"] = pad_token
         if fixed != settings:
             write_json(out / name, fixed)
@@ -161,3 +177,14 @@ def write_companions(
         write_atomic(out / TEMPLATE, chat_template)
     elif (base / TEMPLATE).is_file():
         shutil.copyfile(base / TEMPLATE, out / TEMPLATE)
+
+
+def _token_id(folder: Path, token: str) -> int | None:
+    """The id of the added token ``token`` of the tokenizer in ``folder``; None when its files do not tell."""
+    decoder = read_settings(folder, "tokenizer_config.json").get("added_tokens_decoder") or {}
+    ids = {item.get("content"): int(number) for number, item in decoder.items() if isinstance(item, Mapping)}
+    if token not in ids:
+        listed = read_settings(folder, "tokenizer.json").get("added_tokens") or ()
+        ids |= {item.get("content"): item.get("id") for item in listed if isinstance(item, Mapping)}
+    number = ids.get(token)
+    return number if isinstance(number, int) else None
