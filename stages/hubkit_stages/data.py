@@ -29,7 +29,7 @@ from hubkit.training.data import mappings
 from hubkit.training.data.prepared import PreparedData
 from hubkit.training.data.preparing import DataSettings, prepare
 
-VERSION = 4
+VERSION = 5
 SHAPED_BY = ("datasets", "transformers", "tokenizers", "trl")
 
 _log = logging.getLogger("hubkit.training.data")

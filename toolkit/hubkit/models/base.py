@@ -31,7 +31,8 @@ class PinnedBase(JsonArtifact):
     """A base model at ``commit``, and what a release settles about it.
 
     ``dtype`` is that of most of its weights, ``pad_token`` the token to pad with and ``pad_reason`` why (see
-    ``hubkit.models.chat.padding``), ``own_pad_token`` the tokenizer's own. ``chat_template`` is the setting of the recipe ('file' for a file).
+    ``hubkit.models.chat.padding``), ``own_pad_token`` the tokenizer's own. ``chat_template`` is the setting of the
+    recipe ('file' for a file).
     """
 
     FILE = "base.json"

@@ -20,6 +20,7 @@ from hubkit.models import load
 from hubkit.models.chat import trained
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.recipe.stage import Context, StageResult
+from hubkit.training import batches
 from hubkit.training.adapter import TrainedAdapter, TrainedOn
 from hubkit.training.arguments import lora_class
 from hubkit.training.checkpoints import SPENT, last_complete, seal
@@ -158,9 +159,11 @@ def _diverged(ctx: TrainingContext, step: int, what: str) -> HubkitError:
 def finish(ctx: TrainingContext, trainer: Any, prepared: Prepared, method: Method) -> StageResult[TrainedAdapter]:
     """Train (resuming from the last complete checkpoint, if there is one) and save the adapter.
 
-    Keeps the token ids that the trainer saw, too.
+    Keeps the token ids that the trainer saw, too. Raises RefusedError when its batches leave end-of-turn tokens out of
+    the loss.
     """
     keep_precise(trainer.model)
+    batches.prove(trainer, prepared.tokenizer, prepared.end_of_turn)
     checkpoint = last_complete(ctx.scratch / "checkpoints")
     if checkpoint:
         ctx.report(f"resuming from {checkpoint.name}", None)
@@ -218,6 +221,13 @@ def save_adapter(model: Any, folder: Path, repo: str, commit: str) -> None:
         shutil.rmtree(extra)
 
 
+def _targets(lora: Any) -> list[str]:
+    """The last names of what the adapter ``lora`` (of PEFT) changes: modules, and fused weights of experts."""
+    modules = lora.target_modules or ()
+    names = [modules] if isinstance(modules, str) else [*modules, *(getattr(lora, "target_parameters", None) or ())]
+    return sorted({name.rsplit(".", 1)[-1] for name in names})
+
+
 def facts(
     ctx: TrainingContext, trainer: Any, method: Method, total: Mapping[str, Any], checkpoint: Path | None
 ) -> TrainedAdapter:
@@ -247,7 +257,7 @@ def facts(
             "r": lora.r,
             "lora_alpha": lora.lora_alpha,
             "lora_dropout": lora.lora_dropout,
-            "target_modules": sorted({name.rsplit(".", 1)[-1] for name in lora.target_modules}),
+            "target_modules": _targets(lora),
         },
         args=dict(settings.args),
         curve=tuple(

@@ -26,7 +26,10 @@ _PROMPTS = "prompts.jsonl"
 
 @dataclass(frozen=True)
 class SourceReport:
-    """One source of a dataset: how many rows were read, kept, dropped (by reason) and used."""
+    """One source of a dataset: how many rows were read, kept, dropped (by reason) and used.
+
+    ``moved_system``: in how many the system message was moved into the question.
+    """
 
     repo: str
     commit: str
@@ -38,6 +41,7 @@ class SourceReport:
     dropped_rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     licence: str | None = None
     used: int | None = None
+    moved_system: int = 0
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,12 @@ from hubkit.recipe.stage import Report
 from hubkit.training.data import mappings, rows, turns
 from hubkit.training.data.loading import Loaded
 from hubkit.training.data.mappings import Message, Row
+from hubkit.training.data.roles import Roles
 from hubkit.training.data.rules import (
     DROPPED_ROWS,
     FEWER_ROWS,
     LONG_PROMPTS,
+    MOVED_SYSTEM,
     NO_ROWS,
     OPEN_TURNS,
     OVERLAP,
@@ -157,10 +159,10 @@ def prepare(
     raises UsageError.
     """
     made = DataReport(prompts_from=settings.prompts_from)
-    control = control_tokens(tokenizer, str(tokenizer.chat_template))
+    control, roles = control_tokens(tokenizer, str(tokenizer.chat_template)), Roles(tokenizer)
     checked: dict[str, list[rows.Checked]] = {}
     for name in dict.fromkeys([*(stage.data for stage in settings.stages.values()), made.prompts_from]):
-        checked[name] = _read_set(settings, name, load, end_of_turn, control, made, report)
+        checked[name] = _read_set(settings, name, load, end_of_turn, control, roles, made, report)
     _hold_out(settings, checked, made)
     for name, stage in settings.stages.items():
         if made.sets.get(stage.data):
@@ -174,6 +176,7 @@ def _read_set(
     load: Callable[[Source], Loaded],
     end_of_turn: EndOfTurn,
     control: Sequence[str],
+    roles: Roles,
     made: DataReport,
     report: Report,
 ) -> list[rows.Checked]:
@@ -186,7 +189,9 @@ def _read_set(
         loaded = load(source)
         columns = mappings.find(source.mapping, loaded.columns, source.repo)
         kinds.add(columns.kind)
-        checked = rows.check(loaded.rows, columns, forbidden=(end_of_turn.token,), control=control, seen=seen)
+        checked = rows.check(
+            loaded.rows, columns, forbidden=(end_of_turn.token,), control=control, seen=seen, roles=roles
+        )
         found.append(checked)
         made.sources[name].append(
             {
@@ -196,6 +201,7 @@ def _read_set(
                 "mapping": columns.name,
                 "read": checked.read,
                 "kept": len(checked.rows),
+                "moved_system": checked.moved,
                 "dropped": checked.dropped,
                 "dropped_rows": checked.examples,
                 "licence": loaded.licence,
@@ -209,6 +215,12 @@ def _read_set(
 
 def _of_drops(settings: DataSettings, name: str, source: Source, checked: rows.Checked) -> Iterator[DataFinding]:
     users = settings.users(name)
+    if checked.moved:
+        message = (
+            f"The chat template refuses system messages; in {count(checked.moved)} of {count(checked.read)} rows of"
+            f" {source.repo} their text is now the beginning of the question."
+        )
+        yield DataFinding.of(MOVED_SYSTEM, message, stages=users)
     if not checked.rows:
         yield DataFinding.of(
             NO_ROWS,

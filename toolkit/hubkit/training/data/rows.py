@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hubkit.training.data.mappings import BadRow, Columns, Message, Row
+from hubkit.training.data.roles import Roles
 
 MAX_CHARACTERS = 1_000_000
 """A longer row is dropped: it is a file in disguise and would take the tokenizer's memory."""
@@ -18,9 +19,13 @@ EXAMPLES = 5
 
 @dataclass
 class Checked:
-    """The rows of one source that passed, and the others counted by reason, with the indices of the first few."""
+    """The rows of one source that passed, and the others counted by reason, with the indices of the first few.
+
+    ``moved``: rows whose system message was moved into the question.
+    """
 
     read: int = 0
+    moved: int = 0
     rows: list[Row] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[int]] = field(default_factory=dict)
@@ -52,13 +57,14 @@ def check(
     forbidden: Collection[str] = (),
     control: Collection[str] = (),
     seen: set[bytes] | None = None,
+    roles: Roles | None = None,
 ) -> Checked:
     """Convert and check each row of ``source``; None means a row whose bytes are no text.
 
     ``forbidden`` are texts that no message may hold (the end-of-turn token: a row that holds it would have two),
     ``control`` those that the tokenizer reads as other tokens of the format, whoever wrote them
     (``hubkit.models.chat.control``). ``seen`` is shared by the sources of one set, so that a row of another source
-    counts as a duplicate too.
+    counts as a duplicate too. ``roles`` makes the conversations fit for the chat template.
     """
     found, known = Checked(), set() if seen is None else seen
     tokens = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or "(?!)")
@@ -75,6 +81,7 @@ def check(
                 raise BadRow("holds the end-of-turn token as text")
             if any(tokens.search(text) for text in spoken):
                 raise BadRow("holds a control token as text")
+            row, moved = roles.fit(row) if roles else (row, False)
             if (mark := _digest(row)) in known:
                 raise BadRow("duplicate")
         except BadRow as reason:
@@ -82,6 +89,7 @@ def check(
             continue
         known.add(mark)
         found.rows.append(row)
+        found.moved += moved
     return found
 
 

@@ -12,6 +12,10 @@ DROPPED_ROWS = rule(
     "dropped-rows", "warning", "Rows that cannot be trained on; an error when they are many.",
     "A mapping that does not fit the dataset drops nearly all of its rows.", "data", "preflight",
 )  # fmt: skip
+MOVED_SYSTEM = rule(
+    "moved-system", "note", "System messages that the chat template refuses, moved into the first question.",
+    "The text is trained as part of the question; at inference it belongs there too.", "data", "preflight",
+)  # fmt: skip
 FEWER_ROWS = rule(
     "fewer-rows", "warning", "A dataset with fewer usable rows than the recipe asks for.",
     "The stage trains on less than was planned.", "data", "preflight",

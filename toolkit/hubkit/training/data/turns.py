@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hubkit.core.errors import RefusedError
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.training.data.mappings import Row
 from hubkit.training.data.rows import sides
@@ -45,6 +46,8 @@ def look(
 ) -> dict[str, Side]:
     """Render and tokenize ``rows`` as the trainers do, cut them at ``max_length``, and count by side.
 
+    An answer begins where the rendered prompt and the whole conversation part, as in TRL: a template may end an
+    opened prompt otherwise than it begins an answer.
     ``closed_once``: exactly one end-of-turn token in the answer, at its close. ``ends_trained``: the last trained label
     is the end-of-turn token (without what the template writes after it). ``prompt_fills``: the prompt alone fills
     ``max_length``, so that the trainer drops the row. ``report`` gets the share done.
@@ -55,9 +58,12 @@ def look(
         prompts = _ids(tokenizer, [row["prompt"] for row in chunk], opened=True)
         jobs = [(number, side, conversation) for number, row in enumerate(chunk) for side, conversation in sides(row)]
         wholes = _ids(tokenizer, [conversation for _, _, conversation in jobs], opened=False)
+        begins = [len(prompt) for prompt in prompts]
+        for (number, _, _), whole in zip(jobs, wholes, strict=True):
+            begins[number] = min(begins[number], common(prompts[number], whole))
         for (number, side, _), whole in zip(jobs, wholes, strict=True):
             counts = found.setdefault(side, Side())
-            _count(counts, start + number, prompts[number], whole, end_of_turn, max_length, keep)
+            _count(counts, start + number, begins[number], whole, end_of_turn, max_length, keep)
         if report:
             report(min(1.0, (start + CHUNK) / len(rows)))
     return found
@@ -74,7 +80,7 @@ def labelled(
     found = {}
     for side, conversation in sides(row):
         whole = _ids(tokenizer, [conversation], opened=False)[0]
-        shared = next((n for n, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
+        shared = common(prompt, whole)
         tokens = [(tokenizer.decode([token]), place >= shared) for place, token in enumerate(whole)]
         if max_length is not None:
             tokens = tokens[:max_length] if keep == "keep_start" else tokens[-max_length:]
@@ -83,17 +89,32 @@ def labelled(
 
 
 def _ids(tokenizer: Any, conversations: list[Any], *, opened: bool) -> list[list[int]]:
-    texts = [
-        tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=opened)
-        for conversation in conversations
-    ]
+    from jinja2 import TemplateError
+
+    try:
+        texts = [
+            tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=opened)
+            for conversation in conversations
+        ]
+    except (TemplateError, TypeError, ValueError) as error:
+        raise RefusedError(
+            f"The chat template cannot render a conversation of the training data: {error}.",
+            hint="Remove such rows from the dataset, or set chat.template in the recipe to another one.",
+        ) from error
     return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
+
+
+def common(prompt: Sequence[int], whole: Sequence[int]) -> int:
+    """The number of tokens with which both begin."""
+    return next(
+        (n for n, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), min(len(prompt), len(whole))
+    )
 
 
 def _count(
     side: Side,
     index: int,
-    prompt: list[int],
+    begins: int,
     whole: list[int],
     end_of_turn: EndOfTurn,
     max_length: int | None,
@@ -101,15 +122,15 @@ def _count(
 ) -> None:
     side.answers += 1
     side.longest = max(side.longest, len(whole))
-    answer, closing = whole[len(prompt) :], [end_of_turn.id, *end_of_turn.suffix_ids]
+    answer, closing = whole[begins:], [end_of_turn.id, *end_of_turn.suffix_ids]
     if answer.count(end_of_turn.id) == 1 and answer[-len(closing) :] == closing:
         side.closed_once += 1
     else:
         side.not_closed.append(index)
     cut = max_length is not None and len(whole) > max_length
     kept = whole[:max_length] if cut and keep == "keep_start" else whole
-    if cut and keep == "keep_start" and len(prompt) >= (max_length or 0):
+    if cut and keep == "keep_start" and begins >= (max_length or 0):
         side.prompt_fills += 1
-    ended = len(kept) > len(prompt) and any(kept[-end:] == closing[:end] for end in range(1, len(closing) + 1))
+    ended = len(kept) > begins and any(kept[-end:] == closing[:end] for end in range(1, len(closing) + 1))
     side.truncated += cut and not ended
     side.ends_trained += ended
