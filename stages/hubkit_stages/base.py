@@ -156,7 +156,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[PinnedBase]:
     chosen = _chosen(settings.template, tokenizer)
     generation = _json(hub, repo, commit, "generation_config.json")
     agreed = derive_end_of_turn(chosen, tokenizer, config.to_dict(), generation)
-    findings = [*chosen.findings, *agreed.findings]
+    findings = [*chosen.findings, *agreed.findings, *_of_padding(tokenizer.pad_token, agreed)]
     tokenizer.chat_template = chosen.shipped
     write_templates(ctx.out, published=chosen.shipped, training=chosen.training)
     is_own = chosen.training == (own.get("default") if isinstance(own, dict) else own)
@@ -238,3 +238,12 @@ def derive_end_of_turn(
                 hint="Put {% generation %} around whole expressions and change no variable inside it.",
             )
     return found
+
+
+def _of_padding(own: str | None, agreed: agreement.Agreement) -> Iterator[Finding]:
+    """A note where padding is not done with the tokenizer's ``own`` padding token."""
+    if agreed.pad and agreed.pad.token != own:
+        why = f"is the end-of-turn token {own}" if own else "is missing"
+        yield Finding(
+            "note", f"The base's padding token {why}; the release pads with {agreed.pad.token} ({agreed.pad.why})."
+        )

@@ -203,8 +203,9 @@ def test_marks_leave_no_trace_when_a_template_is_shipped(marked: str, make_token
             for template in (chosen.training, chosen.shipped)
         }
         assert len(texts) == 1
-    end, found = base.derive_end_of_turn(chosen, tokenizer, {}, None)
-    assert end.token == "<|im_end|>" and all(finding.level != "error" for finding in found)
+    agreed = base.derive_end_of_turn(chosen, tokenizer, {}, None)
+    assert agreed.end_of_turn is not None and agreed.end_of_turn.token == "<|im_end|>"
+    assert all(finding.level != "error" for finding in agreed.findings)
 
 
 def test_a_template_whose_marks_change_what_it_renders_is_refused(make_tokenizer: Any, tmp_path: Path) -> None:

@@ -191,17 +191,19 @@ def test_the_base_is_made_the_same_from_the_same_seed(tmp_path: Path, monkeypatc
     assert (tmp_path / "a" / "chat_template.jinja").read_text()
 
 
-def test_the_padding_token_is_never_the_end_of_turn() -> None:
-    from hubkit.models.chat.eos import find
+def test_the_padding_token_is_the_end_of_turn_only_where_there_is_no_other() -> None:
+    def pad() -> str:
+        found = agreement.agree(CHATML, agreement.Tokens.of(tokenizer), None, None).pad
+        assert found is not None
+        return found.token
 
     tokenizer = model.make_tokenizer()
-    end = find(tokenizer)
-    assert (end.token, base.padding(tokenizer, end)) == (model.END, model.PAD)
+    assert pad() == model.PAD
     tokenizer.pad_token = model.END
-    with pytest.raises(RefusedError, match="only token available for padding is the end-of-turn token"):
-        base.padding(tokenizer, end)
-    tokenizer.add_special_tokens({"unk_token": "<unk>"})
-    assert base.padding(tokenizer, end) == "<unk>"
+    assert pad() == model.PAD, "it is still an added token, named for padding"
+    plain = agreement.Tokens({"eos_token": model.END, "pad_token": model.END}, {model.END: 2, "<|im_start|>": 1})
+    only = agreement.agree(CHATML, plain, None, None).pad
+    assert only is not None and (only.token, only.id) == (model.END, 2) and "no other" in only.why
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ from typing import Any
 from architectures import make
 from commands import hubkit, hubkit_json
 
+from hubkit.core.target import Target
+from hubkit.hub.client import connect
+
 RECIPE = """
 repo: hubkit/{name}-dpo
 visibility: public
@@ -32,9 +35,7 @@ stages:
     continues: dpo
     quantization: {quantization}
     args: {{max_steps: 1, per_device_train_batch_size: 4, max_length: 256, learning_rate: 1e-3}}
-variants:
-  dpo-v0: {{stage: dpo, gate: report}}
-  main: {{stage: sft, gate: report}}
+variants: {{main: {{stage: sft, gate: report}}}}
 evaluate: {{suites: [colors], include: tasks, apply_chat_template: true, batch_size: 4}}
 gates: {{stop_rate: {{prompts_from: repair, prompts: 4, max_new_tokens: 8, batch_size: 4}}}}
 card: {{title: A tiny {name}, summary: Random weights that pass through each stage.}}
@@ -96,7 +97,7 @@ class ArchitectureRelease:
         """Start the Hub and publish the datasets."""
         hubkit("hub", "start", home=self.home)
         self.url = hubkit_json("hub", "status", home=self.home)["url"]
-        self.token = hubkit("hub", "token", home=self.home).stdout.strip()
+        self.token = (self.home / "hub" / "owner.token").read_text(encoding="utf-8").strip()
         for name, rows in (("pairs", pairs()), ("chats", chats())):
             folder = self.home.parent / "sets" / name
             folder.mkdir(parents=True)
@@ -125,11 +126,9 @@ class ArchitectureRelease:
         return self.home / "runs" / f"{name}-dpo-1"
 
     def _upload(self, repo: str, folder: Path, kind: str) -> None:
-        from huggingface_hub import HfApi
-
-        api = HfApi(endpoint=self.url, token=self.token)
-        api.create_repo(repo, repo_type=kind, exist_ok=True)
-        api.upload_folder(repo_id=repo, repo_type=kind, folder_path=folder)
+        hub = connect(Target(self.url, self.home / "hf", self.token, embedded=True))
+        hub.ensure_repo(repo, "public", kind)
+        hub.upload_folder(repo, folder, repo_type=kind, title="Add the files")
 
 
 if __name__ == "__main__":

@@ -200,7 +200,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         unk=_ENDOFTEXT,
         keys={"tie_word_embeddings": True},
     ),
-    "pythia": Architecture("GPTNeoXConfig", keys={"num_key_value_heads": None}, **_ONLY_EOS),
+    "pythia": Architecture("GPTNeoXConfig", specials=("<|padding|>",), keys={"num_key_value_heads": None}, **_ONLY_EOS),
     "falcon": Architecture(
         "FalconConfig",
         keys={"num_key_value_heads": None, "intermediate_size": None, "ffn_hidden_size": 48, "multi_query": True},
