@@ -44,7 +44,8 @@ def _loads_without_a_word(model: Path, turn_end: str) -> None:
     """A stranger's batch: padded by the published tokenizer, generated with the published configs, no warning."""
     import logging
 
-    from transformers import AutoModelForCausalLM, AutoTokenizer, logging as library
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import logging as library
 
     heard: list[str] = []
 

@@ -48,8 +48,17 @@ def inspect(
     added = _added_tokens(tokenizer, tokenizer_config)
     special = agreement.special_tokens({**settings_of(source, "special_tokens_map.json", found), **tokenizer_config})
     kind = next((name for mark, name in _KINDS if mark in template), "other")
-    tokens = agreement.Tokens(special, added, max([*added.values(), *_vocabulary(tokenizer)], default=-1) + 1)
-    agreed = agreement.agree(template, tokens, config, settings_of(source, "generation_config.json", found))
+    count = max([*added.values(), *_vocabulary(tokenizer)], default=-1) + 1
+    generation = settings_of(source, "generation_config.json", found)
+    if not tokenizer and not added:
+        added = _eos_by_the_configs(special, config, generation)
+        if not added:
+            hint = "Save the tokenizer as tokenizer.json too, which other programs read as well."
+            problem = "Cannot tell where an answer ends: tokenizer.json, which has the ids of the tokens, is missing."
+            found.append(NO_TOKENIZER.finding(problem, hint, level="note"))
+            return None, kind
+    tokens = agreement.Tokens(special, added, count)
+    agreed = agreement.agree(template, tokens, config, generation)
     found += agreed.findings
     return agreed.end_of_turn, kind
 
@@ -83,6 +92,16 @@ def _added_tokens(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, A
         if isinstance(item, dict) and isinstance(item.get("content"), str) and _is_id(item.get("id")):
             ids[plain(item["content"])] = item["id"]
     return ids
+
+
+def _eos_by_the_configs(special: Mapping[str, str], *configs: Mapping[str, Any]) -> dict[str, int]:
+    """The tokenizer's EOS token with the id that the configs give it, where the tokenizer's own files give none.
+
+    Empty when they give no id, or several.
+    """
+    ids = {number for config in configs for number in agreement.eos_ids(config)}
+    token = special.get("eos_token")
+    return {token: ids.pop()} if token and len(ids) == 1 else {}
 
 
 def _vocabulary(tokenizer: Mapping[str, Any]) -> list[int]:
