@@ -23,6 +23,21 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArchitectureRe
         made.stop()
 
 
+def test_three_that_are_unlike_come_through_the_training(release: ArchitectureRelease) -> None:
+    """No token to pad with but the end of the turn; no system role; fused experts."""
+    for name, made in release.quick("gpt-2", "gemma-3", "mixtral").items():
+        base, data = made["base"]["base.json"], made["data"]["data.json"]
+        assert base["end_of_turn"]["token"] == ARCHITECTURES[name].turn_end
+        assert (base["pad_token"] == base["end_of_turn"]["token"]) == (name == "gpt-2")
+        assert base["pad_reason"]
+        assert any(item["code"] == "moved-system" for item in data["findings"]) == (name == "gemma-3")
+        for stage in data["stages"].values():
+            assert set(stage["closed_once"].values()) == {1.0} and set(stage["end_of_turn_lost"].values()) == {0.0}
+        assert made["train[sft]"]["training.json"]["steps"] == 1
+        assert made["merge[main]"]["merge.json"]["changed"] > 0
+        assert set(made["stopping[main]"]["stopping.json"]["forms"]) == {"merged", "adapter"}
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ARCHITECTURES)
