@@ -147,7 +147,7 @@ class ArchitectureRelease:
             env={**os.environ, **target.environment(), "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
             check=False,
         )
         assert done.returncode == 0, done.stderr[-3000:]
