@@ -108,6 +108,7 @@ BASE_WITHOUT_EFFECT: Mapping[str, str] = {
     "vocab_size": "only a fact about the commit, which counts",
     "eos_token": "only a fact about the commit, which counts",
     "own_pad_token": "only a fact about the commit, which counts",
+    "pad_reason": "only the words for the choice of pad_token, which counts",
     "chat_template": "only names the template; that of the training counts",
     "chat_template_sha256": "only of the published template; that of the training counts",
     "chat_template_is_own": "only says where the template comes from; that of the training counts",
