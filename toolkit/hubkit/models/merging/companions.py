@@ -182,7 +182,9 @@ def write_companions(
 def _token_id(folder: Path, token: str) -> int | None:
     """The id of the added token ``token`` of the tokenizer in ``folder``; None when its files do not tell."""
     decoder = read_settings(folder, "tokenizer_config.json").get("added_tokens_decoder") or {}
-    ids = {item.get("content"): int(number) for number, item in decoder.items() if isinstance(item, Mapping)}
+    ids: dict[Any, Any] = {
+        item.get("content"): int(number) for number, item in decoder.items() if isinstance(item, Mapping)
+    }
     if token not in ids:
         listed = read_settings(folder, "tokenizer.json").get("added_tokens") or ()
         ids |= {item.get("content"): item.get("id") for item in listed if isinstance(item, Mapping)}
