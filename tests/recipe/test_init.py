@@ -87,3 +87,8 @@ def test_init_overwrites_nothing(there: str, tmp_path: Path, monkeypatch: pytest
     done = CliRunner().invoke(init, ["me/my-model"])
     assert done.exit_code != 0 and "exists already; nothing was written" in str(done.exception)
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()] == [there]
+
+
+def test_the_name_of_a_recipe_is_no_repo_and_the_option_for_it_is_named() -> None:
+    assert "pass --from tiny" in str(CliRunner().invoke(init, ["tiny"]).exception)
+    assert "namespace/name" in str(CliRunner().invoke(init, ["other"]).exception)

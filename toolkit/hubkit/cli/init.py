@@ -72,7 +72,8 @@ def init(
       hubkit init me/my-model --from dpopenhermes-7b
     """
     if name is not None and (problem := repo_id_problem(name)):
-        raise UsageError(f"{name!r} is not a repo id: {problem}.", hint="Write it as namespace/name.")
+        hint = f"To copy the built-in recipe, pass --from {name}." if name in built_in_recipes() else None
+        raise UsageError(f"{name!r} is not a repo id: {problem}.", hint=hint or "Write it as namespace/name.")
     own = bool(base or data or hub_name or values)
     if source is not None and own:
         raise UsageError("--from copies a built-in recipe; --base, --data, --hub and --set write one of your own.")
