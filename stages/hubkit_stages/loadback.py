@@ -1,8 +1,16 @@
-"""Load the staged commit back from the Hub as any reader would, and check it against the gates again.
+"""Load the staged commit back from the Hub as any reader would, and prove that it is what was measured.
 
-From an empty cache, by repo id and commit: every byte is hashed, the merged weights and the adapter on its base are
-loaded, the stop rate of both is measured again on the same prompts, and their logits are compared with each other. The
-downloaded tokenizer must encode conversations to the token ids that the trainer saw.
+Once, from an empty cache, by repo id and commit: every file is downloaded and hashed. Then it is shown, in this order,
+that
+
+- the files are those whose stop rates were measured: their digests equal those of the artifacts that `stopping` loaded,
+  so the gate is compared with rates of exactly these bytes, and nothing is generated again;
+- the downloaded merged weights are ``base + scaling * B @ A`` of the base's commit and the downloaded adapter, rounded
+  once (:mod:`hubkit.models.merging.proof`; a sample by seed, everything with ``--thorough``). The base is read from
+  this machine's cache, after its files were hashed and compared with what the Hub lists;
+- the downloaded tokenizer encodes conversations to the token ids that the trainer saw;
+- both forms load by repo id and commit, and expect the next tokens that they expected before the upload, on a few of
+  the conversations that were measured. A greedy answer that is expected token by token is the answer that is given.
 
 Writes ``loadback.json``.
 """
@@ -10,59 +18,51 @@ Writes ``loadback.json``.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hubkit.core.errors import ConflictError, RefusedError
 from hubkit.core.findings import Finding
-from hubkit.core.numbers import share, short, short_commit
+from hubkit.core.numbers import count, counted, share, short_commit
 from hubkit.hub.client import Hub, connect
 from hubkit.models.base import PinnedBase
-from hubkit.models.chat import eos, stop_rate, trained
+from hubkit.models.chat import eos, trained
+from hubkit.models.chat.form_agreement import LEAST, Agreement, KeptPredictions
 from hubkit.models.chat.gate_verdicts import GateVerdict, GateVerdicts
-from hubkit.models.chat.stop_rates import MeasuredRate, StopRates
-from hubkit.models.load import PinnedRepo, load_adapter, load_model, load_tokenizer, release_memory
+from hubkit.models.chat.stop_rates import PUBLISHED, StopRates
+from hubkit.models.load import PinnedRepo, load_adapter, load_model, load_tokenizer, memory_released
+from hubkit.models.merging.companions import fetch_base
 from hubkit.models.merging.merged import MergedWeights
-from hubkit.publishing.load_back import ComparedForms, LoadBack
-from hubkit.publishing.read_back import verify_bytes
+from hubkit.models.merging.proof import Proof, prove
+from hubkit.publishing.load_back import LoadBack
+from hubkit.publishing.read_back import verify_bytes, verify_held
 from hubkit.publishing.staged import StagedCommit
+from hubkit.recipe.artifact import ArtifactFolder
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 from hubkit.training.adapter import TrainedAdapter
 from hubkit.training.data.prepared import PreparedData
 
-VERSION = 3
+VERSION = 4
 SHAPED_BY = ("torch", "transformers", "peft")
 
-CONVERSATIONS = 64
-"""How many conversations the two forms are compared on; of the first ``FULL`` all the logits are."""
-FULL = 8
-MOST_TOKENS = 256
-FLOAT32_PARAMETERS = 1_000_000_000
-"""Up to this many parameters both forms are compared in float32, which leaves only the rounding of the merge."""
-LEAST_AGREEMENT = 0.995
-"""Of the most likely next tokens, for weights merged in 16 bits. Rounding alone leaves more: the releases of the
-example recipe show 99.89 to 100 %."""
-MOST_DIFFERENCE = 1e-4
-"""Of any logit, for weights merged in float32."""
+CONVERSATIONS = 8
+"""How many of the measured conversations each form reads again."""
+HINT = "Nothing was promoted. Run `hubkit release --fresh` to train and merge again."
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The variant, and how its stop rate is measured."""
+    """The variant."""
 
     variant: str
-    prompts: int
-    max_new_tokens: int
-    batch_size: int
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
         """Build the settings for this scope from the recipe."""
-        rate = recipe.gates.stop_rate
-        return cls(scope.published, rate.prompts, rate.max_new_tokens, rate.batch_size)
+        return cls(scope.published)
 
 
 @dataclass(frozen=True)
@@ -88,165 +88,149 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
 
 
 def run(ctx: StageContext) -> StageResult[LoadBack]:
-    """Measure what a reader gets from the Hub.
+    """Prove what a reader gets from the Hub.
 
-    ConflictError when bytes or logits are wrong, RefusedError when a gate fails.
+    ConflictError when bytes, tensors or predictions are wrong, RefusedError when a gate fails.
     """
     hub, staged = connect(ctx.target), ctx.inputs.staged
     cache = ctx.scratch / "cache"
     shutil.rmtree(cache, ignore_errors=True)
     try:
         ctx.report("downloading every file", 0.05)
-        manifest = staged.bundle
-        verify_bytes(hub, staged.repo, staged.commit, manifest, cache)
-        forms, compared = _measure(ctx, hub, staged.repo, staged.commit, cache)
+        folder = verify_bytes(hub, staged.repo, staged.commit, staged.bundle, cache)
+        _refuse_unmeasured(ctx)
+        proof = _prove(ctx, hub, folder)
+        published = PinnedRepo(staged.repo, staged.commit, hub.endpoint, cache)
+        _compare_tokenizer(ctx, published)
+        reproduced = _reproduce(ctx, hub, published)
     finally:
         shutil.rmtree(cache, ignore_errors=True)
-    came_back = LoadBack(
+    found = LoadBack(
         commit=staged.commit,
-        files=len(manifest.files),
-        bytes=manifest.size,
-        stopping={name: MeasuredRate.of(rate) for name, rate in forms.items()},
-        compared=compared.kept(),
-        top1_agreement=compared.agreement,
+        files=len(staged.bundle.files),
+        bytes=staged.bundle.size,
+        proof=proof,
+        reproduced=reproduced,
     )
-    came_back.save(ctx.out)  # a person who looks for the reason of a refusal finds the figures there
-    _refuse_failed_gate(ctx.settings.variant, ctx.inputs.gates.variants[ctx.settings.variant], forms)
-    compared.refuse_if_broken(ctx.inputs.merged.dtype)
-    shown = ", ".join(f"{name} {share(rate.rate)}" for name, rate in forms.items())
+    found.save(ctx.out)  # a person who looks for the reason of a refusal finds the figures there
+    _refuse_changed(ctx.settings.variant, reproduced)
+    _refuse_failed_gate(ctx.settings.variant, ctx.inputs.gates.variants[ctx.settings.variant], ctx.inputs.stop_rates)
+    numbers = f"{count(proof.numbers)} numbers of {counted(proof.tensors, 'tensor')} proved"
+    same = ", ".join(f"{form} {share(item.same_next_token)}" for form, item in reproduced.items())
     return StageResult(
-        came_back,
-        f"stop rate: {shown}; top-1 agreement {share(compared.agreement)}",
-        facts={"top1_agreement": compared.agreement},
+        found,
+        f"{numbers}; next tokens as before the upload: {same}" if same else numbers,
+        facts={
+            "proved": proof.numbers,
+            "reproduced": {form: item.same_next_token for form, item in reproduced.items()},
+        },
     )
 
 
-def _measure(
-    ctx: StageContext, hub: Hub, repo: str, commit: str, cache: Path
-) -> tuple[dict[str, stop_rate.StopRate], Comparison]:
-    """Both forms, one after the other in memory: their stop rates, and how well their logits agree."""
-    base, settings = ctx.inputs.base, ctx.settings
-    published, dtype = PinnedRepo(repo, commit, hub.endpoint, cache), ctx.inputs.merged.dtype
-    prompts = ctx.inputs.data.held_out(settings.prompts)
+def outdated(ctx: StageContext, loaded: LoadBack) -> str | None:
+    """`--thorough` asks for more than was proved."""
+    if ctx.options.thorough and not (loaded.proof and loaded.proof.thorough):
+        return "only a sample of the merged weights was proved"
+    return None
 
-    def rate(model: Any, form: str, start: float) -> stop_rate.StopRate:
-        return stop_rate.measure(
-            model,
-            tokenizer,
-            prompts,
-            end,
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=settings.batch_size,
-            report=lambda words, share: ctx.report(f"{form}: {words}", start + 0.4 * (share or 0.0)),
-        )
 
+def _refuse_unmeasured(ctx: StageContext) -> None:
+    """ConflictError when a published file is not the one whose stop rate was measured, by their digests."""
+    published = ctx.inputs.staged.bundle.files
+    parts: tuple[tuple[ArtifactFolder, str, str], ...] = (
+        (ctx.inputs.merged, "model/", ""),
+        (ctx.inputs.adapter, "adapter/", "adapter/"),
+    )
+    for artifact, folder, prefix in parts:
+        for name, measured in artifact.contents.files.items():
+            path = prefix + name.removeprefix(folder)
+            if not name.startswith(folder) or path.endswith("README.md"):
+                continue
+            if path in published and published[path].sha256 != measured.sha256:
+                raise ConflictError(
+                    f"{ctx.settings.variant}: {path} on the Hub is not the file whose stop rate was measured.",
+                    hint=HINT,
+                )
+
+
+def _prove(ctx: StageContext, hub: Hub, folder: Path) -> Proof:
+    """Recompute the downloaded weights in ``folder`` from the base and the downloaded adapter."""
+    base = ctx.inputs.base
+    ctx.report(f"comparing {base.repo} on this machine with the Hub's", 0.4)
+    there = fetch_base(ctx.target, base.repo, base.commit)
+    verify_held(hub, base.repo, base.commit, there)
+    return prove(
+        there,
+        folder / "adapter",
+        folder,
+        dtype=ctx.inputs.merged.dtype,
+        seed=int(ctx.inputs.staged.commit[:8], 16),
+        thorough=ctx.options.thorough,
+        hint=HINT,
+        report=lambda words, done: ctx.report(words, 0.5 + 0.2 * (done or 0.0)),
+    )
+
+
+def _compare_tokenizer(ctx: StageContext, published: PinnedRepo) -> None:
+    """ConflictError when the downloaded tokenizer is not the one that the model was trained with."""
+    where, expected = f"{published.name}@{short_commit(published.revision)}", ctx.inputs.base.end_of_turn
     tokenizer = load_tokenizer(published)
     end = eos.find(tokenizer)
-    if end.id != base.end_of_turn.id:
+    if end.id != expected.id:
         raise ConflictError(
-            f"{repo}@{short_commit(commit)}: the downloaded tokenizer ends a turn with {end.token!r}, "
-            f"expected {base.end_of_turn.token!r}.",
+            f"{where}: the downloaded tokenizer ends a turn with {end.token!r}, expected {expected.token!r}.",
             hint="The merge wrote tokenizer files that differ from the base's. Run `hubkit release --fresh`.",
         )
     seen = ctx.inputs.adapter.seen()
     if seen and (different := trained.differences(tokenizer, seen)):
         raise ConflictError(
-            f"{repo}@{short_commit(commit)}: the downloaded tokenizer encodes the training conversations differently: "
-            f"{different[0]}.",
+            f"{where}: the downloaded tokenizer encodes the training conversations differently: {different[0]}.",
             hint="The merge wrote tokenizer files that differ from the base's. Run `hubkit release --fresh`.",
         )
-    model = load_model(published, dtype=dtype)
-    wide = sum(item.numel() for item in model.parameters()) <= FLOAT32_PARAMETERS
-    merged = rate(model, "merged", 0.1)
-    texts = _conversations(tokenizer, prompts, merged)
-    before = _outputs(model.float() if wide else model, texts)
-    del model
-    release_memory()
-    model = load_adapter(load_model(base.source(hub.endpoint), dtype=dtype), published, subfolder="adapter")
-    adapter = rate(model, "adapter", 0.5)
-    compared = Comparison.of(before, _outputs(model.float() if wide else model, texts))
-    return {"merged": merged, "adapter": adapter}, compared
 
 
-def _conversations(tokenizer: Any, prompts: Sequence[Mapping[str, Any]], merged: stop_rate.StopRate) -> list[list[int]]:
-    """Token ids of the first prompts, each with the merged model's own answer after it."""
-    found = []
-    for row, answer in list(zip(prompts, merged.answers, strict=True))[:CONVERSATIONS]:
-        text = tokenizer.apply_chat_template(row["messages"], tokenize=False, add_generation_prompt=True)
-        ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
-        found.append([*ids, *answer.ids][-MOST_TOKENS:])
+def _reproduce(ctx: StageContext, hub: Hub, published: PinnedRepo) -> dict[str, Agreement]:
+    """Load both forms, one after the other in memory, and let each read some of the measured conversations."""
+    kept = KeptPredictions.load(ctx.inputs.stop_rates.folder, CONVERSATIONS)
+    dtype, base = ctx.inputs.merged.dtype, ctx.inputs.base
+
+    def load(form: str) -> Any:
+        if form == "merged":
+            return load_model(published, dtype=dtype)
+        return load_adapter(load_model(base.source(hub.endpoint), dtype=dtype), published, subfolder="adapter")
+
+    found: dict[str, Agreement] = {}
+    for place, form in enumerate(PUBLISHED):
+        ctx.report(f"{form}: loading", 0.7 + 0.15 * place)
+        with memory_released():
+            model = load(form)
+            if kept is not None:
+                found[form] = kept.reproduced(form, model)
+            del model
     return found
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """A model's predictions after each token of the conversations.
+def _refuse_changed(variant: str, reproduced: Mapping[str, Agreement]) -> None:
+    """ConflictError when a form, loaded back, expects other tokens than it did before the upload.
 
-    ``best``: of each conversation the most likely next tokens, shape (tokens,); ``full``: of the first ``FULL`` the
-    logits in float32, shape (tokens, vocabulary).
+    On one machine it expects the same; another device rounds otherwise, as far as two forms may differ.
     """
-
-    best: list[Any]
-    full: list[Any]
-    dtype: str
-
-
-def _outputs(model: Any, texts: Sequence[Sequence[int]]) -> Outputs:
-    import torch
-
-    model.eval()
-    best, full = [], []
-    with torch.inference_mode():
-        for index, ids in enumerate(texts):
-            logits = model(input_ids=torch.tensor([list(ids)], device=model.device)).logits[0]
-            best.append(logits.argmax(-1).cpu())
-            if index < FULL:
-                full.append(logits.float().cpu())
-    return Outputs(best, full, str(next(iter(model.parameters())).dtype).removeprefix("torch."))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How far two forms of a model agree: share of equal most likely tokens, greatest difference of a logit."""
-
-    dtype: str
-    conversations: int
-    positions: int
-    agreement: float
-    max_difference: float
-
-    @classmethod
-    def of(cls, one: Outputs, other: Outputs) -> Comparison:
-        """Compare the outputs of two models on the same conversations."""
-        positions = sum(len(item) for item in one.best)
-        equal = sum(int((a == b).sum()) for a, b in zip(one.best, other.best, strict=True))
-        most = max((float((a - b).abs().max()) for a, b in zip(one.full, other.full, strict=True)), default=0.0)
-        return cls(one.dtype, len(one.best), positions, equal / positions if positions else 0.0, most)
-
-    def kept(self) -> ComparedForms:
-        """The figures, as they are kept."""
-        return ComparedForms(self.dtype, self.conversations, self.positions, self.agreement, self.max_difference)
-
-    def refuse_if_broken(self, merged_dtype: str) -> None:
-        """ConflictError when the merged weights are not the adapter on its base, allowing for rounding."""
-        if merged_dtype == "float32":
-            wrong = not self.max_difference <= MOST_DIFFERENCE
-            problem = f"their logits differ by {short(self.max_difference)} (at most {short(MOST_DIFFERENCE)})"
-        else:
-            wrong = not self.agreement >= LEAST_AGREEMENT
-            problem = f"they agree on {share(self.agreement)} of the next tokens (at least {share(LEAST_AGREEMENT)})"
-        if wrong:
+    for form, item in reproduced.items():
+        if not 1 - item.same_next_token <= LEAST:
             raise ConflictError(
-                f"The merged weights and the adapter on its base are not the same model: {problem}.",
-                hint="Nothing was promoted. Run `hubkit release --fresh` to train and merge again.",
+                f"{variant}: the {form} form, loaded back from the Hub, is not the model that was measured: it chooses "
+                f"another next token at {share(1 - item.same_next_token)} of {counted(item.positions, 'position')} "
+                f"(at most {share(LEAST)}).",
+                hint=HINT,
             )
 
 
-def _refuse_failed_gate(variant: str, gate: GateVerdict, forms: Mapping[str, stop_rate.StopRate]) -> None:
-    low = [f"{name} {share(rate.rate)}" for name, rate in forms.items() if rate.rate < gate.threshold]
+def _refuse_failed_gate(variant: str, gate: GateVerdict, rates: StopRates) -> None:
+    """RefusedError when an enforced gate does not hold for the rates of the published files."""
+    low = [f"{form} {share(rates.forms[form].rate)}" for form in PUBLISHED if rates.forms[form].rate < gate.threshold]
     if gate.enforced and low:
         raise RefusedError(
-            f"{variant}: stop rate after loading back from the Hub is too low: {', '.join(low)} "
+            f"{variant}: stop rate of the files on the Hub is too low: {', '.join(low)} "
             f"(required: {share(gate.threshold)}).",
-            hint="Nothing was promoted. It passed before the upload: compare stopping.json with loadback.json.",
+            hint="Nothing was promoted. Train the repair stage longer, or set `gate: report` for the variant.",
         )

@@ -5,6 +5,9 @@ nothing of this machine's environment (:mod:`hubkit.cards.snippets`). The branch
 release yet, so the literal is exchanged for the commit; a block that names the repo and no such revision would show the
 reader another variant than the card is about, and is refused.
 
+The load-back has shown that a stranger's download of this commit has the bytes of the release. So the blocks find its
+large files in their cache already, as links to this machine's own, once these have been hashed; and the base, too.
+
 Writes ``snippets.json``.
 """
 
@@ -26,18 +29,21 @@ from hubkit.cards.snippets.trust import repo_stranger
 from hubkit.cards.template_context import build_context
 from hubkit.core import numbers
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError
+from hubkit.core.files import digests
 from hubkit.core.findings import Finding
 from hubkit.hub.client import Hub, connect
 from hubkit.hub.private_api import cached_repo
 from hubkit.models.base import PinnedBase
+from hubkit.models.merging.merged import MergedWeights
 from hubkit.publishing.load_back import LoadBack
 from hubkit.publishing.manifest import CARDS, GENERATED
 from hubkit.publishing.staged import StagedCommit
 from hubkit.recipe.artifact import NamedFile
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
+from hubkit.training.adapter import TrainedAdapter
 
-VERSION = 2
+VERSION = 3
 SHAPED_BY = ("huggingface_hub", "openai", "peft", "torch", "transformers")
 LIMITS = Limits(seconds=3600.0)
 """Of each block: it may have to fetch the weights of a large model, and to answer on a processor."""
@@ -70,6 +76,8 @@ class Inputs:
     base: PinnedBase
     staged: StagedCommit
     loaded_back: LoadBack
+    merged: MergedWeights
+    adapter: TrainedAdapter
 
 
 Output = SnippetResults
@@ -117,6 +125,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[SnippetResults]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     _lend(base, folder)
+    _lend_release(ctx, folder)
     try:
         with place_for(hub, folder, [repo, base]) as place:
             outcomes = run_cards(cards, place, LIMITS, ctx.report)
@@ -142,6 +151,25 @@ def _lend(base: str, folder: Path) -> None:
     if held.is_dir():
         cache.mkdir(parents=True)
         (cache / held.name).symlink_to(held.resolve(), target_is_directory=True)
+
+
+def _lend_release(ctx: Context[Settings, Inputs], folder: Path) -> None:
+    """Let the blocks find the release's large files where this machine has them, with the digests of the Hub's."""
+    staged, parts = ctx.inputs.staged, ((ctx.inputs.merged, "model/", ""), (ctx.inputs.adapter, "adapter/", "adapter/"))
+    cache = Place("", folder).cache / cached_repo(staged.repo).name
+    promised = staged.bundle.files
+    for artifact, inside, prefix in parts:
+        for name in artifact.contents.files:
+            path, local = prefix + name.removeprefix(inside), artifact.folder / name
+            if not name.startswith(inside) or not path.endswith(".safetensors") or path not in promised:
+                continue
+            if digests(local) == promised[path]:
+                blob, link = cache / "blobs" / promised[path].sha256, cache / "snapshots" / staged.commit / path
+                for place in (blob, link):
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                if not blob.is_symlink():
+                    blob.symlink_to(local.resolve())
+                link.symlink_to(blob.resolve())
 
 
 def _cards(staged: StagedCommit) -> list[tuple[str, str]]:

@@ -3,23 +3,27 @@
     gates: {stop_rate: {prompts: 256, max_new_tokens: 1024, batch_size: 32}}
 
 A variant has three forms: its merged weights; its adapter on the base in the published dtype; and its adapter on the
-4-bit base (NF4), as it was trained. The first two are published and gated, the third is reported.
+4-bit base (NF4), as it was trained. The first two are published and gated, the third is reported. How far these two
+agree on next tokens, and how far rounding alone moves them, is measured on the same answers
+(:mod:`hubkit.models.chat.form_agreement`).
 
-Writes ``stopping.json``.
+Writes ``stopping.json``, and ``next_tokens.json``: what each published form expects, for the load-back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import share
 from hubkit.models.base import PinnedBase
+from hubkit.models.chat import form_agreement
+from hubkit.models.chat.form_agreement import FormAgreement, Predictions
 from hubkit.models.chat.stop_rate import StopRate, measure
-from hubkit.models.chat.stop_rates import Form, MeasuredRate, StopRates, Token
+from hubkit.models.chat.stop_rates import PUBLISHED, Form, MeasuredRate, StopRates, Token
 from hubkit.models.load import load_adapter, load_model, load_tokenizer, memory_released, training_dtype
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.recipe.models import Recipe
@@ -27,7 +31,7 @@ from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 from hubkit.training.adapter import TrainedAdapter
 from hubkit.training.data.prepared import PreparedData
 
-VERSION = 2
+VERSION = 3
 SHAPED_BY = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
 
 
@@ -73,13 +77,21 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[StopRates]:
-    """Write ``stopping.json``: one model in memory at a time."""
+    """Write ``stopping.json``: one model in memory at a time.
+
+    ConflictError when the merged weights and the adapter on its base are far from being one model.
+    """
     forms, skipped = _forms(ctx)
     measured: dict[Form, MeasuredRate] = {}
+    readings = _Readings()
     for place, (name, load) in enumerate(forms.items()):
         ctx.report(f"{name}: loading", place / len(forms))
         with memory_released():
-            measured[name] = MeasuredRate.of(_measure(ctx, name, load, place / len(forms), 1 / len(forms)))
+            measured[name] = MeasuredRate.of(_measure(ctx, name, load, place / len(forms), 1 / len(forms), readings))
+    agreement = readings.agreement()
+    if agreement is not None:
+        agreement.refuse_if_apart("After the merge")
+        form_agreement.keep(ctx.out, readings.texts, readings.forms)
     end_of_turn = ctx.inputs.base.end_of_turn
     rates = StopRates(
         max_new_tokens=ctx.settings.max_new_tokens,
@@ -87,9 +99,46 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[StopRates]:
         end_of_turn=Token(end_of_turn.token, end_of_turn.id),
         forms=measured,
         skipped=skipped,
+        agreement=agreement,
     )
     figure = ", ".join(f"{name} {share(rate.rate)}" for name, rate in measured.items())
+    if agreement is not None:
+        figure += f"; {share(agreement.forms.same_next_token)} of next tokens equal"
+        figure += f" ({share(agreement.floor.same_next_token)} by rounding alone)" if agreement.floor else ""
     return StageResult(rates, figure, facts={"rates": {name: rate.rate for name, rate in measured.items()}})
+
+
+@dataclass
+class _Readings:
+    """What each published form expects after the tokens of the merged weights' own answers."""
+
+    texts: list[list[int]] = field(default_factory=list)
+    forms: dict[str, Predictions] = field(default_factory=dict)
+    wider: Predictions | str = ""
+
+    def read(self, name: Form, model: Any, tokenizer: Any, prompts: list[dict[str, Any]], rate: StopRate) -> None:
+        """Let ``model`` read them; the merged weights come first, and once more in a wider dtype."""
+        if name not in PUBLISHED:
+            return
+        if name == "merged":
+            self.texts = form_agreement.conversations(tokenizer, prompts, rate.answers)
+        self.forms[name] = form_agreement.predict(model, self.texts)
+        if name == "merged":
+            self.wider = form_agreement.predict_wider(model, self.texts)
+
+    def agreement(self) -> FormAgreement | None:
+        """How far the published forms agree; None when there are none."""
+        if not self.forms:
+            return None
+        merged, wider = self.forms["merged"], self.wider
+        return FormAgreement(
+            dtype=merged.dtype,
+            wider=wider.dtype if isinstance(wider, Predictions) else form_agreement.WIDER.get(merged.dtype, ""),
+            conversations=len(self.texts),
+            forms=merged.against(self.forms["adapter"]),
+            floor=merged.against(wider) if isinstance(wider, Predictions) else None,
+            no_floor=None if isinstance(wider, Predictions) else wider,
+        )
 
 
 Load = Callable[[], tuple[Any, Any]]
@@ -125,16 +174,20 @@ def _forms(ctx: Context[Settings, Inputs]) -> tuple[dict[Form, Load], dict[Form,
     return {**forms, "four-bit": load_four_bit}, {}
 
 
-def _measure(ctx: Context[Settings, Inputs], name: str, load: Load, start: float, part: float) -> StopRate:
+def _measure(
+    ctx: Context[Settings, Inputs], name: Form, load: Load, start: float, part: float, readings: _Readings
+) -> StopRate:
     """Load one form and measure it."""
-    settings = ctx.settings
+    settings, prompts = ctx.settings, ctx.inputs.data.held_out(ctx.settings.prompts)
     model, tokenizer = load()
-    return measure(
+    rate = measure(
         model,
         tokenizer,
-        ctx.inputs.data.held_out(settings.prompts),
+        prompts,
         ctx.inputs.base.end_of_turn,
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
-        report=lambda figure, done: ctx.report(f"{name}: {figure}", start + part * (done or 0.0)),
+        report=lambda figure, done: ctx.report(f"{name}: {figure}", start + part * 0.95 * (done or 0.0)),
     )
+    readings.read(name, model, tokenizer, prompts, rate)
+    return rate

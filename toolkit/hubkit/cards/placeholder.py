@@ -24,6 +24,11 @@ def placeholder(recipe: Recipe) -> Evidence:
         "examples": [],
     }  # fmt: skip
     end_of_turn = {"token": "<|im_end|>", "id": 1}
+    alike = {"positions": 1, "same_next_token": _SHARE, "max_difference": 0.1}
+    agreement = {
+        "dtype": recipe.base.dtype, "wider": "float32", "conversations": 1, "forms": alike, "floor": alike,
+        "no_floor": None,
+    }  # fmt: skip
     stop = {"max_new_tokens": recipe.gates.stop_rate.max_new_tokens, "prompts": 2, "end_of_turn": end_of_turn}
     files: dict[str, dict[str, Any]] = {
         "base": {
@@ -53,7 +58,7 @@ def placeholder(recipe: Recipe) -> Evidence:
         files[f"train[{name}]"] = {"training.json": _training(recipe, name)}
     for name in recipe.variants:
         forms = {"merged": form, "adapter": form, "four-bit": form}
-        files[f"stopping[{name}]"] = {"stopping.json": {**stop, "forms": forms}}
+        files[f"stopping[{name}]"] = {"stopping.json": {**stop, "forms": forms, "agreement": agreement}}
         files[f"evaluate[{name}]"] = {"results.json": _results(recipe)}
         files[f"merge[{name}]"] = {
             "merge.json": {

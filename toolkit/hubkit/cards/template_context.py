@@ -142,8 +142,8 @@ def _average(files: Mapping[str, Any], step: str) -> Any:
 def _variant(recipe: Recipe, name: str, files: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
     """One row of the table of variants.
 
-    ``stopping`` lists the published forms as (words, result), ``four_bit`` is the form that was trained; ``gate`` is
-    the verdict of the gate, or None.
+    ``stopping`` lists the published forms as (words, result), ``four_bit`` is the form that was trained; ``agreement``
+    is how far the published forms agree, with its noise floor; ``gate`` is the verdict of the gate, or None.
     """
     stopping = _file(files, f"stopping[{name}]", "stopping.json")
     forms = stopping.get("forms") or {}
@@ -158,6 +158,7 @@ def _variant(recipe: Recipe, name: str, files: Mapping[str, Any], evidence: Evid
         "merged": forms.get("merged"),
         "adapter": forms.get("adapter"),
         "four_bit": forms.get("four-bit"),
+        "agreement": stopping.get("agreement"),
         "average": _average(files, f"evaluate[{name}]"),
         "gate": gates.get(name),
         "merge": merge or None,

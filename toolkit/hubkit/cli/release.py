@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     help="Train again what the recipe, its data or an upgrade changed, without asking. What is replaced is kept.",
 )
 @click.option("--overwrite-card", is_flag=True, help="Replace cards that were edited on the Hub, edits included.")
+@click.option("--thorough", is_flag=True, help="Prove every number of the merged weights, not a sample of each tensor.")
 @click.option(
     "--open/--no-open",
     "opens",
@@ -65,6 +66,7 @@ def release(
     proposes: bool,
     retrain: bool,
     overwrite_card: bool,
+    thorough: bool,
     opens: bool | None,
     yes: bool,
     hub_name: str | None,
@@ -103,6 +105,7 @@ def release(
         fresh=fresh,
         only=only,
         overwrite_card=overwrite_card,
+        thorough=thorough,
         places=file.places,
         retrain=retrain,
         consent=lambda found: _consent(found, yes),

@@ -40,13 +40,15 @@ def release(
     fresh: bool = False,
     only: str | None = None,
     overwrite_card: bool = False,
+    thorough: bool = False,
     places: Places | None = None,
     retrain: bool = False,
     consent: Consent = refuse,
 ) -> Outcome:
     """Run the release of ``recipe`` on ``target``; its files are in ``folder``. A finished release does nothing.
 
-    With ``overwrite_card`` edits of the cards on the Hub are lost where this release writes the same place.
+    With ``overwrite_card`` edits of the cards on the Hub are lost where this release writes the same place; with
+    ``thorough`` every number of the merged weights is proved.
     ``places`` are the lines of the recipe's keys, for messages. ``consent`` is asked before trainings of more than a
     minute are replaced. With ``retrain`` it is not asked, and what was trained with other versions of the libraries is
     trained again, too.
@@ -61,7 +63,7 @@ def release(
         run = open_run(home, recipe.repo, target, fresh=fresh)
         with run.lock():
             state = ReleaseState(
-                recipe, folder, target, run, expand(recipe, only=only), options=Options(overwrite_card)
+                recipe, folder, target, run, expand(recipe, only=only), options=Options(overwrite_card, thorough)
             )
             run.settle()
             state.record_trainings()

@@ -7,7 +7,7 @@ from pathlib import Path
 from hubkit.core.errors import ConflictError
 from hubkit.core.files import Digests, Manifest, digests, os_error
 from hubkit.core.numbers import short_commit
-from hubkit.core.trees import compare, short_list, tree_of
+from hubkit.core.trees import compare, entry_of, short_list, tree_of
 from hubkit.hub.client import Hub
 from hubkit.hub.errors import DamagedRepoError, MissingFileError
 from hubkit.publishing.ownership import part_of
@@ -51,6 +51,26 @@ def verify_bytes(hub: Hub, repo: str, revision: str, manifest: Manifest, cache: 
     if wrong:
         raise _damaged(repo, revision, short_list(wrong))
     return folder
+
+
+def verify_held(hub: Hub, repo: str, commit: str, folder: Path) -> None:
+    """Hash the files of ``repo`` at ``commit`` that this machine holds in ``folder``, and compare them with the Hub's.
+
+    ConflictError names those that differ: the cache was damaged or changed since the download.
+    """
+    listed = hub.tree(repo, commit)
+    wrong = [
+        path.relative_to(folder).as_posix()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and (entry := listed.get(path.relative_to(folder).as_posix()))
+        and not entry_of(digests(path.resolve())).same(entry)
+    ]
+    if wrong:
+        raise ConflictError(
+            f"The copy of {repo}@{short_commit(commit)} on this machine differs from the Hub's: {short_list(wrong)}.",
+            hint=f"Remove {folder} and the files that it links to, then run `hubkit release --fresh`.",
+        )
 
 
 def _download(hub: Hub, repo: str, revision: str, cache: Path) -> Path:

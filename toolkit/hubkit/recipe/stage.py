@@ -82,6 +82,8 @@ class Options:
 
     overwrite_card: bool = False
     """Replace edits of the cards on the Hub."""
+    thorough: bool = False
+    """Prove every number of the merged weights, and not a sample."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from hubkit.core.intervals import wilson
+from hubkit.models.chat.form_agreement import FormAgreement
 from hubkit.models.chat.stop_rate import StopRate
 from hubkit.recipe.artifact import JsonArtifact
 
@@ -65,7 +66,10 @@ class Token:
 
 @dataclass(frozen=True)
 class StopRates(JsonArtifact):
-    """The stop rate of each measured form, and why a form was skipped."""
+    """The stop rate of each measured form, and why a form was skipped.
+
+    ``agreement``: how far the published forms agree (None for a base, and in older releases).
+    """
 
     FILE = "stopping.json"
     max_new_tokens: int
@@ -73,6 +77,7 @@ class StopRates(JsonArtifact):
     end_of_turn: Token
     forms: Mapping[Form, MeasuredRate]
     skipped: Mapping[Form, str] = field(default_factory=dict)
+    agreement: FormAgreement | None = None
 
     @classmethod
     def parse(cls, value: Any, folder: Path = Path()) -> Self:
