@@ -116,7 +116,8 @@ def run(ctx: StageContext) -> StageResult[LoadBack]:
     _refuse_changed(ctx.settings.variant, reproduced)
     _refuse_failed_gate(ctx.settings.variant, ctx.inputs.gates.variants[ctx.settings.variant], ctx.inputs.stop_rates)
     numbers = f"{count(proof.numbers)} numbers of {counted(proof.tensors, 'tensor')} proved"
-    same = ", ".join(f"{form} {share(item.same_next_token)}" for form, item in reproduced.items())
+    shares = {form: item.same_next_token for form, item in reproduced.items()}
+    same = ", ".join(f"{form} {share(equal)}" for form, equal in shares.items())
     return StageResult(
         found,
         f"{numbers}; next tokens as before the upload: {same}" if same else numbers,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,15 @@ import click
 
 from hubkit.cli.options import hub_option, output_of, output_options, place_argument, revision_option
 from hubkit.cli.sources import open_source
+from hubkit.cli.targets import find_hub
 from hubkit.core.errors import ConflictError, UsageError
-from hubkit.core.numbers import counted, short_commit, size
+from hubkit.core.numbers import count, counted, short_commit, size
 from hubkit.core.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from hubkit.publishing.proving import ProvedMerge
     from hubkit.publishing.verifying import Report
 
 
@@ -36,6 +39,14 @@ if TYPE_CHECKING:
     help="Download and hash every file instead of trusting the digests that the Hub lists.",
 )
 @click.option(
+    "--proof",
+    "proves",
+    is_flag=True,
+    help="Also recompute the merged weights from the base and the adapter, a sample of each tensor. The base is "
+    "downloaded if this machine does not have it.",
+)
+@click.option("--thorough", is_flag=True, help="Like --proof, for every number.")
+@click.option(
     "--strict/--no-strict",
     default=None,
     help="Report files that the manifest does not list as differences. Default with --key or --identity.",
@@ -49,6 +60,8 @@ def verify(
     identity: str | None,
     issuer: str | None,
     read_all: bool,
+    proves: bool,
+    thorough: bool,
     strict: bool | None,
     hub_name: str | None,
 ) -> None:
@@ -62,8 +75,11 @@ def verify(
       hubkit verify hubkit/tiny-hermes-dpo --revision dpo-v0
       hubkit verify me/my-model --key public.pem --bytes
       hubkit verify ./download --key public.pem
+      hubkit verify me/my-model --proof
     """
+    from hubkit.checks.source import RepoSource
     from hubkit.publishing import signing, verifying
+    from hubkit.publishing.proving import prove_merge
 
     if (identity is None) != (issuer is None) or (key and identity):
         raise UsageError("Use either --key, or --identity together with --issuer.")
@@ -71,7 +87,12 @@ def verify(
     output = output_of()
     source = open_source(what, revision, hub_name, look_up=False)
     report = verifying.verify(source, verifier=verifier, all_bytes=read_all, strict=strict, say=output.say)
-    output.result(report.to_json(), *_verify_lines(report, verifier.label if verifier else ""))
+    proved = None
+    if (proves or thorough) and not report.differences:
+        hub = source.hub if isinstance(source, RepoSource) else find_hub(hub_name)
+        proved = prove_merge(source, hub, thorough=thorough, say=output.say)
+    found = {**report.to_json(), **({"proof": asdict(proved)} if proved else {})}
+    output.result(found, *_verify_lines(report, verifier.label if verifier else "", proved))
     if report.differences:
         if output.mode != "json":
             output.error(_error(report))
@@ -86,7 +107,7 @@ def _error(report: Report) -> ConflictError:
     )
 
 
-def _verify_lines(report: Report, signer: str) -> Iterator[RenderableType]:
+def _verify_lines(report: Report, signer: str, proved: ProvedMerge | None) -> Iterator[RenderableType]:
     from rich.text import Text
 
     from hubkit.core.trees import short_list
@@ -100,6 +121,13 @@ def _verify_lines(report: Report, signer: str) -> Iterator[RenderableType]:
             "unchecked": "signed, signature not checked (pass --key or --identity)",
         }
         yield f"{head}, all files match the manifest, {how}; {signature.get(report.signature, 'not signed')}"
+    if proved:
+        proof = proved.proof
+        some = "every number" if proof.thorough else f"{count(proof.numbers)} of {counted(proof.parameters, 'number')}"
+        yield (
+            f"The merged weights are the adapter on {printable(proved.base)}@{short_commit(proved.commit)}, rounded "
+            f"once: {some} recomputed, in {counted(proof.tensors, 'tensor')}"
+        )
     for item in report.differences:
         where = "" if item.kind == "signature" else f"{printable(item.path)} "
         yield Text.assemble((f"{item.kind}: ", "red"), where, printable(item.message))
