@@ -143,11 +143,11 @@ FAULTS = (
 
 def _changed(base: Path, adapter: Path) -> list[str]:
     """The base's tensors that ``adapter`` changes."""
-    from hubkit.models.merging.adapter import fit, read_adapter
-    from hubkit.models.merging.companions import read_settings
+    from hubkit.models.merging.adapter import read_adapter
+    from hubkit.models.merging.merge import fit_to
 
     there = {name: item for header in read_weights(base).values() for name, item in header.tensors.items()}
-    return sorted(fit(read_adapter(adapter), there, read_settings(base, "config.json")).changes)
+    return sorted(fit_to(base, read_adapter(adapter), there, base).changes)
 
 
 def _others(name: str, tensors: dict[str, Any], names: list[str]) -> list[str]:

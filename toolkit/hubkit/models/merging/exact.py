@@ -19,14 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hubkit.models.merging.adapter import WEIGHTS, Adapter, torch_dtype
-from hubkit.models.merging.changes import Change, LowRank, as_rows
+from hubkit.models.merging.adapter import Adapter, torch_dtype
+from hubkit.models.merging.changes import Change, CopiedTensor, ReplacedTensor, TokenRows, as_rows
+from hubkit.models.merging.low_rank import LowRank
 from hubkit.models.tensors import Tensor, read_weights
 
 ROUNDING = 2.0**-24
 """Half a unit in the last place of 1 in float32."""
 OTHER_FORMS = 64 * ROUNDING
 """What float32 may lose of the larger of a number and its row's greatest, for changes that are no plain product."""
+_COPIES = (ReplacedTensor, CopiedTensor, TokenRows)
 PLACES = {"F64": (52, -1022), "F32": (23, -126), "F16": (10, -14), "BF16": (7, -126)}
 """Bits of the fraction and the least exponent of a normal number, by safetensors' name of the dtype."""
 
@@ -49,7 +51,7 @@ class Reader:
     @classmethod
     def of_adapter(cls, adapter: Adapter) -> Reader:
         """The tensors of ``adapter``."""
-        path = adapter.folder / WEIGHTS
+        path = adapter.folder / adapter.file
         return cls({name: (path, item) for name, item in adapter.header.tensors.items()})
 
     def __enter__(self) -> Reader:
@@ -124,6 +126,8 @@ class Recomputed:
         """Rows ``start`` to ``stop``."""
         before = self._before(start, stop)
         if isinstance(self.change, LowRank):
+            if self.change.frozen is not None:  # what PEFT saves of an embedding that it was trained on
+                before = self.tensors.rows(self.change.frozen, start, stop).double()
             return self._product(self.change, before, start, stop)
         return self._other(before, start)
 
@@ -138,7 +142,7 @@ class Recomputed:
     def _product(self, change: LowRank, before: Any, start: int, stop: int) -> Expected:
         """``before + scaling * B @ A``, with nothing of the engine but the names of A and B."""
         if self._parts is None:
-            a, b = (self.tensors.rows(name, 0, self._count(name)).double() for name in change.sources)
+            a, b = (self.tensors.rows(name, 0, self._count(name)).double() for name in (change.a, change.b))
             left, right = (a.T, b.T) if change.transposed else (b, a)
             self._parts = left, right, scaling_of(self.adapter.settings, change.module, len(a))
         left, right, scaling = self._parts
@@ -151,10 +155,14 @@ class Recomputed:
         return as_rows(self.tensors.places[name][1].shape)[0]
 
     def _other(self, before: Any, start: int) -> Expected:
-        """Any other kind of change, by its own rule in float32."""
+        """Any other kind of change, by its own rule in float32; numbers that are only copied lose nothing."""
+        import torch
+
         if self._parts is None:
             self._parts = self.change.prepare(self.adapter)
         exact = self._parts.apply(before.float(), start).double()
+        if isinstance(self.change, _COPIES) and self.adapter.way == "streamed":
+            return Expected(before, exact, torch.zeros_like(exact))
         greatest = exact.abs().amax(-1, keepdim=True) if exact.numel() else exact
         return Expected(before, exact, (exact.abs().maximum(before.abs()) + greatest) * OTHER_FORMS)
 

@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hubkit.core.errors import ConflictError
 from hubkit.core.numbers import count, counted
-from hubkit.models.merging.adapter import Adapter, fit, read_adapter, torch_dtype
+from hubkit.models.merging.adapter import Adapter, read_adapter, torch_dtype
 from hubkit.models.merging.changes import as_rows
-from hubkit.models.merging.companions import read_settings
 from hubkit.models.merging.exact import Reader, Recomputed, blocks, half_place
+from hubkit.models.merging.merge import fit_to
 from hubkit.models.merging.suspicion import Difference, explain
 from hubkit.models.tensors import DTYPE_NAMES
 
@@ -72,8 +73,8 @@ def prove(
     tensor and what it looks like, when they differ; RefusedError when the adapter cannot be merged into this base.
     """
     began = time.monotonic()
-    with Reader.of(base) as there, Reader.of(merged) as found:
-        fitted = fit(read_adapter(adapter), there.tensors(), read_settings(base, "config.json"))
+    with Reader.of(base) as there, Reader.of(merged) as found, TemporaryDirectory(dir=merged.parent) as scratch:
+        fitted = fit_to(base, read_adapter(adapter), there.tensors(), Path(scratch) / "peft")
         with Reader.of_adapter(fitted) as tensors:
             work = _Work(there, found, fitted, tensors, DTYPE_NAMES[dtype], thorough, change_rounded)
             if problem := work.plan_problem():
