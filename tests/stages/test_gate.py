@@ -12,7 +12,7 @@ import pytest
 from kept import Kept, measured_rate, perform, sample, stored
 
 from hubkit.core.errors import RefusedError
-from hubkit.core.files import write_json
+from hubkit.core.files import Manifest, write_json
 from hubkit.core.numbers import share
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
@@ -201,6 +201,20 @@ def test_merge_stage(merged):
     assert told["changed"] == 2
     assert told["targets"] == {"q_proj": 2}
     assert (merged / "model" / "chat_template.jinja").read_text() == CHATML
+
+
+def test_variants_that_are_merged_together_are_what_each_is_alone(step, merged, hub, tmp_path):
+    base, trained = tmp_path / "base-there", tmp_path / "train-there"
+    target = Target(hub.url, tmp_path / "home", hub.token, embedded=True)
+    known = {"merge[main]": "train[sft]", "merge[dpo-v0]": "train[dpo]"}
+    ctxs = [step(name, {"base": base, train: trained}, target=target) for name, train in known.items()]
+    alone = Manifest.of(merged / "model")
+    for ctx, result in zip(ctxs, merge.run_together(ctxs), strict=True):
+        made = Manifest.of(ctx.out / "model")
+        assert made == alone
+        assert {
+            name.removeprefix("model/"): item for name, item in result.digests.items()
+        }.items() <= made.files.items()
 
 
 def test_merge_stage_refuses_the_adapter_of_another_base(step, base, trained):
