@@ -35,8 +35,8 @@ _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _SHAPES = (*_LIBRARIES, "accelerate", "bitsandbytes", "hubkit")
 _REMEMBERED = 100
 _SECONDS = 300
-_FAILED = 1
-"""The exit code of what fails on this machine although the recipe is right."""
+_FAILED, _MISTAKE = 1, 2
+"""Exit codes: of what fails on this machine although the recipe is right, and of a mistake in it."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,13 @@ def refuse(
 ) -> None:
     """UsageError that lists the mistakes of ``recipe``, if it has any. ``check`` asks the stage of a training job."""
     mistakes = [*name_mistakes(recipe, folder), *_suite_mistakes(recipe, folder)[0]]
+    lacking: list[Mistake] = []
     for job in training:
-        mistakes += _mistakes_in(check(job))
+        found = check(job)
+        mistakes += _mistakes_in(found)
+        lacking += _mistakes_in(found, exit_code=_FAILED)
     if mistakes:
-        raise error_of(mistakes, places)
+        raise error_of([*mistakes, *lacking], places)
 
 
 def name_mistakes(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
@@ -278,14 +281,14 @@ def argument_mistakes(recipe: Recipe) -> Iterator[Mistake]:
     return _mistakes_in(argument_findings(recipe))
 
 
-def _mistakes_in(findings: Iterable[Finding]) -> Iterator[Mistake]:
+def _mistakes_in(findings: Iterable[Finding], exit_code: int = _MISTAKE) -> Iterator[Mistake]:
     """The mistakes among ``findings``: those that begin with a key of a stage (``stages.dpo.args.beta: ...``).
 
-    What only this machine lacks (exit code 1) is none.
+    With ``exit_code`` 1 what this machine lacks, which is no mistake of the recipe.
     """
     for finding in findings:
         where, _, problem = finding.message.partition(": ")
-        if finding.level == "error" and finding.exit_code != _FAILED and where.startswith("stages."):
+        if finding.level == "error" and finding.exit_code == exit_code and where.startswith("stages."):
             yield Mistake(tuple(where.split(".")), problem.removesuffix("."))
 
 

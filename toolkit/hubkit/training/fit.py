@@ -33,10 +33,10 @@ class _Stage:
         return f"stages.{self.settings.name}"
 
     def error(self, key: str, problem: str, advice: str = "Fix the recipe.") -> Finding:
-        return Finding("error", f"{self.where}.{key}: {problem}.", advice, exit_code=2)
+        return Finding("error", f"{self.where}.{key}: {_sentence(problem)}", advice, exit_code=2)
 
     def warning(self, key: str, problem: str) -> Finding:
-        return Finding("warning", f"{self.where}.{key}: {problem}.")
+        return Finding("warning", f"{self.where}.{key}: {_sentence(problem)}")
 
 
 def check(ctx: CheckContext[Settings], method: Method) -> Iterator[Finding]:
@@ -104,7 +104,7 @@ def _adapter(stage: _Stage, adapter: AdapterFacts) -> Iterator[Finding]:
     if "lm_head" not in literal and any(item.module == head for item in adapter.targets):
         problem = f"TRL's trainers do not train an adapter on {head}, the output embeddings"
         yield stage.error("lora.target_modules", problem, "Leave it out.")
-    over = [item for item in adapter.targets if item.shape and item.rank > min(item.shape[-2:])]
+    over = [item for item in adapter.targets if item.kind != "parameter" and item.rank > min(item.shape)]
     if over:
         target = over[0]
         problem = f"rank {target.rank} is more than {target.module} has ({' x '.join(map(str, target.shape))})"
@@ -113,6 +113,10 @@ def _adapter(stage: _Stage, adapter: AdapterFacts) -> Iterator[Finding]:
     for words in adapter.warnings:
         if "Conv1D" not in words and "tie_word_embeddings" not in words:  # PEFT corrects the one; the merge judges both
             yield stage.warning("lora", words)
+
+
+def _sentence(problem: str) -> str:
+    return problem if problem.endswith("?") else f"{problem}."
 
 
 def _layers(model: ModelFacts) -> list[str]:
