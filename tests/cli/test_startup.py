@@ -93,6 +93,7 @@ def test_help_and_version_import_no_command(tmp_path: Path, args: list[str]) -> 
         ["card", "--help"],
         ["card", "tables", "--help"],
         ["check", "--help"],
+        ["merge", "--help"],
         ["verify", "--help"],
         ["space", "deploy", "--help"],
         ["runs", "--help"],

@@ -26,7 +26,7 @@ class Adapter:
 
     ``changes`` by the base's tensor name; a name that the base lacks is a new tensor, made from ``origin``.
     ``config``: what the merged model has otherwise in its config.json. ``way`` is ``peft`` when PEFT has merged it
-    already: then ``file`` has the tensors that it changed.
+    already, for ``reason``: then ``file`` has the tensors that it changed.
     """
 
     folder: Path
@@ -36,6 +36,7 @@ class Adapter:
     config: Mapping[str, Any] = field(default_factory=dict)
     file: str = WEIGHTS
     way: Way = "streamed"
+    reason: str = ""
 
     def load(self, name: str, start: int = 0, stop: int | None = None, *, device: str = "cpu") -> Any:
         """The adapter's tensor ``name`` in float32; of a part of its rows (see ``changes``) a matrix of these."""

@@ -50,7 +50,9 @@ def fit_by_peft(adapter: Adapter, base: Path, tensors: Mapping[str, Tensor], scr
     if any(name not in tensors for name in changed):
         config["tie_word_embeddings"] = False
     header = read_header(scratch / _FILE)
-    return replace(adapter, folder=scratch, file=_FILE, header=header, changes=changes, config=config, way="peft")
+    return replace(
+        adapter, folder=scratch, file=_FILE, header=header, changes=changes, config=config, way="peft", reason=reason
+    )
 
 
 def _merged(adapter: Adapter, base: Path, reason: str) -> Any:

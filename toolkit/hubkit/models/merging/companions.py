@@ -32,6 +32,8 @@ PATTERNS = ("model*.safetensors", "model.safetensors.index.json", "*config.json"
 """What of a base model's repo is needed to merge into it."""
 _LEFT_OUT = frozenset({"_name_or_path", "auto_map", "dtype", "torch_dtype"})
 """Keys of the base's config.json that merged weights do not have, or have with another value."""
+ADAPTER_PATTERNS = ("adapter_config.json", "adapter_model.safetensors", TEMPLATE, *TOKENIZER_FILES)
+"""What of an adapter's repo is needed to merge it."""
 _SAMPLING = {
     "temperature": 1.0,
     "top_p": 1.0,
@@ -136,6 +138,7 @@ def write_companions(
     end_of_turn: EndOfTurn | None = None,
     pad_token: str | None = None,
     changes: Mapping[str, Any] | None = None,
+    tokenizer: Path | None = None,
 ) -> None:
     """Write config, generation config, tokenizer files and chat template of merged weights into ``out``.
 
@@ -144,27 +147,30 @@ def write_companions(
     older transformers and programs such as text-generation-inference look. ``pad_token`` becomes the padding token
     of tokenizer and configs when the base has none, or pads with ``end_of_turn``: whoever trains on would mask the
     end-of-turn token. None keeps what the base has. ``changes`` are keys of config.json that the merge itself changes,
-    such as ``vocab_size``.
+    such as ``vocab_size``. ``tokenizer`` is a folder whose tokenizer, and template if it has one, replace the base's.
     """
     config = read_settings(base, "config.json")
     if not config:
         raise RefusedError(f"There is no config.json in the base {base.name}.")
     generation = generation_config(read_settings(base, "generation_config.json"), config, end_of_turn)
     config = {**model_config(config, dtype, end_of_turn), **(changes or {})}
+    words = tokenizer or base
     own = special_tokens(
-        {**read_settings(base, "special_tokens_map.json"), **read_settings(base, "tokenizer_config.json")}
+        {**read_settings(words, "special_tokens_map.json"), **read_settings(words, "tokenizer_config.json")}
     ).get("pad_token")
     if own is not None and not (end_of_turn and own == end_of_turn.token):
         pad_token = None
-    if pad_token and (number := _token_id(base, pad_token)) is not None:
+    if pad_token and (number := _token_id(words, pad_token)) is not None:
         config, generation = with_setting(config, "pad_token_id", number), {**generation, "pad_token_id": number}
     write_json(out / "config.json", config)
     write_json(out / "generation_config.json", generation)
+    if tokenizer:
+        _refuse_larger(tokenizer, config)
     for name in TOKENIZER_FILES:
-        if (base / name).is_file():
-            shutil.copyfile(base / name, out / name)
+        if (words / name).is_file():
+            shutil.copyfile(words / name, out / name)
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        settings = read_settings(base, name)
+        settings = read_settings(words, name)
         fixed = dict(settings)
         fixed.pop("name_or_path", None)
         if chat_template and (name == "tokenizer_config.json" or "chat_template" in settings):
@@ -175,8 +181,48 @@ def write_companions(
             write_json(out / name, fixed)
     if chat_template:
         write_atomic(out / TEMPLATE, chat_template)
-    elif (base / TEMPLATE).is_file():
+    else:
+        _keep_template(words, base, out)
+
+
+def _keep_template(words: Path, base: Path, out: Path) -> None:
+    """The template file of the tokenizer in ``words``; if that has no template at all, the one of ``base``."""
+    own = read_settings(words, "tokenizer_config.json").get("chat_template")
+    if (words / TEMPLATE).is_file():
+        shutil.copyfile(words / TEMPLATE, out / TEMPLATE)
+    elif not own and (base / TEMPLATE).is_file():
         shutil.copyfile(base / TEMPLATE, out / TEMPLATE)
+    elif not own and isinstance(text := read_settings(base, "tokenizer_config.json").get("chat_template"), str):
+        write_atomic(out / TEMPLATE, text)
+
+
+def own_dtype(base: Path) -> str:
+    """The dtype of the weights in ``base`` by its config.json, if models are published in it; float32 otherwise."""
+    config = read_settings(base, "config.json")
+    found = str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
+    return found if found in {"bfloat16", "float16"} else "float32"
+
+
+def tokenizer_of(adapter: Path) -> Path | None:
+    """``adapter`` if it has a tokenizer of its own."""
+    whole = any((adapter / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"))
+    return adapter if whole and (adapter / "tokenizer_config.json").is_file() else None
+
+
+def _refuse_larger(tokenizer: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a tokenizer with more tokens than the model has: it was made for embeddings that were resized."""
+    words = read_settings(tokenizer, "tokenizer.json")
+    model, text = words.get("model"), config.get("text_config")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else []
+    ids += [item.get("id") for item in words.get("added_tokens") or () if isinstance(item, dict)]
+    rows = config.get("vocab_size") or (text.get("vocab_size") if isinstance(text, dict) else None)
+    last = max((number for number in ids if type(number) is int), default=0)
+    if type(rows) is int and last >= rows:
+        raise RefusedError(
+            f"The tokenizer in {tokenizer.name or tokenizer} has the token id {last:,}, and the model {rows:,} tokens.",
+            hint="Save the adapter again with its resized embeddings: save_pretrained(save_embedding_layers=True).",
+        )
 
 
 def _token_id(folder: Path, token: str) -> int | None:

@@ -45,7 +45,7 @@ Report = Callable[[str, float | None], None]
 class MergeReport:
     """What a merge made. ``files`` are the weights' digests, known from the writing; ``targets`` the number of
     changed tensors by the last part of their module's name, as in ``target_modules``. ``way``: tensor by tensor, or by
-    PEFT itself."""
+    PEFT itself, for ``reason``. ``config``: what the merge changed of config.json."""
 
     dtype: str
     tensors: int
@@ -56,6 +56,8 @@ class MergeReport:
     targets: Mapping[str, int]
     files: Mapping[str, Digests]
     way: Way = "streamed"
+    reason: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The figures; of the files the sha256 alone, as ``finite``: the merge refuses NaN and infinite numbers."""
@@ -69,6 +71,8 @@ class MergeReport:
             "targets": dict(self.targets),
             "finite": sorted(item.sha256 for item in self.files.values()),
             "way": self.way,
+            "reason": self.reason,
+            "config": dict(self.config),
         }
 
 
@@ -82,6 +86,7 @@ def merge(
     chat_template: str | None = None,
     end_of_turn: EndOfTurn | None = None,
     pad_token: str | None = None,
+    tokenizer: Path | None = None,
     report: Report | None = None,
 ) -> MergeReport:
     """Write ``base`` with ``adapter`` merged into it to ``out``, a new folder; see :func:`merge_all`."""
@@ -93,6 +98,7 @@ def merge(
         chat_template=chat_template,
         end_of_turn=end_of_turn,
         pad_token=pad_token,
+        tokenizer=tokenizer,
         report=report,
     )[0]
 
@@ -106,6 +112,7 @@ def merge_all(
     chat_template: str | None = None,
     end_of_turn: EndOfTurn | None = None,
     pad_token: str | None = None,
+    tokenizer: Path | None = None,
     report: Report | None = None,
 ) -> list[MergeReport]:
     """For each (adapter, out) write ``base`` with the adapter merged into it to ``out``, a new folder that loads as a
@@ -113,7 +120,8 @@ def merge_all(
 
     ``base`` and the adapters are folders with safetensors files; ``dtype`` is float32, float16 or bfloat16.
     ``chat_template`` replaces the base's; ``end_of_turn`` is put among the stop tokens; ``pad_token`` pads where the
-    base has no padding token or pads with the end-of-turn token. Either every ``out`` appears, complete, or none does.
+    base has no padding token or pads with the end-of-turn token; ``tokenizer``: a folder whose tokenizer replaces the
+    base's. Either every ``out`` appears, complete, or none does.
     Raises RefusedError when an adapter does not fit, uses what is not understood or changes nothing, or a weight is
     NaN or infinite; HubkitError when the disk is full; UsageError when an ``out`` is not empty.
     """
@@ -143,6 +151,7 @@ def merge_all(
                 end_of_turn=end_of_turn,
                 pad_token=pad_token,
                 changes=output.target.adapter.config,
+                tokenizer=tokenizer,
             )
         with Reader(list(weights)) as reader:
             _stream(reader, tensors, outputs, DTYPE_NAMES[dtype], report)
@@ -292,6 +301,8 @@ class _Output:
             targets=self.targets,
             files=self.files,
             way=self.target.adapter.way,
+            reason=self.target.adapter.reason,
+            config=self.target.adapter.config,
         )
 
 
