@@ -234,6 +234,8 @@ def cases(command: str, harm: Harm) -> list[list[str]]:
         "runs discard": [[f"{NAME}-1", REPLACED], [f"{NAME}-2", "--all", "-y"], [f"{NAME}-1", ARG], [ARG, ARG]],
         "runs remove": [[f"{NAME}-1"], [f"{NAME}-2", "-y"], [ARG]],
         "check": [["model"], [ARG], *([repo, *hub] for hub in at), [repo, "--revision", ARG, *at[0]]],
+        "merge": [["model", "model", "-o", "merged"], [ARG, "model", "-o", ARG], ["model", "model", "-o", "model"],
+                  *([f"{repo}@{name}", "model", "-o", "m", *hub] for hub in at for name in ("main", ARG))],
         "verify": [["model"], [ARG], *([repo, *hub] for hub in at), ["model", "--key", ARG]],
         "card lint": [["model"], ["model/README.md"], [ARG], *([repo, *hub] for hub in at)],
         "card render": [[], ["wrong.yaml"], ["--variant", ARG]],

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.support.adapters import base_of, forms, merged_by_peft, one_rounding, read, save_adapter
-from tests.support.architectures import ARCHITECTURES
+from adapters import base_of, forms, merged_by_peft, one_rounding, quiet, read, save_adapter
+from architectures import ARCHITECTURES
 
+from hubkit.core.errors import RefusedError
 from hubkit.models.merging.merge import merge
+from hubkit.models.merging.resolution import NotLocalError
 
 EVERY = [(name, form) for name in ARCHITECTURES for form in forms(name)]
 
@@ -43,3 +45,162 @@ def equal_to_peft(name: str, form: str, bases: Path, folder: Path) -> None:
 @pytest.mark.parametrize(("name", "form"), EVERY)
 def test_every_form_on_every_architecture_equals_pefts_merge(name, form, bases, tmp_path):
     equal_to_peft(name, form, bases, tmp_path)
+
+
+QUICK = [
+    ("llama-3", "patterns"),
+    ("llama-3", "dora, rslora"),
+    ("llama-3", "lora on a resized embedding"),
+    ("llama-3", "dora on the embedding"),
+    ("llama-3-tied", "the embedding saved"),
+    ("llama-3-tied", "tied and saved"),
+    ("qwen2", "bias: all"),
+    ("phi-3", "pissa, rslora"),
+    ("pythia", "lora_bias, bias: all"),
+    ("pythia", "tokens of both"),
+    ("falcon", "resized, tokens"),
+    ("gpt-2", "dora"),
+    ("mixtral", "all-linear"),
+    ("qwen3-moe", "experts"),
+]
+"""One of each way in which a tensor changes; `make soak` has all of them everywhere."""
+
+
+@pytest.mark.parametrize(("name", "form"), QUICK)
+def test_a_form_of_each_kind_equals_pefts_merge(name, form, bases, tmp_path):
+    equal_to_peft(name, form, bases, tmp_path)
+
+
+# --- where PEFT's own merge is wrong
+
+
+def distance(base: Path, adapter: Path, merged: Path) -> float:
+    """How far the logits of ``merged`` are from those of the adapter on the base."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    with quiet(), torch.no_grad():
+        tokens = torch.arange(1, 20)[None]
+        wrapped = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter).eval()
+        other = AutoModelForCausalLM.from_pretrained(merged)
+        return float((wrapped(tokens).logits - other(tokens).logits).abs().max())
+
+
+@pytest.mark.parametrize(
+    ("name", "lora"),
+    [
+        ("falcon", {"target_modules": ["query_key_value", "word_embeddings"]}),
+        ("llama-3-tied", {"target_modules": ["q_proj", "lm_head"]}),
+        ("llama-3-tied", {"target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True}),
+        ("gpt-2", {"target_modules": ["c_attn", "wte"], "use_dora": True}),
+    ],
+)
+def test_lora_on_tied_embeddings_of_any_name_is_refused_because_peft_merges_it_wrongly(name, lora, bases, tmp_path):
+    base = base_of(name, bases)
+    adapter = save_adapter(base, tmp_path / "adapter", **lora)
+    assert distance(base, adapter, merged_by_peft(base, adapter, tmp_path / "peft")) > 0.5
+    with pytest.raises(RefusedError, match=r"it has LoRA on .* \(tied embeddings\)") as refused:
+        merge(base, adapter, tmp_path / "out")
+    assert refused.value.exit_code == 3
+    assert "modules_to_save" in str(refused.value.hint)
+    assert not (tmp_path / "out").exists()
+
+
+def test_different_tokens_of_tied_embeddings_are_refused(bases, tmp_path):
+    base = base_of("llama-3-tied", bases)
+    lora = {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [1], "lm_head": [2]}}
+    adapter = save_adapter(base, tmp_path / "adapter", **lora)
+    with pytest.raises(RefusedError, match="trains different tokens"):
+        merge(base, adapter, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("start", "action"),
+    [("pissa", "path_initial_model_for_weight_conversion"), ("olora", "twice the rank"), ("loftq", "LoftQ")],
+)
+def test_a_start_that_moved_the_base_is_refused_until_it_is_converted(start, action, bases, tmp_path):
+    base = base_of("llama-3", bases)
+    adapter = save_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    edit(adapter, init_lora_weights=start)
+    with pytest.raises(RefusedError, match=f"init_lora_weights: {start} changes the base's own weights") as refused:
+        merge(base, adapter, tmp_path / "out")
+    assert action in str(refused.value.hint)
+
+
+def edit(adapter: Path, **settings: object) -> None:
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+
+def test_tensors_that_peft_would_ignore_are_refused(bases, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    base = base_of("gpt-2", bases)
+    adapter = save_adapter(base, tmp_path / "adapter", target_modules=["c_attn"])
+    weights = adapter / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    kept = {name: value for name, value in tensors.items() if ".h.0." in name}
+    save_file(kept, weights)
+    with pytest.raises(RefusedError, match=r"lacks base_model\.model\.transformer\.h\.1\.attn\.c_attn\.lora_A"):
+        merge(base, adapter, tmp_path / "out")
+    more = {"base_model.model.transformer.h.7.attn.c_attn.lora_A.weight": kept.popitem()[1].clone()}
+    save_file({**tensors, **more}, weights)
+    with pytest.raises(RefusedError, match="PEFT would ignore it"):
+        merge(base, adapter, tmp_path / "out")
+
+
+def test_an_adapter_whose_vocabulary_is_resized_by_halves_is_refused(bases, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    base = base_of("llama-3", bases)
+    adapter = save_adapter(base, tmp_path / "adapter", target_modules=["q_proj"], _resized=4)
+    weights = adapter / "adapter_model.safetensors"
+    tensors = {name: value for name, value in load_file(weights).items() if "lm_head" not in name}
+    save_file(tensors, weights)
+    with pytest.raises(RefusedError, match="resizes the vocabulary, but"):
+        merge(base, adapter, tmp_path / "out")
+
+
+# --- by PEFT itself
+
+
+def test_a_variant_is_merged_by_peft_itself_and_the_report_says_so(bases, tmp_path):
+    base = base_of("llama-3", bases)
+    lora = {"target_modules": ["q_proj"], "velora_config": {"num_groups": 4, "init_type": "random"}}
+    adapter = save_adapter(base, tmp_path / "adapter", **lora)
+    report = merge(base, adapter, tmp_path / "out", dtype="float32")
+    assert (report.way, report.reason) == ("peft", "a variant of LoRA (velora_config)")
+    assert report.targets == {"q_proj": 2} and report.changed == 2
+    exact = read(merged_by_peft(base, adapter, tmp_path / "peft"))
+    assert one_rounding(read(tmp_path / "out"), exact) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "out", "peft"]
+
+
+@pytest.mark.parametrize(("name", "form"), [("mixtral", "all-linear"), ("gpt-2", "the embedding saved")])
+def test_what_peft_merges_in_memory_equals_what_is_streamed(name, form, bases, tmp_path, monkeypatch):
+    base = base_of(name, bases)
+    adapter = save_adapter(base, tmp_path / "adapter", **forms(name)[form])
+    merge(base, adapter, tmp_path / "streamed", dtype="float32")
+
+    def not_local(*_: object) -> None:
+        raise NotLocalError("a test")
+
+    monkeypatch.setattr("hubkit.models.merging.merge.fit", not_local)
+    assert merge(base, adapter, tmp_path / "peft", dtype="float32").way == "peft"
+    ours, theirs = read(tmp_path / "streamed"), read(tmp_path / "peft")
+    assert ours.keys() == theirs.keys() and one_rounding(ours, theirs) == []
+    names = [json.loads((tmp_path / way / "config.json").read_text()) for way in ("streamed", "peft")]
+    assert names[0] == names[1]
+
+
+def test_a_merge_by_peft_that_makes_another_model_is_refused(bases, tmp_path, monkeypatch):
+    base = base_of("falcon", bases)
+    adapter = save_adapter(base, tmp_path / "adapter", target_modules=["query_key_value", "word_embeddings"])
+
+    def not_local(*_: object) -> None:
+        raise NotLocalError("a test")
+
+    monkeypatch.setattr("hubkit.models.merging.merge.fit", not_local)
+    with pytest.raises(RefusedError, match=r"PEFT's merge makes another model of this adapter \(a test\)"):
+        merge(base, adapter, tmp_path / "out")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.support.architectures import make
+from architectures import make
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

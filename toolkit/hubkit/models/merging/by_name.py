@@ -14,6 +14,7 @@ from typing import Any
 from hubkit.core.errors import RefusedError
 from hubkit.models.merging.changes import Change, ReplacedTensor, ShiftedBias
 from hubkit.models.merging.low_rank import Dora, LowRank
+from hubkit.models.merging.support import BY_PEFT
 from hubkit.models.tensors import Header
 
 PREFIX = "base_model.model."
@@ -37,7 +38,7 @@ def changes_by_name(
     """
     if model_type not in _KNOWN or any(settings.get(key) for key in _NEEDS_THE_MODEL):
         return None
-    if any(settings.get(key) for key in ("monteclora_config", "use_bdlora", "velora_config")):
+    if any(settings.get(key) for key in BY_PEFT):
         return None
     modules: dict[str, dict[str, str]] = {}
     for name in header.tensors:

@@ -17,7 +17,7 @@ from hubkit.models.merging.changes import Change, CopiedTensor, ReplacedTensor, 
 from hubkit.models.merging.checkpoint_names import Part
 from hubkit.models.merging.low_rank import Dora, ExpertLowRank, LowRank
 from hubkit.models.merging.resolution import Claim, NotLocalError, Resolution, resolve
-from hubkit.models.merging.support import TIED_ACTION, tied_problem
+from hubkit.models.merging.support import BY_PEFT, TIED_ACTION, tied_problem
 from hubkit.models.tensors import Header
 
 Shape = tuple[int, ...]
@@ -31,8 +31,8 @@ def fitted(
 
     RefusedError when the adapter does not fit; NotLocalError when PEFT itself must merge it.
     """
-    if any(settings.get(key) for key in ("monteclora_config", "use_bdlora", "velora_config")):
-        raise NotLocalError("a variant of LoRA")
+    if variant := next((key for key in BY_PEFT if settings.get(key)), None):
+        raise NotLocalError(f"a variant of LoRA ({variant})")
     resolution = resolve(settings, config, base)
     lora = [claim.parameter for claim in resolution.claims if claim.kind in {"linear", "embedding", "experts"}]
     tied = {name: next(other for other in group if other != name) for name, group in resolution.groups.items()}

@@ -53,7 +53,7 @@ _STREAMED = frozenset(
         "use_rslora",
     }
 )
-_BY_PEFT = frozenset({"monteclora_config", "use_bdlora", "velora_config"})
+BY_PEFT = ("monteclora_config", "use_bdlora", "velora_config")
 """Variants of LoRA whose merge is left to PEFT."""
 _STARTS = frozenset({"True", "False", "gaussian", "eva", "orthogonal", "mica"})
 """``init_lora_weights`` that leave the base as it is."""
@@ -121,7 +121,7 @@ def unmergeable(settings: Mapping[str, Any]) -> str | None:
     for key, reason in _NEVER.items():
         if settings.get(key):
             return reason
-    known = _TELLS_NOTHING | _STREAMED | _BY_PEFT
+    known = _TELLS_NOTHING | _STREAMED | frozenset(BY_PEFT)
     unknown = sorted(key for key, value in settings.items() if value and key not in known)
     return f"it uses {unknown[0]}" if unknown else None
 
@@ -185,7 +185,7 @@ def merge_way(settings: Mapping[str, Any], resolved: Resolved | None = None) -> 
     ``peft`` loads the base and the adapter whole, in float32; ``streamed`` needs the memory of one tensor. An
     architecture whose checkpoints are laid out in a way of their own may still need PEFT: the merge says so.
     """
-    if any(settings.get(key) for key in _BY_PEFT):
+    if any(settings.get(key) for key in BY_PEFT):
         return "peft"
     if resolved and any(item.kind == "other" for item in resolved.targets):
         return "peft"
