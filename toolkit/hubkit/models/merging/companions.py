@@ -155,10 +155,7 @@ def write_companions(
     generation = generation_config(read_settings(base, "generation_config.json"), config, end_of_turn)
     config = {**model_config(config, dtype, end_of_turn), **(changes or {})}
     words = tokenizer or base
-    own = special_tokens(
-        {**read_settings(words, "special_tokens_map.json"), **read_settings(words, "tokenizer_config.json")}
-    ).get("pad_token")
-    if own is not None and not (end_of_turn and own == end_of_turn.token):
+    if _pads_well(words, end_of_turn):
         pad_token = None
     if pad_token and (number := _token_id(words, pad_token)) is not None:
         config, generation = with_setting(config, "pad_token_id", number), {**generation, "pad_token_id": number}
@@ -166,6 +163,15 @@ def write_companions(
     write_json(out / "generation_config.json", generation)
     if tokenizer:
         _refuse_larger(tokenizer, config)
+    _write_tokenizer(words, out, chat_template, pad_token)
+    if chat_template:
+        write_atomic(out / TEMPLATE, chat_template)
+    else:
+        _keep_template(words, base, out)
+
+
+def _write_tokenizer(words: Path, out: Path, chat_template: str | None, pad_token: str | None) -> None:
+    """The files of the tokenizer in ``words``, with another template or padding token where one is given."""
     for name in TOKENIZER_FILES:
         if (words / name).is_file():
             shutil.copyfile(words / name, out / name)
@@ -179,10 +185,14 @@ def write_companions(
             fixed["pad_token"] = pad_token
         if fixed != settings:
             write_json(out / name, fixed)
-    if chat_template:
-        write_atomic(out / TEMPLATE, chat_template)
-    else:
-        _keep_template(words, base, out)
+
+
+def _pads_well(words: Path, end_of_turn: EndOfTurn | None) -> bool:
+    """Whether the tokenizer in ``words`` has a padding token that is not ``end_of_turn``."""
+    names = ("special_tokens_map.json", "tokenizer_config.json")
+    own = special_tokens({key: value for name in names for key, value in read_settings(words, name).items()})
+    pad = own.get("pad_token")
+    return pad is not None and not (end_of_turn and pad == end_of_turn.token)
 
 
 def _keep_template(words: Path, base: Path, out: Path) -> None:
@@ -229,7 +239,9 @@ def _token_id(folder: Path, token: str) -> int | None:
     """The id of the added token ``token`` of the tokenizer in ``folder``; None when its files do not tell."""
     decoder = read_settings(folder, "tokenizer_config.json").get("added_tokens_decoder") or {}
     ids: dict[Any, Any] = {
-        item.get("content"): int(number) for number, item in decoder.items() if isinstance(item, Mapping)
+        item.get("content"): int(number)
+        for number, item in decoder.items()
+        if isinstance(item, Mapping) and number.isdecimal()
     }
     if token not in ids:
         listed = read_settings(folder, "tokenizer.json").get("added_tokens") or ()
