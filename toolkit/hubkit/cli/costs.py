@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 UNKNOWN = "?"
 NO_ROOM = "!"
+LEAST = "+"
 
 
 def cost_lines(found: Estimate, jobs: Iterable[Job], free: int) -> Iterator[RenderableType]:
@@ -44,6 +45,8 @@ def cost_lines(found: Estimate, jobs: Iterable[Job], free: int) -> Iterator[Rend
     rows.append(["sum", *sums, *(_memory(found, jobs, short) for short in memories), rough_size(found.disk)])
     heads = [f"{name}#" for name in (*shorts, *("RAM", "VRAM")[-len(memories) :], "disk")]
     yield table(("estimated", *heads), rows)
+    if not found.complete:
+        yield f"{LEAST} and the steps marked {UNKNOWN}, whose time is unknown (see below)."
     for device in found.devices:
         if tight := [job.id for job in jobs if not found.fits(job.id, device.short)]:
             yield f"{NO_ROOM} {device.short}: {_several(tight)} exceed its {size(device.memory)} of memory."
@@ -74,9 +77,9 @@ def _sum(found: Estimate, jobs: Sequence[Job], short: str) -> str:
     seconds = found.seconds(short)
     if seconds is None:
         return UNKNOWN
-    least = "" if found.complete else "≥ "
+    least = "" if found.complete else LEAST
     mark = "" if all(found.fits(job.id, short) for job in jobs) else f" {NO_ROOM}"
-    return f"{least}{rough_duration(seconds)}{mark}"
+    return f"{rough_duration(seconds)}{least}{mark}"
 
 
 def _memory(found: Estimate, group: Sequence[Job], short: str) -> str:

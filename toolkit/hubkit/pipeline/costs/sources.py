@@ -31,6 +31,8 @@ TOKENS = 466
 """Mean tokens of a sequence (prompt and one answer) where nobody counted them: half of the 932 a pair that real
 preference data has under ChatML. An assumption, and printed as one."""
 
+_SAMPLE = 64 * 1024
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -155,11 +157,16 @@ class Finder:
             self.rows.append(f"{count(source.rows)} of {source.repo}, as the recipe asks")
             return source.rows
         try:
-            readme = self._asked().read_file(source.repo, "README.md", source.revision, "dataset")
+            hub = self._asked()
+            readme = hub.read_file(source.repo, "README.md", source.revision, "dataset")
+            sampled = None if rows_on_card(readme or b"", source.split) else rows_by_size(hub, source)
         except HubkitError as error:
             self.missing.append(f"the rows of {source.repo}: {_sentence(error)}")
             return None
         rows = rows_on_card(readme or b"", source.split)
+        if rows is None and sampled is not None:
+            self.rows.append(f"about {count(sampled)} of {source.repo}, by the size of its files")
+            return sampled
         if rows is None:
             self.missing.append(f"the rows of {source.repo}: its card does not state them")
         else:
@@ -263,6 +270,23 @@ def rows_on_card(readme: bytes, split: str) -> int | None:
             if isinstance(item, dict) and item.get("name") == split and isinstance(item.get("num_examples"), int):
                 return int(item["num_examples"])
     return None
+
+
+def rows_by_size(hub: Hub, source: Source) -> int | None:
+    """About how many rows JSON lines or CSV hold: their bytes by those of a line at the head of the first file.
+
+    None where the rows are in files of another kind, or the head holds no whole line.
+    """
+    tree = hub.tree(source.repo, source.revision, "dataset")
+    files = {path: entry.size for path, entry in tree.items() if path.endswith((".jsonl", ".csv", ".tsv"))}
+    of_split = {path: size for path, size in files.items() if source.split.partition("[")[0] in path} or files
+    if not of_split:
+        return None
+    path, size = max(of_split.items(), key=lambda item: item[1])
+    head = hub.read_range(source.repo, path, source.revision, 0, min(size, _SAMPLE), "dataset")
+    lines = head.count(b"\n") + (size <= _SAMPLE and not head.endswith(b"\n"))
+    whole = len(head) if size <= _SAMPLE else head.rfind(b"\n") + 1
+    return round(sum(of_split.values()) * lines / whole) if lines and whole else None
 
 
 def _sentence(error: Exception) -> str:

@@ -138,18 +138,24 @@ def _stopping(job: Job, it: Situation, device: Device) -> Cost:
             forms.append("four-bit")
     prompt = it.sizes.data.get(rate.prompts_from, Rows(None)).tokens / 2
     seconds = sum(
-        _load(it, device) + generation(it, device, form, rate.prompts, rate.batch_size, prompt, rate.max_new_tokens)
+        _load(it, device)
+        + generation(it, device, form, rate.prompts, _batch(rate.batch_size), prompt, rate.max_new_tokens)
         for form in forms
     )
     memory = _generating(it, it.published)
     return Cost(seconds, memory, memory)
 
 
+def _batch(asked: object) -> int:
+    """Rows of a batch; for `auto`, which takes what the memory holds, a number that most devices hold."""
+    return asked if isinstance(asked, int) else 16
+
+
 def _generating(it: Situation, weights: int) -> Memory:
     """Memory of a batch of the stop rate: prompts twice as long as their mean, answers of all the tokens allowed."""
     rate = it.recipe.gates.stop_rate
     prompt = round(it.sizes.data.get(rate.prompts_from, Rows(None)).tokens)
-    batch = min(rate.batch_size, rate.prompts)
+    batch = min(_batch(rate.batch_size), rate.prompts)
     return generation_memory(it.model, weights, batch, prompt, rate.max_new_tokens, it.recipe.base.dtype)
 
 
@@ -173,7 +179,9 @@ def _evaluate(job: Job, it: Situation, device: Device) -> Cost:
     work, size, asked = it.work, it.model, it.recipe.evaluate
     if work.unknown:
         return Cost(why=f"how much {', '.join(work.unknown)} asks is not in hubkit's table")
-    batch = asked.batch_size if isinstance(asked.batch_size, int) else 16
+    if not work.requests:
+        return Cost(0.1)
+    batch = _batch(asked.batch_size)
     flops = size.forward(work.requests * work.tokens, work.tokens) / device.rate(size.parameters)
     a_pass = size.layers * device.call + it.published / (device.bandwidth * REACHED)
     longest = scoring_memory(size, it.published, batch, work.longest, it.recipe.base.dtype)
@@ -182,8 +190,9 @@ def _evaluate(job: Job, it: Situation, device: Device) -> Cost:
 
 
 def _merge(job: Job, it: Situation, device: Device) -> Cost:
-    """Streamed: every byte is read, written and hashed once; the arithmetic is small beside that."""
-    moved = 2 * it.published / device.disk + it.published / device.hashing
+    """Streamed: every byte is written and hashed once, and read once for all variants; the arithmetic is small."""
+    read = it.published / len(it.recipe.variants)
+    moved = (it.published + read) / device.disk + it.published / device.hashing
     return Cost(1 + moved, disk=it.published + it.adapter_bytes(job))
 
 
@@ -195,14 +204,12 @@ def _publish(job: Job, it: Situation, device: Device) -> Cost:
 
 
 def _loadback(job: Job, it: Situation, device: Device) -> Cost:
-    """Every byte comes back from the Hub into a cache of its own and is hashed; then both forms are measured."""
-    rate, sent = it.recipe.gates.stop_rate, it.published + it.adapter_bytes(job)
-    prompt = it.sizes.data.get(rate.prompts_from, Rows(None)).tokens / 2
-    seconds = sent / _from_hub(it, device) + sent / device.hashing
-    for form in ("merged", "adapter"):
-        seconds += _load(it, device)
-        seconds += generation(it, device, form, rate.prompts, rate.batch_size, prompt, rate.max_new_tokens)
-    memory = _generating(it, it.published)
+    """Every byte comes back from the Hub into a cache of its own and is hashed, as is the base; the merge is computed
+    again from both, and each form is loaded and reads a few conversations. Nothing is generated."""
+    sent = it.published + it.adapter_bytes(job)
+    seconds = sent / _from_hub(it, device) + (sent + it.sizes.base_bytes) / device.hashing
+    seconds += 2 * it.published / device.disk + 2 * _load(it, device)
+    memory = scoring_memory(it.model, it.published, 1, 256, it.recipe.base.dtype)
     return Cost(seconds, memory, memory, scratch=sent)
 
 
