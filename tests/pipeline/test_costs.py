@@ -12,6 +12,7 @@ import pytest
 from architectures import make_config
 from hypothesis import given
 from hypothesis import strategies as some
+from releases import target_of
 from rich.console import Console
 from samples import RECIPE_TEXT
 
@@ -19,7 +20,7 @@ from hubkit.cli.costs import cost_lines, note_lines
 from hubkit.cli.recipes import last_state
 from hubkit.core.errors import RemoteError
 from hubkit.core.target import Target
-from hubkit.hub.client import Hub
+from hubkit.hub.client import Hub, connect
 from hubkit.models import meta
 from hubkit.pipeline import preflight
 from hubkit.pipeline.costs import asking, benchmarks, devices, room, sources, training
@@ -40,6 +41,7 @@ from hubkit.pipeline.costs.training import TrainingWork
 from hubkit.pipeline.release_state import ReleaseState
 from hubkit.recipe.loading import parse_recipe, read_recipe
 from hubkit.recipe.models import Recipe, Training
+from hubkit.server.process import Running
 from hubkit.training.arguments import effective
 from hubkit_stages.recipes import dpopenhermes_7b, tiny
 
@@ -294,7 +296,7 @@ merge (2)        2 s    2 s    2 s    2 s    2 s                  2.8 MB
 stopping (2)    10 s    8 s    8 s    8 s    8 s  657 MB  657 MB
 evaluate (2)    11 s    2 s    2 s    2 s    2 s  676 MB  676 MB
 publish (2)      2 s    2 s    2 s    2 s    2 s                  2.8 MB
-loadback (2)     7 s    5 s    5 s    5 s    5 s  657 MB  657 MB  1.4 MB
+loadback (2)     4 s    4 s    4 s    4 s    4 s  653 MB  653 MB  1.4 MB
 snippets (2)    21 s   23 s   23 s   23 s   23 s  651 MB  651 MB  1.1 MB
 space           23 s   24 s   24 s   24 s   24 s  652 MB  652 MB
 sum            3 min  2 min  2 min  2 min  2 min  729 MB  682 MB   12 MB
@@ -435,3 +437,28 @@ def test_the_child_measures_this_machine(tmp_path: Path) -> None:
     assert model is None and device is not None
     figures = asdict(device)
     assert all(figures[name] > 0 for name in ("flops", "bandwidth", "memory", "call", "disk", "hashing"))
+
+
+def test_sizes_that_this_machine_lacks_are_read_from_the_hub(
+    hub: Running, tmp_path: Path, planned: Callable[..., Estimate]
+) -> None:
+    connected = connect(target_of(hub, tmp_path))
+    config = json.dumps(make_config("llama-3", 400, bos=1, eos=2, pad=0).to_dict())
+    card = "---\ndataset_info:\n  splits: [{name: train, num_examples: 77}]\n---\n# Pairs\n"
+    for repo, kind, name, text in (
+        ("hubkit/base", "model", "config.json", config),
+        ("hubkit/pairs", "dataset", "README.md", card),
+        ("hubkit/chats", "dataset", "data/train.jsonl", json.dumps({"text": "x" * 90}) + "\n"),
+    ):
+        folder = tmp_path / repo.replace("/", "-")
+        path = folder / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text * (5000 if name.endswith("jsonl") else 1))
+        connected.ensure_repo(repo, "public", kind)  # type: ignore[arg-type]
+        connected.upload_folder(repo, folder, title="Rows", repo_type=kind)  # type: ignore[arg-type]
+    text = RECIPE_TEXT.replace("them/", "hubkit/").replace(", rows: 300", "")
+    state = state_of(parse_recipe(text))
+    found = estimate(state, tmp_path / "home", lambda: connected, here=LAPTOP)
+    notes = " ".join(found.assumed)
+    assert "77 of hubkit/pairs, from its card; about 5,000 of hubkit/chats, by the size of its files" in notes
+    assert found.costs["train[sft]"]["CPU"].seconds is not None and found.sized

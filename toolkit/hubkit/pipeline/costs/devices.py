@@ -62,8 +62,8 @@ TABLE = (
 )
 """The GPUs that a plan compares. Their disk, hashing and network are assumed: 1.5 GB/s, 1 GB/s and 100 MB/s."""
 CPU_SHARE = 0.35
-"""Of the rate of a large matrix product on a CPU. Measured with SmolLM2-135M in float32, in processor time: 26 % in DPO,
-37 % in SFT, 70 % in a forward pass alone."""
+"""Of the rate of a large matrix product on a CPU. SmolLM2-135M in float32, by processor time: 26 % in DPO, 37 % in SFT,
+70 % in a forward pass alone."""
 
 
 def known(name: str) -> Device | None:
