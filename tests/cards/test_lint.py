@@ -391,3 +391,16 @@ def test_a_hostile_card_takes_no_longer_than_another(text: str) -> None:
     assert len(text) <= MAX_CARD_BYTES
     for fault in lint_text(text if text.startswith("---") else FRONT + text, {"README.md"}):
         assert fault.rule in {"average", "undefined-name"}
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        'generator = pipeline("text-generation", model="None", device="cuda")',
+        'model = AutoModelForCausalLM.from_pretrained("None")',
+    ],
+)
+def test_a_block_that_loads_the_model_none_is_found(block: str) -> None:
+    start = "from transformers import AutoModelForCausalLM, pipeline\n"
+    assert [fault.rule for fault in of(code(start + block), "model-none")] == ["model-none"]
+    assert not of(code(start + block.replace('"None"', '"me/model"')), "model-none")

@@ -84,6 +84,13 @@ def test_nothing_is_found_on_our_own_cards(variant: str, which: str, tmp_path: P
 # --- front matter, files, template
 
 
+def test_the_oldest_repos_have_no_namespace() -> None:
+    text = "---\nlicense: apache-2.0\ndatasets: [squad, wikitext]\nbase_model: distilbert-base-uncased\n---\n# M\n"
+    assert lint_text(text) == []
+    assert [fault.rule for fault in lint_text(text.replace("squad", "a/b/c"))] == ["front-matter"]
+    assert [fault.rule for fault in lint_text(text.replace("distilbert-base", "../base"))] == ["base-model"]
+
+
 def test_front_matter() -> None:
     found = lint_text("# No front matter\n")
     assert [fault.rule for fault in found] == ["license-missing"]

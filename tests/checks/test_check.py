@@ -70,6 +70,16 @@ def put(path: Path, **changes) -> None:
     path.write_text(json.dumps({key: item for key, item in {**value, **changes}.items() if item is not None}))
 
 
+@pytest.mark.parametrize("generation", [True, False])
+def test_a_multimodal_model_keeps_its_text_settings_in_text_config(model, generation):
+    put(model / "config.json", eos_token_id=None, vocab_size=None, text_config={"eos_token_id": 257, "vocab_size": 261})
+    if not generation:
+        (model / "generation_config.json").unlink()
+    assert not {"eos-config", "eos-generation"} & {finding.rule for finding in look(model).findings}
+    put(model / "config.json", text_config={"eos_token_id": 257, "vocab_size": 200})
+    assert "the model has 200 embeddings" in said(look(model)) and "[vocabulary]" in said(look(model))
+
+
 def test_a_sound_model_has_nothing_to_find(published):
     report = look(published)
     assert report.findings == ()

@@ -12,7 +12,7 @@ from hubkit.checks.rules import FRONT_MATTER
 from hubkit.core.bounded_yaml import YamlError
 from hubkit.core.findings import Finding, rule
 from hubkit.core.licenses import license_problem
-from hubkit.core.names import repo_id_problem
+from hubkit.core.names import named_repo_problem
 
 METADATA_MISSING = rule(
     "metadata-missing", "error", "A key of the metadata that every card of a release has.",
@@ -103,7 +103,7 @@ def _refused(data: Mapping[str, Any]) -> Iterator[Refusal]:
         yield Refusal("base_model_relation", f"'base_model_relation' is {relation!r}; it is one of {allowed}.")
     for key in ("base_model", "datasets"):
         for item in _list(data.get(key)):
-            if not isinstance(item, str) or repo_id_problem(item):
+            if not isinstance(item, str) or named_repo_problem(item):
                 yield Refusal(key, f"'{key}' names {item!r}, which is not a repo id of the form namespace/name.")
     for item in _list(data.get("language")):
         if problem := language_problem(item):

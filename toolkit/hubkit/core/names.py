@@ -32,6 +32,11 @@ def repo_id_problem(repo_id: str) -> str | None:
     return "a repo name does not end with '.git'" if parts[1].endswith(".git") else None
 
 
+def named_repo_problem(repo_id: str) -> str | None:
+    """Why a card cannot name ``repo_id``; None when it can. The Hub's oldest repos have no namespace (``squad``)."""
+    return repo_id_problem(repo_id if "/" in repo_id else f"namespace/{repo_id}")
+
+
 def ref_problem(name: str) -> str | None:
     """Why ``name`` cannot be a branch or a tag, or None when it can.
 

@@ -11,7 +11,7 @@ from hubkit.cards.lint.rules import BASE_RELATION, LICENSE_MISMATCH, LICENSE_NAM
 from hubkit.cards.validate import UNCLOSED, refusals
 from hubkit.checks.rules import ADAPTER_AT_ROOT, BASE_MODEL, FRONT_MATTER, LICENSE_MISSING
 from hubkit.core.findings import Finding
-from hubkit.core.names import repo_id_problem
+from hubkit.core.names import named_repo_problem
 
 _RELATIONS = ("adapter", "finetune", "merge", "quantized")
 _OWN_RULES = frozenset({"base_model", "base_model_relation"})
@@ -46,7 +46,7 @@ def find(document: Document) -> Iterator[Finding]:
     yield from _license(document, readable=all(item.hint != UNCLOSED for item in problems))
     line = document.line_of("base_model")
     for base in bases(document):
-        if wrong := repo_id_problem(base):
+        if wrong := named_repo_problem(base):
             yield BASE_MODEL.finding(
                 f"base_model {base!r} is not a repo id: {wrong}.",
                 "Set it to the repo id of the base on the Hub (namespace/name).",
@@ -121,7 +121,7 @@ def find_on_hub(document: Document, look_up: Lookup) -> Iterator[Finding]:
     """Whether the base is there, and has the licence that the card names."""
     licence = document.metadata.get("license")
     for base in bases(document):
-        if repo_id_problem(base):
+        if named_repo_problem(base):
             continue
         held = look_up(base)
         if held is None:

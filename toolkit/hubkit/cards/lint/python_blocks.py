@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from hubkit.cards.lint.document import Document
-from hubkit.cards.lint.rules import GENERATION_PROMPT, SNIPPET_SYNTAX, TEMPLATE_RESULT, UNDEFINED_NAME
+from hubkit.cards.lint.rules import GENERATION_PROMPT, MODEL_NONE, SNIPPET_SYNTAX, TEMPLATE_RESULT, UNDEFINED_NAME
 from hubkit.cards.snippets.blocks import Block
 from hubkit.cards.snippets.defined_names import defined, undefined
 from hubkit.core.findings import Finding, Rule
 
 _TEMPLATE = "apply_chat_template"
+_LOADERS = frozenset({"from_pretrained", "pipeline"})
 _NOTEBOOK = frozenset({"display", "get_ipython"})
 """Names that every notebook has."""
 
@@ -37,7 +38,7 @@ def find(document: Document) -> Iterator[Finding]:
                 yield _undefined(document, block.line + line - 1, name, own, before)
         all_known = all_known and not _imports_all(tree)
         before |= own
-        for item in (*_prompts(tree), *_results(tree)):
+        for item in (*_models(tree), *_prompts(tree), *_results(tree)):
             yield item.rule.finding(item.message, item.hint, file=document.path, line=block.line + item.line - 1)
 
 
@@ -72,6 +73,18 @@ class _InBlock(NamedTuple):
     rule: Rule
     message: str
     hint: str
+
+
+def _models(tree: ast.Module) -> Iterator[_InBlock]:
+    """Calls that load the model 'None'."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or _called(node) not in _LOADERS:
+            continue
+        first = node.args[0] if node.args and _called(node) == "from_pretrained" else None
+        written = first.value if isinstance(first, ast.Constant) else _constants(node).get("model")
+        if written == "None":
+            hint = "Write the repo id of this model."
+            yield _InBlock(node.lineno, MODEL_NONE, "The block loads the model 'None'.", hint)
 
 
 def _prompts(tree: ast.Module) -> Iterator[_InBlock]:

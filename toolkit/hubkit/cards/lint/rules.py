@@ -58,6 +58,10 @@ UNDEFINED_NAME = rule(
     "undefined-name", "error", "A Python block that uses a name which no block before it defines.",
     "It ends with a NameError.", "lint", "preflight",
 )  # fmt: skip
+MODEL_NONE = rule(
+    "model-none", "error", "A Python block that loads the model 'None'.",
+    "TRL writes it when hub_model_id was not set. Nobody has a model of that name.", "lint",
+)  # fmt: skip
 GENERATION_PROMPT = rule(
     "generation-prompt", "error", "A prompt for generate() without add_generation_prompt=True.",
     "The model may continue the user's turn in place of answering.", "lint",

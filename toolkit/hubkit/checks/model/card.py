@@ -8,7 +8,7 @@ from hubkit.checks.model.files import card_of
 from hubkit.checks.rules import BASE_MODEL, LICENSE_MISSING, NO_CARD
 from hubkit.checks.source import Source
 from hubkit.core.findings import Finding
-from hubkit.core.names import repo_id_problem
+from hubkit.core.names import named_repo_problem
 
 _FILE = "README.md"
 
@@ -26,7 +26,7 @@ def inspect(source: Source, found: list[Finding]) -> dict[str, Any]:
         if base is None:
             message = "The card names no base_model: the Hub cannot show which model this one was trained from."
             found.append(BASE_MODEL.finding(message, level="warning", file=_FILE))
-        elif problem := repo_id_problem(base):
+        elif problem := named_repo_problem(base):
             message = f"The card's base_model {base!r} is not a repo id: {problem}."
             found.append(BASE_MODEL.finding(message, file=_FILE))
     if not card.get("license"):

@@ -173,6 +173,14 @@ def setting(config: Mapping[str, Any] | None, name: str) -> Any:
     return config.get(name)
 
 
+def text_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``config`` (config.json) as transformers reads it for text: a multimodal model has them in ``text_config``."""
+    text = config.get("text_config")
+    if not isinstance(text, Mapping):
+        return config
+    return {**config, **{key: value for key, value in text.items() if value is not None}}
+
+
 def eos_ids(settings: Mapping[str, Any] | None) -> tuple[int, ...]:
     """The ``eos_token_id`` of a config or generation config, as a tuple; it may be a number, a list or absent."""
     value = setting(settings, "eos_token_id")
