@@ -98,7 +98,10 @@ def _unusable(ctx: CheckContext[Settings]) -> Iterator[Finding]:
     elif settings.template == "base" and not files.has_chat_template:
         hint = f"Set chat.template in the recipe. {library.choices()}"
         yield Finding("error", f"base: {settings.repo} has no chat template.", hint)
-    meta.facts_of(files.config)
+    try:
+        meta.facts_of(files.config)
+    except meta.UnknownError as error:
+        yield Finding("warning", f"base: the adapters were not compared with it; {error.message}.")
 
 
 def _unfit(hub: Hub, repo: str, commit: str) -> Iterator[Finding]:

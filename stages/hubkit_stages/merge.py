@@ -109,7 +109,7 @@ def _fits(stage: str, lora: Mapping[str, Any], config: bytes) -> Iterator[Findin
     """
     try:
         model, adapter = meta.facts_of(config), meta.adapter_of(config, json.dumps(dict(lora), sort_keys=True))
-    except RefusedError:
+    except HubkitError:
         return
     if problem := merge_problem(adapter.settings, model, adapter):
         tied = "tied embeddings" in problem

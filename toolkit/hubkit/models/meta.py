@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubkit.core.bounded_json import SETTINGS, JsonError, load_json
-from hubkit.core.errors import RefusedError
+from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.models.facts import AdapterFacts, ModelFacts, ModuleFacts, Shape, Target, TargetKind
 
 if TYPE_CHECKING:
@@ -39,10 +39,15 @@ _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_lo
 _SECONDS = 300
 
 
+class UnknownError(HubkitError):
+    """Something that needs the numbers of the weights: nothing is wrong, and nothing is known."""
+
+
 def build(config: bytes) -> Any:
     """The causal language model of ``config`` (a config.json) on the meta device.
 
-    RefusedError, whose sentence is about "the base", when transformers cannot build it as it is.
+    RefusedError, whose sentence is about "the base", when transformers cannot build it as it is; UnknownError when it
+    needs numbers for that.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -62,7 +67,14 @@ def build(config: bytes) -> Any:
                     loaded, dtype=getattr(loaded, "dtype", None) or torch.float32, trust_remote_code=False
                 )
         except Exception as error:
-            raise _not_built(settings, error) from error
+            raise _unknown(error) or _not_built(settings, error) from error
+
+
+def _unknown(error: Exception) -> UnknownError | None:
+    """``error`` as one about the meta device alone; None for any other."""
+    if "meta tensor" not in str(error):
+        return None
+    return UnknownError(f"this cannot be found out without the weights: {_clause(error)}")
 
 
 def others_of(config: Any) -> tuple[str, ...]:
@@ -187,7 +199,7 @@ def _head_dim(config: Any) -> int | None:
 def resolve(config: bytes, lora: Mapping[str, Any]) -> AdapterFacts:
     """What PEFT makes of ``lora`` (keys of LoraConfig) on the model of ``config``.
 
-    RefusedError with PEFT's own words where PEFT refuses it, or where nothing would be trained.
+    RefusedError with PEFT's own words where PEFT refuses it; UnknownError as for :func:`build`.
     """
     from peft import get_peft_model
 
@@ -200,8 +212,8 @@ def resolve(config: bytes, lora: Mapping[str, Any]) -> AdapterFacts:
         warnings.simplefilter("always")
         try:
             wrapped = get_peft_model(model, wanted)
-        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-            raise RefusedError(f"PEFT refuses it: {_clause(error)}.") from error
+        except Exception as error:  # PEFT's tuners raise what they like
+            raise _unknown(error) or RefusedError(f"PEFT refuses it: {_clause(error)}.") from error
     kept = replace(wrapped.peft_config["default"], init_lora_weights=start, base_model_name_or_path=None)
     trained = {name: tuple(item.shape) for name, item in wrapped.named_parameters() if item.requires_grad}
     in_full = tuple(
@@ -354,13 +366,13 @@ def look(config: bytes, loras: Mapping[str, Mapping[str, Any]]) -> Answer:
     """Build and resolve in this process, which imports torch, transformers and PEFT."""
     try:
         model = facts_of(config)
-    except RefusedError as error:
+    except HubkitError as error:
         return Answer(None, error.message, {}, {})
     adapters, problems = {}, {}
     for name, lora in loras.items():
         try:
             adapters[name] = adapter_of(config, json.dumps(lora, sort_keys=True))
-        except RefusedError as error:
+        except HubkitError as error:
             problems[name] = error.message
     return Answer(model, None, adapters, problems)
 

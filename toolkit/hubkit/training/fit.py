@@ -58,6 +58,8 @@ def check(ctx: CheckContext[Settings], method: Method) -> Iterator[Finding]:
             adapter = meta.adapter_of(files.config, json.dumps(dict(ctx.settings.lora), sort_keys=True))
         except RefusedError as error:
             yield _refused(stage, error)
+        except meta.UnknownError as error:
+            yield stage.warning("lora", f"not compared with the base before training; {error.message}")
         else:
             yield from _adapter(stage, adapter)
 
