@@ -32,9 +32,9 @@ VALUES = (
     "visibility=public",
     "evaluate.suites=[python_docs]",
     "evaluate.include=tasks",
-    # 24 steps of 4 pairs: an example for a laptop
+    # 25 steps of 4 pairs: an example for a laptop
     "stages.dpo.args.gradient_accumulation_steps=1",
-    "stages.dpo.args.max_steps=24",
+    "stages.dpo.args.num_train_epochs=0.5",
 )
 RATES = {
     "gentle": (),  # those that `hubkit init` chooses for a model of this size
