@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import hubkit
 from kept import kept, measured_rate
 from releases import REPO, Release, faults, requests
 
+from hubkit.checks.source import RepoSource
+from hubkit.core.errors import ConflictError
 from hubkit.hub.client import connect
 from hubkit.models.chat import eos, trained
+from hubkit.publishing.proving import prove_merge
 from hubkit.server.process import Running
 
 pytestmark = pytest.mark.train
@@ -48,7 +52,8 @@ def release(hub: Running, tmp_path: Path, make_model: Any, make_tokenizer: Any) 
     tuned.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
     tuned.save_pretrained(tmp_path / "adapter")
     settings = tmp_path / "adapter" / "adapter_config.json"
-    settings.write_text(settings.read_text().replace(str(tmp_path / "base"), BASE))
+    bound = {"base_model_name_or_path": BASE, "revision": commit}
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), **bound}))
     keep(made, "train[sft]", "adapter", tmp_path / "adapter", {"training.json": {"stage": "sft"}})
     merged = tuned.merge_and_unload()
     merged.save_pretrained(tmp_path / "model")
@@ -73,7 +78,8 @@ def gate(release: Release, threshold: float, *, enforced: bool = True) -> None:
 STAGE = textwrap.dedent("""
     import json, sys
     from pathlib import Path
-    from kept import kept, measured_rate
+    from commands import hubkit
+from kept import kept, measured_rate
     from releases import RECIPE, Release
     from hubkit.core.errors import HubkitError
     from hubkit.recipe.models import Gates
@@ -108,7 +114,7 @@ def load_back(
     return code, message
 
 
-def test_both_forms_are_one_model(hub: Running, release: Release) -> None:
+def test_both_forms_are_one_model(hub: Running, release: Release, tmp_path: Path) -> None:
     block = f"from huggingface_hub import hf_hub_download as get\nget({REPO!r}, 'model.safetensors', revision='main')"
     card = f"---\nlicense: apache-2.0\n---\n# Card\n\n```python\n{block}\n```\n"
     release.make("card[main]", {"README.md": card, "adapter-README.md": card, "numbers.json": {}})
@@ -131,6 +137,10 @@ def test_both_forms_are_one_model(hub: Running, release: Release) -> None:
     assert said["proof"]["changed"] > 0 and said["proof"]["thorough"] and 0 < said["proof"]["greatest"] <= 1
     assert said["proof"]["numbers"] == said["proof"]["parameters"]
     assert [said["reproduced"][form]["same_next_token"] for form in ("merged", "adapter")] == [1.0, 1.0]
+    verified = ["verify", REPO, "--revision", said["commit"], "--thorough", "--hub", hub.url]
+    done = hubkit(*verified, home=tmp_path / "home", HF_TOKEN=hub.token)
+    assert done.returncode == 0, done.stderr
+    assert f"The merged weights are the adapter on {BASE}@" in done.stdout and "every number recomputed" in done.stdout
     left = [path for path in release.folder.rglob("*.safetensors") if "cache" in path.parts]
     assert left == [], "the cache is removed"
 
@@ -162,6 +172,10 @@ def test_merged_weights_that_are_not_the_adapter(
     code, message = load_back(hub, release)
     assert code == 4 and "The merged weights are not the adapter on its base: " in message
     assert "another base" in message
+    commit = release.made["publish[main]"].json("published.json")["commit"]
+    connected = connect(release.target)
+    with pytest.raises(ConflictError, match="not the adapter on its base"):
+        prove_merge(RepoSource(connected, REPO, commit), connected)
     measured = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps({**measured, "rope_theta": 5.0}))
     keep(release, "merge[main]", "model", tmp_path / "model", {"merge.json": {"dtype": "float32"}})

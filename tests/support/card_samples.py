@@ -52,6 +52,14 @@ def form(stopped: int, prompts: int = 128) -> dict[str, Any]:
     }  # fmt: skip
 
 
+AGREEMENT = {
+    "dtype": "bfloat16", "wider": "float32", "conversations": 32,
+    "forms": {"positions": 3456, "same_next_token": 0.974, "max_difference": 0.3125},
+    "floor": {"positions": 3456, "same_next_token": 0.989, "max_difference": 0.25}, "no_floor": None,
+}  # fmt: skip
+"""How far the published forms agree, as ``stopping.json`` has it."""
+
+
 def stopping(**forms: int) -> dict[str, Any]:
     """``stopping.json``; 'four_bit' is written as 'four-bit'."""
     return {
@@ -175,9 +183,8 @@ def evidence(
         },
     }  # fmt: skip
     for place, (name, stopped) in enumerate((("dpo-v0", broken), ("main", repaired)), start=1):
-        files[f"stopping[{name}]"] = {
-            "stopping.json": stopping(merged=stopped, adapter=max(stopped - 1, 0), four_bit=max(stopped - 2, 0))
-        }
+        rates = stopping(merged=stopped, adapter=max(stopped - 1, 0), four_bit=max(stopped - 2, 0))
+        files[f"stopping[{name}]"] = {"stopping.json": {**rates, "agreement": AGREEMENT}}
         files[f"evaluate[{name}]"] = {"results.json": results(scores[place], limit=limit).model_dump(mode="json")}
         files[f"merge[{name}]"] = {
             "merge.json": {
