@@ -31,6 +31,7 @@ from hubkit.models.merging.adapter import read_adapter
 from hubkit.models.merging.companions import fetch_base, model_config, read_settings
 from hubkit.models.merging.merge import MergeReport, merge_all
 from hubkit.models.merging.merged import MergedWeights
+from hubkit.models.merging.proof import prove
 from hubkit.models.merging.support import TIED_ACTION, merge_problem, merge_way, unmergeable
 from hubkit.models.tensors import INDEX
 from hubkit.recipe.models import Recipe
@@ -131,8 +132,9 @@ def run_together(ctxs: Sequence[Context[Settings, Inputs]]) -> list[StageResult[
     for ctx in ctxs:
         _refuse_other_base(ctx.inputs.adapter, base)
     first.report(f"fetching {base.repo}", None)
+    folder = fetch_base(first.target, base.repo, base.commit)
     reports = merge_all(
-        fetch_base(first.target, base.repo, base.commit),
+        folder,
         [(ctx.inputs.adapter.weights, ctx.out / "model") for ctx in ctxs],
         dtype=first.settings.dtype,
         chat_template=base.template,
@@ -140,12 +142,18 @@ def run_together(ctxs: Sequence[Context[Settings, Inputs]]) -> list[StageResult[
         pad_token=base.pad_token,
         report=first.report,
     )
-    return [_compared(ctx, report) for ctx, report in zip(ctxs, reports, strict=True)]
+    return [_compared(ctx, report, folder) for ctx, report in zip(ctxs, reports, strict=True)]
 
 
-def _compared(ctx: Context[Settings, Inputs], report: MergeReport) -> StageResult[MergedWeights]:
-    """The merged model of ``ctx``, compared with the training and with its own config."""
+def _compared(ctx: Context[Settings, Inputs], report: MergeReport, folder: Path) -> StageResult[MergedWeights]:
+    """The merged model of ``ctx``: proved from the base in ``folder``, compared with the training and its own config.
+
+    What PEFT merged is not proved here: it was compared with the adapter on its base, and the load-back proves it.
+    """
     base, model = ctx.inputs.base, ctx.out / "model"
+    if report.way == "streamed":
+        ctx.report("proving a sample of the merge", None)
+        prove(folder, ctx.inputs.adapter.weights, model, dtype=report.dtype, hint="Run `hubkit release --fresh`.")
     ctx.report("comparing the template with the configs and the training", None)
     compared = compare_with_training(model, base.end_of_turn, ctx.inputs.adapter)
     ctx.report("comparing the tensors with config.json", None)

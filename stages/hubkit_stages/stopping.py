@@ -187,7 +187,7 @@ def _measure(
         ctx.inputs.base.end_of_turn,
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
-        report=lambda figure, done: ctx.report(f"{name}: {figure}", start + part * 0.95 * (done or 0.0)),
+        report=lambda figure, done: ctx.report(f"{name}: {figure}", start + part * (done or 0.0)),
     )
     readings.read(name, model, tokenizer, prompts, rate)
     return rate
