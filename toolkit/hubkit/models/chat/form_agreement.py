@@ -21,9 +21,10 @@ from hubkit.core.files import read_json, write_json
 from hubkit.core.numbers import counted, share, size
 from hubkit.models.chat.stop_rate import Answer
 
-CONVERSATIONS = 32
-"""How many conversations the forms read, of at most ``TOKENS`` tokens each."""
-TOKENS = 256
+CONVERSATIONS = 24
+"""How many conversations the forms read, of at most the last ``TOKENS`` tokens each: on a processor a 16-bit model of
+135 M parameters reads some 50 to 200 tokens a second."""
+TOKENS = 96
 LOGITS = 16
 """Positions of a conversation whose logits are compared whole, evenly over it."""
 WIDER = {"bfloat16": "float32", "float16": "float32", "float32": "float64"}
