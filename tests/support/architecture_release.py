@@ -171,7 +171,6 @@ def through_the_stages(target: Target, home: Path, name: str) -> dict[str, Any]:
     facts = {}
     for job in (job for job in state.jobs if job.id in QUICK):
         key, stage = state.key(job), find_stage(job.stage)
-        assert not [item for item in stage.check(state.check_context(job)) if item.level == "error"]
         run.begin(job.id, key)
         made = run.keep(job.id, key, stage.run(state.context(job)), 0.0)
         state.finished[job.id] = made
