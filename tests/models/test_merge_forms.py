@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from adapters import base_of, forms, merged_by_peft, one_rounding, quiet, read, save_adapter
+from adapters import MIXTURES, base_of, forms, merged_by_peft, one_rounding, quiet, read, save_adapter
 from architectures import ARCHITECTURES
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hubkit.core.errors import RefusedError
+from hubkit.models.merging.adapter import read_adapter
 from hubkit.models.merging.merge import merge
 from hubkit.models.merging.resolution import NotLocalError
+from hubkit.models.tensors import SINGLE
 
 EVERY = [(name, form) for name in ARCHITECTURES for form in forms(name)]
 
@@ -71,6 +76,99 @@ def test_a_form_of_each_kind_equals_pefts_merge(name, form, bases, tmp_path):
     equal_to_peft(name, form, bases, tmp_path)
 
 
+# --- adapters and checkpoints of other ages
+
+
+def test_a_checkpoint_without_the_models_prefix_keeps_its_names(bases, tmp_path):
+    """As GPT-2's own repo has them: ``h.0.attn.c_attn.weight``."""
+    from safetensors.torch import load_file, save_file
+
+    whole = base_of("gpt-2", bases)
+    base = tmp_path / "base"
+    shutil.copytree(whole, base)
+    tensors = {name.removeprefix("transformer."): value for name, value in load_file(base / SINGLE).items()}
+    save_file(tensors, base / SINGLE, {"format": "pt"})
+    adapter = save_adapter(base, tmp_path / "adapter", target_modules=["c_attn", "c_proj"], modules_to_save=["wte"])
+    merge(base, adapter, tmp_path / "out", dtype="float32")
+    ours, exact = read(tmp_path / "out"), read(merged_by_peft(base, adapter, tmp_path / "peft"))
+    assert ours.keys() == tensors.keys() | {"lm_head.weight"}
+    assert one_rounding(ours, {name.removeprefix("transformer."): value for name, value in exact.items()}) == []
+    assert distance(base, adapter, tmp_path / "out") < 1e-5
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3-moe"])
+def test_lora_on_each_expert_by_itself_equals_what_peft_converts_it_to(name, bases, tmp_path):
+    """Adapters that were trained while transformers kept each expert as a layer of its own."""
+    import torch
+    from safetensors.torch import save_file
+
+    base = base_of(name, bases)
+    adapter = save_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    tensors = read_one(adapter)
+    experts = [key for key in read(base) if ".experts." in key]
+    torch.manual_seed(5)
+    for key in experts:
+        out, into = read(base)[key].shape
+        own = f"base_model.model.{key.removesuffix('.weight')}"
+        tensors[f"{own}.lora_A.weight"] = torch.randn(4, into) * 0.1
+        tensors[f"{own}.lora_B.weight"] = torch.randn(out, 4) * 0.1
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    edit(adapter, target_modules=["q_proj", *sorted({key.split(".")[-2] for key in experts})])
+    report = merge(base, adapter, tmp_path / "out", dtype="float32")
+    assert report.changed == len(experts) + 2
+    assert one_rounding(read(tmp_path / "out"), read(merged_by_peft(base, adapter, tmp_path / "peft"))) == []
+
+
+def read_one(adapter: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(adapter / "adapter_model.safetensors")
+
+
+def test_what_is_read_of_an_adapter_is_a_copy_and_never_that_of_an_earlier_file(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 1, "lora_alpha": 1}')
+    for number in (1.0, 2.0):
+        (tmp_path / "adapter_model.safetensors").unlink(missing_ok=True)
+        save_file({"x": torch.full((2, 3), number)}, tmp_path / "adapter_model.safetensors")
+        adapter = read_adapter(tmp_path)
+        adapter.load("x").mul_(7)
+        assert adapter.load("x").eq(number).all()
+        assert adapter.load("x", 1, 2).eq(number).all()
+
+
+# --- settings by chance
+
+
+@pytest.mark.soak
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_settings_by_chance_equal_pefts_merge(data, bases, tmp_path_factory):
+    name = data.draw(st.sampled_from([name for name in ARCHITECTURES if name not in MIXTURES]))
+    one, two = forms(name)["lora"]["target_modules"]
+    lora = {
+        "target_modules": data.draw(st.sampled_from([[one], [two], [one, two], "all-linear"])),
+        "r": data.draw(st.integers(1, 9)),
+        "lora_alpha": data.draw(st.sampled_from([1, 3, 16, 0.5])),
+        "use_rslora": data.draw(st.booleans()),
+        "use_dora": data.draw(st.booleans()),
+        "bias": data.draw(st.sampled_from(["none", "all", "lora_only"])),
+        "rank_pattern": data.draw(st.sampled_from([{}, {one: 1}, {rf"0\..*{two}": 7, one: 3}])),
+        "alpha_pattern": data.draw(st.sampled_from([{}, {two: 40}, {rf".*\.1\..*{one}": 2.5}])),
+        "layers_to_transform": data.draw(st.sampled_from([None, [0], [0, 1]])),
+        "modules_to_save": data.draw(st.sampled_from([None, ["lm_head"]])),
+    }
+    scale = data.draw(st.sampled_from([1e-3, 0.1, 1.0]))
+    base, folder = base_of(name, bases), tmp_path_factory.mktemp("chance")
+    adapter = save_adapter(base, folder / "adapter", scale=scale, seed=data.draw(st.integers(0, 99)), **lora)
+    merge(base, adapter, folder / "out", dtype="float32")
+    exact = read(merged_by_peft(base, adapter, folder / "peft"))
+    assert one_rounding(read(folder / "out"), exact) == []
+    shutil.rmtree(folder)
+
+
 # --- where PEFT's own merge is wrong
 
 
@@ -128,9 +226,9 @@ def test_a_start_that_moved_the_base_is_refused_until_it_is_converted(start, act
     assert action in str(refused.value.hint)
 
 
-def edit(adapter: Path, **settings: object) -> None:
+def edit(adapter: Path, **changed: object) -> None:
     path = adapter / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
 
 
 def test_tensors_that_peft_would_ignore_are_refused(bases, tmp_path):

@@ -40,11 +40,16 @@ class Adapter:
 
     def load(self, name: str, start: int = 0, stop: int | None = None, *, device: str = "cpu") -> Any:
         """The adapter's tensor ``name`` in float32; of a part of its rows (see ``changes``) a matrix of these."""
+        import torch
+
         tensor = self.header.tensors[name]
         rows, width = as_rows(tensor.shape)
         stop = rows if stop is None else min(stop, rows)
         if (start, stop) == (0, rows):
-            return _read_whole(self.folder / self.file, tensor).to(device).float()
+            path = self.folder / self.file
+            written = path.stat()
+            whole = _read_whole(path, tensor, (written.st_ino, written.st_mtime_ns))
+            return whole.to(device, torch.float32, copy=True)
         row = tensor.size // rows if rows else 0
         with (self.folder / self.file).open("rb") as file:
             file.seek(tensor.start + start * row)
@@ -53,8 +58,9 @@ class Adapter:
 
 
 @lru_cache(4)
-def _read_whole(path: Path, tensor: Tensor) -> Any:
-    """A tensor as it is in the file. The experts of a layer, one tensor of the base each, share A and B."""
+def _read_whole(path: Path, tensor: Tensor, written: tuple[int, int]) -> Any:
+    """A tensor as it is in the file that was ``written``. The experts of a layer, a tensor of the base each, share A
+    and B."""
     with path.open("rb") as file:
         file.seek(tensor.start)
         return _as_torch(bytearray(file.read(tensor.size)), tensor.dtype).reshape(tensor.shape)
