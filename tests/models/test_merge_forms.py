@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hubkit.core.errors import RefusedError
+from hubkit.models import meta
 from hubkit.models.merging.adapter import read_adapter
 from hubkit.models.merging.merge import merge
 from hubkit.models.merging.resolution import NotLocalError
+from hubkit.models.merging.support import merge_problem, merge_way
 from hubkit.models.tensors import SINGLE
 
 EVERY = [(name, form) for name in ARCHITECTURES for form in forms(name)]
@@ -148,8 +150,9 @@ def test_what_is_read_of_an_adapter_is_a_copy_and_never_that_of_an_earlier_file(
 def test_settings_by_chance_equal_pefts_merge(data, bases, tmp_path_factory):
     name = data.draw(st.sampled_from([name for name in ARCHITECTURES if name not in MIXTURES]))
     one, two = forms(name)["lora"]["target_modules"]
+    targets = data.draw(st.sampled_from([[one], [two], [one, two], "all-linear"]))
     lora = {
-        "target_modules": data.draw(st.sampled_from([[one], [two], [one, two], "all-linear"])),
+        "target_modules": targets,
         "r": data.draw(st.integers(1, 9)),
         "lora_alpha": data.draw(st.sampled_from([1, 3, 16, 0.5])),
         "use_rslora": data.draw(st.booleans()),
@@ -157,7 +160,7 @@ def test_settings_by_chance_equal_pefts_merge(data, bases, tmp_path_factory):
         "bias": data.draw(st.sampled_from(["none", "all", "lora_only"])),
         "rank_pattern": data.draw(st.sampled_from([{}, {one: 1}, {rf"0\..*{two}": 7, one: 3}])),
         "alpha_pattern": data.draw(st.sampled_from([{}, {two: 40}, {rf".*\.1\..*{one}": 2.5}])),
-        "layers_to_transform": data.draw(st.sampled_from([None, [0], [0, 1]])),
+        "layers_to_transform": data.draw(st.sampled_from([None, [0], [0, 1]] if isinstance(targets, list) else [None])),
         "modules_to_save": data.draw(st.sampled_from([None, ["lm_head"]])),
     }
     scale = data.draw(st.sampled_from([1e-3, 0.1, 1.0]))
@@ -211,6 +214,33 @@ def test_different_tokens_of_tied_embeddings_are_refused(bases, tmp_path):
     adapter = save_adapter(base, tmp_path / "adapter", **lora)
     with pytest.raises(RefusedError, match="trains different tokens"):
         merge(base, adapter, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "lora", "problem"),
+    [
+        ("llama-3-tied", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, None),
+        ("llama-3-tied", {"target_modules": ["lm_head"]}, "it has LoRA on lm_head.weight"),
+        ("falcon", {"target_modules": ["word_embeddings"]}, "it has LoRA on transformer.word_embeddings.weight"),
+        ("llama-3", {"target_modules": ["q_proj", "embed_tokens", "lm_head"]}, None),
+        ("llama-3", {"target_modules": ["q_proj"], "lora_bias": True}, "lora_bias needs layers that have a bias"),
+        ("pythia", {"target_modules": ["query_key_value"], "lora_bias": True}, None),
+        ("mixtral", {"target_modules": "all-linear"}, None),
+        (
+            "gpt-2",
+            {"target_modules": ["c_attn"], "trainable_token_indices": {"wte": [1], "lm_head": [2]}},
+            "it trains different tokens of wte and lm_head",
+        ),
+    ],
+)
+def test_what_the_merge_refuses_is_known_from_config_and_settings_alone(name, lora, problem, bases):
+    config = (base_of(name, bases) / "config.json").read_bytes()
+    with quiet():
+        adapter = meta.resolve(config, {"r": 4, **lora})
+    found = merge_problem(adapter.settings, meta.facts_of(config), adapter)
+    assert (found is None) == (problem is None), found
+    assert problem is None or problem in str(found)
+    assert merge_way(adapter.settings, adapter) == "streamed"
 
 
 @pytest.mark.parametrize(

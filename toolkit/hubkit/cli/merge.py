@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Iterator
@@ -69,6 +70,7 @@ def merge(base: str, adapter: str, output: Path, dtype: str | None, max_shard_by
     from hubkit.models.merging.companions import own_dtype, tokenizer_of
     from hubkit.models.merging.merge import merge
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it, and it warns of kernels for training
     from_base = _place(base, hub_name, adapter=False)
     from_adapter = _place(adapter, hub_name, adapter=True)
     tokenizer = tokenizer_of(from_adapter.folder)

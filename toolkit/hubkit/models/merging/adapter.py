@@ -90,6 +90,10 @@ def read_adapter(folder: Path) -> Adapter:
     Raises RefusedError when it is not a LoRA adapter in safetensors, or uses a feature that changes the meaning
     of its tensors in a way that is not understood here.
     """
+    if not (folder / CONFIG).is_file():
+        raise RefusedError(
+            f"There is no {CONFIG} in {folder.name or folder}.", hint="Name a folder or a repo with a PEFT adapter."
+        )
     try:
         settings = load_json((folder / CONFIG).read_bytes(), SETTINGS)
     except (OSError, ValueError) as error:

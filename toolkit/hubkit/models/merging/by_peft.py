@@ -59,7 +59,9 @@ def _merged(adapter: Adapter, base: Path, reason: str) -> Any:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, trust_remote_code=False)

@@ -152,12 +152,25 @@ def merge_problem(settings: Mapping[str, Any], base: Base, resolved: Resolved | 
     targets = list(resolved.targets) if resolved else []
     if problem := tied_problem([f"{item.module}.{item.parameter}" for item in targets], base.tied):
         return problem
+    if problem := _tokens_problem(settings.get("trainable_token_indices"), base.tied):
+        return problem
     if settings.get("lora_bias"):
         for item in targets:
             module = base.modules.get(item.module)
             if module is not None and "bias" not in module.parameters:
                 return f"lora_bias needs layers that have a bias, and {item.module} has none"
     return None
+
+
+def _tokens_problem(indices: Any, tied: Mapping[str, str]) -> str | None:
+    """Why these ``trainable_token_indices`` cannot be merged: PEFT ties those of tied embeddings only if they agree."""
+    if not isinstance(indices, Mapping):
+        return None
+    modules = [name.removesuffix(".weight") for pair in tied.items() for name in pair]
+    both = [key for key in indices if any(module == key or module.endswith(f".{key}") for module in modules)]
+    if len({tuple(indices[key]) for key in both}) < 2:
+        return None
+    return f"it trains different tokens of {' and '.join(both)}, which are one tensor in this base (tied embeddings)"
 
 
 def tied_problem(changed: Iterable[str], tied: Mapping[str, str]) -> str | None:
