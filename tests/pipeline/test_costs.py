@@ -23,7 +23,7 @@ from hubkit.core.target import Target
 from hubkit.hub.client import Hub, connect
 from hubkit.models import meta
 from hubkit.pipeline import preflight
-from hubkit.pipeline.costs import asking, benchmarks, devices, room, sources, training
+from hubkit.pipeline.costs import asking, benchmarks, datasets, devices, room, sources, training
 from hubkit.pipeline.costs.devices import TABLE, Device, from_measured
 from hubkit.pipeline.costs.estimate import Estimate, estimate
 from hubkit.pipeline.costs.formulas import (
@@ -344,13 +344,22 @@ def cached(target: Target, repo: str, config: dict[str, object]) -> None:
     (folder / "snapshots" / "c0ffee" / "config.json").write_text(json.dumps(config))
 
 
-def test_datasets_of_a_card_and_of_packages() -> None:
-    card = b"---\ndataset_info:\n  splits:\n  - {name: train, num_examples: 12}\n---\n# Rows\n"
-    assert sources.rows_on_card(card, "train") == 12
-    assert sources.rows_on_card(card, "test") is None
+def test_the_rows_that_a_card_states() -> None:
+    card = b"---\ndataset_info:\n  splits:\n  - {name: train, num_examples: 12, num_bytes: 600}\n---\n# Rows\n"
+    assert datasets.rows_on_card(card, "train") == datasets.Listed(12, 50.0, "from its card")
+    assert datasets.rows_on_card(card, "test").rows is None
     configs = b"---\ndataset_info:\n- splits:\n  - {name: test, num_examples: 7}\n---\n"
-    assert sources.rows_on_card(configs, "test") == 7
-    assert [sources.rows_on_card(text, "train") for text in (b"", b"# no head", b"---\n: [\n---\n")] == [None] * 3
+    assert datasets.rows_on_card(configs, "test") == datasets.Listed(7, None, "from its card")
+    wrong = (
+        b"",
+        b"# no head",
+        b"---\n: [\n---\n",
+        b"---\ndataset_info: {splits: [{name: train, num_examples: many}]}\n---\n",
+    )
+    assert [datasets.rows_on_card(text, "train").rows for text in wrong] == [None] * 4
+
+
+def test_a_package_that_only_provides_says_nothing_of_the_dataset_of_that_name() -> None:
     own = sources.packages(read_recipe(tiny.RECIPE).recipe)
     assert own[0]["datasets"]["Intel/orca_dpo_pairs"]["rows"] == 328
     others = sources.packages(parse_recipe(RECIPE_TEXT))
@@ -382,10 +391,10 @@ def test_a_device_of_the_table_keeps_its_rates_and_another_has_those_measured() 
 
 def test_a_step_that_does_not_fit_is_refused_with_figures_and_what_to_lower(planned: Callable[..., Estimate]) -> None:
     state = of_file(dpopenhermes_7b.RECIPE)
-    small = planned(state, replace(H100, short="mine", name="A GPU", memory=6 * 10**9))
+    small = planned(state, replace(H100, short="mine", name="A GPU", memory=4 * 10**9))
     errors = {finding.message.split()[0]: finding for finding in room.memory_findings(small)}
     assert all(finding.level == "error" for finding in errors.values())
-    assert "this device (A GPU) has 6.0 GB" in errors["train[dpo]"].message
+    assert "this device (A GPU) has 4.0 GB" in errors["train[dpo]"].message
     assert "weights 4." in errors["train[dpo]"].message
     assert "stages.dpo.args.per_device_train_batch_size" in (errors["train[dpo]"].hint or "")
     assert any("gates.stop_rate.batch_size" in (finding.hint or "") for finding in errors.values())
@@ -461,4 +470,16 @@ def test_sizes_that_this_machine_lacks_are_read_from_the_hub(
     found = estimate(state, tmp_path / "home", lambda: connected, here=LAPTOP)
     notes = " ".join(found.assumed)
     assert "77 of hubkit/pairs, from its card; about 5,000 of hubkit/chats, by the size of its files" in notes
+    assert "data.repair: about 21 tokens a sequence, by the bytes of its rows" in notes, "104 bytes a row"
+    assert "data.preferences: 466 tokens" in notes
     assert found.costs["train[sft]"]["CPU"].seconds is not None and found.sized
+
+
+def test_a_step_is_not_refused_for_lengths_that_nobody_counted() -> None:
+    stage = Training(uses="sft", data="rows", args={"max_length": 4096, "per_device_train_batch_size": 16})
+    guessed, counted = (training.work_of(stage, "mine", Rows(100, 466, basis)) for basis in ("assumed", "counted"))
+    assert guessed is not None and counted is not None
+    certain = [training.memory(each, MISTRAL, 10**7, LAPTOP, longest=False).activations for each in (guessed, counted)]
+    assert certain[0] == pytest.approx(certain[1] / 4, rel=0.01)
+    longest = [training.memory(each, MISTRAL, 10**7, LAPTOP).total for each in (guessed, counted)]
+    assert longest[0] == longest[1], "the warning is about the longest rows"

@@ -138,15 +138,19 @@ def _unless_reused(job: Job, state: ReleaseState, situation: Situation, device: 
 def _assumed(it: Situation, devices: tuple[Device, ...]) -> Iterator[str]:
     """The assumptions, a sentence without its period each."""
     yield from it.sizes.notes
-    guessed = [f"data.{name}" for name, rows in it.sizes.data.items() if rows.rows is not None and not rows.counted]
+    known = {name: rows for name, rows in it.sizes.data.items() if rows.rows is not None}
+    guessed = [f"data.{name}" for name, rows in known.items() if rows.basis == "assumed"]
     if guessed and it.sizes.model is not None:
         yield f"{' and '.join(guessed)}: {count(TOKENS)} tokens a sequence, as in real preference data; not counted"
+    for name, rows in known.items():
+        if rows.basis == "size":
+            yield f"data.{name}: about {count(rows.tokens)} tokens a sequence, by the bytes of its rows"
     for name, work in it.trainings.items():
         if work is not None and it.sizes.model is not None:
             factor, tokens = work.longest / work.length, work.tokens
             number = f"{short(tokens / 1e6)} M" if tokens >= 1e6 else count(float(f"{tokens:.2g}"))
-            rows = counted(work.batch, "row")
-            padded = f", padded to {short(factor)} times those of the rows (batches of {rows} in random order)"
+            batch = counted(work.batch, "row")
+            padded = f", padded to {short(factor)} times those of the rows (batches of {batch} in random order)"
             yield f"{name}: {number} tokens{padded if factor > 1.05 else ''}"
     if it.sizes.model is not None:
         limit = it.recipe.gates.stop_rate.max_new_tokens

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hubkit.core.errors import HubkitError
 from hubkit.core.files import read_json
@@ -20,6 +20,7 @@ from hubkit.core.libraries import offered
 from hubkit.core.numbers import count
 from hubkit.core.target import Target
 from hubkit.pipeline.costs.asking import Model
+from hubkit.pipeline.costs.datasets import Listed, look_up
 from hubkit.pipeline.costs.formulas import BYTES, ModelSize
 from hubkit.pipeline.release_state import ReleaseState
 from hubkit.recipe.models import Recipe, Source
@@ -31,17 +32,21 @@ TOKENS = 466
 """Mean tokens of a sequence (prompt and one answer) where nobody counted them: half of the 932 a pair that real
 preference data has under ChatML. An assumption, and printed as one."""
 
-_SAMPLE = 64 * 1024
+TEXT_BYTES = 5.0
+"""Of a token of English text, as JSON."""
+Basis = Literal["counted", "size", "assumed"]
+CERTAINTY: Mapping[Basis, float] = {"counted": 1.0, "size": 0.5, "assumed": 0.25}
+"""What share of an estimated length of rows is taken for certain, where a step is refused for its memory."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one entry of ``data``; None when unknown. ``tokens`` is the mean of a sequence, ``counted`` whether
-    somebody counted them."""
+    """The rows of one entry of ``data``; None when unknown. ``tokens`` is the mean of a sequence: ``counted`` by a
+    training, estimated from the ``size`` of the rows, or ``assumed``."""
 
     rows: int | None
     tokens: float = TOKENS
-    counted: bool = False
+    basis: Basis = "assumed"
 
 
 @dataclass(frozen=True)
@@ -132,46 +137,40 @@ class Finder:
         counted = self._of_last_run(name)
         if counted is not None:
             return counted
-        total, tokens, known = 0, 0.0, True
-        for source in sources:
-            entry = next((package["datasets"][source.repo] for package in self.packages
-                          if source.repo in package.get("datasets", {})), None)  # fmt: skip
-            rows = self._rows_of(source, entry)
-            if rows is None:
-                return Rows(None)
-            total += rows
-            tokens += rows * float((entry or {}).get("tokens") or TOKENS)
-            known = known and bool((entry or {}).get("tokens"))
+        stages = [stage.uses or key for key, stage in self.state.recipe.stages.items() if stage.data == name]
+        found = [self._rows_of(source, pairs="dpo" in stages) for source in sources]
+        if any(rows.rows is None for rows in found):
+            return Rows(None)
+        total = sum(rows.rows or 0 for rows in found)
+        mean = sum((rows.rows or 0) * rows.tokens for rows in found) / total if total else TOKENS
         rate = self.state.recipe.gates.stop_rate
-        mean = tokens / total if total else TOKENS
         if rate.prompts_from == name and not any(source.rows for source in sources):
             total = max(0, total - rate.prompts)
-        return Rows(total, mean, known)
+        return Rows(total, mean, min((rows.basis for rows in found), key=CERTAINTY.__getitem__))
 
-    def _rows_of(self, source: Source, entry: Mapping[str, Any] | None) -> int | None:
+    def _rows_of(self, source: Source, *, pairs: bool) -> Rows:
+        """The rows of one source; ``pairs``: of preferences, where a sequence is the prompt and one of two answers."""
+        entry = next(
+            (found for package in self.packages if (found := package.get("datasets", {}).get(source.repo))), None
+        )
         if entry is not None:
-            known = min(int(entry["rows"]), source.rows or int(entry["rows"]))
-            self.rows.append(f"{count(known)} of {source.repo}, from {entry['source']}")
-            return known
-        if source.rows is not None:
-            self.rows.append(f"{count(source.rows)} of {source.repo}, as the recipe asks")
-            return source.rows
+            rows = min(int(entry["rows"]), source.rows or int(entry["rows"]))
+            self.rows.append(f"{count(rows)} of {source.repo}, from {entry['source']}")
+            return Rows(rows, float(entry["tokens"]), "counted") if "tokens" in entry else Rows(rows)
         try:
-            hub = self._asked()
-            readme = hub.read_file(source.repo, "README.md", source.revision, "dataset")
-            sampled = None if rows_on_card(readme or b"", source.split) else rows_by_size(hub, source)
+            listed = look_up(self._asked(), source)
         except HubkitError as error:
-            self.missing.append(f"the rows of {source.repo}: {_sentence(error)}")
-            return None
-        rows = rows_on_card(readme or b"", source.split)
-        if rows is None and sampled is not None:
-            self.rows.append(f"about {count(sampled)} of {source.repo}, by the size of its files")
-            return sampled
-        if rows is None:
-            self.missing.append(f"the rows of {source.repo}: its card does not state them")
-        else:
-            self.rows.append(f"{count(rows)} of {source.repo}, from its card")
-        return rows
+            listed = Listed(found=_sentence(error))
+        limits = [number for number in (listed.rows, source.rows) if number is not None]
+        if not limits:
+            self.missing.append(f"the rows of {source.repo}: {listed.found}")
+            return Rows(None)
+        rows = min(limits)
+        said = "as the recipe asks" if rows == source.rows else listed.found
+        self.rows.append(f"{'about ' if 'size' in said else ''}{count(rows)} of {source.repo}, {said}")
+        if listed.row_bytes is None:
+            return Rows(rows)
+        return Rows(rows, listed.row_bytes / TEXT_BYTES * (2 / 3 if pairs else 1), "size")
 
     def _of_last_run(self, name: str) -> Rows | None:
         """What the last run's data step kept, and the tokens that its training counted."""
@@ -188,7 +187,7 @@ class Finder:
             return None
         self.rows.append(f"{count(kept.rows)} of data.{name}, as the run {self.state.run.name} prepared them")
         if (tokens := self._counted(name)) is not None:
-            return Rows(kept.rows, tokens, True)
+            return Rows(kept.rows, tokens, "counted")
         fallback = [
             float(package["datasets"][source.repo].get("tokens") or 0)
             for source in self.state.recipe.data[name]
@@ -196,7 +195,7 @@ class Finder:
             if source.repo in package.get("datasets", {})
         ]
         mean = sum(fallback) / len(fallback) if fallback and all(fallback) else None
-        return Rows(kept.rows, mean or TOKENS, mean is not None)
+        return Rows(kept.rows, mean, "counted") if mean else Rows(kept.rows)
 
     def _counted(self, name: str) -> float | None:
         """Mean tokens of a sequence, as the last training on data.``name`` counted them; None without one."""
@@ -252,41 +251,6 @@ def cached_config(target: Target, repo: str, revision: str) -> bytes | None:
         commit = reference.read_text().strip() if reference.is_file() else revision
         return (folder / "snapshots" / commit / "config.json").read_bytes()
     return None
-
-
-def rows_on_card(readme: bytes, split: str) -> int | None:
-    """The rows of ``split`` that a dataset's card states under ``dataset_info``; None when it states none."""
-    from hubkit.core.bounded_yaml import YamlError, load_bounded
-    from hubkit.core.front_matter import find_front_matter
-
-    head = find_front_matter(readme.decode("utf-8", "replace"))
-    try:
-        card = load_bounded(head.text) if head else None
-    except YamlError:
-        return None
-    about = card.get("dataset_info") if isinstance(card, dict) else None
-    for config in about if isinstance(about, list) else [about]:
-        for item in (config.get("splits") or []) if isinstance(config, dict) else []:
-            if isinstance(item, dict) and item.get("name") == split and isinstance(item.get("num_examples"), int):
-                return int(item["num_examples"])
-    return None
-
-
-def rows_by_size(hub: Hub, source: Source) -> int | None:
-    """About how many rows JSON lines or CSV hold: their bytes by those of a line at the head of the first file.
-
-    None where the rows are in files of another kind, or the head holds no whole line.
-    """
-    tree = hub.tree(source.repo, source.revision, "dataset")
-    files = {path: entry.size for path, entry in tree.items() if path.endswith((".jsonl", ".csv", ".tsv"))}
-    of_split = {path: size for path, size in files.items() if source.split.partition("[")[0] in path} or files
-    if not of_split:
-        return None
-    path, size = max(of_split.items(), key=lambda item: item[1])
-    head = hub.read_range(source.repo, path, source.revision, 0, min(size, _SAMPLE), "dataset")
-    lines = head.count(b"\n") + (size <= _SAMPLE and not head.endswith(b"\n"))
-    whole = len(head) if size <= _SAMPLE else head.rfind(b"\n") + 1
-    return round(sum(of_split.values()) * lines / whole) if lines and whole else None
 
 
 def _sentence(error: Exception) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from hubkit.pipeline.costs import benchmarks, training
 from hubkit.pipeline.costs.devices import Device
 from hubkit.pipeline.costs.formulas import Memory, ModelSize, generation_memory, scoring_memory
-from hubkit.pipeline.costs.sources import Rows, Sizes
+from hubkit.pipeline.costs.sources import TEXT_BYTES, Rows, Sizes
 from hubkit.pipeline.costs.training import TrainingWork
 from hubkit.pipeline.jobs import Job
 from hubkit.recipe.models import Recipe
@@ -21,8 +21,6 @@ FORMS = {"merged": 1.0, "adapter": 2.0, "four-bit": 3.0}
 """How many times the operations of a plain layer each form starts: LoRA adds its own, NF4 dequantizes before each."""
 REACHED = 0.6
 """Of a memory's bandwidth, while weights are read to generate a token."""
-TEXT_BYTES = 5.0
-"""Of a token of English text, as JSON."""
 BLOCKS = 5
 """Python code blocks on the cards of a variant; four of them load the model."""
 

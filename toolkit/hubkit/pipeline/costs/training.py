@@ -8,7 +8,7 @@ from typing import Any
 
 from hubkit.pipeline.costs.devices import Device
 from hubkit.pipeline.costs.formulas import BYTES, Memory, ModelSize, padding, training_memory
-from hubkit.pipeline.costs.sources import Rows
+from hubkit.pipeline.costs.sources import CERTAINTY, Rows
 from hubkit.recipe.models import Training
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -28,6 +28,7 @@ class TrainingWork:
 
     ``steps`` are passes over a batch of ``batch`` rows of ``sequences`` sequences each. ``length`` is the mean of a
     sequence before padding, ``longest`` that of the batch's longest, ``most`` what the longest may be (`max_length`).
+    ``certainty`` is the share of these lengths that is certain.
     """
 
     method: str
@@ -41,6 +42,7 @@ class TrainingWork:
     optimizer: str
     checkpointing: bool | None
     quantized: bool
+    certainty: float = 1.0
 
     @property
     def tokens(self) -> float:
@@ -88,6 +90,7 @@ def work_of(training: Training, name: str, rows: Rows) -> TrainingWork | None:
         optimizer=str(args.get("optim", "adamw_torch")),
         checkpointing=None if checkpointing is None else bool(checkpointing),
         quantized=training.quantization == "nf4",
+        certainty=CERTAINTY[rows.basis],
     )
 
 
@@ -111,8 +114,9 @@ def seconds(work: TrainingWork, size: ModelSize, trained: int, device: Device) -
 
 
 def memory(work: TrainingWork, size: ModelSize, trained: int, device: Device, *, longest: bool = True) -> Memory:
-    """Of a training step with rows as long as `max_length` allows, or (``longest=False``) as a mean batch has them."""
-    length = work.most if longest else work.longest
+    """Of a training step with rows as long as `max_length` allows, or (``longest=False``) as a mean batch certainly
+    has them."""
+    length = work.most if longest else work.longest * work.certainty
     return training_memory(
         size,
         dtype=device.compute,
