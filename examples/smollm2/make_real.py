@@ -35,6 +35,8 @@ VALUES = (
     # 25 steps of 4 pairs: an example for a laptop
     "stages.dpo.args.gradient_accumulation_steps=1",
     "stages.dpo.args.num_train_epochs=0.5",
+    # all prompts at once, as stop_rate.py asks them: in 16 bits the size of a batch may turn a near tie
+    "gates.stop_rate.batch_size=32",
 )
 RATES = {
     "gentle": (),  # those that `hubkit init` chooses for a model of this size
