@@ -105,6 +105,15 @@ def test_a_base_that_passes_the_gate_is_not_said_to_fail_it() -> None:
     assert "Neither does the base model." in _said("dpo-v0", failing)
 
 
+def test_a_base_that_seldom_stops_is_said_to_although_a_gate_is_relative_to_it() -> None:
+    evidence = samples.evidence(base=28, broken=20, repaired=127)
+    verdicts = evidence.files["gate"]["gates.json"]["variants"]
+    for name in verdicts:
+        verdicts[name] |= {"threshold": 28 / 128 - 0.02, "passed": name == "main"}
+    assert "Neither does the base model. The base model stops in 21.9 %" in _said("dpo-v0", evidence)
+    assert "does not reliably end its answers, and neither does the base." in _said("main", evidence)
+
+
 def test_why_a_branch_is_still_published_is_not_guessed() -> None:
     said = _said("dpo-v0", samples.evidence())
     assert re.search(r"from 0\.\d{4} here to 0\.\d{4} there\.", said) and "that is why" not in said

@@ -17,6 +17,8 @@ from hubkit.models.chat.stop_rates import PUBLISHED, Form, MeasuredRate
 from hubkit.recipe.models import Recipe
 
 Kind = Literal["lost", "repaired", "unrepaired"]
+RELIABLE = 0.9
+"""The stop rate below which a card says of a base, too, that it does not reliably end its answers."""
 
 
 def stop_rate_repair(
@@ -27,8 +29,8 @@ def stop_rate_repair(
     ``kind`` is 'lost' (this branch does not end its answers), 'repaired' (this branch repairs ``broken``, the variant
     that it continues) or 'unrepaired' (it should repair ``broken`` and does not). ``broken`` and ``repaired`` are rows
     of the table of variants, ``stages`` the stages that were trained in between, ``worse`` whether ``broken`` ends
-    fewer answers than the base (see :func:`_worse`), ``base_fails`` whether the base itself is below the gate,
-    ``adapter_fails`` whether the adapter of this variant is, ``scores`` how the benchmark average changed (see
+    fewer answers than the base (see :func:`_worse`), ``base_fails`` whether the base itself is below the gate or below
+    :data:`RELIABLE` (a gate that is relative to the base is never above it), ``adapter_fails`` whether the adapter of this variant is, ``scores`` how the benchmark average changed (see
     :func:`_scores`).
     """
     gates = evidence.gates()
@@ -65,6 +67,7 @@ def _facts(
     evidence: Evidence,
 ) -> dict[str, Any]:
     stages: list[str] = []
+    base = _base(evidence)
     if repaired_by is not None:
         done = recipe.chain(recipe.variants[broken].stage)
         stages = list(recipe.chain(recipe.variants[repaired_by].stage)[len(done) :])
@@ -74,7 +77,7 @@ def _facts(
         "repaired": variants[repaired_by] if repaired_by is not None else None,
         "stages": stages,
         "worse": _worse(evidence, broken),
-        "base_fails": _fails(evidence, broken, _base(evidence)),
+        "base_fails": _fails(evidence, broken, base) or bool(base and base.rate < RELIABLE),
         "scores": {
             "broken": _scores(evidence, BASE_BENCHMARKS, benchmarks_step(broken)),
             "repaired": _scores(evidence, benchmarks_step(broken), benchmarks_step(repaired_by))
