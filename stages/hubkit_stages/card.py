@@ -36,7 +36,7 @@ from hubkit.training.data.loading import card_licence
 if TYPE_CHECKING:
     from hubkit.cards.render import Rendered
 
-VERSION = 4
+VERSION = 5
 SHAPED_BY = ("hubkit", "huggingface_hub", "jinja2", "matplotlib")
 
 
