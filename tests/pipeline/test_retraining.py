@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kept import sample
+from terminals import run_forked
 from training_case import recipe_text
 
-from hubkit.core.errors import RefusedError
+from hubkit.cli.release import _consent as consent
+from hubkit.core.errors import HubkitError, RefusedError, RemoteError
 from hubkit.core.files import MANIFEST, digest_of, read_json, write_json
+from hubkit.core.output import Output
 from hubkit.core.target import Target
 from hubkit.pipeline import keys, made_from
 from hubkit.pipeline.discards import discarded, refuse
 from hubkit.pipeline.find_stage import find_stage
 from hubkit.pipeline.jobs import Job, expand
 from hubkit.pipeline.release_state import ReleaseState
-from hubkit.pipeline.runner import Retraining
+from hubkit.pipeline.runner import Retraining, release
 from hubkit.pipeline.runs import open_run
 from hubkit.recipe.artifact import StoredArtifact
 from hubkit.recipe.loading import parse_recipe
@@ -335,3 +339,55 @@ def test_restoring_swaps_and_discarding_removes(tmp_path: Path) -> None:
     assert (swapped.path / "adapter" / "adapter_model.safetensors").read_text() == "other"
     now.run.discard(swapped)
     assert now.run.kept() == [] and [line["event"] for line in now.run.journal()] == ["restored", "discarded"]
+
+
+def release_again(home: Path, **keywords: Any) -> None:
+    """Release with another learning rate; the Hub is not there, so it ends where the release begins."""
+    now = state_of(home, dpo=DPO.replace("1e-3", "5e-5"))
+    release(now.recipe, home, now.target, home, Output("quiet"), **keywords)
+
+
+def test_a_release_that_would_discard_a_training_stops_before_it_begins(tmp_path: Path) -> None:
+    run = trained(tmp_path).run
+    recipe = (run.path / "recipe.json").read_text()
+    with pytest.raises(RefusedError, match=r"learning_rate: 0\.001 → 5e-05") as caught:
+        release_again(tmp_path)
+    assert caught.value.exit_code == 3
+    assert run.journal() == [] and (run.path / "recipe.json").read_text() == recipe
+    asked: list[str] = []
+    with pytest.raises(RemoteError):
+        release_again(tmp_path, consent=lambda found: asked.extend(item.step for item in found))
+    assert asked == ["train[dpo]", "train[sft]"]
+    assert [line["event"] for line in run.journal()] == ["begin", "stopped"]
+    with pytest.raises(RemoteError):
+        release_again(tmp_path, retrain=True)
+
+
+def test_a_release_finishes_what_a_kill_interrupted_and_records_what_was_not(tmp_path: Path) -> None:
+    run = aged(tmp_path).run
+    run.out("train[sft]").parent.mkdir(parents=True)
+    (run.artifacts / "train[sft]").rename(run.out("train[sft]"))
+    with pytest.raises(RefusedError):
+        release_again(tmp_path)
+    for step in ("train[dpo]", "train[sft]"):
+        assert read_json(run.artifacts / step / MANIFEST)["made_from"]["settings"]["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "terminal", "yes", "code"),
+    [("y\n", True, False, 0), ("n\n", True, False, 130), ("", False, False, 3), ("", True, True, 3)],
+)
+def test_the_question_is_put_at_a_terminal_only(
+    tmp_path: Path, typed: str, terminal: bool, yes: bool, code: int
+) -> None:
+    """And ``-y`` confirms what is published, not that a training is replaced."""
+    trained(tmp_path)
+    found = discarded(state_of(tmp_path, dpo=DPO.replace("1e-3", "5e-5")))
+
+    def ask() -> None:
+        try:
+            consent(found, yes)
+        except HubkitError as error:
+            sys.exit(error.exit_code)
+
+    assert run_forked(ask, terminal=terminal, answer=typed.encode())[0] == code

@@ -124,6 +124,19 @@ def test_a_default_is_read_from_the_installed_trl() -> None:
 # --- what training makes
 
 
+def test_what_does_not_count_for_the_key_does_not_change_one_bit(case: Case, trained: Case) -> None:
+    """Logs, checkpoints, progress and how rows are loaded: see hubkit.training.counted."""
+    text = recipe_text(
+        dpo=DPO.replace("logging_steps: 2", "logging_steps: 3, logging_first_step: true, run_name: other, project: p")
+        + ", save_steps: 3, save_total_limit: 1, disable_tqdm: false, include_num_input_tokens_seen: all"
+        + ", dataloader_num_workers: 1, dataset_num_proc: 1, skip_memory_metrics: false, torch_empty_cache_steps: 2"
+        + ", per_device_eval_batch_size: 3, log_level: error"
+    )
+    case.train("dpo", text)
+    before, after = adapter(trained, "dpo"), adapter(case, "dpo")
+    assert before.keys() == after.keys() and all(before[name].equal(after[name]) for name in before)
+
+
 def test_the_adapter_stands_alone_and_is_bound_to_the_base(trained: Case) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
