@@ -31,7 +31,7 @@ from hubkit.core.home import hubkit_home
 from hubkit.core.libraries import installed
 from hubkit.core.numbers import count, score
 from hubkit.evals.caching import FOLDER, Cache, Key, hub_data, key_of, tasks_digest
-from hubkit.evals.harness import no_inventory, plain, tasks_translated, watched
+from hubkit.evals.harness import batch_size, no_inventory, plain, tasks_translated, watched
 from hubkit.evals.lm_eval_json import lm_eval_suite
 from hubkit.evals.results import RAW_FOLDER, Results, Subject, SuiteResult
 from hubkit.evals.results import Settings as ResultSettings
@@ -120,7 +120,9 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
             )
         else:
             yield Finding(
-                "note", "The backend vllm has not been tested with hubkit: compare its numbers with those of hf."
+                "note",
+                "The backend vllm has not been tested with hubkit: compare its numbers with those of hf. Multiple"
+                " choice takes longer with it (8 times as long where it was measured).",
             )
     if asked.limit is not None:
         yield Finding(
@@ -174,7 +176,7 @@ def run(ctx: StageContext) -> StageResult[Results]:
             num_fewshot=asked.num_fewshot,
             fewshot_as_multiturn=ctx.settings.turns if asked.apply_chat_template else None,
             dtype=dtype,
-            batch_size=asked.batch_size,
+            batch_size=asked.batch_size if asked.batch_size != "auto" else None,
             device=device,
         ),
         libraries={name: there for name, there in libraries.items() if there},
@@ -363,5 +365,5 @@ class _Harness:
             tokenizer=tokenizer,
             dtype=self.dtype,
             device=self.device,
-            batch_size=asked.batch_size,
+            batch_size=batch_size(asked.batch_size, self.device),
         )

@@ -1,6 +1,6 @@
 """Measure how often a model ends its answers: the base, or each form in which a variant is used.
 
-    gates: {stop_rate: {prompts: 256, max_new_tokens: 1024, batch_size: 32}}
+    gates: {stop_rate: {prompts: 256, max_new_tokens: 1024, batch_size: auto, backend: auto}}
 
 A variant has three forms: its merged weights; its adapter on the base in the published dtype; and its adapter on the
 4-bit base (NF4), as it was trained. The first two are published and gated, the third is reported. How far these two
@@ -13,18 +13,21 @@ Writes ``stopping.json``, and ``next_tokens.json``: what each published form exp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from hubkit.core.findings import Finding
+from hubkit.core.libraries import installed
 from hubkit.core.numbers import share
 from hubkit.models.base import PinnedBase
 from hubkit.models.chat import form_agreement
 from hubkit.models.chat.form_agreement import FormAgreement, Predictions
+from hubkit.models.chat.generation import BatchSize, Engine, has_vllm, vllm_if_it_loads
 from hubkit.models.chat.stop_rate import StopRate, measure
 from hubkit.models.chat.stop_rates import PUBLISHED, Form, MeasuredRate, StopRates, Token
-from hubkit.models.load import load_adapter, load_model, load_tokenizer, memory_released, training_dtype
+from hubkit.models.load import Source, load_adapter, load_model, load_tokenizer, memory_released, training_dtype
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
@@ -37,11 +40,15 @@ SHAPED_BY = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
 
 @dataclass(frozen=True)
 class Settings:
-    """How the stop rate is measured; ``dtype`` of the base alone, ``quantization`` of the variant's training."""
+    """How the stop rate is measured; ``dtype`` of the base alone, ``quantization`` of the variant's training.
+
+    ``vllm`` is its version where it answers (empty: it is asked for and not installed); None: transformers does.
+    """
 
     prompts: int
     max_new_tokens: int
-    batch_size: int
+    batch_size: BatchSize
+    vllm: str | None
     dtype: str | None
     quantization: Literal["nf4", "none"] | None
 
@@ -53,6 +60,7 @@ class Settings:
             prompts=rate.prompts,
             max_new_tokens=rate.max_new_tokens,
             batch_size=rate.batch_size,
+            vllm=installed("vllm") or "" if rate.backend == "vllm" or (rate.backend == "auto" and has_vllm()) else None,
             dtype=recipe.base.dtype if variant is None else None,
             quantization=recipe.stages[recipe.variants[variant].stage].quantization if variant else None,
         )
@@ -72,8 +80,20 @@ Output = StopRates
 
 
 def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
-    """No preflight check: this needs the model and the held-out prompts. The settings are checked when read."""
-    return ()
+    """What answers the prompts, where it is not transformers. The settings are checked when read."""
+    if ctx.settings.vllm == "":
+        yield Finding(
+            "error",
+            "gates.stop_rate.backend is vllm, but vLLM is not installed.",
+            "pip install vllm on a machine with a supported GPU, or set gates.stop_rate.backend: auto.",
+            2,
+        )
+    elif ctx.settings.vllm is not None:
+        yield Finding(
+            "note",
+            f"vLLM {ctx.settings.vllm} generates the answers of the stop rate. hubkit has not been tested with it: if"
+            " the rates look odd, compare them with gates.stop_rate.backend: hf.",
+        )
 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[StopRates]:
@@ -179,15 +199,32 @@ def _measure(
 ) -> StopRate:
     """Load one form and measure it."""
     settings, prompts = ctx.settings, ctx.inputs.data.held_out(ctx.settings.prompts)
-    model, tokenizer = load()
-    rate = measure(
-        model,
-        tokenizer,
-        prompts,
-        ctx.inputs.base.end_of_turn,
-        max_new_tokens=settings.max_new_tokens,
-        batch_size=settings.batch_size,
-        report=lambda figure, done: ctx.report(f"{name}: {figure}", start + part * (done or 0.0)),
-    )
+    with _engine(ctx, name) as engine:
+        model, tokenizer = load()
+        rate = measure(
+            model,
+            tokenizer,
+            prompts,
+            ctx.inputs.base.end_of_turn,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+            engine=engine,
+            report=lambda figure, done: ctx.report(f"{name}: {figure}", start + part * (done or 0.0)),
+        )
     readings.read(name, model, tokenizer, prompts, rate)
     return rate
+
+
+def _engine(ctx: Context[Settings, Inputs], name: Form) -> AbstractContextManager[Engine | None]:
+    """What generates the answers of a form in the model's place; None where transformers does."""
+    base, trained, merged = ctx.inputs.base, ctx.inputs.adapter, ctx.inputs.merged
+    if not ctx.settings.vllm or name == "four-bit":
+        return nullcontext()
+    source: Source = merged.model if name == "merged" and merged else base.source(ctx.target.endpoint)
+    return vllm_if_it_loads(
+        source,
+        merged.dtype if merged else ctx.settings.dtype or base.dtype,
+        base.end_of_turn,
+        max_new_tokens=ctx.settings.max_new_tokens,
+        adapter=trained.weights if name == "adapter" and trained else None,
+    )

@@ -15,7 +15,7 @@ from architectures import ARCHITECTURES, make_config
 from hubkit.core.errors import HubkitError
 from hubkit.models.chat import generation
 from hubkit.models.chat.eos import EndOfTurn, find
-from hubkit.models.chat.generation import generate, vllm_engine
+from hubkit.models.chat.generation import generate, vllm_engine, vllm_if_it_loads
 from hubkit.models.chat.stop_rate import measure
 
 END = EndOfTurn("<end>", 2, ())
@@ -55,8 +55,9 @@ def test_a_batch_that_does_not_fit_is_halved(make_model: Any, monkeypatch: pytes
         return real(input_ids=input_ids, **given)
 
     monkeypatch.setattr(model, "generate", limited)
-    assert answers(model, "auto", prompts) == whole
+    assert answers(model, 9, prompts) == whole
     assert sizes == [9, 4, 2, 2, 2, 2, 1], "what was answered is not asked again"
+    assert answers(model, "auto", prompts) == whole
     most[0] = 0
     with pytest.raises(HubkitError, match="a single prompt"):
         answers(model, 4, prompts)
@@ -73,7 +74,7 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(make_model: Any, monkey
         answers(model, "auto", [[1, 2]])
 
 
-@pytest.mark.parametrize(("free", "rows"), [(10**12, 32), (400_000, 6), (1, 1)])
+@pytest.mark.parametrize(("free", "rows"), [(10**12, 8), (400_000, 6), (1, 1)])
 def test_the_first_batch_is_what_the_free_memory_holds(
     make_model: Any, monkeypatch: pytest.MonkeyPatch, free: int, rows: int
 ) -> None:
@@ -81,6 +82,21 @@ def test_the_first_batch_is_what_the_free_memory_holds(
     monkeypatch.setattr(generation, "_free_memory", lambda: free)
     assert generation._fitting(make_model(), 30) == rows
     assert int(400_000 * 0.6 / (30 * (2 * 2 * 2 * 12 * 4 + 4 * 48 * 4) + 261 * 12)) == 6
+
+
+@pytest.mark.parametrize(
+    ("lengths", "new", "rows"),
+    [
+        ((500, 490, 480), 10, 3),
+        ((500, 90, 80), 10, 1),
+        ((500, 90, 80), 1000, 3),
+        ((500, 400, 300, 50), 10, 3),
+        ((9,), 1, 1),
+    ],
+)
+def test_a_much_shorter_prompt_waits_for_the_next_batch(lengths: tuple[int, ...], new: int, rows: int) -> None:
+    """Padding costs as much as text; where answers are long it is little."""
+    assert generation._of_a_length(lengths, new) == rows
 
 
 @dataclass
@@ -121,6 +137,11 @@ def test_an_engine_answers_in_the_model_s_place(
     end, prompts = find(tokenizer), [{"messages": [{"role": "user", "content": f"word {n}"}]} for n in range(6)]
     plain = measure(model, tokenizer, prompts, end, max_new_tokens=12, batch_size=3)
     with vllm_engine(tmp_path, "float32", end, max_new_tokens=12) as engine:
-        assert measure(model, tokenizer, prompts, end, max_new_tokens=12, batch_size=3, engine=engine) == plain
+        rate = measure(model, tokenizer, prompts, end, max_new_tokens=12, batch_size=3, engine=engine)
+    assert rate.answers == plain.answers and (rate.stopped, rate.mean_tokens) == (plain.stopped, plain.mean_tokens)
+    assert (rate.generated_by, plain.generated_by) == ("vllm", "transformers")
     (place,) = StandIn.loaded
     assert (place["model"], place["dtype"], place["generation_config"]) == (str(tmp_path), "float32", "vllm")
+    monkeypatch.setattr(StandIn, "__init__", lambda vllm, **place: 1 / 0)
+    with vllm_if_it_loads(tmp_path, "float32", end, max_new_tokens=12) as nothing:
+        assert nothing is None, "transformers answers"

@@ -72,6 +72,8 @@ def test_several_mistakes_come_in_one_message_with_lines_and_suggestions() -> No
         ("  preferences:", "  ../x:", "data.../x: '../x' cannot be a name here"),
         ("dpo-v0:", "MAIN:", "differ only in upper and lower case"),
         ("prompts_from: repair", "prompts_from: repairs", "did you mean 'repair'?"),
+        ("prompts_from: repair", "prompts_from: repair, batch_size: 0", "0 is neither a whole number from 1 on nor"),
+        ("suites: [tiny_facts]", "suites: [x], batch_size: many", "evaluate.batch_size: 'many' is neither"),
         ("prompts_from: repair", "prompts_from: repair, at_least: 95", "95.0 is not a share"),
         ("prompts_from: repair", "prompts_from: repair, at_least: bas - 2", "neither a share such as 0.95"),
         ("repo: me/my-model", "repo: my-model", "a repo id has the form namespace/name"),

@@ -16,7 +16,7 @@ from hubkit.core.errors import HubkitError, RemoteError, UsageError
 from hubkit.core.files import write_json
 from hubkit.core.libraries import installed
 from hubkit.core.target import Target
-from hubkit.evals.harness import tasks_translated
+from hubkit.evals.harness import batch_size, tasks_translated
 from hubkit.evals.readers import read_file
 from hubkit.evals.results import read_results
 from hubkit.hub import transport
@@ -241,6 +241,14 @@ def test_what_vllm_is_given_is_what_the_installed_harness_takes(
     assert given.keys() <= {argument.arg for argument in init.args.args}
     assert (given["pretrained"], given["dtype"], given["batch_size"]) == (source, "float32", 4)
     assert CHATML in Path(str(given["tokenizer"]), "chat_template.jinja").read_text()
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "given"), [("auto", "cpu", 8), ("auto", "mps", 8), ("auto", "cuda", "auto"), (3, "cpu", 3)]
+)
+def test_auto_is_the_harness_own_on_a_gpu_alone(asked: int | str, device: str, given: int | str) -> None:
+    """Elsewhere it would try 64 sequences of the model's full length, and a lack of memory is no error there."""
+    assert batch_size(asked, device) == given
 
 
 def test_a_release_needs_no_vllm_and_one_measured_by_another_vllm_is_measured_anew(

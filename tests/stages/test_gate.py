@@ -23,7 +23,7 @@ from hubkit.pipeline.release_state import ReleaseState
 from hubkit.pipeline.runs import Run
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe
-from hubkit.recipe.stage import Context, silent
+from hubkit.recipe.stage import CheckContext, Context, Scope, silent
 from hubkit_stages import gate, merge, stopping
 
 RECIPE = """
@@ -123,6 +123,15 @@ def test_no_enforced_gate_at_all_is_noted(step, tmp_path):
     assert list(gate.check(judged(step, tmp_path))) == []
     lax = parse_recipe(RECIPE.replace("main: {stage: sft}", "main: {stage: sft, gate: report}"))
     assert [finding.level for finding in gate.check(judged(step, tmp_path, recipe=lax))] == ["note"]
+
+
+def test_a_vllm_that_is_asked_for_and_not_there_is_found_before(tmp_path):
+    recipe = parse_recipe(RECIPE.replace("batch_size: 5", "backend: vllm"))
+    settings = stopping.Settings.of(recipe, Scope(tmp_path, variant="main"))
+    (finding,) = stopping.check(CheckContext(settings, Target("http://127.0.0.1:9", tmp_path)))
+    assert (finding.level, finding.exit_code) == ("error", 2) and "vLLM is not installed" in finding.message
+    auto = stopping.Settings.of(parse_recipe(RECIPE), Scope(tmp_path, variant="main"))
+    assert list(stopping.check(CheckContext(auto, Target("http://127.0.0.1:9", tmp_path)))) == []
 
 
 @pytest.fixture

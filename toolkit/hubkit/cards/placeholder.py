@@ -109,7 +109,7 @@ def _results(recipe: Recipe) -> Any:
             apply_chat_template=recipe.evaluate.apply_chat_template,
             limit=recipe.evaluate.limit,
             dtype=recipe.base.dtype,
-            batch_size=recipe.evaluate.batch_size,
+            batch_size=None,
             device="",
         ),
         libraries={},

@@ -1,7 +1,7 @@
 """Exceptions of hubkit: message, hint and exit code.
 
-Exit codes: 0 done or already done, 1 failed, 2 usage or recipe, 3 refused by a check or a gate,
-4 conflict or integrity, 5 remote unavailable and safe to retry, 130 interrupted.
+Exit codes: 0 done or already done, 1 failed, 2 usage or recipe, 3 refused by a check or a gate, or because a training
+would be discarded, 4 conflict or integrity, 5 remote unavailable and safe to retry, 130 interrupted.
 """
 
 from __future__ import annotations

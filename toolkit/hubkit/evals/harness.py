@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from hubkit.recipe.stage import Report
 
 
+_CPU_BATCH = 8
+"""Sequences per batch on a CPU, where "auto" would try 64 of the model's full length, and a lack of memory ends it."""
+
+
+def batch_size(asked: int | str, device: str) -> int | str:
+    """The batch size that lm-eval is given: "auto" stays so on a GPU, where lm-eval halves it until it fits."""
+    return _CPU_BATCH if asked == "auto" and not device.startswith("cuda") else asked
+
+
 @contextmanager
 def no_inventory() -> Iterator[None]:
     """Keep lm-eval from listing the whole machine after each suite: it takes a second, and nothing of it is kept.

@@ -55,7 +55,15 @@ def _same_recipe(run: Run, recipe: Recipe) -> bool:
         before = Recipe.model_validate_json((run.path / "recipe.json").read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         return False
-    return before.for_any_hub() == recipe.for_any_hub()
+    return _compared(before) == _compared(recipe)
+
+
+def _compared(recipe: Recipe) -> Recipe:
+    """``recipe`` without the Hub, and without the batches: their default was a number, and they shape no result."""
+    rate = recipe.gates.stop_rate.model_copy(update={"batch_size": "auto"})
+    gates = recipe.gates.model_copy(update={"stop_rate": rate})
+    evaluate = recipe.evaluate.model_copy(update={"batch_size": "auto"})
+    return recipe.for_any_hub().model_copy(update={"gates": gates, "evaluate": evaluate})
 
 
 def _same_files(made: dict[str, Path], recipe: Recipe, folder: Path) -> bool:

@@ -2,7 +2,8 @@
 
 It is computed from the declaration: every field of the stage's ``Settings``, the digest of every artifact that fills
 a field of its ``Inputs``, its ``VERSION``, and the versions of the libraries in ``SHAPED_BY``. The stage is given
-those and nothing else, so what is read and what counts cannot differ.
+those and nothing else, so what is read and what counts cannot differ. The key of a training is another:
+:mod:`hubkit.pipeline.made_from`.
 """
 
 from __future__ import annotations

@@ -63,6 +63,12 @@ def _current_word(value: Any) -> Any:
     return OLD_ACCEPT.get(value, value) if isinstance(value, str) else value
 
 
+def _batch_size(value: Any) -> Any:
+    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError(f"{value!r} is neither a whole number from 1 on nor 'auto'")
+    return value
+
+
 Name = Annotated[str, AfterValidator(_name)]
 """A name that the recipe chooses and that becomes the name of a file."""
 RepoId = Annotated[str, AfterValidator(_repo_id)]
@@ -70,6 +76,7 @@ Branch = Annotated[str, AfterValidator(_branch)]
 HubName = Annotated[str, AfterValidator(_hub)]
 License = Annotated[str, AfterValidator(_license)]
 DType = Literal["bfloat16", "float16", "float32"]
+BatchSize = Annotated[Annotated[int, Field(gt=0)] | Literal["auto"], BeforeValidator(_batch_size)]
 Accepted = Annotated[Literal["truncated-end-of-turn", "dropped-rows"], BeforeValidator(_current_word)]
 
 
@@ -165,7 +172,9 @@ class Evaluate(Model):
         None,
         description="few-shot examples as turns of a conversation; when absent, if the chat template is used",
     )
-    batch_size: int = Field(8, gt=0, description="sequences per batch")
+    batch_size: BatchSize = Field(
+        "auto", description="sequences per batch; auto: as many as a GPU's memory holds (lm-eval tries it), 8 on a CPU"
+    )
 
 
 class StopRate(Model):
@@ -175,7 +184,14 @@ class StopRate(Model):
     prompts_from: str = Field(description="the entry of `data` to hold them out from; they are never trained on")
     max_new_tokens: int = Field(1024, gt=0, description="token limit of each answer")
     at_least: float | str = Field("base - 0.02", description="the least stop rate that passes: a share, or 'base - X'")
-    batch_size: int = Field(32, gt=0, description="prompts per batch")
+    batch_size: BatchSize = Field(
+        "auto", description="prompts per batch; auto: what the free memory holds, and half of it each time it does not"
+    )
+    backend: Literal["auto", "hf", "vllm"] = Field(
+        "auto",
+        description="what generates the answers: hf (transformers) or vllm; auto: vllm where it is installed and there "
+        "is a GPU, else hf",
+    )
 
     @model_validator(mode="after")
     def _threshold(self) -> StopRate:

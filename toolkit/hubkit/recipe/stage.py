@@ -21,6 +21,10 @@ A stage is a module with three types and two functions::
 
 The key of what it makes is computed from every field of ``Settings`` and the digest of every field of ``Inputs``
 (:mod:`hubkit.pipeline.keys`). A stage sees nothing else, so it cannot depend on what its key does not hold.
+
+Training takes hours, so a training stage may say what of that can change the weights: ``Settings.counted()`` returns
+what counts of the settings, and ``Inputs.COUNTED`` maps a field to a function of its stored artifact. Versions are
+recorded and do not count (:mod:`hubkit.pipeline.made_from`).
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ the last bits of the logits and may turn a near tie.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,8 @@ from hubkit.core.errors import HubkitError
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.load import Source, device, release_memory
 
+_log = logging.getLogger("hubkit.models.chat")
+
 BatchSize = int | Literal["auto"]
 """Prompts per batch. "auto" begins with what the free memory holds, and halves when it does not suffice."""
 Ids = Sequence[int]
@@ -29,8 +32,10 @@ Engine = Callable[[Sequence[Ids]], Sequence[Ids]]
 Progress = Callable[[Mapping[int, Ids]], None]
 """Gets the new ids of all prompts that are answered so far, by their place."""
 
-_MOST: Mapping[str, int] = {"cuda": 256, "cpu": 32}
-"""Of a batch by "auto": more gains nothing."""
+_MOST: Mapping[str, int] = {"cuda": 256, "cpu": 8}
+"""Of a batch by "auto". A CPU gains nothing from more: a batch ends with its longest answer."""
+_MOST_PADDING = 0.25
+"""Of the tokens of a batch by "auto", prompts and answers: a prompt that is much shorter begins the next batch."""
 _SHARE = 0.6
 """Of the free memory that a batch may take by estimate."""
 
@@ -63,6 +68,8 @@ def generate(
             longest = len(prompts[order[0]]) if order else 0
             size = _fitting(inner, longest + max_new_tokens) if batch_size == "auto" else batch_size
             while rows := order[len(answers) : len(answers) + size]:
+                if batch_size == "auto":
+                    rows = rows[: _of_a_length([len(prompts[place]) for place in rows], max_new_tokens)]
                 new = _answers(inner, [prompts[place] for place in rows], end_of_turn)
                 if new is None:
                     size = _halved(len(rows))
@@ -73,6 +80,15 @@ def generate(
     finally:
         model.train(was_training)
     return [answers[place] for place in range(len(prompts))]
+
+
+def _of_a_length(lengths: Sequence[int], new: int) -> int:
+    """How many of the prompts, longest first, go into one batch without much padding."""
+    for count in range(2, len(lengths) + 1):
+        padding = sum(lengths[0] - length for length in lengths[:count])
+        if padding > _MOST_PADDING * (sum(lengths[:count]) + count * new):
+            return count - 1
+    return len(lengths)
 
 
 def _answers(model: Any, ids: Sequence[Ids], end_of_turn: EndOfTurn) -> list[tuple[int, ...]] | None:
@@ -212,6 +228,25 @@ def vllm_engine(
     finally:
         loaded.clear()
         release_memory()
+
+
+@contextmanager
+def vllm_if_it_loads(
+    source: Source, dtype: str, end_of_turn: EndOfTurn, *, max_new_tokens: int, adapter: Path | None = None
+) -> Iterator[Engine | None]:
+    """:func:`vllm_engine`, or None when vLLM cannot load this model (an adapter that it does not know, too little
+    memory): transformers answers then. The reason is logged."""
+    with ExitStack() as stack:
+        engine = None
+        try:
+            engine = stack.enter_context(
+                vllm_engine(source, dtype, end_of_turn, max_new_tokens=max_new_tokens, adapter=adapter)
+            )
+        except Exception as error:
+            _log.warning(
+                "vLLM cannot load %s, transformers answers instead: %s: %s", source, type(error).__name__, error
+            )
+        yield engine
 
 
 def _rank(adapter: Path) -> int:

@@ -35,6 +35,7 @@ class StopRate:
     mean_tokens: float
     dtype: str
     answers: tuple[Answer, ...]
+    generated_by: str = "transformers"
 
     @property
     def rate(self) -> float:
@@ -110,6 +111,7 @@ def measure(
         mean_tokens=tokens / len(answers) if answers else 0.0,
         dtype=_dtype(model),
         answers=answers,
+        generated_by="transformers" if engine is None else "vllm",
     )
 
 

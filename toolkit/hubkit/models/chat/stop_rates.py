@@ -38,6 +38,7 @@ class MeasuredRate:
     mean_tokens: float
     dtype: str
     examples: tuple[Example, ...] = ()
+    generated_by: str = "transformers"
 
     @classmethod
     def of(cls, measured: StopRate) -> MeasuredRate:
@@ -53,6 +54,7 @@ class MeasuredRate:
             mean_tokens=measured.mean_tokens,
             dtype=measured.dtype,
             examples=tuple(Example(item.prompt, item.answer, item.stopped) for item in chosen),
+            generated_by=measured.generated_by,
         )
 
 
