@@ -41,8 +41,9 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
     """Check a recipe, and show every step of its release.
 
     Each step is listed with the reason why it would run or be reused, and with its estimated hours on this device and
-    four GPUs, its memory and its disk. Nothing is trained or sent to a Hub, and no network is needed. RECIPE is a file,
-    a folder with a hubkit.yaml, or a built-in recipe.
+    four GPUs, its memory and its disk. Trainings of more than a minute that would be replaced are listed with what
+    changed. Nothing is trained or sent to a Hub, and no network is needed. RECIPE is a file, a folder with a
+    hubkit.yaml, or a built-in recipe.
 
     All mistakes in it are listed with their lines. TRL and PEFT check the training arguments if they are installed;
     this takes some seconds the first time, and again when arguments or libraries change. What cannot be checked is
@@ -57,6 +58,7 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
 
     from hubkit.pipeline.costs.estimate import estimate
     from hubkit.pipeline.costs.room import free_bytes, room_findings
+    from hubkit.pipeline.discards import discarded
     from hubkit.pipeline.recipe_checks import check_recipe
     from hubkit.recipe.mistakes import error_of
 
@@ -90,7 +92,11 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
         *note_lines(costs, unchecked, room_findings(costs, hubkit_home())),
     ]
     release = {"repo": settings.repo, "hub": hub_name or settings.hub, "branches": branches, "steps": listed}
-    output.result({**release, "costs": costs.to_json(), "unchecked": unchecked}, *shown)
+    discards = discarded(state)
+    for item in discards:
+        output.warn(f"{item}. The release asks before it does that, and is refused without a terminal or --retrain.")
+    lost = [item.to_json() for item in discards]
+    output.result({**release, "discards": lost, "costs": costs.to_json(), "unchecked": unchecked}, *shown)
 
 
 def _steps(state: ReleaseState, costs: Estimate) -> tuple[list[tuple[str, ...]], list[dict[str, Any]]]:
@@ -113,7 +119,7 @@ def _steps(state: ReleaseState, costs: Estimate) -> tuple[list[tuple[str, ...]],
                 "cost": costs.step_json(job.id),
             }
         )
-        kept = f"reused ({size(nbytes)}, {duration(artifact.seconds)})" if artifact and nbytes is not None else why
+        kept = f"{why} ({size(nbytes)}, {duration(artifact.seconds)})" if artifact and nbytes is not None else why
         rows.append((job.id, "reuse" if artifact else "?" if why.startswith("reused if") else "run", does, kept))
     return rows, listed
 

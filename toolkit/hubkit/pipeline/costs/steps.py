@@ -153,7 +153,7 @@ def _generating(it: Situation, weights: int) -> Memory:
     """Memory of a batch of the stop rate: prompts twice as long as their mean, answers of all the tokens allowed."""
     rate = it.recipe.gates.stop_rate
     prompt = round(it.sizes.data.get(rate.prompts_from, Rows(None)).tokens)
-    batch = min(_batch(rate.batch_size), rate.prompts)
+    batch = 1 if rate.batch_size == "auto" else min(rate.batch_size, rate.prompts)  # auto shrinks until it fits
     return generation_memory(it.model, weights, batch, prompt, rate.max_new_tokens, it.recipe.base.dtype)
 
 
@@ -182,8 +182,9 @@ def _evaluate(job: Job, it: Situation, device: Device) -> Cost:
     batch = _batch(asked.batch_size)
     flops = size.forward(work.requests * work.tokens, work.tokens) / device.rate(size.parameters)
     a_pass = size.layers * device.call + it.published / (device.bandwidth * REACHED)
-    longest = scoring_memory(size, it.published, batch, work.longest, it.recipe.base.dtype)
-    typical = scoring_memory(size, it.published, batch, round(work.tokens), it.recipe.base.dtype)
+    least = 1 if asked.batch_size == "auto" and device.gpu else batch
+    longest = scoring_memory(size, it.published, least, work.longest, it.recipe.base.dtype)
+    typical = scoring_memory(size, it.published, least, round(work.tokens), it.recipe.base.dtype)
     return Cost(_load(it, device) + flops + work.requests / batch * a_pass, longest, typical)
 
 
