@@ -29,6 +29,7 @@ def in_current_words(effective: dict[str, Any]) -> dict[str, Any]:
     renamed = {OLD_KEYS.get(key, key): value for key, value in effective.items()}
     for stage in renamed["stages"].values():
         stage["accept"] = [OLD_ACCEPT.get(word, word) for word in stage["accept"]]
+    renamed["gates"]["stop_rate"]["backend"] = "auto"  # a key that this version did not have, at its default
     return renamed
 
 
