@@ -173,3 +173,20 @@ def test_an_opened_prompt_that_ends_otherwise_than_an_answer_begins(bases: Any) 
         assert "".join(text for text, trained in shown if trained) == "It is 0.\n<|im_end|>\n"
     finally:
         tokenizer.chat_template = template
+
+
+@pytest.mark.parametrize("name", ["gpt-2", "falcon", "pythia"])
+def test_the_token_of_the_padding_does_not_change_the_loss(name: str, bases: Any, tmp_path: Path) -> None:
+    """Padded with the end-of-turn token or with another: the same loss, so padding is hidden by its place."""
+    import torch
+
+    base, tokenizer, end = bases(name)
+    trainer = trainer_of("sft", tmp_path, base, tokenizer, rows_of(tokenizer, "sft"))
+    losses = []
+    for pad in (end.id, tokenizer.convert_tokens_to_ids("a")):
+        trainer.data_collator.pad_token_id = pad
+        batch = trainer.data_collator(list(trainer.train_dataset))
+        assert (batch["input_ids"][batch["attention_mask"] == 0] == pad).all()
+        with torch.no_grad():
+            losses.append(float(trainer.model(**batch).loss))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
