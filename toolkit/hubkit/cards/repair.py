@@ -30,8 +30,8 @@ def stop_rate_repair(
     that it continues) or 'unrepaired' (it should repair ``broken`` and does not). ``broken`` and ``repaired`` are rows
     of the table of variants, ``stages`` the stages that were trained in between, ``worse`` whether ``broken`` ends
     fewer answers than the base (see :func:`_worse`), ``base_fails`` whether the base itself is below the gate or below
-    :data:`RELIABLE` (a gate that is relative to the base is never above it), ``adapter_fails`` whether the adapter of this variant is, ``scores`` how the benchmark average changed (see
-    :func:`_scores`).
+    :data:`RELIABLE` (a gate that is relative to the base is never above it), ``adapter_fails`` whether the adapter of
+    this variant is, ``scores`` how the benchmark average changed (see :func:`_scores`).
     """
     gates = evidence.gates()
     verdicts = gates.variants if gates else {}
