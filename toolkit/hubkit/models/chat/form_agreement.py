@@ -137,6 +137,8 @@ def predict_wider(model: Any, texts: Sequence[Sequence[int]]) -> Predictions | s
     needed = sum(item.numel() for item in parameters) * (8 if wider == "float64" else 4)
     if needed > (free := _free_memory(model.device)):
         return f"{wider} needs {size(needed)} of memory, {size(free)} are free"
+    if wider == "float64" and model._can_set_experts_implementation():
+        model.set_experts_implementation("eager")  # the fused products of experts know no float64
     return predict(model.to(getattr(torch, wider)), texts)
 
 
