@@ -116,6 +116,16 @@ def test_the_built_in_recipes_give_arguments_that_the_trainers_know(recipe: Path
         assert list(code.check(checked(loaded, stage, tmp_path))) == []
 
 
+def test_several_visible_gpus_are_refused_before_the_base_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda place=0: "NVIDIA X")
+    (found,) = findings(recipe_text(), "dpo", tmp_path)
+    assert found.message == "2 GPUs are visible, and TRL's trainers use one in each process." and found.exit_code == 1
+    assert "CUDA_VISIBLE_DEVICES=0" in str(found.hint)
+
+
 def test_a_default_is_read_from_the_installed_trl() -> None:
     assert arguments.effective("dpo", {"max_length": 7}, "max_length") == 7
     assert arguments.effective("dpo", {}, "max_length") == arguments.config_class("dpo")("x", use_cpu=True).max_length

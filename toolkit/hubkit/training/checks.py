@@ -8,7 +8,8 @@ from typing import Any
 
 from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed
-from hubkit.models.load import device
+from hubkit.core.numbers import counted
+from hubkit.models.load import device, device_names
 from hubkit.recipe.stage import CheckContext
 from hubkit.training import fit, rehearsal
 from hubkit.training.arguments import RESERVED_ARGS, config_class, defaults, key_problems, lora_class
@@ -40,6 +41,7 @@ def check(ctx: CheckContext[Settings], method: Method) -> Iterator[Finding]:
     if training.quantization == "nf4" and (reason := _quantization_problem()):
         hint = "Write `quantization: none`, or pip install 'hubkit[train]'."
         yield Finding("error", f"{where}.quantization: {reason}.", hint, exit_code=1)
+    yield from _several_gpus()
     if wrong:
         return
     yield from fit.check(ctx, method)
@@ -52,6 +54,14 @@ def check(ctx: CheckContext[Settings], method: Method) -> Iterator[Finding]:
         yield _refused_finding(where, fault, training.args, refusal)
     for key in [] if refused else sorted(rehearsal.SKIPPED.keys() & training.args.keys()):
         yield Finding("warning", f"{where}.args.{key}: not checked before training: {rehearsal.SKIPPED[key]}.")
+
+
+def _several_gpus() -> Iterator[Finding]:
+    """TRL refuses to train in one process that sees several GPUs, after the base was loaded."""
+    if (visible := len(device_names())) > 1:
+        text = f"{counted(visible, 'GPU')} are visible, and TRL's trainers use one in each process."
+        hint = "Set CUDA_VISIBLE_DEVICES=0, or the number of another one, and run the same command again."
+        yield Finding("error", text, hint, exit_code=1)
 
 
 def _out_of_range(training: Settings) -> Iterator[str]:
