@@ -32,11 +32,12 @@ from hubkit.models.merging.companions import fetch_base, model_config, read_sett
 from hubkit.models.merging.merge import MergeReport, merge_all
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.models.merging.proof import prove
-from hubkit.models.merging.support import TIED_ACTION, merge_problem, merge_way, unmergeable
+from hubkit.models.merging.support import unmergeable
 from hubkit.models.tensors import INDEX
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import BaseRepo, CheckContext, Context, Scope, StageResult
 from hubkit.training.adapter import TrainedAdapter
+from hubkit.training.fit import merge_findings
 
 VERSION = 3
 SHAPED_BY = ("torch", "transformers", "tokenizers")
@@ -81,7 +82,8 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
     settings, sound = ctx.settings, True
     for name, lora in settings.lora.items():
         if problem := unmergeable({"peft_type": "LORA", **lora}):
-            yield _refusal(name, problem, "Train without this option.")
+            text = f"stages.{name}.lora: such an adapter cannot be merged: {problem}."
+            yield Finding("error", text, "Train without this option.", exit_code=2)
             sound = False
     try:
         files = read_base(ctx.target, BaseRepo(settings.base, settings.revision, settings.provided))
@@ -98,11 +100,6 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
             yield from _fits(*next(iter(settings.lora.items())), files.config)
 
 
-def _refusal(stage: str, problem: str, advice: str) -> Finding:
-    text = f"stages.{stage}.lora: such an adapter cannot be merged: {problem}."
-    return Finding("error", text, advice, exit_code=2)
-
-
 def _fits(stage: str, lora: Mapping[str, Any], config: bytes) -> Iterator[Finding]:
     """Whether the adapter that ``stage`` starts can be merged into the base of this config.json.
 
@@ -112,13 +109,7 @@ def _fits(stage: str, lora: Mapping[str, Any], config: bytes) -> Iterator[Findin
         model, adapter = meta.facts_of(config), meta.adapter_of(config, json.dumps(dict(lora), sort_keys=True))
     except HubkitError:
         return
-    if problem := merge_problem(adapter.settings, model, adapter):
-        tied = "tied embeddings" in problem
-        yield _refusal(stage, problem, TIED_ACTION if tied else "Train without this option.")
-    elif merge_way(adapter.settings, adapter) == "peft":
-        held = size(4 * model.count)
-        text = f"stages.{stage}.lora: PEFT itself merges such an adapter, with the whole base in memory ({held})."
-        yield Finding("warning", text)
+    yield from merge_findings(stage, model, adapter)
 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[MergedWeights]:

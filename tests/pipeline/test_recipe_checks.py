@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from architectures import make_config
 from samples import RECIPE_TEXT
 
 from hubkit.core.errors import UsageError
@@ -95,6 +97,17 @@ def test_mistakes_in_training_arguments_are_found_with_their_lines_and_are_not_r
         assert ":16: evaluate.suites: unknown suite 'gpt4al'; did you mean 'gpt4all'?" in text
         assert checked.unchecked == ()
     assert len(announced) == 2
+
+
+def test_with_the_config_of_the_base_its_adapters_are_compared_too(tmp_path: Path) -> None:
+    lora = "lora: {target_modules: [q_prj]}, args: {learning_rate"
+    file = changed(tmp_path, ("suites: [tiny_facts]", "suites: [gpt4all]"), ("args: {learning_rate", lora))
+    settings = make_config("llama-3", 400, bos=1, eos=2, pad=0).to_dict()
+    config = json.dumps({**settings, "quantization_config": {"quant_method": "gptq"}}).encode()
+    checked = check_recipe(file.recipe, file.folder, tmp_path / "home", print, lambda: config)
+    text = listed(file, checked.mistakes)
+    assert ":4: base: the base's own files are quantized (gptq)" in text
+    assert ":9: stages.dpo.lora.target_modules: nothing in LlamaForCausalLM matches 'q_prj'" in text
 
 
 def test_another_stage_of_the_same_code_is_checked_by_the_same_class(tmp_path: Path) -> None:

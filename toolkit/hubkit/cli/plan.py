@@ -58,13 +58,19 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
 
     from hubkit.pipeline.costs.estimate import estimate
     from hubkit.pipeline.costs.room import free_bytes, room_findings
+    from hubkit.pipeline.costs.sources import Finder
     from hubkit.pipeline.discards import discarded
     from hubkit.pipeline.recipe_checks import check_recipe
     from hubkit.recipe.mistakes import error_of
 
     file, output = find_recipe_file(recipe), output_of()
     settings = file.recipe
-    checked = check_recipe(settings, file.folder, hubkit_home(), output.say)
+    hub = partial(_hub, settings, hub_name)
+
+    def base_config() -> bytes | None:
+        return Finder(last_state(settings, file.folder, hub_name), hub).config()
+
+    checked = check_recipe(settings, file.folder, hubkit_home(), output.say, base_config)
     if checked.mistakes:
         raise error_of(checked.mistakes, file.places)
     for message in checked.warnings:
@@ -72,7 +78,7 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
     for message in checked.machine:
         output.warn(f"Cannot be trained on this machine: {file.places.of_message(message)}{message}")
     state = last_state(settings, file.folder, hub_name)
-    costs = estimate(state, hubkit_home(), partial(_hub, settings, hub_name), output.say)
+    costs = estimate(state, hubkit_home(), hub, output.say)
     everything_reused = len(state.finished) == len(state.jobs)
     unchecked = [*checked.unchecked, *([] if everything_reused else [*costs.missing, *_NOT_ASKED])]
     rows, listed = _steps(state, costs)

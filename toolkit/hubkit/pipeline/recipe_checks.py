@@ -16,8 +16,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hubkit.core.errors import HubkitError, UsageError
+from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.files import digest_of, read_json, write_json
 from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed, offered
@@ -28,6 +29,9 @@ from hubkit.pipeline.jobs import Job
 from hubkit.recipe.mistakes import Mistake, Places, did_you_mean, error_of
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import CheckContext, Scope
+
+if TYPE_CHECKING:
+    from hubkit.training.rehearsal import Method
 
 METHODS = ("dpo", "sft")
 """The stages whose arguments are TRL's; another package's stage checks its own when a release begins."""
@@ -53,16 +57,23 @@ class Checked:
     machine: tuple[str, ...] = ()
 
 
-def check_recipe(recipe: Recipe, folder: Path, home: Path, announce: Callable[[str], None]) -> Checked:
+def check_recipe(
+    recipe: Recipe,
+    folder: Path,
+    home: Path,
+    announce: Callable[[str], None],
+    base_config: Callable[[], bytes | None] = lambda: None,
+) -> Checked:
     """Check ``recipe``, whose files are in ``folder``. ``announce`` is called before a check that takes seconds.
 
-    Clean results are remembered in ``home``.
+    ``base_config`` finds the base's config.json, with which the adapters are compared (None: it is not known here); it
+    is called when there is no other mistake. Clean results are remembered in ``home``.
     """
     mistakes, unchecked = list(name_mistakes(recipe, folder)), []
     found, problem = _suite_mistakes(recipe, folder)
     mistakes += found
     unchecked += [item for item in (problem, _unknown_hardware(recipe)) if item]
-    arguments, problems = _argument_mistakes(recipe, home, announce)
+    arguments, problems = _argument_mistakes(recipe, home, announce, None if mistakes else base_config())
     return Checked((*mistakes, *arguments.mistakes), (*unchecked, *problems), arguments.warnings, arguments.machine)
 
 
@@ -181,7 +192,9 @@ def _unknown_hardware(recipe: Recipe) -> str | None:
 _NOTHING = Checked((), ())
 
 
-def _argument_mistakes(recipe: Recipe, home: Path, announce: Callable[[str], None]) -> tuple[Checked, list[str]]:
+def _argument_mistakes(
+    recipe: Recipe, home: Path, announce: Callable[[str], None], config: bytes | None
+) -> tuple[Checked, list[str]]:
     unchecked = [
         f"the arguments of the stage {name}: its code {stage.uses or name} checks them when a release begins"
         for name, stage in recipe.stages.items()
@@ -195,11 +208,13 @@ def _argument_mistakes(recipe: Recipe, home: Path, announce: Callable[[str], Non
         return _NOTHING, [*unchecked, what]
     remembered = _Remembered(home / "checked-arguments.json")
     versions = {name: installed(name) for name in _SHAPES}
-    digest = digest_of({"stages": recipe.model_dump(mode="json")["stages"], "seed": recipe.seed, "by": versions})
+    base = config.decode("utf-8", "replace") if config else None
+    stages = recipe.model_dump(mode="json")["stages"]
+    digest = digest_of({"stages": stages, "seed": recipe.seed, "base": base, "by": versions})
     if digest in remembered:
         return _NOTHING, unchecked
     announce("Checking the training arguments with TRL and PEFT; this takes some seconds.")
-    found = _ask_the_libraries(recipe)
+    found = _ask_the_libraries(recipe, base)
     if found is None:
         return _NOTHING, [*unchecked, "the training arguments: TRL or PEFT cannot be imported; see `hubkit doctor`"]
     if found == _NOTHING:
@@ -207,12 +222,12 @@ def _argument_mistakes(recipe: Recipe, home: Path, announce: Callable[[str], Non
     return found, unchecked
 
 
-def _ask_the_libraries(recipe: Recipe) -> Checked | None:
+def _ask_the_libraries(recipe: Recipe, base: str | None) -> Checked | None:
     """What the child process finds; None when it could not do its work."""
     try:
         child = subprocess.run(
             [sys.executable, "-P", "-m", "hubkit.pipeline.recipe_checks"],
-            input=recipe.model_dump_json(),
+            input=json.dumps({"recipe": recipe.model_dump_json(), "base": base}),
             capture_output=True,
             text=True,
             timeout=_SECONDS,
@@ -258,10 +273,13 @@ def main() -> None:
     """The child: reads a recipe as JSON from standard input, writes its mistakes as JSON to standard output."""
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    recipe = Recipe.model_validate_json(sys.stdin.read())
-    findings = list(argument_findings(recipe))
+    asked = json.load(sys.stdin)
+    recipe, base = Recipe.model_validate_json(asked["recipe"]), asked["base"]
+    config = base.encode() if base else None
+    findings = list(argument_findings(recipe, config))
+    mistakes = [*_base_mistakes(config), *_mistakes_in(findings)]
     found = {
-        "mistakes": [{"path": item.path, "problem": item.problem} for item in _mistakes_in(findings)],
+        "mistakes": [{"path": item.path, "problem": item.problem} for item in mistakes],
         "warnings": [item.message for item in findings if item.level == "warning"],
         "machine": [item.message for item in findings if item.level == "error" and item.exit_code == _FAILED],
     }
@@ -269,11 +287,36 @@ def main() -> None:
     answer.close()
 
 
-def argument_findings(recipe: Recipe) -> Iterator[Finding]:
-    """What TRL and PEFT, and this machine, make of the training stages of ``recipe``. Imports both."""
+def _base_mistakes(config: bytes | None) -> Iterator[Mistake]:
+    """Why no release can train the base of this config.json."""
+    from hubkit.models import meta
+
+    try:
+        facts = meta.facts_of(config) if config else None
+    except RefusedError as error:
+        yield Mistake(("base",), _clause(error.message))
+    except HubkitError:
+        return
+    else:
+        if facts is not None and facts.quantization:
+            yield Mistake(("base",), f"the base's own files are quantized ({facts.quantization})")
+
+
+def argument_findings(recipe: Recipe, config: bytes | None = None) -> Iterator[Finding]:
+    """What TRL and PEFT, and this machine, make of the training stages of ``recipe``. Imports both.
+
+    With the base's config.json also what they make of its adapters.
+    """
+    from hubkit.training import fit
+    from hubkit.training.contract import Settings
+
     for name, stage in recipe.stages.items():
-        if (stage.uses or name) in METHODS:
-            yield from _findings(recipe, name)
+        if (uses := stage.uses or name) in METHODS:
+            found = list(_findings(recipe, name))
+            yield from found
+            if config is not None and not any(item.level == "error" for item in found):
+                method: Method = "dpo" if uses == "dpo" else "sft"
+                yield from fit.findings(Settings.of(recipe, Scope(Path(), training=name)), method, config)
 
 
 def argument_mistakes(recipe: Recipe) -> Iterator[Mistake]:

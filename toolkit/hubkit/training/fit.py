@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.findings import Finding
-from hubkit.core.numbers import count, counted
+from hubkit.core.numbers import count, counted, size
 from hubkit.models import meta
 from hubkit.models.base_files import read_base
 from hubkit.models.facts import AdapterFacts, ModelFacts
+from hubkit.models.merging.support import TIED_ACTION, merge_problem, merge_way
 from hubkit.recipe.mistakes import did_you_mean
 from hubkit.recipe.stage import CheckContext
 from hubkit.training.arguments import effective
@@ -42,26 +43,51 @@ class _Stage:
 def check(ctx: CheckContext[Settings], method: Method) -> Iterator[Finding]:
     """What of the stage's ``lora`` and ``args`` does not fit the base.
 
-    Nothing when the base cannot be read or built: the base's own step reports it.
+    Nothing when the base cannot be read: its own step reports it.
     """
     try:
         files = read_base(ctx.target, ctx.base) if ctx.base is not None else None
-        if files is None or files.config is None:
-            return
-        stage = _Stage(ctx.settings, method, meta.facts_of(files.config))
+    except HubkitError:
+        return
+    if files is not None and files.config is not None:
+        yield from findings(ctx.settings, method, files.config)
+
+
+def findings(settings: Settings, method: Method, config: bytes) -> Iterator[Finding]:
+    """What of ``settings`` does not fit the base of this config.json, or makes an adapter that cannot be merged.
+
+    Nothing when no model can be built from it: the base's own step reports it.
+    """
+    try:
+        stage = _Stage(settings, method, meta.facts_of(config))
     except HubkitError:
         return
     yield from _lengths(stage)
     yield from _experts(stage)
-    if ctx.settings.continues is None:
+    if settings.continues is None:
         try:
-            adapter = meta.adapter_of(files.config, json.dumps(dict(ctx.settings.lora), sort_keys=True))
+            adapter = meta.adapter_of(config, json.dumps(dict(settings.lora), sort_keys=True))
         except RefusedError as error:
             yield _refused(stage, error)
         except meta.UnknownError as error:
             yield stage.warning("lora", f"not compared with the base before training; {error.message}")
         else:
             yield from _adapter(stage, adapter)
+            yield from merge_findings(settings.name, stage.model, adapter)
+
+
+def merge_findings(name: str, model: ModelFacts, adapter: AdapterFacts) -> Iterator[Finding]:
+    """What the merge will say of the adapter that the stage ``name`` starts on ``model``."""
+    if model.quantization:
+        return  # a fault of the base, which is reported as that
+    if problem := merge_problem(adapter.settings, model, adapter):
+        advice = TIED_ACTION if "tied embeddings" in problem else "Train without this option."
+        text = f"stages.{name}.lora: such an adapter cannot be merged: {problem}."
+        yield Finding("error", text, advice, exit_code=2)
+    elif merge_way(adapter.settings, adapter) == "peft":
+        held = size(4 * model.count)
+        text = f"stages.{name}.lora: PEFT itself merges such an adapter, with the whole base in memory ({held})."
+        yield Finding("warning", text)
 
 
 def _lengths(stage: _Stage) -> Iterator[Finding]:
