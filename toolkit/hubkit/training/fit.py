@@ -73,7 +73,8 @@ def findings(settings: Settings, method: Method, config: bytes) -> Iterator[Find
             yield stage.warning("lora", f"not compared with the base before training; {error.message}")
         else:
             yield from _adapter(stage, adapter)
-            yield from merge_findings(settings.name, stage.model, adapter)
+            if not any(item.module == stage.model.output_embeddings for item in adapter.targets):
+                yield from merge_findings(settings.name, stage.model, adapter)
 
 
 def merge_findings(name: str, model: ModelFacts, adapter: AdapterFacts) -> Iterator[Finding]:
