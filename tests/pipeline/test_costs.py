@@ -397,6 +397,7 @@ def test_a_step_that_does_not_fit_is_refused_with_figures_and_what_to_lower(plan
     assert "this device (A GPU) has 4.0 GB" in errors["train[dpo]"].message
     assert "weights 4." in errors["train[dpo]"].message
     assert "stages.dpo.args.per_device_train_batch_size" in (errors["train[dpo]"].hint or "")
+    assert "nf4" not in (errors["train[dpo]"].hint or ""), "it is in 4 bits already"
     assert any("gates.stop_rate.batch_size" in (finding.hint or "") for finding in errors.values())
     assert len(errors) == 7, "once for each kind of work"
     near = planned(state, replace(H100, short="mine", memory=24 * 10**9))

@@ -37,6 +37,8 @@ class Estimate:
     missing: tuple[str, ...]
     sized: bool = True
     """Whether the size of the base is known."""
+    four_bit: frozenset[str] = frozenset()
+    """The training stages that load the base in NF4."""
 
     def seconds(self, device: str) -> float | None:
         """The sum over all jobs whose time is known; None when none is."""
@@ -128,6 +130,7 @@ def estimate(
         tuple(_assumed(situation, devices)),
         tuple(missing),
         sizes.model is not None,
+        frozenset(name for name, stage in state.recipe.stages.items() if stage.quantization == "nf4"),
     )
 
 

@@ -38,7 +38,7 @@ def memory_findings(found: Estimate) -> Iterator[Finding]:
     for job, cost in worst.values():
         if cost.memory is None or cost.typical is None:
             continue
-        advice = _advice(job)
+        advice = _advice(job, found.four_bit)
         if cost.typical.total - cost.typical.activations // 2 > device.memory:
             yield Finding(
                 "error",
@@ -67,13 +67,14 @@ def _parts(memory: Any) -> str:
     return ", ".join(f"{name} {size(value)}" for name, value in largest)
 
 
-def _advice(job: str) -> str:
+def _advice(job: str, four_bit: frozenset[str]) -> str:
     """What to lower, by the keys of the recipe."""
     if job.startswith("train["):
-        name = f"stages.{job[6:-1]}"
+        stage = job[6:-1]
+        name, quantized = f"stages.{stage}", "" if stage in four_bit else f"set stages.{stage}.quantization: nf4, "
         return (
             f"Lower {name}.args.per_device_train_batch_size (and raise gradient_accumulation_steps) or max_length, "
-            f"set {name}.quantization: nf4, or use a larger device."
+            f"{quantized}or use a larger device."
         )
     if job.startswith(("evaluate", "base-scores")):
         return "Lower evaluate.batch_size, or use a larger device."
