@@ -6,11 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from adapters import base_of, merged_by_peft, one_rounding, read, save_adapter
 from commands import hubkit, hubkit_json
 
+from hubkit.core.errors import RefusedError
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
+from hubkit.models.merging.companions import tokenizer_of
+from hubkit.models.merging.merge import merge
 from hubkit.server.process import Running
 
 
@@ -54,7 +58,6 @@ def test_what_cannot_be_merged_is_one_sentence_and_leaves_nothing(tmp_path: Path
         (["./nowhere", str(adapter), "-o", "x"], "There is no folder ./nowhere"),
         ([str(base), str(adapter), "-o", "x", "--max-shard-size", "5"], "is not a size"),
         ([str(base), str(adapter), "-o", str(base)], "already exists"),
-        ([str(base), str(adapter)], "Missing option '-o'"),
     ):
         wrong = hubkit("merge", *args, home=tmp_path)
         assert wrong.returncode == 2 and message in wrong.stderr
@@ -76,5 +79,5 @@ def test_the_bases_tokenizer_and_template_are_kept_and_a_person_reads_what_chang
     words["added_tokens"].append({**words["added_tokens"][0], "id": 5000, "content": "<much>"})
     (adapter / "tokenizer.json").write_text(json.dumps(words))
     (adapter / "tokenizer_config.json").write_text("{}")
-    larger = hubkit("merge", str(base), str(adapter), "-o", str(tmp_path / "other"), home=tmp_path)
-    assert larger.returncode == 3 and "has the token id 5,000" in larger.stderr
+    with pytest.raises(RefusedError, match="has the token id 5,000, and the model"):
+        merge(base, adapter, tmp_path / "other", tokenizer=tokenizer_of(adapter))
