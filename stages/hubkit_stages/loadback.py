@@ -33,7 +33,7 @@ from hubkit.models.chat.form_agreement import LEAST, Agreement, KeptPredictions
 from hubkit.models.chat.gate_verdicts import GateVerdict, GateVerdicts
 from hubkit.models.chat.stop_rates import PUBLISHED, StopRates
 from hubkit.models.load import PinnedRepo, load_adapter, load_model, load_tokenizer, memory_released
-from hubkit.models.merging.companions import fetch_base
+from hubkit.models.merging.companions import PATTERNS, fetch_base
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.models.merging.proof import Proof, prove
 from hubkit.publishing.load_back import LoadBack
@@ -159,7 +159,7 @@ def _prove(ctx: StageContext, hub: Hub, folder: Path) -> Proof:
     base = ctx.inputs.base
     ctx.report(f"comparing {base.repo} on this machine with the Hub's", 0.4)
     there = fetch_base(ctx.target, base.repo, base.commit)
-    verify_held(hub, base.repo, base.commit, there)
+    verify_held(hub, base.repo, base.commit, there, PATTERNS)
     return prove(
         there,
         folder / "adapter",

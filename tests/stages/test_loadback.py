@@ -78,8 +78,7 @@ def gate(release: Release, threshold: float, *, enforced: bool = True) -> None:
 STAGE = textwrap.dedent("""
     import json, sys
     from pathlib import Path
-    from commands import hubkit
-from kept import kept, measured_rate
+    from kept import kept
     from releases import RECIPE, Release
     from hubkit.core.errors import HubkitError
     from hubkit.recipe.models import Gates
@@ -137,8 +136,8 @@ def test_both_forms_are_one_model(hub: Running, release: Release, tmp_path: Path
     assert said["proof"]["changed"] > 0 and said["proof"]["thorough"] and 0 < said["proof"]["greatest"] <= 1
     assert said["proof"]["numbers"] == said["proof"]["parameters"]
     assert [said["reproduced"][form]["same_next_token"] for form in ("merged", "adapter")] == [1.0, 1.0]
-    verified = ["verify", REPO, "--revision", said["commit"], "--thorough", "--hub", hub.url]
-    done = hubkit(*verified, home=tmp_path / "home", HF_TOKEN=hub.token)
+    verified = ["verify", REPO, "--revision", said["commit"], "--thorough"]
+    done = hubkit(*verified, home=tmp_path / "home", HF_ENDPOINT=hub.url, HF_TOKEN=hub.token)
     assert done.returncode == 0, done.stderr
     assert f"The merged weights are the adapter on {BASE}@" in done.stdout and "every number recomputed" in done.stdout
     left = [path for path in release.folder.rglob("*.safetensors") if "cache" in path.parts]

@@ -63,7 +63,7 @@ def prove_merge(
 def _held(hub: Hub, repo: str, commit: str, patterns: tuple[str, ...]) -> Path:
     """The files of ``repo`` in this machine's cache for ``hub``, downloaded where missing, with the Hub's digests."""
     folder = hub.download(repo, commit, cache=hub.target.home / "hub", patterns=patterns)
-    verify_held(hub, repo, commit, folder)
+    verify_held(hub, repo, commit, folder, patterns)
     return folder
 
 

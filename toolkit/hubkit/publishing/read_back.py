@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from hubkit.core.errors import ConflictError
@@ -53,18 +55,21 @@ def verify_bytes(hub: Hub, repo: str, revision: str, manifest: Manifest, cache: 
     return folder
 
 
-def verify_held(hub: Hub, repo: str, commit: str, folder: Path) -> None:
+def verify_held(hub: Hub, repo: str, commit: str, folder: Path, patterns: Sequence[str]) -> None:
     """Hash the files of ``repo`` at ``commit`` that this machine holds in ``folder``, and compare them with the Hub's.
+
+    Only those that match ``patterns`` are read: a cache may hold more.
 
     ConflictError names those that differ: the cache was damaged or changed since the download.
     """
     listed = hub.tree(repo, commit)
+    held = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     wrong = [
-        path.relative_to(folder).as_posix()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and (entry := listed.get(path.relative_to(folder).as_posix()))
-        and not entry_of(digests(path.resolve())).same(entry)
+        name
+        for name, path in held.items()
+        if name in listed
+        and any(fnmatchcase(name, pattern) for pattern in patterns)
+        and not entry_of(digests(path.resolve())).same(listed[name])
     ]
     if wrong:
         raise ConflictError(

@@ -10,12 +10,13 @@ is rounded.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from hubkit.core.errors import ConflictError
@@ -73,8 +74,8 @@ def prove(
     tensor and what it looks like, when they differ; RefusedError when the adapter cannot be merged into this base.
     """
     began = time.monotonic()
-    with Reader.of(base) as there, Reader.of(merged) as found, TemporaryDirectory(dir=merged.parent) as scratch:
-        fitted = fit_to(base, read_adapter(adapter), there.tensors(), Path(scratch) / "peft")
+    with Reader.of(base) as there, Reader.of(merged) as found, _scratch(merged) as scratch:
+        fitted = fit_to(base, read_adapter(adapter), there.tensors(), scratch)
         with Reader.of_adapter(fitted) as tensors:
             work = _Work(there, found, fitted, tensors, DTYPE_NAMES[dtype], thorough, change_rounded)
             if problem := work.plan_problem():
@@ -93,6 +94,16 @@ def prove(
         bytes=read,
         seconds=round(time.monotonic() - began, 3),
     )
+
+
+@contextmanager
+def _scratch(merged: Path) -> Iterator[Path]:
+    """A folder for what PEFT itself must merge, beside ``merged``; it is not made unless it is needed."""
+    scratch = merged.with_name(f".{merged.name}.proof")
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _sentence(differences: list[Difference], work: _Work) -> str:
