@@ -113,7 +113,8 @@ def run(ctx: StageContext) -> StageResult[LoadBack]:
         reproduced=reproduced,
     )
     found.save(ctx.out)  # a person who looks for the reason of a refusal finds the figures there
-    _refuse_changed(ctx.settings.variant, reproduced)
+    agreement = ctx.inputs.stop_rates.agreement
+    _refuse_changed(ctx.settings.variant, reproduced, agreement.allowed if agreement else LEAST)
     _refuse_failed_gate(ctx.settings.variant, ctx.inputs.gates.variants[ctx.settings.variant], ctx.inputs.stop_rates)
     numbers = f"{count(proof.numbers)} numbers of {counted(proof.tensors, 'tensor')} proved"
     shares = {form: item.same_next_token for form, item in reproduced.items()}
@@ -211,17 +212,17 @@ def _reproduce(ctx: StageContext, hub: Hub, published: PinnedRepo) -> dict[str, 
     return found
 
 
-def _refuse_changed(variant: str, reproduced: Mapping[str, Agreement]) -> None:
+def _refuse_changed(variant: str, reproduced: Mapping[str, Agreement], allowed: float) -> None:
     """ConflictError when a form, loaded back, expects other tokens than it did before the upload.
 
     On one machine it expects the same; another device rounds otherwise, as far as two forms may differ.
     """
     for form, item in reproduced.items():
-        if not 1 - item.same_next_token <= LEAST:
+        if not 1 - item.same_next_token <= allowed:
             raise ConflictError(
                 f"{variant}: the {form} form, loaded back from the Hub, is not the model that was measured: it chooses "
                 f"another next token at {share(1 - item.same_next_token)} of {counted(item.positions, 'position')} "
-                f"(at most {share(LEAST)}).",
+                f"(at most {share(allowed)}).",
                 hint=HINT,
             )
 
