@@ -64,10 +64,17 @@ def test_a_branch_name_with_a_space_for_revisions(home: Path) -> None:
 
 
 def test_a_base_that_is_not_there(home: Path, tmp_path: Path) -> None:
-    text = TINY.replace("repo: hubkit/tiny-hermes\n", "repo: hubkit/nobody-made-this\n").replace("provide: tiny", "")
+    text = RECIPE_TEXT.replace("them/base", "hubkit/nobody-made-this").replace("suites: [tiny_facts]", "suites: []")
     done = hubkit("release", home=home, cwd=write(tmp_path, text))
     assert done.returncode in {2, 3}
     assert "hubkit/nobody-made-this" in done.stderr
+
+
+def test_the_text_of_the_example_is_not_released_for_another_base(home: Path, tmp_path: Path) -> None:
+    text = TINY.replace("repo: hubkit/tiny-hermes\n", "repo: hubkit/nobody-made-this\n").replace("provide: tiny", "")
+    done = hubkit("plan", home=home, cwd=write(tmp_path, text))
+    assert done.returncode == 2
+    assert "card.summary: " in done.stderr and "the text of the built-in recipe 'tiny'" in done.stderr
 
 
 @pytest.mark.fault("C1")
