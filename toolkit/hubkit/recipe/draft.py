@@ -101,7 +101,6 @@ def with_values(text: str, values: Sequence[str]) -> str:
         return text
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedMap
-    from ruamel.yaml.error import YAMLError
 
     yaml = YAML()
     yaml.preserve_quotes = True
@@ -114,9 +113,9 @@ def with_values(text: str, values: Sequence[str]) -> str:
         if not equals or not key or not all(parents):
             raise UsageError(f"--set {given!r} is not KEY=VALUE.", hint="Such as --set stages.dpo.args.beta=0.2.")
         try:
-            plain = yaml.load(value)
-        except YAMLError as error:
-            raise UsageError(f"--set {given!r}: the value is not YAML.", hint="Quote it.") from error
+            plain = parse_yaml(value, "the value")[0]
+        except UsageError as error:
+            raise UsageError(f"--set {given!r}: {error.message}", hint="Quote it.") from error
         node: Any = recipe
         for name in parents:
             node = node.get(name) if isinstance(node, CommentedMap) else None
