@@ -40,12 +40,6 @@ def test_the_facts_are_those_of_the_model_with_weights(name: str) -> None:
     assert not adapter.unmatched and not [item for item in adapter.warnings if "Conv1D" not in item]
 
 
-def test_facts_survive_json() -> None:
-    facts, adapter = built("mixtral", {"target_modules": "all-linear"})
-    assert ModelFacts.from_json(json.loads(json.dumps(facts.to_json()))) == facts
-    assert AdapterFacts.from_json(json.loads(json.dumps(adapter.to_json()))) == adapter
-
-
 def test_experts_are_targeted_as_parameters_and_count_by_their_share() -> None:
     facts, adapter = built("mixtral", {"r": 2, "target_modules": "all-linear"})
     kinds = {item.parameter: item.kind for item in adapter.targets if item.module.endswith("experts")}
@@ -119,8 +113,7 @@ def test_what_is_no_base_is_refused_in_a_sentence(config: bytes, sentence: str) 
     assert sentence in refused.value.message and refused.value.hint
 
 
-def test_a_child_answers_the_same() -> None:
+def test_problems_have_the_names_of_their_stages() -> None:
     loras: dict[str, dict[str, Any]] = {"dpo": {"target_modules": "all-linear"}, "sft": {"target_modules": ["no"]}}
-    answer = meta.ask(config_of("qwen3"), loras)
-    assert answer == meta.look(config_of("qwen3"), loras)
+    answer = meta.look(config_of("qwen3"), loras)
     assert list(answer.adapters) == ["dpo"] and list(answer.problems) == ["sft"]

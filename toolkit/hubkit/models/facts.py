@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Shape = tuple[int, ...]
@@ -80,18 +80,6 @@ class ModelFacts:
         """Whether input and output embeddings are one tensor."""
         return bool(self.tied)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data; :meth:`from_json` reads it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ModelFacts:
-        """What :meth:`to_json` wrote, also after a way through JSON."""
-        modules = {
-            name: ModuleFacts(item["kind"], _shapes(item["parameters"])) for name, item in data["modules"].items()
-        }
-        return cls(**{**data, "parameters": _shapes(data["parameters"]), "modules": modules})
-
 
 @dataclass(frozen=True)
 class Target:
@@ -125,18 +113,3 @@ class AdapterFacts:
     def trainable(self) -> int:
         """The number of parameters that are trained."""
         return sum(math.prod(shape) for shape in self.trained.values())
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data; :meth:`from_json` reads it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> AdapterFacts:
-        """What :meth:`to_json` wrote, also after a way through JSON."""
-        targets = tuple(Target(**{**item, "shape": tuple(item["shape"])}) for item in data["targets"])
-        lists = {name: tuple(data[name]) for name in ("in_full", "unmatched", "warnings")}
-        return cls(**{**data, **lists, "targets": targets, "trained": _shapes(data["trained"])})
-
-
-def _shapes(data: Mapping[str, Any]) -> dict[str, Shape]:
-    return {name: tuple(shape) for name, shape in data.items()}

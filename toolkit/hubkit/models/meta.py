@@ -6,15 +6,12 @@ read. Nothing is downloaded, and code of a model repo never runs.
     model = build(config_json)                          # seconds for any size; RefusedError: not a base to train
     facts, adapter = describe(model), resolve(config_json, {"r": 16, "target_modules": "all-linear"})
 
-A process that has not imported torch asks a child (:func:`ask`): ``python -m hubkit.models.meta``.
+It imports torch, transformers and PEFT: a command that has not asks a child of its own.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
@@ -36,7 +33,6 @@ if TYPE_CHECKING:
 _MOST_LAYERS = 1000
 """More than any model has: building one takes time and memory by the layer."""
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_local_experts", "num_experts")
-_SECONDS = 300
 
 
 class UnknownError(HubkitError):
@@ -351,7 +347,7 @@ def _quiet() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a child process found: the model, and the adapters by the names under which they were asked for.
+    """What :func:`look` found: the model, and the adapters by the names under which they were asked for.
 
     A problem stands for what could not be made; the model's ends the rest.
     """
@@ -387,49 +383,3 @@ def facts_of(config: bytes) -> ModelFacts:
 def adapter_of(config: bytes, lora: str) -> AdapterFacts:
     """The result of :func:`resolve` for ``lora`` as JSON, remembered."""
     return resolve(config, json.loads(lora))
-
-
-def ask(config: bytes, loras: Mapping[str, Mapping[str, Any]]) -> Answer:
-    """:func:`look` in a child process: for one that has not imported torch. RefusedError when the child fails."""
-    request = {"config": config.decode("utf-8", "replace"), "loras": loras}
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    command = [sys.executable, "-P", "-m", "hubkit.models.meta"]
-    try:
-        child = subprocess.run(
-            command,
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            env=environment,
-            check=False,
-        )
-        answer = json.loads(child.stdout)
-    except (subprocess.TimeoutExpired, ValueError) as error:
-        raise RefusedError("transformers or PEFT cannot be imported.", hint="See `hubkit doctor`.") from error
-    return Answer(
-        ModelFacts.from_json(answer["model"]) if answer["model"] else None,
-        answer["problem"],
-        {name: AdapterFacts.from_json(item) for name, item in answer["adapters"].items()},
-        answer["problems"],
-    )
-
-
-def main() -> None:
-    """The child: a request as JSON on standard input, an answer as JSON on standard output."""
-    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    request = json.load(sys.stdin)
-    found = look(request["config"].encode(), request["loras"])
-    answer = {
-        "model": found.model.to_json() if found.model else None,
-        "problem": found.problem,
-        "adapters": {name: item.to_json() for name, item in found.adapters.items()},
-        "problems": found.problems,
-    }
-    output.write(json.dumps(answer))
-    output.close()
-
-
-if __name__ == "__main__":
-    main()
