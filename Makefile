@@ -30,8 +30,9 @@ lint: $(STAMP)  ## style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-soak: $(STAMP)  ## long fault and endurance runs, and the upstream conformance suite
+soak: $(STAMP)  ## long fault and endurance runs, the upstream conformance suite, and new cases for the property tests
 	$(BIN)/pytest -m soak --timeout 3600
+	$(BIN)/pytest -m "hypothesis and not soak" --hypothesis-profile=new -n logical --maxprocesses 4 --dist loadgroup
 
 bench: $(STAMP)  ## what a release, merging, publishing 2 GiB beside `hf upload`, measuring, cards and starting cost; writes docs/bench*.md
 	$(BIN)/python tests/benchmarks/release.py

@@ -12,6 +12,7 @@ from typing import Any
 
 import matrix
 import pytest
+from hypothesis import settings
 
 # huggingface_hub reads these when it is imported, so they are set before any test module is.
 os.environ.update(HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
@@ -24,6 +25,11 @@ atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 for _name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_CO_STAGING", "HF_HUB_OFFLINE"):
     os.environ.pop(_name, None)
 
+# `make test` draws the same cases every time, so that a run says something of the change. `make soak` draws new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("new", print_blob=True)
+settings.load_profile("same")
+
 CHAT = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -34,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     matrix.configure(config)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     matrix.mark(items)
     if config.pluginmanager.hasplugin("xdist"):

@@ -61,7 +61,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         wrong["findings"] = [item for item in _findings(files, broken) if _about_end_of_turn(item)]
     made = {
         "title": clean(recipe.card.title),
-        "summary": clean(recipe.card.summary or what_was_done(recipe, variant)),
+        "summary": clean(recipe.card.summary or "").strip() or clean(what_was_done(recipe, variant)),
         "limitations": clean(recipe.card.limitations or ""),
         "tracking": clean(recipe.card.tracking or ""),
         "authors": [clean(name) for name in recipe.card.authors],
