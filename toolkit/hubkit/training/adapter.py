@@ -1,7 +1,9 @@
-"""A trained adapter: its weights as PEFT saves them, and what the training reported.
+"""What a training stage made: an adapter as PEFT saves it, or full weights; and what the training reported.
 
 training.json             the facts below
 adapter/                  adapter_config.json and adapter_model.safetensors, bound to the base's repo and commit
+weights/                  in place of adapter/: a whole checkpoint as transformers saves it, in safetensors; the tokenizer
+                          may be missing
 seen/texts.json           token ids that the trainer saw (:mod:`hubkit.models.chat.trained`)
 """
 
@@ -10,10 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hubkit.models.chat.trained import Seen, load_seen
 from hubkit.recipe.artifact import JsonArtifact
+
+
+Form = Literal["adapter", "weights"]
+"""What a training leaves: an adapter for its base, or the weights of a whole model."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +35,13 @@ class TrainedAdapter(JsonArtifact):
     """What a training stage made.
 
     ``seconds`` and ``peak_memory_bytes`` count all processes of an interrupted training; ``tokens_per_second`` is
-    None after one. ``curve`` has a point for each logged step.
+    None after one. ``curve`` has a point for each logged step. ``form`` says which folder the weights are in: it is
+    missing in artifacts of earlier versions, which are adapters.
     """
 
     FILE = "training.json"
     stage: str
+    form: Form = "adapter"
     uses: str | None = None
     method: str | None = None
     base: TrainedOn | None = None
@@ -54,8 +62,8 @@ class TrainedAdapter(JsonArtifact):
 
     @property
     def weights(self) -> Path:
-        """The adapter's folder, as PEFT loads it."""
-        return self.folder / "adapter"
+        """The folder of the weights: of an adapter as PEFT loads it, of a whole model as transformers does."""
+        return self.folder / self.form
 
     def seen(self) -> Seen | None:
         """What the trainer saw of its first rows; None when the stage kept nothing of it."""
