@@ -6,8 +6,8 @@
         lora: {r: 16, lora_alpha: 16, target_modules: all-linear}     # keys of peft.LoraConfig
         args: {learning_rate: 5e-5, beta: 0.1, max_length: 2048}      # keys of trl.DPOConfig
 
-The reference of the preference is the base, or the adapter that the stage ``continues``, as it was when the stage
-began. A killed run resumes from its last complete checkpoint.
+The reference of the preference is the base, or what the stage ``continues``, as it was when the stage began. With
+``lora: none`` all the weights are trained. A killed run resumes from its last complete checkpoint.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from hubkit.recipe.stage import CheckContext, Context, StageResult
 from hubkit.training import arguments, checks, shared
 from hubkit.training.adapter import TrainedAdapter
 from hubkit.training.contract import Inputs, Settings
+from hubkit.training.starting import reference_of
 
 VERSION = 3
 SHAPED_BY = ("torch", "transformers", "trl", "peft", "bitsandbytes")
@@ -33,10 +34,11 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[TrainedAdapter]:
-    """Write ``adapter/``, ``training.json`` and ``seen/texts.json``."""
+    """Write ``adapter/`` (or ``weights/``), ``training.json`` and ``seen/texts.json``."""
     from trl import DPOTrainer
 
     prepared = shared.prepare(ctx)
     args = arguments.build(ctx.settings, "dpo", ctx.scratch / "checkpoints")
-    trainer = DPOTrainer(args=args, **prepared.keywords())
+    reference = reference_of(prepared.model, ctx.settings)
+    trainer = DPOTrainer(args=args, ref_model=reference, **prepared.keywords())
     return shared.finish(ctx, trainer, prepared, "dpo")

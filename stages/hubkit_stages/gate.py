@@ -37,7 +37,7 @@ class Settings:
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
         """Build the settings for this scope from the recipe."""
-        return cls(recipe.gates.stop_rate, {name: variant.gate for name, variant in recipe.variants.items()})
+        return cls(recipe.gates.on_stop_rate(), {name: variant.gate for name, variant in recipe.variants.items()})
 
 
 @dataclass(frozen=True)

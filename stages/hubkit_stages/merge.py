@@ -1,5 +1,7 @@
 """Merge a variant's adapter into the base: the weights and other root files of the variant's branch.
 
+Weights that were trained without an adapter are written in the dtype of the release.
+
     base: {repo: teknium/OpenHermes-2.5-Mistral-7B, dtype: bfloat16}      # dtype: of the merged weights
 
 The weights are screened here, so that no model is measured that cannot be published. The tokenizer, the template
@@ -28,6 +30,7 @@ from hubkit.models.chat import agreement, trained
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.load import load_tokenizer
 from hubkit.models.merging.adapter import read_adapter
+from hubkit.models.merging.casting import cast_weights
 from hubkit.models.merging.companions import fetch_base, model_config, read_settings
 from hubkit.models.merging.merge import MergeReport, merge_all
 from hubkit.models.merging.merged import MergedWeights
@@ -45,7 +48,10 @@ SHAPED_BY = ("torch", "transformers", "tokenizers")
 
 @dataclass(frozen=True)
 class Settings:
-    """The base, the dtype of the merged weights, and PEFT's keys of each training stage that led to the adapter."""
+    """The base, the dtype of the merged weights, and PEFT's keys of each training stage that led to the adapter.
+
+    No keys of a stage that leaves weights.
+    """
 
     base: str
     revision: str
@@ -62,7 +68,7 @@ class Settings:
             revision=recipe.base.revision,
             provided=recipe.provide is not None,
             dtype=recipe.base.dtype,
-            lora={name: recipe.stages[name].lora for name in chain},
+            lora={name: recipe.stages[name].lora_keys for name in chain if recipe.form(name) == "adapter"},
         )
 
 
@@ -79,7 +85,7 @@ Output = MergedWeights
 
 def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
     """Whether the adapters of the recipe can be merged, and whether the base's files allow it."""
-    settings, sound = ctx.settings, True
+    settings, sound = ctx.settings, bool(ctx.settings.lora)
     for name, lora in settings.lora.items():
         if problem := unmergeable({"peft_type": "LORA", **lora}):
             text = f"stages.{name}.lora: such an adapter cannot be merged: {problem}."
@@ -124,16 +130,29 @@ def run_together(ctxs: Sequence[Context[Settings, Inputs]]) -> list[StageResult[
         _refuse_other_base(ctx.inputs.adapter, base)
     first.report(f"fetching {base.repo}", None)
     folder = fetch_base(first.target, base.repo, base.commit)
-    reports = merge_all(
-        folder,
-        [(ctx.inputs.adapter.weights, ctx.out / "model") for ctx in ctxs],
-        dtype=first.settings.dtype,
-        chat_template=base.template,
-        end_of_turn=base.end_of_turn,
-        pad_token=base.pad_token,
-        report=first.report,
-    )
-    return [_compared(ctx, report, folder) for ctx, report in zip(ctxs, reports, strict=True)]
+    reports = {ctx.out: report for ctx, report in _written(ctxs, folder)}
+    return [_compared(ctx, reports[ctx.out], folder) for ctx in ctxs]
+
+
+def _written(
+    ctxs: Sequence[Context[Settings, Inputs]], folder: Path
+) -> Iterator[tuple[Context[Settings, Inputs], MergeReport]]:
+    """Write the models of ``ctxs``; the base is in ``folder``."""
+    first, base = ctxs[0], ctxs[0].inputs.base
+    options: dict[str, Any] = {
+        "dtype": first.settings.dtype,
+        "chat_template": base.template,
+        "end_of_turn": base.end_of_turn,
+        "pad_token": base.pad_token,
+        "report": first.report,
+    }
+    merged = [ctx for ctx in ctxs if ctx.inputs.adapter.form == "adapter"]
+    if merged:
+        places = [(ctx.inputs.adapter.weights, ctx.out / "model") for ctx in merged]
+        yield from zip(merged, merge_all(folder, places, **options), strict=True)
+    for ctx in ctxs:
+        if ctx.inputs.adapter.form == "weights":
+            yield ctx, cast_weights(ctx.inputs.adapter.weights, folder, ctx.out / "model", **options)
 
 
 def _compared(ctx: Context[Settings, Inputs], report: MergeReport, folder: Path) -> StageResult[MergedWeights]:
@@ -165,12 +184,16 @@ def _compared(ctx: Context[Settings, Inputs], report: MergeReport, folder: Path)
 
 
 def _refuse_other_base(adapter: TrainedAdapter, base: PinnedBase) -> None:
-    """RefusedError when the adapter's config names another base, or another commit of it."""
-    settings = read_adapter(adapter.weights).settings
-    trained_on = settings.get("base_model_name_or_path"), settings.get("revision")
+    """RefusedError when the adapter's config (of weights, their training) names another base, or another commit."""
+    if adapter.form == "weights":
+        trained_on = (adapter.base.repo, adapter.base.commit) if adapter.base else (None, None)
+    else:
+        settings = read_adapter(adapter.weights).settings
+        trained_on = settings.get("base_model_name_or_path"), settings.get("revision")
     if trained_on != (base.repo, base.commit):
+        what = "weights were" if adapter.form == "weights" else "adapter was"
         raise RefusedError(
-            f"The adapter was trained on {trained_on[0]} at {trained_on[1]}, not on {base.repo} at {base.commit}.",
+            f"The {what} trained on {trained_on[0]} at {trained_on[1]}, not on {base.repo} at {base.commit}.",
             hint="Train it again: run `hubkit release --fresh`.",
         )
 

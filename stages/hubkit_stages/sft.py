@@ -7,7 +7,8 @@
         args: {learning_rate: 1e-3, max_steps: 40}       # keys of trl.SFTConfig
 
 The loss is computed on the last answer of each row alone, its end-of-turn token included. The learning rate decides
-whether the model learns to emit that token again: too small a one repairs nothing.
+whether the model learns to emit that token again: too small a one repairs nothing. With ``lora: none`` all the weights
+are trained.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[TrainedAdapter]:
-    """Write ``adapter/``, ``training.json`` and ``seen/texts.json``."""
+    """Write ``adapter/`` (or ``weights/``), ``training.json`` and ``seen/texts.json``."""
     from trl import SFTTrainer
 
     prepared = shared.prepare(ctx)

@@ -69,7 +69,7 @@ class Settings:
             prompts=space.prompts,
             hardware=space.hardware,
             titles={name: variant.title or name for name, variant in recipe.variants.items()},
-            max_new_tokens=recipe.gates.stop_rate.max_new_tokens,
+            max_new_tokens=recipe.answer_tokens,
         )
 
 

@@ -55,7 +55,7 @@ class Settings:
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
         """Build the settings for this scope from the recipe."""
-        rate, variant = recipe.gates.stop_rate, scope.variant
+        rate, variant = recipe.gates.on_stop_rate(), scope.variant
         return cls(
             prompts=rate.prompts,
             max_new_tokens=rate.max_new_tokens,

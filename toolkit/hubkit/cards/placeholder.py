@@ -29,7 +29,6 @@ def placeholder(recipe: Recipe) -> Evidence:
         "dtype": recipe.base.dtype, "wider": "float32", "conversations": 1, "forms": alike, "floor": alike,
         "no_floor": None,
     }  # fmt: skip
-    stop = {"max_new_tokens": recipe.gates.stop_rate.max_new_tokens, "prompts": 2, "end_of_turn": end_of_turn}
     files: dict[str, dict[str, Any]] = {
         "base": {
             "base.json": {
@@ -39,33 +38,40 @@ def placeholder(recipe: Recipe) -> Evidence:
             }
         },
         "data": {"data.json": _data(recipe)},
-        "base-stopping": {"stopping.json": {**stop, "forms": {"base": form}}},
-        "base-scores": {"results.json": _results(recipe)},
-        "gate": {
-            "gates.json": {
-                "base": {"rate": _SHARE, "remark": None},
-                "variants": {
-                    name: {
-                        "passed": item.gate == "enforce", "enforced": item.gate == "enforce", "threshold": _SHARE,
-                        "rates": {"merged": _SHARE, "adapter": _SHARE},
-                    }
-                    for name, item in recipe.variants.items()
-                }
-            }
-        },
     }  # fmt: skip
     for name in recipe.wanted_stages():
         files[f"train[{name}]"] = {"training.json": _training(recipe, name)}
     for name in recipe.variants:
-        forms = {"merged": form, "adapter": form, "four-bit": form}
-        files[f"stopping[{name}]"] = {"stopping.json": {**stop, "forms": forms, "agreement": agreement}}
-        files[f"evaluate[{name}]"] = {"results.json": _results(recipe)}
         files[f"merge[{name}]"] = {
             "merge.json": {
                 "dtype": recipe.base.dtype, "tensors": 1, "changed": 1, "parameters": 1, "bytes": 1, "seconds": 1.0,
             }
         }  # fmt: skip
+    if recipe.evaluate.suites:
+        for step in ("base-scores", *(f"evaluate[{name}]" for name in recipe.variants)):
+            files[step] = {"results.json": _results(recipe)}
+    if recipe.gates.stop_rate is not None:
+        stop = {"max_new_tokens": recipe.gates.stop_rate.max_new_tokens, "prompts": 2, "end_of_turn": end_of_turn}
+        files["base-stopping"] = {"stopping.json": {**stop, "forms": {"base": form}}}
+        for name in recipe.variants:
+            forms = {"merged": form, "adapter": form, "four-bit": form}
+            whole: dict[str, Any] = {"forms": forms, "agreement": agreement}
+            if recipe.published_form(name) == "weights":
+                whole = {"forms": {"merged": form}}
+            files[f"stopping[{name}]"] = {"stopping.json": {**stop, **whole}}
+        files["gate"] = {"gates.json": _gates(recipe)}
     return Evidence(files, CHATML)
+
+
+def _gates(recipe: Recipe) -> dict[str, Any]:
+    verdicts = {}
+    for name, variant in recipe.variants.items():
+        forms = ("merged",) if recipe.published_form(name) == "weights" else ("merged", "adapter")
+        enforced = variant.gate == "enforce"
+        verdicts[name] = {
+            "passed": enforced, "enforced": enforced, "threshold": _SHARE, "rates": dict.fromkeys(forms, _SHARE),
+        }  # fmt: skip
+    return {"base": {"rate": _SHARE, "remark": None}, "variants": verdicts}
 
 
 def _data(recipe: Recipe) -> dict[str, Any]:
@@ -82,7 +88,9 @@ def _data(recipe: Recipe) -> dict[str, Any]:
         }
         for name, sources in recipe.data.items()
     }  # fmt: skip
-    return {"sets": sets, "prompts": {"set": recipe.gates.stop_rate.prompts_from, "rows": 1}, "findings": []}
+    rate = recipe.gates.stop_rate
+    prompts = {"set": rate.prompts_from, "rows": 1} if rate is not None else {"set": "", "rows": 0}
+    return {"sets": sets, "prompts": prompts, "findings": []}
 
 
 def _training(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -90,7 +98,8 @@ def _training(recipe: Recipe, name: str) -> dict[str, Any]:
     return {
         "stage": name, "uses": stage.uses or name, "method": (stage.uses or name).upper(), "rows": 1, "epochs": 1.0,
         "steps": 1, "seconds": 1.0, "tokens_per_second": 1.0, "peak_memory_bytes": 1, "device": "",
-        "quantization": stage.quantization, "lora": dict(stage.lora), "args": dict(stage.args),
+        "form": recipe.form(name), "quantization": stage.quantization, "lora": dict(stage.lora_keys),
+        "args": dict(stage.args),
         "curve": [{"step": 1, "loss": 1.0}], "libraries": {},
     }  # fmt: skip
 

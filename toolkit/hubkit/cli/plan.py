@@ -148,9 +148,9 @@ def _does(job: Job, recipe: Recipe) -> str:
     rate = recipe.gates.stop_rate
     enforced = [name for name, variant in recipe.variants.items() if variant.gate == "enforce"]
     more = {
-        "stopping": f"{counted(rate.prompts, 'prompt')}, {counted(rate.max_new_tokens, 'new token')}",
+        "stopping": f"{counted(rate.prompts, 'prompt')}, {counted(rate.max_new_tokens, 'new token')}" if rate else None,
         "evaluate": ", ".join(recipe.evaluate.suites),
-        "gate": f"stop rate at least {rate.at_least}; enforced for {', '.join(enforced) or 'none'}",
+        "gate": f"stop rate at least {rate.at_least}; enforced for {', '.join(enforced) or 'none'}" if rate else None,
         "publish": f"{STAGING}/{job.variant_name}",
         "space": recipe.space.repo if recipe.space else None,
     }.get(job.stage)
@@ -159,9 +159,11 @@ def _does(job: Job, recipe: Recipe) -> str:
 
 def _trains(job: Job, recipe: Recipe) -> str:
     stage = recipe.stages[job.stage_name or ""]
-    after = f", continuing {stage.continues}'s adapter" if stage.continues else ""
+    kept = recipe.form(stage.continues) if stage.continues else "adapter"
+    after = f", continuing {stage.continues}'s {kept}" if stage.continues else ""
     sources = " + ".join(
         source.repo + (f" ({counted(source.rows, 'row')})" if source.rows else "") for source in recipe.data[stage.data]
     )
     quantized = "" if stage.quantization == "none" else f", {stage.quantization.upper()} base"
-    return f"{job.stage.upper()} on {sources}{after}{quantized}"
+    full = ", all weights" if stage.trains_all_weights else ""
+    return f"{job.stage.upper()} on {sources}{after}{full}{quantized}"

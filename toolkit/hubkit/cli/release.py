@@ -139,8 +139,7 @@ def _release_lines(outcome: Outcome, endpoint: str) -> Iterator[RenderableType]:
         yield f"{outcome.repo} is up to date: {commits}\n"
     heads = ("variant", "branch", "commit", "stop rate: merged#", "adapter#", "gate", "benchmarks (average)#", "size#")
     yield table(heads, map(_row, outcome.variants))
-    base = f"stop rate {share(outcome.base_stop_rate)}, benchmarks (average) {share(outcome.base_average)}"
-    yield f"\nBase model: {base}"
+    yield f"\nBase model: {', '.join(_base(outcome)) or 'nothing was measured'}"
     blocks = sum(line.blocks for line in outcome.variants)
     yield f"{counted(blocks, 'Python code block')} on the cards ran against the staged commits"
     yield f"To load the model from another program, set HF_ENDPOINT={endpoint}\n"
@@ -152,13 +151,21 @@ def _release_lines(outcome: Outcome, endpoint: str) -> Iterator[RenderableType]:
         yield f"Space  {outcome.space}"
 
 
+def _base(outcome: Outcome) -> Iterator[str]:
+    """What was measured of the base."""
+    if outcome.base_stop_rate is not None:
+        yield f"stop rate {share(outcome.base_stop_rate)}"
+    if outcome.base_average is not None:
+        yield f"benchmarks (average) {share(outcome.base_average)}"
+
+
 def _row(line: VariantOutcome) -> tuple[str, ...]:
     return (
         line.variant,
         line.branch,
         short_commit(line.commit),
         *(share(line.stop_rates.get(form)) for form in ("merged", "adapter")),
-        line.gate,
+        line.gate or "none",
         share(line.average),
         size(line.bytes),
     )

@@ -60,7 +60,7 @@ def _same_recipe(run: Run, recipe: Recipe) -> bool:
 
 def _compared(recipe: Recipe) -> Recipe:
     """``recipe`` without the Hub, and without the batches: their default was a number, and they shape no result."""
-    rate = recipe.gates.stop_rate.model_copy(update={"batch_size": "auto"})
+    rate = recipe.gates.stop_rate and recipe.gates.stop_rate.model_copy(update={"batch_size": "auto"})
     gates = recipe.gates.model_copy(update={"stop_rate": rate})
     evaluate = recipe.evaluate.model_copy(update={"batch_size": "auto"})
     return recipe.for_any_hub().model_copy(update={"gates": gates, "evaluate": evaluate})

@@ -53,7 +53,8 @@ def expand(recipe: Recipe, *, only: str | None = None) -> tuple[Job, ...]:
     """The jobs of ``recipe`` in the order in which they run.
 
     ``only`` names the one variant to publish; the others are still trained and measured, for the cards compare them.
-    The Space shows all the variants, so it is not deployed with one alone, nor while they are only proposed.
+    The Space shows all the variants, so it is not deployed with one alone, nor while they are only proposed. What the
+    recipe does not ask for is not measured: stop rates without a gate on them, benchmarks without suites.
     """
     jobs: dict[str, Job] = {}
     for step in STEPS:
@@ -61,10 +62,19 @@ def expand(recipe: Recipe, *, only: str | None = None) -> tuple[Job, ...]:
             continue
         if step.name == "space" and (recipe.space is None or only is not None or recipe.pull_request):
             continue
+        if not _asked_for(step, recipe):
+            continue
         for name in _names(step, recipe, only):
             job = _job(step, name, recipe, jobs)
             jobs[job.id] = job
     return tuple(jobs.values())
+
+
+def _asked_for(step: Step, recipe: Recipe) -> bool:
+    """Whether ``recipe`` has what ``step`` measures or decides."""
+    if step.stage == "evaluate":
+        return bool(recipe.evaluate.suites)
+    return step.stage not in {"stopping", "gate"} or recipe.gates.stop_rate is not None
 
 
 def _names(step: Step, recipe: Recipe, only: str | None) -> Sequence[str | None]:

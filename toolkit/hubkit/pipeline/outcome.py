@@ -21,7 +21,7 @@ from hubkit.publishing.staged import StagedCommit
 
 @dataclass(frozen=True)
 class VariantOutcome:
-    """One line of the table at the end. Rates and averages are shares; None: not measured.
+    """One line of the table at the end. Rates and averages are shares; None: not measured, or no gate.
 
     ``blocks`` is how many Python blocks of its cards ran against the staged commit: all of them.
     """
@@ -30,8 +30,8 @@ class VariantOutcome:
     branch: str
     commit: str
     stop_rates: Mapping[str, float]
-    passed: bool
-    gate: GateResult
+    passed: bool | None
+    gate: GateResult | None
     average: float | None
     bytes: int
     blocks: int
@@ -46,7 +46,7 @@ class Outcome:
     repo: str
     run: str
     up_to_date: bool
-    base_stop_rate: float
+    base_stop_rate: float | None
     base_average: float | None
     variants: tuple[VariantOutcome, ...]
     page: str
@@ -63,20 +63,20 @@ class Outcome:
 def read_outcome(made: Mapping[str, Path], run: str, target: Target, *, up_to_date: bool) -> Outcome:
     """The outcome of the finished run ``run``; ``made`` are the folders of its artifacts by step."""
     released = ReleasedBranches.load(made["promote"])
-    gates = GateVerdicts.load(made["gate"])
+    verdicts = GateVerdicts.load(made["gate"]).variants if "gate" in made else {}
     endpoint, space = target.endpoint, made.get("space")
     lines = []
     for variant, moved in released.variants.items():
-        rates = StopRates.load(made[f"stopping[{variant}]"])
+        rates, verdict = _stop_rates(made, f"stopping[{variant}]"), verdicts.get(variant)
         lines.append(
             VariantOutcome(
                 variant=variant,
                 branch=variant,
                 commit=moved.commit,
-                stop_rates={form: rate.rate for form, rate in rates.forms.items()},
-                passed=gates.variants[variant].passed,
-                gate=gates.variants[variant].result,
-                average=Results.load(made[f"evaluate[{variant}]"]).average.value,
+                stop_rates=rates,
+                passed=verdict.passed if verdict else None,
+                gate=verdict.result if verdict else None,
+                average=_average(made, f"evaluate[{variant}]"),
                 bytes=StagedCommit.load(made[f"publish[{variant}]"]).bytes,
                 blocks=len(SnippetResults.load(made[f"snippets[{variant}]"]).blocks),
                 pull_request=pull_url(endpoint, released.repo, moved.pull_request) if moved.pull_request else None,
@@ -86,9 +86,20 @@ def read_outcome(made: Mapping[str, Path], run: str, target: Target, *, up_to_da
         repo=released.repo,
         run=run,
         up_to_date=up_to_date,
-        base_stop_rate=StopRates.load(made["base-stopping"]).base.rate,
-        base_average=Results.load(made["base-scores"]).average.value,
+        base_stop_rate=_stop_rates(made, "base-stopping").get("base"),
+        base_average=_average(made, "base-scores"),
         variants=tuple(lines),
         page=f"{endpoint}/{released.repo}",
         space=page(endpoint, DeployedSpace.load(space).repo) if space else None,
     )
+
+
+def _stop_rates(made: Mapping[str, Path], step: str) -> dict[str, float]:
+    """The stop rates by form; empty when they were not measured."""
+    forms = StopRates.load(made[step]).forms if step in made else {}
+    return {form: rate.rate for form, rate in forms.items()}
+
+
+def _average(made: Mapping[str, Path], step: str) -> float | None:
+    """The average of the benchmarks; None when none was measured."""
+    return Results.load(made[step]).average.value if step in made else None

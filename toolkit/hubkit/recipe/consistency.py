@@ -29,6 +29,9 @@ def _data_and_stages(recipe: Recipe) -> Iterator[Mistake]:
             yield Mistake(
                 ("stages", name, "data"), f"`data` has no entry {stage.data!r}{did_you_mean(stage.data, recipe.data)}"
             )
+        if stage.trains_all_weights and stage.quantization == "nf4":
+            problem = "all the weights cannot be trained in 4 bits; remove this key, or train an adapter (`lora`)"
+            yield Mistake(("stages", name, "quantization"), problem)
         if stage.continues is None:
             continue
         where = ("stages", name, "continues")
@@ -75,7 +78,11 @@ def _measurements(recipe: Recipe) -> Iterator[Mistake]:
     if recipe.evaluate.fewshot_as_multiturn and not recipe.evaluate.apply_chat_template:
         problem = "fewshot_as_multiturn needs apply_chat_template: true"
         yield Mistake(("evaluate", "fewshot_as_multiturn"), problem)
-    source = recipe.gates.stop_rate.prompts_from
-    if source not in recipe.data:
+    for name, variant in recipe.variants.items():
+        if variant.gate == "enforce" and "gate" in variant.model_fields_set and not recipe.gates.are_set:
+            problem = "there is no gate to enforce; add one under `gates`, or remove this key"
+            yield Mistake(("variants", name, "gate"), problem)
+    source = recipe.gates.stop_rate.prompts_from if recipe.gates.stop_rate else None
+    if source is not None and source not in recipe.data:
         problem = f"`data` has no entry {source!r}{did_you_mean(source, recipe.data)}"
         yield Mistake(("gates", "stop_rate", "prompts_from"), problem)

@@ -23,6 +23,8 @@ OLD_KEYS: Mapping[str, str] = {
     "licence_link": "license_link",
 }
 """Keys that recipes were written with before, and still may be: (old, current)."""
+ANSWER_TOKENS = 512
+"""The token limit of an answer in the examples on a card and in a Space, where no stop rate is measured."""
 OLD_ACCEPT: Mapping[str, str] = {"truncated-turn-ends": "truncated-end-of-turn"}
 """Values of ``accept`` that recipes were written with before, and still may be: (old, current)."""
 
@@ -133,7 +135,9 @@ class Training(Model):
     quantization: Literal["nf4", "none"] = Field(
         "nf4", description="nf4: train on the base in 4 bits (QLoRA); none: on the unquantized base"
     )
-    lora: Mapping[str, Any] = Field(default_factory=dict, description="keys of peft.LoraConfig")
+    lora: Mapping[str, Any] | Literal["none"] = Field(
+        default_factory=dict, description="keys of peft.LoraConfig; none: train all the weights, without an adapter"
+    )
     args: Mapping[str, Any] = Field(default_factory=dict, description="keys of trl.DPOConfig or trl.SFTConfig")
     accept: tuple[Accepted, ...] = Field(
         (),
@@ -141,11 +145,29 @@ class Training(Model):
         description="release although the data check found this; the card reports it",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_quantization_of_trained_weights(cls, given: Any) -> Any:
+        """All the weights cannot be trained in 4 bits: without `quantization` they are not."""
+        if isinstance(given, Mapping) and given.get("lora") == "none":
+            return {"quantization": "none", **given}
+        return given
+
+    @property
+    def trains_all_weights(self) -> bool:
+        """Whether the stage trains the whole model, and no adapter."""
+        return self.lora == "none"
+
+    @property
+    def lora_keys(self) -> Mapping[str, Any]:
+        """The keys of peft.LoraConfig; empty where no adapter is trained."""
+        return {} if isinstance(self.lora, str) else self.lora
+
 
 class Variant(Model):
     """What one branch publishes."""
 
-    stage: str = Field(description="the training stage whose adapter is published")
+    stage: str = Field(description="the training stage whose adapter, or weights, are published")
     gate: Literal["enforce", "report"] = Field(
         "enforce",
         description="enforce: publish only if the stop rate passes; report: publish and report it on the card",
@@ -157,9 +179,10 @@ class Evaluate(Model):
     """Benchmarks, run by lm-evaluation-harness."""
 
     suites: tuple[str, ...] = Field(
+        (),
         strict=False,
         description="built-in suites (agieval, bigbench, gpt4all, truthfulqa, openllm) or lm-eval tasks; "
-        "[] to measure none",
+        "none is measured when absent",
     )
     include: str | None = Field(None, description="a folder of your own lm-eval task files, beside the recipe")
     backend: Literal["hf", "vllm"] = Field("hf", description="what runs the model: hf (transformers) or vllm")
@@ -213,7 +236,20 @@ class StopRate(Model):
 class Gates(Model):
     """Conditions that must hold before a branch is promoted."""
 
-    stop_rate: StopRate
+    stop_rate: StopRate | None = Field(
+        None, description="the gate on the stop rate; when absent, the stop rate is not measured"
+    )
+
+    @property
+    def are_set(self) -> bool:
+        """Whether there is any condition."""
+        return any(getattr(self, name) for name in type(self).model_fields)
+
+    def on_stop_rate(self) -> StopRate:
+        """The gate on the stop rate. ValueError without one: no step that measures it belongs in the release."""
+        if self.stop_rate is None:
+            raise ValueError("the recipe has no gate on the stop rate")
+        return self.stop_rate
 
 
 class Card(Model):
@@ -294,8 +330,8 @@ class Recipe(Model):
     )
     stages: Mapping[Name, Training] = Field(min_length=1, description="training stages, under names that you choose")
     variants: Mapping[Branch, Variant] = Field(min_length=1, description="what is published, by branch")
-    evaluate: Evaluate
-    gates: Gates
+    evaluate: Evaluate = Evaluate()
+    gates: Gates = Gates()
     card: Card
     space: Space | None = None
     sign: Sign | None = None
@@ -326,6 +362,22 @@ class Recipe(Model):
             names.append(name)
             name = self.stages[name].continues
         return tuple(reversed(names))
+
+    @property
+    def answer_tokens(self) -> int:
+        """The token limit of an answer: that of the measured stop rate, else :data:`ANSWER_TOKENS`."""
+        return self.gates.stop_rate.max_new_tokens if self.gates.stop_rate else ANSWER_TOKENS
+
+    def form(self, stage: str) -> Literal["adapter", "weights"]:
+        """What the training up to ``stage`` leaves: an adapter for the base, or the weights of a whole model.
+
+        Once all the weights were trained, what is trained further are these: an adapter on them is merged into them.
+        """
+        return "weights" if any(self.stages[name].trains_all_weights for name in self.chain(stage)) else "adapter"
+
+    def published_form(self, variant: str) -> Literal["adapter", "weights"]:
+        """What the training of ``variant`` leaves. With an adapter two forms are published, else the weights alone."""
+        return self.form(self.variants[variant].stage)
 
     def wanted_stages(self) -> tuple[str, ...]:
         """The stages that some variant needs, in the order in which they run."""

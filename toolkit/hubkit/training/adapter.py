@@ -2,8 +2,8 @@
 
 training.json             the facts below
 adapter/                  adapter_config.json and adapter_model.safetensors, bound to the base's repo and commit
-weights/                  in place of adapter/: a whole checkpoint as transformers saves it, in safetensors; the tokenizer
-                          may be missing
+weights/                  in place of adapter/: a whole checkpoint in safetensors as transformers saves it; the
+                          tokenizer may be missing
 seen/texts.json           token ids that the trainer saw (:mod:`hubkit.models.chat.trained`)
 """
 
@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 from hubkit.models.chat.trained import Seen, load_seen
 from hubkit.recipe.artifact import JsonArtifact
-
 
 Form = Literal["adapter", "weights"]
 """What a training leaves: an adapter for its base, or the weights of a whole model."""

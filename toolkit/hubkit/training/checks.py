@@ -34,7 +34,7 @@ def check(ctx: CheckContext[Settings], method: Method) -> Iterator[Finding]:
     training = ctx.settings
     where = f"stages.{training.name}"
     wrong = [f"args.{problem}" for problem in key_problems(config_class(method), training.args, RESERVED_ARGS)]
-    wrong += [f"lora.{problem}" for problem in key_problems(lora_class(), training.lora, {})]
+    wrong += [f"lora.{problem}" for problem in key_problems(lora_class(), training.lora_keys, {})]
     for problem in wrong or list(_out_of_range(training)):
         yield Finding("error", f"{where}.{problem}.", "Fix the recipe.", exit_code=2)
     yield from _lora_findings(training, where)
@@ -76,10 +76,10 @@ def _out_of_range(training: Settings) -> Iterator[str]:
 
 
 def _lora_findings(training: Settings, where: str) -> Iterator[Finding]:
-    if training.continues and training.lora:
+    if training.continues and training.lora_keys and training.continued_form == "adapter":
         text = f"{where}.lora: this stage continues the adapter of {training.continues!r}; its LoRA config is fixed."
         yield Finding("error", text, "Remove `lora`.", exit_code=2)
-    targets = training.lora.get("target_modules") or ()
+    targets = training.lora_keys.get("target_modules") or ()
     if "lm_head" in ([targets] if isinstance(targets, str) else targets):
         text = f"{where}.lora.target_modules: TRL's trainers do not train an adapter on lm_head."
         yield Finding("error", text, "Remove it from the list.", exit_code=2)

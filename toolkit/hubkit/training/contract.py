@@ -10,22 +10,27 @@ from hubkit.models.base import PinnedBase
 from hubkit.recipe.artifact import StoredArtifact
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import Scope
-from hubkit.training.adapter import TrainedAdapter
+from hubkit.training.adapter import Form, TrainedAdapter
 from hubkit.training.counted import counted_adapter, counted_args, counted_base
 from hubkit.training.data.prepared import TrainingRows
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The training stage ``name`` of the recipe. ``lora`` are PEFT's own keys, ``args`` those of the TRL trainer."""
+    """The training stage ``name`` of the recipe. ``lora`` are PEFT's own keys, ``args`` those of the TRL trainer.
+
+    ``lora`` is "none" where all the weights are trained.
+    """
 
     name: str
     uses: str
     continues: str | None
     quantization: Literal["nf4", "none"]
-    lora: Mapping[str, Any]
+    lora: Mapping[str, Any] | Literal["none"]
     args: Mapping[str, Any]
     seed: int
+    continued_form: Form | None = None
+    """What the stage that this one continues leaves; None where it continues none."""
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
@@ -41,7 +46,28 @@ class Settings:
             lora=training.lora,
             args=training.args,
             seed=recipe.seed,
+            continued_form=_left_by(recipe, training.continues),
         )
+
+    @property
+    def lora_keys(self) -> Mapping[str, Any]:
+        """The keys of peft.LoraConfig; empty where all the weights are trained."""
+        return {} if isinstance(self.lora, str) else self.lora
+
+    @property
+    def trains_all_weights(self) -> bool:
+        """Whether the whole model is trained, and no adapter."""
+        return isinstance(self.lora, str)
+
+    @property
+    def begins_adapter(self) -> bool:
+        """Whether a new adapter is trained: on the base, or on weights that an earlier stage left."""
+        return not self.trains_all_weights and self.continued_form != "adapter"
+
+    @property
+    def form(self) -> Form:
+        """What the stage leaves. An adapter on weights is merged into them, as no repo of a Hub is its base."""
+        return "weights" if self.trains_all_weights or self.continued_form == "weights" else "adapter"
 
     def counted(self) -> dict[str, Any]:
         """What of it counts for the key: all that can change the weights.
@@ -56,6 +82,10 @@ class Settings:
             "args": args,
             "seed": self.seed,
         }
+
+
+def _left_by(recipe: Recipe, stage: str | None) -> Form | None:
+    return recipe.form(stage) if stage is not None and stage in recipe.stages else None
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,7 @@ def counted_base(artifact: StoredArtifact) -> Any:
 
 
 def counted_adapter(artifact: StoredArtifact) -> str:
-    """What of the trained ``artifact`` counts for a stage that continues it: the adapter, not how long it took."""
-    files = {path: item for path, item in artifact.manifest.files.items() if path.startswith("adapter/")}
+    """What of the trained ``artifact`` counts for a stage that continues it: its weights, not how long it took."""
+    folders = ("adapter/", "weights/")
+    files = {path: item for path, item in artifact.manifest.files.items() if path.startswith(folders)}
     return type(artifact.manifest)(files).digest if files else artifact.manifest.digest

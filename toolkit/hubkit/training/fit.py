@@ -64,9 +64,9 @@ def findings(settings: Settings, method: Method, config: bytes) -> Iterator[Find
         return
     yield from _lengths(stage)
     yield from _experts(stage)
-    if settings.continues is None:
+    if settings.begins_adapter:
         try:
-            adapter = meta.adapter_of(config, json.dumps(dict(settings.lora), sort_keys=True))
+            adapter = meta.adapter_of(config, json.dumps(dict(settings.lora_keys), sort_keys=True))
         except RefusedError as error:
             yield _refused(stage, error)
         except meta.UnknownError as error:
@@ -107,7 +107,7 @@ def _experts(stage: _Stage) -> Iterator[Finding]:
 
 def _refused(stage: _Stage, error: RefusedError) -> Finding:
     """What PEFT refuses, with the names that the base has where the targets are the reason."""
-    lora, words = stage.settings.lora, error.message
+    lora, words = stage.settings.lora_keys, error.message
     targets = lora.get("target_modules")
     if "not found in the base model" not in words or targets is None:
         key = next((name for name in lora if name in words), None)
@@ -129,7 +129,7 @@ def _adapter(stage: _Stage, adapter: AdapterFacts) -> Iterator[Finding]:
         problem = f"{name!r} matches nothing in {stage.model.architecture}{meant}"
         yield stage.warning(f"lora.{key}", problem)
     head = stage.model.output_embeddings
-    literal = stage.settings.lora.get("target_modules") or ()
+    literal = stage.settings.lora_keys.get("target_modules") or ()
     if "lm_head" not in literal and any(item.module == head for item in adapter.targets):
         problem = f"TRL's trainers do not train an adapter on {head}, the output embeddings"
         yield stage.error("lora.target_modules", problem, "Leave it out.")

@@ -1,4 +1,4 @@
-"""What the training stages share: the 4-bit base, the adapter, a callback that stops diverging runs, and the training
+"""What the training stages share: the model and its rows, a callback that stops diverging runs, and the training
 summary.
 
 A stage builds TRL's own trainer between :func:`prepare` and :func:`finish`; see ``hubkit_stages/dpo.py``.
@@ -19,13 +19,14 @@ from hubkit.core.files import read_json, write_json
 from hubkit.models import load
 from hubkit.models.chat import trained
 from hubkit.models.chat.eos import EndOfTurn
+from hubkit.models.merging.merge import merge
 from hubkit.recipe.stage import Context, StageResult
 from hubkit.training import batches
 from hubkit.training.adapter import TrainedAdapter, TrainedOn
-from hubkit.training.arguments import lora_class
 from hubkit.training.checkpoints import SPENT, last_complete, seal
 from hubkit.training.contract import Inputs, Settings
 from hubkit.training.rehearsal import Method
+from hubkit.training.starting import model_to_train, save_weights
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,7 +42,10 @@ _DIVERGED = 20.0
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a trainer is made of. ``lora`` is None when ``model`` carries the adapter that is trained further."""
+    """All that a trainer is made of.
+
+    ``lora`` is None when ``model`` carries the adapter that is trained further, or when all its weights are trained.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -60,17 +64,11 @@ class Prepared:
 
 
 def prepare(ctx: TrainingContext) -> Prepared:
-    """Load the base (in 4 bits if the stage asks for it), its tokenizer, the rows, and the adapter to continue."""
-    base, settings = ctx.inputs.base, ctx.settings
+    """Load the base (in 4 bits if the stage asks for it), its tokenizer, the rows, and what the stage continues."""
+    base = ctx.inputs.base
     ctx.report("loading the base", None)
-    source = base.source(ctx.target.endpoint)
-    model = load.load_model(source, dtype=load.training_dtype(), quantization=settings.quantization)
+    model, lora = model_to_train(base.source(ctx.target.endpoint), ctx.inputs.previous, ctx.settings)
     tokenizer = base.load_tokenizer(ctx.target.endpoint)
-    lora = None
-    if ctx.inputs.previous is not None:
-        model = load.load_adapter(model, ctx.inputs.previous.weights, trainable=True)
-    else:
-        lora = lora_class()(task_type="CAUSAL_LM", **settings.lora)
     return Prepared(model, tokenizer, ctx.inputs.rows.dataset(), lora, base.end_of_turn)
 
 
@@ -157,7 +155,7 @@ def _diverged(ctx: TrainingContext, step: int, what: str) -> HubkitError:
 
 
 def finish(ctx: TrainingContext, trainer: Any, prepared: Prepared, method: Method) -> StageResult[TrainedAdapter]:
-    """Train (resuming from the last complete checkpoint, if there is one) and save the adapter.
+    """Train (resuming from the last complete checkpoint, if there is one) and save the adapter, or the weights.
 
     Keeps the token ids that the trainer saw, too. Raises RefusedError when its batches leave end-of-turn tokens out of
     the loss.
@@ -171,8 +169,7 @@ def finish(ctx: TrainingContext, trainer: Any, prepared: Prepared, method: Metho
     trainer.add_callback(watch(ctx, spent))
     _run(ctx, trainer, checkpoint)
     total = spent.total()
-    base = ctx.inputs.base
-    save_adapter(trainer.model, ctx.out / "adapter", base.repo, base.commit)
+    _save(ctx, trainer.model)
     adapter = facts(ctx, trainer, method, total, checkpoint)
     trained.save_seen(ctx.out, trained.seen(prepared.tokenizer, trainer.train_dataset))
     last = next((point["loss"] for point in reversed(adapter.curve)), None)
@@ -195,8 +192,22 @@ def _run(ctx: TrainingContext, trainer: Any, checkpoint: Path | None) -> None:
         ) from error
 
 
+def _save(ctx: TrainingContext, model: Any) -> None:
+    """Save what was trained. An adapter on the weights of an earlier stage is merged into them."""
+    base, settings, previous = ctx.inputs.base, ctx.settings, ctx.inputs.previous
+    if settings.trains_all_weights:
+        save_weights(model, ctx.out / "weights")
+    elif previous is not None and previous.form == "weights":
+        adapter = ctx.scratch / "adapter"
+        shutil.rmtree(adapter, ignore_errors=True)
+        save_adapter(model, adapter, base.repo, base.commit)
+        merge(previous.weights, adapter, ctx.out / "weights", dtype="float32", report=ctx.report)
+    else:
+        save_adapter(model, ctx.out / "adapter", base.repo, base.commit)
+
+
 def keep_precise(model: Any) -> None:
-    """Train the adapter's weights in float32, whatever the base is in.
+    """Train the adapter's weights (or all of them) in float32, whatever the base is in.
 
     TRL 1.16 turns them into bfloat16 on a 4-bit base. There an update of less than a 512th of a weight is lost, which
     at the small rates of DPO is most of them; and a resumed run loads them as float32, so that it would not be
@@ -228,6 +239,16 @@ def _targets(lora: Any) -> list[str]:
     return sorted({name.rsplit(".", 1)[-1] for name in names})
 
 
+def _shape(lora: Any) -> dict[str, Any]:
+    """What the card tells of the adapter ``lora`` (of PEFT)."""
+    return {
+        "r": lora.r,
+        "lora_alpha": lora.lora_alpha,
+        "lora_dropout": lora.lora_dropout,
+        "target_modules": _targets(lora),
+    }
+
+
 def facts(
     ctx: TrainingContext, trainer: Any, method: Method, total: Mapping[str, Any], checkpoint: Path | None
 ) -> TrainedAdapter:
@@ -237,9 +258,11 @@ def facts(
     history = [point for point in trainer.state.log_history if "loss" in point]
     tokens = [int(point["num_tokens"]) for point in history if "num_tokens" in point]
     uninterrupted = checkpoint is None and tokens
-    lora, settings, base = trainer.model.peft_config["default"], ctx.settings, ctx.inputs.base
+    settings, base = ctx.settings, ctx.inputs.base
+    lora = None if settings.trains_all_weights else trainer.model.peft_config["default"]
     return TrainedAdapter(
         stage=settings.name,
+        form=settings.form,
         uses=settings.uses,
         method=method,
         base=TrainedOn(base.repo, base.commit),
@@ -253,12 +276,7 @@ def facts(
         peak_memory_bytes=total["peak_memory_bytes"],
         device=load.device_name(),
         quantization=settings.quantization,
-        lora={
-            "r": lora.r,
-            "lora_alpha": lora.lora_alpha,
-            "lora_dropout": lora.lora_dropout,
-            "target_modules": _targets(lora),
-        },
+        lora=_shape(lora) if lora is not None else {},
         args=dict(settings.args),
         curve=tuple(
             {name: value for name, value in point.items() if isinstance(value, int | float)} for point in history

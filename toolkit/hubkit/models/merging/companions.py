@@ -27,6 +27,7 @@ TOKENIZER_FILES = (
     "merges.txt",
     "vocab.txt",
 )
+_GENERATION = "generation_config.json"
 TEMPLATE = "chat_template.jinja"
 PATTERNS = ("model*.safetensors", "model.safetensors.index.json", "*config.json", TEMPLATE, *TOKENIZER_FILES)
 """What of a base model's repo is needed to merge into it."""
@@ -139,6 +140,7 @@ def write_companions(
     pad_token: str | None = None,
     changes: Mapping[str, Any] | None = None,
     tokenizer: Path | None = None,
+    generation: Path | None = None,
 ) -> None:
     """Write config, generation config, tokenizer files and chat template of merged weights into ``out``.
 
@@ -148,19 +150,21 @@ def write_companions(
     of tokenizer and configs when the base has none, or pads with ``end_of_turn``: whoever trains on would mask the
     end-of-turn token. None keeps what the base has. ``changes`` are keys of config.json that the merge itself changes,
     such as ``vocab_size``. ``tokenizer`` is a folder whose tokenizer, and template if it has one, replace the base's.
+    ``generation`` is a folder whose generation_config.json is taken where the base has none.
     """
     config = read_settings(base, "config.json")
     if not config:
         raise RefusedError(f"There is no config.json in the base {base.name}.")
-    generation = generation_config(read_settings(base, "generation_config.json"), config, end_of_turn)
+    answers = read_settings(base, _GENERATION) or (read_settings(generation, _GENERATION) if generation else {})
+    generating = generation_config(answers, config, end_of_turn)
     config = {**model_config(config, dtype, end_of_turn), **(changes or {})}
     words = tokenizer or base
     if _pads_well(words, end_of_turn):
         pad_token = None
     if pad_token and (number := _token_id(words, pad_token)) is not None:
-        config, generation = with_setting(config, "pad_token_id", number), {**generation, "pad_token_id": number}
+        config, generating = with_setting(config, "pad_token_id", number), {**generating, "pad_token_id": number}
     write_json(out / "config.json", config)
-    write_json(out / "generation_config.json", generation)
+    write_json(out / _GENERATION, generating)
     if tokenizer:
         _refuse_larger(tokenizer, config)
     _write_tokenizer(words, out, chat_template, pad_token)

@@ -44,8 +44,8 @@ Report = Callable[[str, float | None], None]
 @dataclass(frozen=True)
 class MergeReport:
     """What a merge made. ``files`` are the weights' digests, known from the writing; ``targets`` the number of
-    changed tensors by the last part of their module's name, as in ``target_modules``. ``way``: tensor by tensor, or by
-    PEFT itself, for ``reason``. ``config``: what the merge changed of config.json."""
+    changed tensors by the last part of their module's name, as in ``target_modules``. ``way``: tensor by tensor, by
+    PEFT itself, for ``reason``, or "cast": nothing was merged. ``config``: what the merge changed of config.json."""
 
     dtype: str
     tensors: int
@@ -126,23 +126,15 @@ def merge_all(
     NaN or infinite; HubkitError when the disk is full; UsageError when an ``out`` is not empty.
     """
     began = time.monotonic()
-    for _, out in merges:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(f"{out} already exists.", hint="Choose a new folder, or remove it.")
-    if dtype not in DTYPE_NAMES or dtype == "float64":
-        raise UsageError(f"Unsupported dtype {dtype!r}.", hint="Use float32, float16 or bfloat16.")
-    weights = read_weights(base)
-    tensors = {name: (path, item) for path, header in weights.items() for name, item in header.tensors.items()}
-    outputs: list[_Output] = []
+    refuse_unusable([out for _, out in merges], dtype)
+    tensors = tensors_of(base)
     scratches = [out.with_name(f".{out.name}.peft") for _, out in merges]
     try:
         adapters = [read_adapter(adapter) for adapter, _ in merges]
         targets = _targets(base, tensors, list(zip(adapters, scratches, strict=True)), DTYPE_NAMES[dtype])
-        outputs = [_Output(out, target, max_shard_bytes) for (_, out), target in zip(merges, targets, strict=True)]
-        for output in outputs:
-            output.begin()
-        _refuse_full_disk(outputs)
-        for output in outputs:
+        outputs = [Output(out, target, max_shard_bytes) for (_, out), target in zip(merges, targets, strict=True)]
+
+        def beside(output: Output) -> None:
             write_companions(
                 base,
                 output.partial,
@@ -153,20 +145,53 @@ def merge_all(
                 changes=output.target.adapter.config,
                 tokenizer=tokenizer,
             )
-        with Reader(list(weights)) as reader:
+
+        write_outputs(tensors, outputs, dtype, beside, report)
+    except OSError as error:
+        raise os_error(error, merges[0][1], 0) from error
+    finally:
+        for scratch in scratches:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return [output.report(dtype, round(time.monotonic() - began, 3)) for output in outputs]
+
+
+def refuse_unusable(outs: Sequence[Path], dtype: str) -> None:
+    """UsageError when an ``out`` is not empty, or no model is published in ``dtype``."""
+    for out in outs:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"{out} already exists.", hint="Choose a new folder, or remove it.")
+    if dtype not in DTYPE_NAMES or dtype == "float64":
+        raise UsageError(f"Unsupported dtype {dtype!r}.", hint="Use float32, float16 or bfloat16.")
+
+
+def tensors_of(folder: Path) -> Base:
+    """The tensors of the model in ``folder``, with their files."""
+    return {
+        name: (path, item) for path, header in read_weights(folder).items() for name, item in header.tensors.items()
+    }
+
+
+def write_outputs(
+    tensors: Base, outputs: Sequence[Output], dtype: str, beside: Callable[[Output], None], report: Report | None
+) -> None:
+    """Write all ``outputs``, or none: in one pass over ``tensors``, after what ``beside`` writes to each folder."""
+    try:
+        for output in outputs:
+            output.begin()
+        _refuse_full_disk(outputs)
+        for output in outputs:
+            beside(output)
+        with Reader(list(dict.fromkeys(path for path, _ in tensors.values()))) as reader:
             _stream(reader, tensors, outputs, DTYPE_NAMES[dtype], report)
         for output in outputs:
             output.finish()
         for output in outputs:
             output.appear()
     except OSError as error:
-        raise os_error(error, merges[0][1], sum(output.size for output in outputs)) from error
+        raise os_error(error, outputs[0].out, sum(output.size for output in outputs)) from error
     finally:
         for output in outputs:
             output.close()
-        for scratch in scratches:
-            shutil.rmtree(scratch, ignore_errors=True)
-    return [output.report(dtype, round(time.monotonic() - began, 3)) for output in outputs]
 
 
 def fit_to(base: Path, adapter: Adapter, tensors: Mapping[str, Tensor], scratch: Path) -> Adapter:
@@ -199,7 +224,7 @@ def _targets(base: Path, tensors: Base, unfitted: Sequence[tuple[Adapter, Path]]
     return targets
 
 
-def _stream(reader: Reader, tensors: Base, outputs: Sequence[_Output], dtype: str, report: Report | None) -> None:
+def _stream(reader: Reader, tensors: Base, outputs: Sequence[Output], dtype: str, report: Report | None) -> None:
     """The one pass: blocks are read and computed by a worker for each core, and hashed and written in their order."""
     targets, device = [output.target for output in outputs], choose_device()
     order = in_order({name: item for target in targets for name, item in target.planned.items()})
@@ -242,7 +267,7 @@ def _arithmetic() -> Iterator[None]:
 
 
 @dataclass
-class _Output:
+class Output:
     """One merged model under way: it is made in a hidden folder, which becomes ``out`` at the end."""
 
     out: Path
@@ -319,7 +344,7 @@ def changed_targets(target: Target) -> dict[str, int]:
     return dict(counted)
 
 
-def _refuse_full_disk(outputs: Sequence[_Output]) -> None:
+def _refuse_full_disk(outputs: Sequence[Output]) -> None:
     """HubkitError when a disk has no room for what will be written to it."""
     needed: Counter[int] = Counter()
     for output in outputs:

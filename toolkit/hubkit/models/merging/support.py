@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-Way = Literal["streamed", "peft"]
+Way = Literal["streamed", "peft", "cast"]
 _TELLS_NOTHING = frozenset(
     {
         "auto_mapping",

@@ -155,7 +155,7 @@ def _assumed(it: Situation, devices: tuple[Device, ...]) -> Iterator[str]:
             batch = counted(work.batch, "row")
             padded = f", padded to {short(factor)} times those of the rows (batches of {batch} in random order)"
             yield f"{name}: {number} tokens{padded if factor > 1.05 else ''}"
-    if it.sizes.model is not None:
+    if it.sizes.model is not None and it.recipe.gates.stop_rate is not None:
         limit = it.recipe.gates.stop_rate.max_new_tokens
         yield f"stop rates: every batch generates {count(limit)} tokens, as one answer that does not stop is enough"
     rates = [f"{device.short} {round(100 * device.share)} % of {_flops(device.flops)}" for device in devices]

@@ -102,14 +102,26 @@ class Finder:
     # --- the base
 
     def loras(self) -> dict[str, Mapping[str, Any]]:
-        """The LoRA configs of the stages that begin an adapter, by stage."""
+        """The LoRA configs of the stages that begin an adapter, by stage; on the base, or on weights of its shape."""
         recipe = self.state.recipe
-        return {name: stage.lora for name, stage in recipe.stages.items() if not stage.continues}
+        return {
+            name: stage.lora_keys
+            for name, stage in recipe.stages.items()
+            if not stage.trains_all_weights and (not stage.continues or recipe.form(stage.continues) == "weights")
+        }
 
     def _trained(self, model: Model) -> dict[str, int]:
-        """Trained parameters by stage: those of the adapter that it begins or continues."""
-        recipe, known = self.state.recipe, model.trained or {}
-        return {name: known[root] for name in recipe.stages if (root := recipe.chain(name)[0]) in known}
+        """Trained parameters by stage: those of the adapter that it begins or continues, or all of the model."""
+        recipe, known, found = self.state.recipe, model.trained or {}, {}
+        for name in recipe.stages:
+            if recipe.stages[name].trains_all_weights:
+                if model.size is not None:
+                    found[name] = model.size.parameters
+                continue
+            root = next((item for item in reversed(recipe.chain(name)) if item in known), None)
+            if root is not None:
+                found[name] = known[root]
+        return found
 
     def config(self) -> bytes | None:
         """The base's config.json; None when it is found nowhere."""
@@ -144,7 +156,7 @@ class Finder:
         total = sum(rows.rows or 0 for rows in found)
         mean = sum((rows.rows or 0) * rows.tokens for rows in found) / total if total else TOKENS
         rate = self.state.recipe.gates.stop_rate
-        if rate.prompts_from == name and not any(source.rows for source in sources):
+        if rate is not None and rate.prompts_from == name and not any(source.rows for source in sources):
             total = max(0, total - rate.prompts)
         return Rows(total, mean, min((rows.basis for rows in found), key=CERTAINTY.__getitem__))
 

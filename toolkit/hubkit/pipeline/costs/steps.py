@@ -128,9 +128,9 @@ def _train(job: Job, it: Situation, device: Device) -> Cost:
 
 def _stopping(job: Job, it: Situation, device: Device) -> Cost:
     """Each form is loaded and generates; every batch runs to its limit (one answer that does not stop is enough)."""
-    rate = it.recipe.gates.stop_rate
+    rate = it.recipe.gates.on_stop_rate()
     forms = ["merged"]
-    if job.variant_name is not None:
+    if job.variant_name is not None and it.recipe.published_form(job.variant_name) == "adapter":
         forms.append("adapter")
         if it.recipe.stages[it.stage_of(job)].quantization == "nf4":
             forms.append("four-bit")
@@ -151,7 +151,7 @@ def _batch(asked: object) -> int:
 
 def _generating(it: Situation, weights: int) -> Memory:
     """Memory of a batch of the stop rate: prompts twice as long as their mean, answers of all the tokens allowed."""
-    rate = it.recipe.gates.stop_rate
+    rate = it.recipe.gates.on_stop_rate()
     prompt = round(it.sizes.data.get(rate.prompts_from, Rows(None)).tokens)
     batch = 1 if rate.batch_size == "auto" else min(rate.batch_size, rate.prompts)  # auto shrinks until it fits
     return generation_memory(it.model, weights, batch, prompt, rate.max_new_tokens, it.recipe.base.dtype)

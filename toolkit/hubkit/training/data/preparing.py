@@ -43,7 +43,10 @@ TRUNCATING = ("max_length", "truncation_mode", "packing")
 
 @dataclass(frozen=True)
 class DataSettings:
-    """What the preparation of data reads of a recipe. ``stages`` are the training stages that some variant needs."""
+    """What the preparation of data reads of a recipe. ``stages`` are the training stages that some variant needs.
+
+    ``prompts_from`` is empty where no prompts are held out.
+    """
 
     data: Mapping[str, tuple[Source, ...]]
     stages: Mapping[str, Training]
@@ -56,7 +59,8 @@ class DataSettings:
         """Build the settings from ``recipe``; a training stage without `uses` is named after its code."""
         rate = recipe.gates.stop_rate
         stages = {name: _read_of(recipe.stages[name]) for name in recipe.wanted_stages()}
-        return cls(recipe.data, stages, rate.prompts, rate.prompts_from, recipe.seed)
+        prompts, prompts_from = (rate.prompts, rate.prompts_from) if rate else (0, "")
+        return cls(recipe.data, stages, prompts, prompts_from, recipe.seed)
 
     def method(self, stage: str) -> str:
         """The name of the code that trains ``stage``."""
@@ -161,7 +165,8 @@ def prepare(
     made = DataReport(prompts_from=settings.prompts_from)
     control, roles = control_tokens(tokenizer, str(tokenizer.chat_template)), Roles(tokenizer)
     checked: dict[str, list[rows.Checked]] = {}
-    for name in dict.fromkeys([*(stage.data for stage in settings.stages.values()), made.prompts_from]):
+    held_out_from = [made.prompts_from] if made.prompts_from else []
+    for name in dict.fromkeys([*(stage.data for stage in settings.stages.values()), *held_out_from]):
         checked[name] = _read_set(settings, name, load, end_of_turn, control, roles, made, report)
     _hold_out(settings, checked, made)
     for name, stage in settings.stages.items():
@@ -242,7 +247,7 @@ def _of_drops(settings: DataSettings, name: str, source: Source, checked: rows.C
 def _hold_out(settings: DataSettings, checked: Mapping[str, Sequence[rows.Checked]], made: DataReport) -> None:
     wanted = settings.prompts
     all_rows = {name: [row for item in sources for row in item.rows] for name, sources in checked.items()}
-    held = rows.hold_out(all_rows, made.prompts_from, wanted, settings.seed)
+    held = rows.hold_out(all_rows, made.prompts_from, wanted, settings.seed) if wanted else rows.HeldOut([], 0)
     made.prompts, made.overlapping = held.prompts, held.overlapping
     for name, sources in checked.items():
         made.sets[name] = []
