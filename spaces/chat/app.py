@@ -85,25 +85,29 @@ def messages(system: str, turns: Sequence[Turn], text: str) -> list[dict[str, st
 
 
 def heading(release: Mapping[str, Any]) -> str:
-    """The top of the page: the title, the repo, and a table of its revisions with their measured stop rates."""
+    """The top of the page: the title, the repo, and a table of its revisions with their stop rates, if measured."""
+    measured = any(item.get("stop_rate") for item in release["revisions"])
+    column = '<th scope="col">Stop rate</th>' if measured else ""
     home = f"{ENDPOINT}/{release['repo']}"
     rows = "".join(
         f'<tr><th scope="row">{escape(item["name"])} {_link(home + "/tree/" + item["commit"], item["commit"][:8])}</th>'
         f"<td>{escape(item['title'])}</td>"
-        f"<td>{stop_rate(item['stop_rate'])}</td></tr>"
+        f"{f'<td>{stop_rate(item)}</td>' if measured else ''}</tr>"
         for item in release["revisions"]
     )
     return (
         f"<h1>{escape(release['title'])}</h1>"
         f"<p>Chat with the revisions of {_link(home, release['repo'])}. Each answer shows whether the model emitted "
         f"its end-of-turn token (<code>{escape(release['end_of_turn']['token'])}</code>) or hit the token limit.</p>"
-        f'<table><thead><tr><th scope="col">Revision</th><th scope="col">Description</th><th scope="col">Stop rate</th>'
-        f"</tr></thead><tbody>{rows}</tbody></table>"
+        f'<table><thead><tr><th scope="col">Revision</th><th scope="col">Description</th>'
+        f"{column}</tr></thead><tbody>{rows}</tbody></table>"
     )
 
 
-def stop_rate(measured: Mapping[str, int]) -> str:
-    """A measured stop rate: ``98.4 % (252 of 256)``."""
+def stop_rate(revision: Mapping[str, Any]) -> str:
+    """The measured stop rate of a revision: ``98.4 % (252 of 256)``."""
+    if not (measured := revision.get("stop_rate")):
+        return "not measured"
     stopped, prompts = measured["stopped"], measured["prompts"]
     return f"{share(stopped / prompts)} ({count(stopped)} of {count(prompts)})"
 

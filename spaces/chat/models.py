@@ -1,4 +1,4 @@
-"""The models: one base in memory and, for each revision, the adapter that was published there."""
+"""The models: for each revision the adapter that was published there, on one base in memory, or its own weights."""
 
 from __future__ import annotations
 
@@ -48,15 +48,14 @@ class Models:
     """
 
     def __init__(self, release: Mapping[str, Any]) -> None:
-        base = AutoModelForCausalLM.from_pretrained(
-            release["base"]["repo"], revision=release["base"]["commit"], dtype=getattr(torch, release["dtype"])
+        base = None
+        if any(_has_adapter(item) for item in release["revisions"]):
+            base = _load_model(release["base"]["repo"], release["base"]["commit"], release["dtype"])
+        self.revisions = {item["name"]: _load_revision(base, release, item) for item in release["revisions"]}
+        self.positions = min(
+            int(item.model.config.get_text_config().max_position_embeddings) for item in self.revisions.values()
         )
-        base.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        # As in the measurements of the stop rate: generation settings of the base are ignored.
-        base.generation_config = GenerationConfig()
-        self.positions = int(base.config.get_text_config().max_position_embeddings)
         self.max_tokens = min(MOST_TOKENS, self.positions // 2)
-        self.revisions = {item["name"]: _load_revision(base, release, item["commit"]) for item in release["revisions"]}
 
     def prompt(self, revision: str, messages: Sequence[Mapping[str, str]], limit: int) -> list[int]:
         """Token ids of a conversation, as the prompt of ``revision``. ValueError when it is too long."""
@@ -97,12 +96,28 @@ def share(base: Any) -> Any:
     return copy.deepcopy(base, {id(tensor): tensor for tensor in chain(base.parameters(), base.buffers())})
 
 
-def _load_revision(base: Any, release: Mapping[str, Any], commit: str) -> LoadedRevision:
-    tokenizer = AutoTokenizer.from_pretrained(release["repo"], revision=commit)
-    model = PeftModel.from_pretrained(share(base), release["repo"], subfolder="adapter", revision=commit)
+def _has_adapter(revision: Mapping[str, Any]) -> bool:
+    return bool(revision.get("form", "adapter") == "adapter")
+
+
+def _load_model(repo: str, commit: str, dtype: str) -> Any:
+    model = AutoModelForCausalLM.from_pretrained(repo, revision=commit, dtype=getattr(torch, dtype))
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    # As in the measurements of the stop rate: the model's own generation settings are ignored.
+    model.generation_config = GenerationConfig()
+    return model
+
+
+def _load_revision(base: Any, release: Mapping[str, Any], revision: Mapping[str, Any]) -> LoadedRevision:
+    repo, commit = release["repo"], revision["commit"]
+    tokenizer = AutoTokenizer.from_pretrained(repo, revision=commit)
+    if _has_adapter(revision):
+        model = PeftModel.from_pretrained(share(base), repo, subfolder="adapter", revision=commit).get_base_model()
+    else:
+        model = _load_model(repo, commit, release["dtype"])
     ends = {tokenizer.eos_token_id: tokenizer.eos_token, release["end_of_turn"]["id"]: "eos"}
     ends.pop(None, None)
-    return LoadedRevision(tokenizer, model.get_base_model().eval(), ends, Lock())
+    return LoadedRevision(tokenizer, model.eval(), ends, Lock())
 
 
 class _Generation(BaseStreamer):

@@ -12,6 +12,9 @@ that
 - both forms load by repo id and commit, and expect the next tokens that they expected before the upload, on a few of
   the conversations that were measured. A greedy answer that is expected token by token is the answer that is given.
 
+Weights that were trained without an adapter are one form, and there is no merge to prove. Without a gate on the stop
+rate no conversations were measured: the forms load, and no more is shown of them.
+
 Writes ``loadback.json``.
 """
 
@@ -67,15 +70,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The staged commit, and what it was made from. ``stop_rates`` are those before the upload."""
+    """The staged commit, and what it was made from.
+
+    ``stop_rates`` are those before the upload, and ``gates`` the verdicts on them; None where none were measured.
+    """
 
     staged: StagedCommit
     base: PinnedBase
     data: PreparedData
     adapter: TrainedAdapter
     merged: MergedWeights
-    stop_rates: StopRates
-    gates: GateVerdicts
+    stop_rates: StopRates | None
+    gates: GateVerdicts | None
 
 
 Output = LoadBack
@@ -99,7 +105,7 @@ def run(ctx: StageContext) -> StageResult[LoadBack]:
         ctx.report("downloading every file", 0.05)
         folder = verify_bytes(hub, staged.repo, staged.commit, staged.bundle, cache)
         _refuse_unmeasured(ctx)
-        proof = _prove(ctx, hub, folder)
+        proof = _prove(ctx, hub, folder) if ctx.inputs.adapter.form == "adapter" else None
         published = PinnedRepo(staged.repo, staged.commit, hub.endpoint, cache)
         _compare_tokenizer(ctx, published)
         reproduced = _reproduce(ctx, hub, published)
@@ -113,24 +119,30 @@ def run(ctx: StageContext) -> StageResult[LoadBack]:
         reproduced=reproduced,
     )
     found.save(ctx.out)  # a person who looks for the reason of a refusal finds the figures there
-    agreement = ctx.inputs.stop_rates.agreement
-    _refuse_changed(ctx.settings.variant, reproduced, agreement.allowed if agreement else LEAST)
-    _refuse_failed_gate(ctx.settings.variant, ctx.inputs.gates.variants[ctx.settings.variant], ctx.inputs.stop_rates)
-    numbers = f"{count(proof.numbers)} numbers of {counted(proof.tensors, 'tensor')} proved"
+    rates, gates, variant = ctx.inputs.stop_rates, ctx.inputs.gates, ctx.settings.variant
+    agreement = rates.agreement if rates else None
+    _refuse_changed(variant, reproduced, agreement.allowed if agreement else LEAST)
+    if rates and gates:
+        _refuse_failed_gate(variant, gates.variants[variant], rates)
+    numbers = f"{counted(found.files, 'file')} read back"
+    if proof:
+        numbers = f"{count(proof.numbers)} numbers of {counted(proof.tensors, 'tensor')} proved"
     shares = {form: item.same_next_token for form, item in reproduced.items()}
     same = ", ".join(f"{form} {share(equal)}" for form, equal in shares.items())
     return StageResult(
         found,
         f"{numbers}; next tokens as before the upload: {same}" if same else numbers,
         facts={
-            "proved": proof.numbers,
+            "proved": proof.numbers if proof else None,
             "reproduced": {form: item.same_next_token for form, item in reproduced.items()},
         },
     )
 
 
 def outdated(ctx: StageContext, loaded: LoadBack) -> str | None:
-    """`--thorough` asks for more than was proved."""
+    """`--thorough` asks for more than was proved. There is nothing to prove without a merge."""
+    if ctx.inputs.adapter.form == "weights":
+        return None
     if ctx.options.thorough and not (loaded.proof and loaded.proof.thorough):
         return "only a sample of the merged weights was proved"
     return None
@@ -192,8 +204,9 @@ def _compare_tokenizer(ctx: StageContext, published: PinnedRepo) -> None:
 
 
 def _reproduce(ctx: StageContext, hub: Hub, published: PinnedRepo) -> dict[str, Agreement]:
-    """Load both forms, one after the other in memory, and let each read some of the measured conversations."""
-    kept = KeptPredictions.load(ctx.inputs.stop_rates.folder, CONVERSATIONS)
+    """Load each published form, one after the other in memory, and let it read some of the measured conversations."""
+    rates = ctx.inputs.stop_rates
+    kept = KeptPredictions.load(rates.folder, CONVERSATIONS) if rates else None
     dtype, base = ctx.inputs.merged.dtype, ctx.inputs.base
 
     def load(form: str) -> Any:
@@ -202,7 +215,7 @@ def _reproduce(ctx: StageContext, hub: Hub, published: PinnedRepo) -> dict[str, 
         return load_adapter(load_model(base.source(hub.endpoint), dtype=dtype), published, subfolder="adapter")
 
     found: dict[str, Agreement] = {}
-    for place, form in enumerate(PUBLISHED):
+    for place, form in enumerate(PUBLISHED if ctx.inputs.adapter.form == "adapter" else PUBLISHED[:1]):
         ctx.report(f"{form}: loading", 0.7 + 0.15 * place)
         with memory_released():
             model = load(form)
@@ -229,7 +242,7 @@ def _refuse_changed(variant: str, reproduced: Mapping[str, Agreement], allowed: 
 
 def _refuse_failed_gate(variant: str, gate: GateVerdict, rates: StopRates) -> None:
     """RefusedError when an enforced gate does not hold for the rates of the published files."""
-    low = [f"{form} {share(rates.forms[form].rate)}" for form in PUBLISHED if rates.forms[form].rate < gate.threshold]
+    low = [f"{form} {share(rate.rate)}" for form, rate in rates.published.items() if rate.rate < gate.threshold]
     if gate.enforced and low:
         raise RefusedError(
             f"{variant}: stop rate of the files on the Hub is too low: {', '.join(low)} "

@@ -146,7 +146,7 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
             yield Finding("error", error.message, error.hint, error.exit_code)
     if head := hub.head(repo, branch):
         tree = hub.tree(repo, head)
-        yield from _foreign(repo, branch, tree, provenance_at(hub, repo, head, tree))
+        yield from _foreign(repo, branch, tree, provenance_at(hub, repo, head, tree), _needed(settings))
         overwrites = ctx.options.overwrite_card
         for path, before, now in _on_branch(hub, repo, head, tree):
             if not overwrites:
@@ -171,10 +171,16 @@ def _edits(card: str, before: str | None, now: str) -> Iterator[Finding]:
         )
 
 
-def _foreign(repo: str, branch: str, tree: Tree, ours: Provenance | None) -> Iterator[Finding]:
+def _needed(settings: Settings) -> tuple[str, ...]:
+    """The paths that the bundle will have."""
+    trained = settings.made_from["stages"].values()
+    return NEEDED["weights" if any(stage.get("lora") == "none" for stage in trained) else "adapter"]
+
+
+def _foreign(repo: str, branch: str, tree: Tree, ours: Provenance | None, needed: tuple[str, ...]) -> Iterator[Finding]:
     """Files of other people on the branch, as far as can be known before the bundle is built. Cards: :func:`_edits`."""
     others = {path: entry for path, entry in tree.items() if path not in CARDS.values()}
-    ownership = decide(others, dict.fromkeys([*NEEDED, MANIFEST_PATH]), ours.paths if ours else ())
+    ownership = decide(others, dict.fromkeys([*needed, MANIFEST_PATH]), ours.paths if ours else ())
     for sentence in ownership.sentences(f"The branch {branch!r} of {repo}"):
         yield Finding("warning", sentence)
 

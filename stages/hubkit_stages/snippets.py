@@ -21,12 +21,12 @@ from pathlib import Path
 
 from hubkit.cards.lint import lint_text
 from hubkit.cards.placeholder import placeholder
-from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, render_card, template_of
+from hubkit.cards.render import render_card, template_of
 from hubkit.cards.snippets import Card, Limits, Pin, Place, extract, place_for, run_cards
 from hubkit.cards.snippets.blocks import Imports
 from hubkit.cards.snippets.results import SnippetResults
 from hubkit.cards.snippets.trust import repo_stranger
-from hubkit.cards.template_context import build_context
+from hubkit.cards.template_context import build_context, card_names
 from hubkit.core import numbers
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError
 from hubkit.core.files import digests
@@ -89,7 +89,9 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
     try:
         context = build_context(settings.recipe, settings.variant, placeholder(settings.recipe))
         own = template_of(settings.recipe, settings.template.path) if settings.template else None
-        texts = {name: render_card(context, name, own=own).text for name in (MODEL_CARD, ADAPTER_CARD)}
+        texts = {
+            name: render_card(context, name, own=own).text for name in card_names(settings.recipe, settings.variant)
+        }
     except HubkitError:
         return  # the stage that writes the cards reports it
     for name, text in texts.items():

@@ -188,10 +188,11 @@ def facts(ctx: StageContext) -> building.Facts:
     base, settings, variants = ctx.inputs.base, ctx.settings, ctx.inputs.released.variants
     revisions = []
     for name in sorted(variants, key=lambda name: name != MAIN):
-        rate = ctx.inputs.stop_rates[name].forms["adapter"]
-        revisions.append(
-            building.Revision(name, variants[name].commit, settings.titles[name], rate.stopped, rate.prompts)
-        )
+        form = ctx.inputs.merged[name].form
+        rates = ctx.inputs.stop_rates[name].forms if name in ctx.inputs.stop_rates else {}
+        rate = rates.get("adapter" if form == "adapter" else "merged")
+        counts = (rate.stopped, rate.prompts) if rate else (0, 0)
+        revisions.append(building.Revision(name, variants[name].commit, settings.titles[name], *counts, form=form))
     return building.Facts(
         title=settings.title,
         repo=settings.model,

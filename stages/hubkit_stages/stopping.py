@@ -3,7 +3,8 @@
     gates: {stop_rate: {prompts: 256, max_new_tokens: 1024, batch_size: auto, backend: auto}}
 
 A variant has three forms: its merged weights; its adapter on the base in the published dtype; and its adapter on the
-4-bit base (NF4), as it was trained. The first two are published and gated, the third is reported. How far these two
+4-bit base (NF4), as it was trained. The first two are published and gated, the third is reported. Weights that were
+trained without an adapter are a form by themselves. How far these two
 agree on next tokens, and how far rounding alone moves them, is measured on the same answers
 (:mod:`hubkit.models.chat.form_agreement`).
 
@@ -103,7 +104,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[StopRates]:
     """
     forms, skipped = _forms(ctx)
     measured: dict[Form, MeasuredRate] = {}
-    readings = _Readings()
+    readings = _Readings(several="adapter" in forms)
     for place, (name, load) in enumerate(forms.items()):
         ctx.report(f"{name}: loading", place / len(forms))
         with memory_released():
@@ -111,6 +112,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[StopRates]:
     agreement = readings.agreement()
     if agreement is not None:
         agreement.refuse_if_apart("After the merge")
+    if readings.forms:
         form_agreement.keep(ctx.out, readings.texts, readings.forms)
     end_of_turn = ctx.inputs.base.end_of_turn
     rates = StopRates(
@@ -130,8 +132,12 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[StopRates]:
 
 @dataclass
 class _Readings:
-    """What each published form expects after the tokens of the merged weights' own answers."""
+    """What each published form expects after the tokens of the merged weights' own answers.
 
+    ``several``: there is an adapter to compare the merged weights with.
+    """
+
+    several: bool
     texts: list[list[int]] = field(default_factory=list)
     forms: dict[str, Predictions] = field(default_factory=dict)
     wider: Predictions | str = ""
@@ -143,12 +149,12 @@ class _Readings:
         if name == "merged":
             self.texts = form_agreement.conversations(tokenizer, prompts, rate.answers)
         self.forms[name] = form_agreement.predict(model, self.texts)
-        if name == "merged":
+        if name == "merged" and self.several:
             self.wider = form_agreement.predict_wider(model, self.texts)
 
     def agreement(self) -> FormAgreement | None:
-        """How far the published forms agree; None when there are none."""
-        if not self.forms:
+        """How far the published forms agree; None when there is one or none."""
+        if "adapter" not in self.forms:
             return None
         merged, wider = self.forms["merged"], self.wider
         return FormAgreement(
@@ -184,6 +190,8 @@ def _forms(ctx: Context[Settings, Inputs]) -> tuple[dict[Form, Load], dict[Form,
         model = load_model(source, dtype=training_dtype(), quantization="nf4")
         return load_adapter(model, trained.weights), base.load_tokenizer(endpoint)
 
+    if trained.form == "weights":
+        return {"merged": load_merged}, {}
     forms: dict[Form, Load] = {"merged": load_merged, "adapter": load_on_base}
     if ctx.settings.quantization == "none":
         return forms, {"four-bit": "the adapter was not trained on a quantized base"}

@@ -98,28 +98,27 @@ class Evidence:
 class Measurements:
     """All that the steps before measured: what the cards of a variant are written from.
 
-    ``merged`` are the variant's own weights; ``adapters`` are given by training stage, ``stop_rates`` and
-    ``benchmarks`` by variant.
+    ``merged`` are the variant's own weights; ``adapters`` (or the weights that were trained in their place) are given
+    by training stage, ``stop_rates`` and ``benchmarks`` by variant. What the recipe does not ask for is None or empty.
     """
 
     base: PinnedBase
     data: PreparedData
     adapters: Mapping[str, TrainedAdapter]
     merged: MergedWeights
-    base_stop_rate: StopRates
+    base_stop_rate: StopRates | None
     stop_rates: Mapping[str, StopRates]
-    base_benchmarks: Results
+    base_benchmarks: Results | None
     benchmarks: Mapping[str, Results]
-    gates: GateVerdicts
+    gates: GateVerdicts | None
 
 
 def gather(measured: Measurements, variant: str) -> Evidence:
     """The evidence for the card of ``variant``."""
-    results = {
-        BASE_BENCHMARKS: measured.base_benchmarks,
-        **{benchmarks_step(name): found for name, found in measured.benchmarks.items()},
-    }
-    artifacts: dict[str, JsonArtifact] = {
+    results = {benchmarks_step(name): found for name, found in measured.benchmarks.items()}
+    if measured.base_benchmarks is not None:
+        results = {BASE_BENCHMARKS: measured.base_benchmarks, **results}
+    artifacts: dict[str, JsonArtifact | None] = {
         "base": measured.base,
         "data": measured.data,
         **{training_step(name): found for name, found in measured.adapters.items()},
@@ -128,7 +127,7 @@ def gather(measured: Measurements, variant: str) -> Evidence:
         **{stop_rate_step(name): found for name, found in measured.stop_rates.items()},
         "gate": measured.gates,
     }
-    files = {step: {found.FILE: found.to_json()} for step, found in artifacts.items()}
+    files = {step: {found.FILE: found.to_json()} for step, found in artifacts.items() if found is not None}
     files |= {step: {RESULTS_FILE: found.model_dump(mode="json")} for step, found in results.items()}
     template = measured.merged.template or measured.base.template
     tokens = special_tokens(measured.merged.tokenizer_config())

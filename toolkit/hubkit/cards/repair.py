@@ -13,7 +13,7 @@ from hubkit.cards.benchmarks import of_averages
 from hubkit.cards.evidence import BASE_BENCHMARKS, BASE_STOP_RATE, Evidence, benchmarks_step, stop_rate_step
 from hubkit.core.intervals import difference
 from hubkit.evals.comparing import compare
-from hubkit.models.chat.stop_rates import PUBLISHED, Form, MeasuredRate
+from hubkit.models.chat.stop_rates import Form, MeasuredRate
 from hubkit.recipe.models import Recipe
 
 Kind = Literal["lost", "repaired", "unrepaired"]
@@ -112,10 +112,11 @@ def _worse(evidence: Evidence, variant: str) -> bool:
     So it counts where the whole 95 % interval of the difference lies below zero; where either was not measured, it
     counts too.
     """
-    base, forms = _base(evidence), [_form(evidence, variant, form) for form in PUBLISHED]
-    if not base:
+    base, found = _base(evidence), evidence.stop_rates(stop_rate_step(variant))
+    forms = list(found.published.values()) if found else []
+    if not base or not forms:
         return True
-    return any(not form or difference(_counts(form), _counts(base))[1] < 0 for form in forms)
+    return any(difference(_counts(form), _counts(base))[1] < 0 for form in forms)
 
 
 def _counts(form: MeasuredRate) -> tuple[int, int]:

@@ -6,7 +6,7 @@ Everything that a card reports about the variants is computed here, from measure
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from typing import Any
 from hubkit import __version__
 from hubkit.cards.benchmarks import benchmarks, scores
 from hubkit.cards.escape import bibtex, clean
-from hubkit.cards.evidence import Evidence
-from hubkit.cards.measured import many_objects
+from hubkit.cards.evidence import Evidence, card_step
+from hubkit.cards.measured import many_objects, wrap
 from hubkit.cards.metadata import Metadata
 from hubkit.cards.pictures import pictures_of
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
@@ -33,6 +33,8 @@ QUESTION = "What do you know about the moon?"
 FORMS = {"merged": "merged weights", "adapter": "adapter on the base", "four-bit": "adapter on the 4-bit base (NF4)"}
 SERVE_URL = "http://localhost:8000/v1"
 """Where `transformers serve` and `vllm serve` answer."""
+EXAMPLES = "examples.json"
+"""In the artifact of the cards, where no stop rate was measured: the token limit of the examples."""
 _METHODS = {"dpo": "DPO", "sft": "SFT"}
 _FACTS = ("rows", "epochs", "steps", "seconds", "tokens_per_second", "peak_memory_bytes", "device")
 PUBLISHED = ("merged", "adapter")
@@ -43,7 +45,8 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
     """All template variables of the cards of ``variant``.
 
     Keys: ``title summary limitations tracking authors licence`` (the recipe's words), ``repo branch end_of_turn base``,
-    ``here`` and ``variants`` (see :func:`_variant`), ``erratum``, ``training`` (the stages of the chain),
+    ``here`` and ``variants`` (see :func:`_variant`), ``shown`` (the columns of their table), ``erratum``, ``training``
+    (the stages of the chain),
     ``benchmarks``, ``prompt``, ``question``, ``max_new_tokens``, ``provenance``, ``metadata`` (by card), ``serve_url``,
     ``citation``, ``pictures`` (their paths by name, None for those that there are not).
     """
@@ -74,8 +77,10 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "base_stopping": (stopping.get("forms") or {}).get("base"),
         "base_average": _average(files, "base-scores"),
         "variants": variants,
+        "shown": _shown(variants),
         "several_variants": len(variants) > 1,
         "several_stages": len(chain) > 1,
+        "all_stages_full": all(recipe.stages[name].trains_all_weights for name in chain),
         "here": here,
         "erratum": wrong,
         "findings": [item for item in _findings(files, chain) if item not in (wrong or {}).get("findings", [])],
@@ -85,7 +90,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "prompt": _prompt(evidence),
         "system": SYSTEM,
         "question": clean(evidence.question or QUESTION),
-        "max_new_tokens": stopping.get("max_new_tokens"),
+        "max_new_tokens": stopping.get("max_new_tokens") or _answer_tokens(recipe, variant, evidence),
         "provenance": _provenance(recipe, variant, files),
         "metadata": _metadata(recipe, variant, licence, files, evidence),
         "serve_url": SERVE_URL,
@@ -98,9 +103,31 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
 def cards_of(
     recipe: Recipe, variant: str, evidence: Evidence, own: Path | None = None
 ) -> tuple[dict[str, Any], dict[str, Rendered]]:
-    """The context of the cards of ``variant``, and both cards, by their names. ``own``: see :func:`render_card`."""
+    """The context of the cards of ``variant``, and the cards, by their names. ``own``: see :func:`render_card`."""
     made = build_context(recipe, variant, evidence)
-    return made, {name: render_card(made, name, own=own) for name in (MODEL_CARD, ADAPTER_CARD)}
+    return made, {name: render_card(made, name, own=own) for name in card_names(recipe, variant)}
+
+
+def card_names(recipe: Recipe, variant: str) -> tuple[str, ...]:
+    """The cards of ``variant``: that of its branch, and that of its adapter if it has one."""
+    return (MODEL_CARD, ADAPTER_CARD) if recipe.published_form(variant) == "adapter" else (MODEL_CARD,)
+
+
+def _answer_tokens(recipe: Recipe, variant: str, evidence: Evidence) -> Any:
+    """The token limit of the examples where no stop rate was measured: kept as a file of the card's own step."""
+    evidence.derived.setdefault(card_step(variant), {})[EXAMPLES] = (plain := {"max_new_tokens": recipe.answer_tokens})
+    return wrap(plain, card_step(variant), EXAMPLES)["max_new_tokens"]
+
+
+def _shown(variants: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
+    """Which columns the table of variants has, and whether there is such a table."""
+    columns = {
+        "stop_rate": any(item["merged"] for item in variants),
+        "adapter": any(item["adapter"] for item in variants),
+        "average": any(item["average"] is not None for item in variants),
+        "gate": any(item["gate"] for item in variants),
+    }
+    return {**columns, "table": any(columns.values()) or len(variants) > 1}
 
 
 def what_was_done(recipe: Recipe, variant: str) -> str:
@@ -143,7 +170,8 @@ def _variant(recipe: Recipe, name: str, files: Mapping[str, Any], evidence: Evid
     """One row of the table of variants.
 
     ``stopping`` lists the published forms as (words, result), ``four_bit`` is the form that was trained; ``agreement``
-    is how far the published forms agree, with its noise floor; ``gate`` is the verdict of the gate, or None.
+    is how far the published forms agree, with its noise floor; ``gate`` is the verdict of the gate, or None. ``form``
+    is "weights" where there is no adapter.
     """
     stopping = _file(files, f"stopping[{name}]", "stopping.json")
     forms = stopping.get("forms") or {}
@@ -152,6 +180,7 @@ def _variant(recipe: Recipe, name: str, files: Mapping[str, Any], evidence: Evid
     merge = _file(files, f"merge[{name}]", "merge.json")
     return {
         "branch": name,
+        "form": recipe.published_form(name),
         "what": clean(recipe.variants[name].title or " + ".join(stages)),
         "stages": list(stages),
         "stopping": [(FORMS[form], forms.get(form)) for form in PUBLISHED],
@@ -183,6 +212,7 @@ def _stage(recipe: Recipe, name: str, files: Mapping[str, Any]) -> dict[str, Any
         "name": clean(name),
         "method": _METHODS.get(method := made.get("method") or clean(_uses(recipe, name)), method),
         "continues": clean(stage.continues or ""),
+        "all_weights": stage.trains_all_weights,
         "set": clean(stage.data),
         "sources": [{**source, "dropped": list((source.get("dropped") or {}).items())} for source in sources],
         "facts": {**dict.fromkeys(_FACTS), **made},

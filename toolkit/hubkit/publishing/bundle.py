@@ -4,7 +4,7 @@ It is built by an allow-list from the artifacts of the stages, so that no checkp
 and then screened. The digests come from the artifacts' manifests: large files are not read again.
 
     config.json  tokenizer.json  chat_template.jinja  model.safetensors ...   merged weights, at the root
-    adapter/adapter_config.json  adapter/adapter_model.safetensors  adapter/README.md
+    adapter/adapter_config.json  adapter/adapter_model.safetensors  adapter/README.md    where there is an adapter
     README.md  assets/*.png                                                   the variant's card and its pictures
     .eval_results/*.yaml                                                      results for the Hub's leaderboards
     .gitattributes                                                            the files in LFS
@@ -29,7 +29,7 @@ from hubkit.core.files import Digests, Manifest, digests, write_atomic
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.publishing.manifest import CARDS, GENERATED, MANIFEST_PATH, SCHEMA, SIGNATURE_PATH
 from hubkit.recipe.artifact import ArtifactFolder
-from hubkit.training.adapter import TrainedAdapter
+from hubkit.training.adapter import Form, TrainedAdapter
 
 CARD_FILES = ("assets/*.png", ".eval_results/*.yaml")
 """What else may be published of a card's artifact, as patterns."""
@@ -55,7 +55,13 @@ ROOT_FILES = (
 """What may be published of a merge's ``model/`` folder, as patterns."""
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "LICENSE", "NOTICE")
 """What may be published of a training's ``adapter/`` folder."""
-NEEDED = ("config.json", "tokenizer_config.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors")
+NEEDED: Mapping[Form, tuple[str, ...]] = {
+    "adapter": (
+        "config.json", "tokenizer_config.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors",
+    ),
+    "weights": ("config.json", "tokenizer_config.json"),
+}  # fmt: skip
+"""Files that a bundle must have, by what its training left."""
 
 # fmt: off
 _LFS_GLOBS = (
@@ -143,7 +149,7 @@ def build(
     for name in card.contents.files:
         if any(fnmatchcase(name, pattern) for pattern in CARD_FILES):
             take(card, name, name)
-    _refuse_missing(files)
+    _refuse_missing(files, adapter.form)
 
     def write(path: str, content: str) -> None:
         files[path] = into / path
@@ -167,8 +173,8 @@ def build(
     return Bundle(dict(sorted(files.items())), Manifest(known), tuple(sorted(left_out)))
 
 
-def _refuse_missing(files: Mapping[str, Path]) -> None:
-    missing = [path for path in (*NEEDED, "README.md") if path not in files]
+def _refuse_missing(files: Mapping[str, Path], form: Form) -> None:
+    missing = [path for path in (*NEEDED[form], "README.md") if path not in files]
     if not any(path.endswith(".safetensors") and "/" not in path for path in files):
         missing.append("model.safetensors")
     if missing:

@@ -14,7 +14,7 @@ from hubkit.recipe.artifact import JsonArtifact
 
 Form = Literal["base", "merged", "adapter", "four-bit"]
 PUBLISHED: tuple[Form, ...] = ("merged", "adapter")
-"""The forms that are published, so they are the ones that must pass the gate."""
+"""The forms that are published, so they are the ones that must pass the gate. A variant without an adapter has one."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Token:
 class StopRates(JsonArtifact):
     """The stop rate of each measured form, and why a form was skipped.
 
-    ``agreement``: how far the published forms agree (None for a base, and in older releases).
+    ``agreement``: how far the published forms agree (None for a base or a single form, and in older releases).
     """
 
     FILE = "stopping.json"
@@ -95,5 +95,5 @@ class StopRates(JsonArtifact):
 
     @property
     def published(self) -> dict[Form, MeasuredRate]:
-        """The rates of the forms that are published."""
-        return {form: self.forms[form] for form in PUBLISHED}
+        """The rates of the forms that are published: both, or the weights alone of a variant without an adapter."""
+        return {form: self.forms[form] for form in PUBLISHED if form in self.forms}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hubkit.core.files import read_json
 from hubkit.models.merging.merge import MergeReport
@@ -19,7 +19,7 @@ class MergedWeights(JsonArtifact):
     ``targets`` counts the changed tensors by the last part of their module's name. ``finite`` are sha256 digests of
     weight files that were seen to hold no NaN; ``fits`` says that the tensors were compared with ``config.json``.
     ``compared_texts`` is how many texts of the training the tokenizer encodes to the same token ids. ``way``: merged
-    tensor by tensor, or by PEFT itself.
+    tensor by tensor, or by PEFT itself; "cast" where nothing was merged.
     """
 
     FILE = "merge.json"
@@ -52,6 +52,11 @@ class MergedWeights(JsonArtifact):
             way=report.way,
             folder=folder,
         )
+
+    @property
+    def form(self) -> Literal["adapter", "weights"]:
+        """What was trained: an adapter, which is merged here, or these weights themselves."""
+        return "weights" if self.way == "cast" else "adapter"
 
     @property
     def model(self) -> Path:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hubkit.checks.screening import screen
 from hubkit.core import numbers
@@ -56,13 +56,24 @@ TAIL = 20
 
 @dataclass(frozen=True)
 class Revision:
-    """One revision to chat with; ``stopped`` of ``prompts`` measured answers ended with the end-of-turn token."""
+    """One revision to chat with; ``stopped`` of ``prompts`` measured answers ended with the end-of-turn token.
+
+    Without prompts its stop rate was not measured. ``form``: the app loads its adapter on the base, or its weights.
+    """
 
     name: str
     commit: str
     title: str
-    stopped: int
-    prompts: int
+    stopped: int = 0
+    prompts: int = 0
+    form: Literal["adapter", "weights"] = "adapter"
+
+    def to_json(self) -> dict[str, Any]:
+        """As in ``release.json``."""
+        plain: dict[str, Any] = {"name": self.name, "commit": self.commit, "title": self.title}
+        if self.prompts:
+            plain["stop_rate"] = {"stopped": self.stopped, "prompts": self.prompts}
+        return {**plain, **({"form": self.form} if self.form != "adapter" else {})}
 
 
 @dataclass(frozen=True)
@@ -88,15 +99,7 @@ class Facts:
             "dtype": self.dtype,
             "end_of_turn": {"id": self.end_of_turn[0], "token": self.end_of_turn[1]},
             "max_new_tokens": self.max_new_tokens,
-            "revisions": [
-                {
-                    "name": item.name,
-                    "commit": item.commit,
-                    "title": item.title,
-                    "stop_rate": {"stopped": item.stopped, "prompts": item.prompts},
-                }
-                for item in self.revisions
-            ],
+            "revisions": [item.to_json() for item in self.revisions],
             "prompts": list(self.prompts),
         }
 
