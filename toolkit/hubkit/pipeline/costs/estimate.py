@@ -39,6 +39,8 @@ class Estimate:
     """Whether the size of the base is known."""
     four_bit: frozenset[str] = frozenset()
     """The training stages that load the base in NF4."""
+    full: frozenset[str] = frozenset()
+    """The training stages that train all the weights."""
 
     def seconds(self, device: str) -> float | None:
         """The sum over all jobs whose time is known; None when none is."""
@@ -131,6 +133,7 @@ def estimate(
         tuple(missing),
         sizes.model is not None,
         frozenset(name for name, stage in state.recipe.stages.items() if stage.quantization == "nf4"),
+        frozenset(name for name, stage in state.recipe.stages.items() if stage.trains_all_weights),
     )
 
 

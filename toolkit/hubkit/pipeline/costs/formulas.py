@@ -182,20 +182,29 @@ def training_memory(
     optimizer: str,
     tokens: float,
     checkpointing: bool,
+    full: bool = False,
+    reference: bool = False,
 ) -> Memory:
     """Of a training step on ``tokens`` tokens. Adapter, gradients and optimizer are in float32, as hubkit trains.
 
-    Logits are in tiles of 4,096 tokens and 32,768 words, in the model's type and once in float32.
+    ``full``: all the weights are trained, in float32, and autocast holds them once more in a narrower ``dtype``;
+    ``reference``: DPO holds the start weights beside them. Logits are in tiles of 4,096 tokens and 32,768 words, in the
+    model's type and once in float32.
     """
     tile = min(tokens, TILE_TOKENS) * min(size.vocabulary, TILE_WORDS)
     return Memory(
-        weights=size.bytes("nf4" if quantized else dtype),
-        adapter=4 * trained,
+        weights=_full_weights(size, dtype, reference) if full else size.bytes("nf4" if quantized else dtype),
+        adapter=0 if full else 4 * trained,
         gradients=4 * trained,
         optimizer=math.ceil(optimizer_bytes(optimizer) * trained),
         activations=activation_bytes(size, tokens, dtype, checkpointing=checkpointing),
         logits=math.ceil(tile * (BYTES[dtype] + 4)),
     )
+
+
+def _full_weights(size: ModelSize, dtype: str, reference: bool) -> int:
+    cast = size.bytes(dtype) if BYTES[dtype] < BYTES["float32"] else 0
+    return size.bytes("float32") + cast + (size.bytes(dtype) if reference else 0)
 
 
 def generation_memory(size: ModelSize, weights: int, batch: int, prompt: int, new: int, dtype: str) -> Memory:

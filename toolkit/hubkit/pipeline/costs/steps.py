@@ -76,8 +76,12 @@ class Situation:
         return job.stage_name or self.recipe.variants[job.variant_name or ""].stage
 
     def adapter_bytes(self, job: Job) -> int:
-        """Bytes of the adapter of ``job``'s variant or stage, in float32."""
-        return 4 * self.sizes.trained.get(self.stage_of(job), 0)
+        """Bytes of the adapter of ``job``'s variant, in float32; 0 where its weights are published alone."""
+        return self.adapter_of(self.stage_of(job))
+
+    def adapter_of(self, stage: str) -> int:
+        """Bytes of the adapter that ``stage`` leaves, in float32; 0 where it leaves weights."""
+        return 4 * self.sizes.trained.get(stage, 0) if self.recipe.form(stage) == "adapter" else 0
 
 
 def cost(job: Job, situation: Situation, device: Device) -> Cost:
@@ -121,7 +125,7 @@ def _train(job: Job, it: Situation, device: Device) -> Cost:
         training.seconds(work, it.model, trained, device) + _load(it, device),
         training.memory(work, it.model, trained, device),
         training.memory(work, it.model, trained, device, longest=False),
-        disk=4 * trained,
+        disk=4 * (trained if it.recipe.form(name) == "adapter" else it.model.parameters),
         scratch=training.checkpoint_bytes(work, trained),
     )
 
@@ -222,12 +226,14 @@ def _snippets(job: Job, it: Situation, device: Device) -> Cost:
 
 def _space(job: Job, it: Situation, device: Device) -> Cost:
     """A local test and a deployment: 20 s for the environment and Gradio (measured with the tiny recipe), each loading
-    the base with every adapter, and answering once for each."""
+    the base with every adapter and the weights of the other variants, and answering once for each."""
     variants = len(it.recipe.variants)
-    adapters = 4 * sum(it.sizes.trained.get(variant.stage, 0) for variant in it.recipe.variants.values())
+    adapters = sum(it.adapter_of(variant.stage) for variant in it.recipe.variants.values())
+    forms = [it.recipe.published_form(name) for name in it.recipe.variants]
+    models = forms.count("weights") + ("adapter" in forms)
     answer = generation(it, device, "merged", 1, 1, 50, 256)
-    memory = generation_memory(it.model, it.published + adapters, 1, 50, 256, it.recipe.base.dtype)
-    return Cost(20 + 2 * (_load(it, device) + variants * answer), memory, memory)
+    memory = generation_memory(it.model, models * it.published + adapters, 1, 50, 256, it.recipe.base.dtype)
+    return Cost(20 + 2 * (models * _load(it, device) + variants * answer), memory, memory)
 
 
 def _seconds(number: float) -> Callable[[Job, Situation, Device], Cost]:

@@ -28,7 +28,8 @@ class TrainingWork:
 
     ``steps`` are passes over a batch of ``batch`` rows of ``sequences`` sequences each. ``length`` is the mean of a
     sequence before padding, ``longest`` that of the batch's longest, ``most`` what the longest may be (`max_length`).
-    ``certainty`` is the share of these lengths that is certain.
+    ``certainty`` is the share of these lengths that is certain. ``full``: all the weights are trained; ``reference``:
+    beside a second model, to which DPO compares them.
     """
 
     method: str
@@ -43,6 +44,8 @@ class TrainingWork:
     checkpointing: bool | None
     quantized: bool
     certainty: float = 1.0
+    full: bool = False
+    reference: bool = False
 
     @property
     def tokens(self) -> float:
@@ -91,6 +94,8 @@ def work_of(training: Training, name: str, rows: Rows) -> TrainingWork | None:
         checkpointing=None if checkpointing is None else bool(checkpointing),
         quantized=training.quantization == "nf4",
         certainty=CERTAINTY[rows.basis],
+        full=training.trains_all_weights,
+        reference=training.trains_all_weights and method == "dpo" and not args.get("precompute_ref_log_probs"),
     )
 
 
@@ -125,11 +130,13 @@ def memory(work: TrainingWork, size: ModelSize, trained: int, device: Device, *,
         optimizer=work.optimizer,
         tokens=work.batch * work.sequences * length,
         checkpointing=work.recomputes(device),
+        full=work.full,
+        reference=work.reference,
     )
 
 
 def checkpoint_bytes(work: TrainingWork, trained: int) -> int:
-    """Of the checkpoints that are kept while it trains: two, each the adapter and the optimizer's state."""
+    """Of the checkpoints that are kept while it trains: two, each what is trained and the optimizer's state."""
     from hubkit.pipeline.costs.formulas import optimizer_bytes
 
     return round(2 * trained * (BYTES["float32"] + optimizer_bytes(work.optimizer)))
