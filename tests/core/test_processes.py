@@ -15,7 +15,14 @@ import pytest
 from commands import until
 
 from hubkit.core.errors import HubkitError
-from hubkit.core.processes.parent import JobFailed, JsonChild, allowed_environment, kill_session, run_job
+from hubkit.core.processes.parent import (
+    JobFailed,
+    JsonChild,
+    allowed_environment,
+    ask_module,
+    kill_session,
+    run_job,
+)
 
 SCRIPT = """
 import os, time
@@ -30,6 +37,19 @@ def answer(job):
     if job == "error":
         raise ValueError("no such job")
     return {"job": job, "environment": sorted(os.environ), "session": os.getsid(0) == os.getpid()}
+"""
+MODULE = """
+import os, time
+from hubkit.core.processes.child import answer_question
+def answer(question):
+    print("this is no answer")
+    os.system("echo nor is this")
+    if question == "sleep":
+        time.sleep(600)
+    if question == "error":
+        raise ValueError("no such question")
+    return [question, os.environ["GIVEN"]]
+answer_question(answer)
 """
 ECHO = """
 import json, subprocess, sys, time
@@ -60,6 +80,17 @@ def script(tmp_path: Path) -> Path:
 
 def _run(script: Path, job: str, *, timeout: float = 30, cpu_seconds: int = 10) -> object:
     return run_job(script, job, memory=2**29, cpu_seconds=cpu_seconds, timeout=timeout)
+
+
+def test_a_module_answers_whatever_else_it_prints_and_how_it_fails_is_told(tmp_path: Path) -> None:
+    (tmp_path / "asked.py").write_text(MODULE, encoding="utf-8")
+    given = {"GIVEN": "x", "PYTHONPATH": str(tmp_path)}
+    assert ask_module("asked", "\u00fc", timeout=60, environment=given) == ["\u00fc", "x"]
+    with pytest.raises(JobFailed, match="status 1") as failed:
+        ask_module("asked", "error", timeout=60, environment=given)
+    assert "no such question" in failed.value.errors
+    with pytest.raises(JobFailed, match="time limit"):
+        ask_module("asked", "sleep", timeout=2, environment=given)
 
 
 def test_a_job_is_answered_by_a_child_with_an_empty_environment(script: Path) -> None:

@@ -5,10 +5,7 @@ It runs in a child process whose environment names the Hub: the datasets library
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +17,8 @@ from hubkit.core.errors import BY_EXIT_CODE, HubkitError, RefusedError, UsageErr
 from hubkit.core.front_matter import find_front_matter
 from hubkit.core.libraries import installed
 from hubkit.core.licenses import license_problem
+from hubkit.core.processes.child import answer_question
+from hubkit.core.processes.parent import JobFailed, ask_module
 from hubkit.core.target import Target
 from hubkit.recipe.draft import BaseFacts, DataFacts, facts_of
 
@@ -44,19 +43,11 @@ def read_facts(target: Target, base: str, data: Sequence[str]) -> tuple[BaseFact
             f"Reading the data needs {', '.join(missing)}, which is not installed.", hint="pip install 'hubkit[train]'"
         )
     request = {"endpoint": target.endpoint, "home": str(target.home), "embedded": target.embedded}
-    child = subprocess.run(
-        [sys.executable, "-P", "-m", "hubkit.pipeline.model_facts"],
-        input=json.dumps({**request, "base": base, "data": list(data)}),
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        env={**os.environ, **target.environment()},
-        check=False,
-    )
+    request = {**request, "base": base, "data": list(data)}
     try:
-        answer = json.loads(child.stdout)
-    except ValueError:
-        last = child.stderr.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
+        answer = ask_module("hubkit.pipeline.model_facts", request, timeout=_SECONDS, environment=target.environment())
+    except JobFailed as error:
+        last = error.errors.strip().splitlines()[-1:] or [str(error)]
         raise HubkitError(
             f"The base and the data could not be read: {last[0]}", hint="Run the command again."
         ) from None
@@ -66,18 +57,13 @@ def read_facts(target: Target, base: str, data: Sequence[str]) -> tuple[BaseFact
     return facts_of(answer)
 
 
-def main() -> None:
-    """The child: reads the request from standard input, writes the facts or the error to standard output."""
-    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    given = json.loads(sys.stdin.read())
+def _answer(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The child: the facts that are asked for, or the error."""
     target = Target(given["endpoint"], Path(given["home"]), os.environ.get("HF_TOKEN"), embedded=given["embedded"])
     try:
-        result: Mapping[str, Any] = _facts(target, given["base"], given["data"])
+        return _facts(target, given["base"], given["data"])
     except HubkitError as error:
-        result = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
-    answer.write(json.dumps(result))
-    answer.close()
+        return {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
 
 
 def _facts(target: Target, base: str, data: Iterable[str]) -> Mapping[str, Any]:
@@ -222,4 +208,4 @@ def _most(lengths: Sequence[int]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    answer_question(_answer)

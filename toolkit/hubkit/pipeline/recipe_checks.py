@@ -9,19 +9,17 @@ a child process (this module), and what had no mistake is remembered until the r
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.files import digest_of, read_json, write_json
 from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed, offered
+from hubkit.core.processes.child import answer_question
+from hubkit.core.processes.parent import JobFailed, ask_module
 from hubkit.core.target import Target
 from hubkit.pipeline.example_text import example_text
 from hubkit.pipeline.find_stage import find_stage
@@ -224,21 +222,12 @@ def _argument_mistakes(
 
 def _ask_the_libraries(recipe: Recipe, base: str | None) -> Checked | None:
     """What the child process finds; None when it could not do its work."""
+    offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    asked = {"recipe": recipe.model_dump_json(), "base": base}
     try:
-        child = subprocess.run(
-            [sys.executable, "-P", "-m", "hubkit.pipeline.recipe_checks"],
-            input=json.dumps({"recipe": recipe.model_dump_json(), "base": base}),
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+        answer = ask_module("hubkit.pipeline.recipe_checks", asked, timeout=_SECONDS, environment=offline)
+    except JobFailed:
         return None
-    if child.returncode != 0:
-        return None
-    answer = json.loads(child.stdout)
     mistakes = tuple(Mistake(tuple(item["path"]), item["problem"]) for item in answer["mistakes"])
     return Checked(mistakes, (), tuple(answer["warnings"]), tuple(answer["machine"]))
 
@@ -269,22 +258,17 @@ def _clause(sentence: str) -> str:
     return f"{sentence[0].lower()}{sentence[1:].strip().removesuffix('.')}"
 
 
-def main() -> None:
-    """The child: reads a recipe as JSON from standard input, writes its mistakes as JSON to standard output."""
-    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    asked = json.load(sys.stdin)
+def _answer(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The child: the mistakes of a recipe, as plain values."""
     recipe, base = Recipe.model_validate_json(asked["recipe"]), asked["base"]
     config = base.encode() if base else None
     findings = list(argument_findings(recipe, config))
     mistakes = [*_base_mistakes(config), *_mistakes_in(findings)]
-    found = {
+    return {
         "mistakes": [{"path": item.path, "problem": item.problem} for item in mistakes],
         "warnings": [item.message for item in findings if item.level == "warning"],
         "machine": [item.message for item in findings if item.level == "error" and item.exit_code == _FAILED],
     }
-    answer.write(json.dumps(found))
-    answer.close()
 
 
 def _base_mistakes(config: bytes | None) -> Iterator[Mistake]:
@@ -343,4 +327,4 @@ def _findings(recipe: Recipe, name: str) -> Iterable[Finding]:
 
 
 if __name__ == "__main__":
-    main()
+    answer_question(_answer)

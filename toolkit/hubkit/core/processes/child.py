@@ -85,6 +85,16 @@ def adopting_orphans() -> Iterator[None]:
             ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, before.value, 0, 0, 0)
 
 
+def answer_question(answer: Callable[[Any], Any]) -> None:
+    """The child of :func:`hubkit.core.processes.parent.ask_module`: ``answer`` the question on standard input.
+
+    Whatever else writes to standard output meanwhile is written to standard error.
+    """
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as output:
+        os.dup2(2, 1)
+        json.dump(answer(json.load(sys.stdin)), output)
+
+
 def _main() -> None:
     """Set the limits, load the script, read a job as JSON from stdin, write its answer as JSON to stdout."""
     script, memory, seconds, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])

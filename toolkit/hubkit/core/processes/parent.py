@@ -73,6 +73,26 @@ def run_job(script: Path, job: Any, *, memory: int, cpu_seconds: int, timeout: f
         raise JobFailed(done.returncode, _end_of(done.stderr)) from error
 
 
+def ask_module(module: str, question: Any, *, timeout: float, environment: Mapping[str, str]) -> Any:
+    """What the installed ``module``, run in a child of this Python, answers to ``question``; both plain JSON.
+
+    The module calls :func:`hubkit.core.processes.child.answer_question`. It is for libraries that this process shall
+    not import, so the child gets all of this process's variables, and ``environment``. JobFailed when it breaks off or
+    takes more than ``timeout`` seconds.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", module], input=json.dumps(question).encode(), capture_output=True,
+            timeout=timeout, env={**os.environ, **environment}, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise JobFailed(None, _end_of(error.stderr or b"")) from error
+    try:
+        return json.loads(done.stdout)
+    except ValueError as error:
+        raise JobFailed(done.returncode, _end_of(done.stderr)) from error
+
+
 def _end_of(output: bytes) -> str:
     return output[-500:].decode("utf-8", "replace")
 

@@ -8,10 +8,7 @@ them takes most of its time.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +16,8 @@ from typing import Any
 
 from hubkit.core.files import digest_of, read_json, write_json
 from hubkit.core.libraries import installed
+from hubkit.core.processes.child import answer_question
+from hubkit.core.processes.parent import JobFailed, ask_module
 from hubkit.pipeline.costs.devices import Device, from_measured
 from hubkit.pipeline.costs.formulas import ModelSize
 
@@ -92,18 +91,10 @@ def _machine() -> dict[str, Any]:
 def _child(wanted: Mapping[str, Any]) -> Any:
     if any(version is None for version in _versions().values()):
         return None
+    offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     try:
-        child = subprocess.run(
-            [sys.executable, "-P", "-m", "hubkit.pipeline.costs.asking"],
-            input=json.dumps(wanted),
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
-            check=True,
-        )
-        return json.loads(child.stdout)
-    except (subprocess.SubprocessError, ValueError):
+        return ask_module("hubkit.pipeline.costs.asking", wanted, timeout=_SECONDS, environment=offline)
+    except JobFailed:
         return None
 
 
@@ -122,18 +113,14 @@ def look(config: bytes, loras: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     return asdict(Model(size, found.model.dtype, trained))
 
 
-def main() -> None:
-    """The child: what is wanted as JSON on standard input, the answer as JSON on standard output."""
+def _answer(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The child: what is wanted of this device and the model, as plain values."""
     from hubkit.pipeline.costs import measuring
 
-    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    wanted = json.load(sys.stdin)
     folder, config = wanted["folder"], wanted["config"]
     device = {**measuring.rates(), **measuring.disk(Path(folder))} if folder else None
-    json.dump({"device": device, "model": look(config.encode(), wanted["loras"]) if config else None}, output)
-    output.close()
+    return {"device": device, "model": look(config.encode(), wanted["loras"]) if config else None}
 
 
 if __name__ == "__main__":
-    main()
+    answer_question(_answer)
