@@ -264,7 +264,7 @@ def test_metadata_is_what_the_hub_and_its_client_read() -> None:
         ("relation: finetune", "relation: child", "'base_model_relation' is 'child'"),
         ("value: 0.832", "value: TBD", "which is not a number"),
         ("split: test", "config: {a: 1}", "must be a string"),
-        ("      name: tiny_facts\n", "", "not in the Hub's form"),
+        ("      name: tiny_facts\n", "", "dataset' has no name"),
         ("license: apache-2.0", "license: mit\nlicense: mit", "not valid YAML"),
         ("license: apache-2.0", "license: !!python/object:os.system {}", "not valid YAML"),
         ("note = {Branch main},\n}\n```", "note = {Branch main},\n}", "is never closed"),

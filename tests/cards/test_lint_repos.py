@@ -127,7 +127,7 @@ def test_identifiers_with_hyphens_are_whole(license: str) -> None:
 def test_a_language_with_a_region_is_refused_by_the_hub() -> None:
     (fault,) = lint_text("---\nlicense: apache-2.0\nlanguage:\n- zh-CN\n---\n# A model\n")
     assert (fault.rule, fault.level, fault.line) == ("front-matter", "error", 3)
-    assert "The language 'zh-CN' is no ISO 639 code" in fault.message and "'language_bcp47'" in fault.message
+    assert "The language 'zh-CN' is no ISO 639 code" in fault.message and "'language_bcp47'" in (fault.hint or "")
 
 
 def test_front_matter_that_is_not_closed() -> None:

@@ -135,9 +135,9 @@ def _reader(name: str) -> Callable[[str], object]:
 
         return release
     assert name == "card lint's", name
-    from hubkit.cards.validate import refusals
+    from hubkit.cards.validate import problems_of
 
-    return lambda text: refusals(f"---\n{text}\n---\n# x\n")
+    return lambda text: problems_of(f"---\n{text}\n---\n# x\n")
 
 
 READERS = {

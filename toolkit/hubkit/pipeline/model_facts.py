@@ -138,7 +138,7 @@ def _text(value: Any) -> str | None:
 
 
 def _languages(value: Any) -> Iterator[str]:
-    from hubkit.cards.validate import language_problem
+    from hubkit.core.card_metadata import language_problem
 
     listed = value if isinstance(value, list) else [value] if value else []
     for code in listed:

@@ -95,7 +95,7 @@ def refuse(
 
 def name_mistakes(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
     """Names in ``recipe`` that refer to nothing: formats, mappings, stages, recipes, languages, files in ``folder``."""
-    from hubkit.cards.validate import language_problem
+    from hubkit.core.card_metadata import language_problem
     from hubkit.models.chat.library import choices, setting_problem
 
     if problem := setting_problem(recipe.chat.template, folder):

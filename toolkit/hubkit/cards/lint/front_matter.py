@@ -8,13 +8,13 @@ from typing import Any
 
 from hubkit.cards.lint.document import Document
 from hubkit.cards.lint.rules import BASE_RELATION, LICENSE_MISMATCH, LICENSE_NAME
-from hubkit.cards.validate import UNCLOSED, refusals
+from hubkit.cards.validate import UNCLOSED, problems_of
 from hubkit.checks.rules import ADAPTER_AT_ROOT, BASE_MODEL, FRONT_MATTER, LICENSE_MISSING
 from hubkit.core.findings import Finding
 from hubkit.core.names import named_repo_problem
 
-_RELATIONS = ("adapter", "finetune", "merge", "quantized")
-_OWN_RULES = frozenset({"base_model", "base_model_relation"})
+_RULE_OF = {"base_model": BASE_MODEL, "base_model_relation": BASE_RELATION}
+"""Rules of single keys."""
 _MOST = 300
 _MARKED = re.compile("\ufeff\\s*---")
 
@@ -32,35 +32,18 @@ def find(document: Document) -> Iterator[Finding]:
             line=1,
             level="error",
         )
-    problems = refusals(document.text.removeprefix("\ufeff"))
+    problems = problems_of(document.text.removeprefix("\ufeff"))
     for item in problems:
-        if item.key not in _OWN_RULES:
-            message = item.message if len(item.message) <= _MOST else f"{item.message[:_MOST]}..."
-            yield FRONT_MATTER.finding(
-                message if item.hint == UNCLOSED else f"The Hub refuses the front matter. {message}",
-                item.hint,
-                file=document.path,
-                line=document.line_of(item.key),
-                level="error",
-            )
-    yield from _license(document, readable=all(item.hint != UNCLOSED for item in problems))
-    line = document.line_of("base_model")
-    for base in bases(document):
-        if wrong := named_repo_problem(base):
-            yield BASE_MODEL.finding(
-                f"base_model {base!r} is not a repo id: {wrong}.",
-                "Set it to the repo id of the base on the Hub (namespace/name).",
-                file=document.path,
-                line=line,
-            )
-    relation = document.metadata.get("base_model_relation")
-    if relation is not None and relation not in _RELATIONS:
-        yield BASE_RELATION.finding(
-            f"base_model_relation is {relation!r}.",
-            f"It is one of {', '.join(_RELATIONS)}.",
+        message = item.message if len(item.message) <= _MOST else f"{item.message[:_MOST]}..."
+        refused = item.level == "error" and item.hint != UNCLOSED
+        yield _RULE_OF.get(item.key, FRONT_MATTER).finding(
+            f"The Hub refuses the front matter. {message}" if refused else message,
+            item.hint,
             file=document.path,
-            line=document.line_of("base_model_relation"),
+            line=document.line_of(item.key),
+            level=item.level,
         )
+    yield from _license(document, readable=all(item.hint != UNCLOSED for item in problems))
 
 
 def _license(document: Document, *, readable: bool) -> Iterator[Finding]:
@@ -74,8 +57,8 @@ def _license(document: Document, *, readable: bool) -> Iterator[Finding]:
         )
     if licence == "other" and not document.metadata.get("license_name"):
         yield LICENSE_NAME.finding(
-            "The license is 'other', but license_name is missing.",
-            "Set `license_name:` and `license_link:`.",
+            "The license is 'other', but license_name is missing: the Hub's page then shows only 'other'.",
+            "Set `license_name:`, and `license_link:` where the text can be read.",
             file=document.path,
             line=document.line_of("license"),
         )
