@@ -89,6 +89,7 @@ def show(run: str) -> None:
 def _kept_lines(run: Run) -> Iterator[RenderableType]:
     """The replaced trainings of ``run``, and how they differ from the recipe."""
     from hubkit.pipeline.discards import recipe_changes
+    from hubkit.pipeline.stored import trained_form
 
     if not (kept := run.kept()):
         return
@@ -97,7 +98,7 @@ def _kept_lines(run: Run) -> Iterator[RenderableType]:
         (
             item.id,
             item.step,
-            "adapter" if item.stored else "checkpoints",
+            trained_form(item.stored) if item.stored else "checkpoints",
             item.made[:19],
             duration(item.seconds),
             size(item.bytes),

@@ -15,7 +15,7 @@ from hubkit.pipeline.jobs import Job, expand
 from hubkit.pipeline.made_from import Change, MadeFrom, changes, counted_settings, training_key
 from hubkit.pipeline.release_state import ReleaseState
 from hubkit.pipeline.runs import Run
-from hubkit.pipeline.stored import DEAR_SECONDS, KeptTraining, training_seconds, unfinished_seconds
+from hubkit.pipeline.stored import DEAR_SECONDS, KeptTraining, trained_form, training_seconds, unfinished_seconds
 from hubkit.recipe.models import Recipe
 
 
@@ -23,13 +23,13 @@ from hubkit.recipe.models import Recipe
 class Discard:
     """A training of more than a minute that a release would replace.
 
-    ``what``: the finished adapter, or the checkpoints of a training that was interrupted. ``changes`` is what differs;
-    empty when an earlier version of hubkit did not record what it was made from. ``after`` is the training whose new
-    adapter it would continue, where that is the reason.
+    ``what``: the finished adapter (or weights), or the checkpoints of a training that was interrupted. ``changes`` is
+    what differs; empty when an earlier version of hubkit did not record what it was made from. ``after`` is the
+    training whose new adapter it would continue, where that is the reason.
     """
 
     step: str
-    what: Literal["adapter", "checkpoints"]
+    what: Literal["adapter", "weights", "checkpoints"]
     seconds: float
     bytes: int
     changes: tuple[Change, ...] = ()
@@ -45,7 +45,7 @@ class Discard:
         return "its settings or inputs changed (an earlier version of hubkit did not record which)"
 
     def __str__(self) -> str:
-        thing = "its adapter" if self.what == "adapter" else "the checkpoints of an interrupted training"
+        thing = "the checkpoints of an interrupted training" if self.what == "checkpoints" else f"its {self.what}"
         return f"{self.step}: {thing} ({duration(self.seconds)}, {size(self.bytes)}) would be replaced. {self.why}"
 
     def to_json(self) -> dict[str, Any]:
@@ -67,8 +67,9 @@ Consent = Callable[[Sequence[Discard]], None]
 def refuse(found: Sequence[Discard]) -> NoReturn:
     """RefusedError that lists ``found``."""
     listed = "\n".join(f"  {item}" for item in found)
+    what = "model" if any(item.what == "weights" for item in found) else "adapter"
     raise RefusedError(
-        f"This release would train {counted(len({item.step for item in found}), 'adapter')} again:\n{listed}",
+        f"This release would train {counted(len({item.step for item in found}), what)} again:\n{listed}",
         hint="Undo the change, or pass --retrain. What is replaced is kept: see `hubkit runs show`.",
     )
 
@@ -102,7 +103,7 @@ def _discards(state: ReleaseState, job: Job, again: set[str]) -> Iterator[Discar
     if present is not None and (seconds := training_seconds(present)) > DEAR_SECONDS:
         different = _changes(state, job, state.recorded(job, present), now)
         if key or different or after:
-            yield Discard(job.id, "adapter", seconds, present.manifest.size, different, after)
+            yield Discard(job.id, trained_form(present), seconds, present.manifest.size, different, after)
     work = run.unfinished(job.id)
     if run.begun(job.id) is not None and (seconds := unfinished_seconds(work)) > DEAR_SECONDS:
         different = _changes(state, job, unfinished, now)

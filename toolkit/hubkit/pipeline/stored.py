@@ -15,7 +15,7 @@ from typing import Any
 from hubkit.core.errors import HubkitError
 from hubkit.core.files import MANIFEST, Manifest, fsync_folder, read_json
 from hubkit.recipe.artifact import StoredArtifact
-from hubkit.training.adapter import TrainedAdapter
+from hubkit.training.adapter import Form, TrainedAdapter
 from hubkit.training.checkpoints import seconds_spent
 
 DEAR_SECONDS = 60.0
@@ -50,6 +50,11 @@ def training_seconds(artifact: StoredArtifact) -> float:
     with contextlib.suppress(HubkitError, OSError, AttributeError, TypeError, ValueError):
         return max(artifact.seconds, float(read_json(path).get("seconds") or 0.0))
     return artifact.seconds
+
+
+def trained_form(artifact: StoredArtifact) -> Form:
+    """What the finished training ``artifact`` left."""
+    return "weights" if any(name.startswith("weights/") for name in artifact.manifest.files) else "adapter"
 
 
 def unfinished_seconds(folder: Path) -> float:

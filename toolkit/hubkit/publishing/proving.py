@@ -69,6 +69,11 @@ def _held(hub: Hub, repo: str, commit: str, patterns: tuple[str, ...]) -> Path:
 
 def _base_of(adapter: Path, name: str) -> tuple[str, str]:
     """The base that the adapter names, and its commit."""
+    if not adapter.is_dir():
+        raise RefusedError(
+            f"{name} has no {ADAPTER}/: its weights were published without one, so there is no merge to prove.",
+            hint="Without --proof the files are compared with the manifest.",
+        )
     try:
         settings = load_json((adapter / "adapter_config.json").read_bytes(), SETTINGS)
     except (OSError, JsonError) as error:

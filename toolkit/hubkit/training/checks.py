@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def _lora_findings(training: Settings, where: str) -> Iterator[Finding]:
 def _refused(training: Settings, method: Method) -> Iterator[tuple[str | None, Refusal]]:
     """What TRL's config class and its trainer refuse: the key at fault (None: several together) and their words."""
     given = defaults(Path("checkpoints"), training.seed)
-    for attempt in (_configured, _reported, _trained):
+    for attempt in (_configured, _reported, partial(_trained, full=training.trains_all_weights)):
         if refusal := attempt(method, given | dict(training.args)):
             by_mention = sorted(training.args, key=lambda key: refusal.words.find(key) % (len(refusal.words) + 1))
             alone = (key for key in by_mention if not attempt(method, given | _without(training.args, key)))
@@ -122,9 +123,9 @@ def _reported(method: Method, args: Mapping[str, Any]) -> Refusal | None:
     return None
 
 
-def _trained(method: Method, args: Mapping[str, Any]) -> Refusal | None:
+def _trained(method: Method, args: Mapping[str, Any], *, full: bool) -> Refusal | None:
     recipes = {key: value for key, value in args.items() if key not in defaults(Path(), 0)}
-    return rehearsal.rehearse(method, args) if rehearsal.needed(recipes) else None
+    return rehearsal.rehearse(method, args, full=full) if rehearsal.needed(recipes) else None
 
 
 def _refused_finding(where: str, key: str | None, args: Mapping[str, Any], refusal: Refusal) -> Finding:

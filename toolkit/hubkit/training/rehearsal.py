@@ -70,6 +70,7 @@ _TOY: Mapping[str, Any] = {
     "router_aux_loss_coef": None,
 }
 """What a rehearsal sets otherwise: the size of the training, and what needs the base's own architecture."""
+_PRECOMPUTES = "precompute_ref_log_probs"
 _LENGTH = 64
 _LONGEST = 360
 _WEIGHT_FREE = "{% for m in messages %}{{ m['role'][0] }} {{ m['content'] }}<e>{% endfor %}"
@@ -90,15 +91,18 @@ def needed(args: Mapping[str, Any]) -> bool:
     return args.get("lr_scheduler_type", "linear") not in _PLAIN_SCHEDULES or not args.keys() <= known
 
 
-def rehearse(method: Method, args: Mapping[str, Any]) -> Refusal | None:
-    """Why the trainer of ``method`` refuses ``args``, all that its config class is given; None when it trains."""
-    return _rehearsed(method, json.dumps(dict(args), sort_keys=True, default=str))
+def rehearse(method: Method, args: Mapping[str, Any], *, full: bool = False) -> Refusal | None:
+    """Why the trainer of ``method`` refuses ``args``, all that its config class is given; None when it trains.
+
+    ``full``: without an adapter.
+    """
+    return _rehearsed(method, json.dumps(dict(args), sort_keys=True, default=str), full)
 
 
 @lru_cache(256)
-def _rehearsed(method: Method, args: str) -> Refusal | None:
+def _rehearsed(method: Method, args: str, full: bool) -> Refusal | None:
     try:
-        _train(method, json.loads(args))
+        _train(method, json.loads(args), full)
     except Exception as error:  # the trainers raise what they like
         return refusal(error)
     return None
@@ -122,7 +126,7 @@ def _short(message: str) -> str:
     return line.rstrip(". ")
 
 
-def _train(method: Method, args: Mapping[str, Any]) -> None:
+def _train(method: Method, args: Mapping[str, Any], full: bool) -> None:
     """One step on the CPU or the GPU, as the stage would run."""
     import trl
     from datasets import Dataset
@@ -136,12 +140,15 @@ def _train(method: Method, args: Mapping[str, Any]) -> None:
         given |= {key: value for key, value in _TOY.items() if key in config_class.__dataclass_fields__}
         if isinstance(given.get("max_length"), int):
             given["max_length"] = _LENGTH
+        reference = {"ref_model": _model()} if full and method == "dpo" and not given.get(_PRECOMPUTES) else {}
+        lora = None if full else LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")
         trainer = trainer_class(
             model=_model(),
             args=config_class(**{**given, "output_dir": str(Path(folder) / "checkpoints")}),
             train_dataset=Dataset.from_list(_rows(method)),
             processing_class=_tokenizer(),
-            peft_config=LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear"),
+            peft_config=lora,
+            **reference,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()

@@ -62,7 +62,7 @@ def cast_weights(
             end_of_turn=end_of_turn,
             pad_token=pad_token,
             tokenizer=tokenizer_of(weights) or base,
-            generation=base,
+            trained=base,
         )
 
     write_outputs(tensors, [output], dtype, beside, report)

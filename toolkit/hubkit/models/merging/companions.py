@@ -140,7 +140,7 @@ def write_companions(
     pad_token: str | None = None,
     changes: Mapping[str, Any] | None = None,
     tokenizer: Path | None = None,
-    generation: Path | None = None,
+    trained: Path | None = None,
 ) -> None:
     """Write config, generation config, tokenizer files and chat template of merged weights into ``out``.
 
@@ -150,12 +150,15 @@ def write_companions(
     of tokenizer and configs when the base has none, or pads with ``end_of_turn``: whoever trains on would mask the
     end-of-turn token. None keeps what the base has. ``changes`` are keys of config.json that the merge itself changes,
     such as ``vocab_size``. ``tokenizer`` is a folder whose tokenizer, and template if it has one, replace the base's.
-    ``generation`` is a folder whose generation_config.json is taken where the base has none.
+    ``trained`` is the model that was trained to be ``base``: its generation_config.json is taken where ``base`` has
+    none, and its own token ids in config.json, which trainers overwrite, where ``base`` has no tokenizer.
     """
     config = read_settings(base, "config.json")
     if not config:
         raise RefusedError(f"There is no config.json in the base {base.name}.")
-    answers = read_settings(base, _GENERATION) or (read_settings(generation, _GENERATION) if generation else {})
+    if trained and tokenizer_of(base) is None:
+        config = _with_ids_of(read_settings(trained, "config.json"), config)
+    answers = read_settings(base, _GENERATION) or (read_settings(trained, _GENERATION) if trained else {})
     generating = generation_config(answers, config, end_of_turn)
     config = {**model_config(config, dtype, end_of_turn), **(changes or {})}
     words = tokenizer or base
@@ -172,6 +175,15 @@ def write_companions(
         write_atomic(out / TEMPLATE, chat_template)
     else:
         _keep_template(words, base, out)
+
+
+def _with_ids_of(original: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` with the special tokens that ``original`` names: TRL writes those of its tokenizer there."""
+    made = dict(config)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if (value := setting(original, name)) != setting(made, name):
+            made = with_setting(made, name, value)
+    return made
 
 
 def _write_tokenizer(words: Path, out: Path, chat_template: str | None, pad_token: str | None) -> None:
