@@ -86,6 +86,7 @@ DOCUMENTED: dict[str, tuple[str, str, str, str, str]] = {
         "### Response:\n",
         "Bye.</s>\n\n",
     ),
+    "completion": ("<s>Be brief.\nHi\n", "<s>Hi\n", "Hello.</s>And?\n", "", "Bye.</s>"),
     "vicuna": (
         "<s>Be brief. USER: Hi ASSISTANT:",
         f"<s>{PREAMBLE}USER: Hi ASSISTANT:",

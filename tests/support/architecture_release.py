@@ -18,6 +18,7 @@ from commands import hubkit, hubkit_json
 
 from hubkit.core.target import Target
 from hubkit.hub.client import RepoType, connect
+from hubkit.recipe.loading import parse_recipe
 
 RECIPE = """
 repo: hubkit/{name}-dpo
@@ -115,17 +116,21 @@ class ArchitectureRelease:
 
     def release(self, name: str, *, dtype: str = "bfloat16", quantization: str = "none") -> Path:
         """Publish the base ``name`` and release it; the folder of the run."""
-        folder = self._publish(name, dtype)
+        folder = self.publish(name, dtype)
         (folder / "tasks").mkdir()
         (folder / "tasks" / "colors.yaml").write_text(TASK)
         (folder / "tasks" / "colors.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
-        text = RECIPE.format(name=name, dtype=dtype, quantization=quantization)
+        return self.release_recipe(folder, RECIPE.format(name=name, dtype=dtype, quantization=quantization))
+
+    def release_recipe(self, folder: Path, text: str) -> Path:
+        """Release the recipe ``text`` in ``folder``; the folder of its first run."""
         (folder / "hubkit.yaml").write_text(text)
         done = hubkit("release", home=self.home, cwd=folder)
         assert done.returncode == 0, done.stdout + done.stderr
-        return self.home / "runs" / f"{name}-dpo-1"
+        return self.home / "runs" / f"{parse_recipe(text).repo.partition('/')[2]}-1"
 
-    def _publish(self, name: str, dtype: str) -> Path:
+    def publish(self, name: str, dtype: str) -> Path:
+        """Publish the base ``name``; the folder of its files."""
         folder = self.home.parent / name
         base = make(name, folder / "base", dtype=dtype)
         (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
@@ -140,7 +145,7 @@ class ArchitectureRelease:
     def quick(self, *names: str) -> dict[str, Any]:
         """The stages from ``base`` to ``stopping`` of each architecture, in one process of their own, by name."""
         for name in names:
-            self._publish(name, "float32")
+            self.publish(name, "float32")
         target = Target(self.url, self.home / "hf", self.token, embedded=True)
         done = subprocess.run(
             [sys.executable, __file__, self.url, self.token, str(self.home), *names],
@@ -163,7 +168,6 @@ def through_the_stages(target: Target, home: Path, name: str) -> dict[str, Any]:
     from hubkit.pipeline.jobs import expand
     from hubkit.pipeline.release_state import ReleaseState
     from hubkit.pipeline.runs import open_run
-    from hubkit.recipe.loading import parse_recipe
 
     recipe = parse_recipe(RECIPE.format(name=name, dtype="float32", quantization="none"))
     run = open_run(home, recipe.repo, target, fresh=True)

@@ -306,6 +306,11 @@ def licence_of(recipe: Recipe, base: Mapping[str, Any]) -> str:
     return str(found)
 
 
+def _conversational(recipe: Recipe) -> list[str]:
+    """The Hub's tag of models that chat; a completion model does not."""
+    return [] if recipe.chat.template == "completion" else ["conversational"]
+
+
 def _metadata(
     recipe: Recipe, variant: str, licence: str, files: Mapping[str, Any], evidence: Evidence
 ) -> dict[str, Metadata]:
@@ -325,7 +330,7 @@ def _metadata(
         MODEL_CARD: shared(
             relation="finetune",
             library="transformers",
-            tags=[*recipe.card.tags, *methods, "conversational", "hubkit"],
+            tags=[*recipe.card.tags, *methods, *_conversational(recipe), "hubkit"],
             scores=scores(variant, files, evidence),
         ),
         ADAPTER_CARD: shared(relation="adapter", library="peft", tags=[*recipe.card.tags, *methods, "lora", "hubkit"]),

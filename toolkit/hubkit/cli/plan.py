@@ -154,7 +154,19 @@ def _does(job: Job, recipe: Recipe) -> str:
         "publish": f"{STAGING}/{job.variant_name}",
         "space": recipe.space.repo if recipe.space else None,
     }.get(job.stage)
-    return f"{job.step.does} ({more})" if more else job.step.does
+    does = job.step.does
+    if job.variant_name is not None and recipe.published_form(job.variant_name) == "weights":
+        does = _OF_WEIGHTS.get(job.step.name, does)
+    return f"{does} ({more})" if more else does
+
+
+_OF_WEIGHTS = {
+    "merge": "write the trained weights in the published dtype",
+    "stopping": "measure the stop rate of the weights",
+    "evaluate": "run the benchmarks on the weights",
+    "loadback": "load the staged commit back; check the gates",
+}
+"""What steps do for a variant without an adapter."""
 
 
 def _trains(job: Job, recipe: Recipe) -> str:

@@ -102,7 +102,7 @@ class Chat(Model):
     template: str = Field(
         "base",
         description="chat template: 'base' (the base model's own), a known format such as chatml, or a Jinja file "
-        "beside the recipe",
+        "beside the recipe; 'completion' is plain text, for a base that is no chat model",
     )
 
 

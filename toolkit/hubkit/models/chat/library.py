@@ -50,6 +50,9 @@ FORMATS: Mapping[str, Format] = {
     ),
     "phi-3": Format("Phi-3", ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"), "card of Phi-3-mini-4k-instruct"),
     "alpaca": Format("Alpaca", (), "Stanford Alpaca, README; a system message takes the place of its preamble"),
+    "completion": Format(
+        "Plain text without roles, for a base that is no chat model", (), "each text on a line; EOS ends an answer"
+    ),
     "vicuna": Format("Vicuna 1.1", (), "FastChat, vicuna_weights_version.md; a system message replaces its preamble"),
 }
 """The library, by the name that ``chat.template`` takes."""
