@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ TOKENIZER_FILES = (
     "merges.txt",
     "vocab.txt",
 )
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _GENERATION = "generation_config.json"
 TEMPLATE = "chat_template.jinja"
 PATTERNS = ("model*.safetensors", "model.safetensors.index.json", "*config.json", TEMPLATE, *TOKENIZER_FILES)
@@ -151,13 +152,15 @@ def write_companions(
     end-of-turn token. None keeps what the base has. ``changes`` are keys of config.json that the merge itself changes,
     such as ``vocab_size``. ``tokenizer`` is a folder whose tokenizer, and template if it has one, replace the base's.
     ``trained`` is the model that was trained to be ``base``: its generation_config.json is taken where ``base`` has
-    none, and its own token ids in config.json, which trainers overwrite, where ``base`` has no tokenizer.
+    none. Of its config.json ``use_cache`` is kept, which trainers switch off, and where ``base`` has no tokenizer the
+    ids of special tokens, which they overwrite.
     """
     config = read_settings(base, "config.json")
     if not config:
         raise RefusedError(f"There is no config.json in the base {base.name}.")
-    if trained and tokenizer_of(base) is None:
-        config = _with_ids_of(read_settings(trained, "config.json"), config)
+    if trained:
+        names = ("use_cache", *(() if tokenizer_of(base) else _IDS))
+        config = _with_settings_of(read_settings(trained, "config.json"), config, names)
     answers = read_settings(base, _GENERATION) or (read_settings(trained, _GENERATION) if trained else {})
     generating = generation_config(answers, config, end_of_turn)
     config = {**model_config(config, dtype, end_of_turn), **(changes or {})}
@@ -169,7 +172,7 @@ def write_companions(
     write_json(out / "config.json", config)
     write_json(out / _GENERATION, generating)
     if tokenizer:
-        _refuse_larger(tokenizer, config)
+        _refuse_larger(tokenizer, config, _SAVE_WEIGHTS if trained else _SAVE_ADAPTER)
     _write_tokenizer(words, out, chat_template, pad_token)
     if chat_template:
         write_atomic(out / TEMPLATE, chat_template)
@@ -177,11 +180,14 @@ def write_companions(
         _keep_template(words, base, out)
 
 
-def _with_ids_of(original: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """``config`` with the special tokens that ``original`` names: TRL writes those of its tokenizer there."""
+def _with_settings_of(original: Mapping[str, Any], config: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """``config`` with what ``original`` has for ``names``: what a trainer changed is changed back."""
     made = dict(config)
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        if (value := setting(original, name)) != setting(made, name):
+    for name in names:
+        value = setting(original, name)
+        if name == "use_cache" and value is None:
+            value = True  # the default of every config
+        if value != setting(made, name):
             made = with_setting(made, name, value)
     return made
 
@@ -235,7 +241,11 @@ def tokenizer_of(adapter: Path) -> Path | None:
     return adapter if whole and (adapter / "tokenizer_config.json").is_file() else None
 
 
-def _refuse_larger(tokenizer: Path, config: Mapping[str, Any]) -> None:
+_SAVE_ADAPTER = "Save the adapter again with its resized embeddings: save_pretrained(save_embedding_layers=True)."
+_SAVE_WEIGHTS = "Save the weights again with the tokenizer and the embeddings that they were trained with."
+
+
+def _refuse_larger(tokenizer: Path, config: Mapping[str, Any], hint: str) -> None:
     """Refuse a tokenizer with more tokens than the model has: it was made for embeddings that were resized."""
     words = read_settings(tokenizer, "tokenizer.json")
     model, text = words.get("model"), config.get("text_config")
@@ -247,7 +257,7 @@ def _refuse_larger(tokenizer: Path, config: Mapping[str, Any]) -> None:
     if type(rows) is int and last >= rows:
         raise RefusedError(
             f"The tokenizer in {tokenizer.name or tokenizer} has the token id {last:,}, and the model {rows:,} tokens.",
-            hint="Save the adapter again with its resized embeddings: save_pretrained(save_embedding_layers=True).",
+            hint=hint,
         )
 
 
