@@ -6,6 +6,7 @@
         - {repo: argilla/ultrafeedback-binarized-preferences}
       repair:
         - {repo: teknium/openhermes, rows: 7000}
+        - {file: mine/*.jsonl, columns: {prompt: question, completion: answer}}
     gates: {stop_rate: {prompts_from: preferences, prompts: 256}}
 
 A finding that is an error ends the run here, before any training, unless the training stage that it concerns names it
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hubkit.core.errors import HubkitError
 from hubkit.core.findings import Finding
@@ -25,11 +26,11 @@ from hubkit.models.base import PinnedBase
 from hubkit.recipe.models import Recipe, Source
 from hubkit.recipe.provided import ProvidedRepos
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
-from hubkit.training.data import mappings
+from hubkit.training.data import files, mappings
 from hubkit.training.data.prepared import PreparedData
 from hubkit.training.data.preparing import DataSettings, prepare
 
-VERSION = 5
+VERSION = 6
 SHAPED_BY = ("datasets", "transformers", "tokenizers", "trl")
 
 _log = logging.getLogger("hubkit.training.data")
@@ -37,15 +38,18 @@ _log = logging.getLogger("hubkit.training.data")
 
 @dataclass(frozen=True)
 class Settings:
-    """The datasets and who trains on them; ``provided``: a recipe creates the repos."""
+    """The datasets and who trains on them; ``provided``: a recipe creates the repos. ``files``: those beside it."""
 
     data: DataSettings
     provided: bool
+    files: files.DataFiles = field(default_factory=files.DataFiles)
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
         """Build the settings for this scope from the recipe."""
-        return cls(DataSettings.of(recipe), recipe.provide is not None)
+        sources = [source for entry in recipe.data.values() for source in entry]
+        named = files.DataFiles.of(scope.recipe_folder, sources)
+        return cls(DataSettings.of(recipe), recipe.provide is not None, named)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ Output = PreparedData
 
 
 def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
-    """Do the repos exist, and does a mapping fit the columns of each: reads one row of each at most."""
+    """Do the repos and files exist, and does a mapping fit the columns of each: reads their first rows at most."""
     for name, sources in ctx.settings.data.data.items():
         for number, source in enumerate(sources):
             where = f"data.{name}.{number}"
@@ -76,14 +80,17 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
 def _check_columns(ctx: CheckContext[Settings], name: str, source: Source) -> None:
     """UsageError when no mapping fits the columns of ``source``, or a stage cannot train on what it makes."""
     from hubkit.hub.client import connect
-    from hubkit.training.data.loading import first_columns
+    from hubkit.training.data import loading
 
     settings, hub = ctx.settings, connect(ctx.target)
-    if settings.provided and ctx.target.embedded and not hub.repo_exists(source.repo, "dataset"):
+    if source.repo is None:
+        form = loading.check_files(settings.files.of_source(source), source, settings.data.wanted(name))
+    elif settings.provided and ctx.target.embedded and not hub.repo_exists(source.repo, "dataset"):
         return
-    columns = mappings.find(source.mapping, first_columns(hub, source), source.repo)
+    else:
+        form = mappings.find_for(source, loading.first_columns(hub, source), settings.data.wanted(name))
     for stage in settings.data.users(name):
-        mappings.must_train(stage, settings.data.method(stage), name, {columns.kind})
+        mappings.must_train(stage, settings.data.method(stage), name, {form.kind})
 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[PreparedData]:
@@ -92,11 +99,11 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[PreparedData]:
     from hubkit.training.arguments import truncation
     from hubkit.training.data.loading import load
 
-    base, settings, hub = ctx.inputs.base, ctx.settings.data, connect(ctx.target)
+    base, settings, named, hub = ctx.inputs.base, ctx.settings.data, ctx.settings.files, connect(ctx.target)
     tokenizer = base.load_tokenizer(hub.endpoint)
     report = prepare(
         settings,
-        lambda source: load(hub, source),
+        lambda source: load(hub, source, () if source.repo else named.of_source(source)),
         tokenizer,
         base.end_of_turn,
         lambda stage: truncation(settings.stages[stage], stage),

@@ -32,7 +32,7 @@ class Settings:
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
         """Build the settings for this scope from the recipe."""
-        datasets = dict.fromkeys(source.repo for sources in recipe.data.values() for source in sources)
+        datasets = dict.fromkeys(source.repo for sources in recipe.data.values() for source in sources if source.repo)
         return cls(recipe.provide or "", Needed(recipe.base.repo, tuple(datasets), recipe.seed))
 
 

@@ -49,7 +49,7 @@ from hubkit.publishing.read_back import verify_listing
 from hubkit.publishing.staged import WRITTEN, StagedCommit
 from hubkit.publishing.staging import stage
 from hubkit.recipe.artifact import NamedFile
-from hubkit.recipe.models import Recipe
+from hubkit.recipe.models import Recipe, Source
 from hubkit.recipe.names import MAIN, STAGING
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 from hubkit.training.adapter import TrainedAdapter
@@ -324,7 +324,13 @@ def provenance(ctx: StageContext) -> dict[str, Any]:
         "variant": ctx.settings.variant,
         "base": {"repo": base.repo, "commit": base.commit},
         "data": [
-            {"set": name, "repo": source.repo, "commit": source.commit, "split": source.split}
+            {
+                "set": name,
+                "repo": source.repo,
+                "commit": source.commit,
+                "split": source.split,
+                **({"local": True} if source.local else {}),
+            }
             for name, found in sorted(ctx.inputs.data.sets.items())
             for source in found.sources
         ],
@@ -339,6 +345,8 @@ def provenance(ctx: StageContext) -> dict[str, Any]:
 _LARGEST_CARD = 2**20
 _PARTS = ("seed", "base", "chat", "data", "stages", "evaluate", "gates")
 """Parts of the recipe that shape the weights and the measurements. Not where it is published, and who signs it."""
+_LATER_KEYS = ("repo", "file", "config", "columns")
+"""Keys of a source that are left out where they say nothing, so that the manifest of an older recipe stays the same."""
 _PRIVATE = re.compile(r"(hub|trackio)_.*|.*(dir|path|token|key)|report_to|run_name|project|deepspeed")
 """Arguments of a trainer that hold paths, tokens, or names of tracking services."""
 
@@ -349,6 +357,7 @@ def _made_from(recipe: Recipe, scope: Scope) -> dict[str, Any]:
     Files that it names are recorded by their digests and not by their paths.
     """
     plain = recipe.model_dump(mode="json", include=set(_PARTS))
+    plain["data"] = {name: [_public_source(source) for source in entry] for name, entry in recipe.data.items()}
     chain = recipe.chain(recipe.variants[scope.published].stage)
     plain["stages"] = {
         name: {**plain["stages"][name], "args": _public(plain["stages"][name]["args"])} for name in chain
@@ -363,6 +372,13 @@ def _made_from(recipe: Recipe, scope: Scope) -> dict[str, Any]:
     if "chat.template" in files:
         plain["chat"] = {"template": "file"}
     return {**plain, **({"files": files} if files else {})}
+
+
+def _public_source(source: Source) -> dict[str, Any]:
+    """``source`` as plain values; of files their names, without the folders of this machine."""
+    plain = source.model_dump(mode="json")
+    plain["file"] = source.name if source.repo is None else None
+    return {name: value for name, value in plain.items() if name not in _LATER_KEYS or value not in (None, {})}
 
 
 def _public(args: Mapping[str, Any]) -> dict[str, Any]:

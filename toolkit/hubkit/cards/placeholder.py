@@ -80,7 +80,8 @@ def _data(recipe: Recipe) -> dict[str, Any]:
             "rows": 1,
             "sources": [
                 {
-                    "repo": source.repo, "commit": _COMMIT, "split": source.split, "mapping": source.mapping or "",
+                    "repo": source.name, "commit": _COMMIT, "split": source.split, "mapping": source.mapping or "",
+                    "local": source.repo is None,
                     "read": 1, "kept": 1, "dropped": {}, "licence": None,
                 }
                 for source in sources

@@ -65,7 +65,7 @@ def dataset_card(recipe: Recipe, evidence: Evidence) -> Rendered:
         pretty_name=f"Held-out prompts of {one_line(recipe.card.title)}",
         language=list(recipe.card.language),
         license=licenses or None,
-        source_datasets=list(dict.fromkeys(source["repo"] for source in sources)),
+        source_datasets=list(dict.fromkeys(source["repo"] for source in sources if not source.get("local"))),
         task_categories=["text-generation"],
         tags=["hubkit"],
     )

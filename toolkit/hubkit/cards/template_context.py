@@ -135,7 +135,7 @@ def what_was_done(recipe: Recipe, variant: str) -> str:
     trained = []
     for name in recipe.chain(recipe.variants[variant].stage):
         method = _METHODS.get(_uses(recipe, name), _uses(recipe, name))
-        repos = list(dict.fromkeys(source.repo for source in recipe.data[recipe.stages[name].data]))
+        repos = list(dict.fromkeys(source.name for source in recipe.data[recipe.stages[name].data]))
         trained.append(f"{method} on {' and '.join(repos) if len(repos) < 3 else counted(len(repos), 'dataset')}")
     return f"{recipe.base.repo}, fine-tuned with {', then '.join(trained)}."
 
@@ -324,7 +324,7 @@ def _metadata(
         licence_name=recipe.license_name,
         licence_link=recipe.license_link,
         language=recipe.card.language,
-        datasets=[source.repo for name in chain for source in recipe.data[recipe.stages[name].data]],
+        datasets=[source.repo for name in chain for source in recipe.data[recipe.stages[name].data] if source.repo],
     )
     return {
         MODEL_CARD: shared(

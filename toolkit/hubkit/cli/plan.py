@@ -174,7 +174,7 @@ def _trains(job: Job, recipe: Recipe) -> str:
     kept = recipe.form(stage.continues) if stage.continues else "adapter"
     after = f", continuing {stage.continues}'s {kept}" if stage.continues else ""
     sources = " + ".join(
-        source.repo + (f" ({counted(source.rows, 'row')})" if source.rows else "") for source in recipe.data[stage.data]
+        source.name + (f" ({counted(source.rows, 'row')})" if source.rows else "") for source in recipe.data[stage.data]
     )
     quantized = "" if stage.quantization == "none" else f", {stage.quantization.upper()} base"
     full = ", all weights" if stage.trains_all_weights else ""

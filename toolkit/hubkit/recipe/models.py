@@ -61,6 +61,30 @@ def _license(value: str) -> str:
     return value
 
 
+def _files(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    listed = [value] if isinstance(value, str) else value
+    if not listed or not all(name.strip() for name in listed):
+        raise ValueError("name at least one file, such as data.jsonl")
+    return value
+
+
+_SLICE = re.compile(r"[\w.-]+(\[[^\[\]]*\])?(\([a-z_0-9]+\))?")
+_BOUNDS = re.compile(r"\[(-?\d+%?)?:(-?\d+%?)?\]")
+
+
+def _split(value: str) -> str:
+    for part in value.split("+"):
+        found = _SLICE.fullmatch(part.strip())
+        if not found or (found[1] and (found[1] == "[:]" or not _BOUNDS.fullmatch(found[1]))):
+            raise ValueError(f"{value!r} is no split: write train, train[:500], train[10%:20%] or train+test")
+    return value
+
+
+def _without_folders(pattern: str) -> str:
+    """``pattern`` as the recipe writes it; of a path that begins at a root or a home, its last part."""
+    return pattern if pattern[:1] not in "/~" and pattern[1:2] != ":" else re.split(r"[/\\]", pattern)[-1]
+
+
 def _current_word(value: Any) -> Any:
     return OLD_ACCEPT.get(value, value) if isinstance(value, str) else value
 
@@ -76,6 +100,12 @@ Name = Annotated[str, AfterValidator(_name)]
 RepoId = Annotated[str, AfterValidator(_repo_id)]
 Branch = Annotated[str, AfterValidator(_branch)]
 HubName = Annotated[str, AfterValidator(_hub)]
+Split = Annotated[str, AfterValidator(_split)]
+DataFiles = Annotated[str | Annotated[tuple[str, ...], Field(strict=False)], AfterValidator(_files)]
+ColumnRole = Literal[
+    "system", "prompt", "input", "completion", "chosen", "rejected", "label", "messages", "tools", "text"
+]
+"""What a column can be, whatever it is called."""
 License = Annotated[str, AfterValidator(_license)]
 DType = Literal["bfloat16", "float16", "float32"]
 BatchSize = Annotated[Annotated[int, Field(gt=0)] | Literal["auto"], BeforeValidator(_batch_size)]
@@ -107,17 +137,46 @@ class Chat(Model):
 
 
 class Source(Model):
-    """One dataset on the Hub, and how its columns become conversations."""
+    """One dataset, a repo on the Hub or files of one's own, and how its rows become conversations."""
 
-    repo: RepoId = Field(description="dataset repo on the target Hub")
-    revision: str = Field("main", description="branch, tag or commit")
-    split: str = Field("train", description="split of the dataset")
+    repo: RepoId | None = Field(None, description="dataset repo on the target Hub; this or `file`")
+    file: DataFiles | None = Field(
+        None,
+        description="files beside the recipe instead of a repo: .jsonl, .json, .csv, .tsv or .parquet, also .gz of "
+        "them; a name, a pattern such as data/*.jsonl, or a list",
+    )
+    revision: str = Field("main", description="branch, tag or commit of the repo")
+    config: str | None = Field(None, min_length=1, description="configuration (subset) of the repo")
+    split: Split = Field("train", description="split of the repo, as datasets takes it: train[:500], train+test")
     mapping: str | None = Field(
         None,
-        description="how columns become conversations: orca, ultrafeedback, pairs, instruction, messages or sharegpt; "
+        description="the form of the rows, such as messages, sharegpt, alpaca or pairs (docs/data.md lists them); "
         "chosen by the columns when absent",
     )
+    columns: Mapping[ColumnRole, str] = Field(
+        default_factory=dict,
+        description="your own names of the columns: {prompt: question, chosen: good, rejected: bad}",
+    )
     rows: int | None = Field(None, gt=0, description="train on a random sample of this many rows; on all when absent")
+
+    @model_validator(mode="after")
+    def _one(self) -> Source:
+        if (self.repo is None) == (self.file is None):
+            raise ValueError("write either `repo: namespace/name` or `file: data.jsonl`")
+        given = [name for name in ("revision", "config", "split") if name in self.model_fields_set]
+        if self.file is not None and given:
+            raise ValueError(f"`{given[0]}` is of a repo; with `file`, name other files or set `rows`")
+        return self
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """What ``file`` names; nothing for a repo."""
+        return (self.file,) if isinstance(self.file, str) else self.file or ()
+
+    @property
+    def name(self) -> str:
+        """What this source is called: the repo, or the files by their names without the folders of this machine."""
+        return self.repo or ", ".join(_without_folders(pattern) for pattern in self.patterns)
 
 
 class Training(Model):

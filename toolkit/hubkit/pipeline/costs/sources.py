@@ -20,7 +20,7 @@ from hubkit.core.libraries import offered
 from hubkit.core.numbers import count
 from hubkit.core.target import Target
 from hubkit.pipeline.costs.asking import Model
-from hubkit.pipeline.costs.datasets import Listed, look_up
+from hubkit.pipeline.costs.datasets import Listed, look_up, rows_of_files
 from hubkit.pipeline.costs.formulas import BYTES, ModelSize
 from hubkit.pipeline.release_state import ReleaseState
 from hubkit.recipe.models import Recipe, Source
@@ -163,26 +163,31 @@ class Finder:
     def _rows_of(self, source: Source, *, pairs: bool) -> Rows:
         """The rows of one source; ``pairs``: of preferences, where a sequence is the prompt and one of two answers."""
         entry = next(
-            (found for package in self.packages if (found := package.get("datasets", {}).get(source.repo))), None
+            (found for package in self.packages if (found := package.get("datasets", {}).get(source.name))), None
         )
         if entry is not None:
             rows = min(int(entry["rows"]), source.rows or int(entry["rows"]))
-            self.rows.append(f"{count(rows)} of {source.repo}, from {entry['source']}")
+            self.rows.append(f"{count(rows)} of {source.name}, from {entry['source']}")
             return Rows(rows, float(entry["tokens"]), "counted") if "tokens" in entry else Rows(rows)
         try:
-            listed = look_up(self._asked(), source)
+            listed = look_up(self._asked(), source) if source.repo else self._of_files(source)
         except HubkitError as error:
             listed = Listed(found=_sentence(error))
         limits = [number for number in (listed.rows, source.rows) if number is not None]
         if not limits:
-            self.missing.append(f"the rows of {source.repo}: {listed.found}")
+            self.missing.append(f"the rows of {source.name}: {listed.found}")
             return Rows(None)
         rows = min(limits)
         said = "as the recipe asks" if rows == source.rows else listed.found
-        self.rows.append(f"{'about ' if 'size' in said else ''}{count(rows)} of {source.repo}, {said}")
+        self.rows.append(f"{'about ' if 'size' in said else ''}{count(rows)} of {source.name}, {said}")
         if listed.row_bytes is None:
             return Rows(rows)
         return Rows(rows, listed.row_bytes / TEXT_BYTES * (2 / 3 if pairs else 1), "size")
+
+    def _of_files(self, source: Source) -> Listed:
+        from hubkit.training.data.files import matching
+
+        return rows_of_files(matching(self.state.folder, source))
 
     def _of_last_run(self, name: str) -> Rows | None:
         """What the last run's data step kept, and the tokens that its training counted."""
@@ -201,10 +206,10 @@ class Finder:
         if (tokens := self._counted(name)) is not None:
             return Rows(kept.rows, tokens, "counted")
         fallback = [
-            float(package["datasets"][source.repo].get("tokens") or 0)
+            float(package["datasets"][source.name].get("tokens") or 0)
             for source in self.state.recipe.data[name]
             for package in self.packages
-            if source.repo in package.get("datasets", {})
+            if source.name in package.get("datasets", {})
         ]
         mean = sum(fallback) / len(fallback) if fallback and all(fallback) else None
         return Rows(kept.rows, mean, "counted") if mean else Rows(kept.rows)

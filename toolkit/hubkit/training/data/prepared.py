@@ -28,7 +28,8 @@ _PROMPTS = "prompts.jsonl"
 class SourceReport:
     """One source of a dataset: how many rows were read, kept, dropped (by reason) and used.
 
-    ``moved_system``: in how many the system message was moved into the question.
+    ``moved_system``: in how many the system message was moved into the question. ``local``: it is not a repo but files
+    of these names, and ``commit`` is their sha256.
     """
 
     repo: str
@@ -42,6 +43,7 @@ class SourceReport:
     licence: str | None = None
     used: int | None = None
     moved_system: int = 0
+    local: bool = False
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,11 @@ class DataSettings:
         """The name of the code that trains ``stage``."""
         return self.stages[stage].uses or stage
 
+    def wanted(self, name: str) -> mappings.Kind | None:
+        """The kind of rows that the stages need which train on the dataset ``name``; None where they do not agree."""
+        kinds = {mappings.METHOD_KINDS.get(self.method(stage)) for stage in self.users(name)}
+        return kinds.pop() if len(kinds) == 1 else None
+
     def users(self, name: str) -> tuple[str, ...]:
         """The stages that train on the dataset ``name``."""
         return tuple(stage for stage, training in self.stages.items() if training.data == name)
@@ -190,9 +195,9 @@ def _read_set(
     kinds: set[mappings.Kind] = set()
     made.sources[name] = []
     for source in settings.data[name]:
-        report(f"reading {source.repo}", None)
+        report(f"reading {source.name}", None)
         loaded = load(source)
-        columns = mappings.find(source.mapping, loaded.columns, source.repo)
+        columns = mappings.find_for(source, loaded.columns, settings.wanted(name))
         kinds.add(columns.kind)
         checked = rows.check(
             loaded.rows, columns, forbidden=(end_of_turn.token,), control=control, seen=seen, roles=roles
@@ -200,7 +205,8 @@ def _read_set(
         found.append(checked)
         made.sources[name].append(
             {
-                "repo": source.repo,
+                "repo": source.name,
+                "local": source.repo is None,
                 "commit": loaded.commit,
                 "split": source.split,
                 "mapping": columns.name,
@@ -223,18 +229,18 @@ def _of_drops(settings: DataSettings, name: str, source: Source, checked: rows.C
     if checked.moved:
         message = (
             f"The chat template refuses system messages; in {count(checked.moved)} of {count(checked.read)} rows of"
-            f" {source.repo} their text is now the beginning of the question."
+            f" {source.name} their text is now the beginning of the question."
         )
         yield DataFinding.of(MOVED_SYSTEM, message, stages=users)
     if not checked.rows:
         yield DataFinding.of(
             NO_ROWS,
-            f"No row of {source.repo} can be trained on ({count(checked.read)} read). {checked.why()}".strip(),
+            f"No row of {source.name} can be trained on ({count(checked.read)} read). {checked.why()}".strip(),
             stages=users,
         )
     elif checked.dropped:
         message = (
-            f"{count(checked.read - len(checked.rows))} of {count(checked.read)} rows of {source.repo}"
+            f"{count(checked.read - len(checked.rows))} of {count(checked.read)} rows of {source.name}"
             f" ({share(checked.dropped_share)}) were dropped: {checked.why()}."
         )
         accepted = bool(users) and all("dropped-rows" in settings.stages[stage].accept for stage in users)
@@ -258,7 +264,7 @@ def _hold_out(settings: DataSettings, checked: Mapping[str, Sequence[rows.Checke
             made.sets[name] += drawn
             if source.rows and len(drawn) < source.rows:
                 has, asks = count(len(drawn)), count(source.rows)
-                message = f"{source.repo} has only {has} usable rows; the recipe asks for {asks}."
+                message = f"{source.name} has only {has} usable rows; the recipe asks for {asks}."
                 made.findings.append(DataFinding.of(FEWER_ROWS, message, stages=settings.users(name)))
     if held.overlapping:
         message = (

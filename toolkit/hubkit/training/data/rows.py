@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -68,13 +69,15 @@ def check(
     """
     found, known = Checked(), set() if seen is None else seen
     tokens = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or "(?!)")
-    for index, raw in enumerate(source):
-        found.read += 1
+    for index, _, converted, reason in columns.read(source):
+        found.read += converted is not None or reason is not None
         try:
-            if raw is None:
-                raise BadRow("not UTF-8")
-            row = columns.convert(raw)
-            spoken = [message["content"] for side in row.values() for message in side]
+            if converted is None:
+                if reason is not None:
+                    raise BadRow(reason)
+                continue
+            row = converted
+            spoken = list(texts(row))
             if sum(map(len, spoken)) > MAX_CHARACTERS:
                 raise BadRow("longer than a million characters")
             if any(word in text for text in spoken for word in forbidden):
@@ -84,8 +87,8 @@ def check(
             row, moved = roles.fit(row) if roles else (row, False)
             if (mark := _digest(row)) in known:
                 raise BadRow("duplicate")
-        except BadRow as reason:
-            found.drop(str(reason), index)
+        except BadRow as problem:
+            found.drop(str(problem), index)
             continue
         known.add(mark)
         found.rows.append(row)
@@ -93,12 +96,33 @@ def check(
     return found
 
 
+SIDES = ("prompt", "completion", "chosen", "rejected")
+"""The parts of a row that are lists of messages."""
+
+
+def texts(row: Row) -> Iterator[str]:
+    """All that is written in ``row``: by its messages, in its tool calls and in the tools that it offers."""
+    for side in SIDES:
+        for message in row.get(side, ()):
+            yield message["content"]
+            for key, value in message.items():
+                if key not in ("role", "content", "weight"):
+                    yield value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if "tools" in row:
+        yield json.dumps(row["tools"], ensure_ascii=False)
+
+
 def _digest(row: Row) -> bytes:
     made = hashlib.sha256()
-    for side, turns in row.items():
-        for message in turns:
-            for part in (side, message["role"], message["content"]):
-                made.update(f"{len(part)}:{part}".encode())
+    for part, value in row.items():
+        if part not in SIDES:
+            made.update(json.dumps([part, value], sort_keys=True).encode())
+            continue
+        for message in value:
+            more = {key: item for key, item in message.items() if key not in ("role", "content")}
+            words = (part, message["role"], message["content"], *([json.dumps(more, sort_keys=True)] if more else []))
+            for word in words:
+                made.update(f"{len(word)}:{word}".encode())
     return made.digest()
 
 
@@ -152,6 +176,6 @@ def overlap(prompts: Iterable[Sequence[Message]], rows: Iterable[Row]) -> int:
 
 def sides(row: Row) -> Iterator[tuple[str, list[Message]]]:
     """(side, conversation with its answer): ``chosen`` and ``rejected``, or ``rows`` for an SFT row."""
-    for side, answer in row.items():
-        if side != "prompt":
-            yield ("rows" if side == "completion" else side), [*row["prompt"], *answer]
+    for side in SIDES[1:]:
+        if side in row:
+            yield ("rows" if side == "completion" else side), [*row["prompt"], *row[side]]

@@ -55,9 +55,11 @@ def look(
     found: dict[str, Side] = {}
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
-        prompts = _ids(tokenizer, [row["prompt"] for row in chunk], opened=True)
+        tools = [row.get("tools") for row in chunk]
+        prompts = _ids(tokenizer, [row["prompt"] for row in chunk], tools, opened=True)
         jobs = [(number, side, conversation) for number, row in enumerate(chunk) for side, conversation in sides(row)]
-        wholes = _ids(tokenizer, [conversation for _, _, conversation in jobs], opened=False)
+        offered = [tools[number] for number, _, _ in jobs]
+        wholes = _ids(tokenizer, [conversation for _, _, conversation in jobs], offered, opened=False)
         begins = [len(prompt) for prompt in prompts]
         for (number, _, _), whole in zip(jobs, wholes, strict=True):
             begins[number] = min(begins[number], common(prompts[number], whole))
@@ -76,10 +78,11 @@ def labelled(
 
     Tokens that ``max_length`` cuts off are left out.
     """
-    prompt = _ids(tokenizer, [row["prompt"]], opened=True)[0]
+    tools = [row.get("tools")]
+    prompt = _ids(tokenizer, [row["prompt"]], tools, opened=True)[0]
     found = {}
     for side, conversation in sides(row):
-        whole = _ids(tokenizer, [conversation], opened=False)[0]
+        whole = _ids(tokenizer, [conversation], tools, opened=False)[0]
         shared = common(prompt, whole)
         tokens = [(tokenizer.decode([token]), place >= shared) for place, token in enumerate(whole)]
         if max_length is not None:
@@ -88,13 +91,13 @@ def labelled(
     return found
 
 
-def _ids(tokenizer: Any, conversations: list[Any], *, opened: bool) -> list[list[int]]:
+def _ids(tokenizer: Any, conversations: list[Any], tools: list[Any], *, opened: bool) -> list[list[int]]:
     from jinja2 import TemplateError
 
     try:
         texts = [
-            tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=opened)
-            for conversation in conversations
+            tokenizer.apply_chat_template(conversation, tools=offered, tokenize=False, add_generation_prompt=opened)
+            for conversation, offered in zip(conversations, tools, strict=True)
         ]
     except (TemplateError, TypeError, ValueError) as error:
         raise RefusedError(
