@@ -97,8 +97,8 @@ def test_a_mapping_that_does_not_fit_is_said_with_what_is_there() -> None:
         mappings.find("orca", ("instruction", "output"), "a/b")
     with pytest.raises(UsageError, match="did you mean 'orca'"):
         mappings.find("orka", ("question",), "a/b")
-    with pytest.raises(UsageError, match="No mapping fits the columns of a/b: text"):
-        mappings.find(None, ("text",), "a/b")
+    with pytest.raises(UsageError, match="No mapping fits the columns of a/b: body"):
+        mappings.find(None, ("body",), "a/b")
 
 
 # --- rows

@@ -269,8 +269,9 @@ def _with_names(form: Columns, renamed: Mapping[ColumnRole, str], *, named: bool
         return None
     if not named and form.unpaired and "label" not in renamed:
         return None
-    roles = {role: renamed.get(role, column) for role, column in form.roles.items()}
-    own = {role: (column,) for role, column in renamed.items() if role not in roles}
+    names: dict[str, str] = {**renamed}
+    roles = {role: names.get(role, column) for role, column in form.roles.items()}
+    own = {role: (column,) for role, column in names.items() if role not in roles}
     return replace(form, roles=roles, optional={**form.optional, **own})
 
 
@@ -304,10 +305,10 @@ def _no_form(
         )
     close = difflib.SequenceMatcher
 
-    def distance(form: Columns) -> tuple[float, float]:
+    def distance(form: Columns) -> tuple[float, bool, float]:
         there = sum(column in columns for column in form.needs) / len(form.needs)
         alike = max((close(None, a, b).ratio() for a in form.needs for b in columns), default=0.0)
-        return -there, -alike
+        return -there, form.name not in _GENERAL, -alike
 
     kinds = [form for form in MAPPINGS.values() if wanted is None or form.suited(wanted).kind == wanted]
     closest = "; ".join(f"{form.name} ({', '.join(form.needs)})" for form in sorted(kinds, key=distance)[:3])
