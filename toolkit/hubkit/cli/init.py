@@ -26,8 +26,9 @@ _EXAMPLE = "tiny"
 @click.option(
     "--data",
     multiple=True,
-    metavar="REPO",
-    help="Train on this dataset: by DPO if it has preference pairs, by SFT if it has chats. Give it once for each.",
+    metavar="REPO|FILE",
+    help="Train on this dataset, or this file of data (.jsonl, .csv, .parquet, ...): by DPO if it has preference "
+    "pairs, by SFT if it has chats. Give it once for each.",
 )
 @click.option(
     "--hub",
@@ -69,6 +70,7 @@ def init(
     \b
     Examples:
       hubkit init me/my-model --base HuggingFaceTB/SmolLM2-135M-Instruct --data me/my-pairs --data me/my-chats
+      hubkit init me/my-model --base HuggingFaceTB/SmolLM2-135M-Instruct --data chats.jsonl
       hubkit init me/my-model --from dpopenhermes-7b
     """
     if name is not None and (problem := repo_id_problem(name)):
@@ -88,7 +90,7 @@ def _write_own(
 ) -> None:
     """The recipe for ``base`` and ``data``: what is missing is asked at a terminal."""
     from hubkit.cli.targets import find_target
-    from hubkit.pipeline.model_facts import read_facts
+    from hubkit.pipeline.model_facts import names_file, read_facts
     from hubkit.recipe.draft import Draft, default_repo, draft, with_values
     from hubkit.recipe.loading import parse_recipe
 
@@ -101,7 +103,7 @@ def _write_own(
             hint="Pass --base REPO and --data REPO, or --from tiny to copy the example.",
         )
     base = repo_id(base or _ask("Base model (namespace/name)"), "--base")
-    data = tuple(repo_id(repo, "--data") for repo in data or _ask_data())
+    data = tuple(name if names_file(name) else repo_id(name, "--data") for name in data or _ask_data())
     default_hub = os.environ.get("HF_ENDPOINT") or "embedded"
     hub_name = hub_name or (_ask("Hub (embedded, huggingface or a URL)", default_hub) if missing else default_hub)
     target = find_target(hub_name)
@@ -128,7 +130,7 @@ def _ask(question: str, default: str | None = None) -> str:
 
 def _ask_data() -> tuple[str, ...]:
     """Datasets until an empty answer; at least one."""
-    given = [_ask("Dataset to train on (preference pairs, chats)")]
+    given = [_ask("Dataset or file to train on (preference pairs, chats)")]
     while more := _ask("Another dataset (Enter: no more)", ""):
         given.append(more)
     return tuple(given)

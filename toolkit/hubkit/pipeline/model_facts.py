@@ -33,7 +33,7 @@ _DTYPES = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat
 
 
 def read_facts(target: Target, base: str, data: Sequence[str]) -> tuple[BaseFacts, tuple[DataFacts, ...]]:
-    """The facts about the model repo ``base`` and the dataset repos ``data`` on ``target``'s Hub.
+    """The facts about the model repo ``base`` and the dataset repos ``data`` on ``target``'s Hub, or files in ``data``.
 
     RefusedError for a base or dataset that a release could not use; UsageError for one that is not there.
     """
@@ -73,7 +73,7 @@ def _facts(target: Target, base: str, data: Iterable[str]) -> Mapping[str, Any]:
     commit = hub.resolve(base, "main")
     about = base_facts(hub, base, commit)
     count = _token_counter(hub.read_listed(base, "tokenizer.json", commit))
-    return {"base": asdict(about), "data": [asdict(data_facts(hub, repo, count)) for repo in data]}
+    return {"base": asdict(about), "data": [asdict(data_facts(hub, name, count)) for name in data]}
 
 
 def base_facts(hub: Hub, repo: str, commit: str) -> BaseFacts:
@@ -164,28 +164,40 @@ def _token_counter(tokenizer: bytes | None) -> Counter:
     return lambda text: len(text.encode("utf-8", "replace")) // 3 + 1
 
 
-def data_facts(hub: Hub, repo: str, tokens: Counter) -> DataFacts:
-    """What the first rows of the dataset ``repo`` show. RefusedError for one without a row to train on."""
-    from hubkit.training.data import loading, mappings
+def names_file(name: str) -> bool:
+    """Whether ``name`` is meant as a file of data, and not as a repo on a Hub."""
+    from hubkit.training.data.files import kind_of
 
-    first = loading.first_rows(hub, repo, _SAMPLE)
-    mapping = mappings.find(None, first.columns, repo)
+    return kind_of(Path(name)) is not None or set("*?[") & set(name) != set() or name.startswith((".", "/", "~"))
+
+
+def data_facts(hub: Hub, name: str, tokens: Counter) -> DataFacts:
+    """What the first rows of the repo or file ``name`` show. RefusedError for one without a row to train on."""
+    from hubkit.recipe.models import Source
+    from hubkit.training.data import loading, mappings
+    from hubkit.training.data.files import matching
+
+    local = names_file(name)
+    if local:
+        first = loading.first_rows_of_files(matching(Path(), Source(file=name)), _SAMPLE)
+    else:
+        first = loading.first_rows(hub, name, _SAMPLE)
+    mapping = mappings.find(None, first.columns, name)
     lengths, answers = [], []
-    for row in first.rows:
-        try:
-            made = mapping.convert(row)
-        except mappings.BadRow:
+    for _, _, made, _ in mapping.read(first.rows):
+        if made is None:
             continue
-        sides = [sum(tokens(item["content"]) for item in made[side]) for side in made if side != "prompt"]
+        sides = [
+            sum(tokens(item["content"]) for item in made[side]) for side in made if side not in ("prompt", "tools")
+        ]
         prompt = sum(tokens(item["content"]) + _TURN for item in made["prompt"])
         lengths.append(prompt + max(sides) + _TURN)
         answers.append(sides[0])
     if not lengths:
-        raise RefusedError(
-            f"No row of {repo} can be read by the mapping {mapping.name!r}.", hint="Look at its rows on the Hub."
-        )
+        raise RefusedError(f"No row of {name} can be read by the mapping {mapping.name!r}.", hint="Look at its rows.")
     return DataFacts(
-        repo=repo,
+        repo=name,
+        local=local,
         split=first.split,
         columns=first.columns,
         mapping=mapping.name,

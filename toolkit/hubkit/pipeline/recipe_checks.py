@@ -119,7 +119,7 @@ def name_mistakes(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
 
 
 def _mapping_mistakes(recipe: Recipe) -> Iterator[Mistake]:
-    from hubkit.training.data.mappings import MAPPINGS, must_train, name_problem
+    from hubkit.training.data.mappings import METHOD_KINDS, form_called, must_train, name_problem
 
     for name, sources in recipe.data.items():
         stages = [(stage, known) for stage, known in recipe.stages.items() if known.data == name]
@@ -131,13 +131,23 @@ def _mapping_mistakes(recipe: Recipe) -> Iterator[Mistake]:
                 yield Mistake(where, _clause(problem))
                 continue
             for stage, known in stages:
+                method = known.uses or stage
+                form = form_called(source.mapping).suited(METHOD_KINDS.get(method))
                 try:
-                    must_train(stage, known.uses or stage, name, {MAPPINGS[source.mapping].kind})
+                    must_train(stage, method, name, {form.kind})
                 except UsageError as error:
                     yield Mistake(where, _clause(error.message))
 
 
 def _missing_files(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
+    from hubkit.training.data.files import matching
+
+    for name, sources in recipe.data.items():
+        for number, source in enumerate(sources):
+            try:
+                matching(folder, source)
+            except UsageError as error:
+                yield Mistake(("data", name, str(number), "file"), _clause(error.message))
     if recipe.card.template and not (folder / recipe.card.template).exists():
         problem = f"there is no file or folder {recipe.card.template!r} beside the recipe"
         yield Mistake(("card", "template"), problem)

@@ -44,6 +44,7 @@ class BaseFacts:
 class DataFacts:
     """What the first rows of a dataset tell. Lengths are in tokens: 99 of 100 rows, or answers, are not longer.
 
+    ``local``: it is no repo but a file of this name.
     ``rows`` is exact if ``all_rows``, else a lower bound. ``mapping`` reads ``columns`` as rows of ``kind``.
     """
 
@@ -56,6 +57,7 @@ class DataFacts:
     all_rows: bool
     row_tokens: int
     answer_tokens: int
+    local: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,8 @@ def _data(made: Draft) -> Iterator[str]:
             )
             yield f"    # {'' if item.all_rows else 'at least '}{counted(item.rows, 'row')}; columns: {columns}"
             split = f", split: {_value(item.split)}" if item.split != "train" else ""
-            yield f"    - {{repo: {_value(item.repo)}, mapping: {item.mapping}{split}}}"
+            key = "file" if item.local else "repo"
+            yield f"    - {{{key}: {_value(item.repo)}, mapping: {item.mapping}{split}}}"
     yield ""
 
 

@@ -54,7 +54,8 @@ def space_repo(repo: str) -> str:
 
 
 def companions(recipe: Recipe, folder: Path) -> Iterator[Path]:
-    """The files and folders in ``folder`` that ``recipe`` names: tasks, templates. Nothing outside of it."""
-    for named in (recipe.evaluate.include, recipe.card.template, recipe.chat.template):
+    """The files and folders in ``folder`` that ``recipe`` names: tasks, templates, data. Nothing outside of it."""
+    data = [pattern for entry in recipe.data.values() for source in entry for pattern in source.patterns]
+    for named in (recipe.evaluate.include, recipe.card.template, recipe.chat.template, *data):
         if named and (path := folder / named).exists() and path.resolve().is_relative_to(folder.resolve()):
             yield path

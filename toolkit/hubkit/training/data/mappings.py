@@ -269,7 +269,7 @@ def _with_names(form: Columns, renamed: Mapping[ColumnRole, str], *, named: bool
         return None
     if not named and form.unpaired and "label" not in renamed:
         return None
-    names: dict[str, str] = {**renamed}
+    names = {str(role): column for role, column in renamed.items()}
     roles = {role: names.get(role, column) for role, column in form.roles.items()}
     own = {role: (column,) for role, column in names.items() if role not in roles}
     return replace(form, roles=roles, optional={**form.optional, **own})
