@@ -30,6 +30,8 @@ def in_current_words(effective: dict[str, Any]) -> dict[str, Any]:
     for stage in renamed["stages"].values():
         stage["accept"] = [OLD_ACCEPT.get(word, word) for word in stage["accept"]]
     renamed["gates"]["stop_rate"]["backend"] = "auto"  # a key that this version did not have, at its default
+    for entry in renamed["data"].values():  # keys that this version did not have, at their defaults
+        entry[:] = [{**source, "file": None, "config": None, "columns": {}} for source in entry]
     return renamed
 
 

@@ -183,3 +183,11 @@ def test_a_source_is_called_by_its_files_without_the_folders_of_this_machine(tmp
     assert Source(file="data/*.jsonl").name == "data/*.jsonl"
     assert Source(file=(str(tmp_path / "mine.csv"), "~/more.csv")).name == "mine.csv, more.csv"
     assert os.sep not in Source(file=str(tmp_path / "mine.csv")).name
+
+
+def test_the_recipe_of_a_run_with_files_is_read_again() -> None:
+    source = Source(file=("a.jsonl", "b.csv"), columns={"prompt": "ask"})
+    assert Source.model_validate_json(source.model_dump_json()) == source
+    for key, value in {"revision": "v1", "config": "en", "split": "test"}.items():
+        with pytest.raises(ValueError, match=f"`{key}` is of a repo"):
+            Source.model_validate({"file": "a.jsonl", key: value})

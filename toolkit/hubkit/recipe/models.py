@@ -163,7 +163,8 @@ class Source(Model):
     def _one(self) -> Source:
         if (self.repo is None) == (self.file is None):
             raise ValueError("write either `repo: namespace/name` or `file: data.jsonl`")
-        given = [name for name in ("revision", "config", "split") if name in self.model_fields_set]
+        keys = ("revision", "config", "split")
+        given = [name for name in keys if getattr(self, name) != type(self).model_fields[name].default]
         if self.file is not None and given:
             raise ValueError(f"`{given[0]}` is of a repo; with `file`, name other files or set `rows`")
         return self
