@@ -51,6 +51,8 @@ def dataset_card(recipe: Recipe, evidence: Evidence) -> Rendered:
     data = evidence.wrapped().get("data", {}).get("data.json") or {}
     if not data.get("prompts"):
         raise RefusedError("The release has not held out prompts yet.", hint="Run the release first.")
+    if not data["prompts"]["set"]:
+        raise RefusedError("The recipe holds out no prompts: it measures no stop rate.")
     sources = ((data.get("sets") or {}).get(data["prompts"]["set"]) or {}).get("sources") or []
     known = license_identifiers()
     licenses = list(dict.fromkeys(source["licence"] for source in sources if source.get("licence") in known))

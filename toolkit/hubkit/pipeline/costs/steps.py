@@ -211,7 +211,8 @@ def _loadback(job: Job, it: Situation, device: Device) -> Cost:
     again from both, and each form is loaded and reads a few conversations. Nothing is generated."""
     sent = it.published + it.adapter_bytes(job)
     seconds = sent / _from_hub(it, device) + (sent + it.sizes.base_bytes) / device.hashing
-    seconds += 2 * it.published / device.disk + 2 * _load(it, device)
+    forms = 2 if it.recipe.published_form(job.variant_name or "") == "adapter" else 1
+    seconds += 2 * it.published / device.disk + forms * _load(it, device)
     memory = scoring_memory(it.model, it.published, 1, 256, it.recipe.base.dtype)
     return Cost(seconds, memory, memory, scratch=sent)
 
