@@ -59,6 +59,22 @@ def test_the_tree_is_what_the_allow_list_says(release: Release) -> None:
         assert found.manifest.files[path] == digests(local), path
 
 
+def test_weights_that_were_trained_without_an_adapter_have_none_beside_them(release: Release) -> None:
+    release.make(
+        "train[sft]", {"training.json": {"form": "weights"}, "weights/model.safetensors": weights(9), "weights/x": "y"}
+    )
+    release.make("card[main]", {"README.md": card("main")})
+    found = built(release)
+    assert not [path for path in (*found.files, *found.left_out) if "adapter" in path or "weights" in path]
+    assert {"config.json", "model.safetensors", "README.md", MANIFEST_PATH} <= found.files.keys()
+
+
+def test_an_adapter_that_was_trained_must_be_in_the_bundle(release: Release) -> None:
+    release.make("train[sft]", {"training.json": {}, "adapter/adapter_config.json": "{}"})
+    with pytest.raises(RefusedError, match=r"lacks adapter/adapter_model\.safetensors"):
+        built(release)
+
+
 def test_pictures_and_results_come_with_the_card_and_nothing_else(release: Release) -> None:
     files: dict[str, bytes | str | dict[str, Any]] = {
         name: (release.made["card[main]"].path / name).read_bytes()

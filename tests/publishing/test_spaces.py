@@ -107,6 +107,14 @@ def test_a_built_space_holds_the_app_and_what_it_needs(tmp_path: Path) -> None:
     assert building.build(FACTS, space_card(FACTS), tmp_path / "two").manifest.digest == bundle.manifest.digest
 
 
+def test_a_revision_says_its_form_and_what_was_measured() -> None:
+    weights = building.Revision("main", "b" * 40, "all weights", form="weights")
+    assert weights.to_json() == {"name": "main", "commit": "b" * 40, "title": "all weights", "form": "weights"}
+    assert FACTS.revisions[0].to_json() == {
+        "name": "main", "commit": "b" * 40, "title": "repaired", "stop_rate": {"stopped": 128, "prompts": 128},
+    }  # fmt: skip
+
+
 def test_a_secret_is_not_published_and_not_printed(tmp_path: Path) -> None:
     token = "hf_" + "a" * 34
     folder = answering(tmp_path / "app", "x", **{"notes.txt": f"token = {token}"})

@@ -455,6 +455,42 @@ def test_what_goes_wrong_in_the_writing_thread_reaches_the_reader(parts: ModuleT
         list(found.answers([("main", [1])], 8))
 
 
+def test_a_revision_of_weights_is_loaded_by_itself(
+    parts: ModuleType, make_model: Any, make_tokenizer: Any, tmp_path: Path
+) -> None:
+    """No base is loaded for it, and beside it a revision with an adapter has one."""
+    import models
+    from peft import LoraConfig, get_peft_model
+
+    repo, base = tmp_path / "repo", tmp_path / "base"
+    make_model(seed=1, max_position_embeddings=64).save_pretrained(repo)
+    make_tokenizer().save_pretrained(repo)
+    told = {"repo": str(repo), "base": {"repo": str(base), "commit": "0" * 40}, "dtype": "float32"}
+    told |= {"end_of_turn": {"id": IM_END, "token": "<|im_end|>"}}
+    weights = {"name": "weights", "commit": "1" * 40, "form": "weights"}
+    alone = models.Models({**told, "revisions": [weights]})
+    assert (alone.positions, alone.max_tokens) == (64, 32)
+    (repo / "adapter").mkdir()
+    started = make_model(seed=2)
+    started.save_pretrained(base)
+    get_peft_model(started, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(repo / "adapter")
+    both = models.Models({**told, "revisions": [weights, {"name": "adapter", "commit": "2" * 40}]})
+    asked = [(name, both.prompt(name, [{"role": "user", "content": "?"}], 4)) for name in ("weights", "adapter")]
+    *_, answers = both.answers(asked, 4)
+    assert [answer.tokens for answer in answers] == [4, 4] and both.positions == 64
+    own, other = (both.revisions[name].model.state_dict() for name in ("weights", "adapter"))
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert (own[name] == alone.revisions["weights"].model.state_dict()[name]).all() and (own[name] != other[name]).any()
+
+
+def test_stop_rates_are_shown_where_they_were_measured(parts: ModuleType) -> None:
+    revisions = [{"name": name, "commit": "0" * 40, "title": name} for name in ("main", "other")]
+    told = {"title": "T", "repo": "me/it", "end_of_turn": {"id": 4, "token": "<e>"}, "revisions": revisions}
+    assert "Stop rate" not in parts.heading(told)
+    revisions[0]["stop_rate"] = {"stopped": 7, "prompts": 8}  # type: ignore[assignment]
+    assert "87.5 % (7 of 8)" in parts.heading(told) and parts.heading(told).count("not measured") == 1
+
+
 def test_another_end_is_named(parts: ModuleType) -> None:
     assert parts.mark(parts.Answer("", 1, "</s>")) == "ended by </s> · 1 token"
     assert parts.mark(parts.Answer("", 3, "stopped")) == "stopped by you · 3 tokens"
