@@ -28,6 +28,7 @@ from hubkit.pipeline.costs.devices import TABLE, Device, from_measured
 from hubkit.pipeline.costs.estimate import Estimate, estimate
 from hubkit.pipeline.costs.formulas import (
     LIBRARIES,
+    Memory,
     ModelSize,
     activation_bytes,
     generation_memory,
@@ -484,3 +485,22 @@ def test_a_step_is_not_refused_for_lengths_that_nobody_counted() -> None:
     assert certain[0] == pytest.approx(certain[1] / 4, rel=0.01)
     longest = [training.memory(each, MISTRAL, 10**7, LAPTOP).total for each in (guessed, counted)]
     assert longest[0] == longest[1], "the warning is about the longest rows"
+
+
+def test_the_memory_of_training_all_the_weights_by_hand() -> None:
+    """In float32 and once more as autocast holds them; with their gradients, Adam's state, and the reference of DPO."""
+    count = MISTRAL.parameters
+
+    def memory(uses: str, device: Device = H100, **args: object) -> Memory:
+        stage = Training(uses=uses, data="rows", lora="none", args={"max_length": 1024, **args})
+        assert stage.quantization == "none"
+        found = training.work_of(stage, "mine", Rows(100, 466))
+        assert found is not None
+        return training.memory(found, MISTRAL, count, device)
+
+    sft, dpo = memory("sft"), memory("dpo")
+    assert (sft.adapter, sft.gradients, sft.optimizer) == (0, 4 * count, 8 * count)
+    assert sft.weights == pytest.approx((4 + 2) * count, rel=0.01)
+    assert dpo.weights == pytest.approx((4 + 2 + 2) * count, rel=0.01)
+    assert memory("dpo", precompute_ref_log_probs=True).weights == sft.weights
+    assert memory("sft", LAPTOP).weights == pytest.approx(4 * count, rel=0.01), "a CPU trains in float32 itself"

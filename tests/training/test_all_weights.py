@@ -106,7 +106,10 @@ def test_an_adapter_is_merged_before_all_the_weights_are_trained(prepared: Case,
 def test_an_interrupted_training_goes_on_to_the_same_weights(prepared: Case, trained: Case, tmp_path: Path) -> None:
     import torch
 
-    case, recipe = copy_of(prepared, tmp_path), parse_recipe(text(args=f"{DPO}, save_steps: 1"))
+    case, recipe = (
+        copy_of(prepared, tmp_path),
+        parse_recipe(text(args=f"{DPO}, save_steps: 1, gradient_checkpointing: true")),
+    )
 
     def interrupt(figure: str, share: float | None) -> None:
         if figure.startswith("step 2"):

@@ -6,6 +6,7 @@ import click
 
 from hubkit.cli.options import output_of, output_options, recipe_argument, recipe_hub_option
 from hubkit.cli.recipes import find_recipe, last_state, need_variant
+from hubkit.core.errors import UsageError
 
 _DRAFT = "> **Draft.** Some measurements are missing: the numbers below are placeholders."
 
@@ -36,6 +37,8 @@ def render(recipe: str | None, variant: str, adapter: bool, dataset: bool, hub_n
 
     settings, folder = find_recipe(recipe)
     need_variant(settings, variant)
+    if adapter and settings.published_form(variant) == "weights":
+        raise UsageError(f"The variant {variant!r} has no adapter: its weights are published alone.")
     state = last_state(settings, folder, hub_name)
     job = next(job for job in state.jobs if job.id == f"card[{variant}]")
     output = output_of()
