@@ -90,7 +90,7 @@ def heading(release: Mapping[str, Any]) -> str:
     column = '<th scope="col">Stop rate</th>' if measured else ""
     home = f"{ENDPOINT}/{release['repo']}"
     rows = "".join(
-        f'<tr><th scope="row">{escape(item["name"])} {_link(home + "/tree/" + item["commit"], item["commit"][:8])}</th>'
+        f'<tr><th scope="row">{escape(item["name"])} {_link(_tree(release, item), item["commit"][:8])}</th>'
         f"<td>{escape(item['title'])}</td>"
         f"{f'<td>{stop_rate(item)}</td>' if measured else ''}</tr>"
         for item in release["revisions"]
@@ -102,6 +102,11 @@ def heading(release: Mapping[str, Any]) -> str:
         f'<table><thead><tr><th scope="col">Revision</th><th scope="col">Description</th>'
         f"{column}</tr></thead><tbody>{rows}</tbody></table>"
     )
+
+
+def _tree(release: Mapping[str, Any], item: Mapping[str, Any]) -> str:
+    """The files of a revision: of the release's repo, or of a ``repo`` of its own."""
+    return f"{ENDPOINT}/{item.get('repo', release['repo'])}/tree/{item['commit']}"
 
 
 def stop_rate(revision: Mapping[str, Any]) -> str:

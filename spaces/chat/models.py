@@ -109,7 +109,8 @@ def _load_model(repo: str, commit: str, dtype: str) -> Any:
 
 
 def _load_revision(base: Any, release: Mapping[str, Any], revision: Mapping[str, Any]) -> LoadedRevision:
-    repo, commit = release["repo"], revision["commit"]
+    """One revision of ``release``: at its commit of the release's repo, or of a ``repo`` of its own."""
+    repo, commit = revision.get("repo", release["repo"]), revision["commit"]
     tokenizer = AutoTokenizer.from_pretrained(repo, revision=commit)
     if _has_adapter(revision):
         model = PeftModel.from_pretrained(share(base), repo, subfolder="adapter", revision=commit).get_base_model()

@@ -1,5 +1,7 @@
 """Move every branch to its verified commit, ``main`` last: a reader sees the old release or the new one, never a mix.
 
+With ``layout: repos`` each variant is in a repo of its own; ``main`` of each is moved, that of the recipe's repo last.
+
 A missing branch is created at the staged commit. On an existing branch, the files are copied on the server in one
 commit whose parent is the head that was read before, so that two concurrent releases cannot mix. When the step is
 interrupted, the next run moves the branches that are left. The staging branches are removed at the end, when
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from hubkit.cards.snippets.results import SnippetResults
 from hubkit.core.errors import ConflictError
@@ -35,25 +37,30 @@ from hubkit.publishing.promotion import promote
 from hubkit.publishing.read_back import verify_listing
 from hubkit.publishing.released import ReleasedBranch, ReleasedBranches, changed_since
 from hubkit.publishing.staged import StagedCommit
-from hubkit.recipe.models import Recipe
+from hubkit.recipe.models import Place, Recipe
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 
-VERSION = 2
+VERSION = 3
 SHAPED_BY: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The repo, the order in which its branches move, and whether the release is only proposed."""
+    """The repo, where each variant lives, in the order in which they move, and whether the release is only proposed.
+
+    ``opened``: the files become everybody's to read (`gated: false`).
+    """
 
     repo: str
-    order: tuple[str, ...]
+    places: Mapping[str, Place]
     pull_request: bool
+    opened: bool
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
         """Build the settings for this scope from the recipe."""
-        return cls(recipe.repo, recipe.publishing_order(), recipe.pull_request)
+        places = {name: recipe.place(name) for name in recipe.publishing_order()}
+        return cls(recipe.repo, places, recipe.pull_request, recipe.gated is False)
 
 
 @dataclass(frozen=True)
@@ -76,35 +83,31 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
 
 def run(ctx: StageContext) -> StageResult[ReleasedBranches]:
     """Promote all the variants. ConflictError when someone else changed a branch; then nothing is overwritten."""
-    hub, repo, staged = connect(ctx.target), ctx.settings.repo, ctx.inputs.staged
+    hub, staged = connect(ctx.target), ctx.inputs.staged
     manifests = {name: item.bundle for name, item in staged.items()}
     proposed = ctx.settings.pull_request
     for name, item in staged.items():
-        verify_listing(hub, repo, item.commit, manifests[name], others_allowed=proposed)
+        verify_listing(hub, item.repo, item.commit, manifests[name], others_allowed=proposed)
     if proposed:
-        return _proposed(hub, repo, staged)
+        return _proposed(ctx, hub, staged)
     for name, item in staged.items():
-        _refuse_if_moved(ctx, hub, name, manifests[name])
-        _refuse_if_edited(hub, name, item, manifests[name])
-
-    def note(point: str, **facts: Any) -> None:
-        ctx.note(point, repo=repo, **facts)
-
-    order = [name for name in ctx.settings.order if name in staged]
+        _refuse_if_moved(ctx, hub, ctx.settings.places[name], manifests[name])
+        _refuse_if_edited(hub, ctx.settings.places[name].branch, item, manifests[name])
+    order = [name for name in ctx.settings.places if name in staged]
     moved: dict[str, ReleasedBranch] = {}
     warnings: list[str] = []
     for index, name in enumerate(order):
         ctx.report(f"moving {name}", index / len(order))
-        commit = staged[name].commit
+        commit, (repo, branch) = staged[name].commit, ctx.settings.places[name]
         move = promote(
             hub,
             repo,
-            name,
+            branch,
             commit,
             manifests[name],
             title=f"Release {name} (staged as {commit[:12]})",
             expected_cards=staged[name].expected_card_digests,
-            note=note,
+            note=partial(ctx.note, repo=repo),
         )
         moved[name] = ReleasedBranch(
             commit=move.commit,
@@ -115,43 +118,56 @@ def run(ctx: StageContext) -> StageResult[ReleasedBranches]:
             removed=move.removed,
             foreign=move.kept,
             replaced=move.replaced,
+            repo=repo,
+            branch=branch,
         )
         # Files that are kept were reported before training, by the check of the publish step.
-        warnings += Ownership(replaced=move.replaced).sentences(f"The branch {name!r} of {repo}")
-    _read_back(hub, repo, moved, manifests)
-    note("all-promoted")
-    _sweep(hub, repo, staged)
+        warnings += Ownership(replaced=move.replaced).sentences(f"The branch {branch!r} of {repo}")
+    _read_back(hub, moved, manifests)
+    ctx.note("all-promoted", repo=ctx.settings.repo)
+    _sweep(hub, staged)
+    if ctx.settings.opened:  # not before: until now the branches held what was published under other terms
+        for repo in {item.repo: None for item in staged.values()}:
+            hub.set_gated(repo, False)
     figure = ", ".join(f"{name} at {item.commit[:12]}" for name, item in moved.items())
-    return _result(repo, moved, figure, warnings)
+    return _result(ctx, moved, figure, warnings)
 
 
 def _result(
-    repo: str, variants: Mapping[str, ReleasedBranch], figure: str, warnings: Iterable[str] = ()
+    ctx: StageContext, variants: Mapping[str, ReleasedBranch], figure: str, warnings: Iterable[str] = ()
 ) -> StageResult[ReleasedBranches]:
     facts = {"variants": {name: item.commit for name, item in variants.items()}}
-    return StageResult(ReleasedBranches(repo=repo, variants=variants), figure, tuple(warnings), facts)
+    released = ReleasedBranches(repo=ctx.settings.repo, variants=variants)
+    return StageResult(released, figure, tuple(warnings), facts)
 
 
-def _proposed(hub: Hub, repo: str, staged: Mapping[str, StagedCommit]) -> StageResult[ReleasedBranches]:
+def _proposed(ctx: StageContext, hub: Hub, staged: Mapping[str, StagedCommit]) -> StageResult[ReleasedBranches]:
     """The state of each pull request; there is nothing to move."""
     found, words = {}, []
     for name, item in staged.items():
-        number = item.pull_request
-        status = proposals.open_or_merged(hub, repo, name, number).status if number else "up to date"
+        number, (repo, branch) = item.pull_request, ctx.settings.places[name]
+        status = proposals.open_or_merged(hub, repo, branch, number).status if number else "up to date"
         words.append(f"{name}: pull request {number}, {status}" if number else f"{name}: up to date")
         found[name] = ReleasedBranch(
-            commit=item.commit, staging_commit=item.commit, tree=item.tree, pull_request=number, status=status
+            commit=item.commit,
+            staging_commit=item.commit,
+            tree=item.tree,
+            pull_request=number,
+            status=status,
+            repo=repo,
+            branch=branch,
         )
-    return _result(repo, found, "; ".join(words))
+    return _result(ctx, found, "; ".join(words))
 
 
-def _refuse_if_moved(ctx: StageContext, hub: Hub, branch: str, manifest: Manifest) -> None:
+def _refuse_if_moved(ctx: StageContext, hub: Hub, place: Place, manifest: Manifest) -> None:
     """ConflictError when the branch is neither where this run left it nor where it is about to go.
 
     Where it was left is known from the notes of earlier attempts. A commit whose answer or whose note was lost is
     recognized by its tree.
     """
-    repo, left = ctx.settings.repo, left_at(ctx.earlier.notes, ctx.settings.repo, branch)
+    repo, branch = place
+    left = left_at(ctx.earlier.notes, repo, branch)
     head = hub.head(repo, branch)
     if not left.last or head is None or head in left.heads:
         return
@@ -181,27 +197,28 @@ def _refuse_if_edited(hub: Hub, branch: str, staged: StagedCommit, manifest: Man
         refuse_if_edited(staged.repo, branch, tree, tree_of(manifest), staged.expected_card_digests)
 
 
-def _read_back(hub: Hub, repo: str, moved: Mapping[str, ReleasedBranch], manifests: Mapping[str, Manifest]) -> None:
+def _read_back(hub: Hub, moved: Mapping[str, ReleasedBranch], manifests: Mapping[str, Manifest]) -> None:
     """ConflictError unless every branch still holds what it was moved to."""
-    heads = hub.refs(repo).branches
+    heads = {repo: hub.refs(repo).branches for repo in {str(item.repo): None for item in moved.values()}}
     for name, item in moved.items():
-        if heads.get(name) == item.commit:
+        repo, branch = str(item.repo), str(item.branch)
+        if heads[repo].get(branch) == item.commit:
             continue
-        head = hub.head(repo, name)
+        head = hub.head(repo, branch)
         if head is None or not holds_release(hub.tree(repo, head), tree_of(manifests[name])):
             raise ConflictError(
-                f"All branches of {repo} were released; then someone else moved {name!r} from "
+                f"All branches of {repo} were released; then someone else moved {branch!r} from "
                 f"{short_commit(item.commit)} to {short_commit(head)}.",
                 hint=f"Inspect it with `hubkit revisions list {repo}`, then run the same command again.",
             )
 
 
-def _sweep(hub: Hub, repo: str, staged: Mapping[str, StagedCommit]) -> None:
+def _sweep(hub: Hub, staged: Mapping[str, StagedCommit]) -> None:
     """Remove the staging branches, but for one that another release has moved on."""
-    heads = hub.refs(repo).branches
+    heads = {repo: hub.refs(repo).branches for repo in {item.repo: None for item in staged.values()}}
     for item in staged.values():
-        if heads.get(item.branch) == item.commit:
-            hub.delete_branch(repo, item.branch)
+        if heads[item.repo].get(item.branch) == item.commit:
+            hub.delete_branch(item.repo, item.branch)
 
 
 def outdated(ctx: StageContext, released: ReleasedBranches) -> str | None:

@@ -35,7 +35,7 @@ from hubkit.core.files import digest_of, write_atomic
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import counted, short_commit, size
 from hubkit.core.trees import Entry, Tree, compare, tree_of
-from hubkit.hub.client import Hub, Visibility, connect
+from hubkit.hub.client import Gated, Hub, Visibility, connect
 from hubkit.hub.refs import refuse_if_in_the_way
 from hubkit.models.base import PinnedBase
 from hubkit.models.chat import library
@@ -55,7 +55,7 @@ from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 from hubkit.training.adapter import TrainedAdapter
 from hubkit.training.data.prepared import PreparedData
 
-VERSION = 5
+VERSION = 6
 SHAPED_BY: tuple[str, ...] = ()
 
 
@@ -64,7 +64,9 @@ class Settings:
     """Where and how the variant is published, who signs it, and the recipe in its manifest (`made_from`)."""
 
     repo: str
+    branch: str
     visibility: Visibility
+    gated: Gated | None
     variant: str
     pull_request: bool
     signing_key: NamedFile | None
@@ -74,10 +76,12 @@ class Settings:
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
         """Build the settings for this scope from the recipe."""
-        key = recipe.sign.key if recipe.sign else None
+        key, place = recipe.sign.key if recipe.sign else None, recipe.place(scope.published)
         return cls(
-            repo=recipe.repo,
+            repo=place.repo,
+            branch=place.branch,
             visibility=recipe.visibility,
+            gated=recipe.gated,
             variant=scope.published,
             pull_request=recipe.pull_request,
             signing_key=NamedFile.beside(scope.recipe_folder, key) if key else None,
@@ -138,7 +142,7 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
             f"{repo} is {found}, but the recipe says {settings.visibility}.",
             f"Change it on {hub.endpoint}, or write `visibility: {found}` in the recipe.",
         )
-    branch, branches = settings.variant, hub.refs(repo).branches
+    branch, branches = settings.branch, hub.refs(repo).branches
     for name in (branch, f"{STAGING}/{branch}"):
         try:
             refuse_if_in_the_way(repo, name, branches)
@@ -213,7 +217,7 @@ def _kept(ctx: StageContext, hub: Hub, repo: str) -> tuple[dict[str, MergedCard]
 
     ConflictError when an edit would be lost, RefusedError when the Hub would reject the card with it.
     """
-    branch, head = ctx.settings.variant, None
+    branch, head = ctx.settings.branch, None
     if hub.repo_exists(repo):
         head = hub.head(repo, branch)
     if head is None:
@@ -259,7 +263,7 @@ def _digest(entry: Entry) -> str:
 def run(ctx: StageContext) -> StageResult[StagedCommit]:
     """Upload and verify. RefusedError before any upload when the screening or the repo's visibility forbids it."""
     settings, hub = ctx.settings, connect(ctx.target)
-    repo, branch, variant = settings.repo, f"{STAGING}/{settings.variant}", settings.variant
+    repo, branch, variant = settings.repo, f"{STAGING}/{settings.branch}", settings.variant
     ctx.report("screening the bundle", 0.05)
     kept, over = _kept(ctx, hub, repo)
     edited = {path: card.text for path, card in kept.items()}
@@ -269,6 +273,8 @@ def run(ctx: StageContext) -> StageResult[StagedCommit]:
     proposed = settings.pull_request
     if not proposed:  # a proposal is for a repo that is there, and preflight has seen who can see it
         hub.ensure_repo(repo, settings.visibility)
+        if settings.gated and hub.set_gated(repo, settings.gated):  # before anything can be downloaded
+            ctx.note("repo-gated", repo=repo, gated=settings.gated)
 
     content = f"{counted(len(bundle.files), 'file')}, {size(bundle.manifest.size)}"
     ctx.report(f"uploading {content}", 0.2)
@@ -276,7 +282,7 @@ def run(ctx: StageContext) -> StageResult[StagedCommit]:
     foreign: list[str] = []
     if proposed:
         overwrite = ctx.options.overwrite_card
-        proposal = proposals.propose(hub, repo, variant, bundle, overwrite=overwrite, note=ctx.note)
+        proposal = proposals.propose(hub, repo, settings.branch, bundle, overwrite=overwrite, note=ctx.note)
         branch, commit, number = proposal.ref, proposal.commit, proposal.number
         foreign = proposal.ownership.sentences(f"The branch {MAIN!r} of {repo}")
     else:
@@ -289,7 +295,7 @@ def run(ctx: StageContext) -> StageResult[StagedCommit]:
     )
     figure = f"{content} at {short_commit(commit)}"
     edits = tuple(
-        f"{path} of the branch {variant!r} keeps what was edited on the Hub: {', '.join(card.kept)}."
+        f"{path} of the branch {settings.branch!r} of {repo} keeps what was edited on the Hub: {', '.join(card.kept)}."
         for path, card in kept.items()
         if card.kept
     )
@@ -322,6 +328,7 @@ def provenance(ctx: StageContext) -> dict[str, Any]:
         "made_by": {"hubkit": __version__, **adapter.libraries},
         "repo": ctx.settings.repo,
         "variant": ctx.settings.variant,
+        **({"branch": ctx.settings.branch} if ctx.settings.branch != ctx.settings.variant else {}),
         "base": {"repo": base.repo, "commit": base.commit},
         "data": [
             {
@@ -401,6 +408,9 @@ def outdated(ctx: StageContext, staged: StagedCommit) -> str | None:
     proposed = ctx.settings.pull_request
     if not holds_release(tree, wanted) if proposed else compare(wanted, tree):
         return f"the staged commit {staged.commit[:12]} holds other files"
+    gated = ctx.settings.gated
+    if not proposed and gated and hub.gated(staged.repo) != gated:
+        return f"access to {staged.repo} is no longer restricted as the recipe says (gated: {gated})"
     if proposed:  # what was edited since is for the owner to see who merges
         return None if staged.pull_request else _no_longer_there(hub, staged.repo, staged.branch, wanted)
     branch = staged.branch.removeprefix(f"{STAGING}/")

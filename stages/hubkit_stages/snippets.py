@@ -115,7 +115,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[SnippetResults]:
     """Run the blocks. RefusedError when one does not pass."""
     hub, staged, variant = connect(ctx.target), ctx.inputs.staged, ctx.settings.variant
     repo, commit = staged.repo, staged.commit
-    pin = Pin(repo, variant, commit)
+    pin = Pin(*ctx.settings.recipe.place(variant), commit)
     # Of a repo of others the blocks that this release wrote are run, and not what its owner has edited on the cards.
     ours = hub.target.embedded or hub.target.trusted or repo_stranger(hub, repo) is None
     cards = [

@@ -35,14 +35,17 @@ from hubkit.recipe.models import Recipe
 from hubkit.recipe.names import MAIN
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 
-VERSION = 2
+VERSION = 3
 SHAPED_BY = ("hubkit", "gradio", "gradio_client", "transformers", "peft")
 QUESTION = "Hello! Who are you?"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The Space and its facts; ``model`` is the repo that it shows, ``titles`` name the variants."""
+    """The Space and its facts; ``model`` is the repo that it shows, ``titles`` and ``labels`` name the variants.
+
+    ``closed``: not everybody may read the files that it loads.
+    """
 
     repo: str
     model: str
@@ -52,6 +55,8 @@ class Settings:
     prompts: tuple[str, ...]
     hardware: str | None
     titles: Mapping[str, str]
+    labels: Mapping[str, str]
+    closed: bool
     max_new_tokens: int
 
     @classmethod
@@ -69,6 +74,8 @@ class Settings:
             prompts=space.prompts,
             hardware=space.hardware,
             titles={name: variant.title or name for name, variant in recipe.variants.items()},
+            labels={name: recipe.label(name) for name in recipe.variants},
+            closed=recipe.visibility == "private" or bool(recipe.gated),
             max_new_tokens=recipe.answer_tokens,
         )
 
@@ -110,10 +117,11 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
                 f"The Space {repo} shows another model, {shown}.",
                 "Set `space` in the recipe to another Space, or delete that one.",
             )
-    if settings.visibility == "private" and not ctx.target.embedded and not os.environ.get(building.TOKEN):
+    if settings.closed and not ctx.target.embedded and not os.environ.get(building.TOKEN):
+        why = "private" if settings.visibility == "private" else "gated"
         yield Finding(
             "error",
-            f"{settings.model} is private, so its Space needs a token to load it; {building.TOKEN} is not set.",
+            f"{settings.model} is {why}, so its Space needs a token to load it; {building.TOKEN} is not set.",
             f"Create a read-only token for {settings.model} and {repo} at {hub.endpoint}/settings/tokens and set "
             f"{building.TOKEN}.",
             exit_code=2,
@@ -188,11 +196,13 @@ def facts(ctx: StageContext) -> building.Facts:
     base, settings, variants = ctx.inputs.base, ctx.settings, ctx.inputs.released.variants
     revisions = []
     for name in sorted(variants, key=lambda name: name != MAIN):
-        form = ctx.inputs.merged[name].form
+        form, repo = ctx.inputs.merged[name].form, ctx.inputs.released.place(name).repo
         rates = ctx.inputs.stop_rates[name].forms if name in ctx.inputs.stop_rates else {}
         rate = rates.get("adapter" if form == "adapter" else "merged")
         counts = (rate.stopped, rate.prompts) if rate else (0, 0)
-        revisions.append(building.Revision(name, variants[name].commit, settings.titles[name], *counts, form=form))
+        label, title = settings.labels[name], settings.titles[name]
+        shown = repo if repo != settings.model else None
+        revisions.append(building.Revision(label, variants[name].commit, title, *counts, form=form, repo=shown))
     return building.Facts(
         title=settings.title,
         repo=settings.model,
@@ -207,14 +217,14 @@ def facts(ctx: StageContext) -> building.Facts:
 
 
 def _token(settings: Settings, target: Target, hub: Hub, label: str) -> str | None:
-    """A token with which the app may read a private repo, and do nothing else; None when it needs none."""
-    private = settings.visibility == "private"
+    """A token with which the app may read a private or gated repo, and do nothing else; None when it needs none."""
     if target.embedded:
-        return hub.reading_token(label) if private else None
+        return hub.reading_token(label) if settings.closed else None
     token = os.environ.get(building.TOKEN)
-    if private and not token:
+    if settings.closed and not token:
         raise UsageError(
-            f"{building.TOKEN} is not set.", hint="Set it to a read-only token: the Space of a private repo needs one."
+            f"{building.TOKEN} is not set.",
+            hint="Set it to a read-only token: the Space of a private or gated repo needs one.",
         )
     hide(token)
     return token

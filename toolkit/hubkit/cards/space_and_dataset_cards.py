@@ -30,14 +30,18 @@ def space_card(facts: Facts) -> str:
         sdk_version=version("gradio"),
         python_version=f"{sys.version_info.major}.{sys.version_info.minor}",
         app_file="app.py",
-        models=[facts.repo],
+        models=list(facts.repos),
         license=facts.licence,
         colorFrom="indigo",
         colorTo="gray",
         short_description="Chat with each revision and compare them",
     )
-    revisions = [{"name": item.name, "title": clean(item.title), "commit": item.commit} for item in facts.revisions]
-    context = {"title": clean(facts.title), "repo": facts.repo, "revisions": revisions}
+    revisions = [
+        {"name": item.name, "title": clean(item.title), "commit": item.commit, "repo": item.repo or facts.repo}
+        for item in facts.revisions
+    ]
+    several = len(facts.repos) > 1
+    context = {"title": clean(facts.title), "repo": facts.repo, "revisions": revisions, "separate_repos": several}
     return _card(data.to_dict(), context, SPACE_CARD).text  # type: ignore[no-untyped-call]
 
 

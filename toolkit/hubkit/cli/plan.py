@@ -83,21 +83,30 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
     unchecked = [*checked.unchecked, *([] if everything_reused else [*costs.missing, *_NOT_ASKED])]
     rows, listed = _steps(state, costs)
     branches = [
-        {"branch": name, "stage": variant.stage, "gate": variant.gate, "title": variant.title}
+        {**settings.place(name)._asdict(), "variant": name, "stage": variant.stage, "gate": variant.gate}
+        | {"title": variant.title}
         for name, variant in ((name, settings.variants[name]) for name in settings.publishing_order())
     ]
     license = settings.license or "the license of its base"
-    where = f"{settings.repo} ({settings.visibility}, {license}) on {hub_name or settings.hub}"
-    order = ", then ".join(f"{item['branch']} (adapter of stage {item['stage']})" for item in branches)
+    gated = f", gated: {settings.gated}" if settings.gated else ""
+    where = f"{', '.join(reversed(settings.repos()))} ({settings.visibility}{gated}, {license}) on"
+    where += f" {hub_name or settings.hub}"
+    order, kind = _order(settings), "branches" if settings.layout == "branches" else "repos"
     shown: list[RenderableType] = [
         Text(where, "bold"),
-        Text(f"Base {settings.base.repo}; branches are updated in this order: {order}.\n"),
+        Text(f"Base {settings.base.repo}; {kind} are updated in this order: {order}.\n"),
         table(("step", "", "what it does", "why"), rows),
         "",
         *cost_lines(costs, state.jobs, free_bytes(hubkit_home())),
         *note_lines(costs, unchecked, room_findings(costs, hubkit_home())),
     ]
-    release = {"repo": settings.repo, "hub": hub_name or settings.hub, "branches": branches, "steps": listed}
+    release = {
+        "repo": settings.repo,
+        "layout": settings.layout,
+        "hub": hub_name or settings.hub,
+        "branches": branches,
+        "steps": listed,
+    }
     discards = discarded(state)
     for item in discards:
         output.warn(f"{item}. The release asks before it does that, and is refused without a terminal or --retrain.")
@@ -151,7 +160,8 @@ def _does(job: Job, recipe: Recipe) -> str:
         "stopping": f"{counted(rate.prompts, 'prompt')}, {counted(rate.max_new_tokens, 'new token')}" if rate else None,
         "evaluate": ", ".join(recipe.evaluate.suites),
         "gate": f"stop rate at least {rate.at_least}; enforced for {', '.join(enforced) or 'none'}" if rate else None,
-        "publish": f"{STAGING}/{job.variant_name}",
+        "publish": _staging(job, recipe),
+        "collection": recipe.collection.title if recipe.collection else None,
         "space": recipe.space.repo if recipe.space else None,
     }.get(job.stage)
     does = job.step.does
@@ -167,6 +177,24 @@ _OF_WEIGHTS = {
     "loadback": "load the staged commit back; check the gates",
 }
 """What steps do for a variant without an adapter."""
+
+
+def _order(recipe: Recipe) -> str:
+    """The variants in the order in which they are updated."""
+    branches = recipe.layout == "branches"
+    return ", then ".join(
+        f"{name if branches else recipe.place(name).repo} (adapter of stage {recipe.variants[name].stage})"
+        for name in recipe.publishing_order()
+    )
+
+
+def _staging(job: Job, recipe: Recipe) -> str | None:
+    """The branch to which a variant is uploaded."""
+    if job.variant_name is None:
+        return None
+    place = recipe.place(job.variant_name)
+    branch = f"{STAGING}/{place.branch}"
+    return branch if recipe.layout == "branches" else f"{place.repo}, {branch}"
 
 
 def _trains(job: Job, recipe: Recipe) -> str:

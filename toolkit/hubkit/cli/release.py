@@ -121,7 +121,8 @@ def _confirm(settings: Recipe, target: Target, yes: bool) -> None:
     """Ask the person at the terminal, unless it goes to the embedded Hub."""
     if not target.embedded and os.isatty(0):
         does = "Open pull requests for" if settings.pull_request else "Publish"
-        ask(f"{does} {settings.repo} ({settings.visibility}) on {target.endpoint}?", yes=yes)
+        repos = " and ".join(reversed(settings.repos()))
+        ask(f"{does} {repos} ({settings.visibility}) on {target.endpoint}?", yes=yes)
 
 
 def _consent(found: Sequence[Discard], yes: bool) -> None:
@@ -135,10 +136,12 @@ def _consent(found: Sequence[Discard], yes: bool) -> None:
 
 def _release_lines(outcome: Outcome, endpoint: str) -> Iterator[RenderableType]:
     if outcome.up_to_date:
-        commits = ", ".join(f"{line.branch} at {short_commit(line.commit)}" for line in outcome.variants)
+        commits = ", ".join(f"{line.variant} at {short_commit(line.commit)}" for line in outcome.variants)
         yield f"{outcome.repo} is up to date: {commits}\n"
-    heads = ("variant", "branch", "commit", "stop rate: merged#", "adapter#", "gate", "benchmarks (average)#", "size#")
-    yield table(heads, map(_row, outcome.variants))
+    several = len({line.repo for line in outcome.variants}) > 1
+    place = "repo" if several else "branch"
+    heads = ("variant", place, "commit", "stop rate: merged#", "adapter#", "gate", "benchmarks (average)#", "size#")
+    yield table(heads, (_row(line, several) for line in outcome.variants))
     yield f"\nBase model: {', '.join(_base(outcome)) or 'nothing was measured'}"
     blocks = sum(line.blocks for line in outcome.variants)
     yield f"{counted(blocks, 'Python code block')} on the cards ran against the staged commits"
@@ -159,10 +162,10 @@ def _base(outcome: Outcome) -> Iterator[str]:
         yield f"benchmarks (average) {share(outcome.base_average)}"
 
 
-def _row(line: VariantOutcome) -> tuple[str, ...]:
+def _row(line: VariantOutcome, several_repos: bool) -> tuple[str, ...]:
     return (
         line.variant,
-        line.branch,
+        line.repo if several_repos else line.branch,
         short_commit(line.commit),
         *(share(line.stop_rates.get(form)) for form in ("merged", "adapter")),
         line.gate or "none",

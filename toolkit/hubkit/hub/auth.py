@@ -7,8 +7,8 @@ from typing import Any
 
 from hubkit.core.errors import RefusedError, UsageError
 from hubkit.core.fine_grained import READ, WRITE, FineGrained
-from hubkit.hub.connection import Connection, RepoType, Visibility
-from hubkit.hub.errors import token_refused
+from hubkit.hub.connection import Connection, Gated, RepoType, Visibility
+from hubkit.hub.errors import contradiction, token_refused
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,20 @@ class AuthCalls(Connection):
         """Who can see the repo."""
         info = self.query(lambda: self.api.repo_info(repo, repo_type=repo_type), repo=repo)
         return "private" if info.private else "public"
+
+    def gated(self, repo: str) -> Gated:
+        """Who may read the files of the model ``repo``."""
+        found = self.query(lambda: self.api.model_info(repo), repo=repo).gated
+        return found if found in ("auto", "manual") else False
+
+    def set_gated(self, repo: str, gated: Gated) -> bool:
+        """Change who may read the files of the model ``repo``, and read it back; False when it was so already."""
+        if self.gated(repo) == gated:
+            return False
+        self.send(lambda: self.api.update_repo_settings(repo, gated=gated), repo=repo)
+        if (now := self.gated(repo)) != gated:
+            raise contradiction(self.endpoint, f"it accepted gated: {gated} for {repo}, and shows gated: {now}")
+        return True
 
     def is_closed(self, repo: str) -> bool:
         """Whether the model ``repo`` is there and cannot be read without a token: it is private or gated."""

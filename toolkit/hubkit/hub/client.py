@@ -15,7 +15,7 @@ from __future__ import annotations
 from hubkit.core.target import Target
 from hubkit.hub import private_api
 from hubkit.hub.commits import CommitCalls
-from hubkit.hub.connection import RepoType, Visibility
+from hubkit.hub.connection import Gated, RepoType, Visibility
 from hubkit.hub.embedded import EmbeddedCalls
 from hubkit.hub.errors import translated
 from hubkit.hub.refs import Commit, RefCalls, Refs
@@ -23,7 +23,7 @@ from hubkit.hub.spaces import Runtime, SpaceCalls
 from hubkit.hub.transport import install
 from hubkit.hub.trusted_publishing import renewal
 
-__all__ = ["Commit", "Hub", "Refs", "RepoType", "Runtime", "Visibility", "connect"]
+__all__ = ["Commit", "Gated", "Hub", "Refs", "RepoType", "Runtime", "Visibility", "connect"]
 
 
 class Hub(RefCalls, CommitCalls, SpaceCalls, EmbeddedCalls):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 RepoType = Literal["model", "dataset", "space"]
 Visibility = Literal["public", "private"]
+Gated = Literal["auto", "manual", False]
+"""Who may read the files of a repo: whoever asks, whoever is accepted, or (False) everybody who sees it."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class VariantOutcome:
     """
 
     variant: str
+    repo: str
     branch: str
     commit: str
     stop_rates: Mapping[str, float]
@@ -67,11 +68,13 @@ def read_outcome(made: Mapping[str, Path], run: str, target: Target, *, up_to_da
     endpoint, space = target.endpoint, made.get("space")
     lines = []
     for variant, moved in released.variants.items():
+        repo, branch = released.place(variant)
         rates, verdict = _stop_rates(made, f"stopping[{variant}]"), verdicts.get(variant)
         lines.append(
             VariantOutcome(
                 variant=variant,
-                branch=variant,
+                repo=repo,
+                branch=branch,
                 commit=moved.commit,
                 stop_rates=rates,
                 passed=verdict.passed if verdict else None,
@@ -79,7 +82,7 @@ def read_outcome(made: Mapping[str, Path], run: str, target: Target, *, up_to_da
                 average=_average(made, f"evaluate[{variant}]"),
                 bytes=StagedCommit.load(made[f"publish[{variant}]"]).bytes,
                 blocks=len(SnippetResults.load(made[f"snippets[{variant}]"]).blocks),
-                pull_request=pull_url(endpoint, released.repo, moved.pull_request) if moved.pull_request else None,
+                pull_request=pull_url(endpoint, repo, moved.pull_request) if moved.pull_request else None,
             )
         )
     return Outcome(

@@ -10,12 +10,14 @@ from hubkit.core.trees import tree_of
 from hubkit.hub.client import Hub
 from hubkit.publishing.ownership import holds_release
 from hubkit.recipe.artifact import JsonArtifact
+from hubkit.recipe.models import Place
 
 
 @dataclass(frozen=True)
 class ReleasedBranch:
     """A variant's branch at ``commit``.
 
+    ``repo`` and ``branch`` are where it is; None: in the repo of the release, on the branch of the variant's name.
     ``tree`` is the digest of the bundle that it holds, ``previous`` the head before (None: the branch is new),
     ``foreign`` are files not published by hubkit that were kept, ``replaced`` those that were overwritten.
     Of a release that was only proposed, ``pull_request`` is the number and ``status`` its state when it was read.
@@ -31,15 +33,22 @@ class ReleasedBranch:
     replaced: tuple[str, ...] = ()
     pull_request: int | None = None
     status: str | None = None
+    repo: str | None = None
+    branch: str | None = None
 
 
 @dataclass(frozen=True)
 class ReleasedBranches(JsonArtifact):
-    """Every variant that was released, in the order in which the branches moved."""
+    """Every variant that was released, in the order in which the branches moved. ``repo`` is that of the release."""
 
     FILE = "release.json"
     repo: str
     variants: Mapping[str, ReleasedBranch]
+
+    def place(self, variant: str) -> Place:
+        """Where ``variant`` is."""
+        item = self.variants[variant]
+        return Place(item.repo or self.repo, item.branch or variant)
 
 
 def changed_since(hub: Hub, released: ReleasedBranches, bundles: Mapping[str, Manifest]) -> str | None:
@@ -47,19 +56,21 @@ def changed_since(hub: Hub, released: ReleasedBranches, bundles: Mapping[str, Ma
 
     ``bundles`` are the files of each variant. A branch that has moved still counts when it has all of them.
     """
-    repo = released.repo
-    if not hub.repo_exists(repo):
-        return f"{repo} no longer exists"
-    heads = hub.refs(repo).branches
+    heads: dict[str, Mapping[str, str]] = {}
     for name, item in released.variants.items():
+        repo, branch = released.place(name)
+        if repo not in heads:
+            if not hub.repo_exists(repo):
+                return f"{repo} no longer exists"
+            heads[repo] = hub.refs(repo).branches
         if item.pull_request:
             now = hub.pull_request(repo, item.pull_request).status
             if now != item.status:
                 return f"the pull request {item.pull_request} of {repo} is {now}, and was {item.status}"
             continue
-        head = heads.get(name)
+        head = heads[repo].get(branch)
         if head is None:
-            return f"the branch {name!r} of {repo} no longer exists"
+            return f"the branch {branch!r} of {repo} no longer exists"
         if head != item.commit and not holds_release(hub.tree(repo, head), tree_of(bundles[name])):
-            return f"the branch {name!r} of {repo} moved from {item.commit[:12]} to {head[:12]}"
+            return f"the branch {branch!r} of {repo} moved from {item.commit[:12]} to {head[:12]}"
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hubkit.core.names import repo_id_problem
 from hubkit.recipe.mistakes import Mistake, did_you_mean
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.names import MAIN
@@ -14,6 +15,8 @@ def inconsistencies(recipe: Recipe) -> Iterator[Mistake]:
     yield from _data_and_stages(recipe)
     yield from _variants(recipe)
     yield from _license(recipe)
+    yield from _layout(recipe)
+    yield from _hub_pages(recipe)
     yield from _measurements(recipe)
     if recipe.provide and recipe.hub != "embedded":
         problem = "`provide` works on the embedded Hub only; remove this key, or set hub: embedded"
@@ -67,6 +70,42 @@ def _variants(recipe: Recipe) -> Iterator[Mistake]:
         for other in recipe.variants:
             if other.startswith(f"{name}/"):
                 yield Mistake(("variants", other), f"git cannot hold a branch {other!r} beside a branch {name!r}")
+
+
+def _layout(recipe: Recipe) -> Iterator[Mistake]:
+    """Each variant has a place of its own, and only `layout: repos` gives it a repo of its own."""
+    owners: dict[str, str] = {}
+    for name, variant in recipe.variants.items():
+        if recipe.layout == "branches":
+            if variant.repo is not None:
+                yield Mistake(("variants", name, "repo"), "a variant has a repo of its own with `layout: repos` only")
+            continue
+        repo = recipe.place(name).repo
+        where = ("variants", name, "repo") if variant.repo else ("variants", name)
+        if problem := repo_id_problem(repo):
+            yield Mistake(where, f"its repo would be {repo!r}, which is not a repo id: {problem}; set `repo`")
+        if name == MAIN and repo != recipe.repo:
+            yield Mistake(where, f"main is published to the recipe's `repo`, {recipe.repo}; remove this key")
+        elif (other := owners.setdefault(repo.lower(), name)) != name:
+            yield Mistake(where, f"the variants {other!r} and {name!r} have the same repo, {repo}")
+
+
+def _hub_pages(recipe: Recipe) -> Iterator[Mistake]:
+    """What is shown on the pages of the repos: newer versions, the form of gated repos, notes of the collection."""
+    for name, variant in recipe.variants.items():
+        where = ("variants", name, "new_version") if variant.new_version else ("card", "new_version")
+        newer = variant.new_version or recipe.card.new_version
+        if newer is not None and newer.lower() == recipe.place(name).repo.lower():
+            yield Mistake(where, f"{newer} is where {name!r} is published, so it cannot replace it")
+    if not recipe.gated:
+        given = [key for key in recipe.card.gated_keys() if recipe.gated is False]
+        yield from (Mistake(("card", key), "this key needs `gated: auto` or `gated: manual`") for key in given)
+    if recipe.collection is not None:
+        known = {*recipe.variants, *recipe.card.papers, *(["space"] if recipe.space else [])}
+        for name in recipe.collection.notes:
+            if name not in known:
+                meant = did_you_mean(name, known)
+                yield Mistake(("collection", "notes", name), f"the collection has no item {name!r}{meant}")
 
 
 def _license(recipe: Recipe) -> Iterator[Mistake]:

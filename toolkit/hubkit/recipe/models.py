@@ -9,13 +9,28 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
-from hubkit.core.licenses import license_problem
-from hubkit.core.names import ref_problem, repo_id_problem
-from hubkit.recipe.names import MAIN, STAGING
+from hubkit.recipe.hub_pages import CardOnTheHub, Collection
+from hubkit.recipe.names import MAIN
+from hubkit.recipe.values import OLD_ACCEPT as OLD_ACCEPT
+from hubkit.recipe.values import (
+    Accepted,
+    BatchSize,
+    Branch,
+    ColumnRole,
+    DataFiles,
+    DType,
+    HubName,
+    License,
+    Model,
+    Name,
+    RepoId,
+    Split,
+    without_folders,
+)
 
 OLD_KEYS: Mapping[str, str] = {
     "licence": "license",
@@ -25,97 +40,13 @@ OLD_KEYS: Mapping[str, str] = {
 """Keys that recipes were written with before, and still may be: (old, current)."""
 ANSWER_TOKENS = 512
 """The token limit of an answer in the examples on a card and in a Space, where no stop rate is measured."""
-OLD_ACCEPT: Mapping[str, str] = {"truncated-turn-ends": "truncated-end-of-turn"}
-"""Values of ``accept`` that recipes were written with before, and still may be: (old, current)."""
 
 
-def _repo_id(value: str) -> str:
-    if problem := repo_id_problem(value):
-        raise ValueError(f"{value!r} is not a repo id: {problem}")
-    return value
+class Place(NamedTuple):
+    """Where a variant lives: a branch of a model repo."""
 
-
-def _branch(value: str) -> str:
-    if problem := ref_problem(value):
-        raise ValueError(f"{value!r} cannot be a branch: {problem}")
-    if value == STAGING or value.startswith(f"{STAGING}/"):
-        raise ValueError(f"{value!r} cannot be a variant's branch: '{STAGING}/' is where releases are prepared")
-    return value
-
-
-def _hub(value: str) -> str:
-    if value in {"embedded", "huggingface"} or re.fullmatch(r"https?://[^\s/@]+(/\S*)?", value):
-        return value.rstrip("/")
-    raise ValueError(f"{value!r} is no Hub: write 'embedded', 'huggingface' or a URL")
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", value):
-        raise ValueError(f"{value!r} cannot be a name here: letters, digits, '-' and '_' only")
-    return value
-
-
-def _license(value: str) -> str:
-    if problem := license_problem(value):
-        raise ValueError(problem)
-    return value
-
-
-def _files(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    listed = [value] if isinstance(value, str) else value
-    if not listed or not all(name.strip() for name in listed):
-        raise ValueError("name at least one file, such as data.jsonl")
-    return value
-
-
-_SLICE = re.compile(r"[\w.-]+(\[[^\[\]]*\])?(\([a-z_0-9]+\))?")
-_BOUNDS = re.compile(r"\[(-?\d+%?)?:(-?\d+%?)?\]")
-
-
-def _split(value: str) -> str:
-    for part in value.split("+"):
-        found = _SLICE.fullmatch(part.strip())
-        if not found or (found[1] and (found[1] == "[:]" or not _BOUNDS.fullmatch(found[1]))):
-            raise ValueError(f"{value!r} is no split: write train, train[:500], train[10%:20%] or train+test")
-    return value
-
-
-def _without_folders(pattern: str) -> str:
-    """``pattern`` as the recipe writes it; of a path that begins at a root or a home, its last part."""
-    return pattern if pattern[:1] not in "/~" and pattern[1:2] != ":" else re.split(r"[/\\]", pattern)[-1]
-
-
-def _current_word(value: Any) -> Any:
-    return OLD_ACCEPT.get(value, value) if isinstance(value, str) else value
-
-
-def _batch_size(value: Any) -> Any:
-    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ValueError(f"{value!r} is neither a whole number from 1 on nor 'auto'")
-    return value
-
-
-Name = Annotated[str, AfterValidator(_name)]
-"""A name that the recipe chooses and that becomes the name of a file."""
-RepoId = Annotated[str, AfterValidator(_repo_id)]
-Branch = Annotated[str, AfterValidator(_branch)]
-HubName = Annotated[str, AfterValidator(_hub)]
-Split = Annotated[str, AfterValidator(_split)]
-DataFiles = Annotated[str | Annotated[tuple[str, ...], Field(strict=False)], AfterValidator(_files)]
-ColumnRole = Literal[
-    "system", "prompt", "input", "completion", "chosen", "rejected", "label", "messages", "tools", "text"
-]
-"""What a column can be, whatever it is called."""
-License = Annotated[str, AfterValidator(_license)]
-DType = Literal["bfloat16", "float16", "float32"]
-BatchSize = Annotated[Annotated[int, Field(gt=0)] | Literal["auto"], BeforeValidator(_batch_size)]
-Accepted = Annotated[Literal["truncated-end-of-turn", "dropped-rows"], BeforeValidator(_current_word)]
-
-
-class Model(BaseModel):
-    """A frozen part of a recipe; an unknown key is a mistake."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, ser_json_inf_nan="constants")
+    repo: str
+    branch: str
 
 
 class Base(Model):
@@ -177,7 +108,7 @@ class Source(Model):
     @property
     def name(self) -> str:
         """What this source is called: the repo, or the files by their names without the folders of this machine."""
-        return self.repo or ", ".join(_without_folders(pattern) for pattern in self.patterns)
+        return self.repo or ", ".join(without_folders(pattern) for pattern in self.patterns)
 
 
 class Training(Model):
@@ -225,14 +156,22 @@ class Training(Model):
 
 
 class Variant(Model):
-    """What one branch publishes."""
+    """What one branch publishes, or with `layout: repos` one repo."""
 
     stage: str = Field(description="the training stage whose adapter, or weights, are published")
+    repo: RepoId | None = Field(
+        None,
+        description="with `layout: repos`, the model repo of this variant; when absent, the recipe's `repo` and "
+        "-VARIANT, and `repo` itself for main",
+    )
     gate: Literal["enforce", "report"] = Field(
         "enforce",
         description="enforce: publish only if the stop rate passes; report: publish and report it on the card",
     )
     title: str | None = Field(None, description="what this variant is, in a few words, for the cards")
+    new_version: RepoId | None = Field(
+        None, description="the model repo that replaces this variant; `card.new_version` when absent"
+    )
 
 
 class Evaluate(Model):
@@ -312,7 +251,7 @@ class Gates(Model):
         return self.stop_rate
 
 
-class Card(Model):
+class Card(CardOnTheHub):
     """What only a person can write on the card; every number comes from a measurement."""
 
     title: str = Field(description="heading of the card")
@@ -359,10 +298,19 @@ class Sign(Model):
 
 
 class Recipe(Model):
-    """One release: a model repo with a branch for each variant."""
+    """One release: a model repo with a branch for each variant, or a repo for each."""
 
     repo: RepoId = Field(description="model repo to publish to")
+    layout: Literal["branches", "repos"] = Field(
+        "branches",
+        description="branches: each variant on a branch of `repo`; repos: each in a repo of its own, on main",
+    )
     visibility: Literal["public", "private"] = Field(description="of the model repo and the Space; there is no default")
+    gated: Literal["auto", "manual"] | Literal[False] | None = Field(
+        None,
+        description="who may read the files: auto: whoever fills in the form, manual: whoever you accept, false: "
+        "everybody; when absent, the repo's setting is left as it is",
+    )
     license: License | None = Field(
         None,
         validation_alias=AliasChoices("license", "licence"),
@@ -394,6 +342,7 @@ class Recipe(Model):
     gates: Gates = Gates()
     card: Card
     space: Space | None = None
+    collection: Collection | None = None
     sign: Sign | None = None
     protected: tuple[Branch, ...] = Field(
         (), strict=False, description="branches and tags that `hubkit revisions` changes only with --force"
@@ -413,6 +362,25 @@ class Recipe(Model):
     def signed_with(self, key: Path) -> Recipe:
         """This recipe, signed by the private key in the file ``key`` instead of its own ``sign``."""
         return self.model_copy(update={"sign": Sign(key=str(key.absolute()))})
+
+    def place(self, variant: str) -> Place:
+        """Where ``variant`` lives: its branch of the recipe's repo, or with `layout: repos` main of its own repo."""
+        if self.layout == "branches":
+            return Place(self.repo, variant)
+        default = self.repo if variant == MAIN else f"{self.repo}-{variant.replace('/', '-')}"
+        return Place(self.variants[variant].repo or default, MAIN)
+
+    def repos(self) -> tuple[str, ...]:
+        """Every model repo that is published to, in the order in which their branches move."""
+        return tuple(dict.fromkeys(self.place(name).repo for name in self.publishing_order()))
+
+    def label(self, variant: str) -> str:
+        """What a reader calls ``variant``: its branch, or its own repo (without the namespace, where all share one)."""
+        place = self.place(variant)
+        if self.layout == "branches":
+            return place.branch
+        shared = {repo.partition("/")[0] for repo in self.repos()} == {self.repo.partition("/")[0]}
+        return place.repo.partition("/")[2] if shared else place.repo
 
     def chain(self, stage: str) -> tuple[str, ...]:
         """The stages whose training leads to ``stage``'s adapter, first to last."""

@@ -33,7 +33,7 @@ def need_unprotected(repo: str, name: str, folder: Path, *, force: bool = False)
             f"{path} cannot be read, so it is unknown whether it protects {name!r}.\n{error.message}",
             hint="Fix it, run the command in another folder, or use --force.",
         ) from error
-    if recipe.repo.lower() == repo.lower() and name in recipe.protected:
+    if repo.lower() in {mine.lower() for mine in recipe.repos()} and name in recipe.protected:
         raise RefusedError(
             f"{name!r} is protected: {path} is the recipe of {repo} and lists it under `protected`.",
             hint="Remove it from that list, or use --force.",

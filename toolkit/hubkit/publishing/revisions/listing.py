@@ -54,20 +54,26 @@ def list_revisions(
             tree = hub.tree(repo, commit, repo_type)
             commit_facts = {"date": last.date if last else None, "title": last.title if last else None}
             seen[commit] = commit_facts | facts_of(hub, repo, commit, tree, repo_type)
-        facts = seen[commit]
-        found.append(Revision(name=name, kind=kind or _kind(name, facts), commit=commit, **facts))
+        facts = dict(seen[commit])
+        kind = kind or _kind(name, facts.pop("branch"))
+        facts.pop("branch", None)
+        found.append(Revision(name=name, kind=kind, commit=commit, **facts))
     order = {"variant": 0, "branch": 1, "staging": 2, "tag": 3, "pull request": 4}
     return sorted(found, key=lambda item: (item.name != MAIN, order[item.kind], item.name))
 
 
-def _kind(name: str, facts: dict[str, Any]) -> Kind:
+def _kind(name: str, branch: str | None) -> Kind:
+    """What the branch ``name`` is, whose manifest was made for ``branch``."""
     if name.startswith(f"{STAGING}/"):
         return "staging"
-    return "variant" if facts["variant"] == name else "branch"
+    return "variant" if branch == name else "branch"
 
 
 def facts_of(hub: Hub, repo: str, commit: str, tree: Tree, repo_type: RepoType) -> dict[str, Any]:
-    """Facts from the tree and the manifest of ``commit``: the fields of :class:`Revision` from ``size`` on."""
+    """Facts from the tree and the manifest of ``commit``: the fields of :class:`Revision` from ``size`` on.
+
+    And ``branch``, the one that the manifest was made for: that of the variant's name, unless it says another.
+    """
     provenance = provenance_at(hub, repo, commit, tree, repo_type)
     content = dict(provenance.content) if provenance else {}
     base, rates, average = content.get("base"), content.get("stop_rates"), content.get("average")
@@ -75,10 +81,13 @@ def facts_of(hub: Hub, repo: str, commit: str, tree: Tree, repo_type: RepoType) 
         "size": sum(item.size for item in tree.values()),
         "files": len(tree),
         "variant": str(content["variant"]) if content.get("variant") else None,
+        "branch": str(content["variant"]) if content.get("variant") else None,
         "base": None,
         "stop_rates": None,
         "average": float(average) if isinstance(average, int | float) else None,
     }
+    if facts["variant"] and isinstance(content.get("branch"), str):
+        facts["branch"] = content["branch"]
     if isinstance(base, dict) and "repo" in base and "commit" in base:
         facts["base"] = f"{base['repo']}@{base['commit']}"
     if isinstance(rates, dict):

@@ -59,6 +59,7 @@ class Revision:
     """One revision to chat with; ``stopped`` of ``prompts`` measured answers ended with the end-of-turn token.
 
     Without prompts its stop rate was not measured. ``form``: the app loads its adapter on the base, or its weights.
+    ``repo`` is where it is; None: in the repo that the Space shows.
     """
 
     name: str
@@ -67,10 +68,13 @@ class Revision:
     stopped: int = 0
     prompts: int = 0
     form: Literal["adapter", "weights"] = "adapter"
+    repo: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As in ``release.json``."""
         plain: dict[str, Any] = {"name": self.name, "commit": self.commit, "title": self.title}
+        if self.repo:
+            plain["repo"] = self.repo
         if self.prompts:
             plain["stop_rate"] = {"stopped": self.stopped, "prompts": self.prompts}
         return {**plain, **({"form": self.form} if self.form != "adapter" else {})}
@@ -89,6 +93,11 @@ class Facts:
     max_new_tokens: int
     revisions: Sequence[Revision]
     prompts: Sequence[str]
+
+    @property
+    def repos(self) -> tuple[str, ...]:
+        """Every model repo that the app loads, the one that the Space shows first."""
+        return tuple(dict.fromkeys([self.repo, *(item.repo or self.repo for item in self.revisions)]))
 
     def to_json(self) -> dict[str, Any]:
         """``release.json``, which the app reads."""
