@@ -27,6 +27,11 @@ def columns(recipe: Recipe) -> dict[str, str]:
     return {BASE: "base-scores", **{name: f"evaluate[{name}]" for name in order}}
 
 
+def heading(recipe: Recipe, column: str) -> str:
+    """What stands over a column: 'base', or what a reader calls the variant."""
+    return clean(recipe.label(column) if column in recipe.variants else column)
+
+
 def benchmarks(recipe: Recipe, variant: str, files: Mapping[str, Any], evidence: Evidence) -> dict[str, Any] | None:
     """``settings`` (this branch's), ``columns``, ``averages`` (overall, a cell for each column) and ``suites``.
 
@@ -43,20 +48,22 @@ def benchmarks(recipe: Recipe, variant: str, files: Mapping[str, Any], evidence:
     return {
         "settings": own["settings"],
         "harness": own["libraries"].get("lm_eval", ""),
-        "columns": [clean(name) for name in found],
+        "columns": [heading(recipe, name) for name in found],
         "same_settings": len({_settings(item) for item in found.values() if item}) <= 1,
-        "dtypes": _dtypes(found),
+        "dtypes": [(heading(recipe, name), dtype) for name, dtype in _dtypes(found)],
         "averages": [_cell((made or {}).get("average")) for made in wrapped.values()],
-        "overall": [(clean(name), _cell((made or {}).get("average"))) for name, made in wrapped.items()],
+        "overall": [(heading(recipe, name), _cell((made or {}).get("average"))) for name, made in wrapped.items()],
         "rule": clean(mine.average.text),
         "several": len(mine.suites) > 1,
         "suites": [_suite(name, mine, found, wrapped, own) for name in mine.suites],
-        "comparisons": _comparisons(variant, found, evidence),
+        "comparisons": _comparisons(recipe, variant, found, evidence),
         "comparison_rule": COMPARISON_RULE,
     }
 
 
-def _comparisons(variant: str, found: Mapping[str, Results | None], evidence: Evidence) -> list[dict[str, Any]]:
+def _comparisons(
+    recipe: Recipe, variant: str, found: Mapping[str, Results | None], evidence: Evidence
+) -> list[dict[str, Any]]:
     """This branch against every other column: a line for each suite's average and the overall one.
 
     The differences are kept as ``comparisons.json`` of the card's own step, so that each can be traced.
@@ -80,7 +87,7 @@ def _comparisons(variant: str, found: Mapping[str, Results | None], evidence: Ev
         if len(said["suites"]) > 1 and said["average"]["value"] is not None:
             rows.append(("all suites", said["average"]))
         if rows:
-            lines.append({"against": clean(name), "rows": rows, "notes": said["notes"]})
+            lines.append({"against": heading(recipe, name), "rows": rows, "notes": said["notes"]})
     return lines
 
 
@@ -98,7 +105,7 @@ def _settings(results: Results) -> str:
 
 def _dtypes(found: Mapping[str, Results | None]) -> list[tuple[str, str]]:
     """(column, dtype) of every column that was measured, when they are not all alike; else empty."""
-    dtypes = [(clean(name), clean(item.settings.dtype)) for name, item in found.items() if item]
+    dtypes = [(name, clean(item.settings.dtype)) for name, item in found.items() if item]
     return dtypes if len({dtype for _, dtype in dtypes}) > 1 else []
 
 

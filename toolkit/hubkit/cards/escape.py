@@ -132,5 +132,15 @@ def branch_url(repo: str, branch: str) -> Safe:
     return Safe(f"/{quote(repo)}/tree/{quote(branch)}")
 
 
+def repo_url(repo: str) -> Safe:
+    """The page of the model ``repo``, relative to the Hub that shows the card."""
+    return Safe(f"/{quote(repo)}")
+
+
+def place(branch: str, own_repo: str) -> Safe:
+    """Where another variant is, after "the": its branch, or a link to the repo that is its own ('': it has none)."""
+    return Safe(f"repository [{code(own_repo)}]({repo_url(own_repo)})" if own_repo else f"branch {code(branch)}")
+
+
 def _longest_run(text: str) -> int:
     return max((len(found) for found in re.findall(r"`+", text)), default=0)

@@ -44,6 +44,9 @@ class Metadata:
     scores: Sequence[Score] = field(default=())
     licence_name: str | None = None
     licence_link: str | None = None
+    new_version: str | None = None
+    gated: Mapping[str, Any] = field(default_factory=dict)
+    """The keys of the form by which people ask for access, as the Hub names them."""
 
 
 def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]:
@@ -86,6 +89,8 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
         library_name=metadata.library,
         pipeline_tag="text-generation",
         tags=list(dict.fromkeys(metadata.tags)),
+        new_version=metadata.new_version,
+        **metadata.gated,
     )
     plain: dict[str, Any] = card.to_dict()  # type: ignore[no-untyped-call]
     if results:

@@ -89,7 +89,7 @@ def _header(context: Mapping[str, Any]) -> Figure:
     here = context["here"]
     lines = (
         (0.86, 21.0, "bold", "#ffffff", context["title"]),
-        (0.58, 12.0, "normal", "#cbd5e1", f"{context['branch']}: {here['what']}"),
+        (0.58, 12.0, "normal", "#cbd5e1", f"{context['label']}: {here['what']}"),
     )
     for height, size, weight, colour, words in lines:
         _fitted(figure, 0.04, height, words, size, weight, colour)

@@ -229,6 +229,7 @@ def environment(templates: Path, own: Path | None = None) -> ImmutableSandboxedE
     recorded = ("measured", "shown", "share", "score", "classic", "fenced")
     escaped = (
         "md", "sentence", "paragraphs", "code", "cell", "python", "shell", "html", "path", "link", "branch_url",
+        "repo_url", "place",
     )  # fmt: skip
     made.filters = {
         **{name: _recording(name) for name in recorded},

@@ -44,7 +44,9 @@ PUBLISHED = ("merged", "adapter")
 def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str, Any]:
     """All template variables of the cards of ``variant``.
 
-    Keys: ``title summary limitations tracking authors licence`` (the recipe's words), ``repo branch end_of_turn base``,
+    Keys: ``title summary limitations tracking authors licence`` (the recipe's words), ``repo branch`` (where this
+    variant is), ``variant label noun`` (its name, what a reader calls it, and "branch" or "repository"),
+    ``separate_repos`` (each variant has a repo of its own), ``papers doi new_version gated``, ``end_of_turn base``,
     ``here`` and ``variants`` (see :func:`_variant`), ``shown`` (the columns of their table), ``erratum``, ``training``
     (the stages of the chain),
     ``benchmarks``, ``prompt``, ``question``, ``max_new_tokens``, ``provenance``, ``metadata`` (by card), ``serve_url``,
@@ -54,12 +56,12 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
     base = _file(files, "base", "base.json")
     licence = licence_of(recipe, base)
     variants = [_variant(recipe, name, files, evidence) for name in _shown_order(recipe)]
-    here = next(item for item in variants if item["branch"] == variant)
+    here = next(item for item in variants if item["variant"] == variant)
     stopping = _file(files, "base-stopping", "stopping.json")
     chain = recipe.chain(recipe.variants[variant].stage)
-    wrong = stop_rate_repair(recipe, variant, {item["branch"]: item for item in variants}, evidence)
+    wrong = stop_rate_repair(recipe, variant, {item["variant"]: item for item in variants}, evidence)
     if wrong:
-        broken = recipe.chain(recipe.variants[wrong["broken"]["branch"]].stage)
+        broken = recipe.chain(recipe.variants[wrong["broken"]["variant"]].stage)
         wrong["stages"] = [_stage(recipe, name, files) for name in wrong["stages"]]
         wrong["findings"] = [item for item in _findings(files, broken) if _about_end_of_turn(item)]
     made = {
@@ -69,8 +71,9 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "tracking": clean(recipe.card.tracking or ""),
         "authors": [clean(name) for name in recipe.card.authors],
         "licence": clean(licence),
-        "repo": recipe.repo,
-        "branch": variant,
+        **_place(recipe, variant),
+        "papers": [{"id": paper, "url": f"https://arxiv.org/abs/{paper}"} for paper in recipe.card.papers],
+        "doi": f"https://doi.org/{recipe.card.doi}" if recipe.card.doi else None,
         "main": MAIN,
         "base": base,
         "end_of_turn": base["end_of_turn"]["token"],
@@ -140,14 +143,32 @@ def what_was_done(recipe: Recipe, variant: str) -> str:
     return f"{recipe.base.repo}, fine-tuned with {', then '.join(trained)}."
 
 
+def _place(recipe: Recipe, variant: str) -> dict[str, Any]:
+    """Where ``variant`` is, how a card says so, and who may read it there."""
+    place, separate = recipe.place(variant), recipe.layout == "repos"
+    return {
+        "repo": place.repo,
+        "branch": place.branch,
+        "variant": variant,
+        "label": clean(recipe.label(variant)),
+        "noun": "repository" if separate else "branch",
+        "preposition": "in" if separate else "on",
+        "separate_repos": separate,
+        "new_version": recipe.newer(variant),
+        "gated": bool(recipe.gated),
+    }
+
+
 def _citation(recipe: Recipe, variant: str) -> str:
     """A BibTeX entry, from what the recipe says. It names no year: a card holds no time."""
-    name = recipe.repo.rpartition("/")[2]
+    place = recipe.place(variant)
+    name = place.repo.rpartition("/")[2]
     fields = {
         "title": bibtex(recipe.card.title),
         "author": " and ".join(f"{{{bibtex(author)}}}" for author in recipe.card.authors),
-        "howpublished": f"Hugging Face Hub, {bibtex(recipe.repo)}",
-        "note": f"Branch {bibtex(variant)}",
+        "howpublished": f"Hugging Face Hub, {bibtex(place.repo)}",
+        "note": f"Branch {bibtex(variant)}" if recipe.layout == "branches" else "",
+        "doi": bibtex(recipe.card.doi or ""),
     }
     lines = [f"  {key} = {{{value}}}," for key, value in fields.items() if value]
     return "\n".join([f"@misc{{{re.sub(r'[^A-Za-z0-9.-]', '-', name)},", *lines, "}"])
@@ -167,7 +188,7 @@ def _average(files: Mapping[str, Any], step: str) -> Any:
 
 
 def _variant(recipe: Recipe, name: str, files: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
-    """One row of the table of variants.
+    """One row of the table of variants. ``own_repo`` is the repo that is its own, or empty.
 
     ``stopping`` lists the published forms as (words, result), ``four_bit`` is the form that was trained; ``agreement``
     is how far the published forms agree, with its noise floor; ``gate`` is the verdict of the gate, or None. ``form``
@@ -178,8 +199,12 @@ def _variant(recipe: Recipe, name: str, files: Mapping[str, Any], evidence: Evid
     stages = recipe.chain(recipe.variants[name].stage)
     gates = _file(files, "gate", "gates.json").get("variants") or {}
     merge = _file(files, f"merge[{name}]", "merge.json")
+    place = recipe.place(name)
     return {
-        "branch": name,
+        "variant": name,
+        "branch": place.branch,
+        "own_repo": place.repo if recipe.layout == "repos" else "",
+        "label": clean(recipe.label(name)),
         "form": recipe.published_form(name),
         "what": clean(recipe.variants[name].title or " + ".join(stages)),
         "stages": list(stages),
@@ -325,10 +350,12 @@ def _metadata(
         licence_link=recipe.license_link,
         language=recipe.card.language,
         datasets=[source.repo for name in chain for source in recipe.data[recipe.stages[name].data] if source.repo],
+        new_version=recipe.newer(variant),
     )
     return {
         MODEL_CARD: shared(
-            relation="finetune",
+            relation=recipe.card.base_model_relation or "finetune",
+            gated=recipe.card.gated_keys(),
             library="transformers",
             tags=[*recipe.card.tags, *methods, *_conversational(recipe), "hubkit"],
             scores=scores(variant, files, evidence),

@@ -94,7 +94,7 @@ def _hub_pages(recipe: Recipe) -> Iterator[Mistake]:
     """What is shown on the pages of the repos: newer versions, the form of gated repos, notes of the collection."""
     for name, variant in recipe.variants.items():
         where = ("variants", name, "new_version") if variant.new_version else ("card", "new_version")
-        newer = variant.new_version or recipe.card.new_version
+        newer = recipe.newer(name)
         if newer is not None and newer.lower() == recipe.place(name).repo.lower():
             yield Mistake(where, f"{newer} is where {name!r} is published, so it cannot replace it")
     if not recipe.gated:

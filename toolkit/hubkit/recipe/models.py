@@ -374,6 +374,10 @@ class Recipe(Model):
         """Every model repo that is published to, in the order in which their branches move."""
         return tuple(dict.fromkeys(self.place(name).repo for name in self.publishing_order()))
 
+    def newer(self, variant: str) -> str | None:
+        """The model repo that replaces ``variant``; None: it is current."""
+        return self.variants[variant].new_version or self.card.new_version
+
     def label(self, variant: str) -> str:
         """What a reader calls ``variant``: its branch, or its own repo (without the namespace, where all share one)."""
         place = self.place(variant)

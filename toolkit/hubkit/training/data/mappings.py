@@ -18,7 +18,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from hubkit.core.errors import UsageError
-from hubkit.recipe.models import ColumnRole, Source
+from hubkit.recipe.models import Source
+from hubkit.recipe.values import ColumnRole
 from hubkit.training.data import forms
 from hubkit.training.data.forms import Fields, Row
 from hubkit.training.data.messages import BadRow, Message
