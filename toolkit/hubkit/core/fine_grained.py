@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 READ, WRITE, DISCUSS = "repo.content.read", "repo.write", "discussion.write"
+SEE_COLLECTIONS, COLLECT = "collection.read", "collection.write"
 NAMESPACES = frozenset({"user", "org"})
 REPOS = frozenset({"model", "dataset", "space"})
 

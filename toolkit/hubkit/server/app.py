@@ -33,6 +33,7 @@ from hubkit.server.repos.git import MovedError, NameTakenError
 from hubkit.server.repos.objects import DamagedError
 from hubkit.server.routes import (
     admin,
+    collections,
     commits,
     discussions,
     identity,
@@ -57,6 +58,7 @@ ROUTES = [
     *identity.ROUTES,
     *oauth.ROUTES,
     *spaces.ROUTES,
+    *collections.ROUTES,  # before `/api/{kind}`
     *repos.ROUTES,
     *refs.ROUTES,
     *tree.ROUTES,

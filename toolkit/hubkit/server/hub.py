@@ -9,6 +9,7 @@ from hubkit.server.accounts.accounts import Accounts, Actor
 from hubkit.server.accounts.sessions import Sessions
 from hubkit.server.faults import FaultScript
 from hubkit.server.permissions import Permissions
+from hubkit.server.repos.collections import Collections
 from hubkit.server.repos.discussions import Discussions
 from hubkit.server.repos.facts import Facts, FactStore
 from hubkit.server.repos.git import Change, Git
@@ -37,6 +38,7 @@ class Hub:
         self.lfs = LfsStore(self.folder, self.database)
         self.store = Store(self.folder, self.database, self.accounts, self.lfs)
         self.facts = FactStore(self.database, self.store)
+        self.collections = Collections(self.database, self.store)
         self.discussions = Discussions(self.database)
         self.pulls = PullRequests(self.database, self.discussions, self.store)
         self.spaces = Spaces(self.folder, SpaceData(self.database), self.store, self.lfs)

@@ -14,6 +14,7 @@ manage     members who write                       one that writes the repo, but
 discuss    whoever may read                        a write token; a fine-grained one with discussion.write
 propose    whoever may read                        one that may discuss or write
 create     members who write                       one that writes in the namespace
+collect    members who write                       a write token; a fine-grained one with collection.write
 =========  ======================================  =========================================================
 
 A read token only reads. A fine-grained token has the rights that it was given. A trusted publisher's token stands for
@@ -22,8 +23,9 @@ no account: it sees what everybody sees, and one repo, which it reads, writes an
 
 from __future__ import annotations
 
-from hubkit.core.fine_grained import DISCUSS, READ, WRITE
+from hubkit.core.fine_grained import COLLECT, DISCUSS, READ, SEE_COLLECTIONS, WRITE
 from hubkit.server.accounts.accounts import Accounts, Actor
+from hubkit.server.repos.collections import Collection
 from hubkit.server.repos.store import Repo
 
 
@@ -48,6 +50,21 @@ class Permissions:
         if actor is None or not self._writes_in(actor, namespace) or actor.role != "write":
             return False
         return actor.fine_grained is None or WRITE in actor.fine_grained.in_namespace(namespace)
+
+    def may_collect(self, actor: Actor | None, namespace: str) -> bool:
+        """Whether the actor may create and change collections in a namespace."""
+        if actor is None or actor.publisher or not self._writes_in(actor, namespace) or actor.role != "write":
+            return False
+        return actor.fine_grained is None or COLLECT in actor.fine_grained.in_namespace(namespace)
+
+    def may_see_collection(self, actor: Actor | None, collection: Collection) -> bool:
+        """Whether the actor may know of a collection: of a private one the members, with a token that may read it."""
+        if not collection.private:
+            return True
+        if actor is None or actor.publisher or not self.is_member(actor, collection.namespace):
+            return False
+        rights = actor.fine_grained.in_namespace(collection.namespace) if actor.fine_grained else {SEE_COLLECTIONS}
+        return not {SEE_COLLECTIONS, COLLECT}.isdisjoint(rights)
 
     def may_see(self, actor: Actor | None, repo: Repo) -> bool:
         """Whether the actor may know that a repo exists, and read its card and the names of its files."""

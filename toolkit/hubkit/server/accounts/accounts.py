@@ -29,7 +29,7 @@ from hubkit.server.storage.folder import Folder
 
 OWNER = "hubkit"
 _RESERVED = """
-api datasets spaces models kernels lfs hubkit static settings oauth login join docs new zero-gpu
+api collections datasets spaces models kernels lfs hubkit static settings oauth login join docs new zero-gpu
 """
 RESERVED = frozenset(_RESERVED.split())
 TokenRole = Literal["read", "write"]

@@ -12,6 +12,7 @@ from hubkit.server.accounts.accounts import Actor, namespace_problem
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.parsing import require_valid
 from hubkit.server.http.request import Request
+from hubkit.server.repos.collections import Collection
 from hubkit.server.repos.store import Repo, RepoType
 
 
@@ -31,6 +32,12 @@ def visible_repo(request: Request, kind: RepoType, repo_id: str) -> Repo | None:
     """A repo by type and id, when the caller may know that it exists; an id from before a move works too."""
     repo = request.hub.store.find(kind, repo_id)
     return repo if repo and request.hub.permissions.may_see(request.actor, repo) else None
+
+
+def visible_collection(request: Request, slug: str) -> Collection | None:
+    """A collection by its slug, when the caller may know that it exists."""
+    found = request.hub.collections.find(slug)
+    return found if found and request.hub.permissions.may_see_collection(request.actor, found) else None
 
 
 def find_repo(request: Request) -> Repo:

@@ -8,7 +8,7 @@ from typing import Any
 from hubkit.core import numbers
 from hubkit.server.repos.store import RepoType
 
-_TEXT, _CHIPS, _RESULTS = 120, 60, 100
+_TEXT, _CHIPS, _RESULTS, _PROMPT = 120, 60, 100, 5000
 _RELATIONS = {
     "adapter": "Adapter of",
     "finetune": "Fine-tuned from",
@@ -35,6 +35,8 @@ def chips(info: dict[str, Any]) -> list[dict[str, str]]:
     ]
     items += [{"kind": "license", "text": text, "tag": f"license:{text}"} for text in listed(card, "license")]
     listed_tags = {chip["tag"] for chip in items}
+    items += [{"kind": "paper", "text": tag, "tag": tag} for tag in info["tags"] if tag.startswith("arxiv:")]
+    listed_tags |= {chip["tag"] for chip in items}
     own = [tag for tag in info["tags"] if ":" not in tag or tag in listed(card, "tags")]
     items += [{"kind": "tag", "text": tag, "tag": tag} for tag in own if tag not in listed_tags]
     return [{**chip, "text": shortened(chip["text"])} for chip in items[:_CHIPS]]
@@ -82,6 +84,38 @@ def derived(name: str, infos: list[tuple[str, dict[str, Any]]]) -> list[dict[str
         if name.lower() in bases and info["id"] != name:
             groups.setdefault(relation(info), []).append({"text": info["id"], "href": href})
     return [{"title": _DERIVED[kind], "links": links} for kind, links in sorted(groups.items())]
+
+
+def newer(card: dict[str, Any], address: Callable[[RepoType, str], str | None]) -> dict[str, str | None] | None:
+    """The model that replaces this one, as its card says: ``{text, href}``; None when it says none."""
+    given = card.get("new_version")
+    if not isinstance(given, str) or not given:
+        return None
+    return {"text": shortened(given), "href": address("model", given)}
+
+
+def gate(card: dict[str, Any]) -> dict[str, Any]:
+    """What people who ask for access to a gated repo are told and asked: ``{heading, prompt, button, fields}``.
+
+    ``fields`` are (label, kind) as the card gives them.
+    """
+
+    def text(key: str) -> str:
+        given = card.get(f"extra_gated_{key}")
+        return given if isinstance(given, str) else ""
+
+    fields = card.get("extra_gated_fields")
+    rows = [
+        (shortened(str(label)), str(kind.get("type", "")) if isinstance(kind, dict) else str(kind))
+        for label, kind in (list(fields.items())[:_CHIPS] if isinstance(fields, dict) else ())
+    ]
+    return {
+        "heading": shortened(text("heading")) or "Access to this model must be requested",
+        "prompt": text("prompt")[:_PROMPT],
+        "description": text("description")[:_PROMPT],
+        "button": shortened(text("button_content")),
+        "fields": rows,
+    }
 
 
 def results(card: dict[str, Any]) -> list[dict[str, str]]:

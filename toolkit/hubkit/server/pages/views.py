@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from hubkit.server.http.request import Request
 from hubkit.server.http.revisions import require_commit
 from hubkit.server.pages import card_facts
 from hubkit.server.pages.markup import Place
+from hubkit.server.repos.collections import Collection
 from hubkit.server.repos.git import HIDDEN_PREFIX, MAIN, Commit, Git, split_message
 from hubkit.server.repos.history import changes as tree_changes
 from hubkit.server.repos.info import repo_info
@@ -22,6 +23,10 @@ from hubkit.server.repos.objects import DamagedError
 from hubkit.server.repos.store import Repo, RepoType
 from hubkit.server.storage.database import stamp
 
+_PLAIN_ROW = {
+    "private": False, "gated": False, "damaged": False, "changed": "", "chips": [], "title": "", "stage": "",
+}  # fmt: skip
+"""What a row of a list has, of an item that is no repo."""
 _REFS = 500
 _CHANGES = 300
 _PLURALS = {"model": "Models", "dataset": "Datasets", "space": "Spaces"}
@@ -183,23 +188,30 @@ def _repo_row(request: Request, repo: Repo, info: dict[str, Any]) -> dict[str, A
     card = info["cardData"] or {}
     title = card.get("title") if repo.type == "space" else None
     return {
-        "href": f"/{repo.web}", "id": repo.id, "type": repo.type, "private": repo.private, "gated": bool(repo.gated),
-        "damaged": bool(info.get("damaged")),
+        "href": f"/{repo.web}", "id": repo.id, "type": repo.type, "note": "",
+        "private": repo.private, "gated": bool(repo.gated), "damaged": bool(info.get("damaged")),
         "changed": info["lastModified"], "chips": card_facts.chips(info)[:4], "info": info,
         "title": card_facts.shortened(title) if isinstance(title, str) else "",
         "stage": request.hub.spaces.stage(repo) if repo.type == "space" else "",
     }  # fmt: skip
 
 
+def address(request: Request, kind: RepoType, name: str) -> str | None:
+    """The address of a repo of this Hub that the reader may see; None when there is none."""
+    repo = visible_repo(request, kind, name)
+    return f"/{repo.web}" if repo else None
+
+
 def related_repos(view: RepoView) -> list[dict[str, Any]]:
     """Links to the repos that a repo names in its card, and to those that name it: ``{title, links}``."""
     request = view.request
-
-    def address(kind: RepoType, name: str) -> str | None:
-        repo = visible_repo(request, kind, name)
-        return f"/{repo.web}" if repo else None
-
-    groups = card_facts.sources(view.info, address)
+    groups = card_facts.sources(view.info, partial(address, request))
+    held = request.hub.collections.holding(view.repo.type, view.repo.id)
+    collections = [
+        {"text": item.title, "href": f"/collections/{item.slug}"}
+        for item in held
+        if request.hub.permissions.may_see_collection(request.actor, item)
+    ]
     if view.repo.type == "model":
         models = repo_rows(request, ("model",))
         groups += card_facts.derived(view.repo.id, [(row["href"], row["info"]) for row in models])
@@ -210,7 +222,39 @@ def related_repos(view: RepoView) -> list[dict[str, Any]]:
             if name in {used.lower() for used in card_facts.listed(row["info"]["cardData"] or {}, "models")}
         ]
         groups += [{"title": "Spaces using this model", "links": spaces}] if spaces else []
+    if collections:
+        groups.append({"title": f"Collections including this {view.repo.type}", "links": collections})
     return groups
+
+
+def collection_rows(request: Request, collection: Collection) -> list[dict[str, Any]]:
+    """The items of a collection that the reader may see: rows of repos, or ``{href, id}``, each with its note."""
+    rows: list[dict[str, Any]] = []
+    for item in request.hub.collections.items(collection):
+        row: dict[str, Any] | None = None
+        if item.repo is not None:
+            repo = request.hub.store.by_uid(item.repo)
+            if repo is not None and request.hub.permissions.may_see(request.actor, repo):
+                row = _repo_row(request, repo, repo_info(repo, request.hub.head_facts(repo)))
+        elif item.type == "paper":
+            row = {"href": f"https://arxiv.org/abs/{item.name}", "id": f"arXiv {item.name}", "type": "paper"}
+        else:
+            other = request.hub.collections.by_id(item.name)
+            if other is not None and request.hub.permissions.may_see_collection(request.actor, other):
+                row = {"href": f"/collections/{other.slug}", "id": other.title, "type": "collection"}
+        if row is not None:
+            rows.append(_PLAIN_ROW | row | {"note": item.note or ""})
+    return rows
+
+
+def collections_of(request: Request, namespace: str) -> list[dict[str, Any]]:
+    """The collections of an account that the reader may see: ``{href, title, description, private}``."""
+    return [
+        {"href": f"/collections/{item.slug}", "title": item.title, "about": item.description or "",
+         "private": item.private}
+        for item in request.hub.collections.all(namespace)
+        if request.hub.permissions.may_see_collection(request.actor, item)
+    ]  # fmt: skip
 
 
 def kind_title(kind: str) -> str:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sqlite3
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from hubkit.server.repos import metadata, references
@@ -19,11 +21,13 @@ from hubkit.server.repos.reader import Entry
 from hubkit.server.repos.store import Repo, Store
 from hubkit.server.storage.database import Database, now, stamp
 
-_FORM = 1
+_FORM = 2
 """Raise it when facts are read otherwise: those of an earlier form are read again."""
 _CONFIG_KEYS = ("architectures", "model_type")
 _KIND_FILES = frozenset(["config.json", "adapter_config.json"])
 _CONFIG_LIMIT = 2**20
+_README_LIMIT, _MOST_PAPERS = 2**20, 20
+_PAPER = re.compile(r"https?://(?:(?:www\.)?arxiv\.org/(?:abs|pdf)|(?:huggingface\.co|hf\.co)/papers)/(\d{4}\.\d{4,5})")
 _COMMITS_KEPT = 50
 """Commits of one repo whose facts are kept, those read last."""
 log = logging.getLogger("hubkit.server")
@@ -42,6 +46,8 @@ class Facts:
     """Bytes of all files together."""
     card: dict[str, Any]
     config: dict[str, Any]
+    papers: tuple[str, ...] = ()
+    """arXiv ids of the papers that the card links to."""
 
 
 class FactStore:
@@ -81,7 +87,8 @@ class FactStore:
         )
         try:
             value = json.loads(row["facts"]) if row else None
-            return Facts(commit, **value | {"names": tuple(value["names"])}) if value else None
+            sequences = {"names": tuple(value["names"]), "papers": tuple(value["papers"])} if value else {}
+            return Facts(commit, **value | sequences) if value else None
         except (ValueError, TypeError, KeyError):
             return None
 
@@ -96,9 +103,10 @@ class FactStore:
             if entry.path in _KIND_FILES or (is_weights and not weights):
                 weights = weights or is_weights
                 names.append(entry.path)
+        readme = _readme(git, commit)
         facts = Facts(
-            commit, stamp(git.commit(commit).time), tuple(names), used, card_of(git, commit),
-            config_of(git, commit) if repo.type == "model" else {},
+            commit, stamp(git.commit(commit).time), tuple(names), used, _card(readme),
+            config_of(git, commit) if repo.type == "model" else {}, papers_in(readme),
         )  # fmt: skip
         self._keep(repo, facts, files)
         return facts, files
@@ -106,7 +114,7 @@ class FactStore:
     def _keep(self, repo: Repo, facts: Facts, files: list[str]) -> None:
         value = {
             "changed": facts.changed, "names": facts.names, "used": facts.used, "card": facts.card,
-            "config": facts.config,
+            "config": facts.config, "papers": facts.papers,
         }  # fmt: skip
         packed = zlib.compress(json.dumps(files).encode(), 3)
         try:
@@ -126,13 +134,27 @@ class FactStore:
 
 def card_of(git: Git, commit: str) -> dict[str, Any]:
     """The README's metadata at a commit; empty when there is none or it cannot be parsed."""
+    return _card(_readme(git, commit))
+
+
+def _readme(git: Git, commit: str) -> str:
     entry = git.entry(commit, "README.md")
     if entry is None or entry.folder or entry.pointer:
-        return {}
+        return ""
+    return git.blob(entry.oid).decode("utf-8", "replace")
+
+
+def _card(readme: str) -> dict[str, Any]:
     try:
-        return metadata.read(git.blob(entry.oid).decode("utf-8", "replace"))
+        return metadata.read(readme)
     except metadata.MetadataError:
         return {}
+
+
+def papers_in(readme: str) -> tuple[str, ...]:
+    """The arXiv ids of the papers that a card links to, on arXiv or as pages of papers on a Hub; at most 20."""
+    found = dict.fromkeys(match[1] for match in _PAPER.finditer(readme[:_README_LIMIT]))
+    return tuple(islice(found, _MOST_PAPERS))
 
 
 def config_of(git: Git, commit: str) -> dict[str, Any]:

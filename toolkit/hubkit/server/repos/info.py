@@ -37,7 +37,9 @@ def sibling(entry: Entry) -> dict[str, Any]:
     return item
 
 
-def tags_of(card: dict[str, Any], repo: Repo, names: Sequence[str], config: dict[str, Any]) -> list[str]:
+def tags_of(
+    card: dict[str, Any], repo: Repo, names: Sequence[str], config: dict[str, Any], papers: Sequence[str] = ()
+) -> list[str]:
     """Tags as the Hub derives them: from files, from the card, then ``region``."""
     tags: list[str] = []
     if repo.type == "model":
@@ -52,7 +54,10 @@ def tags_of(card: dict[str, Any], repo: Repo, names: Sequence[str], config: dict
     ):  # fmt: skip
         value = card.get(key)
         tags += [f"{prefix}{item}" for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
-    return [*dict.fromkeys([*tags, "region:us"])]
+    relation = card.get("base_model_relation")
+    if isinstance(relation, str):
+        tags += [f"base_model:{relation}:{tag[11:]}" for tag in tags if tag.startswith("base_model:")]
+    return [*dict.fromkeys([*tags, *(f"arxiv:{paper}" for paper in papers), "region:us"])]
 
 
 def _library(card: dict[str, Any], names: Sequence[str]) -> str | None:
@@ -76,7 +81,7 @@ def repo_info(repo: Repo, facts: Facts | None) -> dict[str, Any]:
         "_id": repo.uid[:24], "id": repo.id, "author": repo.namespace, "sha": facts.commit if facts else None,
         "private": repo.private, "gated": repo.gated or False, "disabled": facts is None, "createdAt": repo.created,
         "lastModified": facts.changed if facts else repo.created, "likes": 0, "downloads": 0,
-        "tags": tags_of(card, repo, names, config), "cardData": card or None,
+        "tags": tags_of(card, repo, names, config, facts.papers if facts else ()), "cardData": card or None,
         "usedStorage": facts.used if facts else 0,
     }  # fmt: skip
     if facts is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -11,6 +12,7 @@ from urllib.parse import quote, urlencode
 from starlette.responses import RedirectResponse, Response
 
 from hubkit.server.accounts.sessions import SESSION_SECONDS, cookie_name, own_address
+from hubkit.server.http.access import visible_collection
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.files import IMAGES
 from hubkit.server.http.parsing import parse_int
@@ -46,7 +48,17 @@ def account(request: Request) -> Response:
     owner = request.hub.accounts.find(request.path_params["ns"])
     if owner is None:
         raise HTTPException(404, f"There is no account called {request.path_params['ns']!r}.")
-    return _list(request, "account", _KINDS[""], {"account": owner, "section": ""}, namespace=owner.name)
+    values = {"account": owner, "section": "", "collections": views.collections_of(request, owner.name)}
+    return _list(request, "account", _KINDS[""], values, namespace=owner.name)
+
+
+def collection(request: Request) -> Response:
+    """The items of a collection, with their notes."""
+    found = visible_collection(request, f"{request.path_params['ns']}/{request.path_params['slug']}")
+    if found is None:
+        raise HTTPException(404, "This collection does not exist, or it is private.")
+    rows = views.collection_rows(request, found)
+    return page("collection", {"collection": found, "rows": rows}, actor=request.actor)
 
 
 def _list(
@@ -107,9 +119,12 @@ def card(request: Request) -> Response:
     values = _frame(view, "card", link) | {
         "card": rendered, "open": view.open, "groups": views.related_repos(view), "space": None,
         "results": card_facts.results(view.info["cardData"] or {}), "parameters": {}, "total": 0,
-        "endpoint": request.origin,
+        "endpoint": request.origin, "newer": None, "gate": None,
     }  # fmt: skip
     if view.repo.type == "model":
+        front = view.info["cardData"] or {}
+        values["newer"] = card_facts.newer(front, partial(views.address, request))
+        values["gate"] = card_facts.gate(front) if view.repo.gated else None
         counted = safetensors_info(view.git, view.commit, view.repo.uid, request.hub.lfs).get("safetensors", {})
         values |= {"parameters": counted.get("parameters", {}), "total": counted.get("total", 0)}
     if view.repo.type == "space":
@@ -292,6 +307,7 @@ ROUTES = [
     Route("GET", "/static/hubkit.svg", static, path_params={"file": "icon.svg", "media": "image/svg+xml"}),
     _page("/login", login),
     Route("POST", "/logout", logout, "form", anonymous=True, limit=1024),
+    _page("/collections/{ns}/{slug}", collection),
     *_of_repos("", card),
     *_of_repos("/tree/{rev}", tree),
     *_of_repos("/tree/{rev}/{path:path}", tree),

@@ -55,6 +55,13 @@ CREATE TABLE IF NOT EXISTS events (
     id TEXT PRIMARY KEY, repo TEXT NOT NULL, num INTEGER NOT NULL, position INTEGER NOT NULL, type TEXT NOT NULL,
     author TEXT NOT NULL, created TEXT NOT NULL, data TEXT NOT NULL,
     FOREIGN KEY (repo, num) REFERENCES discussions(repo, num) ON DELETE CASCADE);
+CREATE TABLE IF NOT EXISTS collections (
+    id TEXT PRIMARY KEY, namespace TEXT NOT NULL, title TEXT NOT NULL, description TEXT, private INTEGER NOT NULL,
+    theme TEXT NOT NULL, position INTEGER NOT NULL, created TEXT NOT NULL, updated TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS collection_items (
+    id TEXT PRIMARY KEY, collection TEXT NOT NULL REFERENCES collections(id) ON DELETE CASCADE, type TEXT NOT NULL,
+    repo TEXT REFERENCES repos(uid) ON DELETE CASCADE, name TEXT NOT NULL, note TEXT, position INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS collection_items_by_repo ON collection_items (repo);
 CREATE TABLE IF NOT EXISTS unfinished (
     id INTEGER PRIMARY KEY, repo TEXT NOT NULL REFERENCES repos(uid) ON DELETE CASCADE, ref TEXT NOT NULL,
     commit_id TEXT NOT NULL, note TEXT NOT NULL);
