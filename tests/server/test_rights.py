@@ -64,8 +64,13 @@ def creates(who: str, namespace: str) -> bool:
     return namespace in namespaces.get(who, set())
 
 
+def collects(who: str, namespace: str) -> bool:
+    """Whether a token may create and change collections in a namespace: none of the fine-grained ones has the right."""
+    return creates(who, namespace) and who != "ann: her namespace"
+
+
 Need = Literal[
-    "nothing", "token", "person", "owner", "member", "create", "signature", "see", "read", "copy", "inspect", "write",
+    "nothing", "token", "person", "owner", "member", "create", "collect", "signature", "see", "read", "copy", "inspect", "write",
     "manage", "discuss", "propose", "moderate",
 ]  # fmt: skip
 
@@ -97,6 +102,7 @@ FILES = (
 )
 BATCH = {"objects": [{"oid": "{lfs}", "size": 16}, {"oid": "0" * 64, "size": 3}]}
 API = "/api/{kind:kind}/{ns}/{name}"
+COLLECTION = "/api/collections/{ns}/{slug}"
 RULES: dict[str, Rule] = {
     "GET /api/hubkit/status": Rule("nothing"),
     "GET /api/hubkit/accounts": Rule("owner"),
@@ -138,6 +144,17 @@ RULES: dict[str, Rule] = {
     "PUT /api/spaces/{ns}/{name}/volumes": Rule("write", (try_(body={}),)),
     "DELETE /api/spaces/{ns}/{name}/volumes": Rule("write"),
     "GET /api/spaces/{ns}/{name}/logs/{which}": Rule("inspect", (try_(which="run"), try_(which="build"))),
+    "POST /api/collections": Rule("collect", (try_(body={"title": "", "namespace": "{ns}"}),)),
+    "GET /api/collections": Rule(
+        "nothing", (try_(), try_("owner={ns}"), try_("item={type}s/{id}"), try_("item=papers/2305.18290&limit=1"))
+    ),
+    f"GET {COLLECTION}": Rule("nothing", (try_(slug="{collection}"),)),
+    f"PATCH {COLLECTION}": Rule("collect", (try_(slug="{collection}", body={"title": ""}),)),
+    f"DELETE {COLLECTION}": Rule("collect", (try_(slug="{collection}"),)),
+    f"POST {COLLECTION}/items": Rule("collect", (try_(slug="{collection}", body={"item": {}}),)),
+    f"PATCH {COLLECTION}/items/{{item}}": Rule("collect", (try_(slug="{collection}", item="absent", body={}),)),
+    f"DELETE {COLLECTION}/items/{{item}}": Rule("collect", (try_(slug="{collection}", item="absent"),)),
+    "GET /collections/{ns}/{slug}": Rule("nothing", (try_(slug="{collection}"),), **PAGE),
     "GET /api/settings/repositories": Rule("person"),
     "GET /api/organizations/{org}/settings/repositories": Rule("member", (try_(org="{ns}"),)),
     "POST /api/repos/create": Rule(
@@ -299,6 +316,8 @@ def expected(rule: Rule, who: str, place: Place, method: str) -> str:
             return "yes" if team or user in {"owner", place.ns} else refused
         case "create":
             return "yes" if creates(who, place.ns) else refused
+        case "collect":
+            return "yes" if collects(who, place.ns) else refused
     if "see" not in may:
         return "401" if who == "nobody" and not rule.page else "404"
     if rule.need == "see":
@@ -380,8 +399,11 @@ def every_request(known: World, who: str, *, pages: bool) -> Iterator[tuple[Any,
             for place in PLACES if "{" in str(rule.tries) + route.path else PLACES[:1]:
                 for request in requests(route, rule, place, known):
                     verdict = expected(rule, who, place, request["method"])
-                    if verdict == "yes" and request["path"] == "/api/repos/delete":
-                        continue  # the only request that would change something
+                    deletes = (request["method"], len(request["path"].split("/"))) == ("DELETE", 5)
+                    if verdict == "yes" and (
+                        request["path"] == "/api/repos/delete" or (deletes and rule.need == "collect")
+                    ):
+                        continue  # the only requests that would change something
                     yield route, rule, place, request, verdict
 
 

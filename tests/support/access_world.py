@@ -176,12 +176,21 @@ class World:
         hub.store.change_settings(
             repo, private=place.state.startswith("private"), gated="manual" if place.state == "gated" else ""
         )
-        words.seen = {say("n"), say("c"), say("f"), main}
+        collection = hub.collections.create(place.ns, f"Collection {len(self.words)}", None, private=False)
+        hub.collections.add(collection, place.kind, place.id, f"note {say('q')}", repo)
+        words.seen = {say("n"), say("c"), say("f"), say("q"), main}
         words.read = {say(letter) for letter in "xmobtyedplr"} | {oid, other, *map(str, blobs.values())}
         words.inspected = {say("s"), say("g")}
         words.never = {say("h"), say("v")}
         self.words[place] = words
-        self.oids[place] = {"main": main, "other": other, "lfs": oid, "first": first, "uid": repo.uid}
+        self.oids[place] = {
+            "collection": collection.slug.partition("/")[2],
+            "main": main,
+            "other": other,
+            "lfs": oid,
+            "first": first,
+            "uid": repo.uid,
+        }
 
     # Tokens ------------------------------------------------------------------------------------------------------
 

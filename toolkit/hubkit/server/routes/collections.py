@@ -116,10 +116,10 @@ def _item(request: Request, item: Item) -> dict[str, Any] | None:
 def create(request: Request) -> Response:
     """A new collection; 409 with the slug of the one that has the title."""
     value = request.json_object()
-    title = _text(value, "title", TITLE_LIMIT, least=1)
     namespace = request.json_string("namespace", require_user(request).name)
     require_valid(namespace_problem, namespace)
     _require_write(request, namespace)
+    title = _text(value, "title", TITLE_LIMIT, least=1)
     if title is None:
         raise HTTPException(400, "'title' is required.")
     description = _text(value, "description", DESCRIPTION_LIMIT)
