@@ -70,8 +70,8 @@ def collects(who: str, namespace: str) -> bool:
 
 
 Need = Literal[
-    "nothing", "token", "person", "owner", "member", "create", "collect", "signature", "see", "read", "copy", "inspect", "write",
-    "manage", "discuss", "propose", "moderate",
+    "nothing", "token", "person", "owner", "member", "create", "collect", "signature", "see", "read", "copy", "inspect",
+    "write", "manage", "discuss", "propose", "moderate",
 ]  # fmt: skip
 
 

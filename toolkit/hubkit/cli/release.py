@@ -152,6 +152,8 @@ def _release_lines(outcome: Outcome, endpoint: str) -> Iterator[RenderableType]:
     yield f"page   {outcome.page}"
     if outcome.space:
         yield f"Space  {outcome.space}"
+    if outcome.collection:
+        yield f"collection  {outcome.collection}"
 
 
 def _base(outcome: Outcome) -> Iterator[str]:

@@ -7,13 +7,14 @@ Every request has a time limit (:mod:`hubkit.hub.transport`) and fails with one 
 Reads are retried (:mod:`hubkit.hub.retry`), writes are sent once: whoever writes reads the Hub before it writes again
 (:mod:`hubkit.publishing.compare_and_swap`). The methods stand in files by what they are about: :mod:`~hubkit.hub.refs`,
 :mod:`~hubkit.hub.files`, :mod:`~hubkit.hub.commits`, :mod:`~hubkit.hub.pull_requests`, :mod:`~hubkit.hub.auth`,
-:mod:`~hubkit.hub.spaces`, :mod:`~hubkit.hub.embedded`.
+:mod:`~hubkit.hub.spaces`, :mod:`~hubkit.hub.collections`, :mod:`~hubkit.hub.embedded`.
 """
 
 from __future__ import annotations
 
 from hubkit.core.target import Target
 from hubkit.hub import private_api
+from hubkit.hub.collections import CollectionCalls
 from hubkit.hub.commits import CommitCalls
 from hubkit.hub.connection import Gated, RepoType, Visibility
 from hubkit.hub.embedded import EmbeddedCalls
@@ -26,7 +27,7 @@ from hubkit.hub.trusted_publishing import renewal
 __all__ = ["Commit", "Gated", "Hub", "Refs", "RepoType", "Runtime", "Visibility", "connect"]
 
 
-class Hub(RefCalls, CommitCalls, SpaceCalls, EmbeddedCalls):
+class Hub(RefCalls, CommitCalls, SpaceCalls, CollectionCalls, EmbeddedCalls):
     """A connection to one Hub with the token that was issued for it. Created by :func:`connect`."""
 
 

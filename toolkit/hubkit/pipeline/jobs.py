@@ -13,6 +13,8 @@ from hubkit.recipe.stage import Scope
 from hubkit.training.data.prepared import rows_file
 
 _PUBLISHING = frozenset({"publish", "loadback", "snippets"})
+_ONCE_WHOLE = ("space", "collection")
+"""Steps about all the variants, each asked for by the recipe's key of that name."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,14 @@ def expand(recipe: Recipe, *, only: str | None = None) -> tuple[Job, ...]:
     """The jobs of ``recipe`` in the order in which they run.
 
     ``only`` names the one variant to publish; the others are still trained and measured, for the cards compare them.
-    The Space shows all the variants, so it is not deployed with one alone, nor while they are only proposed. What the
-    recipe does not ask for is not measured: stop rates without a gate on them, benchmarks without suites.
+    The Space and the collection show all the variants, so they are not made with one alone, nor while they are only
+    proposed. What the recipe does not ask for is not done: no stop rates without a gate, no benchmarks without suites.
     """
     jobs: dict[str, Job] = {}
     for step in STEPS:
         if step.name == "provide" and recipe.provide is None:
             continue
-        if step.name == "space" and (recipe.space is None or only is not None or recipe.pull_request):
+        if step.name in _ONCE_WHOLE and (only is not None or recipe.pull_request):
             continue
         if not _asked_for(step, recipe):
             continue
@@ -71,7 +73,9 @@ def expand(recipe: Recipe, *, only: str | None = None) -> tuple[Job, ...]:
 
 
 def _asked_for(step: Step, recipe: Recipe) -> bool:
-    """Whether ``recipe`` has what ``step`` measures or decides."""
+    """Whether ``recipe`` has what ``step`` measures, decides or shows."""
+    if step.stage in _ONCE_WHOLE:
+        return getattr(recipe, step.stage) is not None
     if step.stage == "evaluate":
         return bool(recipe.evaluate.suites)
     return step.stage not in {"stopping", "gate"} or recipe.gates.stop_rate is not None

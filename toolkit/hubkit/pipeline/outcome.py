@@ -13,6 +13,7 @@ from hubkit.evals.results import Results
 from hubkit.hub.pull_requests import pull_url
 from hubkit.models.chat.gate_verdicts import GateResult, GateVerdicts
 from hubkit.models.chat.stop_rates import StopRates
+from hubkit.publishing.collecting import FilledCollection
 from hubkit.publishing.released import ReleasedBranches
 from hubkit.publishing.spaces.building import page
 from hubkit.publishing.spaces.deployed import DeployedSpace
@@ -53,6 +54,8 @@ class Outcome:
     page: str
     space: str | None
     """Addresses of the model's page and the Space's; None: no Space was deployed."""
+    collection: str | None = None
+    """Address of the collection; None: the recipe has none."""
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain values."""
@@ -94,6 +97,7 @@ def read_outcome(made: Mapping[str, Path], run: str, target: Target, *, up_to_da
         variants=tuple(lines),
         page=f"{endpoint}/{released.repo}",
         space=page(endpoint, DeployedSpace.load(space).repo) if space else None,
+        collection=FilledCollection.load(made["collection"]).url if "collection" in made else None,
     )
 
 

@@ -49,5 +49,7 @@ STEPS = (
          does="build the Space, test it locally, deploy it, send a test prompt",
          inputs={"base": one("base"), "merged": every("merge"), "stop_rates": every("stopping"),
                  "released": one("promote")}),
+    Step("collection", "collection", per="release", does="list the repos, the Space and the papers in a collection",
+         lasting=True, inputs={"released": one("promote"), "space": one("space")}),
 )
 # fmt: on
