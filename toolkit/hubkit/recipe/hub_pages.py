@@ -31,6 +31,10 @@ def _paper(value: Any) -> Any:
     return name
 
 
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
 def _doi(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -86,7 +90,7 @@ GatedField = Annotated[Any, AfterValidator(_gated_field)]
 class CardOnTheHub(Model):
     """Keys of the card that the Hub shows in places of its own: above the card, beside it, or before its files."""
 
-    papers: tuple[PaperId, ...] = Field(
+    papers: Annotated[tuple[PaperId, ...], AfterValidator(_each_once)] = Field(
         (), strict=False, description="papers about the model: arXiv ids, or their addresses on arXiv or the Hub"
     )
     doi: Doi | None = Field(

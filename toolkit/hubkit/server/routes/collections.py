@@ -145,6 +145,8 @@ def listing(request: Request) -> Response:
         found.sort(key=lambda one: one.updated, reverse=True)
     start, count = parse_int(query.get("cursor"), 0), request.page_size(20, 100)
     page = [_json(request, one, most=_SHOWN) for one in found[start : start + count]]
+    for value in page:
+        del value["position"]  # the client counts for itself
     more = start + count < len(found)
     return JSONResponse(page, headers=request.next_page(cursor=str(start + count)) if more else None)
 
