@@ -39,7 +39,7 @@ TEXT = (
     RECIPE_TEXT.replace("suites: [tiny_facts]", "suites: [tiny_facts], include: tasks")
     .replace("summary: It answers.", "summary: It answers., template: card.jinja")
     .replace("visibility: public", "visibility: public\nprovide: tiny\nchat: {template: chat.jinja}")
-    + "space: {repo: me/space}\nsign: {key: key.pem}\n"
+    + "space: {repo: me/space}\ncollection: {title: Mine}\nsign: {key: key.pem}\n"
 )
 
 
