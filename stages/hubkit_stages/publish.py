@@ -369,6 +369,9 @@ def _made_from(recipe: Recipe, scope: Scope) -> dict[str, Any]:
     plain["stages"] = {
         name: {**plain["stages"][name], "args": _public(plain["stages"][name]["args"])} for name in chain
     }
+    for trained in plain["stages"].values():
+        if trained["train_on"] == "last":  # the manifest of an older recipe stays the same
+            del trained["train_on"]
     template = recipe.chat.template
     named = {
         "chat.template": template if library.names_file(template) else None,

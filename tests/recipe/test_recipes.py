@@ -95,7 +95,7 @@ def test_the_tiny_recipe_shows_a_newcomer_the_keys_and_explains_what_it_accepts(
     # said in prose, or with good defaults
     rare = {"authors", "tracking", "language", "limit", "split", "uses", "hardware", "sign", "key", "keyless"}
     rare |= {"num_fewshot", "fewshot_as_multiturn", "pull_request", "license_name", "license_link"}
-    rare |= {"file", "config", "columns"}  # docs/data.md
+    rare |= {"file", "config", "columns", "train_on"}  # docs/data.md
     schema = recipe_schema()
     known = {key for part in [schema, *schema["$defs"].values()] for key in part.get("properties", {})}
     assert known - shown <= rare

@@ -85,7 +85,7 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
         language=list(metadata.language),
         base_model=metadata.base_model,
         base_model_relation=metadata.relation,
-        datasets=list(dict.fromkeys(metadata.datasets)),
+        datasets=list(dict.fromkeys(metadata.datasets)) or None,
         library_name=metadata.library,
         pipeline_tag="text-generation",
         tags=list(dict.fromkeys(metadata.tags)),

@@ -29,7 +29,6 @@ _REQUIRED = (
     "language",
     "base_model",
     "base_model_relation",
-    "datasets",
     "library_name",
     "pipeline_tag",
     "tags",

@@ -32,6 +32,7 @@ def _data_and_stages(recipe: Recipe) -> Iterator[Mistake]:
             yield Mistake(
                 ("stages", name, "data"), f"`data` has no entry {stage.data!r}{did_you_mean(stage.data, recipe.data)}"
             )
+        yield from _answers(recipe, name)
         if stage.trains_all_weights and stage.quantization == "nf4":
             problem = "all the weights cannot be trained in 4 bits; remove this key, or train an adapter (`lora`)"
             yield Mistake(("stages", name, "quantization"), problem)
@@ -43,6 +44,19 @@ def _data_and_stages(recipe: Recipe) -> Iterator[Mistake]:
             yield Mistake(where, f"there is no stage {stage.continues!r}{meant}")
         elif _in_a_circle(recipe, name):
             yield Mistake(where, "the stages form a cycle through `continues`")
+
+
+def _answers(recipe: Recipe, name: str) -> Iterator[Mistake]:
+    """Mistakes of ``train_on``: rows are tokenized once for all stages that train on them."""
+    stage, where = recipe.stages[name], ("stages", name, "train_on")
+    if stage.train_on == "all" and (stage.uses or name) == "dpo":
+        yield Mistake(where, "dpo compares the last answers; remove this key")
+    for other, known in recipe.stages.items():
+        if other < name and known.data == stage.data and known.train_on != stage.train_on:
+            problem = (
+                f"stage {other!r} trains on other answers of the same data; name the dataset in an entry of its own"
+            )
+            yield Mistake(where, problem)
 
 
 def _in_a_circle(recipe: Recipe, stage: str) -> bool:

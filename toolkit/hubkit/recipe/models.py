@@ -29,6 +29,7 @@ from hubkit.recipe.values import (
     Name,
     RepoId,
     Split,
+    TrainOn,
     without_folders,
 )
 
@@ -122,6 +123,9 @@ class Training(Model):
     data: str = Field(description="the entry of `data` that this stage trains on")
     continues: str | None = Field(
         None, description="continue training the adapter of this stage instead of starting a new one"
+    )
+    train_on: TrainOn = Field(
+        "last", description="answers of an SFT conversation that are trained: the last one, or all of them"
     )
     quantization: Literal["nf4", "none"] = Field(
         "nf4", description="nf4: train on the base in 4 bits (QLoRA); none: on the unquantized base"

@@ -94,6 +94,7 @@ ColumnRole = Literal[
 ]
 """What a column can be, whatever it is called."""
 License = Annotated[str, AfterValidator(_license)]
+TrainOn = Literal["last", "all"]
 DType = Literal["bfloat16", "float16", "float32"]
 BatchSize = Annotated[Annotated[int, Field(gt=0)] | Literal["auto"], BeforeValidator(_batch_size)]
 Accepted = Annotated[Literal["truncated-end-of-turn", "dropped-rows"], BeforeValidator(_current_word)]

@@ -61,8 +61,9 @@ def _sides(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _answer(trainer: Any, tokenizer: Any, row: Mapping[str, Any], side: str) -> Iterator[list[int]]:
     """The answer in the column ``side`` of ``row`` as the trainer is to see it."""
-    prompt = ids_of(tokenizer, row["prompt"], opened=True) or []
-    wholes = {name: ids_of(tokenizer, [*row["prompt"], *row[name]]) or [] for name in _sides([row])}
+    tools = row.get("tools")
+    prompt = ids_of(tokenizer, row["prompt"], opened=True, tools=tools) or []
+    wholes = {name: ids_of(tokenizer, [*row["prompt"], *row[name]], tools=tools) or [] for name in _sides([row])}
     begins = min(common(prompt, whole) for whole in wholes.values())
     if getattr(trainer, "completion_only_loss", True) is False:
         begins = 0

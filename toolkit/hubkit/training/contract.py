@@ -10,6 +10,7 @@ from hubkit.models.base import PinnedBase
 from hubkit.recipe.artifact import StoredArtifact
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import Scope
+from hubkit.recipe.values import TrainOn
 from hubkit.training.adapter import Form, TrainedAdapter
 from hubkit.training.counted import counted_adapter, counted_args, counted_base
 from hubkit.training.data.prepared import TrainingRows
@@ -29,6 +30,7 @@ class Settings:
     lora: Mapping[str, Any] | Literal["none"]
     args: Mapping[str, Any]
     seed: int
+    train_on: TrainOn = "last"
     continued_form: Form | None = None
     """What the stage that this one continues leaves; None where it continues none."""
 
@@ -46,6 +48,7 @@ class Settings:
             lora=training.lora,
             args=training.args,
             seed=recipe.seed,
+            train_on=training.train_on,
             continued_form=_left_by(recipe, training.continues),
         )
 
@@ -81,6 +84,7 @@ class Settings:
             "lora": self.lora,
             "args": args,
             "seed": self.seed,
+            **({} if self.train_on == "last" else {"train_on": self.train_on}),
         }
 
 

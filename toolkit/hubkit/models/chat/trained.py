@@ -20,6 +20,7 @@ from hubkit.models.chat.rendering import Message
 SEEN_FILE = "seen/texts.json"
 """Beside the adapter in a training step's artifact; apart from the files of which cards are written."""
 ROWS = 16
+Tools = Sequence[Mapping[str, Any]] | None
 _ANSWERS = ("chosen", "rejected", "completion")
 
 
@@ -58,39 +59,49 @@ def text_count(kept: Seen) -> int:
     return len(kept["golden"]) + len(kept["rows"])
 
 
-def _of_example(example: Mapping[str, Any]) -> Iterator[tuple[list[Message], list[int]]]:
+def _of_example(example: Mapping[str, Any]) -> Iterator[tuple[list[Message], list[int], Tools]]:
     for side in _ANSWERS:
         if "prompt" not in example or side not in example:
             continue
         messages = [*example["prompt"], *example[side]]
         if f"{side}_ids" in example and "prompt_ids" in example:
-            yield messages, [*example["prompt_ids"], *example[f"{side}_ids"]]
+            yield messages, [*example["prompt_ids"], *example[f"{side}_ids"]], example.get("tools")
         elif "input_ids" in example:
-            yield messages, list(example["input_ids"])
+            yield messages, list(example["input_ids"]), example.get("tools")
 
 
-def _placed(tokenizer: Any, messages: list[Message], ids: list[int]) -> dict[str, Any]:
+def _placed(tokenizer: Any, messages: list[Message], ids: list[int], tools: Tools) -> dict[str, Any]:
     """A row with its place in the whole rendering: a trainer cuts what is longer than its ``max_length``.
 
     What is no part of the rendering has the place 0, and is found out by :func:`differences`.
     """
-    whole = ids_of(tokenizer, messages) or []
+    whole = ids_of(tokenizer, messages, tools=tools) or []
     end = len(whole) - len(ids)
     from_end = whole[: len(ids)] != ids and end > 0 and whole[end:] == ids
-    return {"messages": messages, "ids": ids, "from": end if from_end else 0, "of": len(whole)}
+    offered = {"tools": tools} if tools else {}
+    return {"messages": messages, **offered, "ids": ids, "from": end if from_end else 0, "of": len(whole)}
 
 
 def _golden(tokenizer: Any) -> list[list[int] | None]:
     return [ids_of(tokenizer, messages, opened) for messages, opened in golden_requests()]
 
 
-def ids_of(tokenizer: Any, messages: Sequence[Message], opened: bool = False) -> list[int] | None:
-    """The token ids of ``messages`` as ``tokenizer`` renders them; None when its template refuses them."""
+def ids_of(
+    tokenizer: Any, messages: Sequence[Mapping[str, Any]], opened: bool = False, *, tools: Tools = None
+) -> list[int] | None:
+    """The token ids of ``messages`` as ``tokenizer`` renders them; None when its template refuses them.
+
+    ``tools`` are the JSON schemas of the functions that the conversation offers.
+    """
     from jinja2 import TemplateError
 
     try:
         encoded = tokenizer.apply_chat_template(
-            [dict(item) for item in messages], add_generation_prompt=opened, tokenize=True, return_dict=True
+            [dict(item) for item in messages],
+            tools=tools or None,
+            add_generation_prompt=opened,
+            tokenize=True,
+            return_dict=True,
         )
     except (TemplateError, TypeError, ValueError):
         return None
@@ -111,7 +122,7 @@ def differences(tokenizer: Any, kept: Mapping[str, Any]) -> list[str]:
         if before != now
     ]
     for number, row in enumerate(kept["rows"]):
-        now, before = ids_of(tokenizer, row["messages"]), row["ids"]
+        now, before = ids_of(tokenizer, row["messages"], tools=row.get("tools")), row["ids"]
         if now is None or len(now) != row["of"] or now[row["from"] : row["from"] + len(before)] != before:
             found.append(f"the training text {number + 1}{_where(tokenizer, before, now)}")
     return found
