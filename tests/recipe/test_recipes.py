@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -229,6 +230,7 @@ from hubkit.pipeline.jobs import expand
 from hubkit.pipeline.runs import open_run
 from hubkit.pipeline.find_stage import find_stage
 from hubkit.recipe.loading import load_recipe
+from hubkit.recipe.models import Source
 from hubkit_stages.recipes import tiny
 from hubkit_stages.recipes.tiny import model
 model.STEPS = 20
@@ -251,11 +253,34 @@ for job in state.jobs[:3]:
     told[job.id] = json.loads((made.path / {"provide": "provided.json"}.get(job.id, f"{job.id}.json")).read_text())
     told[f"{job.id} files"] = sorted(made.manifest.files)
     told[f"{job.id} warnings"] = made.summary.get("warnings")
+shaping = ("prompts.jsonl", "sets/preferences.jsonl", "sets/repair.jsonl")
+told["digests"] = {name: made.manifest.files[name].sha256 for name in shaping}
+def of_files(source):
+    folder = home / "files" / source.repo.replace("/", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    tiny.make_dataset(folder, source.repo)
+    return Source(file=f"files/{folder.name}/data/*.jsonl", mapping=source.mapping, rows=source.rows)
+own = recipe.model_copy(update={"data": {name: tuple(map(of_files, entry)) for name, entry in recipe.data.items()}})
+mine = ReleaseState(own, home, target, run, expand(own), dict(state.finished))
+job, stage = state.jobs[2], find_stage("data")
+told["check files"] = [item.message for item in stage.check(mine.check_context(job))]
+run.begin("data", mine.key(job))
+again = run.keep("data", mine.key(job), stage.run(mine.context(job)), 0.0)
+told["digests of files"] = {name: again.manifest.files[name].sha256 for name in shaping}
+told["data of files"] = json.loads((again.path / "data.json").read_text())
 told["holds"] = state.outdated(state.jobs[0], state.finished["provide"])
 for job in state.jobs[:3]:
     told[f"check {job.id} after"] = [item.message for item in find_stage(job.stage).check(state.check_context(job))]
 print("TOLD" + json.dumps(told))
 """
+
+
+ROWS_SINCE_0_4 = {
+    "prompts.jsonl": "19701ce7e5ecb766a31e02480a20646329af7ef5d9b7ca8d7eb71b4dad331f72",
+    "sets/preferences.jsonl": "e7ee8ae066b90ee0e3c2046a03da120cd280bf2b3767baea4a5bf7eb649204c4",
+    "sets/repair.jsonl": "4ec7bfac8fb07b61f5f9e070a424b1d30d601ea67aa17e8837bd705e4e37e1f1",
+}
+"""Digests of the prepared rows of the recipe tiny, as the version before files and forms wrote them (01c8f2e)."""
 
 
 def steps(hub: Any, home: Path) -> dict[str, Any]:
@@ -296,6 +321,12 @@ def test_the_first_steps_on_an_empty_hub_and_again(hub: Any, tmp_path: Path) -> 
     assert [(item["code"], item["accepted"]) for item in data["findings"]] == [("truncated-end-of-turn", True)]
     assert {source["licence"] for item in data["sets"].values() for source in item["sources"]} == {"apache-2.0"}
     assert first["holds"] is None
+    assert first["digests"] == ROWS_SINCE_0_4, "these rows train the same adapter as before"
+    assert (first["check files"], first["digests of files"]) == ([], ROWS_SINCE_0_4)
+    for entry in first["data of files"]["sets"].values():
+        for source in entry["sources"]:
+            assert source["repo"].startswith("files/") and source["local"] is True
+            assert source["commit"] == hashlib.sha256(next(tmp_path.glob(source["repo"])).read_bytes()).hexdigest()
 
     again = steps(hub, tmp_path)
     assert [item["made"] for item in again["provide"]["repos"]] == [False] * 4
