@@ -319,7 +319,7 @@ def code(source: str) -> str:
 )  # fmt: skip
 def test_chat_prompts(source: str, found: list[str]) -> None:
     text = FRONT + code(f"tok = model = m = d = None\n{source}")
-    assert [fault.rule for fault in lint_text(text)] == found
+    assert sorted(fault.rule for fault in lint_text(text)) == found
 
 
 def test_names_and_syntax() -> None:
@@ -333,8 +333,8 @@ def test_names_and_syntax() -> None:
         + code("!pip install x\nimport os\nos.name")
     )
     found = lint_text(FRONT + text)
-    assert [(fault.rule, fault.line) for fault in found] == [("undefined-name", 9), ("snippet-syntax", 13)]
-    assert "'b'" in found[0].message and found[0].hint == "Define it in the block, or import it."
+    assert [(fault.rule, fault.line) for fault in found] == [("snippet-syntax", 13), ("undefined-name", 9)]
+    assert "'b'" in found[1].message and found[1].hint == "Define it in the block, or import it."
 
 
 @pytest.mark.parametrize("first", ["from x import *", "a = (", "!pip install x\nprint("])
@@ -404,3 +404,30 @@ def test_a_block_that_loads_the_model_none_is_found(block: str) -> None:
     start = "from transformers import AutoModelForCausalLM, pipeline\n"
     assert [fault.rule for fault in of(code(start + block), "model-none")] == ["model-none"]
     assert not of(code(start + block.replace('"None"', '"me/model"')), "model-none")
+
+
+def test_every_error_says_who_refuses_it() -> None:
+    """An error is what the Hub, a library or Python refuses, and the rule says where that is documented."""
+    errors = {rule.id: rule for rule in registered_rules().values() if rule.level == "error" and "lint" in rule.used_by}
+    assert set(errors) == {"adapter-at-root", "base-model", "model-none", "snippet-syntax", "template-result"}
+    assert [name for name in [*errors, "front-matter"] if not registered_rules()[name].evidence] == []
+
+
+def test_a_list_of_things_to_do_is_no_placeholder() -> None:
+    assert not of("## TODO\n\n- Train it longer.\n", "placeholder")
+    assert of("## Scores\n\nTODO\n", "placeholder")
+
+
+def test_what_works_with_a_version_of_transformers_is_advice() -> None:
+    block = "t = tok.apply_chat_template(m, add_generation_prompt=True{})\nmodel.generate({}t)"
+    start = "tok = model = m = None\n"
+    levels = {
+        (more, stars): [fault.level for fault in of(code(start + block.format(more, stars)), "template-result")]
+        for more in ("", ", return_dict=False", ", return_dict=True")
+        for stars in ("", "**")
+    }
+    assert levels == {
+        ("", ""): ["error"], ("", "**"): ["note"],
+        (", return_dict=False", ""): [], (", return_dict=False", "**"): ["error"],
+        (", return_dict=True", ""): ["error"], (", return_dict=True", "**"): [],
+    }  # fmt: skip

@@ -184,6 +184,30 @@ def test_a_gguf_file_holds_its_template(tmp_path: Path) -> None:
     assert not lint(FolderSource(place)).findings
 
 
+@pytest.mark.parametrize(
+    ("template", "levels"),
+    [
+        (CHATML, ["warning"]),
+        ("{% for m in messages %}[INST] {{ m['content'] }} [/INST]{% endfor %}", []),  # it opens the turn by itself
+        (None, ["note"]),
+    ],
+)
+def test_a_prompt_that_opens_no_turn_counts_as_the_template_needs_it(
+    tmp_path: Path, template: str | None, levels: list[str]
+) -> None:
+    block = "tok = model = m = None\nt = tok.apply_chat_template(m, return_dict=True)\nmodel.generate(**t)"
+    report = lint(FolderSource(folder(tmp_path / "m", f"{FRONT}```python\n{block}\n```\n", template)))
+    assert [fault.level for fault in report.findings if fault.rule == "generation-prompt"] == levels
+
+
+def test_a_card_says_who_refuses_it() -> None:
+    text = "---\nlicense: mit\nmodel-index:\n- name: m\n  results:\n  - task: {type: x}\n    metrics: []\n---\n"
+    (fault,) = lint_text(text)
+    assert fault.message == "huggingface_hub refuses the front matter. 'model-index[0].results[0]' has no dataset."
+    (fault,) = lint_text("---\nlicense: mit\nlanguage: english\n---\n")
+    assert fault.message.startswith("The Hub refuses the front matter. The language 'english' is no ISO 639 code")
+
+
 # --- the command
 
 
@@ -208,7 +232,10 @@ def test_the_command(hub: Running, tmp_path: Path) -> None:
     assert set(said["faults"][0]) == keys
     assert "the card is a single file" in said["unchecked"][0]
     done = hubkit("card", "lint", str(CARDS / "seed.md"), **given)  # type: ignore[arg-type]
-    assert done.returncode == 3 and "seed.md:69: error: The average is given as" in done.stdout
+    assert done.returncode == 0 and "seed.md:69: warning: The average is given as" in done.stdout
+    assert "warnings, 3 notes." in done.stdout
+    done = hubkit("card", "lint", "--strict", str(CARDS / "seed.md"), **given)  # type: ignore[arg-type]
+    assert done.returncode == 3, "warnings count when they are asked to"
     assert "The base hubkit/lint-base is not on this Hub." in done.stdout
     for what, words in (
         ("./none", "There is no file or folder"),

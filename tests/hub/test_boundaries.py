@@ -27,7 +27,6 @@ LOCAL = {
     ("huggingface_hub", "eval_result_entries_to_yaml"): "writes .eval_results/",
     ("huggingface_hub", "get_token"): "the token of the user's own login, read by the command line alone",
     ("huggingface_hub.repocard_data", "eval_results_to_model_index"): "writes a card's model-index",
-    ("huggingface_hub.repocard_data", "model_index_to_eval_results"): "reads a card's model-index",
 }
 """What of huggingface_hub other rooms may import: helpers that read and write texts and touch no network."""
 

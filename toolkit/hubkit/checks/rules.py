@@ -54,6 +54,8 @@ FRONT_MATTER = rule(
     "front-matter", "warning", "Front matter of a card that cannot be read, or that the Hub refuses.",
     "The Hub then shows no license, base model or tags, or refuses the commit.", "check", "screening", "lint",
     "validate",
+    evidence="hub-docs, modelcard.md: the Hub validates the properties when README.md is pushed. License identifiers: "
+    "https://huggingface.co/docs/hub/repositories-licenses. Answers of the Hub: hubkit.core.card_metadata.",
 )  # fmt: skip
 
 # --- weights
@@ -85,6 +87,7 @@ ARCHITECTURE = rule(
 ADAPTER_AT_ROOT = rule(
     "adapter-at-root", "error", "adapter_config.json in the same folder as the merged weights.",
     "Loaders apply the adapter a second time, to weights that already contain it.", "check", "screening", "lint",
+    evidence="transformers, \"PEFT\": from_pretrained loads the adapter of any folder that has adapter_config.json.",
 )  # fmt: skip
 NO_CONFIG = rule(
     "no-config", "error", "Weights without config.json.", "No loader knows which architecture they belong to.", "check"
@@ -126,6 +129,8 @@ NO_CARD = rule(
 BASE_MODEL = rule(
     "base-model", "error", "A base_model that is missing, not a repo id, or not on the Hub.",
     "The Hub cannot link the model to its base.", "check", "lint",
+    evidence="The Hub refuses what is no repo id: '\"base_model\" with value ... is not valid. Use a model id from "
+    "https://hf.co/models.'",
 )  # fmt: skip
 LICENSE_MISSING = rule(
     "license-missing", "warning", "Front matter without a license.",

@@ -57,6 +57,7 @@ def rules(rule_id: str | None) -> None:
         raise UsageError(f"There is no rule {rule_id!r}.{meant}", hint="`hubkit rules` lists them.")
     rule = found[rule_id]
     facts = [("level", rule.level), ("finds", rule.finds), ("why", rule.why), ("applied by", _applied_by(rule))]
+    facts += [("evidence", rule.evidence)] if rule.evidence else []
     output_of().result(rule.to_json(), rule.id, table(("", ""), facts))
 
 

@@ -9,8 +9,8 @@ A rule refuses (level ``error``) only where the refusal is on record; what is li
 - base_model: ``"base_model" with value "..." is not valid. Use a model id from https://hf.co/models.``;
   ``"base_model" is not allowed to be empty`` (transformers, pull request 25961).
 - datasets: ``"datasets[0]" with value "..." is not valid.`` (autotrain-advanced, issue 648; transformers, issue 13528).
-- model-index: hub-docs, modelcard.md, "Required"; huggingface_hub's ``ModelCard.load`` raises ValueError where one of
-  those is missing; ``"model-index[0].results[0].dataset.config" must be a string`` (MDEL, issue 34).
+- model-index: ``"model-index[0].results[0].dataset.config" must be a string`` (MDEL, issue 34). What hub-docs calls
+  required (modelcard.md) and the Hub took without all the same: huggingface_hub's ``ModelCard.load`` raises ValueError.
 - widget: ``"widget" must be an array`` (ai-toolkit, issue 260).
 
 The Hub reads YAML 1.2, in which ``no`` is a word; Python's readers take it for false. So false counts as the word here.
@@ -37,13 +37,17 @@ _SHOWN = 120
 
 
 class MetadataProblem(NamedTuple):
-    """What is wrong with a key: a sentence, what to do next, and how the Hub words its refusal (empty: it has none)."""
+    """What is wrong with a key: a sentence, what to do next, and how the Hub words its refusal (empty: it has none).
+
+    ``refused_by`` names the program that refuses an error.
+    """
 
     key: str
     level: Literal["error", "warning", "note"]
     message: str
     hint: str = "Fix the value, or leave the key out."
     hub: str = ""
+    refused_by: str = "The Hub"
 
 
 def metadata_problems(data: Mapping[str, Any]) -> Iterator[MetadataProblem]:
@@ -66,7 +70,8 @@ def metadata_problems(data: Mapping[str, Any]) -> Iterator[MetadataProblem]:
             hub = f'"{key}" must be a string'
             yield MetadataProblem(key, "warning", f"'{key}' is {_shown(data[key])}, not a string.", "Quote it.", hub)
     for message, hub in index_problems(data.get("model-index")):
-        yield MetadataProblem("model-index", "error", message, hub=hub)
+        by = "The Hub" if hub else "huggingface_hub"
+        yield MetadataProblem("model-index", "error", message, hub=hub, refused_by=by)
 
 
 def language_problem(code: object) -> str | None:

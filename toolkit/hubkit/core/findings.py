@@ -16,7 +16,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 Level = Literal["error", "warning", "note"]
-"""``error`` stops a release, ``warning`` and ``note`` are reported."""
+"""``error``: the Hub, a library or Python refuses it, and a release stops. ``warning``: most likely wrong. ``note``:
+advice."""
 Command = Literal["check", "lint", "screening", "validate", "preflight", "data"]
 """What applies a rule: `hubkit check`, `hubkit card lint`, what is run over every file before it is published, what
 is run over every card that hubkit writes, the checks before a release begins, and what is run over rows of data."""
@@ -59,13 +60,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rule:
-    """What can be found: ``finds`` and ``why`` are a sentence each, ``used_by`` the commands that apply it."""
+    """What can be found: ``finds`` and ``why`` are a sentence each, ``used_by`` the commands that apply it.
+
+    ``evidence`` says of an error who refuses it, and where that is documented.
+    """
 
     id: str
     level: Level
     finds: str
     why: str
     used_by: tuple[Command, ...]
+    evidence: str = ""
 
     def finding(
         self,
@@ -81,18 +86,18 @@ class Rule:
         return Finding(level or self.level, message, hint, exit_code, self.id, file, line)
 
     def to_json(self) -> dict[str, Any]:
-        """``{id, level, finds, why, used_by}``."""
+        """``{id, level, finds, why, used_by, evidence}``."""
         return {**asdict(self), "used_by": list(self.used_by)}
 
 
 _registered: dict[str, Rule] = {}
 
 
-def rule(id: str, level: Level, finds: str, why: str, *used_by: Command) -> Rule:
+def rule(id: str, level: Level, finds: str, why: str, *used_by: Command, evidence: str = "") -> Rule:
     """Register and return a rule. ValueError when another has its ``id``."""
     if id in _registered:
         raise ValueError(f"There are two rules {id!r}.")
-    _registered[id] = made = Rule(id, level, finds, why, used_by)
+    _registered[id] = made = Rule(id, level, finds, why, used_by, evidence)
     return made
 
 

@@ -54,7 +54,20 @@ def find(document: Document, source: Source) -> Iterator[Finding]:
         yield from _differs(document, template, special)
     except RefusedError as error:
         hint = "Fix the template."
-        yield TEMPLATE_DIFFERS.finding(error.message, hint, file=document.path, line=1)
+        yield TEMPLATE_DIFFERS.finding(error.message, hint, file=document.path, line=1, level="error")
+
+
+def needs_generation_prompt(source: Source) -> bool | None:
+    """Whether the template of ``source`` opens the assistant's turn only when asked to; None when nobody knows."""
+    template, special = shipped(source)
+    if template is None:
+        return None
+    turns = _closed(golden.GOLDEN["one turn"])
+    try:
+        without, asked = rendering.render_untrusted(template, [(turns, False), (turns, True)], variables=special)
+    except RefusedError:
+        return None
+    return without.text != asked.text if without.text is not None and asked.text is not None else None
 
 
 def _mentions(pattern: re.Pattern[str], text: str) -> bool:
@@ -94,6 +107,7 @@ def _differs(document: Document, template: str, special: dict[str, str]) -> Iter
             "Fix the template.",
             file=document.path,
             line=1,
+            level="error",
         )
         return
     for name, mark, word in _FAMILIES:

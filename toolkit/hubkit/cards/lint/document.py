@@ -18,10 +18,10 @@ from markdown_it.token import Token
 from hubkit.cards.metadata import read_block
 from hubkit.cards.snippets.blocks import Block, extract, without_front_matter
 from hubkit.core.bounded_yaml import YamlError
+from hubkit.core.html_tables import TAG, HtmlTable, html_tables, without_comments
 
 _RULED = re.compile(r"^[ \t]*\|.*\|[ \t]*\n[ \t]*\|[-:| ]+\|", re.MULTILINE)
 _PIPE = re.compile(r"(?<!\\)\|")
-_TAG = re.compile(r"<[/!?]?[A-Za-z](?:[^<>\"']|\"[^\"<]*\"|'[^'<]*')*>")
 _TARGET = re.compile(r"\s(src|href)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>\"']+))", re.IGNORECASE)
 _LONGEST_TAG = 4000
 """Characters of a tag above which it holds a picture itself, and names no file."""
@@ -115,6 +115,7 @@ class Document:
     prose: list[Line] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
     keys: dict[str, int] = field(default_factory=dict)
+    headings: set[int] = field(default_factory=set)
 
     @classmethod
     def of(cls, text: str, path: str = "README.md") -> Document:
@@ -124,7 +125,10 @@ class Document:
             found.metadata = read_block(text.removeprefix("\ufeff")) or {}
         except YamlError:
             found.metadata = {}
-        _Reader(found).read(without_front_matter(text), 0)
+        body = without_front_matter(text)
+        reader = _Reader(found)
+        reader.read(body, 0)
+        reader.read_html(body)
         return found
 
     def line_of(self, key: str) -> int:
@@ -140,6 +144,13 @@ class Document:
             if number > 1 and line.rstrip() == "---":
                 break
         return 1
+
+
+def _of_html(table: HtmlTable, section: int, title: str) -> Table:
+    head, *rows = table.rows
+    odd = table.nested or any(len(row.cells) > len(head.cells) for row in rows)
+    labels = tuple(label for label in (table.caption, title) if label)
+    return Table(table.line, section, head.cells, tuple(Row(row.line, row.cells) for row in rows), labels, odd)
 
 
 def words_of(token: Token) -> str:
@@ -173,6 +184,8 @@ class _Reader:
         self.before = ""
         self.lines: list[str] = []
         self.inside = False
+        self.titles: list[tuple[int, int, str]] = []
+        self.code: list[tuple[int, int]] = []
 
     def read(self, text: str, offset: int) -> None:
         """Add what is in ``text``, the line 1 of which is the line ``offset`` + 1 of the card."""
@@ -188,7 +201,11 @@ class _Reader:
             elif token.type == "heading_open":
                 self.section += 1
                 self.heading, self.before = words_of(tokens[index + 1]), ""
+                self.titles.append((line, self.section, self.heading))
+                self.document.headings.add(line)
             elif token.type in {"fence", "code_block"}:
+                if token.map and not self.inside:
+                    self.code.append((token.map[0], token.map[1]))
                 self._fence(token, line + (token.type == "fence"))
             elif token.type == "html_block":
                 self._html(token.content, line)
@@ -197,6 +214,19 @@ class _Reader:
                 self.before = words_of(token)
             index += 1
         self.lines = around
+
+    def read_html(self, text: str) -> None:
+        """Add the tables that ``text`` writes as HTML, outside its blocks of code; after :meth:`read`."""
+        if "<table" not in text.lower():
+            return
+        lines = text.split("\n")
+        for start, end in self.code:
+            lines[start:end] = [""] * len(lines[start:end])
+        for table in html_tables("\n".join(lines)):
+            above = [(section, title) for line, section, title in self.titles if line <= table.line]
+            section, title = above[-1] if above else (0, "")
+            self.document.tables.append(_of_html(table, section, title))
+        self.document.tables.sort(key=lambda table: table.line)
 
     def _table(self, tokens: Sequence[Token], index: int, offset: int) -> int:
         start, row_line = index, 0
@@ -280,11 +310,11 @@ def _markup(content: str) -> tuple[str, list[tuple[int, str, bool]]]:
     Not by html.parser, which takes the square of the time for tags that never end. No tag is longer than here from one
     '<' to the next, so that each character is looked at a few times at most.
     """
-    content = _without_comments(content)
+    content = without_comments(content)
     links: list[tuple[int, str, bool]] = []
     words: list[str] = []
     line = end = 0
-    for tag in _TAG.finditer(content):
+    for tag in TAG.finditer(content):
         words.append(content[end : tag.start()])
         line += content.count("\n", end, tag.start())
         name = re.match(r"<(img|a)\s", tag[0], re.IGNORECASE)
@@ -297,14 +327,3 @@ def _markup(content: str) -> tuple[str, list[tuple[int, str, bool]]]:
         end = tag.end()
     words.append(content[end:])
     return " ".join(unescape("".join(words)).split()), links
-
-
-def _without_comments(content: str) -> str:
-    """HTML with the line ends alone of its comments; one that is never closed goes to the end."""
-    kept, at = [], 0
-    while (start := content.find("<!--", at)) >= 0:
-        end = content.find("-->", start + 4)
-        stop = len(content) if end < 0 else end + 3
-        kept += [content[at:start], "\n" * content.count("\n", start, stop)]
-        at = stop
-    return "".join([*kept, content[at:]])

@@ -37,7 +37,7 @@ def find(document: Document) -> Iterator[Finding]:
         message = item.message if len(item.message) <= _MOST else f"{item.message[:_MOST]}..."
         refused = item.level == "error" and item.hint != UNCLOSED
         yield _RULE_OF.get(item.key, FRONT_MATTER).finding(
-            f"The Hub refuses the front matter. {message}" if refused else message,
+            f"{item.refused_by} refuses the front matter. {message}" if refused else message,
             item.hint,
             file=document.path,
             line=document.line_of(item.key),
@@ -113,6 +113,7 @@ def find_on_hub(document: Document, look_up: Lookup) -> Iterator[Finding]:
                 "Set base_model to a repo that others can find.",
                 file=document.path,
                 line=document.line_of("base_model"),
+                level="warning",
             )
         elif licence and held.get("license") and _licence(held) != _licence(document.metadata):
             yield LICENSE_MISMATCH.finding(

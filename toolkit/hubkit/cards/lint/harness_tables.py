@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from functools import cached_property
 
 from hubkit.cards.lint.document import Document, Table
 from hubkit.cards.lint.figures import Figure, Mean, Sum
+from hubkit.cards.lint.sheets import AVERAGE_LABEL
 from hubkit.cards.lint.suites import suites_of
 from hubkit.evals.averages import RULES
 
-AVERAGE_LABEL = re.compile(
-    r"(?:overall |total )?(?:average|avg\.?|mean)(?: score| accuracy| acc)?|overall", re.IGNORECASE
-)
-"""How a row or a column of averages is called."""
 STATED = re.compile(
     r"\W*(?P<of>[\w ./()-]{0,40}?)\b(?:average|avg)\b\.?(?: score| accuracy| acc)?\W{0,6}(?:is|of|was)?\W{0,4}"
     r"(?P<value>\d+(?:\.\d+)?)\s*%?(?:\s*±\s*\d+(?:\.\d+)?\s*%?)?\W*",
     re.IGNORECASE,
 )
 """A line that states an average: 'Average: 0.4364', and what it is the average of."""
+_COUNTED = ("multiple_choice_grade", "mc2", "acc_norm", "acc", "exact_match")
+"""Metrics of which the first that a task has counts in an average over several tables."""
 _CLASSIC = ("multiple_choice_grade", "mc2", "acc_norm else acc")
 """The rules that a table of metrics is compared with, in the order in which its metrics are looked for."""
 
@@ -63,6 +64,13 @@ def metrics_of(table: Table) -> dict[str, dict[str, Figure]]:
     return found
 
 
+def mean_of_means(means: Sequence[Mean]) -> Mean:
+    """The mean of averages, which knows the rounding of the figures that they are made of."""
+    value = sum((mean.exact for mean in means), Decimal()) / len(means)
+    fewest, most = min(mean.fewest for mean in means), max(mean.most for mean in means)
+    return Mean("mean of the averages", value, fewest, most, max(mean.largest for mean in means))
+
+
 class HarnessTables:
     """The card's tables in the layout of lm-evaluation-harness, each read once."""
 
@@ -85,6 +93,19 @@ class HarnessTables:
         if id(table) not in self._means:
             self._means[id(table)] = means(table)
         return self._means[id(table)]
+
+    @cached_property
+    def of_all(self) -> list[Mean]:
+        """The averages over all these tables of the card: of their means, and of their tasks together."""
+        firsts = [found[0] for table in self.tables if (found := self.means(table))]
+        if len(firsts) < 2:
+            return []
+        tasks = {
+            (at, name): held for at, table in enumerate(self.tables) for name, held in self.metrics[id(table)].items()
+        }
+        counted = [next((held[name] for name in _COUNTED if name in held), None) for held in tasks.values()]
+        over_tasks = Sum.of(counted).mean("mean over the tasks of all tables")
+        return [mean for mean in (mean_of_means(firsts), over_tasks) if mean]
 
     def of_suites(self, named: frozenset[str]) -> list[Table]:
         """The tables of all suites that are ``named``."""

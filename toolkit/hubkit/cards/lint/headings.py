@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from hubkit.cards.lint.document import Document, Table
 from hubkit.cards.lint.rules import TABLE_HEADING
-from hubkit.cards.lint.suites import TITLES, named_suites, suites_of
+from hubkit.cards.lint.suites import TITLES, named_suites, suite_of, suites_of
 from hubkit.core.findings import Finding
 
 
@@ -17,7 +17,8 @@ def find(document: Document) -> Iterator[Finding]:
 
 
 def _heading(document: Document, table: Table) -> Iterator[Finding]:
-    tasks = [(row, suites_of(row.cells[0])) for row in table.rows if row.cells]
+    rows = [row for row in table.rows if row.cells and suite_of(row.cells[0]) is None]  # else the rows are suites
+    tasks = [(row, suites_of(row.cells[0])) for row in rows]
     known = [(row, suites) for row, suites in tasks if suites]
     label = next((label for label in table.labels if named_suites(label)), None)
     if not known or label is None or len(named_suites(label)) > 1:

@@ -6,7 +6,7 @@ What cannot be checked, because there is no folder beside the card or no Hub tha
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hubkit.cards.lint import (
@@ -21,12 +21,13 @@ from hubkit.cards.lint import (
     scores_in_words,
 )
 from hubkit.cards.lint.document import Document
+from hubkit.cards.lint.rules import GENERATION_PROMPT
 from hubkit.cards.metadata import read_block
 from hubkit.checks.rules import NO_CARD
 from hubkit.checks.source import RepoSource, Source
 from hubkit.core.bounded_yaml import YamlError
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
-from hubkit.core.findings import Finding, in_order
+from hubkit.core.findings import Finding, Level, in_order
 from hubkit.hub.client import Hub
 
 CARDS = ("README.md", "adapter/README.md")
@@ -58,12 +59,20 @@ class Report:
         """Whether nothing was found that should be fixed; notes are advice."""
         return all(finding.level == "note" for finding in self.findings)
 
+    def count(self, level: Level) -> int:
+        """How many findings have this level."""
+        return sum(finding.level == level for finding in self.findings)
+
     def to_json(self) -> dict[str, Any]:
-        """``{name, clean, faults, unchecked}``; each fault also under the keys ``path``, ``what`` and ``todo``."""
+        """``{name, clean, errors, warnings, notes, faults, unchecked}``.
+
+        Each fault is also under the keys ``path``, ``what`` and ``todo``.
+        """
         faults = [
             {**item.to_json(), "path": item.file, "what": item.message, "todo": item.hint} for item in self.findings
         ]
-        return {"name": self.name, "clean": self.clean, "faults": faults, "unchecked": list(self.unchecked)}
+        counts = {"errors": self.count("error"), "warnings": self.count("warning"), "notes": self.count("note")}
+        return {"name": self.name, "clean": self.clean, **counts, "faults": faults, "unchecked": list(self.unchecked)}
 
 
 def lint_text(text: str, files: Collection[str] | None = None, path: str = "README.md") -> list[Finding]:
@@ -88,7 +97,7 @@ def lint(source: Source, hub: Hub | None = None) -> Report:
         if path in files:
             refuse_large(path, files[path].size)
             document = Document.of(source.read(path).decode("utf-8", "replace"), path)
-            found += _in_text(document, files)
+            found += _with_template(_in_text(document, files), source)
             found += chat_template.find(document, source)
             found += _on_hub(document, hub, unchecked, published=isinstance(source, RepoSource))
     return Report(source.name, tuple(in_order(found)), tuple(dict.fromkeys(unchecked)))
@@ -114,6 +123,17 @@ def _in_text(document: Document, files: Collection[str] | None) -> list[Finding]
     if files is not None:
         found += [*links.find(document, files), *front_matter.find_in_files(document, files)]
     return found
+
+
+def _with_template(findings: list[Finding], source: Source) -> list[Finding]:
+    """``findings``, where prompts that open no turn count as much as the template of ``source`` needs them to."""
+    if not any(finding.rule == GENERATION_PROMPT.id for finding in findings):
+        return findings
+    needed = chat_template.needs_generation_prompt(source)
+    if needed is None:
+        return findings
+    kept = [finding for finding in findings if needed or finding.rule != GENERATION_PROMPT.id]
+    return [replace(finding, level="warning") if finding.rule == GENERATION_PROMPT.id else finding for finding in kept]
 
 
 def _on_hub(document: Document, hub: Hub | None, unchecked: list[str], *, published: bool = False) -> list[Finding]:

@@ -11,7 +11,7 @@ from hubkit.cards.lint.document import Document
 from hubkit.cards.lint.rules import GENERATION_PROMPT, MODEL_NONE, SNIPPET_SYNTAX, TEMPLATE_RESULT, UNDEFINED_NAME
 from hubkit.cards.snippets.blocks import Block
 from hubkit.cards.snippets.defined_names import defined, undefined
-from hubkit.core.findings import Finding, Rule
+from hubkit.core.findings import Finding, Level, Rule
 
 _TEMPLATE = "apply_chat_template"
 _LOADERS = frozenset({"from_pretrained", "pipeline"})
@@ -39,7 +39,8 @@ def find(document: Document) -> Iterator[Finding]:
         all_known = all_known and not _imports_all(tree)
         before |= own
         for item in (*_models(tree), *_prompts(tree), *_results(tree)):
-            yield item.rule.finding(item.message, item.hint, file=document.path, line=block.line + item.line - 1)
+            line = block.line + item.line - 1
+            yield item.rule.finding(item.message, item.hint, file=document.path, line=line, level=item.level)
 
 
 def _syntax(document: Document, block: Block, error: BaseException) -> Finding:
@@ -67,12 +68,13 @@ def _undefined(document: Document, line: int, name: str, own: set[str], before: 
 
 
 class _InBlock(NamedTuple):
-    """A finding in one block; ``line`` counts from its first line."""
+    """A finding in one block; ``line`` counts from its first line. ``level`` where it is another than the rule's."""
 
     line: int
     rule: Rule
     message: str
     hint: str
+    level: Level | None = None
 
 
 def _models(tree: ast.Module) -> Iterator[_InBlock]:
@@ -108,6 +110,7 @@ def _prompts(tree: ast.Module) -> Iterator[_InBlock]:
                 GENERATION_PROMPT,
                 "The prompt does not open the assistant's turn: the model may continue the user's message.",
                 "Call apply_chat_template with add_generation_prompt=True.",
+                "note",  # until the template is known: some open the turn by themselves
             )
 
 
@@ -140,6 +143,7 @@ def _results(tree: ast.Module) -> Iterator[_InBlock]:
                         TEMPLATE_RESULT,
                         f"{name!r} is a tensor{when}, and `**{name}` unpacks a mapping.",
                         "Call apply_chat_template with return_dict=True, which works with every version.",
+                        "error" if made[name] is False else "note",
                     )
         for argument in node.args[:1]:
             if isinstance(argument, ast.Name) and made.get(argument.id, False) is not False:
