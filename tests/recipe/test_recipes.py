@@ -97,8 +97,11 @@ def test_the_tiny_recipe_shows_a_newcomer_the_keys_and_explains_what_it_accepts(
     rare = {"authors", "tracking", "language", "limit", "split", "uses", "hardware", "sign", "key", "keyless"}
     rare |= {"num_fewshot", "fewshot_as_multiturn", "pull_request", "license_name", "license_link"}
     rare |= {"file", "config", "columns", "train_on"}  # docs/data.md
+    rare |= {"namespace", "base_model_relation"}
     schema = recipe_schema()
     known = {key for part in [schema, *schema["$defs"].values()] for key in part.get("properties", {})}
+    shown |= {key for key in known if f"# {key}: " in text or f"#   {key}: " in text or f"# {key}:\n" in text}
+    rare |= {f"extra_gated_{key}" for key in ("heading", "description", "button_content", "eu_disallowed")}
     assert known - shown <= rare
     accepted = text.index("accept: [truncated-end-of-turn]")
     assert "cuts the end-of-turn token off every chosen answer" in text[:accepted]
