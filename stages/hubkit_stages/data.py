@@ -22,34 +22,51 @@ from dataclasses import dataclass, field
 from hubkit.core.errors import HubkitError
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import count
+from hubkit.evals.contamination import Contamination, questions_of
+from hubkit.evals.harness import tasks_translated
+from hubkit.evals.suites import resolve
 from hubkit.models.base import PinnedBase
+from hubkit.recipe.artifact import NamedFile
 from hubkit.recipe.models import Recipe, Source
 from hubkit.recipe.provided import ProvidedRepos
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 from hubkit.training.data import files, mappings
+from hubkit.training.data.findings import DataFinding
 from hubkit.training.data.prepared import PreparedData
 from hubkit.training.data.preparing import DataSettings, prepare
+from hubkit.training.data.rules import BENCHMARK_OVERLAP
 
-VERSION = 6
-SHAPED_BY = ("datasets", "transformers", "tokenizers", "trl")
+VERSION = 7
+SHAPED_BY = ("datasets", "transformers", "tokenizers", "trl", "datasketch")
 
 _log = logging.getLogger("hubkit.training.data")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The datasets and who trains on them; ``provided``: a recipe creates the repos. ``files``: those beside it."""
+    """The datasets and who trains on them; ``provided``: a recipe creates the repos. ``files``: those beside it.
+
+    The questions of ``suites``, with the recipe's folder of task files ``tasks``, are looked for in the rows.
+    """
 
     data: DataSettings
     provided: bool
     files: files.DataFiles = field(default_factory=files.DataFiles)
+    suites: tuple[str, ...] = ()
+    tasks: NamedFile | None = None
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
         """Build the settings for this scope from the recipe."""
         sources = [source for entry in recipe.data.values() for source in entry]
-        named = files.DataFiles.of(scope.recipe_folder, sources)
-        return cls(DataSettings.of(recipe), recipe.provide is not None, named)
+        include = recipe.evaluate.include
+        return cls(
+            DataSettings.of(recipe),
+            recipe.provide is not None,
+            files.DataFiles.of(scope.recipe_folder, sources),
+            recipe.evaluate.suites,
+            NamedFile.beside(scope.recipe_folder, include) if include else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -94,13 +111,14 @@ def _check_columns(ctx: CheckContext[Settings], name: str, source: Source) -> No
 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[PreparedData]:
-    """Write ``sets/<dataset>.jsonl``, ``prompts.jsonl`` and ``data.json``."""
+    """Write the rows and their tokens, ``prompts.jsonl``, ``shown.json`` and ``data.json``."""
     from hubkit.hub.client import connect
     from hubkit.training.arguments import truncation
     from hubkit.training.data.loading import load
 
     base, settings, named, hub = ctx.inputs.base, ctx.settings.data, ctx.settings.files, connect(ctx.target)
     tokenizer = base.load_tokenizer(hub.endpoint)
+    benchmarks, unread = _benchmarks(ctx)
     report = prepare(
         settings,
         lambda source: load(hub, source, () if source.repo else named.of_source(source)),
@@ -108,14 +126,38 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[PreparedData]:
         base.end_of_turn,
         lambda stage: truncation(settings.stages[stage], stage),
         ctx.report,
+        ctx.out,
+        ctx.scratch,
+        benchmarks,
     )
+    report.findings += unread
     for finding in report.findings:
         _log.warning("%s%s: %s", finding.rule, " (accepted)" if finding.accepted else "", finding.message)
-    report.refuse()
+    if not ctx.options.report_data:
+        report.refuse()
     prepared = PreparedData.write(report, ctx.out)
-    counts = [f"{count(len(rows))} {name}" for name, rows in report.sets.items()]
+    counts = [f"{count(rows)} {name}" for name, rows in report.sets.items()]
     counts.append(f"{count(len(report.prompts))} held out")
+    if evaluated := sum(report.evaluation.values()):
+        counts.append(f"{count(evaluated)} for the evaluation loss")
     accepted = sorted({finding.rule for finding in report.findings if finding.accepted})
     figure = ", ".join(counts) + (f"; accepted: {', '.join(accepted)}" if accepted else "")
     warnings = tuple(finding.message for finding in report.findings)
     return StageResult(prepared, figure, warnings, {"accepted": accepted})
+
+
+def _benchmarks(ctx: Context[Settings, Inputs]) -> tuple[Contamination, list[DataFinding]]:
+    """The questions of the recipe's benchmarks, and a finding for each suite whose questions cannot be read."""
+    found, unread = Contamination(), list[DataFinding]()
+    include = ctx.settings.tasks.path if ctx.settings.tasks else None
+    for name in dict.fromkeys(ctx.settings.suites):
+        ctx.report(f"reading the questions of {name}", None)
+        try:
+            (suite,) = resolve([name], include)
+            with tasks_translated(ctx.target.endpoint, list(suite.tasks)):
+                for task, questions in questions_of(suite, include, ctx.scratch):
+                    found.add(suite.name, task, questions)
+        except (HubkitError, ImportError) as error:
+            message = f"The questions of {name} were not looked for in the training data: {error}"
+            unread.append(DataFinding.of(BENCHMARK_OVERLAP, message))
+    return found, unread

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from hubkit.core.findings import Finding
 from hubkit.recipe.stage import CheckContext, Context, StageResult
-from hubkit.training import arguments, checks, shared
+from hubkit.training import arguments, checks, shared, tokenized
 from hubkit.training.adapter import TrainedAdapter
 from hubkit.training.contract import Inputs, Settings
 from hubkit.training.starting import reference_of
@@ -35,10 +35,8 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[TrainedAdapter]:
     """Write ``adapter/`` (or ``weights/``), ``training.json`` and ``seen/texts.json``."""
-    from trl import DPOTrainer
-
     prepared = shared.prepare(ctx)
     args = arguments.build(ctx.settings, "dpo", ctx.scratch / "checkpoints")
     reference = reference_of(prepared.model, ctx.settings)
-    trainer = DPOTrainer(args=args, ref_model=reference, **prepared.keywords())
+    trainer = tokenized.dpo_trainer()(ref_model=reference, **prepared.keywords(args, "dpo"))
     return shared.finish(ctx, trainer, prepared, "dpo")

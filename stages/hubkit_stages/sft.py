@@ -39,5 +39,5 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[TrainedAdapter]:
 
     prepared = shared.prepare(ctx)
     args = arguments.build(ctx.settings, "sft", ctx.scratch / "checkpoints")
-    trainer = SFTTrainer(args=args, **prepared.keywords())
+    trainer = SFTTrainer(**prepared.keywords(args, "sft"))
     return shared.finish(ctx, trainer, prepared, "sft")

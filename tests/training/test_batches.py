@@ -169,7 +169,7 @@ def test_an_opened_prompt_that_ends_otherwise_than_an_answer_begins(bases: Any) 
         rows = rows_of(tokenizer, "sft")
         seen = turns.look(rows, tokenizer, end, max_length=None)["rows"]
         assert (seen.closed_once, seen.ends_trained, seen.not_closed) == (6, 6, [])
-        shown = turns.labelled(rows[0], tokenizer)["rows"]
+        shown = turns.spans(rows[:1], tokenizer)[0]["rows"]
         assert "".join(text for text, trained in shown if trained) == "It is 0.\n<|im_end|>\n"
     finally:
         tokenizer.chat_template = template

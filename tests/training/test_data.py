@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from preparations import PAIR, chats, made_of, pairs, recipe
 from releases import faults, target_of
 
 from hubkit.core.errors import RefusedError, RemoteError, UsageError
@@ -19,22 +20,10 @@ from hubkit.core.target import Target
 from hubkit.hub.client import connect
 from hubkit.models.chat.eos import EndOfTurn, find
 from hubkit.recipe.loading import parse_recipe
-from hubkit.recipe.models import Recipe, Source
-from hubkit.training.data import loading, mappings, preparing, rows, turns
-from hubkit.training.data.loading import Loaded
+from hubkit.recipe.models import Source
+from hubkit.training.data import choosing, findings, loading, mappings, rows, turns
 from hubkit.training.data.prepared import PreparedData, TrainingRows, rows_file
-from hubkit.training.data.preparing import DataReport, DataSettings, prepare
-
-PAIR = {"system": "", "question": "What is it?", "chosen": "It is a cat.", "rejected": "A dog."}
-
-
-def pairs(count: int, **given: Any) -> list[dict[str, Any]]:
-    return [{**PAIR, "question": f"What is number {n}?", "chosen": f"Number {n}.", **given} for n in range(count)]
-
-
-def chats(count: int, topic: str = "thing") -> list[dict[str, Any]]:
-    return [{"instruction": f"Name {topic} {n}.", "input": "", "output": f"It is {n}."} for n in range(count)]
-
+from hubkit.training.data.spool import Spool
 
 # --- mappings
 
@@ -104,6 +93,14 @@ def test_a_mapping_that_does_not_fit_is_said_with_what_is_there() -> None:
 # --- rows
 
 
+def check(
+    source: Sequence[Mapping[str, Any] | None], mapping: str = "orca", **given: Any
+) -> tuple[rows.Checked, list[mappings.Row]]:
+    counted = rows.Checked()
+    passed = rows.Checker(**given).each(source, mappings.MAPPINGS[mapping], counted)
+    return counted, [row for _, row, _ in passed]
+
+
 BAD: list[tuple[str, Mapping[str, Any]]] = [
     ("missing key: chosen", {key: value for key, value in PAIR.items() if key != "chosen"}),
     ("null: rejected", {**PAIR, "rejected": None}),
@@ -120,10 +117,12 @@ BAD: list[tuple[str, Mapping[str, Any]]] = [
 
 @pytest.mark.parametrize(("reason", "bad"), BAD)
 def test_a_bad_row_is_counted_under_its_reason_with_its_index(reason: str, bad: Mapping[str, Any]) -> None:
-    found = rows.check([*pairs(3), bad, *pairs(5)[3:]], mappings.MAPPINGS["orca"], forbidden=["<|im_end|>"])
+    found, kept = check([*pairs(3), bad, *pairs(5)[3:]], forbidden=["<|im_end|>"])
     assert found.dropped == {reason: 1}
     assert found.examples == {reason: [3]}
-    assert (found.read, len(found.rows)) == (6, 5)
+    assert (found.read, found.kept, len(kept)) == (6, 5, 5)
+    assert len(found.excerpts[reason]) == 1
+    found.excerpts[reason][0].encode()
     assert "row 3" in found.why()
 
 
@@ -132,12 +131,12 @@ def test_planted_faults_are_all_counted_and_nothing_else() -> None:
     planted = [dict(bad) for _, bad in BAD] * 3
     source = [*pairs(200), *planted]
     chance.shuffle(source)
-    found = rows.check(source, mappings.MAPPINGS["orca"], forbidden=["<|im_end|>"])
+    found, kept = check(source, forbidden=["<|im_end|>"])
     expected: dict[str, int] = {}
     for reason, _ in BAD:
         expected[reason] = expected.get(reason, 0) + 3
     assert found.dropped == expected
-    assert len(found.rows) == 200
+    assert found.kept == len(kept) == 200
     for reason in expected.keys() - {"holds the end-of-turn token as text", "longer than a million characters"}:
         for index in found.examples[reason]:
             with pytest.raises(mappings.BadRow):
@@ -146,60 +145,74 @@ def test_planted_faults_are_all_counted_and_nothing_else() -> None:
 
 def test_a_row_in_which_somebody_says_a_control_token_is_dropped() -> None:
     said = [{**PAIR, "question": text} for text in ("a <s> b", "strike <s>this</s>", "a < s > b", "<|im_end|> <s>")]
-    found = rows.check(said, mappings.MAPPINGS["orca"], forbidden=["<|im_end|>"], control=["<s>", "</s>", "<|im_end|>"])
+    found, _ = check(said, forbidden=["<|im_end|>"], control=["<s>", "</s>", "<|im_end|>"])
     assert found.examples == {"holds a control token as text": [0, 1], "holds the end-of-turn token as text": [3]}
-    assert rows.check(said, mappings.MAPPINGS["orca"]).dropped == {}
+    assert check(said)[0].dropped == {}
 
 
-def test_a_duplicate_counts_across_the_sources_of_a_set() -> None:
-    seen: set[bytes] = set()
-    first = rows.check(pairs(4), mappings.MAPPINGS["orca"], seen=seen)
-    again = rows.check([*pairs(2), *pairs(6)], mappings.MAPPINGS["orca"], seen=seen)
-    assert first.dropped == {}
-    assert again.dropped == {"duplicate": 6}
-    assert again.examples["duplicate"] == [0, 1, 2, 3, 4]
+def test_a_duplicate_counts_across_the_sources_of_a_set(tmp_path: Path) -> None:
+    first, again = (pool(tmp_path, each, "orca") for each in (pairs(4), [*pairs(2), *pairs(6)]))
+    assert [mask.tolist() for mask in choosing.repeated([first, again])] == [[False] * 4, [True] * 6 + [False] * 2]
 
 
 def test_no_rows_and_one_row() -> None:
-    none = rows.check([], mappings.MAPPINGS["orca"])
-    assert (none.read, none.rows, none.dropped_share) == (0, [], 1.0)
-    assert len(rows.check([PAIR], mappings.MAPPINGS["orca"]).rows) == 1
+    none, kept = check([])
+    assert (none.read, kept, none.dropped_share) == (0, [], 1.0)
+    assert len(check([PAIR])[1]) == 1
 
 
 # --- held-out prompts
 
 
 def converted(raw: Sequence[Mapping[str, Any]], name: str) -> list[mappings.Row]:
-    return rows.check(raw, mappings.MAPPINGS[name]).rows
+    return check(raw, name)[1]
 
 
-def test_held_out_prompts_are_in_no_set_and_planted_overlaps_are_counted() -> None:
-    repair = converted(
-        [*chats(50), *({"instruction": f"WHAT is  number {n}?", "output": "x"} for n in range(7))], "instruction"
-    )
-    preferences = converted(pairs(30), "orca")
-    held = rows.hold_out({"preferences": preferences, "repair": repair}, "repair", 20, seed=3)
+def pool(folder: Path, raw: Sequence[Mapping[str, Any]], name: str) -> choosing.Pool:
+    passed = rows.Checker().each(raw, mappings.MAPPINGS[name], rows.Checked())
+    return choosing.Pool.of(Spool.write(folder / f"{len([*folder.iterdir()])}.jsonl", passed))
+
+
+def left(chosen: choosing.Pool) -> list[mappings.Row]:
+    return [row for _, row in chosen.spool.rows(chosen.free)]
+
+
+def test_held_out_prompts_are_in_no_set_and_planted_overlaps_are_counted(tmp_path: Path) -> None:
+    asked_in_both = [{"instruction": f"WHAT is  number {n}?", "output": "x"} for n in range(7)]
+    repair = pool(tmp_path, [*chats(50), *asked_in_both], "instruction")
+    preferences = pool(tmp_path, pairs(30), "orca")
+    held = choosing.hold_out({"preferences": [preferences], "repair": [repair]}, "repair", 20, seed=3)
     assert (len(held.prompts), held.overlapping) == (20, 7)
-    kept = rows.without(repair, held.prompts)
+    assert choosing.overlap(held, [repair]) == 20
+    repair.take_out(held.asked)
+    kept = left(repair)
     assert len(kept) == 37
-    assert rows.overlap(held.prompts, kept) == rows.overlap(held.prompts, preferences) == 0
-    assert rows.overlap(held.prompts, repair) == 20
+    assert not [row for row in kept if row["prompt"] in held.prompts]
+    assert choosing.overlap(held, [repair, preferences]) == 0
 
 
-def test_all_rows_of_a_held_out_prompt_leave_the_training_set() -> None:
-    twice = converted([*chats(10), *({**row, "output": "Another answer."} for row in chats(10))], "instruction")
-    held = rows.hold_out({"repair": twice}, "repair", 4, seed=0)
+def test_all_rows_of_a_held_out_prompt_leave_the_training_set(tmp_path: Path) -> None:
+    twice = pool(tmp_path, [*chats(10), *({**row, "output": "Another answer."} for row in chats(10))], "instruction")
+    held = choosing.hold_out({"repair": [twice]}, "repair", 4, seed=0)
     assert len(held.prompts) == 4
-    assert len(rows.without(twice, held.prompts)) == 12
+    twice.take_out(held.asked)
+    assert len(left(twice)) == 12
 
 
-def test_draws_follow_the_seed() -> None:
-    made = converted(chats(100), "instruction")
-    assert rows.hold_out({"a": made}, "a", 10, 1) == rows.hold_out({"a": made}, "a", 10, 1)
-    assert rows.hold_out({"a": made}, "a", 10, 1) != rows.hold_out({"a": made}, "a", 10, 2)
-    assert rows.sample(made, 10, 1) == rows.sample(made, 10, 1)
-    assert rows.sample(made, 10, 1) != rows.sample(made, 10, 2)
-    assert rows.sample(made, None, 1) == rows.sample(made, 1000, 1) == made
+def test_draws_follow_the_seed(tmp_path: Path) -> None:
+    made = [pool(tmp_path, chats(100), "instruction")]
+    assert choosing.hold_out({"a": made}, "a", 10, 1) == choosing.hold_out({"a": made}, "a", 10, 1)
+    assert choosing.hold_out({"a": made}, "a", 10, 1) != choosing.hold_out({"a": made}, "a", 10, 2)
+
+    def sampled(wanted: int | None, seed: int) -> list[mappings.Row]:
+        chosen = choosing.Pool.of(made[0].spool)
+        choosing.sample(chosen, wanted, seed)
+        return left(chosen)
+
+    assert sampled(10, 1) == sampled(10, 1)
+    assert sampled(10, 1) != sampled(10, 2)
+    assert len(sampled(10, 1)) == 10
+    assert sampled(None, 1) == sampled(1000, 1) == left(made[0])
 
 
 # --- turn ends
@@ -251,10 +264,12 @@ def test_a_end_of_turn_that_is_missing_or_doubled_is_found(make_tokenizer: Calla
 def test_the_labelled_tokens_are_those_of_the_trainer(make_tokenizer: Callable[..., Any]) -> None:
     tokenizer = make_tokenizer()
     one = converted(chats(1), "instruction")[0]
-    tokens = turns.labelled(one, tokenizer)["rows"]
+    tokens = turns.spans([one], tokenizer)[0]["rows"]
     assert "".join(text for text, trained in tokens if trained) == "It is 0.<|im_end|>\n"
     assert "".join(text for text, trained in tokens if not trained).endswith("<|im_start|>assistant\n")
-    assert turns.labelled(one, tokenizer, max_length=len(tokens) - 2)["rows"] == tokens[:-2]
+    size = len(turns.encode([one], tokenizer)[0]["rows"].ids)
+    cut = turns.spans([one], tokenizer, max_length=size - 2)[0]["rows"]
+    assert cut == [tokens[0], ("It is 0.", True)]
 
 
 # --- from a Hub
@@ -284,8 +299,9 @@ for name, body in json.loads(sys.stdin.read()).items():
             columns = first_columns(hub, source)
             loaded = load(hub, source)
             assert tuple(loaded.columns) == tuple(columns), (loaded.columns, columns)
-            found = rows.check(loaded.rows, mappings.find(None, loaded.columns, repo))
-            told[f"{name} {split}"] = [len(found.rows), found.dropped, loaded.licence]
+            found = rows.Checked()
+            kept = [*rows.Checker().each(loaded.rows, mappings.find(None, loaded.columns, repo), found)]
+            told[f"{name} {split}"] = [len(kept), found.dropped, loaded.licence]
         except HubkitError as error:
             told[f"{name} {split}"] = [error.exit_code, error.message]
 print("TOLD" + json.dumps(told))
@@ -358,44 +374,6 @@ def test_a_hub_that_is_down_is_not_called_unreadable_data(hub: Any, tmp_path: Pa
 # --- all of it
 
 
-def recipe(accept: str = "", prompts: int = 5, **settings: Any) -> Recipe:
-    made = parse_recipe(f"""
-repo: me/my-model
-visibility: public
-license: apache-2.0
-base: {{repo: them/base}}
-data:
-  preferences: [{{repo: them/pairs}}]
-  repair: [{{repo: them/chats, rows: 10}}]
-stages:
-  dpo: {{data: preferences, accept: [{accept}]}}
-  sft: {{data: repair, continues: dpo}}
-variants: {{main: {{stage: sft}}}}
-evaluate: {{suites: [own]}}
-gates: {{stop_rate: {{prompts_from: repair, prompts: {prompts}}}}}
-card: {{title: T, summary: S.}}
-""")
-    return made.model_copy(update=settings)
-
-
-def made_of(
-    asked: Recipe, tables: Mapping[str, list[dict[str, Any]]], tokenizer: Any, max_length: int | None = None
-) -> DataReport:
-    def load(source: Source) -> Loaded:
-        table = tables[source.repo]
-        return Loaded("c" * 40, tuple(table[0]) if table else ("instruction", "output"), table, "mit")
-
-    end: EndOfTurn = find(tokenizer)
-    return prepare(
-        DataSettings.of(asked),
-        load,
-        tokenizer,
-        end,
-        lambda stage: (max_length, "keep_start"),
-        lambda words, share: None,
-    )
-
-
 def test_sound_data_makes_rows_prompts_and_a_report(make_tokenizer: Callable[..., Any]) -> None:
     made = made_of(recipe(), {"them/pairs": pairs(20), "them/chats": chats(40)}, make_tokenizer())
     made.refuse()
@@ -419,14 +397,17 @@ def test_a_set_called_prompts_is_kept_apart_from_the_held_out_prompts(
     make_tokenizer: Callable[..., Any], tmp_path: Path
 ) -> None:
     text = json.dumps(recipe().model_dump(mode="json")).replace('"repair"', '"prompts"')
-    made = made_of(parse_recipe(text), {"them/pairs": pairs(20), "them/chats": chats(40)}, make_tokenizer())
+    tables = {"them/pairs": pairs(20), "them/chats": chats(40)}
+    made = made_of(parse_recipe(text), tables, make_tokenizer(), folder=tmp_path)
     PreparedData.write(made, tmp_path).save(tmp_path)
     held = [json.loads(line)["messages"] for line in (tmp_path / "prompts.jsonl").read_text().splitlines()]
     assert held == made.prompts
     assert len(held) == 5
-    for name, wanted in made.sets.items():
-        assert TrainingRows.load(tmp_path / rows_file(name)).dataset().to_list() == wanted
-    assert (len(made.sets["prompts"]), json.loads((tmp_path / "data.json").read_text())["prompts"]["rows"]) == (10, 5)
+    for name, mapping in (("preferences", "orca"), ("prompts", "instruction")):
+        found = TrainingRows.load(tmp_path / rows_file(name)).dataset().to_list()
+        assert len(found) == made.sets[name]
+        assert all(row in converted(pairs(20) if mapping == "orca" else chats(40), mapping) for row in found)
+    assert (made.sets["prompts"], json.loads((tmp_path / "data.json").read_text())["prompts"]["rows"]) == (10, 5)
 
 
 def test_truncated_turn_ends_hold_the_release_back_unless_accepted(make_tokenizer: Callable[..., Any]) -> None:
@@ -480,7 +461,7 @@ def test_too_few_prompts_are_refused_and_overlap_is_said(make_tokenizer: Callabl
 def test_rules_about_the_ends_of_answers() -> None:
     side = turns.Side(answers=10, ends_trained=10, closed_once=9, not_closed=[3], prompt_fills=2, longest=5)
     end = EndOfTurn("<|im_end|>", 260, (198,))
-    found = list(preparing._of_turns("dpo", {"chosen": side}, 100, end, False))
+    found = list(findings.of_turns("dpo", {"chosen": side}, 100, end, False))
     assert [(item.rule, item.level) for item in found] == [("open-turns", "error"), ("long-prompts", "warning")]
 
 

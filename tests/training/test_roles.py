@@ -72,14 +72,16 @@ def test_moved_messages_are_counted_reported_and_kept(tmp_path: Any) -> None:
         eos.find(tokenizer),
         lambda stage: (None, "keep_start"),
         lambda text, share: None,
+        tmp_path,
+        tmp_path / "scratch",
     )
     report.refuse()
-    prompts = [row["prompt"] for row in report.sets["preferences"]]
+    kept = PreparedData.write(report, tmp_path)
+    prompts = [row["prompt"] for row in kept.rows("preferences")]
     assert all(len(prompt) == 1 for prompt in prompts)
     assert sum(prompt[0]["content"].startswith("Be kind.\n\n") for prompt in prompts) == 3
     found = [item for item in report.findings if item.rule == "moved-system"]
     assert len(found) == 1 and "3 of 6 rows of them/pairs" in found[0].message and found[0].level == "note"
-    kept = PreparedData.write(report, tmp_path)
     assert [source.moved_system for source in kept.sets["preferences"].sources] == [3]
 
 

@@ -27,6 +27,8 @@ def _data_and_stages(recipe: Recipe) -> Iterator[Mistake]:
     for name, sources in recipe.data.items():
         if not sources:
             yield Mistake(("data", name), "this entry has no dataset; name at least one repo")
+        if len({source.weight is None for source in sources}) > 1:
+            yield Mistake(("data", name), "give each source of the mixture a `weight`, or none")
     for name, stage in recipe.stages.items():
         if stage.data not in recipe.data:
             yield Mistake(

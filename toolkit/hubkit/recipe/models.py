@@ -28,6 +28,7 @@ from hubkit.recipe.values import (
     Model,
     Name,
     RepoId,
+    ShareOrRows,
     Split,
     TrainOn,
     without_folders,
@@ -90,6 +91,17 @@ class Source(Model):
         description="your own names of the columns: {prompt: question, chosen: good, rejected: bad}",
     )
     rows: int | None = Field(None, gt=0, description="train on a random sample of this many rows; on all when absent")
+    weight: float | None = Field(
+        None,
+        gt=0,
+        description="share of this source in the mixture, relative to the others of its entry; no row is repeated",
+    )
+    duplicates: Literal["drop", "keep", "near"] = Field(
+        "drop", description="rows that are in the entry already: drop, keep, or drop near duplicates (MinHash), too"
+    )
+    eval: ShareOrRows | None = Field(
+        None, description="hold rows out for the trainer's evaluation loss: a share below 1, or a number of rows"
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Source:

@@ -88,6 +88,8 @@ class Options:
     """Replace edits of the cards on the Hub."""
     thorough: bool = False
     """Prove every number of the merged weights, and not a sample."""
+    report_data: bool = False
+    """Report errors in the data instead of refusing them, for `hubkit data`."""
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,12 @@ def without_folders(pattern: str) -> str:
     return pattern if pattern[:1] not in "/~" and pattern[1:2] != ":" else re.split(r"[/\\]", pattern)[-1]
 
 
+def _share_or_rows(value: float) -> float:
+    if value <= 0 or (value >= 1 and not float(value).is_integer()):
+        raise ValueError(f"{value!r} is neither a share between 0 and 1 nor a number of rows")
+    return value
+
+
 def _current_word(value: Any) -> Any:
     return OLD_ACCEPT.get(value, value) if isinstance(value, str) else value
 
@@ -97,10 +103,12 @@ License = Annotated[str, AfterValidator(_license)]
 TrainOn = Literal["last", "all"]
 DType = Literal["bfloat16", "float16", "float32"]
 BatchSize = Annotated[Annotated[int, Field(gt=0)] | Literal["auto"], BeforeValidator(_batch_size)]
-Accepted = Annotated[Literal["truncated-end-of-turn", "dropped-rows"], BeforeValidator(_current_word)]
+Accepted = Annotated[Literal["truncated-end-of-turn", "dropped-rows", "benchmark-overlap"], BeforeValidator(_current_word)]
 
 
 class Model(BaseModel):
     """A frozen part of a recipe; an unknown key is a mistake."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, ser_json_inf_nan="constants")
+ShareOrRows = Annotated[float | int, AfterValidator(_share_or_rows)]
+"""A share of rows below 1, or a number of them."""

@@ -20,12 +20,16 @@ ROWS = 32
 _IGNORED = -100
 
 
-def prove(trainer: Any, tokenizer: Any, end_of_turn: EndOfTurn) -> int:
+def prove(
+    trainer: Any, tokenizer: Any, end_of_turn: EndOfTurn, first: Sequence[Mapping[str, Any]] | None = None
+) -> int:
     """How many answers of ``trainer`` (of TRL) were compared; 0 where its rows no longer have their conversations.
+
+    ``first`` are its first rows with their conversations, where its dataset has them as tokens alone.
 
     RefusedError when a batch has other tokens in the loss than those of the answers, cut at ``max_length``.
     """
-    rows = list(islice(iter(trainer.train_dataset), ROWS))
+    rows = list(islice(iter(trainer.train_dataset), ROWS)) if first is None else list(first)
     answers = [answer for side in _sides(rows) for row in rows for answer in _answer(trainer, tokenizer, row, side)]
     if not answers:
         return 0

@@ -21,15 +21,15 @@ from hubkit.models.chat import trained
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.merging.merge import merge
 from hubkit.recipe.stage import Context, StageResult
-from hubkit.training import batches
+from hubkit.training import batches, tokenized
 from hubkit.training.adapter import TrainedAdapter, TrainedOn
 from hubkit.training.checkpoints import SPENT, last_complete, seal
 from hubkit.training.contract import Inputs, Settings
+from hubkit.training.data.prepared import TrainingRows
 from hubkit.training.rehearsal import Method
 from hubkit.training.starting import model_to_train, save_weights
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
@@ -49,15 +49,19 @@ class Prepared:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    rows: Dataset
+    rows: TrainingRows
     lora: LoraConfig | None
     end_of_turn: EndOfTurn
+    scratch: Path
 
-    def keywords(self) -> dict[str, Any]:
-        """Keyword arguments of a TRL trainer."""
+    def keywords(self, args: Any, method: Method) -> dict[str, Any]:
+        """Keyword arguments of TRL's trainer of ``method`` with ``args``, which are told what is prepared already."""
+        trained, evaluated = tokenized.datasets_for(self.rows, self.tokenizer, method, args, self.scratch)
         return {
             "model": self.model,
-            "train_dataset": self.rows,
+            "args": args,
+            "train_dataset": trained,
+            "eval_dataset": evaluated,
             "processing_class": self.tokenizer,
             "peft_config": self.lora,
         }
@@ -69,7 +73,7 @@ def prepare(ctx: TrainingContext) -> Prepared:
     ctx.report("loading the base", None)
     model, lora = model_to_train(base.source(ctx.target.endpoint), ctx.inputs.previous, ctx.settings)
     tokenizer = base.load_tokenizer(ctx.target.endpoint)
-    return Prepared(model, tokenizer, ctx.inputs.rows.dataset(), lora, base.end_of_turn)
+    return Prepared(model, tokenizer, ctx.inputs.rows, lora, base.end_of_turn, ctx.scratch)
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,8 @@ def finish(ctx: TrainingContext, trainer: Any, prepared: Prepared, method: Metho
     the loss.
     """
     keep_precise(trainer.model)
-    batches.prove(trainer, prepared.tokenizer, prepared.end_of_turn)
+    first = tokenized.first_rows(trainer.train_dataset, batches.ROWS, prepared.rows)
+    batches.prove(trainer, prepared.tokenizer, prepared.end_of_turn, first)
     checkpoint = last_complete(ctx.scratch / "checkpoints")
     if checkpoint:
         ctx.report(f"resuming from {checkpoint.name}", None)
@@ -171,7 +176,7 @@ def finish(ctx: TrainingContext, trainer: Any, prepared: Prepared, method: Metho
     total = spent.total()
     _save(ctx, trainer.model)
     adapter = facts(ctx, trainer, method, total, checkpoint)
-    trained.save_seen(ctx.out, trained.seen(prepared.tokenizer, trainer.train_dataset))
+    trained.save_seen(ctx.out, trained.seen(prepared.tokenizer, first))
     last = next((point["loss"] for point in reversed(adapter.curve)), None)
     figure = f"{adapter.steps} steps" + (f"  loss {numbers.loss(last)}" if last is not None else "")
     return StageResult(adapter, figure, facts={"loss": last, "rows": adapter.rows})

@@ -1,14 +1,13 @@
-"""Rows: converted, checked and counted by reason; held-out prompts drawn that are never trained on."""
+"""Rows: converted, checked, and counted by reason, one at a time."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import random
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from hubkit.training.data.mappings import BadRow, Columns, Message, Row
 from hubkit.training.data.roles import Roles
@@ -16,31 +15,43 @@ from hubkit.training.data.roles import Roles
 MAX_CHARACTERS = 1_000_000
 """A longer row is dropped: it is a file in disguise and would take the tokenizer's memory."""
 EXAMPLES = 5
+_EXCERPT = 200
 
 
 @dataclass
 class Checked:
-    """The rows of one source that passed, and the others counted by reason, with the indices of the first few.
+    """How many rows of one source passed; the others counted by reason, with the indices of the first few.
 
-    ``moved``: rows whose system message was moved into the question.
+    ``moved``: rows whose system message was moved into the question. ``excerpts``: how the first dropped rows of each
+    reason begin.
     """
 
     read: int = 0
+    kept: int = 0
     moved: int = 0
-    rows: list[Row] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[int]] = field(default_factory=dict)
+    excerpts: dict[str, list[str]] = field(default_factory=dict)
 
-    def drop(self, reason: str, index: int) -> None:
-        """Count the row ``index`` (from 0, in the source's order) under ``reason``."""
+    def drop(self, reason: str, index: int, raw: Any = None) -> None:
+        """Count the row ``index`` (from 0, in the source's order), which is ``raw``, under ``reason``."""
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
         if len(shown := self.examples.setdefault(reason, [])) < EXAMPLES:
             shown.append(index)
+            self.excerpts.setdefault(reason, []).append(_excerpt(raw))
+
+    def drop_known(self, reason: str, indices: Sequence[int]) -> None:
+        """Count rows that had passed (``indices``, in order) under ``reason`` after all."""
+        if not indices:
+            return
+        self.kept -= len(indices)
+        self.dropped[reason] = self.dropped.get(reason, 0) + len(indices)
+        self.examples[reason] = list(indices[:EXAMPLES])
 
     @property
     def dropped_share(self) -> float:
         """Share of the rows read that were dropped, from 0 to 1; 1 when nothing was read."""
-        return 1 - len(self.rows) / self.read if self.read else 1.0
+        return 1 - self.kept / self.read if self.read else 1.0
 
     def why(self) -> str:
         """The reasons with counts and the first row indices, for people."""
@@ -51,49 +62,57 @@ class Checked:
         )
 
 
-def check(
-    source: Iterable[Mapping[str, Any] | None],
-    columns: Columns,
-    *,
-    forbidden: Collection[str] = (),
-    control: Collection[str] = (),
-    seen: set[bytes] | None = None,
-    roles: Roles | None = None,
-) -> Checked:
-    """Convert and check each row of ``source``; None means a row whose bytes are no text.
+class Passed(NamedTuple):
+    """A row that can be trained on: its number in the source, the row, and the row as a line of JSON."""
+
+    number: int
+    row: Row
+    line: str
+
+
+@dataclass(frozen=True)
+class Checker:
+    """What a row must not hold. See :func:`Checker.each`.
 
     ``forbidden`` are texts that no message may hold (the end-of-turn token: a row that holds it would have two),
     ``control`` those that the tokenizer reads as other tokens of the format, whoever wrote them
-    (``hubkit.models.chat.control``). ``seen`` is shared by the sources of one set, so that a row of another source
-    counts as a duplicate too. ``roles`` makes the conversations fit for the chat template.
+    (``hubkit.models.chat.control``). ``roles`` makes the conversations fit for the chat template.
     """
-    found, known = Checked(), set() if seen is None else seen
-    tokens = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or "(?!)")
-    for index, _, converted, reason in columns.read(source):
-        found.read += converted is not None or reason is not None
-        try:
-            if converted is None:
-                if reason is not None:
+
+    forbidden: Collection[str] = ()
+    control: Collection[str] = ()
+    roles: Roles | None = None
+
+    def each(self, source: Iterable[Mapping[str, Any] | None], columns: Columns, counted: Checked) -> Iterator[Passed]:
+        """Convert and check each row of ``source`` (None: its bytes are no text); those that pass, counting the rest.
+
+        No row is held after the next one is asked for.
+        """
+        tokens = re.compile("|".join(map(re.escape, sorted(self.control, key=len, reverse=True))) or "(?!)")
+        for index, raw, converted, reason in columns.read(source):
+            if converted is None and reason is None:
+                continue  # it is a half of a pair
+            counted.read += 1
+            try:
+                if converted is None:
                     raise BadRow(reason)
+                row, moved = self._fit(converted, tokens)
+            except BadRow as problem:
+                counted.drop(str(problem), index, raw)
                 continue
-            row = converted
-            spoken = list(texts(row))
-            if sum(map(len, spoken)) > MAX_CHARACTERS:
-                raise BadRow("longer than a million characters")
-            if any(word in text for text in spoken for word in forbidden):
-                raise BadRow("holds the end-of-turn token as text")
-            if any(tokens.search(text) for text in spoken):
-                raise BadRow("holds a control token as text")
-            row, moved = roles.fit(row) if roles else (row, False)
-            if (mark := _digest(row)) in known:
-                raise BadRow("duplicate")
-        except BadRow as problem:
-            found.drop(str(problem), index)
-            continue
-        known.add(mark)
-        found.rows.append(row)
-        found.moved += moved
-    return found
+            counted.kept += 1
+            counted.moved += moved
+            yield Passed(index, row, json.dumps(row, ensure_ascii=False))
+
+    def _fit(self, row: Row, tokens: re.Pattern[str]) -> tuple[Row, bool]:
+        spoken = list(texts(row))
+        if sum(map(len, spoken)) > MAX_CHARACTERS:
+            raise BadRow("longer than a million characters")
+        if any(word in text for text in spoken for word in self.forbidden):
+            raise BadRow("holds the end-of-turn token as text")
+        if any(tokens.search(text) for text in spoken):
+            raise BadRow("holds a control token as text")
+        return self.roles.fit(row) if self.roles else (row, False)
 
 
 SIDES = ("prompt", "completion", "chosen", "rejected")
@@ -112,66 +131,25 @@ def texts(row: Row) -> Iterator[str]:
         yield json.dumps(row["tools"], ensure_ascii=False)
 
 
-def _digest(row: Row) -> bytes:
-    made = hashlib.sha256()
-    for part, value in row.items():
-        if part not in SIDES:
-            made.update(json.dumps([part, value], sort_keys=True).encode())
-            continue
-        for message in value:
-            more = {key: item for key, item in message.items() if key not in ("role", "content")}
-            words = (part, message["role"], message["content"], *([json.dumps(more, sort_keys=True)] if more else []))
-            for word in words:
-                made.update(f"{len(word)}:{word}".encode())
-    return made.digest()
+def _excerpt(raw: Any) -> str:
+    if raw is None:
+        return ""
+    short = {
+        key: f"{value[:_EXCERPT]}…" if isinstance(value, str) and len(value) > _EXCERPT else value
+        for key, value in dict(raw).items()
+    }
+    text = json.dumps(short, ensure_ascii=False, default=str)[: 2 * _EXCERPT]
+    return text.encode("utf-8", "replace").decode()
+
+
+def digest(text: str) -> int:
+    """64 bits of BLAKE2b. Of a million different texts two have the same with a chance of 3 in 100 million."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def question(prompt: Sequence[Message]) -> str:
     """The user's text in ``prompt``, without regard to case and spacing: equal ones count as the same prompt."""
     return "\n".join(" ".join(item["content"].casefold().split()) for item in prompt if item["role"] == "user")
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Prompts that are never trained on, and how many were skipped because another entry of `data` has them, too."""
-
-    prompts: list[list[Message]]
-    overlapping: int
-
-
-def hold_out(sets: Mapping[str, Sequence[Row]], name: str, wanted: int, seed: int) -> HeldOut:
-    """Draw ``wanted`` different prompts from the set ``name``; the caller trains on :func:`without` them.
-
-    A prompt that another set has too is never drawn. Fewer come back when the set has no more to give.
-    """
-    elsewhere = {question(row["prompt"]) for other, rows in sets.items() if other != name for row in rows}
-    by_question: dict[str, list[Message]] = {}
-    for row in sets[name]:
-        by_question.setdefault(question(row["prompt"]), row["prompt"])
-    free = [asked for asked in by_question if asked not in elsewhere]
-    drawn = set(random.Random(f"prompts {seed}").sample(free, min(wanted, len(free))))
-    prompts = [prompt for asked, prompt in by_question.items() if asked in drawn]
-    return HeldOut(prompts, len(by_question) - len(free))
-
-
-def without(rows: Iterable[Row], prompts: Iterable[Sequence[Message]]) -> list[Row]:
-    """The rows that ask none of ``prompts``."""
-    asked = {question(prompt) for prompt in prompts}
-    return [row for row in rows if question(row["prompt"]) not in asked]
-
-
-def sample(rows: Sequence[Row], wanted: int | None, seed: int) -> list[Row]:
-    """``wanted`` of the rows, drawn by ``seed``, in their order; all of them when ``wanted`` is None or not less."""
-    if wanted is None or wanted >= len(rows):
-        return list(rows)
-    chosen = sorted(random.Random(f"rows {seed}").sample(range(len(rows)), wanted))
-    return [rows[index] for index in chosen]
-
-
-def overlap(prompts: Iterable[Sequence[Message]], rows: Iterable[Row]) -> int:
-    """How many of ``prompts`` are asked in ``rows`` too."""
-    asked = {question(row["prompt"]) for row in rows}
-    return sum(question(prompt) in asked for prompt in prompts)
 
 
 def sides(row: Row) -> Iterator[tuple[str, list[Message]]]:

@@ -40,3 +40,7 @@ LONG_PROMPTS = rule(
     "long-prompts", "warning", "Prompts that fill max_length.", "Nothing of the answer is left to train on.",
     "data", "preflight",
 )  # fmt: skip
+BENCHMARK_OVERLAP = rule(
+    "benchmark-overlap", "warning", "Questions of a benchmark in the training data; an error when they are many.",
+    "The model has seen them with their answers, so the benchmark does not show what it can do.", "data", "preflight",
+)  # fmt: skip

@@ -6,16 +6,18 @@ A model trained on answers without an end-of-turn token does not learn to stop; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 from hubkit.core.errors import RefusedError
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.training.data.mappings import Row
 from hubkit.training.data.rows import sides
 
-CHUNK = 512
+SHOWN = 5
+"""Rows whose answers do not close that a message names."""
 
 
 @dataclass
@@ -28,66 +30,98 @@ class Side:
     ends_trained: int = 0
     prompt_fills: int = 0
     longest: int = 0
+    """Tokens of the longest conversation."""
     not_closed: list[int] = field(default_factory=list)
+
+    def add(self, other: Side) -> None:
+        """Add the counts of later rows."""
+        for name in ("answers", "closed_once", "truncated", "ends_trained", "prompt_fills"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.longest = max(self.longest, other.longest)
+        self.not_closed += other.not_closed[: SHOWN - len(self.not_closed)]
 
     def share(self, count: int) -> float:
         """``count`` as a share of the answers, from 0 to 1."""
         return count / self.answers if self.answers else 0.0
 
 
-def look(
-    rows: Sequence[Row],
-    tokenizer: Any,
+class Answer(NamedTuple):
+    """A conversation with its answer as token ids, and the place of the first token that is trained."""
+
+    ids: list[int]
+    begins: int
+
+
+def encode(rows: Sequence[Row], tokenizer: Any) -> list[dict[str, Answer]]:
+    """Render and tokenize ``rows`` as the trainers of TRL do, by side.
+
+    An answer begins where the rendered prompt and the whole conversation part, as in TRL: a template may end an
+    opened prompt otherwise than it begins an answer. Of a pair both answers begin at the same place.
+    """
+    tools = [row.get("tools") for row in rows]
+    prompts = _ids(tokenizer, [row["prompt"] for row in rows], tools, opened=True)
+    jobs = [(number, side, conversation) for number, row in enumerate(rows) for side, conversation in sides(row)]
+    offered = [tools[number] for number, _, _ in jobs]
+    wholes = _ids(tokenizer, [conversation for _, _, conversation in jobs], offered, opened=False)
+    begins = [len(prompt) for prompt in prompts]
+    for (number, _, _), whole in zip(jobs, wholes, strict=True):
+        begins[number] = min(begins[number], common(prompts[number], whole))
+    found: list[dict[str, Answer]] = [{} for _ in rows]
+    for (number, side, _), whole in zip(jobs, wholes, strict=True):
+        found[number][side] = Answer(whole, begins[number])
+    return found
+
+
+def count(
+    encoded: Iterable[Mapping[str, Answer]],
     end_of_turn: EndOfTurn,
     *,
     max_length: int | None,
     keep: str = "keep_start",
-    report: Callable[[float], None] | None = None,
+    start: int = 0,
 ) -> dict[str, Side]:
-    """Render and tokenize ``rows`` as the trainers do, cut them at ``max_length``, and count by side.
+    """Cut the answers of :func:`encode` at ``max_length`` as the trainers do, and count by side.
 
-    An answer begins where the rendered prompt and the whole conversation part, as in TRL: a template may end an
-    opened prompt otherwise than it begins an answer.
     ``closed_once``: exactly one end-of-turn token in the answer, at its close. ``ends_trained``: the last trained label
     is the end-of-turn token (without what the template writes after it). ``prompt_fills``: the prompt alone fills
-    ``max_length``, so that the trainer drops the row. ``report`` gets the share done.
+    ``max_length``, so that the trainer drops the row. ``start`` is the number of the first row.
     """
     found: dict[str, Side] = {}
-    for start in range(0, len(rows), CHUNK):
-        chunk = rows[start : start + CHUNK]
-        tools = [row.get("tools") for row in chunk]
-        prompts = _ids(tokenizer, [row["prompt"] for row in chunk], tools, opened=True)
-        jobs = [(number, side, conversation) for number, row in enumerate(chunk) for side, conversation in sides(row)]
-        offered = [tools[number] for number, _, _ in jobs]
-        wholes = _ids(tokenizer, [conversation for _, _, conversation in jobs], offered, opened=False)
-        begins = [len(prompt) for prompt in prompts]
-        for (number, _, _), whole in zip(jobs, wholes, strict=True):
-            begins[number] = min(begins[number], common(prompts[number], whole))
-        for (number, side, _), whole in zip(jobs, wholes, strict=True):
+    for number, answers in enumerate(encoded, start):
+        for side, answer in answers.items():
             counts = found.setdefault(side, Side())
-            _count(counts, start + number, begins[number], whole, end_of_turn, max_length, keep)
-        if report:
-            report(min(1.0, (start + CHUNK) / len(rows)))
+            _count(counts, number, answer.begins, answer.ids, end_of_turn, max_length, keep)
     return found
 
 
-def labelled(
-    row: Row, tokenizer: Any, *, max_length: int | None = None, keep: str = "keep_start"
-) -> dict[str, list[tuple[str, bool]]]:
-    """What the trainer sees of ``row``, by side: each token's text, and whether the loss falls on it.
+def look(
+    rows: Sequence[Row], tokenizer: Any, end_of_turn: EndOfTurn, *, max_length: int | None, keep: str = "keep_start"
+) -> dict[str, Side]:
+    """:func:`encode` and :func:`count` for ``rows`` that are in memory."""
+    return count(encode(rows, tokenizer), end_of_turn, max_length=max_length, keep=keep)
 
-    Tokens that ``max_length`` cuts off are left out.
-    """
-    tools = [row.get("tools")]
-    prompt = _ids(tokenizer, [row["prompt"]], tools, opened=True)[0]
-    found = {}
-    for side, conversation in sides(row):
-        whole = _ids(tokenizer, [conversation], tools, opened=False)[0]
-        shared = common(prompt, whole)
-        tokens = [(tokenizer.decode([token]), place >= shared) for place, token in enumerate(whole)]
-        if max_length is not None:
-            tokens = tokens[:max_length] if keep == "keep_start" else tokens[-max_length:]
-        found[side] = tokens
+
+Spans = dict[str, list[tuple[str, bool]]]
+"""By side, the text of a row in pieces, and whether the loss falls on the piece."""
+
+
+def spans(
+    rows: Sequence[Row], tokenizer: Any, *, max_length: int | None = None, keep: str = "keep_start"
+) -> list[Spans]:
+    """What the trainer sees of each of ``rows``. Tokens that ``max_length`` cuts off are left out."""
+    found: list[Spans] = []
+    for answers in encode(rows, tokenizer) if rows else ():
+        shown: Spans = {}
+        for side, answer in answers.items():
+            flagged = [(token, place >= answer.begins) for place, token in enumerate(answer.ids)]
+            if max_length is not None:
+                flagged = flagged[:max_length] if keep == "keep_start" else flagged[-max_length:]
+            # Tokens are decoded together: one alone may be a part of a character.
+            shown[side] = [
+                (tokenizer.decode([token for token, _ in piece]), trained)
+                for trained, piece in groupby(flagged, key=lambda item: item[1])
+            ]
+        found.append(shown)
     return found
 
 
@@ -128,7 +162,7 @@ def _count(
     answer, closing = whole[begins:], [end_of_turn.id, *end_of_turn.suffix_ids]
     if answer.count(end_of_turn.id) == 1 and answer[-len(closing) :] == closing:
         side.closed_once += 1
-    else:
+    elif len(side.not_closed) < SHOWN:
         side.not_closed.append(index)
     cut = max_length is not None and len(whole) > max_length
     kept = whole[:max_length] if cut and keep == "keep_start" else whole
