@@ -36,7 +36,7 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
 def run(ctx: Context[Settings, Inputs]) -> StageResult[TrainedAdapter]:
     """Write ``adapter/`` (or ``weights/``), ``training.json`` and ``seen/texts.json``."""
     prepared = shared.prepare(ctx)
-    args = arguments.build(ctx.settings, "dpo", ctx.scratch / "checkpoints")
+    args = arguments.build(ctx.settings, "dpo", ctx.scratch / "checkpoints", evaluates=prepared.evaluates)
     reference = reference_of(prepared.model, ctx.settings)
     trainer = tokenized.dpo_trainer()(ref_model=reference, **prepared.keywords(args, "dpo"))
     return shared.finish(ctx, trainer, prepared, "dpo")

@@ -38,6 +38,6 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[TrainedAdapter]:
     from trl import SFTTrainer
 
     prepared = shared.prepare(ctx)
-    args = arguments.build(ctx.settings, "sft", ctx.scratch / "checkpoints")
+    args = arguments.build(ctx.settings, "sft", ctx.scratch / "checkpoints", evaluates=prepared.evaluates)
     trainer = SFTTrainer(**prepared.keywords(args, "sft"))
     return shared.finish(ctx, trainer, prepared, "sft")

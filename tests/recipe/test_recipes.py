@@ -315,7 +315,14 @@ def test_the_first_steps_on_an_empty_hub_and_again(hub: Any, tmp_path: Path) -> 
     assert told["pad_token"] == model.PAD
     assert (told["findings"], first["base warnings"]) == ([], [])
     assert first["data warnings"] == [item["message"] for item in first["data"]["findings"]] != []
-    assert first["data files"] == ["data.json", "prompts.jsonl", "sets/preferences.jsonl", "sets/repair.jsonl"]
+    assert first["data files"] == [
+        "data.json",
+        "prompts.jsonl",
+        "sets/preferences.jsonl",
+        "sets/repair.jsonl",
+        "shown.json",
+        *(f"tokens/{name}/{file}" for name in ("preferences", "repair") for file in ("00000.arrow", "tokens.json")),
+    ]
     data = first["data"]
     assert {name: item["rows"] for name, item in data["sets"].items()} == {"preferences": 492, "repair": 300}
     assert data["prompts"] == {"set": "repair", "rows": 128, "also_in_other_sets": 0, "also_trained_on": 0}

@@ -15,7 +15,7 @@ from hubkit import __version__
 from hubkit.cards.benchmarks import benchmarks, scores
 from hubkit.cards.escape import bibtex, clean
 from hubkit.cards.evidence import Evidence, card_step
-from hubkit.cards.measured import many_objects, wrap
+from hubkit.cards.measured import many_objects, value_of, wrap
 from hubkit.cards.metadata import Metadata
 from hubkit.cards.pictures import pictures_of
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
@@ -88,6 +88,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "erratum": wrong,
         "findings": [item for item in _findings(files, chain) if item not in (wrong or {}).get("findings", [])],
         "training": [_stage(recipe, name, files) for name in chain],
+        "overlap": _file(files, "data", "data.json").get("overlap") or None,
         "data_licences": _licences(files, recipe, chain),
         "benchmarks": benchmarks(recipe, variant, files, evidence),
         "prompt": _prompt(evidence),
@@ -239,16 +240,27 @@ def _stage(recipe: Recipe, name: str, files: Mapping[str, Any]) -> dict[str, Any
         "continues": clean(stage.continues or ""),
         "all_weights": stage.trains_all_weights,
         "set": clean(stage.data),
-        "sources": [{**source, "dropped": list((source.get("dropped") or {}).items())} for source in sources],
+        "sources": [_rows_of(source) for source in sources],
         "facts": {**dict.fromkeys(_FACTS), **made},
         "end_of_turn_lost": list((lengths.get("end_of_turn_lost") or {}).items()),
         "quantization": made.get("quantization") or stage.quantization,
         "lora": _lora(made.get("lora") or {}),
         "args": made.get("args") or {},
         "curve": [(point["step"], point["loss"]) for point in curve if point.get("loss") and point.get("step")],
+        "evaluation": list(made.get("evaluation") or []),
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
     }
+
+
+def _rows_of(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the rows of a source went: dropped, held out, for the evaluation loss, trained on.
+
+    What a version before did not report is None, and so are zeros.
+    """
+    numbers = {name: source.get(name) for name in ("held_out", "evaluation")}
+    parts = {name: number if number is not None and value_of(number) else None for name, number in numbers.items()}
+    return {"used": None, **source, **parts, "dropped": list((source.get("dropped") or {}).items())}
 
 
 def _lora(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,8 +34,9 @@ class TrainedAdapter(JsonArtifact):
     """What a training stage made.
 
     ``seconds`` and ``peak_memory_bytes`` count all processes of an interrupted training; ``tokens_per_second`` is
-    None after one. ``curve`` has a point for each logged step. ``form`` says which folder the weights are in: it is
-    missing in artifacts of earlier versions, which are adapters.
+    None after one. ``curve`` has a point for each logged step, ``evaluation`` the ``step`` and ``loss`` of each
+    evaluation on rows that are not trained on. ``form`` says which folder the weights are in: it is missing in
+    artifacts of earlier versions, which are adapters.
     """
 
     FILE = "training.json"
@@ -57,6 +58,7 @@ class TrainedAdapter(JsonArtifact):
     lora: Mapping[str, Any] = field(default_factory=dict)
     args: Mapping[str, Any] = field(default_factory=dict)
     curve: tuple[Mapping[str, Any], ...] = ()
+    evaluation: tuple[Mapping[str, Any], ...] = ()
     libraries: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -40,7 +40,8 @@ RESERVED_ARGS: Mapping[str, str] = {
     "do_train": "the stage trains",
     "do_eval": "the evaluation is a step of its own",
     "do_predict": "the evaluation is a step of its own",
-    "eval_strategy": "the evaluation is a step of its own",
+    "eval_strategy": "write `eval` at a source of `data`: the loss on its rows is measured, `eval_steps` says when",
+    "load_best_model_at_end": "the adapter of the last step is kept",
     "fsdp": "hubkit trains in one process",
     "fsdp_config": "hubkit trains in one process",
     "parallelism_config": "hubkit trains in one process",
@@ -166,9 +167,16 @@ def lora_class() -> type[LoraConfig]:
     return found
 
 
-def build(settings: Settings, method: Method, checkpoints: Path) -> Any:
-    """TRL's arguments for this stage: the recipe's over hubkit's few. RefusedError when TRL does not accept them."""
-    given = defaults(checkpoints, settings.seed) | dict(settings.args)
+def build(settings: Settings, method: Method, checkpoints: Path, *, evaluates: bool = False) -> Any:
+    """TRL's arguments for this stage: the recipe's over hubkit's few. RefusedError when TRL does not accept them.
+
+    With ``evaluates`` the trainer measures the loss of the rows that were held out for it, ten times by default.
+    """
+    given = defaults(checkpoints, settings.seed)
+    if evaluates:
+        batch = settings.args.get("per_device_train_batch_size", 8)
+        given |= {"eval_strategy": "steps", "eval_steps": 0.1, "per_device_eval_batch_size": batch}
+    given |= dict(settings.args)
     try:
         return config_class(method)(**given)
     except (TypeError, ValueError, ImportError) as error:

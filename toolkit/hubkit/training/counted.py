@@ -15,7 +15,7 @@ from hubkit.recipe.artifact import StoredArtifact
 
 _LOGS = "only says what is logged, where and how often"
 _SAVES = "only says which checkpoints are written; a resumed training is the same training"
-_EVALUATES = "only measures, and hubkit's training stages do not evaluate"
+_EVALUATES = "only measures, on rows that are not trained on"
 _LOADS_ROWS = "only says how rows get to the trainer; their order comes from the seed"
 _PUBLISHES = "only says where TRL would publish; hubkit publishes itself"
 

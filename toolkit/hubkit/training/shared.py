@@ -54,6 +54,11 @@ class Prepared:
     end_of_turn: EndOfTurn
     scratch: Path
 
+    @property
+    def evaluates(self) -> bool:
+        """Whether there are rows for the evaluation loss."""
+        return self.rows.evaluation_tokens(self.tokenizer) is not None
+
     def keywords(self, args: Any, method: Method) -> dict[str, Any]:
         """Keyword arguments of TRL's trainer of ``method`` with ``args``, which are told what is prepared already."""
         trained, evaluated = tokenized.datasets_for(self.rows, self.tokenizer, method, args, self.scratch)
@@ -285,6 +290,11 @@ def facts(
         args=dict(settings.args),
         curve=tuple(
             {name: value for name, value in point.items() if isinstance(value, int | float)} for point in history
+        ),
+        evaluation=tuple(
+            {"step": point["step"], "loss": point["eval_loss"]}
+            for point in trainer.state.log_history
+            if "eval_loss" in point
         ),
         libraries={name: version(name) for name in ("torch", "transformers", "trl", "peft", "bitsandbytes")},
         folder=ctx.out,

@@ -124,6 +124,7 @@ class PreparedData(JsonArtifact):
     prompts: PromptsReport
     stages: Mapping[str, LengthReport] = field(default_factory=dict)
     benchmarks: tuple[BenchmarkReport, ...] = ()
+    overlap: Mapping[str, Any] | None = None
     findings: tuple[SavedFinding, ...] = ()
 
     @classmethod

@@ -119,7 +119,17 @@ class DataReport:
             },
             "stages": self.stages,
             "benchmarks": self.benchmarks,
+            **({"overlap": self._overlap()} if self.benchmarks else {}),
             "findings": [item.to_json() for item in self.findings],
+        }
+
+    def _overlap(self) -> dict[str, Any]:
+        """All the benchmarks together, and the tasks of which questions were found."""
+        found = [item for item in self.benchmarks if item["overlapping"]]
+        return {
+            "questions": sum(item["questions"] for item in self.benchmarks),
+            "overlapping": sum(item["overlapping"] for item in self.benchmarks),
+            "tasks": [{name: item[name] for name in ("task", "questions", "overlapping")} for item in found],
         }
 
     def refuse(self) -> None:
