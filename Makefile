@@ -34,10 +34,11 @@ soak: $(STAMP)  ## long fault and endurance runs, the upstream conformance suite
 	$(BIN)/pytest -m soak --timeout 3600
 	$(BIN)/pytest -m "hypothesis and not soak" --hypothesis-profile=new -n logical --maxprocesses 4 --dist loadgroup
 
-bench: $(STAMP)  ## what a release, merging, publishing 2 GiB beside `hf upload`, measuring, cards and starting cost; writes docs/bench*.md
+bench: $(STAMP)  ## what a release, merging, publishing 2 GiB beside `hf upload`, data, measuring, cards and starting cost; writes docs/bench*.md
 	$(BIN)/python tests/benchmarks/release.py
 	$(BIN)/python tests/benchmarks/merging.py
 	$(BIN)/python tests/benchmarks/publish.py
+	$(BIN)/python tests/benchmarks/data.py
 	$(BIN)/python tests/benchmarks/evaluation.py
 	$(BIN)/python tests/benchmarks/cards.py
 	$(BIN)/python tests/benchmarks/startup.py

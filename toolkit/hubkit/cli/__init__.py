@@ -26,6 +26,7 @@ SECTIONS = {
     "Release commands": {
         "init": Lazy("hubkit.cli.init:init", "Write a recipe of your own, hubkit.yaml, into this folder."),
         "plan": Lazy("hubkit.cli.plan:plan", "Check a recipe, and show every step of its release."),
+        "data": Lazy("hubkit.cli.data:data", "Check and show the rows of a recipe, without training."),
         "release": Lazy("hubkit.cli.release:release", "Train, measure, gate and publish a model from a recipe."),
         "runs": Lazy("hubkit.cli.runs:runs", "List, show and remove runs."),
     },
