@@ -352,7 +352,7 @@ def provenance(ctx: StageContext) -> dict[str, Any]:
 _LARGEST_CARD = 2**20
 _PARTS = ("seed", "base", "chat", "data", "stages", "evaluate", "gates")
 """Parts of the recipe that shape the weights and the measurements. Not where it is published, and who signs it."""
-_LATER_KEYS = ("repo", "file", "config", "columns")
+_LATER_KEYS = ("repo", "file", "config", "columns", "weight", "duplicates", "eval")
 """Keys of a source that are left out where they say nothing, so that the manifest of an older recipe stays the same."""
 _PRIVATE = re.compile(r"(hub|trackio)_.*|.*(dir|path|token|key)|report_to|run_name|project|deepspeed")
 """Arguments of a trainer that hold paths, tokens, or names of tracking services."""
@@ -388,7 +388,7 @@ def _public_source(source: Source) -> dict[str, Any]:
     """``source`` as plain values; of files their names, without the folders of this machine."""
     plain = source.model_dump(mode="json")
     plain["file"] = source.name if source.repo is None else None
-    return {name: value for name, value in plain.items() if name not in _LATER_KEYS or value not in (None, {})}
+    return {name: value for name, value in plain.items() if name not in _LATER_KEYS or value not in (None, {}, "drop")}
 
 
 def _public(args: Mapping[str, Any]) -> dict[str, Any]:

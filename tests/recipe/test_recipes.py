@@ -98,6 +98,7 @@ def test_the_tiny_recipe_shows_a_newcomer_the_keys_and_explains_what_it_accepts(
     rare |= {"num_fewshot", "fewshot_as_multiturn", "pull_request", "license_name", "license_link"}
     rare |= {"file", "config", "columns", "train_on"}  # docs/data.md
     rare |= {"namespace", "base_model_relation"}
+    rare |= {"weight", "duplicates", "eval"}
     schema = recipe_schema()
     known = {key for part in [schema, *schema["$defs"].values()] for key in part.get("properties", {})}
     shown |= {key for key in known if f"# {key}: " in text or f"#   {key}: " in text or f"# {key}:\n" in text}
@@ -135,8 +136,9 @@ def test_stand_ins_have_the_columns_of_the_originals_and_every_row_passes(repo: 
     tiny.make_dataset(tmp_path, repo)
     made = [json.loads(line) for line in (tmp_path / "data" / "train.jsonl").read_text().splitlines()]
     assert all(list(row) == COLUMNS[repo] for row in made)
-    found = rows.check(made, mappings.find(None, list(made[0]), repo), forbidden=[model.END])
-    assert (found.dropped, len(found.rows)) == ({}, len(made))
+    found = rows.Checked()
+    kept = list(rows.Checker(forbidden=[model.END]).each(made, mappings.find(None, list(made[0]), repo), found))
+    assert (found.dropped, len(kept)) == ({}, len(made))
     front = yaml.safe_load((tmp_path / "README.md").read_text().split("---")[1])
     assert front["license"] == "apache-2.0"
 

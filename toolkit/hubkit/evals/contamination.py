@@ -2,7 +2,7 @@
 
 The rule (Brown et al. 2020, appendix C): of each task, n is the 5th percentile of the lengths of its questions in
 words, at least 8 and at most 13; a question overlaps when one run of n of its words is in the data, without regard to
-case and punctuation. Runs that more than ten questions of a task share are its phrasing and do not count. A question of
+case and punctuation. Runs that two different questions of a task share are its phrasing and do not count. A question of
 fewer words than n overlaps when it is a whole message of the data.
 
 The question is what the task itself names for this (``doc_to_decontamination_query``), else the text that its model is
@@ -22,7 +22,6 @@ from hubkit.evals.suites import Suite, harness_tasks
 from hubkit.evals.taskfiles import copy_tasks
 
 LEAST, MOST = 8, 13
-PHRASING = 10
 EXAMPLES = 3
 _WORD = re.compile(r"\w+")
 
@@ -80,14 +79,15 @@ class Contamination:
         n = min(MOST, max(LEAST, lengths[len(lengths) // 20])) if lengths else LEAST
         self.overlaps.append(Overlap(suite, task, len(questions), n))
         self._texts.append(questions)
-        shared = Counter(run for words in lists for run in {hash(run) for run in _runs(words, n)})
+        different = {tuple(words) for words in lists}
+        shared = Counter(run for words in different for run in {hash(run) for run in _runs(words, n)})
         for number, words in enumerate(lists):
             if len(words) < n:
                 if words:
                     self._whole.setdefault(hash(tuple(words)), []).append((place, number))
                 continue
             for start, run in enumerate(_runs(words, n)):
-                if shared[key := hash(run)] <= PHRASING:
+                if shared[key := hash(run)] == 1:
                     first = hash(tuple(words[start : start + LEAST]))
                     self._runs.setdefault(first, []).append((n, key, place, number))
 
