@@ -103,12 +103,16 @@ License = Annotated[str, AfterValidator(_license)]
 TrainOn = Literal["last", "all"]
 DType = Literal["bfloat16", "float16", "float32"]
 BatchSize = Annotated[Annotated[int, Field(gt=0)] | Literal["auto"], BeforeValidator(_batch_size)]
-Accepted = Annotated[Literal["truncated-end-of-turn", "dropped-rows", "benchmark-overlap"], BeforeValidator(_current_word)]
+Accepted = Annotated[
+    Literal["truncated-end-of-turn", "dropped-rows", "benchmark-overlap"], BeforeValidator(_current_word)
+]
 
 
 class Model(BaseModel):
     """A frozen part of a recipe; an unknown key is a mistake."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, ser_json_inf_nan="constants")
+
+
 ShareOrRows = Annotated[float | int, AfterValidator(_share_or_rows)]
 """A share of rows below 1, or a number of them."""
