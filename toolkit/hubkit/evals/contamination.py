@@ -1,9 +1,9 @@
-"""Are the questions of a benchmark in the training data? Found by n-grams of words, as GPT-3's authors did.
+"""Are the questions of a benchmark in the training data? Found by runs of words, as GPT-3's authors did.
 
-The rule (Brown et al. 2020, appendix C): of each task, n is the 5th percentile of the lengths of its questions in
-words, at least 8 and at most 13; a question overlaps when one run of n of its words is in the data, without regard to
-case and punctuation. Runs that two different questions of a task share are its phrasing and do not count. A question of
-fewer words than n overlaps when it is a whole message of the data.
+A question overlaps when a run of 13 of its words is in the data, without regard to case and punctuation (Brown et al.
+2020, appendix C). Runs that two different questions of a task share are its phrasing and do not count. GPT-3's authors
+took shorter runs, down to 8, for tasks with short questions; there a run is often a figure of speech. So a question of
+8 to 12 words overlaps when all of it is a run in the data, and a shorter one when it is a whole message.
 
 The question is what the task itself names for this (``doc_to_decontamination_query``), else the text that its model is
 given, without examples.
@@ -21,7 +21,7 @@ from typing import Any
 from hubkit.evals.suites import Suite, harness_tasks
 from hubkit.evals.taskfiles import copy_tasks
 
-LEAST, MOST = 8, 13
+LEAST, RUN = 8, 13
 EXAMPLES = 3
 _WORD = re.compile(r"\w+")
 
@@ -35,13 +35,12 @@ def words_of(text: str) -> list[str]:
 class Overlap:
     """The questions of one task of a suite, and which of them are in each set of rows (by number).
 
-    ``n``: words of a run. ``examples`` are the first questions found.
+    ``examples`` are the first questions found.
     """
 
     suite: str
     task: str
     questions: int
-    n: int
     found: dict[str, set[int]] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
 
@@ -56,7 +55,6 @@ class Overlap:
             "suite": self.suite,
             "task": self.task,
             "questions": self.questions,
-            "n": self.n,
             "overlapping": len(set().union(*self.found.values())),
             "by_set": {name: len(numbers) for name, numbers in sorted(self.found.items())},
             "examples": self.examples,
@@ -75,18 +73,17 @@ class Contamination:
     def add(self, suite: str, task: str, questions: Sequence[str]) -> None:
         """Look for the ``questions`` of ``task`` too."""
         place, lists = len(self.overlaps), [words_of(question) for question in questions]
-        lengths = sorted(map(len, lists))
-        n = min(MOST, max(LEAST, lengths[len(lengths) // 20])) if lengths else LEAST
-        self.overlaps.append(Overlap(suite, task, len(questions), n))
+        self.overlaps.append(Overlap(suite, task, len(questions)))
         self._texts.append(questions)
         different = {tuple(words) for words in lists}
-        shared = Counter(run for words in different for run in {hash(run) for run in _runs(words, n)})
+        shared = Counter(run for words in different for run in {hash(run) for run in _runs(words)})
         for number, words in enumerate(lists):
-            if len(words) < n:
+            n = min(len(words), RUN)
+            if n < LEAST:
                 if words:
                     self._whole.setdefault(hash(tuple(words)), []).append((place, number))
                 continue
-            for start, run in enumerate(_runs(words, n)):
+            for start, run in enumerate(_runs(words)):
                 if shared[key := hash(run)] == 1:
                     first = hash(tuple(words[start : start + LEAST]))
                     self._runs.setdefault(first, []).append((n, key, place, number))
@@ -95,7 +92,7 @@ class Contamination:
         """Look for the questions in the ``texts`` of a row of the set ``name``."""
         for text in texts:
             words = words_of(text)
-            for place, number in self._whole.get(hash(tuple(words)), ()) if len(words) < MOST else ():
+            for place, number in self._whole.get(hash(tuple(words)), ()) if len(words) < LEAST else ():
                 self._note(name, place, number)
             for start in range(len(words) - LEAST + 1):
                 for n, key, place, number in self._runs.get(hash(tuple(words[start : start + LEAST])), ()):
@@ -110,7 +107,8 @@ class Contamination:
             overlap.examples.append(self._texts[place][number][:300])
 
 
-def _runs(words: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
+def _runs(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    n = min(len(words), RUN)
     for start in range(len(words) - n + 1):
         yield tuple(words[start : start + n])
 

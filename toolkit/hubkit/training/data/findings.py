@@ -8,7 +8,7 @@ from typing import Any
 
 from hubkit.core.findings import Finding, Level, Rule
 from hubkit.core.numbers import count, share
-from hubkit.evals.contamination import Overlap
+from hubkit.evals.contamination import RUN, Overlap
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.training.data import turns
 from hubkit.training.data.rows import Checked
@@ -96,7 +96,7 @@ def of_benchmark(overlap: Overlap, users: tuple[str, ...], *, accepted: bool) ->
     where = " and ".join(repr(name) for name in sorted(overlap.found))
     message = (
         f"{count(there)} of {count(overlap.questions)} questions of the benchmark {overlap.task}"
-        f" ({share(overlap.share)}) are in the training data {where}: a run of {overlap.n} words of them, or the whole"
+        f" ({share(overlap.share)}) are in the training data {where}: a run of {RUN} words of them, or the whole"
         f" question. Its result says little about new questions. One of them: {_short(overlap.examples[0])}"
     )
     over = overlap.share > TOLERATED

@@ -76,7 +76,6 @@ class BenchmarkReport:
     suite: str
     task: str
     questions: int
-    n: int
     overlapping: int
     by_set: Mapping[str, int] = field(default_factory=dict)
     examples: tuple[str, ...] = ()
