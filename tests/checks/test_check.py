@@ -127,7 +127,7 @@ def test_no_heavy_library_is_needed(published):
         (
             "tokenizer_config.json",
             {"pad_token": "<|im_end|>"},
-            "error",
+            "warning",
             "padding token is the end-of-turn token",
             "eos-padding",
         ),
@@ -163,11 +163,11 @@ def test_what_the_json_files_say(model, file, changes, level, says, rule):
 @pytest.mark.parametrize(
     ("name", "content", "level", "says", "rule"),
     [
-        ("chat_template.jinja", None, "error", "chat template is missing", "no-chat-template"),
+        ("chat_template.jinja", None, "note", "chat template is missing", "no-chat-template"),
         (
             "chat_template.jinja",
             "{% for m in messages %}{{ m.content }}\n{% endfor %}",
-            "error",
+            "warning",
             "never closes",
             "template-fails",
         ),
@@ -175,7 +175,7 @@ def test_what_the_json_files_say(model, file, changes, level, says, rule):
         ("chat_template.jinja", "{{ cycler.__init__.__globals__ }}", "error", "unsafe", "template-fails"),
         ("README.md", None, "warning", "model card (README.md) is missing", "no-card"),
         ("README.md", "# Hello", "warning", "no front matter", "front-matter"),
-        ("README.md", "---\nlicense: mit\n---\n", "warning", "names no base_model", "base-model"),
+        ("README.md", "---\nlicense: mit\n---\n", "note", "names no base_model", "base-model"),
         ("README.md", "---\nlicense: mit\nbase_model: ../base\n---\n", "error", "is not a repo id", "base-model"),
         ("README.md", "---\nlicense: [mit\n---\n", "error", "front matter", "front-matter"),
         ("config.json", "{", "error", "not valid JSON", "json"),
@@ -299,7 +299,7 @@ def test_only_pickles_are_no_weights(model):
     (model / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
     report = look(model)
     assert report.kind == "adapter"
-    assert "pytorch_model.bin can run code" in said(report)
+    assert "pytorch_model.bin can run code" in said(report, "warning")
 
 
 def broken(header: object, data: int = 8, length: int | None = None) -> bytes:

@@ -58,6 +58,11 @@ FRONT_MATTER = rule(
     "https://huggingface.co/docs/hub/repositories-licenses. Answers of the Hub: hubkit.core.card_metadata.",
 )  # fmt: skip
 
+LFS_POINTER = rule(
+    "lfs-pointer", "error", "A git-lfs pointer in place of a large file.",
+    "No library can load it: safetensors reads its first bytes as the length of a header, and refuses it.", "check",
+)  # fmt: skip
+
 # --- weights
 
 SAFETENSORS = rule(

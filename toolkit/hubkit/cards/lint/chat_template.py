@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from hubkit.cards.lint.document import Document
 from hubkit.cards.lint.rules import TEMPLATE_DIFFERS, TEMPLATE_MISSING
-from hubkit.checks.model.chat import template_of
 from hubkit.checks.model.files import settings_of
+from hubkit.checks.model.templates import template_of
 from hubkit.checks.source import Source
 from hubkit.core.errors import RefusedError
 from hubkit.core.findings import Finding

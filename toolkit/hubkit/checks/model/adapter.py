@@ -8,7 +8,7 @@ from typing import Any
 from hubkit.checks.rules import ADAPTER_BASE, ADAPTER_REVISION, ADAPTER_WEIGHTS
 from hubkit.checks.source import Source
 from hubkit.core.findings import Finding
-from hubkit.core.names import repo_id_problem
+from hubkit.core.names import named_repo_problem
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -21,7 +21,7 @@ def configs_in(files: Collection[str]) -> list[str]:
 def find(source: Source, path: str, settings: Mapping[str, Any], card: Mapping[str, Any]) -> Iterator[Finding]:
     """What is wrong with the adapter whose config ``path`` holds ``settings``; ``card`` is the front matter."""
     weights = path.replace(ADAPTER_CONFIG, "adapter_model.safetensors")
-    if weights not in source.files():
+    if weights not in source.files() and weights.replace(".safetensors", ".bin") not in source.files():
         yield ADAPTER_WEIGHTS.finding(
             f"{path}: {weights} is missing in the same folder.", "Upload the adapter's weights.", file=path
         )
@@ -30,7 +30,7 @@ def find(source: Source, path: str, settings: Mapping[str, Any], card: Mapping[s
         hint = "Set base_model_name_or_path to a repo id."
         yield ADAPTER_BASE.finding(f"{path} names no base model.", hint, file=path)
         return
-    if problem := repo_id_problem(base):
+    if problem := named_repo_problem(base):
         yield ADAPTER_BASE.finding(
             f"{path}: base_model_name_or_path {base!r} cannot be resolved by others: {problem}.",
             "Set base_model_name_or_path to the repo id of the base, and revision to its commit.",

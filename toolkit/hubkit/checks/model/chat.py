@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from hubkit.checks.model.files import plain, settings_of, text_of
-from hubkit.checks.rules import NO_CHAT_TEMPLATE, NO_TOKENIZER, TWO_CHAT_TEMPLATES
+from hubkit.checks.model.family import Family
+from hubkit.checks.model.files import settings_of
+from hubkit.checks.model.templates import template_of
+from hubkit.checks.model.vocabulary import Vocabulary
+from hubkit.checks.model.vocabulary import read as read_vocabulary
+from hubkit.checks.rules import NO_CHAT_TEMPLATE, NO_TOKENIZER
 from hubkit.checks.source import Source
 from hubkit.core.findings import Finding, Level
+from hubkit.core.numbers import counted
+from hubkit.core.trees import short_list
 from hubkit.models.chat import agreement
 from hubkit.models.chat.eos import EndOfTurn
+from hubkit.models.chat.rules import EOS_CONFIG, EOS_PADDING, TEMPLATE_FAILS, TEMPLATE_PREFIX, VOCABULARY
 
-_NUMBER = re.compile(r"[0-9]{1,9}")
 _KINDS = (
     ("<|im_start|>", "ChatML"),
     ("<|start_header_id|>", "Llama 3"),
@@ -24,74 +30,115 @@ _KINDS = (
 """The names by which people know a template; no check depends on them."""
 
 
+@dataclass(frozen=True)
+class Holder:
+    """The model whose chat is inspected: its ``family``, whether there are weights, whether its card says it chats."""
+
+    family: Family
+    has_weights: bool
+    chats: bool
+
+
 def inspect(
-    source: Source, config: Mapping[str, Any], found: list[Finding], *, has_weights: bool
+    source: Source, config: Mapping[str, Any], found: list[Finding], holder: Holder
 ) -> tuple[EndOfTurn | None, str | None]:
     """The end-of-turn token and the kind of template; what disagrees with them is added to ``found``."""
     tokenizer_config = settings_of(source, "tokenizer_config.json", found)
-    tokenizer = settings_of(source, "tokenizer.json", found)
-    level: Level | None = None if has_weights else "note"
-    if not tokenizer_config and not tokenizer:
-        hint = "Save the tokenizer in the same folder as the weights."
-        found.append(NO_TOKENIZER.finding("The tokenizer is missing.", hint, level=level))
+    vocabulary = read_vocabulary(source, tokenizer_config, found)
+    if not tokenizer_config and not vocabulary.files:
+        _no_tokenizer(found, holder)
         return None, None
     template = template_of(source, tokenizer_config, found)
     if template is None:
-        found.append(
-            NO_CHAT_TEMPLATE.finding(
-                "The chat template is missing: the format of a conversation and the end of an answer are undefined.",
-                "Save one as chat_template.jinja.",
-                level=level,
-            )
-        )
+        _no_template(found, holder)
         return None, None
-    added = _added_tokens(tokenizer, tokenizer_config)
     special = agreement.special_tokens({**settings_of(source, "special_tokens_map.json", found), **tokenizer_config})
     kind = next((name for mark, name in _KINDS if mark in template), "other")
-    count = max([*added.values(), *_vocabulary(tokenizer)], default=-1) + 1
     generation = settings_of(source, "generation_config.json", found)
-    if not tokenizer and not added:
-        added = _eos_by_the_configs(special, config, generation)
-        if not added:
-            hint = "Save the tokenizer as tokenizer.json too, which other programs read as well."
-            problem = "Cannot tell where an answer ends: tokenizer.json, which has the ids of the tokens, is missing."
-            found.append(NO_TOKENIZER.finding(problem, hint, level="note"))
+    ids = dict(vocabulary.special)
+    if vocabulary.ordinary is None and not ids:
+        ids = _eos_by_the_configs(special, config, generation)
+        if not ids:
+            found.append(_cannot_tell(vocabulary))
             return None, kind
-    tokens = agreement.Tokens(special, added, count)
-    agreed = agreement.agree(template, tokens, config, generation)
-    found += agreed.findings
+    used = {token for token in ids if token in special.values() or token in template}
+    count = max([vocabulary.ordinary or 0, *(ids[token] + 1 for token in used)])
+    agreed = agreement.agree(template, agreement.Tokens(special, ids, count), config, generation, published=True)
+    found += _as_published(agreed)
+    _unused_without_a_row(found, ids, count, config)
     return agreed.end_of_turn, kind
 
 
-def template_of(source: Source, tokenizer_config: Mapping[str, Any], found: list[Finding]) -> str | None:
-    """The template that transformers would use: chat_template.jinja first, then tokenizer_config.json."""
-    inline = tokenizer_config.get("chat_template")
-    if isinstance(inline, list):
-        named = [item.get("template") for item in inline if isinstance(item, dict) and item.get("name") == "default"]
-        inline = named[-1] if named else None
-    own = text_of(source, "chat_template.jinja", found)
-    if own is not None and isinstance(inline, str) and own.strip() != inline.strip():
-        found.append(
-            TWO_CHAT_TEMPLATES.finding(
-                "chat_template.jinja and the chat_template in tokenizer_config.json differ: "
-                "which one is used depends on the program's version.",
-                "Make them equal, or remove the one in tokenizer_config.json.",
-                file="tokenizer_config.json",
-            )
+def _no_tokenizer(found: list[Finding], holder: Holder) -> None:
+    """A model for text without any file of a tokenizer; GGUF files hold theirs."""
+    if holder.family == "text generation":
+        level: Level | None = None if holder.has_weights else "note"
+        hint = "Save the tokenizer in the same folder as the weights."
+        found.append(NO_TOKENIZER.finding("The tokenizer is missing.", hint, level=level))
+
+
+def _no_template(found: list[Finding], holder: Holder) -> None:
+    """A model for text without a chat template: an error only where the card says that one talks with it."""
+    if holder.family != "text generation":
+        return
+    if holder.chats and holder.has_weights:
+        problem = (
+            "The chat template is missing, but the card says that this is a chat model: apply_chat_template raises "
+            "an error, and the format of a conversation and the end of an answer are undefined."
         )
-    return own if own is not None else inline if isinstance(inline, str) else None
+        found.append(NO_CHAT_TEMPLATE.finding(problem, "Save one as chat_template.jinja."))
+        return
+    problem = "The chat template is missing. A model that completes text needs none; a chat model does."
+    found.append(NO_CHAT_TEMPLATE.finding(problem, "For a chat model, save it as chat_template.jinja.", level="note"))
 
 
-def _added_tokens(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> dict[str, int]:
-    """The added tokens' ids, as both files give them; tokenizer.json overrides the other."""
-    ids = {}
-    for number, item in tokenizer_config.get("added_tokens_decoder", {}).items():
-        if _NUMBER.fullmatch(number) and isinstance(item, dict) and isinstance(item.get("content"), str):
-            ids[plain(item["content"])] = int(number)
-    for item in tokenizer.get("added_tokens", ()):
-        if isinstance(item, dict) and isinstance(item.get("content"), str) and _is_id(item.get("id")):
-            ids[plain(item["content"])] = item["id"]
-    return ids
+def _cannot_tell(vocabulary: Vocabulary) -> Finding:
+    hint = "Save the tokenizer as tokenizer.json too, which other programs read as well."
+    if not vocabulary.unread:
+        problem = "Cannot tell where an answer ends: no file has the ids of the tokens."
+    else:
+        verb = "has" if len(vocabulary.unread) == 1 else "have"
+        problem = (
+            f"Cannot tell where an answer ends: only {short_list(vocabulary.unread)} {verb} the ids of the tokens, "
+            "and cannot be read here."
+        )
+    return NO_TOKENIZER.finding(problem, hint, level="note")
+
+
+def _as_published(agreed: agreement.Agreement) -> list[Finding]:
+    """The findings with the severity that they have in a published model, each problem of the template once.
+
+    What its template does with unusual conversations and how it pads concern those who train it further, and a
+    template that never ends an answer is refused by no library. What no program can render is an error.
+    """
+    found: list[Finding] = []
+    for item in agreed.findings:
+        if item.rule == TEMPLATE_PREFIX.id and any(other.rule == item.rule for other in found):
+            continue
+        found.append(replace(item, level=_level(item, ends=agreed.end_of_turn is not None)))
+    return found
+
+
+def _level(item: Finding, *, ends: bool) -> Level:
+    if item.rule == EOS_CONFIG.id and " is missing, " in item.message:
+        return "note"
+    milder = item.rule == EOS_PADDING.id or (
+        item.rule == TEMPLATE_FAILS.id and (ends or "never closes" in item.message)
+    )
+    return "warning" if milder and item.level == "error" else item.level
+
+
+def _unused_without_a_row(found: list[Finding], ids: Mapping[str, int], count: int, config: Mapping[str, Any]) -> None:
+    """Added tokens beyond the embeddings that neither the template nor the tokenizer's settings use: Gemma 3 1B's."""
+    rows = agreement.setting(config, "vocab_size")
+    if not isinstance(rows, int) or count > rows:
+        return
+    if beyond := sorted((token for token, number in ids.items() if number >= rows), key=lambda token: ids[token]):
+        problem = (
+            f"{counted(len(beyond), 'added token')} beyond the {rows:,} embeddings of the model, such as {beyond[0]!r} "
+            f"({ids[beyond[0]]}): a text that holds one ends the program with an error."
+        )
+        found.append(VOCABULARY.finding(problem, "Remove them, or resize the embeddings.", level="warning"))
 
 
 def _eos_by_the_configs(special: Mapping[str, str], *configs: Mapping[str, Any]) -> dict[str, int]:
@@ -102,15 +149,3 @@ def _eos_by_the_configs(special: Mapping[str, str], *configs: Mapping[str, Any])
     ids = {number for config in configs for number in agreement.eos_ids(config)}
     token = special.get("eos_token")
     return {token: ids.pop()} if token and len(ids) == 1 else {}
-
-
-def _vocabulary(tokenizer: Mapping[str, Any]) -> list[int]:
-    """The ids of a tokenizer.json's vocabulary."""
-    vocabulary = tokenizer.get("model", {}).get("vocab")
-    if isinstance(vocabulary, dict):
-        return [item for item in vocabulary.values() if _is_id(item)]
-    return list(range(len(vocabulary))) if isinstance(vocabulary, list) else []
-
-
-def _is_id(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**31

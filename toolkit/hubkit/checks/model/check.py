@@ -5,17 +5,21 @@ Nothing is loaded into a model and no torch is needed. The chat template is rend
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from hubkit.checks.model import adapter, card, chat, layout, weights
+from hubkit.checks.model import adapter, card, chat, layout, pointers, weights
+from hubkit.checks.model.family import family_of, says_that_it_chats
 from hubkit.checks.model.files import plain, settings_of
 from hubkit.checks.model.report import CheckReport
 from hubkit.checks.rules import FRONT_MATTER, JSON, PICKLE, SAFETENSORS
 from hubkit.checks.screening import PICKLE_SUFFIXES, screen_names, screen_source
 from hubkit.checks.source import Source
 from hubkit.core.findings import Finding, in_order
+
+_ARCHIVES = frozenset({".ot", ".pt2", ".zip", ".keras", ".nemo", ".mar", ".xlsx", ".docx"})
+"""Archives of other programs, in which a pickle may be; no library that loads the model reads them."""
 
 
 def check(source: Source, *, fits: bool = False) -> CheckReport:
@@ -26,17 +30,20 @@ def check(source: Source, *, fits: bool = False) -> CheckReport:
     """
     files = source.files()
     found: list[Finding] = []
+    lfs_pointers = pointers.pointers_in(source)
+    found += pointers.find(lfs_pointers, in_folder=source.commit is None)
     config = settings_of(source, "config.json", found)
     adapters = adapter.configs_in(files)
-    found += layout.find(files, adapters)
-    held = weights.inspect(source, config, found)
-    metadata = card.inspect(source, found)
+    held = weights.inspect(source, config, found, lfs_pointers)
+    metadata, body = card.inspect(source, found)
+    found += layout.find(files, adapters, metadata)
     for path in adapters:
         found += adapter.find(source, path, settings_of(source, path, found), metadata)
-    end, template = chat.inspect(source, config, found, has_weights=held is not None)
-    found += _screened(source)
+    holder = chat.Holder(family_of(config, files), held is not None, says_that_it_chats(metadata, body))
+    end, template = chat.inspect(source, config, found, holder)
+    found += _screened(source, lfs_pointers)
     if fits and config and not any(item.level == "error" for item in found):
-        found += weights.find_misfits(source)
+        found += weights.find_misfits(source, config)
     base = metadata.get("base_model")
     return CheckReport(
         name=source.name,
@@ -63,7 +70,7 @@ def _kind(*, has_weights: bool, has_adapter: bool) -> str:
     return "model" if has_weights else "adapter" if has_adapter else "no safetensors weights"
 
 
-def _screened(source: Source) -> Iterator[Finding]:
+def _screened(source: Source, lfs_pointers: Collection[str]) -> Iterator[Finding]:
     """What must not be published, without what :mod:`weights`, :mod:`card` and :mod:`layout` report of the same file.
 
     A JSON file that is no settings file of a model does nobody harm.
@@ -73,5 +80,7 @@ def _screened(source: Source) -> Iterator[Finding]:
         by_name = PurePosixPath(path).suffix.lower() in PICKLE_SUFFIXES
         by_header = item.rule == SAFETENSORS.id and "/" not in path and not path.startswith("adapter_")
         by_card = item.rule == FRONT_MATTER.id and path == "README.md"
-        if not (by_header or by_card or (item.rule == PICKLE.id and by_name)):
-            yield replace(item, level="warning") if item.rule == JSON.id else item
+        of_pointer = path in lfs_pointers and item.rule in {SAFETENSORS.id, JSON.id}
+        if not (by_header or by_card or of_pointer or (item.rule == PICKLE.id and by_name)):
+            foreign = item.rule == PICKLE.id and PurePosixPath(path).suffix.lower() in _ARCHIVES
+            yield replace(item, level="warning") if item.rule == JSON.id or foreign else item

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from hubkit.checks.model.pointers import is_pointer
 from hubkit.checks.rules import FRONT_MATTER, JSON, TOO_LARGE, VALUE_TYPE
 from hubkit.checks.source import Source
 from hubkit.core.bounded_json import LARGE, SETTINGS, JsonError, JsonLimitError, JsonLimits, load_json, too_large
@@ -46,7 +47,10 @@ _LIMITS: Mapping[str, JsonLimits] = dict.fromkeys(
 
 
 def settings_of(source: Source, name: str, found: list[Finding]) -> dict[str, Any]:
-    """The JSON object ``name``, without keys of a wrong type; empty when it is not there or is no JSON object."""
+    """The JSON object ``name``, without keys of a wrong type; empty when it is not there or is no JSON object.
+
+    Empty also for a git-lfs pointer, which is reported once for all files.
+    """
     entry = source.files().get(name)
     if entry is None:
         return {}
@@ -54,8 +58,11 @@ def settings_of(source: Source, name: str, found: list[Finding]) -> dict[str, An
     if problem := too_large(entry.size, limits):
         found.append(TOO_LARGE.finding(f"{name} {problem}.", file=name))
         return {}
+    content = source.read(name)
+    if is_pointer(content):
+        return {}
     try:
-        value = load_json(source.read(name), limits)
+        value = load_json(content, limits)
     except JsonError as error:
         rule = TOO_LARGE if isinstance(error, JsonLimitError) else JSON
         found.append(rule.finding(f"{name} {error}.", file=name))
@@ -67,14 +74,15 @@ def settings_of(source: Source, name: str, found: list[Finding]) -> dict[str, An
 
 
 def text_of(source: Source, name: str, found: list[Finding]) -> str | None:
-    """The text file ``name``; None when it is not there or too large."""
+    """The text file ``name``; None when it is not there, too large, or a git-lfs pointer."""
     if name not in source.files():
         return None
     try:
-        return source.read(name).decode("utf-8", "replace")
+        content = source.read(name)
     except RefusedError as error:
         found.append(TOO_LARGE.finding(error.message, error.hint, file=name))
         return None
+    return None if is_pointer(content) else content.decode("utf-8", "replace")
 
 
 def card_of(source: Source, found: list[Finding]) -> dict[str, Any] | None:

@@ -1,9 +1,9 @@
 """Do the tensors of a model have the names and shapes that its config.json promises? No weight is read for it.
 
-transformers' own loader answers, so that tied, fused and renamed weights are understood as they are when somebody
-loads the model: it is given the headers of the files, their bytes left out (sparse files), and makes the model on
-torch's meta device, where tensors have no numbers. It runs in a child process with limits, without a token and
-without the network, and never runs a model's own code.
+transformers' own loader answers, by the class that config.json names, so that tied, fused and renamed weights are
+understood as they are when somebody loads the model: it is given the headers of the files, their bytes left out (sparse
+files), and makes the model on torch's meta device, where tensors have no numbers. It runs in a child process with
+limits, without a token and without the network, and never runs a model's own code.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _SECONDS = 60
 """Of computing; transformers takes five to be imported, and less than that for a model of any size."""
 _MEMORY = 16 * 2**30
 """Bytes of address space: torch maps several times what it uses."""
+_BUFFERS = ("rotary_emb.inv_freq", "position_ids", "attn.bias", "attn.masked_bias", "attention.bias", "masked_bias")
+"""Ends of the names of tensors that older checkpoints hold and that every model computes anew: no weight is lost."""
 _PASSED = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "OMP_NUM_THREADS")
 
 _CHILD = """
@@ -33,19 +35,26 @@ import json, resource, sys
 seconds, memory = int(sys.argv[2]), int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-from transformers import AutoConfig, AutoModelForCausalLM
+import transformers
 settings = dict(trust_remote_code=False, local_files_only=True)
-config = AutoConfig.from_pretrained(sys.argv[1], **settings)
-if type(config) not in AutoModelForCausalLM._model_mapping:
-    print(json.dumps({"unknown": type(config).__name__}))
+config = transformers.AutoConfig.from_pretrained(sys.argv[1], **settings)
+name = next((item for item in config.architectures or () if isinstance(item, str)), "")
+kind = getattr(transformers, name, None) if name.isidentifier() else None
+known = isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
+if not known or kind.config_class is not type(config):
+    print(json.dumps({"unknown": name}))
     sys.exit()
-model, said = AutoModelForCausalLM.from_pretrained(
+model, said = kind.from_pretrained(
     sys.argv[1], config=config, device_map="meta", dtype="auto", use_safetensors=True,
     ignore_mismatched_sizes=True, output_loading_info=True, **settings
 )
+buffers = {path for path, _ in model.named_buffers()}
+ends = tuple(sys.argv[4].split(","))
 print(json.dumps({
     "missing": sorted(said["missing_keys"]),
-    "unexpected": sorted(said["unexpected_keys"]),
+    "unexpected": sorted(
+        path for path in said["unexpected_keys"] if path not in buffers and not path.endswith(ends)
+    ),
     "other": sorted([name, list(held), list(wanted)] for name, held, wanted in said["mismatched_keys"]),
     "parameters": model.num_parameters(),
 }))
@@ -108,12 +117,13 @@ def _ask(folder: Path) -> Fit | str:
     environment = {key: os.environ[key] for key in _PASSED if key in os.environ}
     environment |= {"HF_HUB_OFFLINE": "1", "HOME": str(folder), "HF_HOME": str(folder / "home"), "TMPDIR": str(folder)}
     command = [sys.executable, "-I", "-X", "utf8", "-c", _CHILD, str(folder), str(_SECONDS), str(_MEMORY)]
+    command.append(",".join(_BUFFERS))
     try:
         child = subprocess.run(command, capture_output=True, timeout=2 * _SECONDS, env=environment, check=False)
         said = json.loads(child.stdout.splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError):
         return "transformers cannot build this architecture"
     if "unknown" in said:
-        return f"{said['unknown']} is not a text generation model"
+        return f"the installed transformers has no {said['unknown']}"
     other = tuple((name, tuple(held), tuple(wanted)) for name, held, wanted in said["other"])
     return Fit(tuple(said["missing"]), tuple(said["unexpected"]), other, said["parameters"])

@@ -14,9 +14,10 @@ from typing import Any
 from hubkit.core.errors import RefusedError
 from hubkit.core.findings import Finding
 from hubkit.models.chat import eos, padding
+from hubkit.models.chat.closing import TWO_TURNS, find_closing
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.chat.golden import golden_findings, golden_requests
-from hubkit.models.chat.rendering import render_untrusted
+from hubkit.models.chat.rendering import Message, Rendering, render_untrusted
 from hubkit.models.chat.rules import (
     EOS_CONFIG,
     EOS_GENERATION,
@@ -24,6 +25,7 @@ from hubkit.models.chat.rules import (
     EOS_TOKENIZER,
     TEMPLATE_DATE,
     TEMPLATE_FAILS,
+    TEMPLATE_PARTS,
     VOCABULARY,
 )
 
@@ -83,31 +85,65 @@ _FIX = "Fix the template, or set chat.template in the recipe to another one."
 
 
 def agree(
-    template: str, tokens: Tokens, config: Mapping[str, Any] | None, generation: Mapping[str, Any] | None
+    template: str,
+    tokens: Tokens,
+    config: Mapping[str, Any] | None,
+    generation: Mapping[str, Any] | None,
+    *,
+    published: bool = False,
 ) -> Agreement:
     """Render the probe and the golden conversations under limits, find the end-of-turn token, and check that the files
     agree with it.
 
     ``config`` and ``generation`` are config.json and generation_config.json; without a ``config`` (an adapter's repo)
-    the files are compared with nothing. Raises nothing: a template that passes its limits is an error among the
-    findings.
+    the files are compared with nothing. ``published``: the files are anybody's, as they are used. Then a template that
+    takes content as a list of parts is rendered with such a list, and the end-of-turn token may be a later one than
+    the first (:mod:`closing`). Raises nothing: a template that passes its limits is an error among the findings.
     """
-    requests = [(eos.PROBE, False), *golden_requests()]
     found: list[Finding] = list(_about(template))
     try:
-        probe, *golden = render_untrusted(template, requests, variables=tokens.special)
+        probe, two_turns, *golden = _rendered(template, tokens.special, found, parts=published)
         if probe.text is None:
             raise RefusedError(
                 f"The chat template cannot render a user and an assistant message: {probe.problem}.", hint=_FIX
             )
         found += golden_findings(golden)
-        end = eos.find_in_text(probe.text, tokens.added, tokens.encode)
+        if published:
+            stops = eos_ids(generation) or eos_ids(config)
+            end = find_closing(probe.text, two_turns.text, tokens.added, stops)
+        else:
+            end = eos.find_in_text(probe.text, tokens.added, tokens.encode)
     except RefusedError as error:
         return Agreement(None, (*found, TEMPLATE_FAILS.finding(error.message, error.hint)), ())
     ends = ends_of(tokens, config, generation)
     pad = padding.choose(tokens.special, tokens.added, end, prompt=probe.text, rows=ends.vocabulary)
     between = disagreements(end, ends, only_pad=pad.id == end.id) if config else []
     return Agreement(end, tuple(found), tuple(between), pad)
+
+
+def _rendered(template: str, special: Mapping[str, str], found: list[Finding], *, parts: bool) -> Sequence[Rendering]:
+    """The probe, two turns of it, and the golden conversations, rendered. With ``parts``, where a template loses or
+    refuses a content that is a string, as a list of parts, as those of vision-language models take it."""
+    requests = [(eos.PROBE, False), (TWO_TURNS, False), *golden_requests()]
+    renderings = render_untrusted(template, requests, variables=special)
+    if not parts or eos.SENTINEL in (renderings[0].text or ""):
+        return renderings
+    in_parts = render_untrusted(
+        template, [(_in_parts(messages), opened) for messages, opened in requests], variables=special
+    )
+    if eos.SENTINEL not in (in_parts[0].text or ""):
+        return renderings
+    found.append(
+        TEMPLATE_PARTS.finding(
+            "The chat template takes content only as a list of parts, not as a string.",
+            'Send [{"type": "text", "text": "..."}], or add a branch for strings to the template.',
+        )
+    )
+    return in_parts
+
+
+def _in_parts(messages: Sequence[Message]) -> list[Message]:
+    return [{**item, "content": [{"type": "text", "text": item["content"]}]} for item in messages]
 
 
 def _about(template: str) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from hubkit.core.numbers import seconds, size
 from hubkit.core.processes.parent import JobFailed, run_job
 from hubkit.models.chat import sandbox
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
 
 
 def render(

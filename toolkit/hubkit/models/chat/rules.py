@@ -20,6 +20,10 @@ TEMPLATE_DATE = rule(
     "template-date", "note", "A chat template that inserts today's date.",
     "Prompts then differ from those in training.", "check", "preflight",
 )  # fmt: skip
+TEMPLATE_PARTS = rule(
+    "template-parts", "note", "A chat template that takes content only as a list of parts.",
+    "Programs that send a string, as most clients of text models do, get an empty message or an error.", "check",
+)  # fmt: skip
 TEMPLATE_CHOICE = rule(
     "template-choice", "note", "A base model with several chat templates, of which one is used.",
     "The others are not trained.", "preflight",

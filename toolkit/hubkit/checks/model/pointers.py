@@ -1,0 +1,46 @@
+"""Git-lfs pointers: what stands in a checkout for a large file that was not downloaded. No library can read them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+
+from hubkit.checks.rules import LFS_POINTER
+from hubkit.checks.source import Source
+from hubkit.core.findings import Finding
+from hubkit.core.trees import short_list
+
+_SPEC = b"version https://git-lfs.github.com/spec/v1\n"
+_LONGEST = 1024
+"""Bytes of a pointer at most, by the specification of git-lfs."""
+_OID = re.compile(rb"\noid sha256:[0-9a-f]{64}\n")
+
+
+def is_pointer(content: bytes) -> bool:
+    """Whether ``content``, all of a file, is a git-lfs pointer."""
+    return len(content) <= _LONGEST and content.startswith(_SPEC) and _OID.search(content) is not None
+
+
+def pointers_in(source: Source) -> frozenset[str]:
+    """The files of ``source`` that are pointers. Of a repo, those in LFS are not: the Hub serves their content."""
+    return frozenset(
+        path
+        for path, entry in source.files().items()
+        if len(_SPEC) < entry.size <= _LONGEST and entry.sha256 is None and is_pointer(source.read(path))
+    )
+
+
+def find(pointers: Collection[str], *, in_folder: bool) -> Iterator[Finding]:
+    """The finding about ``pointers``, of a folder or of a repo."""
+    if not pointers:
+        return
+    names = sorted(pointers)
+    verb = "is a git-lfs pointer" if len(names) == 1 else "are git-lfs pointers"
+    fix = (
+        "Run `git lfs install` and `git lfs pull` in the folder."
+        if in_folder
+        else "Download the files with `git lfs pull`, and upload them again."
+    )
+    yield LFS_POINTER.finding(
+        f"{short_list(names)} {verb}: a few lines of text in place of the content.", fix, file=names[0]
+    )
