@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import urllib.request
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hubkit.core.errors import ConflictError, HubkitError, RefusedError, RemoteE
 from hubkit.core.processes.confinement import Reach, best_way
 from hubkit.hub.client import Hub, Runtime, connect
 from hubkit.publishing.manifest import MANIFEST_PATH
-from hubkit.publishing.spaces import building, deployment
+from hubkit.publishing.spaces import building, deployment, readiness
 from hubkit.recipe.models import Recipe, Space
 from hubkit.server.process import Running
 from hubkit_stages import space as stage
@@ -394,6 +395,7 @@ def test_the_artifact_holds_while_the_space_shows_what_was_deployed(hub: Running
 
 def test_the_command_deploys_tells_and_shows_the_log(tmp_path: Path) -> None:
     home, folder = tmp_path / "home", answering(tmp_path / "app", "typed")
+    (folder / "README.md").write_text(CARD.replace("sdk: gradio", "sdk: gradio\nsdk_version: 3.50.2"))
     try:
         args = (str(folder), REPO, "--visibility", "public")
         said = hubkit_json("space", "deploy", *args, home=home)
@@ -408,6 +410,8 @@ def test_the_command_deploys_tells_and_shows_the_log(tmp_path: Path) -> None:
 
         again = hubkit("space", "deploy", *args, home=home)
         assert said["app"] in again.stdout and "nothing was written" in again.stderr
+        assert f"tried under Gradio {version('gradio')}" in again.stderr
+        assert "not under the sdk_version 3.50.2 that the Hub installs" in again.stderr
 
         (folder / "app.py").write_text("raise SystemExit('no \\x1b[31mweights')")
         tried = hubkit("space", "deploy", *args, home=home)
@@ -426,6 +430,39 @@ def test_what_is_no_gradio_space_is_refused_before_anything_starts(tmp_path: Pat
     done = hubkit("space", "deploy", str(folder), REPO, "--visibility", "public", home=tmp_path / "home")
     assert done.returncode == 3 and "sdk: gradio" in done.stderr and "Warning" not in done.stderr
     assert not (tmp_path / "home" / "hub").exists(), "no Hub was started"
+
+
+def test_metadata_that_the_hub_refuses_is_refused_before_the_trial(tmp_path: Path) -> None:
+    folder = answering(tmp_path / "app", "x", **{"requirements.txt": "numpy\ngradio == = 4\n"})
+    (folder / "README.md").write_text(CARD.replace("sdk: gradio", "sdk: gradio\ncolorFrom: orange\nsdk_version: 3.27"))
+    done = hubkit("space", "deploy", str(folder), REPO, "--visibility", "public", home=tmp_path / "home")
+    assert done.returncode == 3 and "3 problems" in done.stderr
+    assert "colorFrom is 'orange'; it must be one of red, yellow, green" in done.stderr
+    assert "3.27, a number in YAML" in done.stderr and "sdk_version: 3.27.0" in done.stderr
+    assert "requirements.txt:2: pip refuses" in done.stderr
+    assert not (tmp_path / "home" / "hub").exists(), "no Hub was started"
+
+
+@pytest.mark.parametrize(
+    ("front", "requirements", "says"),
+    [
+        ("python_version: 3.10", "", "python_version is 3.1, a number in YAML"),
+        ("python_version: '3.10'\nsdk_version: 6.31.0", "gradio\n", None),
+        (
+            "sdk_version: 6.31.0",
+            "torch==2.0 ; python_version < '3'\ngradio<5\n",
+            "requirements.txt:2: it asks for gradio<5",
+        ),
+        ("pinned: perhaps", "# gradio<5\n-e .\nhttps://x/y.whl\n./z.whl\n", "neither true nor false"),
+    ],
+)
+def test_what_may_go_wrong_on_the_hub_is_a_warning(
+    tmp_path: Path, front: str, requirements: str, says: str | None
+) -> None:
+    folder = answering(tmp_path / "app", "x", **{"requirements.txt": requirements})
+    (folder / "README.md").write_text(CARD.replace("sdk: gradio", f"sdk: gradio\n{front}"))
+    warnings = readiness.require_ready(folder)
+    assert [says in warning for warning in warnings if says] == ([True] if says else [])
 
 
 def test_a_name_that_is_no_repo_is_said(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def run(source: str, port: int | None, trust: bool, timeout: float, hub_name: st
     """
     from hubkit.core.processes.confinement import UNCONFINED
     from hubkit.hub.client import connect
-    from hubkit.publishing.spaces import building
+    from hubkit.publishing.spaces import building, readiness
 
     target = find_target(hub_name)
     with tempfile.TemporaryDirectory(prefix="hubkit-space-") as place:
@@ -118,6 +118,8 @@ def run(source: str, port: int | None, trust: bool, timeout: float, hub_name: st
         with building.trial(folder, _environment(target), port=port, timeout=timeout) as app:
             if app.confinement is None:
                 output.warn(f"The app is {UNCONFINED}.")
+            for warning in readiness.other_versions(folder):
+                output.warn(warning)
             output.result({"url": app.url}, app.url)
             output.say("Press Ctrl-C to stop it.")
             try:
@@ -149,7 +151,8 @@ def deploy(
 ) -> None:  # fmt: skip
     """Deploy the Gradio app in FOLDER to the Space REPO.
 
-    It is uploaded in one commit, and the command waits until the app runs. If it does not, the version that ran before
+    What the Hub would refuse or not build in its README.md and requirements.txt is refused first. Then the app is
+    tried here, uploaded in one commit, and the command waits until it runs. If it does not, the version that ran before
     is restored and the exit code is 5. For a private model, set HUBKIT_SPACE_TOKEN to a read-only token; the app gets
     it as HF_TOKEN.
 
@@ -158,11 +161,14 @@ def deploy(
       hubkit space deploy my-space me/my-space --visibility public
     """
     from hubkit.hub.client import connect
-    from hubkit.publishing.spaces import building, deployment
+    from hubkit.publishing.spaces import building, deployment, readiness
 
     repo_id(repo)
     building.app_file(folder)
-    target, output = find_target(hub_name), output_of()
+    output = output_of()
+    for warning in readiness.require_ready(folder):
+        output.warn(warning)
+    target = find_target(hub_name)
     environment = _environment(target)
     secrets = {name: value for name, value in environment.items() if name == "HF_TOKEN"}
     with tempfile.TemporaryDirectory(prefix="hubkit-space-") as place:
@@ -173,6 +179,8 @@ def deploy(
             output.say("Trying the app on this machine.")
             with building.trial(folder, environment, timeout=timeout):
                 pass
+            for warning in readiness.other_versions(folder):
+                output.warn(warning)
         output.say(f"Deploying to {repo}.")
         done = deployment.deploy(
             connect(target), repo, bundle, visibility, hardware=hardware, secrets=secrets, timeout=timeout

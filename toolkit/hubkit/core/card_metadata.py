@@ -178,7 +178,7 @@ def _tags(value: Any) -> Iterator[MetadataProblem]:
 
 
 def _pipeline(value: Any) -> Iterator[MetadataProblem]:
-    if value is None or value in PIPELINE_TAGS:
+    if value is None or (isinstance(value, str) and value in PIPELINE_TAGS):
         return
     hub = "" if isinstance(value, str) else '"pipeline_tag" must be a string'
     message = f"The pipeline_tag {_shown(value)} is none of the Hub's tasks, so that no page lists the model by it."

@@ -23,10 +23,8 @@ from typing import Any, Literal
 
 from hubkit.checks.screening import screen
 from hubkit.core import numbers
-from hubkit.core.bounded_yaml import load_bounded
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.files import Manifest, digests, resource_dir, walk, write_atomic
-from hubkit.core.front_matter import find_front_matter
 from hubkit.core.home import hubkit_home
 from hubkit.core.printable import printable
 from hubkit.core.processes.app import App
@@ -36,6 +34,7 @@ from hubkit.core.processes.logs import log_tail
 from hubkit.core.processes.ports import free_port, is_free
 from hubkit.publishing.bundle import Bundle
 from hubkit.publishing.manifest import MANIFEST_PATH, SCHEMA
+from hubkit.publishing.spaces.readiness import front_matter
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "safetensors")
 """What the app imports besides Gradio, which the Hub installs itself (``sdk_version``)."""
@@ -236,12 +235,7 @@ def trial(folder: Path, more: Mapping[str, str], *, port: int | None = None, tim
 
 def app_file(folder: Path) -> str:
     """The file to run, from the card's front matter. RefusedError for what the Hub would not run."""
-    try:
-        block = find_front_matter((folder / "README.md").read_text(encoding="utf-8"), exact=True)
-        front = load_bounded(block.text) if block else {}
-    except (OSError, ValueError):
-        front = {}
-    front = front if isinstance(front, dict) else {}
+    front = front_matter(folder)
     if front.get("sdk") != "gradio":
         raise RefusedError(
             f"{folder / 'README.md'} does not declare a Gradio Space.",

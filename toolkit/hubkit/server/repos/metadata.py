@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Any
 
 from hubkit.core.bounded_yaml import DoubleKeyError, YamlError, YamlLimits, load_bounded
+from hubkit.core.card_metadata import MetadataProblem, metadata_problems
 from hubkit.core.front_matter import FrontMatter, find_front_matter
-from hubkit.core.licenses import license_identifiers
+from hubkit.core.space_metadata import space_problems
 
 _SIZE_LIMIT = 200_000
 _NODE_LIMIT = 20_000
 _DEPTH_LIMIT = 50
 _LIMITS = YamlLimits(characters=_SIZE_LIMIT, depth=_DEPTH_LIMIT)
 
-_SPACE_SDKS = ("gradio", "docker", "static", "streamlit")
-_COLORS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
+_OF_DATASETS = ("license", "language", "tags")
+"""Keys of a dataset's card that have the same rules as a model's."""
 
 
 class MetadataError(ValueError):
@@ -43,8 +45,8 @@ def _plain(value: Any, budget: list[int], depth: int = 0) -> Any:
     return value
 
 
-def _block(text: str) -> FrontMatter | None:
-    return find_front_matter(text[: _SIZE_LIMIT + 1000])
+def _block(text: str, *, exact: bool = False) -> FrontMatter | None:
+    return find_front_matter(text[: _SIZE_LIMIT + 1000], exact=exact)
 
 
 def front_matter(text: str) -> str | None:
@@ -60,9 +62,12 @@ def body(text: str) -> str:
     return re.sub(r"\A\ufeff?---[ \t]*\r?\n(?=[\w-]+:)(?:[^\r\n]+(?:\r?\n|\Z))*", "", text)
 
 
-def read(text: str) -> dict[str, Any]:
-    """The metadata of a README; empty when it has none. Raises MetadataError."""
-    block = _block(text)
+def read(text: str, *, exact: bool = False) -> dict[str, Any]:
+    """The metadata of a README; empty when it has none. Raises MetadataError.
+
+    ``exact``: only a block that the Hub takes for one; else also one with blanks after its first dashes.
+    """
+    block = _block(text, exact=exact)
     if block is None:
         return {}
     try:
@@ -101,64 +106,23 @@ def _where(error: YamlError) -> str:
     return f"{problem} ({error.line}:{error.column})" if error.line else problem
 
 
-def _strings(value: Any) -> list[str]:
-    return (
-        [value]
-        if isinstance(value, str)
-        else [item for item in value if isinstance(item, str)]
-        if isinstance(value, list)
-        else []
-    )
-
-
 def check(text: str, kind: str) -> tuple[list[str], list[str]]:
-    """Errors and warnings for the README of a repo of type ``kind``, as the Hub words them."""
+    """Errors and warnings for the README of a repo of type ``kind``, as the Hub words them.
+
+    The rules are those that lint and `hubkit space deploy` apply (:mod:`hubkit.core.card_metadata`).
+    """
     try:
-        data = read(text)
+        data = read(text, exact=True)
     except MetadataError as error:
         return [f"YAML metadata error: {error}"], []
     if not data:
         return [], ["empty or missing yaml metadata in repo card"]
-    errors: list[str] = []
-    choices = {"license": license_identifiers()}
+    problems = list(_problems(data, kind))
+    errors = [item.hub for item in problems if item.level == "error" and item.hub]
+    return errors, [item.hub for item in problems if item.level == "warning" and item.hub]
+
+
+def _problems(data: dict[str, Any], kind: str) -> Iterable[MetadataProblem]:
     if kind == "space":
-        choices |= {"sdk": _SPACE_SDKS, "colorFrom": _COLORS, "colorTo": _COLORS}
-    for key, allowed in choices.items():
-        given = data.get(key)
-        if given is not None and (not _strings(given) or any(item not in allowed for item in _strings(given))):
-            errors.append(f'"{key}" must be one of [{", ".join(allowed)}]')
-    for key in ("tags", "datasets", "base_model", "language", "metrics"):
-        given = data.get(key)
-        if given is not None and not isinstance(given, str | list):
-            errors.append(f'"{key}" must be an array')
-    for key in ("library_name", "pipeline_tag", "license_name", "title", "emoji"):
-        if data.get(key) is not None and not isinstance(data[key], str):
-            errors.append(f'"{key}" must be a string')
-    index = data.get("model-index")
-    if index is not None:
-        errors += _index_errors(index)
-    return errors, []
-
-
-def _index_errors(index: Any) -> list[str]:
-    if not isinstance(index, list):
-        return ['"model-index" must be an array']
-    errors = []
-    for at, model in enumerate(index):
-        where = f"model-index[{at}]"
-        if not isinstance(model, dict) or not isinstance(model.get("name"), str):
-            errors.append(f'"{where}.name" is required')
-            continue
-        results = model.get("results")
-        if not isinstance(results, list):
-            errors.append(f'"{where}.results" must be an array')
-            continue
-        for number, result in enumerate(results):
-            place = f"{where}.results[{number}]"
-            if not isinstance(result, dict):
-                errors.append(f'"{place}" must be of type object')
-                continue
-            for key, kind in (("task", dict), ("dataset", dict), ("metrics", list)):
-                if not isinstance(result.get(key), kind):
-                    errors.append(f'"{place}.{key}" is required')
-    return errors
+        return space_problems(data)
+    return metadata_problems(data if kind == "model" else {key: data[key] for key in _OF_DATASETS if key in data})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import shutil
 import sysconfig
 import venv
@@ -13,6 +12,7 @@ from typing import Any
 
 from hubkit.core.names import path_problem
 from hubkit.core.processes.logs import log_line
+from hubkit.core.space_metadata import seconds_of, space_problems
 from hubkit.server.repos import metadata
 from hubkit.server.repos.git import Git
 from hubkit.server.repos.lfs import LfsStore
@@ -22,11 +22,11 @@ from hubkit.server.spaces.requirements import read as read_requirements
 NOT_RUN = ("docker", "static", "streamlit")
 """SDKs of the real Hub that this Hub does not run."""
 STARTUP_SECONDS = 300.0
+_BUILT = ("sdk_version", "app_file", "startup_duration_timeout")
+"""Keys without which a Space is not built; what else is wrong with a card, the commit was to be refused for."""
 _STARTUP_MOST = 24 * 3600.0
 _CARD_LIMIT = 2**20
 _PIP_READS, _PIP_HEEDS = "requirements.checked.txt", "constraints.checked.txt"
-_SPAN = re.compile(r"(\d{1,6}(?:\.\d{1,3})?) ?(s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?)")
-_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Failure(Exception):
@@ -57,8 +57,10 @@ def read_plan(git: Git, commit: str) -> Plan:
         raise Failure("STOPPED", f"This Hub runs Spaces with sdk: gradio; it does not run sdk: {sdk}.")
     if sdk != "gradio":
         raise Failure("CONFIG_ERROR", "README.md has no supported sdk; add the line 'sdk: gradio'.")
-    app_file = card.get("app_file", "app.py")
-    if not isinstance(app_file, str) or path_problem(app_file) or not app_file.endswith(".py"):
+    if problem := next((item for item in space_problems(card) if item.level == "error" and item.key in _BUILT), None):
+        raise Failure("CONFIG_ERROR", f"{problem.message} {problem.hint}")
+    app_file = card.get("app_file") or "app.py"
+    if not app_file.endswith(".py"):
         raise Failure("CONFIG_ERROR", "app_file must be the path of a Python file in the repo.")
     entry = git.entry(commit, app_file)
     if entry is None or entry.folder:
@@ -78,13 +80,8 @@ def _card(git: Git, commit: str) -> dict[str, Any]:
 
 
 def _seconds(card: dict[str, Any]) -> float:
-    given = card.get("startup_duration_timeout")
-    if given is None:
-        return STARTUP_SECONDS
-    match = _SPAN.fullmatch(given.strip()) if isinstance(given, str) else None
-    if match is None:
-        raise Failure("CONFIG_ERROR", "startup_duration_timeout must be a time such as 30s, 10m or 1h.")
-    return min(float(match[1]) * _UNIT[match[2][0]], _STARTUP_MOST)
+    given = seconds_of(card.get("startup_duration_timeout"))
+    return STARTUP_SECONDS if given is None else min(given, _STARTUP_MOST)
 
 
 def _remarks(card: dict[str, Any]) -> tuple[str, ...]:
