@@ -105,6 +105,7 @@ SENTENCEPIECE: dict[str, Any] = {
     [
         (LLAMA_PIECES, 2, ""),
         (LLAMA_PIECES, [2, 7], ""),
+        (pieces(("<unk>", 2)), 2, ""),
         (LLAMA_PIECES, 9, "eos-generation"),
         (pieces(("<unk>", 2), *((f"w{n}", 1) for n in range(40)), ("</s>", 3)), 41, "vocabulary"),
         (b"\x0e\x00\x00\x00\x00\x00\x00\x00<unk>", [2, 7], "no-tokenizer"),

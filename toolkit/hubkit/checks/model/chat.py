@@ -56,11 +56,11 @@ def inspect(
     kind = next((name for mark, name in _KINDS if mark in template), "other")
     generation = settings_of(source, "generation_config.json", found)
     ids = dict(vocabulary.special)
+    if "tokenizer.json" not in vocabulary.files or "tokenizer.json" in vocabulary.unread:
+        ids = {**_eos_by_the_configs(special, config, generation), **ids}
     if vocabulary.ordinary is None and not ids:
-        ids = _eos_by_the_configs(special, config, generation)
-        if not ids:
-            found.append(_cannot_tell(vocabulary))
-            return None, kind
+        found.append(_cannot_tell(vocabulary))
+        return None, kind
     used = {token for token in ids if token in special.values() or token in template}
     count = max([vocabulary.ordinary or 0, *(ids[token] + 1 for token in used)])
     agreed = agreement.agree(template, agreement.Tokens(special, ids, count), config, generation, published=True)

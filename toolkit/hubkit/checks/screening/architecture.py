@@ -1,6 +1,6 @@
 """Do the tensors of a model have the names and shapes that its config.json promises? No weight is read for it.
 
-transformers' own loader answers, by the class that config.json names, so that tied, fused and renamed weights are
+transformers' own loader answers, for a text model that config.json names, so that tied, fused and renamed weights are
 understood as they are when somebody loads the model: it is given the headers of the files, their bytes left out (sparse
 files), and makes the model on torch's meta device, where tensors have no numbers. It runs in a child process with
 limits, without a token and without the network, and never runs a model's own code.
@@ -39,9 +39,8 @@ import transformers
 settings = dict(trust_remote_code=False, local_files_only=True)
 config = transformers.AutoConfig.from_pretrained(sys.argv[1], **settings)
 name = next((item for item in config.architectures or () if isinstance(item, str)), "")
-kind = getattr(transformers, name, None) if name.isidentifier() else None
-known = isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
-if not known or kind.config_class is not type(config):
+kind = transformers.AutoModelForCausalLM._model_mapping.get(type(config), None)
+if getattr(kind, "__name__", None) != name:
     print(json.dumps({"unknown": name}))
     sys.exit()
 model, said = kind.from_pretrained(
@@ -124,6 +123,6 @@ def _ask(folder: Path) -> Fit | str:
     except (subprocess.TimeoutExpired, ValueError, IndexError):
         return "transformers cannot build this architecture"
     if "unknown" in said:
-        return f"the installed transformers has no {said['unknown']}"
+        return f"{said['unknown'] or 'the architecture'} is none of the text models that transformers has"
     other = tuple((name, tuple(held), tuple(wanted)) for name, held, wanted in said["other"])
     return Fit(tuple(said["missing"]), tuple(said["unexpected"]), other, said["parameters"])
