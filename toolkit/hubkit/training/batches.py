@@ -14,6 +14,7 @@ from typing import Any
 from hubkit.core.errors import RefusedError
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.chat.trained import ids_of
+from hubkit.training.data.answers import earlier_answers, trained
 from hubkit.training.data.turns import common
 
 ROWS = 32
@@ -21,22 +22,29 @@ _IGNORED = -100
 
 
 def prove(
-    trainer: Any, tokenizer: Any, end_of_turn: EndOfTurn, first: Sequence[Mapping[str, Any]] | None = None
+    trainer: Any,
+    tokenizer: Any,
+    end_of_turn: EndOfTurn,
+    first: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    all_answers: bool = False,
 ) -> int:
     """How many answers of ``trainer`` (of TRL) were compared; 0 where its rows no longer have their conversations.
 
-    ``first`` are its first rows with their conversations, where its dataset has them as tokens alone.
+    ``first`` are its first rows with their conversations, where its dataset has them as tokens alone. ``all_answers``:
+    the earlier answers of SFT rows are trained, too.
 
     RefusedError when a batch has other tokens in the loss than those of the answers, cut at ``max_length``.
     """
     rows = list(islice(iter(trainer.train_dataset), ROWS)) if first is None else list(first)
-    answers = [answer for side in _sides(rows) for row in rows for answer in _answer(trainer, tokenizer, row, side)]
+    too = end_of_turn if all_answers else None
+    answers = [_answer(trainer, tokenizer, row, side, too) for side in _sides(rows) for row in rows]
     if not answers:
         return 0
     dated = "strftime_now" in str(tokenizer.chat_template)  # midnight may lie between the trainer's rendering and this
-    expected, trained = [token for answer in answers for token in answer], in_loss(trainer.data_collator(rows))
-    if trained != expected and not dated:
-        raise RefusedError(_difference(tokenizer, expected, trained, end_of_turn), hint=_HINT)
+    expected, in_batch = [token for answer in answers for token in answer], in_loss(trainer.data_collator(rows))
+    if in_batch != expected and not dated:
+        raise RefusedError(_difference(tokenizer, expected, in_batch, end_of_turn), hint=_HINT)
     return len(answers)
 
 
@@ -63,8 +71,11 @@ def _sides(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield side
 
 
-def _answer(trainer: Any, tokenizer: Any, row: Mapping[str, Any], side: str) -> Iterator[list[int]]:
-    """The answer in the column ``side`` of ``row`` as the trainer is to see it."""
+def _answer(
+    trainer: Any, tokenizer: Any, row: Mapping[str, Any], side: str, end_of_turn: EndOfTurn | None
+) -> list[int]:
+    """The answer in the column ``side`` of ``row`` as the trainer is to see it, after the earlier ones, which end with
+    ``end_of_turn`` (None: they are not trained)."""
     tools = row.get("tools")
     prompt = ids_of(tokenizer, row["prompt"], opened=True, tools=tools) or []
     wholes = {name: ids_of(tokenizer, [*row["prompt"], *row[name]], tools=tools) or [] for name in _sides([row])}
@@ -72,12 +83,16 @@ def _answer(trainer: Any, tokenizer: Any, row: Mapping[str, Any], side: str) -> 
     if getattr(trainer, "completion_only_loss", True) is False:
         begins = 0
     whole, length = wholes[side], trainer.args.max_length
-    if length is None:
-        yield whole[begins:]
-    elif trainer.args.truncation_mode == "keep_start":
-        yield whole[begins:length]
-    else:
-        yield whole[max(begins, len(whole) - length) :]
+    cut = 0 if length is None else max(0, len(whole) - length)
+    first, last = (0, len(whole) - cut) if trainer.args.truncation_mode == "keep_start" else (cut, len(whole))
+    if end_of_turn is None or side != "completion":
+        return whole[max(begins, first) : last]
+
+    def opened(prompts: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[int]]:
+        return [ids_of(tokenizer, prompt, opened=True, tools=tools) or [] for prompt in prompts]
+
+    flags = trained(len(whole), begins, earlier_answers(row["prompt"], whole, begins, end_of_turn, opened))
+    return [whole[place] for place in range(first, last) if flags[place]]
 
 
 def _difference(tokenizer: Any, expected: list[int], trained: list[int], end_of_turn: EndOfTurn) -> str:

@@ -26,6 +26,7 @@ from hubkit.training.adapter import TrainedAdapter, TrainedOn
 from hubkit.training.checkpoints import SPENT, last_complete, seal
 from hubkit.training.contract import Inputs, Settings
 from hubkit.training.data.prepared import TrainingRows
+from hubkit.training.data.tokens import Encoder
 from hubkit.training.rehearsal import Method
 from hubkit.training.starting import model_to_train, save_weights
 
@@ -53,6 +54,7 @@ class Prepared:
     lora: LoraConfig | None
     end_of_turn: EndOfTurn
     scratch: Path
+    all_answers: bool = False
 
     @property
     def evaluates(self) -> bool:
@@ -61,7 +63,8 @@ class Prepared:
 
     def keywords(self, args: Any, method: Method) -> dict[str, Any]:
         """Keyword arguments of TRL's trainer of ``method`` with ``args``, which are told what is prepared already."""
-        trained, evaluated = tokenized.datasets_for(self.rows, self.tokenizer, method, args, self.scratch)
+        encoder = Encoder(self.tokenizer, self.end_of_turn, {}, self.all_answers)
+        trained, evaluated = tokenized.datasets_for(self.rows, self.tokenizer, method, args, self.scratch, encoder)
         return {
             "model": self.model,
             "args": args,
@@ -78,7 +81,9 @@ def prepare(ctx: TrainingContext) -> Prepared:
     ctx.report("loading the base", None)
     model, lora = model_to_train(base.source(ctx.target.endpoint), ctx.inputs.previous, ctx.settings)
     tokenizer = base.load_tokenizer(ctx.target.endpoint)
-    return Prepared(model, tokenizer, ctx.inputs.rows, lora, base.end_of_turn, ctx.scratch)
+    return Prepared(
+        model, tokenizer, ctx.inputs.rows, lora, base.end_of_turn, ctx.scratch, ctx.settings.train_on == "all"
+    )
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,7 @@ def finish(ctx: TrainingContext, trainer: Any, prepared: Prepared, method: Metho
     """
     keep_precise(trainer.model)
     first = tokenized.first_rows(trainer.train_dataset, batches.ROWS, prepared.rows)
-    batches.prove(trainer, prepared.tokenizer, prepared.end_of_turn, first)
+    batches.prove(trainer, prepared.tokenizer, prepared.end_of_turn, first, all_answers=prepared.all_answers)
     checkpoint = last_complete(ctx.scratch / "checkpoints")
     if checkpoint:
         ctx.report(f"resuming from {checkpoint.name}", None)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubkit.training.data.prepared import TrainingRows
-from hubkit.training.data.tokens import IGNORED, TokenFiles
+from hubkit.training.data.tokens import IGNORED, Encoder, TokenFiles, find, write
 from hubkit.training.rehearsal import Method
 
 if TYPE_CHECKING:
@@ -38,13 +38,21 @@ def dpo_trainer() -> type[Any]:
 
 
 def datasets_for(
-    rows: TrainingRows, tokenizer: Any, method: Method, args: Any, scratch: Path
+    rows: TrainingRows,
+    tokenizer: Any,
+    method: Method,
+    args: Any,
+    scratch: Path,
+    encoder: Encoder | None = None,
 ) -> tuple[Dataset, Dataset | None]:
     """The rows to train on and those to evaluate on (None: none), for TRL's trainer of ``method`` with ``args``.
 
-    ``args``, of TRL, are told that the rows are prepared. What is written goes to ``scratch``.
+    ``args``, of TRL, are told that the rows are prepared. What is written goes to ``scratch``. ``encoder`` tokenizes
+    rows again that the trainer could not: it trains the last answer alone, and its rows lose what only some tools have.
     """
     found = rows.tokens(tokenizer)
+    if found is None and encoder is not None and (encoder.all_answers or rows.offer_tools()):
+        found = _again(rows, encoder, scratch / "again")
     evaluated = rows.evaluation_tokens(tokenizer)
     if found is None:
         return rows.dataset(scratch / "rows"), None
@@ -55,6 +63,16 @@ def datasets_for(
     if evaluated is None:
         return trained, None
     return trained, _handed_over(evaluated, method, args, scratch / "tokens" / "evaluated", packing=False)
+
+
+def _again(rows: TrainingRows, encoder: Encoder, folder: Path) -> TokenFiles | None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with rows.file.open(encoding="utf-8", newline="\n") as lines:
+        number = sum(1 for _ in lines)
+    with rows.file.open(encoding="utf-8", newline="\n") as lines:
+        for _ in write(lines, number, folder, encoder):
+            pass
+    return find(folder, encoder.tokenizer)
 
 
 def first_rows(dataset: Dataset, count: int, rows: TrainingRows) -> list[dict[str, Any]]:

@@ -8,22 +8,22 @@ it renders the whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from hubkit.core.errors import RefusedError
 from hubkit.models.chat.eos import EndOfTurn
-from hubkit.training.data.messages import Message
 
 Span = tuple[int, int]
 """The first token and the one after the last."""
 
 
 def earlier_answers(
-    prompt: Sequence[Message],
+    prompt: Sequence[Mapping[str, Any]],
     whole: Sequence[int],
     begins: int,
     end_of_turn: EndOfTurn,
-    opened: Callable[[Sequence[Sequence[Message]]], list[list[int]]],
+    opened: Callable[[Sequence[Sequence[Mapping[str, Any]]]], list[list[int]]],
 ) -> tuple[Span, ...]:
     """Where the answers in ``prompt`` are in the tokens ``whole`` of the conversation, whose last one begins at
     ``begins``.

@@ -177,6 +177,11 @@ class TrainingRows:
         """The name of the dataset."""
         return self.file.name.removesuffix(".jsonl")
 
+    def offer_tools(self) -> bool:
+        """Whether some row offers tools, or calls one."""
+        with self.file.open(encoding="utf-8", newline="\n") as lines:
+            return any('"tools": [' in line or '"tool_calls": [' in line for line in lines)
+
     def dataset(self, cache: Path | None = None) -> Dataset:
         """The rows as conversations, mapped from a file below ``cache`` (None: a folder of this process)."""
         return _mapped(self.file, cache)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +76,10 @@ class DataSettings:
         """The stages that train on the dataset ``name``."""
         return tuple(stage for stage, training in self.stages.items() if training.data == name)
 
+    def all_answers(self, name: str) -> bool:
+        """Whether stages train on all answers of the dataset ``name``."""
+        return any(self.stages[stage].train_on == "all" for stage in self.users(name))
+
     def accepted(self, rule: str, users: Sequence[str]) -> bool:
         """Whether all of the stages ``users`` accept findings of ``rule``."""
         return bool(users) and all(rule in self.stages[stage].accept for stage in users)
@@ -84,7 +88,7 @@ class DataSettings:
 def _read_of(stage: Training) -> Training:
     """``stage`` with what the preparation of data reads of it: nothing that only the training reads."""
     args = {name: value for name, value in stage.args.items() if name in TRUNCATING}
-    return Training(uses=stage.uses, data=stage.data, accept=stage.accept, args=args)
+    return Training(uses=stage.uses, data=stage.data, accept=stage.accept, train_on=stage.train_on, args=args)
 
 
 @dataclass
@@ -329,7 +333,8 @@ class _Preparing:
         """Write the rows of the set ``name``, those for its evaluation, and the tokens of both."""
         users = self.settings.users(name)
         looks = {stage: tokens.Cut(*self.length(stage)) for stage in users}
-        encoder = tokens.Encoder(self.tokenizer, self.end_of_turn, looks)
+        all_answers = self.settings.all_answers(name)
+        encoder = tokens.Encoder(self.tokenizer, self.end_of_turn, looks, all_answers)
         chosen = [pool.free for pool in self.pools[name]]
         found = self._write_rows("sets", name, chosen, encoder if users else None)
         for stage, sides in found.items():
@@ -337,7 +342,7 @@ class _Preparing:
         taken = self.evaluation[name]
         if rows := sum(int(mask.sum()) for mask in taken):
             self.made.evaluation[name] = rows
-            self._write_rows("evaluation", name, taken, tokens.Encoder(self.tokenizer, self.end_of_turn, {}))
+            self._write_rows("evaluation", name, taken, replace(encoder, cuts={}))
 
     def _write_rows(
         self, kind: str, name: str, chosen: Sequence[NDArray[Any]], encoder: tokens.Encoder | None
@@ -391,7 +396,13 @@ class _Preparing:
             max_length, keep = self.length(stage)
             lines = self._lines(training.data, [pool.free for pool in self.pools[training.data]])
             first = [json.loads(line) for line in islice(lines, SHOWN)]
-            self.made.examples[stage] = turns.spans(first, self.tokenizer, max_length=max_length, keep=keep)
+            self.made.examples[stage] = turns.spans(
+                first,
+                self.tokenizer,
+                max_length=max_length,
+                keep=keep,
+                all_answers=self.end_of_turn if training.train_on == "all" else None,
+            )
 
 
 def _written(path: Path, lines: Iterator[str]) -> Iterator[str]:

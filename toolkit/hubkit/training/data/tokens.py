@@ -50,15 +50,20 @@ class Cut:
 
 @dataclass(frozen=True)
 class Encoder:
-    """What a process needs to tokenize rows and to look at the end of their answers, for each stage in ``cuts``."""
+    """What a process needs to tokenize rows and to look at the end of their answers, for each stage in ``cuts``.
+
+    ``all_answers``: the loss falls on the earlier answers of SFT rows, too.
+    """
 
     tokenizer: Any
     end_of_turn: EndOfTurn
     cuts: Mapping[str, Cut]
+    all_answers: bool = False
 
     def __call__(self, lines: Sequence[str]) -> Chunk:
         """The rows in ``lines`` of JSON as token ids."""
-        encoded = turns.encode([json.loads(line) for line in lines], self.tokenizer)
+        rows = [json.loads(line) for line in lines]
+        encoded = turns.encode(rows, self.tokenizer, self.end_of_turn if self.all_answers else None)
         sides = {
             stage: turns.count(encoded, self.end_of_turn, max_length=cut.max_length, keep=cut.keep)
             for stage, cut in self.cuts.items()
@@ -93,7 +98,12 @@ def _columns(encoded: Sequence[Mapping[str, Answer]]) -> dict[str, tuple[Any, An
 def _as_trl(encoded: Sequence[Mapping[str, Answer]]) -> dict[str, list[list[int]]]:
     if "rows" in encoded[0]:
         answers = [sides["rows"] for sides in encoded]
-        labels = [[IGNORED] * answer.begins + answer.ids[answer.begins :] for answer in answers]
+        labels = [
+            [token if trained else IGNORED for token, trained in zip(answer.ids, answer.trained, strict=True)]
+            if answer.earlier
+            else [IGNORED] * answer.begins + answer.ids[answer.begins :]
+            for answer in answers
+        ]
         return {"input_ids": [answer.ids for answer in answers], "labels": labels}
     begins = [sides["chosen"].begins for sides in encoded]
     return {

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from hubkit.core.errors import RefusedError
 from hubkit.models.chat.eos import EndOfTurn
+from hubkit.training.data.answers import Span, earlier_answers, trained
 from hubkit.training.data.mappings import Row
 from hubkit.training.data.rows import sides
 
@@ -46,14 +47,25 @@ class Side:
 
 
 class Answer(NamedTuple):
-    """A conversation with its answer as token ids, and the place of the first token that is trained."""
+    """A conversation with its answer as token ids, and the place of the first token of the answer.
+
+    ``earlier``: where the answers before it are, if they are trained, too.
+    """
 
     ids: list[int]
     begins: int
+    earlier: tuple[Span, ...] = ()
+
+    @property
+    def trained(self) -> list[bool]:
+        """For each token, whether the loss falls on it."""
+        return trained(len(self.ids), self.begins, self.earlier)
 
 
-def encode(rows: Sequence[Row], tokenizer: Any) -> list[dict[str, Answer]]:
+def encode(rows: Sequence[Row], tokenizer: Any, all_answers: EndOfTurn | None = None) -> list[dict[str, Answer]]:
     """Render and tokenize ``rows`` as the trainers of TRL do, by side.
+
+    ``all_answers``: the end-of-turn token, where the earlier answers of SFT rows are trained, too (``train_on: all``).
 
     An answer begins where the rendered prompt and the whole conversation part, as in TRL: a template may end an
     opened prompt otherwise than it begins an answer. Of a pair both answers begin at the same place.
@@ -69,7 +81,19 @@ def encode(rows: Sequence[Row], tokenizer: Any) -> list[dict[str, Answer]]:
     found: list[dict[str, Answer]] = [{} for _ in rows]
     for (number, side, _), whole in zip(jobs, wholes, strict=True):
         found[number][side] = Answer(whole, begins[number])
+    if all_answers is not None:
+        for row, answers in zip(rows, found, strict=True):
+            if (last := answers.get("rows")) is not None:
+                earlier = _earlier(row, tokenizer, last, all_answers)
+                answers["rows"] = last._replace(earlier=earlier)
     return found
+
+
+def _earlier(row: Row, tokenizer: Any, last: Answer, end_of_turn: EndOfTurn) -> tuple[Span, ...]:
+    def opened(prompts: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[int]]:
+        return _ids(tokenizer, list(prompts), [row.get("tools")] * len(prompts), opened=True)
+
+    return earlier_answers(row["prompt"], last.ids, last.begins, end_of_turn, opened)
 
 
 def count(
@@ -106,14 +130,22 @@ Spans = dict[str, list[tuple[str, bool]]]
 
 
 def spans(
-    rows: Sequence[Row], tokenizer: Any, *, max_length: int | None = None, keep: str = "keep_start"
+    rows: Sequence[Row],
+    tokenizer: Any,
+    *,
+    max_length: int | None = None,
+    keep: str = "keep_start",
+    all_answers: EndOfTurn | None = None,
 ) -> list[Spans]:
-    """What the trainer sees of each of ``rows``. Tokens that ``max_length`` cuts off are left out."""
+    """What the trainer sees of each of ``rows``. Tokens that ``max_length`` cuts off are left out.
+
+    ``all_answers``: see :func:`encode`.
+    """
     found: list[Spans] = []
-    for answers in encode(rows, tokenizer) if rows else ():
+    for answers in encode(rows, tokenizer, all_answers) if rows else ():
         shown: Spans = {}
         for side, answer in answers.items():
-            flagged = [(token, place >= answer.begins) for place, token in enumerate(answer.ids)]
+            flagged = list(zip(answer.ids, answer.trained, strict=True))
             if max_length is not None:
                 flagged = flagged[:max_length] if keep == "keep_start" else flagged[-max_length:]
             # Tokens are decoded together: one alone may be a part of a character.
