@@ -87,17 +87,18 @@ class HeldOut:
 def hold_out(sets: Mapping[str, Sequence[Pool]], name: str, wanted: int, seed: int) -> HeldOut:
     """Draw ``wanted`` different prompts from the set ``name``; the caller takes them out of it.
 
-    A prompt that another set has too is never drawn. Fewer come back when the set has no more to give.
+    A prompt that another set has too is never drawn, nor one with tools, which would be asked without them. Fewer come
+    back when the set has no more to give.
     """
     import numpy as np
 
-    asked = _different(np.concatenate([pool.asked() for pool in sets[name]]))
+    asked = _different(np.concatenate([pool.spool.asked[pool.free & pool.spool.plain] for pool in sets[name]]))
     free = asked[~np.isin(asked, elsewhere(sets, name))]
     drawn = random.Random(f"prompts {seed}").sample(range(len(free)), min(wanted, len(free)))
     wanted_asked = {int(item) for item in free[drawn]} if drawn else set()
     prompts: list[list[Message]] = []
     for pool in sets[name]:
-        firsts = pool.free & np.isin(pool.spool.asked, np.array([*wanted_asked], np.uint64))
+        firsts = pool.free & pool.spool.plain & np.isin(pool.spool.asked, np.array([*wanted_asked], np.uint64))
         for number, row in pool.spool.rows(firsts):
             if (mark := int(pool.spool.asked[number])) in wanted_asked:
                 wanted_asked.remove(mark)

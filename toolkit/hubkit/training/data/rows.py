@@ -152,6 +152,11 @@ def question(prompt: Sequence[Message]) -> str:
     return "\n".join(" ".join(item["content"].casefold().split()) for item in prompt if item["role"] == "user")
 
 
+def uses_tools(row: Row) -> bool:
+    """Whether ``row`` offers tools, or somebody in its prompt calls or answers as one."""
+    return "tools" in row or any(item["role"] == "tool" or "tool_calls" in item for item in row["prompt"])
+
+
 def sides(row: Row) -> Iterator[tuple[str, list[Message]]]:
     """(side, conversation with its answer): ``chosen`` and ``rejected``, or ``rows`` for an SFT row."""
     for side in SIDES[1:]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubkit.training.data.mappings import Row
-from hubkit.training.data.rows import Passed, digest, question
+from hubkit.training.data.rows import Passed, digest, question, uses_tools
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +32,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._indices, self._marks, self._asked = array("Q"), array("Q"), array("Q")
+        self._plain = array("B")
 
     @classmethod
     def write(cls, path: Path, rows: Iterable[Passed]) -> Spool:
@@ -44,6 +45,7 @@ class Spool:
                 spool._indices.append(passed.number)
                 spool._marks.append(digest(passed.line))
                 spool._asked.append(digest(question(passed.row["prompt"])))
+                spool._plain.append(not uses_tools(passed.row))
         return spool
 
     def __len__(self) -> int:
@@ -63,6 +65,13 @@ class Spool:
     def asked(self) -> Digests:
         """The digest of each row's question."""
         return _view(self._asked)
+
+    @property
+    def plain(self) -> Mask:
+        """Whether each row can be asked without tools."""
+        import numpy as np
+
+        return np.frombuffer(self._plain, dtype=bool) if len(self._plain) else np.zeros(0, bool)
 
     def lines(self, wanted: Mask) -> Iterator[tuple[int, str]]:
         """(number, line without its end) of the rows for which ``wanted`` is true."""
