@@ -45,6 +45,8 @@ def test_every_answer_is_trained_with_its_end_and_nothing_that_others_say(name: 
         assert len(text.replace(answer, "").replace(end.token, "").strip()) <= len("<think>\n\n</think>")
     (last,) = trained_texts(tokenizer, TALK, every=False)
     assert last == texts[-1]
+    alone = {**TALK, "prompt": TALK["prompt"][:1]}
+    assert trained_texts(tokenizer, alone, every=True) == trained_texts(tokenizer, alone, every=False)
 
 
 def test_labels_are_those_of_the_trained_tokens() -> None:

@@ -32,7 +32,9 @@ def earlier_answers(
     answer is not to be found, because the template renders the conversation otherwise when it goes on.
     """
     places = [place for place, message in enumerate(prompt) if message["role"] == "assistant"]
-    starts = [_common(ids, whole) for ids in opened([prompt[:place] for place in places])] if places else []
+    if not places:
+        return ()
+    starts = [_common(ids, whole) for ids in opened([prompt[:place] for place in places])]
     found: list[Span] = []
     before = 0
     for place, start, limit in zip(places, starts, [*starts[1:], begins], strict=True):
