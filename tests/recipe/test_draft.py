@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,11 @@ from hubkit.cards.placeholder import placeholder
 from hubkit.cards.template_context import cards_of
 from hubkit.cards.validate import validate
 from hubkit.core.errors import UsageError
+from hubkit.pipeline.model_facts import data_facts, names_file
 from hubkit.pipeline.recipe_checks import argument_mistakes, name_mistakes
 from hubkit.recipe.draft import BaseFacts, DataFacts, Draft, default_repo, draft, with_values
 from hubkit.recipe.loading import load_recipe, parse_recipe
-from hubkit.recipe.models import Recipe
+from hubkit.recipe.models import Recipe, Source
 from hubkit_stages.recipes import dpopenhermes_7b, tiny
 
 BASE = BaseFacts(
@@ -199,3 +201,41 @@ def test_the_default_repo_says_base_and_methods() -> None:
     assert default_repo("me", "them/Chat-7B", ["preference", "sft"]) == "me/Chat-7B-dpo-sft"
     assert default_repo("me", "them/Chat-7B", ["sft"]) == "me/Chat-7B-sft"
     assert len(default_repo("me", f"them/{'x' * 96}", ["sft"]).partition("/")[2]) == 96
+
+
+def test_a_file_of_data_becomes_a_source_of_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"Q {n}", "chosen": "An answer.", "rejected": "No."} for n in range(40)]
+    Path("my pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    facts = data_facts(None, "my pairs.jsonl", len)  # type: ignore[arg-type]  # no Hub is asked
+    assert (facts.local, facts.mapping, facts.kind, facts.rows, facts.all_rows) == (
+        True,
+        "pairs",
+        "preference",
+        40,
+        True,
+    )
+    recipe = parse_recipe(draft(Draft("me/model", "embedded", BASE, (facts,))))
+    assert recipe.data["pairs"] == (Source(file="my pairs.jsonl", mapping="pairs"),)
+    assert not list(name_mistakes(recipe, tmp_path))
+    Path("my pairs.jsonl").unlink()
+    (mistake,) = name_mistakes(recipe, tmp_path)
+    assert mistake.path == ("data", "pairs", "0", "file") and "my pairs.jsonl does not exist" in mistake.problem
+    with pytest.raises(UsageError, match=r"The file none\.csv does not exist"):
+        data_facts(None, "none.csv", len)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_file"),
+    [
+        ("me/pairs", False),
+        ("me/pairs.v2", False),
+        ("pairs.jsonl", True),
+        ("data/pairs.jsonl.gz", True),
+        ("./pairs", True),
+        ("data/*.csv", True),
+        ("~/rows.parquet", True),
+    ],
+)
+def test_a_file_and_a_repo_are_told_apart(name: str, is_file: bool) -> None:
+    assert names_file(name) is is_file
