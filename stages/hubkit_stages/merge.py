@@ -68,7 +68,11 @@ class Settings:
             revision=recipe.base.revision,
             provided=recipe.provide is not None,
             dtype=recipe.base.dtype,
-            lora={name: recipe.stages[name].lora_keys for name in chain if recipe.form(name) == "adapter"},
+            lora={
+                name: recipe.stages[name].lora_keys
+                for name in chain
+                if recipe.form(name) == "adapter" and recipe.stages[name].adopted is None
+            },
         )
 
 
@@ -102,7 +106,7 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
     except JsonError as error:
         yield Finding("error", f"base: config.json of {settings.base} {error}.")
     else:
-        if files.config and sound:
+        if files.config and sound and settings.lora:
             yield from _fits(*next(iter(settings.lora.items())), files.config)
 
 

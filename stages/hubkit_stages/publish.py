@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hubkit import __version__
@@ -53,6 +54,7 @@ from hubkit.recipe.models import Recipe, Source
 from hubkit.recipe.names import MAIN, STAGING
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 from hubkit.training.adapter import TrainedAdapter
+from hubkit.training.adoption.places import RepoPlace, place_of
 from hubkit.training.data.prepared import PreparedData
 
 VERSION = 6
@@ -342,6 +344,7 @@ def provenance(ctx: StageContext) -> dict[str, Any]:
             for source in found.sources
         ],
         "stage": adapter.stage,
+        **({"adopted": dict(adapter.origin)} if adapter.origin else {}),
         "recipe": ctx.settings.made_from,
         "recipe_digest": digest_of(ctx.settings.made_from),
         **({"stop_rates": dict(headline.stop_rates)} if headline.stop_rates else {}),
@@ -366,9 +369,7 @@ def _made_from(recipe: Recipe, scope: Scope) -> dict[str, Any]:
     plain = recipe.model_dump(mode="json", include=set(_PARTS))
     plain["data"] = {name: [_public_source(source) for source in entry] for name, entry in recipe.data.items()}
     chain = recipe.chain(recipe.variants[scope.published].stage)
-    plain["stages"] = {
-        name: {**plain["stages"][name], "args": _public(plain["stages"][name]["args"])} for name in chain
-    }
+    plain["stages"] = {name: _public_stage(plain["stages"][name], scope.recipe_folder) for name in chain}
     for trained in plain["stages"].values():
         if trained["train_on"] == "last":  # the manifest of an older recipe stays the same
             del trained["train_on"]
@@ -389,6 +390,22 @@ def _public_source(source: Source) -> dict[str, Any]:
     plain = source.model_dump(mode="json")
     plain["file"] = source.name if source.repo is None else None
     return {name: value for name, value in plain.items() if name not in _LATER_KEYS or value not in (None, {}, "drop")}
+
+
+def _public_stage(stage: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A stage of the recipe without what names files of this machine, and without tokens.
+
+    A repo that is adopted is named, a folder is not: the manifest has the digests of its files.
+    """
+    adopted = [stage.get("adapter"), stage.get("weights")]
+    local = any(name and not isinstance(place_of(name, folder), RepoPlace) for name in adopted)
+    told = {key: stage.get(key) for key in ("trained_with", "base", *(() if local else ("adapter", "weights")))}
+    named = {key: value for key, value in told.items() if value and not value.startswith(("/", "~", "."))}
+    kept = {key: value for key, value in stage.items() if key not in _OF_ADOPT}
+    return {**kept, **named, "args": _public(stage["args"])}
+
+
+_OF_ADOPT = ("adapter", "weights", "base", "trained_with", "training")
 
 
 def _public(args: Mapping[str, Any]) -> dict[str, Any]:

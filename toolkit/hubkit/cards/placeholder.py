@@ -6,12 +6,15 @@ from it is ever published: ``hubkit_stages.card`` writes cards from artifacts on
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hubkit.cards.evidence import Evidence
 from hubkit.evals.results import Metric, Results, Settings, Subject, SuiteResult, TaskResult
 from hubkit.models.chat.library import CHATML
-from hubkit.recipe.models import Recipe
+from hubkit.recipe.models import Recipe, Training
+from hubkit.recipe.names import ADOPT
+from hubkit.training.data import own_prompts
 
 _COMMIT = "0" * 40
 _SHARE = 0.5
@@ -90,18 +93,34 @@ def _data(recipe: Recipe) -> dict[str, Any]:
         for name, sources in recipe.data.items()
     }  # fmt: skip
     rate = recipe.gates.stop_rate
-    prompts = {"set": rate.prompts_from, "rows": 1} if rate is not None else {"set": "", "rows": 0}
-    return {"sets": sets, "prompts": prompts, "findings": []}
+    asked = (rate.prompts_from or own_prompts.NAME) if rate is not None else ""
+    return {"sets": sets, "prompts": {"set": asked, "rows": 1 if asked else 0}, "findings": []}
 
 
 def _training(recipe: Recipe, name: str) -> dict[str, Any]:
     stage = recipe.stages[name]
+    if stage.adopted is not None:
+        return _adopted(name, stage)
     return {
         "stage": name, "uses": stage.uses or name, "method": (stage.uses or name).upper(), "rows": 1, "epochs": 1.0,
         "steps": 1, "seconds": 1.0, "tokens_per_second": 1.0, "peak_memory_bytes": 1, "device": "",
         "form": recipe.form(name), "quantization": stage.quantization, "lora": dict(stage.lora_keys),
         "args": dict(stage.args),
         "curve": [{"step": 1, "loss": 1.0}], "libraries": {},
+    }  # fmt: skip
+
+
+def _adopted(name: str, stage: Training) -> dict[str, Any]:
+    reports = [
+        {"file": Path(file).name, "sha256": "", "values": {"steps": 1}, "settings": {}} for file in stage.reports
+    ]
+    origin: dict[str, Any] = {
+        "name": stage.adopted, "commit": None, "file": "", "base_name": None, "base_by": "config", "digests": {},
+    }  # fmt: skip
+    return {
+        "stage": name, "form": "weights" if stage.weights else "adapter", "uses": ADOPT, "method": ADOPT,
+        "quantization": stage.quantization, "lora": {"r": 1} if stage.adapter else {}, "args": {}, "libraries": {},
+        "reported": {"trained_with": stage.trained_with, "files": reports}, "origin": origin,
     }  # fmt: skip
 
 

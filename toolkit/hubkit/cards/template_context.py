@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hubkit import __version__
+from hubkit.cards.adopted import adopted_context
 from hubkit.cards.benchmarks import benchmarks, scores
 from hubkit.cards.escape import bibtex, clean
 from hubkit.cards.evidence import Evidence, card_step
@@ -35,7 +36,7 @@ SERVE_URL = "http://localhost:8000/v1"
 """Where `transformers serve` and `vllm serve` answer."""
 EXAMPLES = "examples.json"
 """In the artifact of the cards, where no stop rate was measured: the token limit of the examples."""
-_METHODS = {"dpo": "DPO", "sft": "SFT"}
+_METHODS = {"dpo": "DPO", "sft": "SFT", "adopt": "Adopted"}
 _FACTS = ("rows", "epochs", "steps", "seconds", "tokens_per_second", "peak_memory_bytes", "device")
 PUBLISHED = ("merged", "adapter")
 
@@ -91,6 +92,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "overlap": _file(files, "data", "data.json").get("overlap") or None,
         "data_licences": _licences(files, recipe, chain),
         "benchmarks": benchmarks(recipe, variant, files, evidence),
+        "own_prompts": recipe.gates.stop_rate is not None and recipe.gates.stop_rate.prompts_from is None,
         "prompt": _prompt(evidence),
         "system": SYSTEM,
         "question": clean(evidence.question or QUESTION),
@@ -136,12 +138,21 @@ def _shown(variants: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
 
 def what_was_done(recipe: Recipe, variant: str) -> str:
     """The summary of a recipe that has none: which base was trained how on what, for ``variant``."""
-    trained = []
+    trained, begun = [], f"{recipe.base.repo}, fine-tuned with "
     for name in recipe.chain(recipe.variants[variant].stage):
         method = _METHODS.get(_uses(recipe, name), _uses(recipe, name))
-        repos = list(dict.fromkeys(source.name for source in recipe.data[recipe.stages[name].data]))
+        if recipe.stages[name].adopted is not None:
+            begun = _adopted_in_words(recipe, recipe.stages[name])
+            continue
+        repos = list(dict.fromkeys(source.name for source in recipe.sources(name)))
         trained.append(f"{method} on {' and '.join(repos) if len(repos) < 3 else counted(len(repos), 'dataset')}")
-    return f"{recipe.base.repo}, fine-tuned with {', then '.join(trained)}."
+    return f"{begun}{', then '.join(trained)}".removesuffix(", then trained further with ") + "."
+
+
+def _adopted_in_words(recipe: Recipe, stage: Training) -> str:
+    what = "A fine-tune of" if stage.weights else "A LoRA adapter for"
+    how = f"trained with {stage.trained_with}" if stage.trained_with else "trained elsewhere"
+    return f"{what} {recipe.base.repo}, {how}, then trained further with "
 
 
 def _place(recipe: Recipe, variant: str) -> dict[str, Any]:
@@ -230,7 +241,7 @@ def _stage(recipe: Recipe, name: str, files: Mapping[str, Any]) -> dict[str, Any
     made = _file(files, f"train[{name}]", "training.json")
     data = _file(files, "data", "data.json")
     stage = recipe.stages[name]
-    sources = ((data.get("sets") or {}).get(stage.data) or {}).get("sources") or []
+    sources = ((data.get("sets") or {}).get(stage.data or "") or {}).get("sources") or []
     lengths = (data.get("stages") or {}).get(name) or {}
     curve = made.get("curve") or []
     losses = [point["loss"] for point in curve if isinstance(point, dict) and point.get("loss") is not None]
@@ -239,7 +250,8 @@ def _stage(recipe: Recipe, name: str, files: Mapping[str, Any]) -> dict[str, Any
         "method": _METHODS.get(method := made.get("method") or clean(_uses(recipe, name)), method),
         "continues": clean(stage.continues or ""),
         "all_weights": stage.trains_all_weights,
-        "set": clean(stage.data),
+        "set": clean(stage.data or ""),
+        "adopted": adopted_context(made) if stage.adopted is not None else None,
         "sources": [_rows_of(source) for source in sources],
         "facts": {**dict.fromkeys(_FACTS), **made},
         "end_of_turn_lost": list((lengths.get("end_of_turn_lost") or {}).items()),
@@ -287,7 +299,7 @@ def _licences(files: Mapping[str, Any], recipe: Recipe, chain: tuple[str, ...]) 
     sets = _file(files, "data", "data.json").get("sets") or {}
     found: dict[str, str] = {}
     for name in chain:
-        for source in (sets.get(recipe.stages[name].data) or {}).get("sources") or []:
+        for source in (sets.get(recipe.stages[name].data or "") or {}).get("sources") or []:
             found.setdefault(source["repo"], source.get("licence") or "")
     return list(found.items())
 
@@ -317,7 +329,7 @@ def _provenance(recipe: Recipe, variant: str, files: Mapping[str, Any]) -> dict[
     """Where everything came from: commits, digests, versions, and what the merge did."""
     sets = _file(files, "data", "data.json").get("sets") or {}
     stages = recipe.chain(recipe.variants[variant].stage)
-    used = {recipe.stages[name].data: None for name in stages}
+    used = dict.fromkeys(data for name in stages if (data := recipe.stages[name].data) is not None)
     training = [_file(files, f"train[{name}]", "training.json") for name in stages]
     libraries: dict[str, str] = {}
     for made in [*training, _file(files, f"evaluate[{variant}]", "results.json")]:
@@ -352,7 +364,7 @@ def _metadata(
     recipe: Recipe, variant: str, licence: str, files: Mapping[str, Any], evidence: Evidence
 ) -> dict[str, Metadata]:
     chain = recipe.chain(recipe.variants[variant].stage)
-    methods = [_uses(recipe, name) for name in chain]
+    methods = [_uses(recipe, name) for name in chain if recipe.stages[name].adopted is None]
     shared = partial(
         Metadata,
         name=clean(recipe.card.title),
@@ -361,7 +373,7 @@ def _metadata(
         licence_name=recipe.license_name,
         licence_link=recipe.license_link,
         language=recipe.card.language,
-        datasets=[source.repo for name in chain for source in recipe.data[recipe.stages[name].data] if source.repo],
+        datasets=[source.repo for name in chain for source in recipe.sources(name) if source.repo],
         new_version=recipe.newer(variant),
     )
     return {

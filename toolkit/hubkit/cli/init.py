@@ -9,14 +9,13 @@ from pathlib import Path
 import click
 
 from hubkit.cli.options import built_in_recipe_names, complete_hubs, output_of, output_options, repo_id
+from hubkit.cli.recipe_files import SCHEMA, hub_in_recipe, write_recipe
 from hubkit.cli.recipes import built_in_recipes
 from hubkit.core.errors import UsageError
 from hubkit.core.names import repo_id_problem
 from hubkit.core.printable import printable
-from hubkit.core.target import DEFAULT_ENDPOINT, Target
 from hubkit.recipe.names import RECIPE_FILE
 
-_SCHEMA = "hubkit.schema.json"
 _EXAMPLE = "tiny"
 
 
@@ -118,7 +117,7 @@ def _write_own(
         if default is None:
             raise UsageError("The repo to publish to is not known.", hint="Name it: hubkit init me/my-model --base ...")
         name = repo_id(default)
-    text = with_values(draft(Draft(name, _named(target), about, rows)), values)
+    text = with_values(draft(Draft(name, hub_in_recipe(target), about, rows)), values)
     parse_recipe(text)
     _write(text)
     output.say("Read it, say on the card what only you know (card.summary), and run `hubkit plan`.")
@@ -134,11 +133,6 @@ def _ask_data() -> tuple[str, ...]:
     while more := _ask("Another dataset (Enter: no more)", ""):
         given.append(more)
     return tuple(given)
-
-
-def _named(target: Target) -> str:
-    """``hub`` in the recipe: the embedded Hub may change its port, so no recipe names it by its address."""
-    return "embedded" if target.embedded else "huggingface" if target.endpoint == DEFAULT_ENDPOINT else target.endpoint
 
 
 def _account(hub_name: str) -> str | None:
@@ -173,14 +167,10 @@ def _refuse_existing(paths: list[Path]) -> None:
 
 def _write(text: str, *others: str) -> None:
     """Write the recipe and its schema, and say which files there are now."""
-    from hubkit.core.files import write_atomic, write_json
-    from hubkit.recipe.schema import recipe_schema
-
-    write_json(Path(_SCHEMA), recipe_schema())
-    write_atomic(Path(RECIPE_FILE), f"# yaml-language-server: $schema={_SCHEMA}\n{text}")
+    write_recipe(text)
     output = output_of()
-    output.say(f"Wrote {', '.join([RECIPE_FILE, f'{_SCHEMA} (for editors)', *others])}.")
-    output.result({"recipe": str(Path(RECIPE_FILE).absolute()), "schema": str(Path(_SCHEMA).absolute())})
+    output.say(f"Wrote {', '.join([RECIPE_FILE, f'{SCHEMA} (for editors)', *others])}.")
+    output.result({"recipe": str(Path(RECIPE_FILE).absolute()), "schema": str(Path(SCHEMA).absolute())})
 
 
 def _copy(original: Path, copy: Path) -> None:

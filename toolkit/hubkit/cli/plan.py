@@ -199,10 +199,13 @@ def _staging(job: Job, recipe: Recipe) -> str | None:
 
 def _trains(job: Job, recipe: Recipe) -> str:
     stage = recipe.stages[job.stage_name or ""]
+    if stage.adopted is not None:
+        return f"take {'the weights' if stage.weights else 'the adapter'} in {stage.adopted}; nothing is trained"
     kept = recipe.form(stage.continues) if stage.continues else "adapter"
     after = f", continuing {stage.continues}'s {kept}" if stage.continues else ""
     sources = " + ".join(
-        source.name + (f" ({counted(source.rows, 'row')})" if source.rows else "") for source in recipe.data[stage.data]
+        source.name + (f" ({counted(source.rows, 'row')})" if source.rows else "")
+        for source in recipe.sources(job.stage_name or "")
     )
     quantized = "" if stage.quantization == "none" else f", {stage.quantization.upper()} base"
     full = ", all weights" if stage.trains_all_weights else ""

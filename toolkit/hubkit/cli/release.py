@@ -6,10 +6,11 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from hubkit.cli.adopting import Adopted, adopt_options, write_adopted_recipe
 from hubkit.cli.options import ask, confirm_option, output_of, output_options, recipe_argument, recipe_hub_option
 from hubkit.cli.recipes import find_recipe_file, need_variant
 from hubkit.cli.targets import find_target, open_page, person_with_browser
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     default=None,
     help="Open the model's page when the release is done. Default: only at a terminal with a display.",
 )
+@adopt_options
 @confirm_option
 @recipe_hub_option
 @output_options
@@ -70,6 +72,7 @@ def release(
     opens: bool | None,
     yes: bool,
     hub_name: str | None,
+    **adopted: Any,
 ) -> None:
     """Train, measure, gate and publish a model from a recipe.
 
@@ -79,14 +82,20 @@ def release(
     training of more than a minute is replaced; without a terminal the release is refused then (exit code 3), unless
     --retrain is given.
 
+    An adapter or a whole model that was trained elsewhere is released with --adapter or --weights: the recipe is
+    written to ./hubkit.yaml and shown first. Nothing is trained.
+
     \b
     Examples:
       hubkit release tiny        on the embedded Hub, which it starts
       hubkit release             ./hubkit.yaml, on the Hub that it names
+      hubkit release --adapter ./out --base HuggingFaceTB/SmolLM2-135M-Instruct --to me/my-model
     """
     from hubkit.hub.trusted_publishing import signed_in
     from hubkit.pipeline.runner import release as run_release
 
+    if (options := Adopted(**adopted)).given:
+        write_adopted_recipe(options, hub_name, recipe)
     file = find_recipe_file(recipe)
     settings = file.recipe
     settings = settings.signed_with(sign_key) if sign_key else settings

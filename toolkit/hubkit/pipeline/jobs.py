@@ -118,7 +118,12 @@ def _input_source(
     else:
         published = recipe.variants[variant].stage if variant else training
         wanted = next((job for job in (_id(source.step, variant), _id(source.step, published)) if job in earlier), None)
-    part = rows_file(recipe.stages[training or ""].data) if source.rows_only else None
+    part = None
+    if source.rows_only:
+        trained_on = recipe.stages[training or ""].data
+        if trained_on is None:
+            return InputSource({})
+        part = rows_file(trained_on)
     return InputSource({"": wanted} if wanted in earlier and wanted else {}, part=part)
 
 

@@ -26,6 +26,7 @@ from hubkit.pipeline.find_stage import find_stage
 from hubkit.pipeline.jobs import Job
 from hubkit.recipe.mistakes import Mistake, Places, did_you_mean, error_of
 from hubkit.recipe.models import Recipe
+from hubkit.recipe.names import ADOPT
 from hubkit.recipe.stage import CheckContext, Scope
 
 if TYPE_CHECKING:
@@ -153,6 +154,10 @@ def _missing_files(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
         yield Mistake(("card", "template"), problem)
     if recipe.evaluate.include and not (folder / recipe.evaluate.include).is_dir():
         yield Mistake(("evaluate", "include"), f"there is no folder {recipe.evaluate.include!r} beside the recipe")
+    for name, stage in recipe.stages.items():
+        for file in stage.reports:
+            if not (folder / file).is_file():
+                yield Mistake(("stages", name, "training"), f"there is no file {file!r} beside the recipe")
     if recipe.sign and recipe.sign.key and not (folder / recipe.sign.key).is_file():
         yield Mistake(("sign", "key"), f"there is no file {recipe.sign.key!r} beside the recipe")
 
@@ -206,9 +211,10 @@ def _argument_mistakes(
     unchecked = [
         f"the arguments of the stage {name}: its code {stage.uses or name} checks them when a release begins"
         for name, stage in recipe.stages.items()
-        if (stage.uses or name) not in METHODS
+        if (stage.uses or name) not in (*METHODS, ADOPT)
     ]
-    if len(unchecked) == len(recipe.stages):
+    trained = [name for name, stage in recipe.stages.items() if (stage.uses or name) in METHODS]
+    if not trained:
         return _NOTHING, unchecked
     missing = [name for name in _LIBRARIES if installed(name) is None]
     if missing:

@@ -15,6 +15,7 @@ from typing import Any
 from hubkit.core.errors import HubkitError
 from hubkit.core.files import MANIFEST, Manifest, fsync_folder, read_json
 from hubkit.recipe.artifact import StoredArtifact
+from hubkit.recipe.names import ADOPT
 from hubkit.training.adapter import Form, TrainedAdapter
 from hubkit.training.checkpoints import seconds_spent
 
@@ -48,7 +49,10 @@ def training_seconds(artifact: StoredArtifact) -> float:
     """How long ``artifact`` took, processes that were killed included where it says so."""
     path = artifact.path / TrainedAdapter.FILE
     with contextlib.suppress(HubkitError, OSError, AttributeError, TypeError, ValueError):
-        return max(artifact.seconds, float(read_json(path).get("seconds") or 0.0))
+        facts = read_json(path)
+        if facts.get("uses") == ADOPT:  # copied, however long that took
+            return 0.0
+        return max(artifact.seconds, float(facts.get("seconds") or 0.0))
     return artifact.seconds
 
 

@@ -6,8 +6,13 @@ from collections.abc import Iterator
 
 from hubkit.core.names import repo_id_problem
 from hubkit.recipe.mistakes import Mistake, did_you_mean
-from hubkit.recipe.models import Recipe
-from hubkit.recipe.names import MAIN
+from hubkit.recipe.models import Recipe, Training
+from hubkit.recipe.names import ADOPT, MAIN
+
+_OF_ADOPT = ("adapter", "weights", "base", "trained_with", "training")
+"""Keys of a stage that adopts what was trained elsewhere, and of no other."""
+_OF_TRAINING = ("data", "continues", "lora", "args", "accept")
+"""Keys of a stage that trains."""
 
 
 def inconsistencies(recipe: Recipe) -> Iterator[Mistake]:
@@ -30,14 +35,10 @@ def _data_and_stages(recipe: Recipe) -> Iterator[Mistake]:
         if len({source.weight is None for source in sources}) > 1:
             yield Mistake(("data", name), "give each source of the mixture a `weight`, or none")
     for name, stage in recipe.stages.items():
-        if stage.data not in recipe.data:
-            yield Mistake(
-                ("stages", name, "data"), f"`data` has no entry {stage.data!r}{did_you_mean(stage.data, recipe.data)}"
-            )
-        yield from _answers(recipe, name)
-        if stage.trains_all_weights and stage.quantization == "nf4":
-            problem = "all the weights cannot be trained in 4 bits; remove this key, or train an adapter (`lora`)"
-            yield Mistake(("stages", name, "quantization"), problem)
+        if (stage.uses or name) == ADOPT:
+            yield from _adopted(name, stage)
+        else:
+            yield from _trained(recipe, name, stage)
         if stage.continues is None:
             continue
         where = ("stages", name, "continues")
@@ -59,6 +60,35 @@ def _answers(recipe: Recipe, name: str) -> Iterator[Mistake]:
                 f"stage {other!r} trains on other answers of the same data; name the dataset in an entry of its own"
             )
             yield Mistake(where, problem)
+
+
+def _trained(recipe: Recipe, name: str, stage: Training) -> Iterator[Mistake]:
+    """Mistakes in the parts of a stage that trains."""
+    if stage.data is None:
+        yield Mistake(("stages", name, "data"), "this stage has no data; name an entry of `data`")
+    elif stage.data not in recipe.data:
+        meant = did_you_mean(stage.data, recipe.data)
+        yield Mistake(("stages", name, "data"), f"`data` has no entry {stage.data!r}{meant}")
+    if stage.trains_all_weights and stage.quantization == "nf4":
+        problem = "all the weights cannot be trained in 4 bits; remove this key, or train an adapter (`lora`)"
+        yield Mistake(("stages", name, "quantization"), problem)
+    yield from _answers(recipe, name)
+    for key in _OF_ADOPT:
+        if getattr(stage, key) is not None:
+            problem = f"only a stage with `uses: {ADOPT}` has this key; this one uses {stage.uses or name}"
+            yield Mistake(("stages", name, key), problem)
+
+
+def _adopted(name: str, stage: Training) -> Iterator[Mistake]:
+    """Mistakes in the parts of a stage that adopts what was trained elsewhere."""
+    if (stage.adapter is None) == (stage.weights is None):
+        problem = f"`uses: {ADOPT}` needs one of `adapter` and `weights`"
+        yield Mistake(("stages", name, *(("weights",) if stage.weights else ())), problem)
+    if stage.base is not None and stage.weights is not None:
+        yield Mistake(("stages", name, "base"), "only an adapter names its base; remove this key")
+    for key in _OF_TRAINING:
+        if getattr(stage, key):
+            yield Mistake(("stages", name, key), "nothing is trained in this stage; remove this key")
 
 
 def _in_a_circle(recipe: Recipe, stage: str) -> bool:

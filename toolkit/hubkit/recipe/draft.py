@@ -89,8 +89,13 @@ def default_repo(account: str, base: str, kinds: Iterable[str]) -> str:
 
 def draft(made: Draft) -> str:
     """The recipe as YAML."""
-    parts = (_head(made), _base(made), _data(made), _stages(made), _variants(made), _evaluate(made), _gates(made))
-    return "\n".join(line for part in (*parts, _card(made), _space(made)) for line in part) + "\n"
+    base = made.base
+    parts = (
+        _head(made), release_lines(base, made.repo, made.hub), base_lines(base), _chat(base), _data(made),
+        _stages(made), _variants(made), evaluate_lines(base, made.hub), _gates(made), card_lines(base, made.repo),
+        space_lines(base, made.repo, len(made.stages)),
+    )  # fmt: skip
+    return "\n".join(line for part in parts for line in part) + "\n"
 
 
 def with_values(text: str, values: Sequence[str]) -> str:
@@ -136,16 +141,20 @@ def with_values(text: str, values: Sequence[str]) -> str:
 
 
 def _head(made: Draft) -> Iterator[str]:
-    yield f"# The recipe of one release, written by `hubkit init` for the base {_words(made.base.repo)}."
+    yield f"# The recipe of one release, written by `hubkit init` for the base {words(made.base.repo)}."
     yield "# `hubkit plan` shows what it would do, `hubkit release` does it. Change what you know better."
     yield ""
+
+
+def release_lines(base: BaseFacts, repo: str, hub: str) -> Iterator[str]:
+    """What is published, and where."""
     yield "# The model repo to publish to. Each variant below becomes one of its branches."
-    yield f"repo: {_value(made.repo)}"
+    yield f"repo: {value_text(repo)}"
     yield "# public or private."
     yield "visibility: private"
-    yield from _license(made.base)
+    yield from _license(base)
     yield "# Where to publish: embedded (a Hub on this machine), huggingface, or a URL. `--hub` overrides it."
-    yield f"hub: {_value(made.hub)}"
+    yield f"hub: {value_text(hub)}"
     yield ""
 
 
@@ -155,20 +164,23 @@ def _license(base: BaseFacts) -> Iterator[str]:
         yield "# license: "
         return
     yield "# The license of the published weights, from the base's card."
-    yield f"license: {_value(base.license)}"
+    yield f"license: {value_text(base.license)}"
     if base.license == "other":
-        yield f"license_name: {_value(base.license_name)}"
-        yield f"license_link: {_value(base.license_link)}"
+        yield f"license_name: {value_text(base.license_name)}"
+        yield f"license_link: {value_text(base.license_link)}"
 
 
-def _base(made: Draft) -> Iterator[str]:
-    base = made.base
+def base_lines(base: BaseFacts) -> Iterator[str]:
+    """The base, without its chat template."""
     context = f", up to {counted(base.context, 'token')}" if base.context else ""
-    yield f"# {_words(base.architecture)} with {counted(base.parameters, 'parameter')} in {base.dtype}{context}."
+    yield f"# {words(base.architecture)} with {counted(base.parameters, 'parameter')} in {base.dtype}{context}."
     yield "base:"
-    yield f"  repo: {_value(base.repo)}"
+    yield f"  repo: {value_text(base.repo)}"
     yield "  # dtype of the merged weights that are published: the base's own"
     yield f"  dtype: {base.dtype}"
+
+
+def _chat(base: BaseFacts) -> Iterator[str]:
     if not base.has_template:
         yield ""
         yield "# The base has no chat template of its own."
@@ -181,13 +193,11 @@ def _data(made: Draft) -> Iterator[str]:
     for stage in made.stages:
         yield f"  {_SETS[stage]}:"
         for item in _of(made, stage):
-            columns = ", ".join(_words(name) for name in item.columns[:12]) + (
-                ", ..." if len(item.columns) > 12 else ""
-            )
+            columns = ", ".join(words(name) for name in item.columns[:12]) + (", ..." if len(item.columns) > 12 else "")
             yield f"    # {'' if item.all_rows else 'at least '}{counted(item.rows, 'row')}; columns: {columns}"
-            split = f", split: {_value(item.split)}" if item.split != "train" else ""
+            split = f", split: {value_text(item.split)}" if item.split != "train" else ""
             key = "file" if item.local else "repo"
-            yield f"    - {{{key}: {_value(item.repo)}, mapping: {item.mapping}{split}}}"
+            yield f"    - {{{key}: {value_text(item.repo)}, mapping: {item.mapping}{split}}}"
     yield ""
 
 
@@ -266,11 +276,12 @@ def _variants(made: Draft) -> Iterator[str]:
     yield ""
 
 
-def _evaluate(made: Draft) -> Iterator[str]:
+def evaluate_lines(base: BaseFacts, hub: str) -> Iterator[str]:
+    """The benchmarks, where the Hub has them."""
     yield "# Benchmarks, run by lm-evaluation-harness."
     yield "evaluate:"
-    english = not made.base.language or "en" in made.base.language
-    if made.hub == "huggingface" and english:
+    english = not base.language or "en" in base.language
+    if hub == "huggingface" and english:
         yield "  # or agieval, bigbench, openllm, or your own tasks in a folder that `include` names"
         yield "  suites: [gpt4all, truthfulqa]"
     else:
@@ -298,36 +309,38 @@ def _gates(made: Draft) -> Iterator[str]:
     yield ""
 
 
-def _card(made: Draft) -> Iterator[str]:
+def card_lines(base: BaseFacts, repo: str) -> Iterator[str]:
+    """The words of the card, as far as they are known."""
     yield "# What only a person can write on the card. Without `summary` it says what was trained on what."
     yield "card:"
-    yield f"  title: {_value(made.repo.partition('/')[2])}"
+    yield f"  title: {value_text(repo.partition('/')[2])}"
     yield "  # summary: what the model is and what it is good for, in one or two sentences"
     yield "  # limitations: what it is not good for"
-    if made.base.language:
-        yield f"  language: [{', '.join(_value(code) for code in made.base.language)}]  # from the base's card"
+    if base.language:
+        yield f"  language: [{', '.join(value_text(code) for code in base.language)}]  # from the base's card"
     else:
         yield "  language: []  # the base's card states none"
     yield ""
 
 
-def _space(made: Draft) -> Iterator[str]:
-    weights = made.base.parameters * 2 * len(made.stages)
+def space_lines(base: BaseFacts, repo: str, variants: int) -> Iterator[str]:
+    """The Space, where free hardware is enough for that many variants."""
+    weights = base.parameters * 2 * variants
     if weights > _FREE_CPU_BYTES:
         yield "# No Space: these weights need hardware that costs money. With one:"
-        yield f"# space: {{repo: {space_repo(made.repo)}, hardware: a10g-small}}"
+        yield f"# space: {{repo: {space_repo(repo)}, hardware: a10g-small}}"
         return
     yield "# The Gradio Space in which people try the variants. Remove it to deploy none."
     yield "space:"
-    yield f"  repo: {_value(space_repo(made.repo))}"
+    yield f"  repo: {value_text(space_repo(repo))}"
 
 
-def _words(text: str) -> str:
+def words(text: str) -> str:
     """``text`` of strangers, for a comment: one line of printable characters."""
     return " ".join(printable(text).split())[:200]
 
 
-def _value(value: str | None) -> str:
+def value_text(value: str | None) -> str:
     """``value`` as YAML, quoted where it would be read as anything else."""
     import yaml
 

@@ -125,14 +125,36 @@ class Source(Model):
 
 
 class Training(Model):
-    """One training stage: its code, its data, its LoRA adapter and the trainer's arguments."""
+    """One training stage: its code, its data, its LoRA adapter and the trainer's arguments; or what is adopted."""
 
     uses: str | None = Field(
         None,
-        description="the stage's code: dpo, sft, or a name in the entry-point group hubkit.stages; "
+        description="the stage's code: dpo, sft, adopt, or a name in the entry-point group hubkit.stages; "
         "the stage's own name when absent",
     )
-    data: str = Field(description="the entry of `data` that this stage trains on")
+    data: str | None = Field(
+        None, description="the entry of `data` that this stage trains on; `uses: adopt` needs none"
+    )
+    adapter: str | None = Field(
+        None,
+        description="with `uses: adopt`: a folder with a PEFT adapter or a trainer's checkpoints, beside the recipe, "
+        "or owner/repo@revision",
+    )
+    weights: str | None = Field(
+        None,
+        description="with `uses: adopt`: a folder with the weights of a whole model in safetensors, or owner/repo",
+    )
+    base: str | None = Field(
+        None,
+        description="with `uses: adopt`: the base that adapter_config.json names, when that is a local path or a "
+        "mirror of the recipe's base: states that it is the same model",
+    )
+    trained_with: str | None = Field(None, description="with `uses: adopt`: what trained it, such as axolotl 0.9")
+    training: str | Annotated[tuple[str, ...], Field(strict=False)] | None = Field(
+        None,
+        description="with `uses: adopt`: files that report the training: trainer_state.json, train_results.json, "
+        "a Weights & Biases export, an axolotl YAML",
+    )
     continues: str | None = Field(
         None, description="continue training the adapter of this stage instead of starting a new one"
     )
@@ -154,9 +176,9 @@ class Training(Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_quantization_of_trained_weights(cls, given: Any) -> Any:
-        """All the weights cannot be trained in 4 bits: without `quantization` they are not."""
-        if isinstance(given, Mapping) and given.get("lora") == "none":
+    def _not_quantized(cls, given: Any) -> Any:
+        """Without `quantization`: all the weights cannot be trained in 4 bits, and of what is adopted nobody knows."""
+        if isinstance(given, Mapping) and (given.get("lora") == "none" or given.get("adapter") or given.get("weights")):
             return {"quantization": "none", **given}
         return given
 
@@ -169,6 +191,16 @@ class Training(Model):
     def lora_keys(self) -> Mapping[str, Any]:
         """The keys of peft.LoraConfig; empty where no adapter is trained."""
         return {} if isinstance(self.lora, str) else self.lora
+
+    @property
+    def adopted(self) -> str | None:
+        """The folder or repo that is adopted; None for a stage that trains."""
+        return self.adapter or self.weights
+
+    @property
+    def reports(self) -> tuple[str, ...]:
+        """The files that report the training of what is adopted."""
+        return (self.training,) if isinstance(self.training, str) else self.training or ()
 
 
 class Variant(Model):
@@ -219,7 +251,10 @@ class StopRate(Model):
     """The gate on the stop rate: the share of greedy answers that emit the end-of-turn token within the token limit."""
 
     prompts: int = Field(256, gt=0, description="how many prompts to hold out")
-    prompts_from: str = Field(description="the entry of `data` to hold them out from; they are never trained on")
+    prompts_from: str | None = Field(
+        None,
+        description="the entry of `data` to hold them out from, never trained on; hubkit's own prompts when absent",
+    )
     max_new_tokens: int = Field(1024, gt=0, description="token limit of each answer")
     at_least: float | str = Field("base - 0.02", description="the least stop rate that passes: a share, or 'base - X'")
     batch_size: BatchSize = Field(
@@ -350,7 +385,7 @@ class Recipe(Model):
     base: Base
     chat: Chat = Chat()
     data: Mapping[Name, Annotated[tuple[Source, ...], Field(strict=False)]] = Field(
-        description="training data, by name; each entry is one or more Hub datasets"
+        default_factory=dict, description="training data, by name; each entry is one or more Hub datasets"
     )
     stages: Mapping[Name, Training] = Field(min_length=1, description="training stages, under names that you choose")
     variants: Mapping[Branch, Variant] = Field(min_length=1, description="what is published, by branch")
@@ -421,11 +456,17 @@ class Recipe(Model):
 
         Once all the weights were trained, what is trained further are these: an adapter on them is merged into them.
         """
-        return "weights" if any(self.stages[name].trains_all_weights for name in self.chain(stage)) else "adapter"
+        chain = [self.stages[name] for name in self.chain(stage)]
+        return "weights" if any(item.trains_all_weights or item.weights for item in chain) else "adapter"
 
     def published_form(self, variant: str) -> Literal["adapter", "weights"]:
         """What the training of ``variant`` leaves. With an adapter two forms are published, else the weights alone."""
         return self.form(self.variants[variant].stage)
+
+    def sources(self, stage: str) -> tuple[Source, ...]:
+        """The datasets that ``stage`` trains on; none for one that is adopted."""
+        name = self.stages[stage].data
+        return self.data[name] if name is not None else ()
 
     def wanted_stages(self) -> tuple[str, ...]:
         """The stages that some variant needs, in the order in which they run."""

@@ -5,5 +5,7 @@ from __future__ import annotations
 RECIPE_FILE = "hubkit.yaml"
 MAIN = "main"
 """The branch that people load when they name no revision. It moves last."""
+ADOPT = "adopt"
+"""The stage that takes an adapter or weights which were trained elsewhere."""
 STAGING = "staging"
 """Below it, a release uploads and verifies before it moves a variant's branch: ``staging/main``."""

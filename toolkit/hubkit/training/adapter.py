@@ -37,6 +37,10 @@ class TrainedAdapter(JsonArtifact):
     None after one. ``curve`` has a point for each logged step, ``evaluation`` the ``step`` and ``loss`` of each
     evaluation on rows that are not trained on. ``form`` says which folder the weights are in: it is missing in
     artifacts of earlier versions, which are adapters.
+
+    What was trained elsewhere (``uses: adopt``) has ``origin``: ``name`` of the folder or repo, ``commit``, ``file``
+    (the folder in it), ``base_name`` and ``base_by`` (how its base is known to be this one), ``digests`` by file. And
+    ``reported``: ``trained_with`` as the person says, ``files`` as :mod:`hubkit.training.adoption.reports` reads them.
     """
 
     FILE = "training.json"
@@ -60,6 +64,8 @@ class TrainedAdapter(JsonArtifact):
     curve: tuple[Mapping[str, Any], ...] = ()
     evaluation: tuple[Mapping[str, Any], ...] = ()
     libraries: Mapping[str, str] = field(default_factory=dict)
+    reported: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def weights(self) -> Path:

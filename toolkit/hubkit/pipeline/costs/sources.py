@@ -107,7 +107,9 @@ class Finder:
         return {
             name: stage.lora_keys
             for name, stage in recipe.stages.items()
-            if not stage.trains_all_weights and (not stage.continues or recipe.form(stage.continues) == "weights")
+            if stage.data
+            and not stage.trains_all_weights
+            and (not stage.continues or recipe.form(stage.continues) == "weights")
         }
 
     def _trained(self, model: Model) -> dict[str, int]:

@@ -55,7 +55,7 @@ class Situation:
     def of(cls, recipe: Recipe, sizes: Sizes, work: benchmarks.Work, *, embedded: bool) -> Situation:
         """With the work of each training stage."""
         trainings = {
-            name: training.work_of(stage, name, sizes.data.get(stage.data, Rows(None)))
+            name: training.work_of(stage, name, sizes.data.get(stage.data or "", Rows(None)))
             for name, stage in recipe.stages.items()
         }
         return cls(recipe, sizes, work, embedded, trainings)
@@ -138,7 +138,7 @@ def _stopping(job: Job, it: Situation, device: Device) -> Cost:
         forms.append("adapter")
         if it.recipe.stages[it.stage_of(job)].quantization == "nf4":
             forms.append("four-bit")
-    prompt = it.sizes.data.get(rate.prompts_from, Rows(None)).tokens / 2
+    prompt = it.sizes.data.get(rate.prompts_from or "", Rows(None)).tokens / 2
     seconds = sum(
         _load(it, device)
         + generation(it, device, form, rate.prompts, _batch(rate.batch_size), prompt, rate.max_new_tokens)
@@ -156,7 +156,7 @@ def _batch(asked: object) -> int:
 def _generating(it: Situation, weights: int) -> Memory:
     """Memory of a batch of the stop rate: prompts twice as long as their mean, answers of all the tokens allowed."""
     rate = it.recipe.gates.on_stop_rate()
-    prompt = round(it.sizes.data.get(rate.prompts_from, Rows(None)).tokens)
+    prompt = round(it.sizes.data.get(rate.prompts_from or "", Rows(None)).tokens)
     batch = 1 if rate.batch_size == "auto" else min(rate.batch_size, rate.prompts)  # auto shrinks until it fits
     return generation_memory(it.model, weights, batch, prompt, rate.max_new_tokens, it.recipe.base.dtype)
 
@@ -262,6 +262,7 @@ _COSTS: Mapping[str, Callable[[Job, Situation, Device], Cost]] = {
     "evaluate": _evaluate,
     "dpo": _train,
     "sft": _train,
+    "adopt": _seconds(3),
     "merge": _merge,
     "gate": _seconds(0.1),
     "card": _seconds(1),
@@ -271,7 +272,7 @@ _COSTS: Mapping[str, Callable[[Job, Situation, Device], Cost]] = {
     "promote": _seconds(0.5),
     "space": _space,
 }
-_WITHOUT_MODEL = frozenset({"provide", "base", "data", "gate", "card", "promote"})
+_WITHOUT_MODEL = frozenset({"provide", "base", "data", "adopt", "gate", "card", "promote"})
 
 
 def to_json(cost: Cost) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from hubkit.models.chat.control import control_tokens
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.recipe.models import Recipe, Source, Training
 from hubkit.recipe.stage import Report
-from hubkit.training.data import choosing, mappings, near, tokens, turns
+from hubkit.training.data import choosing, mappings, near, own_prompts, tokens, turns
 from hubkit.training.data.choosing import HeldOut, Pool
 from hubkit.training.data.findings import DataFinding, of_benchmark, of_rows, of_turns
 from hubkit.training.data.loading import Loaded
@@ -46,7 +46,8 @@ SHOWN = 3
 class DataSettings:
     """What the preparation of data reads of a recipe. ``stages`` are the training stages that some variant needs.
 
-    ``prompts_from`` is empty where no prompts are held out.
+    ``prompts_from`` is empty where none are held out: then ``prompts`` are hubkit's own, or there are 0. ``stages``
+    are those that train on rows.
     """
 
     data: Mapping[str, tuple[Source, ...]]
@@ -59,9 +60,14 @@ class DataSettings:
     def of(cls, recipe: Recipe) -> DataSettings:
         """Build the settings from ``recipe``; a training stage without `uses` is named after its code."""
         rate = recipe.gates.stop_rate
-        stages = {name: _read_of(recipe.stages[name]) for name in recipe.wanted_stages()}
-        prompts, prompts_from = (rate.prompts, rate.prompts_from) if rate else (0, "")
+        stages = {name: _read_of(stage) for name in recipe.wanted_stages() if (stage := recipe.stages[name]).data}
+        prompts, prompts_from = (rate.prompts, rate.prompts_from or "") if rate else (0, "")
         return cls(recipe.data, stages, prompts, prompts_from, recipe.seed)
+
+    def named(self) -> tuple[str, ...]:
+        """The datasets that are read: those that a stage trains on, and that of the prompts."""
+        names = [*(stage.data for stage in self.stages.values()), self.prompts_from]
+        return tuple(dict.fromkeys(name for name in names if name))
 
     def method(self, stage: str) -> str:
         """The name of the code that trains ``stage``."""
@@ -165,8 +171,7 @@ def prepare(
     as findings (see :meth:`DataReport.refuse`); a recipe that does not fit the data raises UsageError.
     """
     work = _Preparing(settings, load, tokenizer, end_of_turn, length, report, folder, scratch, benchmarks)
-    held_out_from = [settings.prompts_from] if settings.prompts_from else []
-    for name in dict.fromkeys([*(stage.data for stage in settings.stages.values()), *held_out_from]):
+    for name in settings.named():
         work.read(name)
     work.choose()
     for name in work.made.sets:
@@ -192,7 +197,8 @@ class _Preparing:
     evaluation: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.made = DataReport(prompts_from=self.settings.prompts_from)
+        own = own_prompts.NAME if self.settings.prompts else ""
+        self.made = DataReport(prompts_from=self.settings.prompts_from or own)
         control = control_tokens(self.tokenizer, str(self.tokenizer.chat_template))
         self.checker = Checker((self.end_of_turn.token,), control, Roles(self.tokenizer))
 
@@ -270,7 +276,11 @@ class _Preparing:
         """Hold the prompts out, draw the samples, and take the rows for evaluation out."""
         settings, made = self.settings, self.made
         held = HeldOut()
-        if made.prompts_from:
+        if not settings.prompts_from:
+            held = HeldOut(own_prompts.conversations(settings.prompts))
+            for pool in (pool for pools in self.pools.values() for pool in pools):
+                pool.take_out(held.asked)
+        else:
             held = choosing.hold_out(self.pools, made.prompts_from, settings.prompts, settings.seed)
             for pool, summary in zip(self.pools[made.prompts_from], made.sources[made.prompts_from], strict=True):
                 before = len(pool.positions())
@@ -318,7 +328,7 @@ class _Preparing:
             )
             made.findings.append(DataFinding.of(OVERLAP, message))
         there = len(held.prompts)
-        if there < settings.prompts:
+        if settings.prompts_from and there < settings.prompts:
             message = (
                 f"Only {count(there)} of {count(settings.prompts)} prompts could be held out from"
                 f" {made.prompts_from!r}."
@@ -394,7 +404,8 @@ class _Preparing:
             self.made.findings += of_benchmark(overlap, users, accepted=accepted)
         for stage, training in self.settings.stages.items():
             max_length, keep = self.length(stage)
-            lines = self._lines(training.data, [pool.free for pool in self.pools[training.data]])
+            name = training.data or ""
+            lines = self._lines(name, [pool.free for pool in self.pools[name]])
             first = [json.loads(line) for line in islice(lines, SHOWN)]
             self.made.examples[stage] = turns.spans(
                 first,

@@ -1,0 +1,1 @@
+"""What was trained elsewhere: where it lies, which base it is of, whether it fits, what is reported of it."""
