@@ -236,6 +236,7 @@ def cases(command: str, harm: Harm) -> list[list[str]]:
         "check": [["model"], [ARG], *([repo, *hub] for hub in at), [repo, "--revision", ARG, *at[0]]],
         "merge": [["model", "model", "-o", "merged"], [ARG, "model", "-o", ARG], ["model", "model", "-o", "model"],
                   *([f"{repo}@{name}", "model", "-o", "m", *hub] for hub in at for name in ("main", ARG))],
+        "convert": [["model", "-o", "converted"], [ARG, "-o", "converted"], ["model", "-o", ARG]],
         "verify": [["model"], [ARG], *([repo, *hub] for hub in at), ["model", "--key", ARG]],
         "card lint": [["model"], ["model/README.md"], [ARG], *([repo, *hub] for hub in at)],
         "card render": [[], ["wrong.yaml"], ["--variant", ARG]],

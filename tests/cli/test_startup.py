@@ -94,6 +94,7 @@ def test_help_and_version_import_no_command(tmp_path: Path, args: list[str]) -> 
         ["card", "tables", "--help"],
         ["check", "--help"],
         ["merge", "--help"],
+        ["convert", "--help"],
         ["verify", "--help"],
         ["space", "deploy", "--help"],
         ["runs", "--help"],

@@ -34,6 +34,7 @@ SECTIONS = {
         "check": Lazy("hubkit.cli.check:check", "Check a model for problems without loading it."),
         "verify": Lazy("hubkit.cli.verify:verify", "Compare a release with its manifest and its signature."),
         "merge": Lazy("hubkit.cli.merge:merge", "Merge a LoRA adapter into its base model."),
+        "convert": Lazy("hubkit.cli.convert:convert", "Convert pickled weights to safetensors."),
         "card": Lazy("hubkit.cli.card:card", "Render, lint and run model cards."),
         "rules": Lazy("hubkit.cli.rules:rules", "List the rules of the checks, or explain one."),
     },
