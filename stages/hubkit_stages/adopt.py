@@ -17,8 +17,9 @@ Writes ``adapter/`` or ``weights/``, and ``training.json``.
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +32,7 @@ from hubkit.core.numbers import counted, short_commit
 from hubkit.core.target import Target
 from hubkit.models.base import PinnedBase
 from hubkit.models.base_files import read_base
+from hubkit.models.tensors import Tensor
 from hubkit.recipe.artifact import NamedFile
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.names import ADOPT
@@ -124,7 +126,8 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
     try:
         _check_files(ctx)
     except HubkitError as error:
-        yield Finding("error", f"{settings.key}.{settings.form}: {error.message}", error.hint, error.exit_code)
+        hint = error.hint or "Save it again where it was trained."
+        yield Finding("error", f"{settings.key}.{settings.form}: {error.message}", hint, error.exit_code)
 
 
 def _check_files(ctx: CheckContext[Settings]) -> None:
@@ -132,14 +135,32 @@ def _check_files(ctx: CheckContext[Settings]) -> None:
     if settings.repo is not None and not ctx.target.endpoint:
         return
     found = _find(ctx.target, settings, whole=settings.form == "adapter")
-    for path in places.taken(found.folder, settings.form):
-        problems = [*screen_file(path.name, path.resolve())]
-        if settings.form == "adapter" and not problems and path.suffix == ".safetensors":
-            problems = numbers_of(path.name, path.resolve())
-        _refuse(problems)
+    with tempfile.TemporaryDirectory(prefix="hubkit-") as folder:
+        for path in places.taken(found.folder, settings.form):
+            problems = screen_file(path.name, _publishable(path, Path(folder)))
+            if settings.form == "adapter" and not problems and path.suffix == ".safetensors":
+                problems = numbers_of(path.name, path.resolve())
+            _refuse(problems)
     if ctx.base is None or (files := read_base(ctx.target, ctx.base)) is None or files.config is None:
         return
     _compare(ctx.target, settings, found, files.repo, files.commit, files.config)
+
+
+def _publishable(path: Path, into: Path) -> Path:
+    """The file that would be published of ``path``: itself, or a config without names of the author's machine."""
+    if path.name not in _NAMING:
+        return path.resolve()
+    plain = fitting.read_settings(path.parent, path.name)
+    write_json(into / path.name, {key: value for key, value in plain.items() if key not in _NAMING[path.name]})
+    return into / path.name
+
+
+_NAMING: Mapping[str, tuple[str, ...]] = {
+    places.ADAPTER_CONFIG: ("auto_mapping", "base_model_name_or_path", "revision"),
+    places.CONFIG: ("_name_or_path",),
+    "tokenizer_config.json": ("name_or_path",),
+}
+"""Keys in which trainers write what they loaded from where; of the base an adapter names the repo instead."""
 
 
 def _refuse(problems: list[Finding]) -> None:
@@ -199,6 +220,15 @@ def _compare(target: Target, settings: Settings, found: _Found, repo: str, commi
     return BaseName(None, "config")
 
 
+def _compare_copy(settings: Settings, taken: _Found, config: Mapping[str, Any], base: Mapping[str, Tensor]) -> None:
+    """RefusedError when the files that were copied are no longer those that were compared with the base."""
+    if settings.form == "adapter":
+        fitting.fitted_adapter(taken.folder, base, config)
+    else:
+        own = fitting.read_settings(taken.folder, places.CONFIG)
+        fitting.refuse_other_model(taken.name, fitting.local_tensors(taken.folder), own, base, config)
+
+
 def _object(config: bytes) -> dict[str, Any]:
     try:
         found = load_json(config, SETTINGS)
@@ -219,35 +249,25 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[TrainedAdapter]:
     out.mkdir()
     for path in places.taken(found.folder, settings.form):
         ctx.report(f"copying {path.name}", None)
-        shutil.copyfile(path, out / path.name)
+        if (made := _publishable(path, out)) != out / path.name:
+            shutil.copyfile(made, out / path.name)
     copied = {path.name: digests(path).sha256 for path in sorted(out.iterdir())}
-    taken = _Found(out, found.name, found.commit, found.inner)
-    name = _compare(ctx.target, settings, taken, base.repo, base.commit, config)
+    name = _compare(ctx.target, settings, found, base.repo, base.commit, config)
+    taken = replace(found, folder=out)
+    _compare_copy(settings, taken, _object(config), fitting.remote_tensors(ctx.target, base.repo, base.commit))
     adapter: Mapping[str, Any] = {}
     if settings.form == "adapter":
         adapter = fitting.read_settings(out, places.ADAPTER_CONFIG)
-        write_json(out / places.ADAPTER_CONFIG, bound(adapter, base.repo, base.commit))
+        bound = {"base_model_name_or_path": base.repo, "revision": base.commit, "inference_mode": True}
+        write_json(out / places.ADAPTER_CONFIG, {**adapter, **bound, "task_type": adapter.get("task_type") or _TASK})
     ctx.report("screening it", None)
     _refuse(screen({f"{settings.form}/{path.name}": path for path in sorted(out.iterdir())}))
-    made = _made(settings, base, taken, name, adapter, copied)
+    artifact = _made(settings, base, taken, name, adapter, copied)
     what = f"rank {adapter.get('r')}" if adapter else counted(len(copied), "file")
     at = f" at {short_commit(found.commit)}" if found.commit else ""
     inner = f", {found.inner}" if found.inner else ""
     warnings = tuple(_other_template(found.folder, base))
-    return StageResult(made, f"{found.name}{inner}{at}  {what}", warnings)
-
-
-def bound(adapter: Mapping[str, Any], repo: str, commit: str) -> dict[str, Any]:
-    """adapter_config.json ``adapter`` as it is published: it names the base's repo and commit, and no machine."""
-    kept = {key: value for key, value in adapter.items() if key != "auto_mapping"}
-    task = kept.get("task_type") or "CAUSAL_LM"
-    return {
-        **kept,
-        "base_model_name_or_path": repo,
-        "revision": commit,
-        "inference_mode": True,
-        "task_type": task,
-    }
+    return StageResult(artifact, f"{found.name}{inner}{at}  {what}", warnings)
 
 
 def _made(
@@ -280,6 +300,7 @@ def _made(
     )
 
 
+_TASK = "CAUSAL_LM"
 _SHOWN = ("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora", "modules_to_save")
 
 
