@@ -29,7 +29,6 @@ def in_current_words(effective: dict[str, Any]) -> dict[str, Any]:
     renamed = {OLD_KEYS.get(key, key): value for key, value in effective.items()}
     for stage in renamed["stages"].values():
         stage["accept"] = [OLD_ACCEPT.get(word, word) for word in stage["accept"]]
-        stage |= dict.fromkeys(("adapter", "weights", "base", "trained_with", "training"))
     return renamed
 
 

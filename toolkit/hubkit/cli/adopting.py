@@ -14,11 +14,9 @@ from hubkit.cli.options import output_of, repo_id
 from hubkit.cli.recipe_files import hub_in_recipe, write_recipe
 from hubkit.cli.targets import find_target
 from hubkit.core.errors import UsageError
-from hubkit.core.names import repo_id_problem
 from hubkit.recipe.names import RECIPE_FILE
 
 if TYPE_CHECKING:
-    from hubkit.recipe.draft import DataFacts
     from hubkit.training.adoption.places import Form
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -73,7 +71,7 @@ def write_adopted_recipe(options: Adopted, hub_name: str | None, recipe: str | N
     UsageError for options that do not go together, and when another ``hubkit.yaml`` is there.
     """
     from hubkit.pipeline.adoption_facts import read_adoption
-    from hubkit.pipeline.model_facts import read_facts
+    from hubkit.pipeline.model_facts import names_file, read_facts
     from hubkit.recipe.adopted_draft import AdoptedDraft, adopted_draft
     from hubkit.recipe.loading import parse_recipe
 
@@ -81,8 +79,9 @@ def write_adopted_recipe(options: Adopted, hub_name: str | None, recipe: str | N
     hub_name = hub_name or os.environ.get("HF_ENDPOINT") or "embedded"
     target = find_target(hub_name)
     found = read_adoption(target, source, form, repo_id(options.base, "--base") if options.base else None)
-    prompts, data = _prompts(options.data)
-    base, rows = read_facts(target, found.base, data)
+    if options.data is not None and not names_file(options.data):
+        repo_id(options.data, "--data")
+    base, rows = read_facts(target, found.base, (options.data,) if options.data else ())
     text = adopted_draft(
         AdoptedDraft(
             repo=to,
@@ -95,7 +94,7 @@ def write_adopted_recipe(options: Adopted, hub_name: str | None, recipe: str | N
             trained_with=options.trained_with,
             reports=options.training or found.reports,
             template=found.template,
-            prompts=rows[0] if rows else prompts,
+            prompts=rows[0] if rows else None,
         )
     )
     parse_recipe(text)
@@ -117,19 +116,6 @@ def _checked(options: Adopted, recipe: str | None) -> tuple[str, Form, str]:
         raise UsageError("The repo to publish to is not known.", hint="Pass --to namespace/name.")
     form: Form = "adapter" if options.adapter is not None else "weights"
     return options.adapter or options.weights or "", form, repo_id(options.to, "--to")
-
-
-def _prompts(data: str | None) -> tuple[str | DataFacts | None, tuple[str, ...]]:
-    """A source of `data` for a file, or the dataset to read."""
-    from hubkit.recipe.draft import value_text
-
-    if data is None:
-        return None, ()
-    if Path(data).is_file():
-        return f"{{file: {value_text(data)}}}", ()
-    if data.startswith((".", "/", "~")) or repo_id_problem(data):
-        raise UsageError(f"There is no file {data}.", hint="Name a file, or a dataset as namespace/name.")
-    return None, (data,)
 
 
 def _write(text: str) -> None:

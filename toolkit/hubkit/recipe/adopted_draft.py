@@ -31,7 +31,7 @@ class AdoptedDraft:
 
     ``stated_base`` is what the adapter calls its base where ``--base`` says that it is ``base``; ``quantized``: it was
     trained on a 4-bit copy. ``template`` is a chat template beside what is adopted, if the release is to use it.
-    ``prompts`` is a dataset to hold prompts out from, or the YAML of a source of ``data`` for a file.
+    ``prompts`` is a dataset to hold prompts out from; None: hubkit's own are asked.
     """
 
     repo: str
@@ -44,7 +44,7 @@ class AdoptedDraft:
     trained_with: str | None = None
     reports: tuple[str, ...] = ()
     template: str | None = None
-    prompts: DataFacts | str | None = None
+    prompts: DataFacts | None = None
 
 
 def adopted_draft(made: AdoptedDraft) -> str:
@@ -82,11 +82,9 @@ def _data(made: AdoptedDraft) -> Iterator[str]:
     yield "# Nothing is trained: this is where the prompts of the stop rate come from."
     yield "data:"
     yield "  prompts:"
-    if isinstance(made.prompts, str):
-        yield f"    - {made.prompts}"
-    else:
-        split = f", split: {value_text(made.prompts.split)}" if made.prompts.split != "train" else ""
-        yield f"    - {{repo: {value_text(made.prompts.repo)}, mapping: {made.prompts.mapping}{split}}}"
+    split = f", split: {value_text(made.prompts.split)}" if made.prompts.split != "train" else ""
+    key = "file" if made.prompts.local else "repo"
+    yield f"    - {{{key}: {value_text(made.prompts.repo)}, mapping: {made.prompts.mapping}{split}}}"
     yield ""
 
 
@@ -124,8 +122,7 @@ def _gates(made: AdoptedDraft) -> Iterator[str]:
     if made.prompts is None:
         yield f"    # on the {count(prompts)} prompts that come with hubkit; or `prompts_from: an entry of data`"
     else:
-        if isinstance(made.prompts, DataFacts):
-            prompts = max([size for size in (32, 64, 128, 256) if size <= made.prompts.rows], default=16)
+        prompts = max([size for size in (32, 64, 128, 256) if size <= made.prompts.rows], default=16)
         yield "    prompts_from: prompts"
     yield f"    prompts: {prompts}"
     yield f"    max_new_tokens: {tokens}"
