@@ -88,7 +88,7 @@ def show(recipe: str | None, name: str | None, hub_name: str | None) -> None:
         ]
         for stage in wanted
     }
-    lines = [line for stage in wanted for line in _row_lines(stage, settings.stages[stage].data, examples[stage])]
+    lines = [line for stage in wanted for line in _row_lines(stage, settings.stages[stage].data or "", examples[stage])]
     output_of().result(value, *lines)
 
 
@@ -108,7 +108,7 @@ def _stages(settings: Recipe, name: str | None, examples: Mapping[str, Any]) -> 
     """The stages that ``name`` stands for. UsageError when it is neither a stage nor an entry of `data`."""
     found = [stage for stage in examples if name in (None, stage, settings.stages[stage].data)]
     if not found:
-        known = ", ".join(dict.fromkeys([*examples, *(settings.stages[stage].data for stage in examples)]))
+        known = ", ".join(dict.fromkeys([*examples, *(settings.stages[stage].data or "" for stage in examples)]))
         raise UsageError(f"No stage trains on {name!r}.", hint=f"Pass one of {known}, or leave it out.")
     return found
 
