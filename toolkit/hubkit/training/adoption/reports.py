@@ -69,7 +69,7 @@ def _json(path: Path) -> Report:
     try:
         value = load_json(path.read_bytes(), LARGE)
     except JsonError as error:
-        raise RefusedError(f"{path.name} {error}.") from error
+        raise RefusedError(f"{path.name} {error}.", hint="Copy it again from where it was trained.") from error
     if not isinstance(value, dict):
         raise UsageError(f"{path.name} is no report that hubkit knows.", hint=_KNOWN)
     if isinstance(value.get("log_history"), list):
