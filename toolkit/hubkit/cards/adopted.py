@@ -44,7 +44,7 @@ def _report(found: Mapping[str, Any]) -> dict[str, Any]:
     figures = [(label, values[key], form) for key, (label, form) in _LABELS.items() if values.get(key) is not None]
     return {
         "file": clean(found.get("file") or ""),
-        "sha256": found.get("sha256") or "",
+        "digest": found.get("sha256") or "",
         "figures": figures,
         "settings": list((found.get("settings") or {}).items()),
     }
