@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -27,6 +27,7 @@ MAX_READ_BYTES = 64 * 1024 * 1024
 _BLOCK = 1024 * 1024
 _SMALL = 64 * 1024
 """Up to this size a file of a repo is read whole, even for a part of it: only then its digest can be compared."""
+_Others = dict[tuple[str, str], Mapping[str, Entry]]
 _CACHES = frozenset({".git", ".cache"})
 """The folders that git and the Hub's client keep at the root of a download; they are no part of the model."""
 
@@ -54,6 +55,10 @@ class Source(Protocol):
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
         """``length`` bytes of ``path`` from ``start`` on, or all from there. RefusedError for more than 64 MiB."""
+        ...
+
+    def contents(self, paths: Sequence[str]) -> Mapping[str, bytes]:
+        """All bytes of each of some small files: those of a repo are requested several at a time, and not kept."""
         ...
 
     def blocks(self, path: str) -> Iterator[bytes]:
@@ -85,6 +90,7 @@ class FolderSource:
             raise UsageError(f"There is no folder {folder}.", hint="Name a folder, or a repo as namespace/name.")
         self.folder, self.hub, self.name = folder, hub, str(folder)
         self._listed: tuple[dict[str, Entry], tuple[str, ...]] | None = None
+        self._others: _Others = {}
 
     def files(self) -> dict[str, Entry]:
         """See :class:`Source`. No digest is known of a file in a folder."""
@@ -131,6 +137,10 @@ class FolderSource:
             file.seek(start)
             return file.read(_bounded(path, size - start if length is None else length))
 
+    def contents(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """See :class:`Source`."""
+        return {path: self.read(path) for path in paths}
+
     def blocks(self, path: str) -> Iterator[bytes]:
         """See :class:`Source`."""
         with (self.folder / path).open("rb") as file:
@@ -143,7 +153,7 @@ class FolderSource:
 
     def other(self, repo: str, revision: str | None) -> Tree | None:
         """See :class:`Source`."""
-        return _other(self.hub, repo, revision) if self.hub else None
+        return _other(self.hub, repo, revision, self._others) if self.hub else None
 
 
 class RepoSource:
@@ -158,6 +168,7 @@ class RepoSource:
         self.commit = commit_of(hub, repo, revision, repo_type)
         self._tree: dict[str, Entry] | None = None
         self._kept: dict[str, bytes] = {}
+        self._others: _Others = {}
 
     def files(self) -> dict[str, Entry]:
         """See :class:`Source`. The Hub lists the sha256 of files in LFS, and the git blob id of all others."""
@@ -182,6 +193,18 @@ class RepoSource:
             content = self.hub.read_file(self.repo, path, self.commit, self.repo_type, listed=listed)
             self._kept[path] = content or b""
         return self._kept[path][start:] if length is None else self._kept[path][start : start + length]
+
+    def contents(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """See :class:`Source`. RemoteError as for :meth:`read`."""
+        listed = self.files()
+        first: dict[Entry | str, str] = {}  # the path of each content, by its digest
+        for path in paths:
+            _bounded(path, listed[path].size)
+            first.setdefault(_identity(path, listed[path]), path)
+        wanted = {path: listed[path] for path in first.values() if path not in self._kept}
+        found = self.hub.read_files(self.repo, self.commit, wanted, self.repo_type) if wanted else {}
+        found |= {path: self._kept[path] for path in first.values() if path in self._kept}
+        return {path: found[first[_identity(path, listed[path])]] for path in paths}
 
     def part(self, path: str, start: int, length: int) -> bytes:
         """``length`` bytes from ``start`` on, of a file of any size. RemoteError when the Hub does not send parts."""
@@ -219,7 +242,12 @@ class RepoSource:
 
     def other(self, repo: str, revision: str | None) -> Tree | None:
         """See :class:`Source`."""
-        return _other(self.hub, repo, revision)
+        return _other(self.hub, repo, revision, self._others)
+
+
+def _identity(path: str, entry: Entry) -> Entry | str:
+    """What two files of the same content have in common; the path of a file whose digest is not listed."""
+    return entry if entry.git or entry.sha256 else path
 
 
 def _bounded(path: str, length: int) -> int:
@@ -228,8 +256,12 @@ def _bounded(path: str, length: int) -> int:
     return length
 
 
-def _other(hub: Hub, repo: str, revision: str | None) -> Mapping[str, Entry]:
-    try:
-        return hub.tree(repo, revision or "main")
-    except (UsageError, RefusedError):
-        return {}
+def _other(hub: Hub, repo: str, revision: str | None, known: _Others) -> Mapping[str, Entry]:
+    """The files of a repo that the model names, asked for once however many adapters name it."""
+    key = repo, revision or "main"
+    if key not in known:
+        try:
+            known[key] = hub.tree(*key)
+        except (UsageError, RefusedError):
+            known[key] = {}
+    return known[key]

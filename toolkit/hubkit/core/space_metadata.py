@@ -23,8 +23,8 @@ SDKS = ("gradio", "docker", "static", "streamlit")
 COLORS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
 DESCRIPTION_MOST = 60
 """Characters of ``short_description``."""
-_VERSION = re.compile(r"\d+\.\d+\.\d+(?:[.-]?(?:a|b|rc|alpha|beta|dev|post)[.-]?\d*)*")
-_PYTHON = re.compile(r"3\.(\d{1,2})(?:\.\d{1,2})?")
+_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+(?:[.-]?(?:alpha|beta|rc|a|b|dev|post)(?:\.?[0-9]+)?){0,3}")
+_PYTHON = re.compile(r"3\.([0-9]{1,2})(?:\.[0-9]{1,2})?")
 _OLDEST_PYTHON = 7
 """The oldest 3.x of which there still are images that builds can start from."""
 _SPAN = re.compile(r"(\d{1,6}(?:\.\d{1,3})?) ?(s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?)")

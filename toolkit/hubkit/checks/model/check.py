@@ -31,7 +31,7 @@ def check(source: Source, *, fits: bool = False) -> CheckReport:
     files = source.files()
     found: list[Finding] = []
     lfs_pointers = pointers.pointers_in(source)
-    found += pointers.find(lfs_pointers, in_folder=source.commit is None)
+    found += pointers.find(lfs_pointers)
     config = settings_of(source, "config.json", found)
     adapters = adapter.configs_in(files)
     held = weights.inspect(source, config, found, lfs_pointers)

@@ -22,25 +22,24 @@ def is_pointer(content: bytes) -> bool:
 
 
 def pointers_in(source: Source) -> frozenset[str]:
-    """The files of ``source`` that are pointers. Of a repo, those in LFS are not: the Hub serves their content."""
+    """The files of a folder that are pointers. None of a repo is: the Hub serves the content, and takes no other."""
+    if source.commit is not None:
+        return frozenset()
     return frozenset(
         path
         for path, entry in source.files().items()
-        if len(_SPEC) < entry.size <= _LONGEST and entry.sha256 is None and is_pointer(source.read(path))
+        if len(_SPEC) < entry.size <= _LONGEST and is_pointer(source.read(path))
     )
 
 
-def find(pointers: Collection[str], *, in_folder: bool) -> Iterator[Finding]:
-    """The finding about ``pointers``, of a folder or of a repo."""
+def find(pointers: Collection[str]) -> Iterator[Finding]:
+    """The finding about ``pointers``."""
     if not pointers:
         return
     names = sorted(pointers)
     verb = "is a git-lfs pointer" if len(names) == 1 else "are git-lfs pointers"
-    fix = (
-        "Run `git lfs install` and `git lfs pull` in the folder."
-        if in_folder
-        else "Download the files with `git lfs pull`, and upload them again."
-    )
     yield LFS_POINTER.finding(
-        f"{short_list(names)} {verb}: a few lines of text in place of the content.", fix, file=names[0]
+        f"{short_list(names)} {verb}: a few lines of text in place of the content.",
+        "Run `git lfs install` and `git lfs pull` in the folder.",
+        file=names[0],
     )

@@ -18,6 +18,11 @@ _SCREENED = 2 * 1024 * 1024
 """Bytes up to which any file of a repo is fetched to search it for secrets."""
 _SCREENED_TEXT = 16 * 1024 * 1024
 """The same for files that are text by their suffix."""
+_MEDIA = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".mp3", ".wav", ".flac", ".ogg", ".mp4", ".webm", ".ttf"})
+"""Pictures, sounds and fonts: nothing loads a pickle by these names, and their bytes are no text with secrets."""
+_BATCH_FILES = 256
+_BATCH_BYTES = 16 * 1024 * 1024
+"""Small files that are requested together: at most so many, or the first that make so many bytes."""
 _START = 64 * 1024
 """Bytes from the beginning of other files that show whether they are pickles."""
 _SUFFIXES = frozenset(
@@ -54,19 +59,36 @@ def _stays_inside(link: Path, root: Path) -> bool:
 
 def _in_repo(source: Source) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory() as folder:
-        for number, (path, entry) in enumerate(source.files().items()):
-            start = _start(source, path, entry.size)
-            if start is not None:
-                local = Path(folder) / str(number)
-                with local.open("wb") as file:
-                    file.write(start)
-                    file.truncate(entry.size if path.endswith(".safetensors") else len(start))
-                yield from screen_file(path, local)
-                local.unlink()
+        local = Path(folder) / "file"
+        for path, start in _starts(source):
+            with local.open("wb") as file:
+                file.write(start)
+                file.truncate(source.files()[path].size if path.endswith(".safetensors") else len(start))
+            yield from screen_file(path, local)
+            local.unlink()
+
+
+def _starts(source: Source) -> Iterator[tuple[str, bytes]]:
+    """What of each file is to be screened. Small files are requested some at a time, and held as long as that."""
+    batch: list[str] = []
+    size = 0
+    for path, entry in source.files().items():
+        suffix = Path(path).suffix.lower()
+        if suffix in _MEDIA:
+            continue
+        if suffix != ".safetensors" and entry.size <= (_SCREENED_TEXT if suffix in _SUFFIXES else _SCREENED):
+            batch.append(path)
+            size += entry.size
+            if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
+                yield from source.contents(batch).items()
+                batch, size = [], 0
+        elif (start := _start(source, path, entry.size)) is not None:
+            yield path, start
+    yield from source.contents(batch).items()
 
 
 def _start(source: Source, path: str, size: int) -> bytes | None:
-    """What of ``path`` is to be screened; None when it is a pickle by its name, or text too large to fetch."""
+    """The header of weights, or the beginning of a large file; None for a pickle by its name, and for large text."""
     suffix = Path(path).suffix.lower()
     if suffix == ".safetensors":
         try:
@@ -74,6 +96,4 @@ def _start(source: Source, path: str, size: int) -> bytes | None:
         except RefusedError:
             return source.read(path, 0, min(size, _START))
         return source.read(path, 0, 8 + length)
-    if size <= (_SCREENED_TEXT if suffix in _SUFFIXES else _SCREENED):
-        return source.read(path)
     return None if suffix in PICKLE_SUFFIXES or suffix in _SUFFIXES else source.read(path, 0, _START)
