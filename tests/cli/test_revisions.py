@@ -120,6 +120,9 @@ def test_names(mine: Hub, tmp_path: Path) -> None:
     dpo = mine.head(REPO, "dpo-v0")
     made = hubkit_json("revisions", "create", REPO, "try", "--at", "dpo-v0", "-y", home=tmp_path)
     assert made["commit"] == dpo and made["already"] is False
+    below = hubkit("revisions", "create", REPO, "try/x", "-y", home=tmp_path)
+    assert below.returncode == 2 and "Git cannot hold a branch 'try/x' beside the branch 'try'" in below.stderr
+    assert "Run the command again" not in below.stderr and "500" not in below.stderr
     for option in ("--at", "--revision"):
         said = hubkit_json("revisions", "tag", REPO, "v1", option, str(dpo)[:12], "-y", "-m", "why", home=tmp_path)
         assert said["tag"] == "v1" and said["commit"] == dpo
