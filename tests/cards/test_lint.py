@@ -431,3 +431,15 @@ def test_what_works_with_a_version_of_transformers_is_advice() -> None:
         (", return_dict=False", ""): [], (", return_dict=False", "**"): ["error"],
         (", return_dict=True", ""): ["error"], (", return_dict=True", "**"): [],
     }  # fmt: skip
+
+
+def test_a_session_that_was_pasted_in_part_is_no_error() -> None:
+    (fault,) = of(code(">>> for a in b:\n    print(a)\n>>> a"), "snippet-syntax")
+    assert fault.level == "warning"
+    (fault,) = of(code("for a in b:\nprint(a)"), "snippet-syntax")
+    assert fault.level == "error"
+
+
+def test_the_line_of_an_undefined_name_is_not_that_of_a_parameter() -> None:
+    (fault,) = of(code("def f(question):\n    return question\n\nprint(f(question))"), "undefined-name")
+    assert fault.line == 8

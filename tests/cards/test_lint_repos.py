@@ -130,6 +130,11 @@ def test_a_language_with_a_region_is_refused_by_the_hub() -> None:
     assert "The language 'zh-CN' is no ISO 639 code" in fault.message and "'language_bcp47'" in (fault.hint or "")
 
 
+def test_the_line_of_a_key_below_an_empty_line() -> None:
+    (fault,) = lint_text("\n---\nlicense: mit\nlanguage: Italian French\n---\n# A model\n\nlanguage: x\n")
+    assert (fault.rule, fault.line) == ("front-matter", 4)
+
+
 def test_front_matter_that_is_not_closed() -> None:
     (fault,) = lint_text("---\nlicense: apache-2.0\n# m\n\nno closing fence\n")
     assert (fault.rule, fault.line) == ("front-matter", 1)
@@ -204,6 +209,10 @@ def test_a_card_says_who_refuses_it() -> None:
     text = "---\nlicense: mit\nmodel-index:\n- name: m\n  results:\n  - task: {type: x}\n    metrics: []\n---\n"
     (fault,) = lint_text(text)
     assert fault.message == "huggingface_hub refuses the front matter. 'model-index[0].results[0]' has no dataset."
+    (fault,) = lint_text("---\nlicense: mit\nwidget:\n- text: some words\n\t\n---\n")
+    assert fault.message.startswith(
+        "huggingface_hub refuses the front matter. The metadata is not valid YAML: found a tab"
+    )
     (fault,) = lint_text("---\nlicense: mit\nlanguage: english\n---\n")
     assert fault.message.startswith("The Hub refuses the front matter. The language 'english' is no ISO 639 code")
 

@@ -70,6 +70,8 @@ def test_what_the_hub_takes(data: dict[str, Any]) -> None:
             "datasets",
             '"datasets[0]" with value "/data/x/" is not valid. If possible, use a',
         ),
+        ({"datasets": ["a/b/c"]}, "datasets", '"datasets[0]" with value "a/b/c" is not valid.'),
+        ({"datasets": "https://example.org/x"}, "datasets", '"datasets" with value "https://example.org/x" is not'),
         ({"datasets": [None]}, "datasets", '"datasets[0]" must be a string'),
         ({"widget": {"text": "Hi"}}, "widget", '"widget" must be an array'),
         ({"tags": {"a": 1}}, "tags", '"tags" must be an array'),
@@ -106,11 +108,19 @@ def test_what_huggingface_hub_cannot_read(index: list[dict[str, Any]], words: st
         ModelCard(f"---\n{text}---\n# x\n")
 
 
+def test_what_all_results_lack_is_told_once() -> None:
+    results = [{"task": {"type": "x"}, "metrics": []}] * 12
+    (problem,) = metadata_problems({"model-index": [{"name": "m", "results": results}]})
+    assert problem.message == "'model-index[0].results[0]' has no dataset. 11 other results too."
+
+
 @pytest.mark.parametrize(
     ("data", "level"),
     [
         ({"language": [False, "en"]}, "note"),  # `no` without quotes: a word to the Hub, false to Python
         ({"datasets": ["a/b--c"]}, "warning"),  # the Hub once gave out such names; huggingface_hub refuses them
+        ({"datasets": ["VoxPopuli-(EN)"]}, "warning"),  # the Hub holds cards with such names
+        ({"datasets": ["Common Voice"]}, "warning"),
         ({"tags": [2024]}, "warning"),
         ({"pipeline_tag": "text-generating"}, "warning"),
         ({"base_model_relation": "lora"}, "warning"),

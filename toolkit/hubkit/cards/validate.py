@@ -65,7 +65,11 @@ def _read(text: str) -> tuple[dict[str, Any] | None, MetadataProblem | None]:
     try:
         data = read_block(text)
     except YamlError as error:
-        return None, MetadataProblem("", "error", f"The metadata is not valid YAML: {error}.", _FIX_YAML)
+        by = (
+            "huggingface_hub" if "tab" in error.problem or "\\t" in error.problem else "The Hub"
+        )  # YAML 1.2 has more tabs
+        message = f"The metadata is not valid YAML: {error}."
+        return None, MetadataProblem("", "error", message, _FIX_YAML, refused_by=by)
     if data is None and _OPENED.match(text):
         return None, MetadataProblem("", "error", "The front matter that line 1 opens is never closed.", UNCLOSED)
     return data, None

@@ -25,6 +25,7 @@ from typing import Any, Literal, NamedTuple
 from hubkit.core.licenses import license_identifiers, license_problem
 from hubkit.core.model_index import index_problems
 from hubkit.core.names import named_repo_problem
+from hubkit.core.numbers import counted
 from hubkit.core.pipeline_tags import PIPELINE_TAGS
 
 RELATIONS = ("adapter", "finetune", "merge", "quantized")
@@ -33,6 +34,9 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")
 _WITH_REGION = re.compile(r"([a-z]{2,3})[-_][A-Za-z0-9_-]+", re.IGNORECASE)
 _ID = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)?")
 """The form of an id. Names that the Hub gave out before its rules were narrower have it too."""
+_PATH = re.compile(r"[/.~\\]|[A-Za-z]:[/\\]|\w+://|[^/]*/[^/]*/")
+"""How paths and addresses begin. The Hub refuses those for datasets; what else it takes is on no record, and it holds
+cards with names such as 'VoxPopuli-(EN)'."""
 _SHOWN = 120
 
 
@@ -69,9 +73,7 @@ def metadata_problems(data: Mapping[str, Any]) -> Iterator[MetadataProblem]:
         if data.get(key) is not None and not isinstance(data[key], str):
             hub = f'"{key}" must be a string'
             yield MetadataProblem(key, "warning", f"'{key}' is {_shown(data[key])}, not a string.", "Quote it.", hub)
-    for message, hub in index_problems(data.get("model-index")):
-        by = "The Hub" if hub else "huggingface_hub"
-        yield MetadataProblem("model-index", "error", message, hub=hub, refused_by=by)
+    yield from _index(data.get("model-index"))
 
 
 def language_problem(code: object) -> str | None:
@@ -156,6 +158,9 @@ def _ids(key: str, kind: str, value: Any) -> Iterator[MetadataProblem]:
         elif not item:
             hub = f'"{place}" is not allowed to be empty'
             yield MetadataProblem(key, "error", f"'{key}' names an empty string.", hub=hub)
+        elif kind == "dataset" and not _ID.fullmatch(item) and not _PATH.match(item):
+            message = f"'{key}' names {_shown(item)}, which no page of the Hub has for a name."
+            yield MetadataProblem(key, "warning", message, advice)
         elif not _ID.fullmatch(item) or item.startswith("."):
             use = f"If possible, u{advice[1:]}" if kind == "dataset" else advice
             hub = f'"{place}" with value "{item}" is not valid. {use}'
@@ -164,6 +169,17 @@ def _ids(key: str, kind: str, value: Any) -> Iterator[MetadataProblem]:
         elif problem := named_repo_problem(item):
             message = f"'{key}' names {_shown(item)}, which huggingface_hub takes for no repo id: {problem}."
             yield MetadataProblem(key, "warning", message, advice)
+
+
+def _index(value: Any) -> Iterator[MetadataProblem]:
+    """The problems of ``model-index``; what many results lack is told once."""
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for message, hub in index_problems(value):
+        alike.setdefault(re.sub(r"\[\d+\]", "[]", message), []).append((message, hub))
+    for (message, hub), *others in alike.values():
+        more = f" {counted(len(others), 'other result')} too." if others else ""
+        by = "The Hub" if hub else "huggingface_hub"
+        yield MetadataProblem("model-index", "error", f"{message}{more}", hub=hub, refused_by=by)
 
 
 def _tags(value: Any) -> Iterator[MetadataProblem]:

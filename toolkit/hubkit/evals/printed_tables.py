@@ -1,17 +1,19 @@
 """Read benchmark tables that are text: as lm-eval prints them, and as cards hold them (Markdown, ASCII with borders).
 
 Two layouts: that of lm-eval 0.3 (Task, Version, Metric, Value, ±, Stderr) and today's (Tasks, Version, Filter, n-shot,
-Metric, arrow, Value, ±, Stderr). A cell that is empty continues what is above it.
+Metric, arrow, Value, ±, Stderr). A cell that is empty continues what is above it. Rows that measure nothing are passed
+over: averages, and the names of tasks that scripts print as a metric 'alias'. Tables in HTML are read too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from hubkit.core.errors import UsageError
+from hubkit.core.html_tables import html_tables
 from hubkit.core.numbers import NOT_MEASURED
 from hubkit.evals.grouping import RENAMED, group_by_suite, refuse_empty
 from hubkit.evals.parsing import KNOWN_FILES, finite_text, parse_int, upward
@@ -22,6 +24,12 @@ _HEADS |= {"metric": "metric", "value": "value", "stderr": "stderr"}
 _BORDER = re.compile(r"[\s|+:=-]+")
 _MISSING = {"", "-", "n/a", "nan", "missing", NOT_MEASURED}
 _DIRECTIONS = {"↑": True, "↓": False}
+_SUMMARY = re.compile(
+    r"\W*(?:(?:overall|total|grand) )?(?:average|avg\.?|mean|overall|total)(?: (?:score|accuracy|acc))?\W*", re.I
+)
+"""How a row of averages is called, which is no task."""
+_ALIAS = "alias"
+_STDERR = "_stderr"
 
 
 @dataclass(frozen=True)
@@ -131,9 +139,43 @@ def read_tables(text: str, name: str = "the text") -> tuple[Table, ...]:
             if not _is_border(lines[place]) and lines[place].replace("|", "").strip():
                 body.append((place + 1, lines[place]))
             place += 1
-        rows = tuple(_rows(body, columns, name))
+        rows = _measured(_rows(body, columns, name))
         found.append(Table(start, heading, rows, _groups(rows)))
-    return tuple(found)
+    return tuple(sorted((*found, *_html(text, name)), key=lambda table: table.line))
+
+
+def _html(text: str, name: str) -> Iterator[Table]:
+    """The benchmark tables that ``text`` holds as HTML."""
+    for table in html_tables(text) if "<table" in text.lower() else ():
+        lines = [
+            (row.line, f"|{'|'.join(cell.replace('|', chr(92) + '|') for cell in row.cells)}|") for row in table.rows
+        ]
+        columns = _columns(lines[0][1])
+        if columns is not None:
+            rows = _measured(_rows(lines[1:], columns, name))
+            yield Table(table.line, table.caption, rows, _groups(rows))
+
+
+def _measured(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """``rows`` without averages and aliases; rows of standard errors are joined with what they are the errors of."""
+    kept: list[Row] = []
+    errors: dict[tuple[str, str], float | None] = {}
+    for row in rows:
+        metric, comma, filtered = row.metric.partition(",")
+        if metric.endswith(_STDERR):
+            errors[row.task, f"{metric.removesuffix(_STDERR)}{comma}{filtered}"] = row.value
+        elif metric != _ALIAS and not _SUMMARY.fullmatch(row.task):
+            kept.append(row)
+    return tuple(_joined(row, errors) for row in kept)
+
+
+def _joined(row: Row, errors: Mapping[tuple[str, str], float | None]) -> Row:
+    """``row`` with its error from another row, and the filter that lm-eval writes after a comma."""
+    error = errors.get((row.task, row.metric)) if row.stderr is None else row.stderr
+    metric, comma, filtered = row.metric.partition(",")
+    if comma and row.filter == "none":
+        return replace(row, metric=metric, filter=filtered or "none", stderr=error)
+    return replace(row, stderr=error)
 
 
 def call_line(text: str) -> Mapping[str, str]:
@@ -207,7 +249,7 @@ def _rows(body: Sequence[tuple[int, str]], columns: Mapping[str, int], name: str
             filter=above["filter"],
             shots=parse_int(shots),
             metric=values["metric"],
-            value=_number(values["value"], name, line),
+            value=None if values["metric"] == _ALIAS else _number(values["value"], name, line),
             stderr=_number(values.get("stderr", ""), name, line),
             higher_is_better=_DIRECTIONS.get(values["direction"])
             if "direction" in columns

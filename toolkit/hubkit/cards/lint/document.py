@@ -138,10 +138,12 @@ class Document:
         return self.keys[key]
 
     def _line_of(self, key: str) -> int:
+        fences = 0
         for number, line in enumerate(self.text.removeprefix("\ufeff").splitlines(), 1):
             if re.match(rf"[\"']?{re.escape(key)}[\"']?\s*:", line):
                 return number
-            if number > 1 and line.rstrip() == "---":
+            fences += line.rstrip() == "---"
+            if fences > 1:
                 break
         return 1
 

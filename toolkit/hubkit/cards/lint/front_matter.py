@@ -43,7 +43,7 @@ def find(document: Document) -> Iterator[Finding]:
             line=document.line_of(item.key),
             level=item.level,
         )
-    yield from _license(document, readable=all(item.hint != UNCLOSED for item in problems))
+    yield from _license(document, readable=all(item.key for item in problems))
 
 
 def _license(document: Document, *, readable: bool) -> Iterator[Finding]:

@@ -23,13 +23,14 @@ def find(document: Document) -> Iterator[Finding]:
     """What is wrong with the Python blocks of ``document``."""
     before: set[str] = set()
     all_known = True
+    sessions = {fence.line for fence in document.fences if ">>> " in fence.content}
     notebook = any(block.for_notebook for block in document.blocks)
     for block in document.blocks:
         source = block.without_magic if block.for_notebook else block.source
         try:
             tree = ast.parse(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            yield _syntax(document, block, error)
+            yield _syntax(document, block, error, session=block.line in sessions)
             all_known = False  # what it would have defined, nobody knows
             continue
         own = defined(source)
@@ -43,7 +44,8 @@ def find(document: Document) -> Iterator[Finding]:
             yield item.rule.finding(item.message, item.hint, file=document.path, line=line, level=item.level)
 
 
-def _syntax(document: Document, block: Block, error: BaseException) -> Finding:
+def _syntax(document: Document, block: Block, error: BaseException, *, session: bool) -> Finding:
+    """Python refuses the block. What a session with prompts ('>>>') that was pasted in part means, nobody can say."""
     line = (error.lineno or 1) if isinstance(error, SyntaxError) else 1
     reason = error.msg if isinstance(error, SyntaxError) else str(error)
     return SNIPPET_SYNTAX.finding(
@@ -51,6 +53,7 @@ def _syntax(document: Document, block: Block, error: BaseException) -> Finding:
         "Fix it, or label the block with another language (```text).",
         file=document.path,
         line=block.line + line - 1,
+        level="warning" if session else None,
     )
 
 

@@ -25,10 +25,24 @@ def undefined(source: str) -> dict[str, int]:
         return {}
     wanted = {name for scope in _scopes(table) for name in _open_names(scope)} - defined(source) - _KNOWN
     lines: dict[str, int] = {}
+    own = _own_of_functions(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in wanted:
+            if any(first <= node.lineno <= last for first, last in own.get(node.id, ())):
+                continue  # a parameter of the same name
             lines[node.id] = min(node.lineno, lines.get(node.id, node.lineno))
     return dict(sorted(lines.items(), key=lambda item: (item[1], item[0])))
+
+
+def _own_of_functions(tree: ast.Module) -> dict[str, list[tuple[int, int]]]:
+    """The lines of the functions that have a parameter of a name, by name."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = node.args
+            for item in (*given.posonlyargs, *given.args, *given.kwonlyargs):
+                found.setdefault(item.arg, []).append((node.lineno, node.end_lineno or node.lineno))
+    return found
 
 
 def defined(source: str) -> set[str]:
