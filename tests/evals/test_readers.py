@@ -339,3 +339,34 @@ def test_no_text_is_more_than_refused(text: str, header: str) -> None:
     for read in (read_text, read_csv):
         with contextlib.suppress(UsageError):
             assert read(header + text, "x", "x").suites
+
+
+PRINTED = """
+|Task |Version|           Metric            |Value|   |Stderr|
+|-----|------:|-----------------------------|-----|---|------|
+|gsm8k|      2|exact_match,get-answer       | 0.75|   |      |
+|     |       |exact_match_stderr,get-answer| 0.01|   |      |
+|     |       |alias                        |gsm8k|   |      |
+
+|    Task    |Version| Metric |Value |   |Stderr|
+|------------|------:|--------|-----:|---|-----:|
+|boolq       |      1|acc     |0.8752|±  |0.0058|
+|**Average** |       |        |0.8512|   |      |
+
+<table>
+<tr><th>Task</th><th>Metric</th><th>Value</th></tr>
+<tr><td>winogrande</td><td>acc</td><td><b>0.77</b></td></tr>
+<tr><td>Overall</td><td>acc</td><td>0.80</td></tr>
+</table>
+"""
+
+
+def test_tables_of_cards_with_aliases_averages_and_html() -> None:
+    """Scripts print the alias of a task and its errors as metrics of their own; averages are no tasks."""
+    (suite,) = read_text(PRINTED, "README.md", "me/model").suites.values()
+    assert list(suite.tasks) == ["gsm8k", "boolq", "winogrande"]
+    gsm8k, boolq, winogrande = suite.tasks.values()
+    assert gsm8k is not None and boolq is not None and winogrande is not None
+    (measured,) = gsm8k.metrics.values()
+    assert (list(gsm8k.metrics), measured.value, measured.stderr) == (["exact_match (get-answer)"], 0.75, 0.01)
+    assert (boolq.metrics["acc"].stderr, winogrande.metrics["acc"].value) == (0.0058, 0.77)
