@@ -35,6 +35,7 @@ def folders(make_model: Any, make_tokenizer: Any, tmp_path: Path) -> Callable[..
             for number, parameter in enumerate(model.parameters()):
                 parameter.add_(torch.full_like(parameter, change if number % 2 else 0.0))
         model.config.use_cache, model.config.eos_token_id, model.config.pad_token_id = False, 257, 257
+        model.config.output_router_logits = True
         model.save_pretrained(weights)
         (weights / "generation_config.json").unlink()
         return base, weights
@@ -62,6 +63,7 @@ def test_each_tensor_is_rounded_once_and_the_base_says_the_rest(
     assert report.way == "cast" and 0 < report.changed < report.tensors == len(trained)
     config, generation = (settings_of(tmp_path / "out", name) for name in ("config.json", "generation_config.json"))
     assert (config["use_cache"], config["eos_token_id"], config["pad_token_id"]) == (True, 260, 258)
+    assert config["output_router_logits"] is False
     assert (config["dtype"], generation["eos_token_id"]) == ("bfloat16", [260, 257])
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == CHATML
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.bfloat16

@@ -28,7 +28,7 @@ from hubkit.training.contract import Inputs, Settings
 from hubkit.training.data.prepared import TrainingRows
 from hubkit.training.data.tokens import Encoder
 from hubkit.training.rehearsal import Method
-from hubkit.training.starting import model_to_train, save_weights
+from hubkit.training.starting import model_to_train, save_weights, tokenizer_to_train
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -80,7 +80,7 @@ def prepare(ctx: TrainingContext) -> Prepared:
     base = ctx.inputs.base
     ctx.report("loading the base", None)
     model, lora = model_to_train(base.source(ctx.target.endpoint), ctx.inputs.previous, ctx.settings)
-    tokenizer = base.load_tokenizer(ctx.target.endpoint)
+    tokenizer = tokenizer_to_train(base, ctx.inputs.previous, ctx.target.endpoint)
     return Prepared(
         model, tokenizer, ctx.inputs.rows, lora, base.end_of_turn, ctx.scratch, ctx.settings.train_on == "all"
     )
@@ -211,7 +211,7 @@ def _save(ctx: TrainingContext, model: Any) -> None:
     """Save what was trained. An adapter on the weights of an earlier stage is merged into them."""
     base, settings, previous = ctx.inputs.base, ctx.settings, ctx.inputs.previous
     if settings.trains_all_weights:
-        save_weights(model, ctx.out / "weights")
+        save_weights(model, ctx.out / "weights", previous)
     elif previous is not None and previous.form == "weights":
         adapter = ctx.scratch / "adapter"
         shutil.rmtree(adapter, ignore_errors=True)

@@ -7,9 +7,11 @@ be lost in bfloat16. An adapter that is continued so is merged first.
 from __future__ import annotations
 
 import copy
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from hubkit.models import load
+from hubkit.models.merging.companions import TEMPLATE, TOKENIZER_FILES, tokenizer_of
 from hubkit.training.arguments import effective, lora_class
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from peft import LoraConfig
 
+    from hubkit.models.base import PinnedBase
     from hubkit.training.adapter import TrainedAdapter
     from hubkit.training.contract import Settings
 
@@ -60,8 +63,24 @@ def reference_of(model: Any, settings: Settings) -> Any | None:
     return copy.deepcopy(model).to(load.training_dtype()).requires_grad_(False).eval()
 
 
-def save_weights(model: Any, folder: Path) -> None:
-    """Save all the weights of ``model``, as safetensors, with its config.json."""
+def tokenizer_to_train(base: PinnedBase, previous: TrainedAdapter | None, endpoint: str) -> Any:
+    """The tokenizer for the training: the base's, or that of the weights that are trained further, if they have one."""
+    own = _own_tokenizer(previous)
+    if own is None:
+        return base.load_tokenizer(endpoint)
+    return load.load_tokenizer(own, chat_template=base.training_template, pad_token=base.pad_token)
+
+
+def _own_tokenizer(previous: TrainedAdapter | None) -> Path | None:
+    return tokenizer_of(previous.weights) if previous is not None and previous.form == "weights" else None
+
+
+def save_weights(model: Any, folder: Path, previous: TrainedAdapter | None) -> None:
+    """Save all the weights of ``model``, as safetensors, with its config.json, and the tokenizer of ``previous``."""
     model.save_pretrained(folder)
+    if own := _own_tokenizer(previous):
+        for name in (*TOKENIZER_FILES, TEMPLATE):
+            if (own / name).is_file():
+                shutil.copyfile(own / name, folder / name)
     (folder / "generation_config.json").unlink(missing_ok=True)
     (folder / "README.md").unlink(missing_ok=True)

@@ -27,6 +27,9 @@ TOKENIZER_FILES = (
     "merges.txt",
     "vocab.txt",
 )
+_SWITCHED = {"use_cache": True, "output_router_logits": False}
+"""Keys of config.json that trainers change for their own sake, with their defaults. With the logits of its router a
+mixture of experts computes a loss when it answers, and fails."""
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _GENERATION = "generation_config.json"
 TEMPLATE = "chat_template.jinja"
@@ -152,14 +155,14 @@ def write_companions(
     end-of-turn token. None keeps what the base has. ``changes`` are keys of config.json that the merge itself changes,
     such as ``vocab_size``. ``tokenizer`` is a folder whose tokenizer, and template if it has one, replace the base's.
     ``trained`` is the model that was trained to be ``base``: its generation_config.json is taken where ``base`` has
-    none. Of its config.json ``use_cache`` is kept, which trainers switch off, and where ``base`` has no tokenizer the
-    ids of special tokens, which they overwrite.
+    none. Of its config.json is kept what trainers switch for themselves (``_SWITCHED``), and where ``base`` has no
+    tokenizer the ids of special tokens, which they overwrite.
     """
     config = read_settings(base, "config.json")
     if not config:
         raise RefusedError(f"There is no config.json in the base {base.name}.")
     if trained:
-        names = ("use_cache", *(() if tokenizer_of(base) else _IDS))
+        names = (*_SWITCHED, *(() if tokenizer_of(base) else _IDS))
         config = _with_settings_of(read_settings(trained, "config.json"), config, names)
     answers = read_settings(base, _GENERATION) or (read_settings(trained, _GENERATION) if trained else {})
     generating = generation_config(answers, config, end_of_turn)
@@ -185,8 +188,8 @@ def _with_settings_of(original: Mapping[str, Any], config: Mapping[str, Any], na
     made = dict(config)
     for name in names:
         value = setting(original, name)
-        if name == "use_cache" and value is None:
-            value = True  # the default of every config
+        if value is None and setting(made, name) is not None:
+            value = _SWITCHED.get(name)
         if value != setting(made, name):
             made = with_setting(made, name, value)
     return made
