@@ -13,6 +13,7 @@ from kept import perform
 from training_case import Case
 
 from hubkit.core.errors import UsageError
+from hubkit.core.files import read_json, write_json
 from hubkit.core.target import Target
 from hubkit.models import load
 from hubkit.recipe.loading import parse_recipe
@@ -101,6 +102,21 @@ def test_an_adapter_is_merged_before_all_the_weights_are_trained(prepared: Case,
     with torch.inference_mode():
         logits = [model.eval()(input_ids=ids).logits for model in (with_adapter, merged)]
     assert torch.allclose(*logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("second", [FULL, LORA], ids=["all", "adapter"])
+def test_a_tokenizer_of_the_weights_is_trained_with_and_stays_with_them(
+    trained: Case, prepared: Case, tmp_path: Path, second: str
+) -> None:
+    case = copy_of(trained, tmp_path)
+    shutil.rmtree(case.run.artifacts / "train[sft]")
+    start = artifact(case, "dpo").weights
+    for path in (prepared.folder / "base-model").glob("*tokeniz*"):
+        shutil.copyfile(path, start / path.name)
+    settings = read_json(start / "tokenizer_config.json")
+    write_json(start / "tokenizer_config.json", {**settings, "model_max_length": 77})
+    case.train("sft", text(second=second))
+    assert read_json(artifact(case, "sft").weights / "tokenizer_config.json")["model_max_length"] == 77
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(prepared: Case, trained: Case, tmp_path: Path) -> None:
