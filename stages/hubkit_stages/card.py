@@ -2,8 +2,8 @@
 
 Writes ``README.md`` (the branch's card), ``adapter-README.md`` (the adapter's), their pictures in ``assets/``,
 ``.eval_results/*.yaml`` (results for the Hub's leaderboards), ``comparisons.json`` (differences that are computed for
-the card) and ``numbers.json``: for each card, every number on it with the result file and the place in that file from
-which it was read.
+the card), ``.hubkit/benchmarks.json.gz`` (the score of every question, for the next release) and ``numbers.json``: for
+each card, every number on it with the result file and the place in that file from which it was read.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from hubkit.core.files import write_atomic, write_json
 from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed
 from hubkit.core.numbers import counted
+from hubkit.evals.published import PUBLISHED_SCORES
 from hubkit.hub.client import connect
 from hubkit.recipe.artifact import NamedFile
 from hubkit.recipe.models import Recipe
@@ -36,7 +37,7 @@ from hubkit.training.data.loading import card_licence
 if TYPE_CHECKING:
     from hubkit.cards.render import Rendered
 
-VERSION = 5
+VERSION = 6
 SHAPED_BY = ("hubkit", "huggingface_hub", "jinja2", "matplotlib")
 
 
@@ -114,6 +115,9 @@ def run(ctx: Context[Settings, Measurements]) -> StageResult[WrittenCards]:
     os.environ.setdefault("MPLCONFIGDIR", str(ctx.scratch))  # where matplotlib keeps its list of fonts
     for name, picture in draw(context).items():
         write_atomic(ctx.out / name, picture)
+    scores = ctx.inputs.scores
+    if scores is not None and scores.file is not None and scores.scores:
+        write_atomic(ctx.out / PUBLISHED_SCORES, scores.file.read_bytes())
     for name, value in evidence.derived.get(card_step(variant), {}).items():
         write_json(ctx.out / name, value)
     numbers = {name: card.numbers for name, card in cards.items()}

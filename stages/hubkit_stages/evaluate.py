@@ -5,10 +5,11 @@
       apply_chat_template: true
       backend: hf                       # or vllm, where it is installed
 
-Writes ``results.json`` (the typed results of ``hubkit.evals``) and, below ``raw/``, what the harness reported for each
-suite, without the samples. The digest of the folder ``include`` counts for the key, so a changed question is measured
-again. Results are kept in ``evaluations`` of hubkit's home, too: another run that asks the same of the same weights
-measures nothing (:mod:`hubkit.evals.caching`).
+Writes ``results.json`` (the typed results of ``hubkit.evals``), ``benchmarks.json.gz`` (the same, with the score of
+every question and without its text) and, below ``raw/``, what the harness reported for each suite, without the
+samples. The digest of the folder ``include`` counts for the key, so a changed question is measured again. Results are
+kept in ``evaluations`` of hubkit's home, too: another run that asks the same of the same weights measures nothing
+(:mod:`hubkit.evals.caching`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from hubkit.evals.harness import batch_size, no_inventory, plain, tasks_translat
 from hubkit.evals.lm_eval_json import lm_eval_suite
 from hubkit.evals.results import RAW_FOLDER, Results, Subject, SuiteResult
 from hubkit.evals.results import Settings as ResultSettings
+from hubkit.evals.scores import SCORES_FILE, Measured, TaskScores, compact, scores_of, write_measured
 from hubkit.evals.suites import Suite, harness_tasks, resolve
 from hubkit.evals.taskfiles import copy_tasks
 from hubkit.hub.client import connect
@@ -46,7 +48,7 @@ from hubkit.recipe.artifact import NamedFile
 from hubkit.recipe.models import Evaluate, Recipe
 from hubkit.recipe.stage import CheckContext, Context, Report, Scope, StageResult
 
-VERSION = 4
+VERSION = 5
 SHAPED_BY = ("lm_eval", "torch", "transformers", "tokenizers", "datasets")
 
 
@@ -63,7 +65,7 @@ class Settings:
         """Build the settings for this scope from the recipe."""
         asked, include = recipe.evaluate, recipe.evaluate.include
         return cls(
-            asked=asked.model_copy(update={"include": None}),
+            asked=asked.model_copy(update={"include": None, "results": {}}),
             tasks=NamedFile.beside(scope.recipe_folder, include) if include else None,
             dtype=recipe.base.dtype if scope.variant is None else None,
         )
@@ -88,6 +90,8 @@ class Inputs:
 
 
 Output = Results
+SAMPLES = "scores"
+"""Where the harness's raw results, as they are cached, hold the score of every question."""
 StageContext = Context[Settings, Inputs]
 
 
@@ -147,6 +151,7 @@ def run(ctx: StageContext) -> StageResult[Results]:
     device, kind = benchmark_device()
     cache, libraries = Cache(hubkit_home() / FOLDER), _libraries(asked.backend)
     found, raws, seconds, reused = {}, {}, 0.0, 0
+    scores: dict[str, TaskScores] = {}
     with _Harness(ctx, source, subject, dtype, device) as harness:
         for place, suite in enumerate(suites):
             report = _part(ctx.report, suite.title if len(suites) > 1 else "", place / len(suites), 1 / len(suites))
@@ -165,7 +170,9 @@ def run(ctx: StageContext) -> StageResult[Results]:
                 if key is not None and complete and (not key["data"] or _data(ctx, suite) == key["data"]):
                     cache.keep(key, raw, took)
             seconds += took
-            found[suite.name], raws[suite.name] = lm_eval_suite(raw, suite), raw
+            found[suite.name] = lm_eval_suite(raw, suite)
+            scores |= scores_of(raw.get(SAMPLES, {}), suite)
+            raws[suite.name] = {name: value for name, value in raw.items() if name != SAMPLES}
     results = Results.of(
         suites=found,
         subject=subject,
@@ -184,6 +191,7 @@ def run(ctx: StageContext) -> StageResult[Results]:
     )
     for place, (name, raw) in enumerate(raws.items(), start=1):
         write_json(ctx.out / RAW_FOLDER / f"{place}-{re.sub('[^A-Za-z0-9_.-]', '_', name)[:100]}.json", raw)
+    write_measured(ctx.out / SCORES_FILE, Measured(results, scores))
     if missing := [name for suite in found.values() for name in _lacking(suite)]:
         raise HubkitError(
             f"lm-eval gave no usable number for {', '.join(missing)}.",
@@ -254,7 +262,7 @@ def _key(
     data = _data(ctx, suite)
     if data is None:
         return None
-    shapes = asked.model_dump(mode="json", exclude={"suites", "include", "backend"})
+    shapes = asked.model_dump(mode="json", exclude={"suites", "include", "backend", "results"})
     return key_of(
         suite=suite,
         tasks=tasks_digest(suite, ctx.settings.include),
@@ -295,7 +303,7 @@ class _Harness:
         self._memory.close()
 
     def measure(self, suite: Suite, report: Report) -> dict[str, Any]:
-        """lm-eval's results of ``suite`` as plain JSON values, without samples and without paths of this machine."""
+        """lm-eval's results of ``suite`` as plain JSON values without paths of this machine; of its samples, scores."""
         from lm_eval import simple_evaluate
         from lm_eval.tasks import TaskManager
 
@@ -320,7 +328,7 @@ class _Harness:
                 limit=asked.limit,
                 apply_chat_template=asked.apply_chat_template,
                 fewshot_as_multiturn=self.ctx.settings.turns,
-                log_samples=False,
+                log_samples=True,
             )
         if raw is None:
             raise HubkitError(
@@ -333,7 +341,7 @@ class _Harness:
             hidden = {str(include): ".", **hidden}
         if self.subject.form == "merged":
             hidden = {self.source: "merged", **hidden}
-        return plain(raw, hidden)
+        return {**plain(raw, hidden), SAMPLES: compact(raw.get("samples") or {})}
 
     @property
     def _revision(self) -> str | None:

@@ -242,6 +242,8 @@ def _refuse_changed(variant: str, reproduced: Mapping[str, Agreement], allowed: 
 
 def _refuse_failed_gate(variant: str, gate: GateVerdict, rates: StopRates) -> None:
     """RefusedError when an enforced gate does not hold for the rates of the published files."""
+    if gate.threshold is None:
+        return
     low = [f"{form} {share(rate.rate)}" for form, rate in rates.published.items() if rate.rate < gate.threshold]
     if gate.enforced and low:
         raise RefusedError(

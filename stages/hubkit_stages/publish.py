@@ -373,6 +373,9 @@ def _made_from(recipe: Recipe, scope: Scope) -> dict[str, Any]:
     for trained in plain["stages"].values():
         if trained["train_on"] == "last":  # the manifest of an older recipe stays the same
             del trained["train_on"]
+    plain["evaluate"].pop("results")  # .hubkit/reported.json has what they hold, with their digests
+    if not plain["gates"]["benchmarks"]:
+        del plain["gates"]["benchmarks"]
     template = recipe.chat.template
     named = {
         "chat.template": template if library.names_file(template) else None,

@@ -19,6 +19,7 @@ from hubkit.core.target import Target
 from hubkit.evals.harness import batch_size, tasks_translated
 from hubkit.evals.readers import read_file
 from hubkit.evals.results import read_results
+from hubkit.evals.scores import Measured
 from hubkit.hub import transport
 from hubkit.models.base import PinnedBase
 from hubkit.models.merging.merged import MergedWeights
@@ -151,7 +152,12 @@ def test_merged_weights_are_measured_on_own_tasks_from_any_folder(
     assert json.loads(raw)["results"]["colours"]["acc,none"] == task.metrics["acc"].value
     assert str(tmp_path) not in raw and "samples" not in json.loads(raw)
     assert said[-1] == ("24 of 24 requests", 1.0)
-    assert sorted(path.name for path in made.path.iterdir()) == ["manifest.json", "raw", "results.json"]
+    files = ["benchmarks.json.gz", "manifest.json", "raw", "results.json"]
+    assert sorted(path.name for path in made.path.iterdir()) == files
+    scores = Measured.load(made.path).scores["colours"]
+    assert len(set(scores.questions)) == 6 and list(scores.scores) == ["acc", "acc_norm"]
+    for metric, values in scores.scores.items():
+        assert sum(values) / 6 == pytest.approx(task.metrics[metric].value)
     again = read_file(made.path / "raw" / "1-colours.json")
     assert again.suites["other"].tasks["colours"] == task and again.settings.limit == 6
     assert again.libraries == {name: results.libraries[name] for name in ("lm_eval", "transformers")}

@@ -91,7 +91,8 @@ def test_a_variant_whose_gate_only_reports_holds_nothing_back(step, done, tmp_pa
     variants = made.json("gates.json")["variants"]
     assert list(variants) == ["dpo-v0", "main"]
     rates = {"merged": 0.0, "adapter": 0.01}
-    assert variants["dpo-v0"] == {"passed": False, "enforced": False, "threshold": 0.97, "rates": rates}
+    verdict = {"passed": False, "enforced": False, "threshold": 0.97, "rates": rates, "benchmarks": []}
+    assert variants["dpo-v0"] == verdict
     assert variants["main"]["passed"] and variants["main"]["enforced"]
 
 

@@ -4,6 +4,7 @@ README.md  adapter-README.md      the cards
 assets/*.png                      their pictures
 .eval_results/*.yaml              results for the Hub's leaderboards
 comparisons.json                  differences that were computed for the cards
+.hubkit/benchmarks.json.gz        the score of every question, for the next release
 numbers.json                      of each card: every number, with its result file and the place in it
 """
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from hubkit.cards.measured import wrap
 from hubkit.evals.results import RESULTS_FILE, Results, parse_results
+from hubkit.evals.scores import Measured
 from hubkit.models.base import PinnedBase
 from hubkit.models.chat.agreement import special_tokens
 from hubkit.models.chat.gate_verdicts import GateVerdicts
@@ -111,6 +112,8 @@ class Measurements:
     base_benchmarks: Results | None
     benchmarks: Mapping[str, Results]
     gates: GateVerdicts | None
+    scores: Measured | None = None
+    """The variant's benchmarks with the score of every question, which are published beside the card."""
 
 
 def gather(measured: Measurements, variant: str) -> Evidence:

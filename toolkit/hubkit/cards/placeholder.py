@@ -12,6 +12,7 @@ from typing import Any
 from hubkit.cards.evidence import Evidence
 from hubkit.evals.results import Metric, Results, Settings, Subject, SuiteResult, TaskResult
 from hubkit.models.chat.library import CHATML
+from hubkit.recipe.benchmark_keys import BenchmarkCondition
 from hubkit.recipe.models import Recipe, Training
 from hubkit.recipe.names import ADOPT
 from hubkit.training.data import own_prompts
@@ -62,6 +63,7 @@ def placeholder(recipe: Recipe) -> Evidence:
             if recipe.published_form(name) == "weights":
                 whole = {"forms": {"merged": form}}
             files[f"stopping[{name}]"] = {"stopping.json": {**stop, **whole}}
+    if recipe.gates.are_set:
         files["gate"] = {"gates.json": _gates(recipe)}
     return Evidence(files, CHATML)
 
@@ -72,9 +74,19 @@ def _gates(recipe: Recipe) -> dict[str, Any]:
         forms = ("merged",) if recipe.published_form(name) == "weights" else ("merged", "adapter")
         enforced = variant.gate == "enforce"
         verdicts[name] = {
-            "passed": enforced, "enforced": enforced, "threshold": _SHARE, "rates": dict.fromkeys(forms, _SHARE),
+            "passed": enforced, "enforced": enforced, "threshold": _SHARE if recipe.gates.stop_rate else None,
+            "rates": dict.fromkeys(forms if recipe.gates.stop_rate else (), _SHARE),
+            "benchmarks": [_verdict(condition) for condition in recipe.gates.conditions()],
         }  # fmt: skip
-    return {"base": {"rate": _SHARE, "remark": None}, "variants": verdicts}
+    base = {"rate": _SHARE, "remark": None} if recipe.gates.stop_rate else None
+    return {"base": base, "variants": verdicts}
+
+
+def _verdict(condition: BenchmarkCondition) -> dict[str, Any]:
+    return {
+        **condition._asdict(), "result": "passed", "before": _SHARE, "after": _SHARE, "drop": 0.1, "stderr": 0.1,
+        "p": _SHARE, "level": _SHARE, "n": 1, "changed": 1, "detectable": _SHARE, "note": None, "commit": None,
+    }  # fmt: skip
 
 
 def _data(recipe: Recipe) -> dict[str, Any]:

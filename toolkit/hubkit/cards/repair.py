@@ -103,7 +103,7 @@ def _fails(evidence: Evidence, variant: str, form: MeasuredRate | None) -> bool:
     """Whether ``form`` is below the threshold of the gate of ``variant``."""
     gates = evidence.gates()
     gate = gates.variants.get(variant) if gates else None
-    return bool(form and gate and form.rate < gate.threshold)
+    return bool(form and gate and gate.threshold is not None and form.rate < gate.threshold)
 
 
 def _worse(evidence: Evidence, variant: str) -> bool:

@@ -204,8 +204,8 @@ def _variant(recipe: Recipe, name: str, files: Mapping[str, Any], evidence: Evid
     """One row of the table of variants. ``own_repo`` is the repo that is its own, or empty.
 
     ``stopping`` lists the published forms as (words, result), ``four_bit`` is the form that was trained; ``agreement``
-    is how far the published forms agree, with its noise floor; ``gate`` is the verdict of the gate, or None. ``form``
-    is "weights" where there is no adapter.
+    is how far the published forms agree, with its noise floor; ``gate`` is the verdict of the gate, or None, and
+    ``gate_result`` the same in words. ``form`` is "weights" where there is no adapter.
     """
     stopping = _file(files, f"stopping[{name}]", "stopping.json")
     forms = stopping.get("forms") or {}
@@ -227,9 +227,17 @@ def _variant(recipe: Recipe, name: str, files: Mapping[str, Any], evidence: Evid
         "four_bit": forms.get("four-bit"),
         "agreement": stopping.get("agreement"),
         "average": _average(files, f"evaluate[{name}]"),
-        "gate": gates.get(name),
+        "gate": {"benchmarks": [], **gates[name]} if name in gates else None,
+        "gate_result": _gate_result(name, evidence),
         "merge": merge or None,
     }
+
+
+def _gate_result(name: str, evidence: Evidence) -> str | None:
+    """The verdict of the gates on the variant ``name``, in words; None without one."""
+    verdicts = evidence.gates()
+    found = verdicts.variants.get(name) if verdicts else None
+    return found.result if found else None
 
 
 def _uses(recipe: Recipe, name: str) -> str:

@@ -159,7 +159,7 @@ def _does(job: Job, recipe: Recipe) -> str:
     more = {
         "stopping": f"{counted(rate.prompts, 'prompt')}, {counted(rate.max_new_tokens, 'new token')}" if rate else None,
         "evaluate": ", ".join(recipe.evaluate.suites),
-        "gate": f"stop rate at least {rate.at_least}; enforced for {', '.join(enforced) or 'none'}" if rate else None,
+        "gate": f"{_gates(recipe)}; enforced for {', '.join(enforced) or 'none'}",
         "publish": _staging(job, recipe),
         "collection": recipe.collection.title if recipe.collection else None,
         "space": recipe.space.repo if recipe.space else None,
@@ -195,6 +195,15 @@ def _staging(job: Job, recipe: Recipe) -> str | None:
     place = recipe.place(job.variant_name)
     branch = f"{STAGING}/{place.branch}"
     return branch if recipe.layout == "branches" else f"{place.repo}, {branch}"
+
+
+def _gates(recipe: Recipe) -> str:
+    """The conditions, as the recipe writes them."""
+    rate = recipe.gates.stop_rate
+    rates = [f"stop rate at least {rate.at_least}"] if rate else []
+    return "; ".join(
+        [*rates, *(f"{name} at least {' and '.join(limits)}" for name, limits in recipe.gates.benchmarks.items())]
+    )
 
 
 def _trains(job: Job, recipe: Recipe) -> str:

@@ -145,6 +145,13 @@ def _asked(values: Any) -> bool:
     return bool(values) and bool(_metric_keys(values))
 
 
+def shown_metric(key: str, renamed: Mapping[str, str]) -> str:
+    """The name of a metric in results, from lm-eval's key 'metric,filter'; ``renamed`` has better known names."""
+    metric, _, filtered = key.partition(",")
+    shown = renamed.get(metric, metric)
+    return shown if filtered in {"", "none"} else f"{shown} ({filtered})"
+
+
 def _task(raw: Mapping[str, Any], name: str, renamed: Mapping[str, str]) -> TaskResult | None:
     """The task ``name``; None when it has no finite number."""
     values = raw.get("results", {}).get(name)
@@ -158,14 +165,12 @@ def _task(raw: Mapping[str, Any], name: str, renamed: Mapping[str, str]) -> Task
         if (number := finite(values[key])) is None:
             continue
         metric, comma, filter_name = key.partition(",")
-        filtered = filter_name or "none"
-        shown = renamed.get(metric, metric)
-        metrics[shown if filtered == "none" else f"{shown} ({filtered})"] = Metric(
+        metrics[shown_metric(key, renamed)] = Metric(
             value=number,
             stderr=finite(values.get(f"{metric}_stderr{comma}{filter_name}")),
             n=n,
             higher_is_better=better.get(metric, upward(metric)),
-            filter=filtered,
+            filter=filter_name or "none",
         )
     if not metrics:
         return None

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 KNOWN_FILES = (
-    "Supported are hubkit's and lm-eval's results (JSON, or the folder of --output_path), lighteval's JSON, CSV, and "
-    "tables as text."
+    "Supported are hubkit's and lm-eval's results (JSON, or the folder of --output_path), lighteval's JSON, inspect's "
+    "logs, records of Every Eval Ever, CSV, and tables as text."
 )
 """The hint of an error about a file that is none of these."""
 

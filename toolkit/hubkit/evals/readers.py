@@ -2,7 +2,8 @@
 
 ``read_path`` takes our own results.json; lm-eval's JSON (0.3 and 0.4), or the folder that its ``--output_path`` leaves
 (:mod:`~hubkit.evals.lm_eval_json`); tables as text (:mod:`~hubkit.evals.printed_tables`); lighteval's JSON
-(:mod:`~hubkit.evals.lighteval_json`) and CSV (:mod:`~hubkit.evals.csv_table`).
+(:mod:`~hubkit.evals.lighteval_json`) and CSV (:mod:`~hubkit.evals.csv_table`); inspect_ai's logs
+(:mod:`~hubkit.evals.inspect_log`); the records of Every Eval Ever (:mod:`~hubkit.evals.every_eval_ever`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from hubkit.core import numbers
 from hubkit.core.bounded_json import JsonError, load_json
 from hubkit.core.errors import UsageError
 from hubkit.evals.csv_table import read_csv
+from hubkit.evals.every_eval_ever import is_record, read_record
+from hubkit.evals.inspect_log import is_archive, is_inspect, read_archive, read_inspect
 from hubkit.evals.lighteval_json import read_lighteval
 from hubkit.evals.lm_eval_json import read_lm_eval_file
 from hubkit.evals.parsing import KNOWN_FILES
@@ -62,7 +65,10 @@ def read_file(path: Path) -> Results:
             raise UsageError(
                 f"{path} is too large to be results ({numbers.size(path.stat().st_size)}).", hint=KNOWN_FILES
             )
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        if is_archive(content):
+            return read_archive(content, str(path), path.stem)
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise UsageError(f"The file {path} does not exist.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -84,6 +90,10 @@ def read_value(value: Any, where: str, name: str) -> Results:
     if isinstance(value, dict):
         if "suites" in value and "subject" in value:
             return parse_results(value, where)
+        if is_inspect(value):
+            return read_inspect(value, where, name)
+        if is_record(value):
+            return read_record(value, where, name)
         if isinstance(value.get("results"), dict):
             if "config_general" in value:
                 return read_lighteval(value, where, name)

@@ -78,7 +78,9 @@ def _asked_for(step: Step, recipe: Recipe) -> bool:
         return getattr(recipe, step.stage) is not None
     if step.stage == "evaluate":
         return bool(recipe.evaluate.suites)
-    return step.stage not in {"stopping", "gate"} or recipe.gates.stop_rate is not None
+    if step.stage == "gate":
+        return recipe.gates.are_set
+    return step.stage != "stopping" or recipe.gates.stop_rate is not None
 
 
 def _names(step: Step, recipe: Recipe, only: str | None) -> Sequence[str | None]:

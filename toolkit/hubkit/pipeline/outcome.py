@@ -80,7 +80,7 @@ def read_outcome(made: Mapping[str, Path], run: str, target: Target, *, up_to_da
                 branch=branch,
                 commit=moved.commit,
                 stop_rates=rates,
-                passed=verdict.passed if verdict else None,
+                passed=verdict.all_passed if verdict else None,
                 gate=verdict.result if verdict else None,
                 average=_average(made, f"evaluate[{variant}]"),
                 bytes=StagedCommit.load(made[f"publish[{variant}]"]).bytes,

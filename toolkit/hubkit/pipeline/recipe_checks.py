@@ -73,7 +73,11 @@ def check_recipe(
     mistakes += found
     unchecked += [item for item in (problem, _unknown_hardware(recipe)) if item]
     arguments, problems = _argument_mistakes(recipe, home, announce, None if mistakes else base_config())
-    return Checked((*mistakes, *arguments.mistakes), (*unchecked, *problems), arguments.warnings, arguments.machine)
+    weak = [
+        f"{item.message}." for item, wrong in _condition_problems(recipe, _tasks_folder(recipe, folder)) if not wrong
+    ]
+    warnings = (*arguments.warnings, *weak)
+    return Checked((*mistakes, *arguments.mistakes), (*unchecked, *problems), warnings, arguments.machine)
 
 
 def refuse(
@@ -165,7 +169,7 @@ def _missing_files(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
 def _suite_mistakes(recipe: Recipe, folder: Path) -> tuple[list[Mistake], str | None]:
     from hubkit.evals.suites import resolve
 
-    include = folder / recipe.evaluate.include if recipe.evaluate.include else None
+    include = _tasks_folder(recipe, folder)
     if include is not None and not include.is_dir():
         return [], None  # reported with the other missing files
     mistakes, unknown = [], []
@@ -183,10 +187,31 @@ def _suite_mistakes(recipe: Recipe, folder: Path) -> tuple[list[Mistake], str | 
                 )
                 mistakes.append(Mistake(("evaluate", "suites"), _clause(problem)))
     if not unknown:
-        return mistakes, None
+        return [*mistakes, *(item for item, wrong in _condition_problems(recipe, include) if wrong)], None
     return mistakes, (
         f"whether lm-evaluation-harness has {', '.join(unknown)}: it is not installed (pip install 'hubkit[eval]')"
     )
+
+
+def _tasks_folder(recipe: Recipe, folder: Path) -> Path | None:
+    """The folder of the recipe's own task files."""
+    return folder / recipe.evaluate.include if recipe.evaluate.include else None
+
+
+def _condition_problems(recipe: Recipe, include: Path | None) -> Iterator[tuple[Mistake, bool]]:
+    """What is to be said of the conditions on benchmarks, and whether it is a mistake."""
+    from hubkit.evals.quality_gate import condition_problems
+    from hubkit.evals.suites import resolve
+
+    conditions = recipe.gates.conditions()
+    if not conditions:
+        return
+    try:
+        suites = resolve(recipe.evaluate.suites, include)
+    except HubkitError:
+        return  # reported with the unknown suites
+    for condition, problem, wrong in condition_problems(conditions, suites, recipe.evaluate.limit):
+        yield Mistake(("gates", "benchmarks", condition.benchmark), problem), wrong
 
 
 def _unknown_hardware(recipe: Recipe) -> str | None:

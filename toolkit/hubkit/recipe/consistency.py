@@ -160,6 +160,10 @@ def _license(recipe: Recipe) -> Iterator[Mistake]:
 
 
 def _measurements(recipe: Recipe) -> Iterator[Mistake]:
+    for name in recipe.evaluate.results:
+        if name not in recipe.variants and name != "base":
+            problem = f"{name!r} is neither a variant nor 'base'{did_you_mean(name, [*recipe.variants, 'base'])}"
+            yield Mistake(("evaluate", "results", name), problem)
     if recipe.evaluate.fewshot_as_multiturn and not recipe.evaluate.apply_chat_template:
         problem = "fewshot_as_multiturn needs apply_chat_template: true"
         yield Mistake(("evaluate", "fewshot_as_multiturn"), problem)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AliasChoices, Field, model_validator
 
+from hubkit.recipe.benchmark_keys import BenchmarkCondition, Limits, ResultFiles, conditions
 from hubkit.recipe.hub_pages import CardOnTheHub, Collection
 from hubkit.recipe.names import MAIN
 from hubkit.recipe.values import OLD_ACCEPT as OLD_ACCEPT
@@ -232,6 +233,11 @@ class Evaluate(Model):
         "none is measured when absent",
     )
     include: str | None = Field(None, description="a folder of your own lm-eval task files, beside the recipe")
+    results: ResultFiles = Field(
+        default_factory=dict,
+        description="results of runs elsewhere, as files or patterns beside the recipe: a list for main, or by variant "
+        "and `base`; the card shows them apart, with their file named",
+    )
     backend: Literal["hf", "vllm"] = Field("hf", description="what runs the model: hf (transformers) or vllm")
     limit: int | None = Field(
         None, gt=0, description="examples per task, for a trial; the card then marks the results as a partial run"
@@ -289,6 +295,11 @@ class Gates(Model):
     stop_rate: StopRate | None = Field(
         None, description="the gate on the stop rate; when absent, the stop rate is not measured"
     )
+    benchmarks: Mapping[str, Limits] = Field(
+        default_factory=dict,
+        description="by suite or task: 'base - X', 'current - X' (what the branch publishes now), or a list of both; a "
+        "drop of more than X that exceeds its error fails",
+    )
 
     @property
     def are_set(self) -> bool:
@@ -300,6 +311,10 @@ class Gates(Model):
         if self.stop_rate is None:
             raise ValueError("the recipe has no gate on the stop rate")
         return self.stop_rate
+
+    def conditions(self) -> tuple[BenchmarkCondition, ...]:
+        """The conditions on benchmarks, one by one."""
+        return tuple(conditions(self.benchmarks))
 
 
 class Card(CardOnTheHub):

@@ -12,18 +12,56 @@ GateResult = Literal["passed", "failed", "failed (reported)"]
 
 
 @dataclass(frozen=True)
+class BenchmarkVerdict:
+    """One condition on a benchmark of a variant, and what became of it.
+
+    ``drop`` is how much worse the variant is than what it is compared with (``against``), with its ``stderr``; ``p`` is
+    the probability of such a drop if the true one is at most ``margin``, and the condition failed if that is at most
+    ``level``. ``n`` are the questions, ``changed`` those whose score changed (None: unpaired). ``detectable`` is the
+    drop that is found with a probability of 90 %. ``note`` says why nothing was compared, or why not in pairs;
+    ``commit`` is the one that was compared with, on the Hub.
+    """
+
+    benchmark: str
+    against: Literal["base", "current"]
+    margin: float
+    result: Literal["passed", "failed", "not compared"]
+    before: float | None = None
+    after: float | None = None
+    drop: float | None = None
+    stderr: float | None = None
+    p: float | None = None
+    level: float | None = None
+    n: int | None = None
+    changed: int | None = None
+    detectable: float | None = None
+    note: str | None = None
+    commit: str | None = None
+
+
+@dataclass(frozen=True)
 class GateVerdict:
-    """A variant's rates by published form, compared with ``threshold``. ``enforced``: a failure stops the release."""
+    """A variant's rates by published form, compared with ``threshold``, and its ``benchmarks``, a verdict each.
+
+    ``passed`` is about the stop rate; True, and ``threshold`` None, without a gate on it. ``enforced``: a failure of
+    either stops the release.
+    """
 
     passed: bool
     enforced: bool
-    threshold: float
+    threshold: float | None
     rates: Mapping[str, float]
+    benchmarks: tuple[BenchmarkVerdict, ...] = ()
+
+    @property
+    def all_passed(self) -> bool:
+        """Whether no condition failed."""
+        return self.passed and all(item.result != "failed" for item in self.benchmarks)
 
     @property
     def result(self) -> GateResult:
         """The verdict in words."""
-        return "passed" if self.passed else "failed" if self.enforced else "failed (reported)"
+        return "passed" if self.all_passed else "failed" if self.enforced else "failed (reported)"
 
 
 @dataclass(frozen=True)
@@ -36,8 +74,8 @@ class GatedBase:
 
 @dataclass(frozen=True)
 class GateVerdicts(JsonArtifact):
-    """The verdict for each variant."""
+    """The verdict for each variant. ``base`` is None without a gate on the stop rate."""
 
     FILE = "gates.json"
-    base: GatedBase
+    base: GatedBase | None
     variants: Mapping[str, GateVerdict]
