@@ -2,15 +2,16 @@
 
 Writes ``README.md`` (the branch's card), ``adapter-README.md`` (the adapter's), their pictures in ``assets/``,
 ``.eval_results/*.yaml`` (results for the Hub's leaderboards), ``comparisons.json`` (differences that are computed for
-the card), ``.hubkit/benchmarks.json.gz`` (the score of every question, for the next release) and ``numbers.json``: for
+the card), ``.hubkit/benchmarks.json.gz`` (the score of every question, for the next release),
+``.hubkit/reported.json`` (what the files of ``evaluate.results`` hold) and ``numbers.json``: for
 each card, every number on it with the result file and the place in that file from which it was read.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from hubkit.cards.leaderboards import eval_results, eval_results_problems
 from hubkit.cards.pictures import draw
 from hubkit.cards.placeholder import placeholder
 from hubkit.cards.render import template_of
+from hubkit.cards.reported import doubts_of, keep
 from hubkit.cards.template_context import cards_of
 from hubkit.cards.validate import validate
 from hubkit.core.errors import HubkitError, RefusedError
@@ -28,6 +30,7 @@ from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed
 from hubkit.core.numbers import counted
 from hubkit.evals.published import PUBLISHED_SCORES
+from hubkit.evals.reported import ReportedResults, digest_of_files, read_reported
 from hubkit.hub.client import connect
 from hubkit.recipe.artifact import NamedFile
 from hubkit.recipe.models import Recipe
@@ -43,18 +46,30 @@ SHAPED_BY = ("hubkit", "huggingface_hub", "jinja2", "matplotlib")
 
 @dataclass(frozen=True)
 class Settings:
-    """All of the recipe but the Hub that it is published to; ``template`` is the recipe's own card template."""
+    """All of the recipe but the Hub that it is published to; ``template`` is the recipe's own card template.
+
+    ``results`` are the files of ``evaluate.results`` by whose they are: a digest of all, at the recipe's folder.
+    """
 
     recipe: Recipe
     variant: str
     template: NamedFile | None
+    results: Mapping[str, NamedFile] = field(default_factory=dict)
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
         """Build the settings for this scope from the recipe."""
         named = recipe.card.template
         template = NamedFile.beside(scope.recipe_folder, named) if named is not None else None
-        return cls(recipe.for_any_hub(), scope.published, template)
+        folder = scope.recipe_folder.absolute()
+        asked = recipe.evaluate.results
+        results = {name: NamedFile(folder, digest_of_files(folder, patterns)) for name, patterns in asked.items()}
+        return cls(recipe.for_any_hub(), scope.published, template, results)
+
+    def reported(self) -> ReportedResults:
+        """What the files of ``evaluate.results`` hold. UsageError when one is missing, or holds no results."""
+        folder = next((named.path for named in self.results.values()), None)
+        return read_reported(folder, self.recipe.evaluate.results) if folder else ReportedResults()
 
 
 Inputs = Measurements
@@ -69,7 +84,11 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
     if settings.recipe.license is None:
         yield from _licence(ctx)
     try:
-        for name, card in _cards(settings, placeholder(settings.recipe))[1].items():
+        reported, evidence = settings.reported(), placeholder(settings.recipe)
+        for doubt in doubts_of(settings.recipe, reported):
+            yield Finding("warning", doubt)
+        keep(reported, settings.variant, evidence)
+        for name, card in _cards(settings, evidence)[1].items():
             for problem in validate(card.text):
                 message = f"{name} of {settings.variant}: {problem.message}"
                 yield Finding("error", message, "Fix the text in the recipe.", 2, problem.rule, name, problem.line)
@@ -96,6 +115,8 @@ def run(ctx: Context[Settings, Measurements]) -> StageResult[WrittenCards]:
     ctx.report("reading the results", 0.0)
     variant = ctx.settings.variant
     evidence = gather(ctx.inputs, variant)
+    reported = ctx.settings.reported()
+    keep(reported, variant, evidence)
     context, cards = _cards(ctx.settings, evidence)
     results = eval_results(variant, evidence)
     problems = [
@@ -124,7 +145,10 @@ def run(ctx: Context[Settings, Measurements]) -> StageResult[WrittenCards]:
     numbers |= {name: tuple(listed) for name, (_, listed) in results.items()}
     total = sum(len(listed) for listed in numbers.values())
     written = WrittenCards.of(numbers, ctx.out)
-    return StageResult(written, f"{counted(total, 'number')}, each from a result file", facts={"numbers": total})
+    figure = f"{counted(total, 'number')}, each from a result file"
+    files = len({source.sha256 for source in reported.sources})
+    facts = {"numbers": total, "reported": files}
+    return StageResult(written, f"{figure}, {counted(files, 'file')} of yours" if files else figure, facts=facts)
 
 
 def _cards(settings: Settings, evidence: Evidence) -> tuple[dict[str, Any], dict[str, Rendered]]:

@@ -5,6 +5,7 @@ assets/*.png                      their pictures
 .eval_results/*.yaml              results for the Hub's leaderboards
 comparisons.json                  differences that were computed for the cards
 .hubkit/benchmarks.json.gz        the score of every question, for the next release
+.hubkit/reported.json             results of runs elsewhere, as the recipe's files report them
 numbers.json                      of each card: every number, with its result file and the place in it
 """
 

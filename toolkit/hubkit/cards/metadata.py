@@ -18,7 +18,10 @@ from hubkit.core.front_matter import find_front_matter
 
 @dataclass(frozen=True)
 class Score:
-    """One benchmark number for ``model-index``. ``dataset`` is a Hub id, or the task's name for own tasks."""
+    """One benchmark number for ``model-index``. ``dataset`` is a Hub id, or the task's name for own tasks.
+
+    ``source`` is the name and the URL of where it was reported; None: measured in the release.
+    """
 
     task: str
     dataset: str
@@ -27,6 +30,7 @@ class Score:
     metric: str
     value: Measured
     shots: Measured | None
+    source: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
             dataset_args={"num_few_shot": record_number(score.shots, "plain")} if score.shots else None,
             metric_type=score.metric,
             metric_value=record_number(score.value, "score"),
+            source_name=score.source[0] if score.source else None,
+            source_url=score.source[1] if score.source else None,
         )
         for score in metadata.scores
     ]
@@ -94,7 +100,13 @@ def front_matter(metadata: Metadata) -> tuple[str, dict[str, Any], list[Number]]
     )
     plain: dict[str, Any] = card.to_dict()  # type: ignore[no-untyped-call]
     if results:
-        plain["model-index"] = eval_results_to_model_index(metadata.name, results)
+        # By source, as huggingface_hub gives all numbers of one dataset the source of the first.
+        by_source = [
+            eval_results_to_model_index(metadata.name, [item for item in results if item.source_name == name])[0]
+            for name in dict.fromkeys(item.source_name for item in results)
+        ]
+        entries = [entry for index in by_source for entry in index["results"]]
+        plain["model-index"] = [{**by_source[0], "results": entries}]
     block, reads_back = _written(plain)
     if not reads_back:
         raise RefusedError(

@@ -21,6 +21,7 @@ from hubkit.cards.metadata import Metadata
 from hubkit.cards.pictures import pictures_of
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
 from hubkit.cards.repair import stop_rate_repair
+from hubkit.cards.reported import reported_results, reported_scores
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.files import digest_of
 from hubkit.core.numbers import counted
@@ -50,8 +51,8 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
     ``separate_repos`` (each variant has a repo of its own), ``papers doi new_version gated``, ``end_of_turn base``,
     ``here`` and ``variants`` (see :func:`_variant`), ``shown`` (the columns of their table), ``erratum``, ``training``
     (the stages of the chain),
-    ``benchmarks``, ``prompt``, ``question``, ``max_new_tokens``, ``provenance``, ``metadata`` (by card), ``serve_url``,
-    ``citation``, ``pictures`` (their paths by name, None for those that there are not).
+    ``benchmarks``, ``reported``, ``prompt``, ``question``, ``max_new_tokens``, ``provenance``, ``metadata`` (by card),
+    ``serve_url``, ``citation``, ``pictures`` (their paths by name, None for those that there are not).
     """
     files = evidence.wrapped()
     base = _file(files, "base", "base.json")
@@ -94,6 +95,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "data_licences": _licences(files, recipe, chain),
         "benchmarks": benchmarks(recipe, variant, files, evidence),
         "own_prompts": recipe.gates.stop_rate is not None and recipe.gates.stop_rate.prompts_from is None,
+        "reported": reported_results(recipe, variant, evidence),
         "prompt": _prompt(evidence),
         "system": SYSTEM,
         "question": clean(evidence.question or QUESTION),
@@ -385,13 +387,14 @@ def _metadata(
         datasets=[source.repo for name in chain for source in recipe.sources(name) if source.repo],
         new_version=recipe.newer(variant),
     )
+    measured = scores(variant, files, evidence)
     return {
         MODEL_CARD: shared(
             relation=recipe.card.base_model_relation or "finetune",
             gated=recipe.card.gated_keys(),
             library="transformers",
             tags=[*recipe.card.tags, *methods, *_conversational(recipe), "hubkit"],
-            scores=scores(variant, files, evidence),
+            scores=[*measured, *reported_scores(recipe, variant, evidence, measured)],
         ),
         ADAPTER_CARD: shared(relation="adapter", library="peft", tags=[*recipe.card.tags, *methods, "lora", "hubkit"]),
     }

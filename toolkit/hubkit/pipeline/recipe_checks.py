@@ -76,7 +76,7 @@ def check_recipe(
     weak = [
         f"{item.message}." for item, wrong in _condition_problems(recipe, _tasks_folder(recipe, folder)) if not wrong
     ]
-    warnings = (*arguments.warnings, *weak)
+    warnings = (*arguments.warnings, *weak, *([] if mistakes else _doubts(recipe, folder)))
     return Checked((*mistakes, *arguments.mistakes), (*unchecked, *problems), warnings, arguments.machine)
 
 
@@ -162,8 +162,30 @@ def _missing_files(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
         for file in stage.reports:
             if not (folder / file).is_file():
                 yield Mistake(("stages", name, "training"), f"there is no file {file!r} beside the recipe")
+    yield from _result_file_mistakes(recipe, folder)
     if recipe.sign and recipe.sign.key and not (folder / recipe.sign.key).is_file():
         yield Mistake(("sign", "key"), f"there is no file {recipe.sign.key!r} beside the recipe")
+
+
+def _doubts(recipe: Recipe, folder: Path) -> list[str]:
+    """What deserves a second look in the files of ``evaluate.results``."""
+    if not recipe.evaluate.results:
+        return []
+    from hubkit.cards.reported import doubts_of
+    from hubkit.evals.reported import read_reported
+
+    return doubts_of(recipe, read_reported(folder, recipe.evaluate.results))
+
+
+def _result_file_mistakes(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
+    """Files of ``evaluate.results`` that are missing, or hold no results."""
+    from hubkit.evals.reported import read_reported
+
+    for name, patterns in recipe.evaluate.results.items():
+        try:
+            read_reported(folder, {name: patterns})
+        except HubkitError as error:
+            yield Mistake(("evaluate", "results", name), _clause(error.message))
 
 
 def _suite_mistakes(recipe: Recipe, folder: Path) -> tuple[list[Mistake], str | None]:

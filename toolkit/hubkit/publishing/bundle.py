@@ -10,6 +10,7 @@ and then screened. The digests come from the artifacts' manifests: large files a
     .gitattributes                                                            the files in LFS
     .hubkit/manifest.json                                                     provenance, and every other file's digests
     .hubkit/cards/*.md                                                        the cards before any edit on the Hub
+    .hubkit/reported.json                                                     results of runs elsewhere, as reported
     .hubkit/benchmarks.json.gz                                                the score of every benchmark question
     .hubkit/model.sig                                                         the signature, if the recipe asks for one
 """
@@ -28,12 +29,13 @@ from hubkit.checks.screening import screen
 from hubkit.core.errors import RefusedError
 from hubkit.core.files import Digests, Manifest, digests, write_atomic
 from hubkit.evals.published import PUBLISHED_SCORES
+from hubkit.evals.reported import REPORTED_FILE
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.publishing.manifest import CARDS, GENERATED, MANIFEST_PATH, SCHEMA, SIGNATURE_PATH
 from hubkit.recipe.artifact import ArtifactFolder
 from hubkit.training.adapter import Form, TrainedAdapter
 
-CARD_FILES = ("assets/*.png", ".eval_results/*.yaml", PUBLISHED_SCORES)
+CARD_FILES = ("assets/*.png", ".eval_results/*.yaml", PUBLISHED_SCORES, REPORTED_FILE)
 """What else may be published of a card's artifact, as patterns."""
 ROOT_FILES = (
     "config.json",

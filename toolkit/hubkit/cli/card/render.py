@@ -32,8 +32,10 @@ def render(recipe: str | None, variant: str, adapter: bool, dataset: bool, hub_n
     from hubkit.cards.evidence import gather
     from hubkit.cards.placeholder import placeholder
     from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, own_templates, render_card
+    from hubkit.cards.reported import keep
     from hubkit.cards.space_and_dataset_cards import dataset_card
     from hubkit.cards.template_context import build_context
+    from hubkit.evals.reported import read_reported
 
     settings, folder = find_recipe(recipe)
     need_variant(settings, variant)
@@ -46,6 +48,7 @@ def render(recipe: str | None, variant: str, adapter: bool, dataset: bool, hub_n
     if not measured:
         output.warn("Some measurements are missing; the numbers on this card are placeholders.")
     evidence = gather(state.context(job).inputs, variant) if measured else placeholder(settings)
+    keep(read_reported(folder, settings.evaluate.results), variant, evidence)
     if dataset:
         rendered = dataset_card(settings, evidence)
     else:
