@@ -66,7 +66,7 @@ def _footnote(number: int, source: Reported, wrapped: Mapping[str, Any]) -> dict
         "number": str(number),
         "column": clean(source.column),
         "file": clean(source.file),
-        "sha256": source.sha256,
+        "digest": f"sha256:{source.sha256}",
         "model": clean(source.model),
         "program": clean(program),
         "template": results.settings.apply_chat_template,
