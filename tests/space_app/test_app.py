@@ -478,6 +478,10 @@ def test_a_revision_of_weights_is_loaded_by_itself(
     asked = [(name, both.prompt(name, [{"role": "user", "content": "?"}], 4)) for name in ("weights", "adapter")]
     *_, answers = both.answers(asked, 4)
     assert [answer.tokens for answer in answers] == [4, 4] and both.positions == 64
+    own = repo.rename(tmp_path / "own")  # with `layout: repos` each revision says where it is
+    (repo / "adapter").mkdir(parents=True)
+    apart = models.Models({**told, "revisions": [{"name": "apart", "commit": "3" * 40, "repo": str(own)}]})
+    assert list(apart.revisions) == ["apart"]
     own, other = (both.revisions[name].model.state_dict() for name in ("weights", "adapter"))
     name = "model.layers.0.mlp.up_proj.weight"
     assert (own[name] == alone.revisions["weights"].model.state_dict()[name]).all() and (own[name] != other[name]).any()
@@ -489,6 +493,14 @@ def test_stop_rates_are_shown_where_they_were_measured(parts: ModuleType) -> Non
     assert "Stop rate" not in parts.heading(told)
     revisions[0]["stop_rate"] = {"stopped": 7, "prompts": 8}  # type: ignore[assignment]
     assert "87.5 % (7 of 8)" in parts.heading(told) and parts.heading(told).count("not measured") == 1
+
+
+def test_a_revision_in_a_repo_of_its_own_is_linked_there(parts: ModuleType) -> None:
+    revisions = [{"name": name, "commit": "0" * 40, "title": name} for name in ("it", "it-dpo")]
+    revisions[1]["repo"] = "me/it-dpo"
+    told = {"title": "T", "repo": "me/it", "end_of_turn": {"id": 4, "token": "<e>"}, "revisions": revisions}
+    linked = [f"/{repo}/tree/{'0' * 40}" for repo in ("me/it", "me/it-dpo")]
+    assert all(parts.heading(told).count(link) == 1 for link in linked)
 
 
 def test_another_end_is_named(parts: ModuleType) -> None:
