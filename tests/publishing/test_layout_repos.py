@@ -188,6 +188,23 @@ def test_access_is_restricted_before_anything_is_uploaded_and_opened_after(hub: 
     assert api.model_info(MAIN).gated == "auto", "a recipe that says nothing leaves it as it is"
 
 
+def test_each_variant_is_proposed_to_its_own_repo(hub: Running, tmp_path: Path) -> None:
+    api = HfApi(endpoint=hub.url, token=hub.token)
+    for repo in (MAIN, OTHER):
+        api.create_repo(repo)
+    release = Separate.on(hub, tmp_path).train()
+    release.recipe = SEPARATE.proposed()
+    moved = release.publish().promote()
+    assert {name: (item["repo"], item["pull_request"]) for name, item in moved.items()} == {
+        "main": (MAIN, 1),
+        "dpo-v0": (OTHER, 1),
+    }
+    api.merge_pull_request(OTHER, 1)
+    tree = hub_of(release).tree(OTHER, "main")
+    assert not compare(tree_of(manifest(release, "dpo-v0")), tree).changes, "it is merged, not made a branch"
+    assert str(release.outdated("promote")) == f"the pull request 1 of {OTHER} is merged, and was open"
+
+
 def in_collection(update: dict[str, Any] | None = None) -> Recipe:
     """The recipe with a collection and two papers."""
     made = Collection(title="My models", description="Both of them", notes={"2305.18290": "the method"})
