@@ -28,7 +28,7 @@ def recipe(released: Released, tmp_path_factory: pytest.TempPathFactory) -> Iter
     text = tiny.RECIPE.read_text(encoding="utf-8").replace("repo: hubkit/tiny-hermes-dpo\n", f"repo: {MAIN}\n", 1)
     text = text.replace("layout: branches", "layout: repos").partition("# The Gradio Space")[0]
     text = text.replace("  # papers: [", "  papers: [")
-    (folder / "hubkit.yaml").write_text(f"{text}collection: {{title: Tiny Hermes, apart}}\n", encoding="utf-8")
+    (folder / "hubkit.yaml").write_text(f'{text}collection: {{title: "Tiny Hermes, apart"}}\n', encoding="utf-8")
     run = released.home / "runs" / "tiny-apart-1"
     shutil.copytree(released.run, run)
     about = json.loads((run / "run.json").read_text())
@@ -39,6 +39,8 @@ def recipe(released: Released, tmp_path_factory: pytest.TempPathFactory) -> Iter
     api = owner(released)
     for repo in (MAIN, OTHER):
         api.delete_repo(repo, missing_ok=True)
+    for found in [item for item in api.list_collections(owner="hubkit") if item.title == "Tiny Hermes, apart"]:
+        api.delete_collection(found.slug)
 
 
 def owner(released: Released) -> Any:
@@ -65,7 +67,7 @@ def test_each_variant_in_a_repo_of_its_own(released: Released, recipe: Path) -> 
         assert len(api.list_repo_commits(repo)) == 2, "one commit for the release"
         assert hubkit("verify", repo, home=home).returncode == 0
         assert "arxiv:2305.18290" in (api.model_info(repo).tags or [])
-    (listed,) = api.list_collections(owner="hubkit")
+    (listed,) = [item for item in api.list_collections(owner="hubkit") if item.title == "Tiny Hermes, apart"]
     assert outcome["collection"] == f"{released.url}/collections/{listed.slug}"
     held = [(item.item_id, item.note) for item in api.get_collection(listed.slug).items]
     fixed = "DPO, then the end-of-turn token fixed"

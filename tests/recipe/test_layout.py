@@ -49,6 +49,7 @@ def test_where_a_variant_lives() -> None:
         ({"layout": "repo"}, "'branches' or 'repos'"),
         ({"card": {"new_version": "Me/my-model"}}, "so it cannot replace it"),
         ({"card": {"papers": ["my paper"]}}, "'my paper' is no arXiv id"),
+        ({"card": {"papers": [2305.18290]}}, "put the arXiv id in quotes"),
         ({"card": {"doi": "1234"}}, "'1234' is no DOI"),
         ({"card": {"base_model_relation": "child"}}, "'adapter', 'finetune', 'merge' or 'quantized'"),
         ({"card": {"extra_gated_fields": {"Name": "string"}}}, "'string' is no field of the form"),

@@ -22,6 +22,8 @@ FIELD_TYPES = ("text", "checkbox", "date_picker", "country", "ip_location")
 
 
 def _paper(value: Any) -> Any:
+    if isinstance(value, float):
+        raise ValueError(f"YAML reads this as the number {value}, without zeros at its end; put the arXiv id in quotes")
     if not isinstance(value, str):
         return value
     found = _PAPER_PLACES.fullmatch(value.strip())

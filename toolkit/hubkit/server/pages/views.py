@@ -223,7 +223,8 @@ def related_repos(view: RepoView) -> list[dict[str, Any]]:
         ]
         groups += [{"title": "Spaces using this model", "links": spaces}] if spaces else []
     if collections:
-        groups.append({"title": f"Collections including this {view.repo.type}", "links": collections})
+        kind = "Space" if view.repo.type == "space" else view.repo.type
+        groups.append({"title": f"Collections including this {kind}", "links": collections})
     return groups
 
 
