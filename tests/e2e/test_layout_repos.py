@@ -16,7 +16,7 @@ from tiny_release import Released
 
 from hubkit_stages.recipes import tiny
 
-pytestmark = [pytest.mark.train, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.train, pytest.mark.soak, pytest.mark.timeout(1500)]
 MAIN, OTHER = "hubkit/tiny-apart", "hubkit/tiny-apart-dpo-v0"
 
 

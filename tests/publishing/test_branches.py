@@ -114,6 +114,8 @@ def test_promotion(hub: Running, release: Release) -> None:
         "replaced": [],
         "pull_request": None,
         "status": None,
+        "repo": REPO,
+        "branch": "dpo-v0",
     }, "a branch that was not there is made at the verified commit"
     assert moved["main"]["previous"] == staged["main"] and moved["main"]["commit"] == heads(release)["main"]
     assert sorted(heads(release)) == ["dpo-v0", "main"], "the staging branches are gone"
