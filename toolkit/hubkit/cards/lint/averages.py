@@ -1,7 +1,7 @@
 """Averages that a card states, compared with the means of its tables under all the named rules (``means.py``).
 
 Where most lines of a table fit no rule, it has one that the card does not show: such tables are left alone. So are
-those of suites that weigh their parts (C-Eval's subjects, FastEval), unless another line of the table fits.
+those of suites that weigh their parts (C-Eval's subjects, FastEval), and columns 'Overall', which mostly do so too.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ def _of_harness_table(document: Document, table: Table, measured: HarnessTables)
 
 def _of_sheet(document: Document, table: Table, sheet: Sheet, weights: Line | None) -> Iterator[Finding]:
     """The averages of a table read one way, where most of its lines fit a rule."""
+    if _weighs(table, sheet):
+        return
     scales = sheet.scales()
     wrong: list[Finding] = []
     fitting = 0
@@ -95,11 +97,7 @@ def _of_sheet(document: Document, table: Table, sheet: Sheet, weights: Line | No
             else:
                 of = f"the {sheet.kind} {line.name!r}"
                 wrong.append(_wrong_average(document, line.places[place], stated, mean, of))
-    if _weighs(table, sheet):
-        reported = fitting > 1 and fitting >= 2 * len(wrong)
-    else:
-        reported = len(wrong) == 1 or fitting >= len(wrong)
-    if reported:
+    if len(wrong) == 1 or fitting >= len(wrong):
         yield from wrong
 
 

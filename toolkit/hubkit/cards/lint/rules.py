@@ -29,7 +29,8 @@ AVERAGE = rule(
     "average", "warning", "A stated average that is not the mean of its table, by any of the known rules.",
     "An average typed by hand goes stale when the scores change. Known are the plain, the geometric and the weighted "
     "mean, the mean of suites or of tasks of one name, and scores out of 10 or 1 brought to 100. A table of which most "
-    "lines fit none, and suites that weigh what they do not show (C-Eval, CMMLU, FastEval), are left alone.", "lint",
+    "lines fit none is left alone; so are suites that weigh what they do not show (C-Eval, CMMLU, FastEval), and "
+    "columns called 'Overall'.", "lint",
 )  # fmt: skip
 TABLE_HEADING = rule(
     "table-heading", "warning", "A table of one benchmark suite under the heading of another.",
