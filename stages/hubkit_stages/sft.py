@@ -6,8 +6,9 @@
         continues: dpo                                   # keep training the same adapter
         args: {learning_rate: 1e-3, max_steps: 40}       # keys of trl.SFTConfig
 
-The loss is computed on the last answer of each row alone, its end-of-turn token included. The learning rate decides
-whether the model learns to emit that token again: too small a one repairs nothing. With ``lora: none`` all the weights
+The loss is computed on the last answer of each row alone, its end-of-turn token included; with `train_on: all` on
+every answer of a conversation. The learning rate decides whether the model learns to emit that token again: too small
+a one repairs nothing. With ``lora: none`` all the weights
 are trained.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from architectures import ARCHITECTURES, make_tokenizer
 from hubkit.core.errors import RefusedError, UsageError
 from hubkit.models.chat import eos
 from hubkit.recipe.loading import parse_recipe
+from hubkit.training import batches, tokenized
 from hubkit.training.data import tokens, turns
+from hubkit.training.data.prepared import TrainingRows, rows_file
 
 TALK = {
     "prompt": [
@@ -117,3 +120,29 @@ def test_stages_of_the_same_data_train_on_the_same_answers_and_dpo_on_the_last()
         parse_recipe(RECIPE.replace("WHICH", "last"))
     with pytest.raises(UsageError, match="dpo compares the last answers"):
         parse_recipe(RECIPE.replace("uses: sft", "uses: dpo").replace("WHICH", "all"))
+
+
+@pytest.mark.parametrize("args", [{"max_length": 110}, {"max_length": 110, "truncation_mode": "keep_end"}])
+def test_the_trainer_has_all_answers_in_its_loss_also_when_the_tokens_are_made_again(
+    args: dict[str, Any], tmp_path: Path
+) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from trl import SFTConfig, SFTTrainer
+
+    tokenizer = make_tokenizer(ARCHITECTURES["smollm"])
+    end = eos.find(tokenizer)
+    rows = [{**TALK, "prompt": TALK["prompt"][:length]} for length in (1, 3, 5, 7) for _ in range(2)]
+    file = tmp_path / rows_file("mine")
+    file.parent.mkdir(parents=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kept, encoder = TrainingRows.load(file), tokens.Encoder(tokenizer, end, {}, all_answers=True)
+    assert kept.tokens(tokenizer) is None, "as after a change of the tokenizer"
+    config = SFTConfig(output_dir=str(tmp_path / "out"), report_to="none", use_cpu=True, bf16=False, **args)
+    dataset, _ = tokenized.datasets_for(kept, tokenizer, "sft", config, tmp_path / "scratch", encoder)
+    widths = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **widths))
+    trainer = SFTTrainer(model=model, args=config, train_dataset=dataset, processing_class=tokenizer)
+    first = tokenized.first_rows(trainer.train_dataset, batches.ROWS, kept)
+    assert batches.prove(trainer, tokenizer, end, first, all_answers=True) == len(dataset)
+    with pytest.raises(RefusedError, match="trains on other tokens than those of the answers"):
+        batches.prove(trainer, tokenizer, end, first)

@@ -304,8 +304,40 @@ for name, body in json.loads(sys.stdin.read()).items():
             told[f"{name} {split}"] = [len(kept), found.dropped, loaded.licence]
         except HubkitError as error:
             told[f"{name} {split}"] = [error.exit_code, error.message]
+README = '''---
+configs:
+- config_name: small
+  data_files: small.jsonl
+- config_name: other
+  data_files: [{split: test, path: train.jsonl}]
+- config_name: default
+  data_files: train.jsonl
+---
+'''
+operations = [
+    CommitOperationAdd("README.md", README.encode()),
+    CommitOperationAdd("small.jsonl", b'{"messages": [{"role": "user", "content": "Q", "tool_calls": null}]}'),
+]
+hub.api.create_commit("hubkit/good", operations, commit_message="Configs", repo_type="dataset")
+for given in json.loads(sys.argv[4]):
+    source = Source.model_validate({"repo": "hubkit/good", **given})
+    try:
+        columns, loaded = first_columns(hub, source), load(hub, source)
+        assert tuple(loaded.columns) == columns
+        told[json.dumps(given)] = list(loaded.rows)
+    except HubkitError as error:
+        told[json.dumps(given)] = [error.exit_code, error.message]
 print("TOLD" + json.dumps(told))
 """
+
+
+SLICES: Mapping[str, Any] = {
+    '{"split": "train[:2]"}': [0, 1],
+    '{"split": "train[34%:]"}': [1, 2],
+    '{"split": "train[2:]+train[:1]"}': [2, 0],
+    '{"config": "other", "split": "test"}': [0, 1, 2],
+}
+WRONG = {"config": "large"}
 
 
 def test_odd_files_are_counted_by_row_or_refused_in_one_sentence(hub: Any, tmp_path: Path) -> None:
@@ -320,7 +352,15 @@ def test_odd_files_are_counted_by_row_or_refused_in_one_sentence(hub: Any, tmp_p
     bodies["broken"] = '{"instruction": "Q", "outp'
     environment = Target(hub.url, tmp_path, hub.token, embedded=True).environment()
     done = subprocess.run(
-        [sys.executable, "-c", READ, hub.url, hub.token, str(tmp_path)],
+        [
+            sys.executable,
+            "-c",
+            READ,
+            hub.url,
+            hub.token,
+            str(tmp_path),
+            json.dumps([*map(json.loads, SLICES), {"config": "small"}, WRONG]),
+        ],
         input=json.dumps(bodies),
         env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -341,6 +381,11 @@ def test_odd_files_are_counted_by_row_or_refused_in_one_sentence(hub: Any, tmp_p
         assert "\n" not in message
     assert "hubkit/good" in told["good test"][1]
     assert "'test'" in told["good test"][1]
+    for given, numbers in SLICES.items():
+        assert told[given] == [good[number] for number in numbers], given
+    assert told['{"config": "small"}'] == [{"messages": [{"role": "user", "content": "Q"}]}], "a null is no key"
+    code, message = told[json.dumps(WRONG)]
+    assert code == 3 and "large" in message and "small" in message
 
 
 def test_a_hub_that_is_down_is_not_called_unreadable_data(hub: Any, tmp_path: Path) -> None:

@@ -267,6 +267,7 @@ def _stage(recipe: Recipe, name: str, files: Mapping[str, Any]) -> dict[str, Any
         "facts": {**dict.fromkeys(_FACTS), **made},
         "end_of_turn_lost": list((lengths.get("end_of_turn_lost") or {}).items()),
         "quantization": made.get("quantization") or stage.quantization,
+        "train_on": stage.train_on,
         "lora": _lora(made.get("lora") or {}),
         "args": made.get("args") or {},
         "curve": [(point["step"], point["loss"]) for point in curve if point.get("loss") and point.get("step")],
