@@ -68,7 +68,7 @@ def check_recipe(
     ``base_config`` finds the base's config.json, with which the adapters are compared (None: it is not known here); it
     is called when there is no other mistake. Clean results are remembered in ``home``.
     """
-    mistakes, unchecked = list(name_mistakes(recipe, folder)), []
+    mistakes, unchecked = [*name_mistakes(recipe, folder), *_adopted_mistakes(recipe, folder)], []
     found, problem = _suite_mistakes(recipe, folder)
     mistakes += found
     unchecked += [item for item in (problem, _unknown_hardware(recipe)) if item]
@@ -188,6 +188,19 @@ def _result_file_mistakes(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
             yield Mistake(("evaluate", "results", name), _clause(error.message))
 
 
+def _adopted_mistakes(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
+    """Folders that are adopted and have not what is needed. That it fits the base is seen when a release begins."""
+    from hubkit.training.adoption.places import Form, find_folder, place_of
+
+    for name, stage in recipe.stages.items():
+        if stage.adopted is not None and isinstance(place := place_of(stage.adopted, folder), Path):
+            form: Form = "weights" if stage.weights else "adapter"
+            try:
+                find_folder(place, form)
+            except HubkitError as error:
+                yield Mistake(("stages", name, form), _clause(error.message))
+
+
 def _suite_mistakes(recipe: Recipe, folder: Path) -> tuple[list[Mistake], str | None]:
     from hubkit.evals.suites import resolve
 
@@ -259,6 +272,10 @@ def _argument_mistakes(
         f"the arguments of the stage {name}: its code {stage.uses or name} checks them when a release begins"
         for name, stage in recipe.stages.items()
         if (stage.uses or name) not in (*METHODS, ADOPT)
+    ] + [
+        f"whether what the stage {name} adopts fits the base: that is checked when a release begins"
+        for name, stage in recipe.stages.items()
+        if stage.adopted is not None
     ]
     trained = [name for name, stage in recipe.stages.items() if (stage.uses or name) in METHODS]
     if not trained:
