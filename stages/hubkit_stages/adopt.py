@@ -287,7 +287,7 @@ def _made(
         method=ADOPT,
         base=TrainedOn(base.repo, base.commit),
         quantization=settings.quantization,
-        lora={key: adapter[key] for key in _SHOWN if adapter.get(key) is not None},
+        lora={key: value for key in _SHOWN if (value := adapter.get(key)) is not None and value is not False},
         reported={"trained_with": settings.trained_with, "files": files},
         origin={
             "name": found.name,
