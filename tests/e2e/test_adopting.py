@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adapters import merged_by_peft
 from adopting import BASE, UNSLOTH, Adopting, named
 from commands import hubkit, hubkit_json
 
@@ -205,10 +207,10 @@ card: {{title: Repaired}}
 
 @pytest.mark.soak
 def test_the_weights_of_a_whole_model(adopting: Adopting) -> None:
-    import shutil
-
     folder = adopting.folder / "release-merged"
-    shutil.copytree(adopting.base, folder / "merged")
+    merged = merged_by_peft(adopting.base, adopting.folder / "plain", folder / "merged")
+    for path in [*adopting.base.glob("tokenizer*"), adopting.base / "chat_template.jinja"]:
+        shutil.copyfile(path, merged / path.name)
     outcome, run = release(adopting, "merged", "--weights", "./merged")
     (line,) = outcome["variants"]
     assert "merged" in line["stop_rates"] and read(run, "train[adopted]", "training.json")["form"] == "weights"
