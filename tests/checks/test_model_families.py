@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from model_shapes import CHATML, IM, INST, LLAMA_PIECES, QWEN, SHAPES, S, decoder, model, pieces, turns, weights, write
 
 from hubkit.checks.model import CheckReport, FolderSource, check
+from hubkit.checks.model.family import family_of
+from hubkit.checks.model.files import settings_of
+from hubkit.checks.model.pieces import PiecesError, read_pieces
+from hubkit.checks.model.quantization import quantization_of
+from hubkit.checks.model.templates import template_of
+from hubkit.checks.model.vocabulary import read as read_vocabulary
 
 
 def look(folder: Path) -> CheckReport:
@@ -146,6 +155,55 @@ def test_an_opener_that_generation_does_not_stop_at_ends_nothing(tmp_path: Path)
     report = look(write(tmp_path, files))
     assert report.end_of_turn is None and any("never closes" in text for text in found(report, "warning"))
     assert found(report, "error") == []
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["default", "gptq", CHATML]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["default", "name", "template", "content", "id", "vocab", "12"]), inner)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_value_breaks_the_readers(tmp_path: Path, data: st.DataObject) -> None:
+    named = {
+        "chat_template.json": ["chat_template"],
+        "processor_config.json": ["chat_template"],
+        "added_tokens.json": ["<|im_end|>", "a"],
+        "vocab.json": ["<|im_end|>", "b"],
+        "config.json": ["text_config", "quantization_config", "quantization", "is_encoder_decoder", "architectures"],
+        "tokenizer_config.json": ["added_tokens_decoder", "eos_token"],
+    }
+    files = {
+        file: data.draw(JSON | st.dictionaries(st.sampled_from(keys), JSON, max_size=3)) for file, keys in named.items()
+    }
+    source, problems = FolderSource(write(tmp_path, files)), []
+    config = settings_of(source, "config.json", problems)
+    tokenizer_config = settings_of(source, "tokenizer_config.json", problems)
+    template = template_of(source, tokenizer_config, problems)
+    assert template is None or isinstance(template, str)
+    assert all(type(number) is int for number in read_vocabulary(source, tokenizer_config, problems).special.values())
+    assert family_of(config, files) and quantization_of(config, files) != ""
+
+
+@given(st.binary(max_size=60) | st.binary(max_size=30).map(lambda tail: LLAMA_PIECES[:50] + tail))
+def test_no_bytes_break_the_reader_of_pieces(content: bytes) -> None:
+    with contextlib.suppress(PiecesError):
+        read_pieces(content)
+
+
+def test_what_would_take_minutes_is_not_read(tmp_path: Path) -> None:
+    for content in (b"\x0a\x02\x0a\x00" + b"\x10\x01" * 1_100_000, b"\x0a\x00" * 8_500_000):
+        with pytest.raises(PiecesError):
+            read_pieces(content)
+    tokens = {f"<|{number}|>": number + 20 for number in range(50_000)}
+    files = model("LlamaForCausalLM", "llama", {**S, **tokens}, template=INST + "{# " + "x" * 100_000 + " #}", eos=2)
+    report = look(write(tmp_path, files))
+    assert report.end_of_turn is not None and report.end_of_turn.token == "</s>"
 
 
 def test_the_shapes_are_what_they_say() -> None:

@@ -39,10 +39,10 @@ def template_of(source: Source, tokenizer_config: Mapping[str, Any], found: list
 
 def _default(value: object) -> str | None:
     """The template in ``value``: a text, or the one named "default" of a list or an object of named templates."""
+    if isinstance(value, dict):
+        value = value.get("default")
     if isinstance(value, str):
         return value
-    if isinstance(value, dict):
-        return _default(value.get("default"))
     named = [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
     texts = [item.get("template") for item in named if item.get("name") == "default"]
     return next((text for text in reversed(texts) if isinstance(text, str)), None)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hubkit.checks.model.files import plain, settings_of
-from hubkit.checks.model.pieces import PiecesError, read_pieces
+from hubkit.checks.model.pieces import MOST_BYTES, Pieces, PiecesError, read_pieces
 from hubkit.checks.model.pointers import is_pointer
 from hubkit.checks.source import Source
-from hubkit.core.errors import RefusedError
 from hubkit.core.findings import Finding
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -66,11 +65,13 @@ def read(source: Source, tokenizer_config: Mapping[str, Any], found: list[Findin
     return Vocabulary(special, ordinary, holders, tuple(unread))
 
 
-def _pieces(source: Source, name: str) -> Any:
+def _pieces(source: Source, name: str) -> Pieces | None:
+    if source.files()[name].size > MOST_BYTES:
+        return None
+    content = source.read(name)
     try:
-        content = source.read(name)
         return None if is_pointer(content) else read_pieces(content)
-    except (PiecesError, RefusedError):
+    except PiecesError:
         return None
 
 

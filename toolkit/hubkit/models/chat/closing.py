@@ -14,6 +14,8 @@ from hubkit.core.errors import RefusedError
 from hubkit.models.chat import eos
 from hubkit.models.chat.eos import EndOfTurn
 
+_NEAR = 2000
+"""Characters after an answer in which the tokens that close it are looked for."""
 _NEXT = "Say another thing."
 TWO_TURNS: tuple[Mapping[str, str], ...] = (*eos.PROBE, {"role": "user", "content": _NEXT}, eos.PROBE[1])
 """The conversation whose rendering shows what a template writes between an answer and the user's next message."""
@@ -49,6 +51,7 @@ def _between(two_turns: str) -> str:
 
 
 def _tokens(text: str, added: Mapping[str, int]) -> list[str]:
-    """The added tokens in ``text``, in order."""
-    words = sorted((token for token in added if token.strip()), key=len, reverse=True)
-    return re.findall("|".join(map(re.escape, words)), text) if words else []
+    """The added tokens in the beginning of ``text``, in order."""
+    near = text[:_NEAR]
+    words = sorted((token for token in added if token.strip() and token in near), key=len, reverse=True)
+    return re.findall("|".join(map(re.escape, words)), near) if words else []
