@@ -61,6 +61,7 @@ FRONT_MATTER = rule(
 LFS_POINTER = rule(
     "lfs-pointer", "error", "A git-lfs pointer in place of a large file.",
     "No library can load it: safetensors reads its first bytes as the length of a header, and refuses it.", "check",
+    evidence="safe_open raises SafetensorError (header too large), and json.loads an error.",
 )  # fmt: skip
 
 # --- weights
@@ -68,6 +69,7 @@ LFS_POINTER = rule(
 SAFETENSORS = rule(
     "safetensors", "error", "A safetensors file whose header is damaged.", "No program can load it.",
     "check", "screening",
+    evidence="safe_open raises SafetensorError.",
 )  # fmt: skip
 NOT_FINITE = rule(
     "not-finite", "error", "A weight that is NaN or infinite.", "The model's answers are then undefined.",
@@ -76,6 +78,7 @@ NOT_FINITE = rule(
 SHARDS = rule(
     "shards", "error", "Shards and model.safetensors.index.json that name different files or tensors.",
     "Loaders fail, or leave tensors at random values.", "check", "screening",
+    evidence="transformers: from_pretrained raises an error for a missing shard, and finds no shards without the index.",
 )  # fmt: skip
 DTYPE = rule(
     "dtype", "warning", "Weights whose dtype differs from config.json, or that have several dtypes.",
@@ -88,6 +91,7 @@ SIZE = rule(
 ARCHITECTURE = rule(
     "architecture", "error", "Tensors whose names or shapes are not those that config.json promises.",
     "transformers then leaves parameters at random values, or fails.", "check", "screening",
+    evidence="transformers, from_pretrained: it warns of missing tensors and makes them up; it refuses other shapes.",
 )  # fmt: skip
 ADAPTER_AT_ROOT = rule(
     "adapter-at-root", "error", "adapter_config.json in the same folder as the merged weights.",
@@ -95,19 +99,26 @@ ADAPTER_AT_ROOT = rule(
     evidence="transformers, \"PEFT\": from_pretrained loads the adapter of any folder that has adapter_config.json.",
 )  # fmt: skip
 NO_CONFIG = rule(
-    "no-config", "error", "Weights without config.json.", "No loader knows which architecture they belong to.", "check"
+    "no-config",
+    "error",
+    "Weights without config.json.",
+    "No loader knows which architecture they belong to.",
+    "check",
+    evidence="transformers: AutoConfig.from_pretrained raises ValueError.",
 )
 
 # --- the adapter and its base
 
 ADAPTER_WEIGHTS = rule(
-    "adapter-weights", "error", "adapter_config.json without adapter_model.safetensors.",
+    "adapter-weights", "error", "adapter_config.json without adapter_model.safetensors or adapter_model.bin.",
     "PEFT cannot load the adapter.", "check",
+    evidence="PEFT: load_peft_weights finds neither file, and raises an error.",
 )  # fmt: skip
 ADAPTER_BASE = rule(
     "adapter-base", "error", "An adapter whose base is missing, a local path, not on the Hub, itself an adapter, or "
     "not the one the card names.",
     "An adapter works only on the weights that it was trained on.", "check",
+    evidence="PEFT: AutoPeftModel.from_pretrained loads the base by the name that adapter_config.json has.",
 )  # fmt: skip
 ADAPTER_REVISION = rule(
     "adapter-revision", "note", "An adapter that pins no revision of its base.",
@@ -116,10 +127,18 @@ ADAPTER_REVISION = rule(
 
 # --- tokenizer and chat template
 
-NO_TOKENIZER = rule("no-tokenizer", "error", "A model without a tokenizer.", "Nobody can encode a prompt.", "check")
+NO_TOKENIZER = rule(
+    "no-tokenizer",
+    "error",
+    "A model without a tokenizer.",
+    "Nobody can encode a prompt.",
+    "check",
+    evidence="transformers: AutoTokenizer.from_pretrained raises ValueError.",
+)
 NO_CHAT_TEMPLATE = rule(
     "no-chat-template", "error", "A chat model without a chat template.",
     "Nothing then defines how a conversation is written, or where an answer ends.", "check",
+    evidence="transformers: apply_chat_template raises ValueError. A note where the card does not speak of chat.",
 )  # fmt: skip
 TWO_CHAT_TEMPLATES = rule(
     "two-chat-templates", "warning", "chat_template.jinja and tokenizer_config.json with different chat templates.",

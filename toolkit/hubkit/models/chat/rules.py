@@ -35,6 +35,7 @@ UNKNOWN_TOKENS = rule(
 EOS_GENERATION = rule(
     "eos-generation", "error", "An end-of-turn token that is not in eos_token_id of generation_config.json.",
     "Generation does not stop at the end of the answer.", "check", "preflight",
+    evidence="transformers: generate() stops at the ids of eos_token_id alone.",
 )  # fmt: skip
 EOS_CONFIG = rule(
     "eos-config", "warning", "An end-of-turn token that is not in eos_token_id of config.json.",
@@ -51,4 +52,5 @@ EOS_PADDING = rule(
 VOCABULARY = rule(
     "vocabulary", "error", "A tokenizer with more ids than the model has embeddings.",
     "Such an id ends the program with an error.", "check", "preflight",
+    evidence="torch: an embedding raises IndexError for an id that it has no row for.",
 )  # fmt: skip
