@@ -20,10 +20,8 @@ written for it).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hubkit import __version__
@@ -39,7 +37,6 @@ from hubkit.core.trees import Entry, Tree, compare, tree_of
 from hubkit.hub.client import Gated, Hub, Visibility, connect
 from hubkit.hub.refs import refuse_if_in_the_way
 from hubkit.models.base import PinnedBase
-from hubkit.models.chat import library
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.publishing import proposals, signing
 from hubkit.publishing.bundle import NEEDED, Bundle, build
@@ -47,14 +44,14 @@ from hubkit.publishing.edited_cards import edited_cards
 from hubkit.publishing.manifest import CARDS, GENERATED, MANIFEST_PATH, SIGNATURE_PATH, Provenance, provenance_at
 from hubkit.publishing.ownership import decide, holds_release
 from hubkit.publishing.read_back import verify_listing
+from hubkit.publishing.recipe_record import recipe_record
 from hubkit.publishing.staged import WRITTEN, StagedCommit
 from hubkit.publishing.staging import stage
 from hubkit.recipe.artifact import NamedFile
-from hubkit.recipe.models import Recipe, Source
+from hubkit.recipe.models import Recipe
 from hubkit.recipe.names import MAIN, STAGING
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 from hubkit.training.adapter import TrainedAdapter
-from hubkit.training.adoption.places import RepoPlace, place_of
 from hubkit.training.data.prepared import PreparedData
 
 VERSION = 6
@@ -88,7 +85,7 @@ class Settings:
             pull_request=recipe.pull_request,
             signing_key=NamedFile.beside(scope.recipe_folder, key) if key else None,
             keyless=recipe.sign is not None and recipe.sign.keyless,
-            made_from=_made_from(recipe, scope),
+            made_from=recipe_record(recipe, scope),
         )
 
     def signer(self) -> signing.Signer | None:
@@ -353,70 +350,6 @@ def provenance(ctx: StageContext) -> dict[str, Any]:
 
 
 _LARGEST_CARD = 2**20
-_PARTS = ("seed", "base", "chat", "data", "stages", "evaluate", "gates")
-"""Parts of the recipe that shape the weights and the measurements. Not where it is published, and who signs it."""
-_LATER_KEYS = ("repo", "file", "config", "columns", "weight", "duplicates", "eval")
-"""Keys of a source that are left out where they say nothing, so that the manifest of an older recipe stays the same."""
-_PRIVATE = re.compile(r"(hub|trackio)_.*|.*(dir|path|token|key)|report_to|run_name|project|deepspeed")
-"""Arguments of a trainer that hold paths, tokens, or names of tracking services."""
-
-
-def _made_from(recipe: Recipe, scope: Scope) -> dict[str, Any]:
-    """What of ``recipe`` led to the variant, as plain values.
-
-    Files that it names are recorded by their digests and not by their paths.
-    """
-    plain = recipe.model_dump(mode="json", include=set(_PARTS))
-    plain["data"] = {name: [_public_source(source) for source in entry] for name, entry in recipe.data.items()}
-    chain = recipe.chain(recipe.variants[scope.published].stage)
-    plain["stages"] = {name: _public_stage(plain["stages"][name], scope.recipe_folder) for name in chain}
-    for trained in plain["stages"].values():
-        if trained["train_on"] == "last":  # the manifest of an older recipe stays the same
-            del trained["train_on"]
-    plain["evaluate"].pop("results")  # .hubkit/reported.json has what they hold, with their digests
-    if not plain["gates"]["benchmarks"]:
-        del plain["gates"]["benchmarks"]
-    template = recipe.chat.template
-    named = {
-        "chat.template": template if library.names_file(template) else None,
-        "evaluate.include": plain["evaluate"].pop("include"),
-    }
-    found = {key: NamedFile.beside(scope.recipe_folder, name) for key, name in named.items() if name}
-    files = {key: file.digest for key, file in found.items() if file.exists}
-    if "chat.template" in files:
-        plain["chat"] = {"template": "file"}
-    return {**plain, **({"files": files} if files else {})}
-
-
-def _public_source(source: Source) -> dict[str, Any]:
-    """``source`` as plain values; of files their names, without the folders of this machine."""
-    plain = source.model_dump(mode="json")
-    plain["file"] = source.name if source.repo is None else None
-    return {name: value for name, value in plain.items() if name not in _LATER_KEYS or value not in (None, {}, "drop")}
-
-
-def _public_stage(stage: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A stage of the recipe without what names files of this machine, and without tokens.
-
-    A repo that is adopted is named, a folder is not: the manifest has the digests of its files.
-    """
-    adopted = [stage.get("adapter"), stage.get("weights")]
-    local = any(name and not isinstance(place_of(name, folder), RepoPlace) for name in adopted)
-    told = {key: stage.get(key) for key in ("trained_with", "base", *(() if local else ("adapter", "weights")))}
-    named = {key: value for key, value in told.items() if value and not value.startswith(("/", "~", "."))}
-    kept = {key: value for key, value in stage.items() if key not in _OF_ADOPT}
-    return {**kept, **named, "args": _public(stage["args"])}
-
-
-_OF_ADOPT = ("adapter", "weights", "base", "trained_with", "training")
-
-
-def _public(args: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in args.items()
-        if not _PRIVATE.fullmatch(name) and not (isinstance(value, str) and value.startswith(("/", "~", ".")))
-    }
 
 
 def outdated(ctx: StageContext, staged: StagedCommit) -> str | None:
