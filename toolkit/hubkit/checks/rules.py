@@ -78,7 +78,7 @@ NOT_FINITE = rule(
 SHARDS = rule(
     "shards", "error", "Shards and model.safetensors.index.json that name different files or tensors.",
     "Loaders fail, or leave tensors at random values.", "check", "screening",
-    evidence="transformers: from_pretrained raises an error for a missing shard, and finds no shards without the index.",
+    evidence="transformers: from_pretrained fails for a missing shard, and finds none without the index.",
 )  # fmt: skip
 DTYPE = rule(
     "dtype", "warning", "Weights whose dtype differs from config.json, or that have several dtypes.",
