@@ -86,9 +86,13 @@ class AuthCalls(Connection):
         return "private" if info.private else "public"
 
     def gated(self, repo: str) -> Gated:
-        """Who may read the files of the model ``repo``."""
-        found = self.query(lambda: self.api.model_info(repo), repo=repo).gated
-        return found if found in ("auto", "manual") else False
+        """Who may read the files of the model ``repo``; asked twice, since what is uploaded then may be open to all."""
+
+        def read() -> Gated:
+            found = self.query(lambda: self.api.model_info(repo), repo=repo).gated
+            return found if found in ("auto", "manual") else False
+
+        return self.twice(read, f"who may read {repo}")
 
     def set_gated(self, repo: str, gated: Gated) -> bool:
         """Change who may read the files of the model ``repo``, and read it back; False when it was so already."""
