@@ -177,7 +177,8 @@ def _edits(card: str, before: str | None, now: str) -> Iterator[Finding]:
 def _needed(settings: Settings) -> tuple[str, ...]:
     """The paths that the bundle will have."""
     trained = settings.made_from["stages"].values()
-    return NEEDED["weights" if any(stage.get("lora") == "none" for stage in trained) else "adapter"]
+    whole = any(stage.get("lora") == "none" or stage.get("weights") for stage in trained)
+    return NEEDED["weights" if whole else "adapter"]
 
 
 def _foreign(repo: str, branch: str, tree: Tree, ours: Provenance | None, needed: tuple[str, ...]) -> Iterator[Finding]:

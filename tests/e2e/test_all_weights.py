@@ -24,16 +24,13 @@ license: apache-2.0
 base: {repo: hubkit/qwen2}
 data: {pairs: [{repo: hubkit/pairs}], chats: [{repo: hubkit/chats}]}
 """
-GATES = "gates: {stop_rate: {prompts_from: chats, prompts: 4, max_new_tokens: 8, batch_size: 4}}\n"
-TWO_FORMS = f"""
-repo: hubkit/two-forms
+ALONE = f"""
+repo: hubkit/alone
 {HEAD}
-stages:
-  sft: {{data: chats, lora: none, {ARGS}}}
-  dpo: {{data: pairs, {LORA}, {ARGS}}}
-variants: {{main: {{stage: sft, gate: report}}, by-adapter: {{stage: dpo, gate: report}}}}
-card: {{title: Two forms}}
-{GATES}
+stages: {{sft: {{data: chats, lora: none, {ARGS}}}}}
+variants: {{main: {{stage: sft, gate: report}}}}
+card: {{title: SFT alone}}
+gates: {{stop_rate: {{prompts_from: chats, prompts: 4, max_new_tokens: 8, batch_size: 4}}}}
 """
 FIVE = f"""
 repo: hubkit/five
@@ -75,7 +72,7 @@ def base(place: ArchitectureRelease) -> Path:
 
 @pytest.fixture(scope="module")
 def run(place: ArchitectureRelease, base: Path) -> Path:
-    return place.release_recipe(base, TWO_FORMS)
+    return place.release_recipe(base, ALONE)
 
 
 def hub(place: ArchitectureRelease) -> Hub:
@@ -90,42 +87,29 @@ def card(place: ArchitectureRelease, repo: str, revision: str = "main") -> str:
     return (hub(place).read_file(repo, "README.md", revision) or b"").decode()
 
 
-def test_weights_are_published_without_an_adapter_beside_a_variant_with_one(
-    place: ArchitectureRelease, run: Path
-) -> None:
-    trees = {branch: set(hub(place).tree("hubkit/two-forms", branch)) for branch in ("main", "by-adapter")}
-    assert "model.safetensors" in trees["main"] and not [path for path in trees["main"] if "adapter" in path]
-    assert {"adapter/adapter_config.json", "adapter/README.md"} <= trees["by-adapter"]
-    forms = {name: set(artifact(run, f"stopping[{name}]", "stopping.json")["forms"]) for name in trees}
-    assert forms == {"main": {"merged"}, "by-adapter": {"merged", "adapter"}}
+def test_weights_are_published_without_an_adapter(place: ArchitectureRelease, run: Path) -> None:
+    tree = set(hub(place).tree("hubkit/alone", "main"))
+    assert {"model.safetensors", "config.json"} <= tree and not [path for path in tree if "adapter" in path]
+    assert set(artifact(run, "stopping[main]", "stopping.json")["forms"]) == {"merged"}
     merge = artifact(run, "merge[main]", "merge.json")
     assert (merge["way"], merge["dtype"], merge["fits"]) == ("cast", "bfloat16", True)
     assert 0 < merge["changed"] <= merge["tensors"] and merge["compared_texts"] > 10
-    loaded = {name: artifact(run, f"loadback[{name}]", "loadback.json") for name in trees}
-    assert loaded["main"]["proof"] is None and loaded["by-adapter"]["proof"]["numbers"] > 0
-    assert loaded["main"]["reproduced"]["merged"]["same_next_token"] == 1.0
+    loaded = artifact(run, "loadback[main]", "loadback.json")
+    assert loaded["proof"] is None and loaded["reproduced"]["merged"]["same_next_token"] == 1.0
     assert not list(run.glob("artifacts/evaluate*")) and not list(run.glob("artifacts/space*"))
-    text = card(place, "hubkit/two-forms")
-    assert "no adapter" not in text.partition("## Variants")[0] and "with peft" not in text.lower()
+    text = card(place, "hubkit/alone")
+    assert "adapter" not in text and "peft" not in text.partition("## Provenance")[0]
     assert "## Benchmarks" not in text and "This variant was not benchmarked." in text
 
 
 def test_commands_take_a_release_of_weights(place: ArchitectureRelease, base: Path, run: Path) -> None:
-    repo = "hubkit/two-forms"
-    assert hubkit_json("verify", repo, home=place.home)["differences"] == []
+    repo = "hubkit/alone"
     proof = hubkit("verify", repo, "--proof", home=place.home)
     assert proof.returncode == 3 and "there is no merge to prove" in proof.stderr
+    assert hubkit_json("verify", repo, home=place.home)["differences"] == []
     assert not [item for item in hubkit_json("check", repo, home=place.home)["findings"] if item["level"] == "error"]
-    diff = hubkit_json("revisions", "diff", repo, "main", "by-adapter", home=place.home)
-    assert diff["files"] and diff["weights"]["changes"]
-    before = hub(place).head(repo, "main")
-    hubkit_json("revisions", "promote", repo, "by-adapter", "main", "-y", home=place.home)
-    assert "adapter/adapter_config.json" in hub(place).tree(repo, "main")
-    hubkit_json("revisions", "rollback", repo, "main", "-y", home=place.home)
-    tree = hub(place).tree(repo, "main")
-    assert tree == hub(place).tree(repo, before or "") and not [path for path in tree if "adapter" in path]
     again = hubkit("release", home=place.home, cwd=base)
-    assert again.returncode == 0 and "stop rate: merged" in again.stdout
+    assert again.returncode == 0 and "is up to date" in again.stdout and "no adapter" in again.stdout
 
 
 @pytest.mark.soak
@@ -142,6 +126,21 @@ def test_five_variants_without_a_gate_and_a_space_that_loads_them(place: Archite
     assert "The stop rate was not measured" in card(place, "hubkit/five", "rest")
     (adapter_card,) = [hub(place).read_file("hubkit/five", "adapter/README.md", "dpo")]
     assert b"Its stop rate was not measured." in (adapter_card or b"")
+    loaded = {name: artifact(made, f"loadback[{name}]", "loadback.json")["proof"] for name in ("main", "dpo")}
+    assert loaded["main"] is None and loaded["dpo"]["numbers"] > 0
+    _changes_hands(place, "hubkit/five")
+
+
+def _changes_hands(place: ArchitectureRelease, repo: str) -> None:
+    """A variant with an adapter takes the branch of one without, and gives it back."""
+    diff = hubkit_json("revisions", "diff", repo, "main", "dpo", home=place.home)
+    assert diff["files"] and diff["weights"]["changes"]
+    before = hub(place).head(repo, "main")
+    assert hubkit("revisions", "promote", repo, "dpo", "main", "-y", home=place.home).returncode == 0
+    assert "adapter/adapter_config.json" in hub(place).tree(repo, "main")
+    assert hubkit("revisions", "rollback", repo, "main", "-y", home=place.home).returncode == 0
+    tree = hub(place).tree(repo, "main")
+    assert tree == hub(place).tree(repo, before or "") and not [path for path in tree if "adapter" in path]
 
 
 @pytest.mark.soak
