@@ -20,6 +20,8 @@ from adapters import merged_by_peft
 from adopting import BASE, UNSLOTH, Adopting, named
 from commands import hubkit, hubkit_json
 
+from hubkit.cli.adopting import Adopted, write_adopted_recipe
+from hubkit.core.errors import HubkitError
 from hubkit.core.target import Target
 from hubkit.hub.client import Hub, connect
 
@@ -123,24 +125,35 @@ def test_nothing_is_uploaded_of_one_that_does_not_fit(adopting: Adopting) -> Non
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "recipe", "sentence"),
     [
-        (["--adapter", "./out"], "The repo to publish to is not known."),
-        (["--base", BASE], "--base, --to, --data, --trained-with and --training need --adapter or --weights."),
-        (["--adapter", "./out", "--weights", "./out", "--to", "me/x"], "Pass either --adapter or --weights."),
-        (["tiny", "--adapter", "./out", "--to", "me/x"], "--adapter and --weights write a recipe"),
-        (["--adapter", "./nothing", "--to", "me/x"], "nothing does not exist."),
-        (["--adapter", "./pickled", "--to", "me/x"], "hubkit convert"),
-        (["--adapter", "./mirror", "--to", "me/x"], f"The adapter calls its base {UNSLOTH}"),
+        ({"adapter": "./out"}, None, "The repo to publish to is not known."),
+        ({"base": BASE}, None, "--base, --to, --data, --trained-with and --training need --adapter or --weights."),
+        ({"adapter": "./out", "weights": "./out", "to": "me/x"}, None, "Pass either --adapter or --weights."),
+        ({"adapter": "./out", "to": "me/x"}, "tiny", "--adapter and --weights write a recipe"),
+        ({"adapter": "./nothing", "to": "me/x"}, None, "nothing does not exist."),
+        ({"adapter": "./pickled", "to": "me/x"}, None, "adapter_model.bin, a pickle"),
+        ({"adapter": "./mirror", "to": "me/x"}, None, f"The adapter calls its base {UNSLOTH}"),
     ],
 )
-def test_options_that_do_not_go_together(options: list[str], sentence: str, adopting: Adopting, tmp_path: Path) -> None:
+def test_options_that_do_not_go_together(
+    options: dict[str, str],
+    recipe: str | None,
+    sentence: str,
+    adopting: Adopting,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HUBKIT_HOME", str(adopting.folder / "home"))
     named(adopting.copy(str(tmp_path / "mirror")), UNSLOTH)
     pickled = adopting.copy(str(tmp_path / "pickled"))
     (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
-    done = hubkit("release", *options, home=adopting.folder / "home", cwd=tmp_path)
-    assert done.returncode in {2, 3} and sentence in " ".join(done.stderr.split()), done.stderr
-    assert not (tmp_path / "hubkit.yaml").exists()
+    nothing = dict.fromkeys(("adapter", "weights", "base", "to", "data", "trained_with"))
+    given = Adopted(**{**nothing, "training": (), **options})  # type: ignore[arg-type]
+    with pytest.raises(HubkitError) as error:
+        write_adopted_recipe(given, "embedded", recipe)
+    assert sentence in error.value.message and not (tmp_path / "hubkit.yaml").exists()
 
 
 @pytest.mark.soak
