@@ -391,12 +391,12 @@ def test_an_edit_while_the_other_branches_move_is_not_written_over(
 def test_an_edit_that_the_hub_would_not_have_is_refused(release: Release) -> None:
     release.publish()
     release.promote()
-    edit(release, on_main(release).replace("license: apache-2.0", "license: apache-2.0\ndatasets: /home/me").encode())
+    edit(release, f"{on_main(release)}\n```text\na block of code that nobody closed\n".encode())
     with pytest.raises(RefusedError, match="would be rejected by the Hub with the edit made there"):
         release.publish()
     release.options = Options(overwrite_card=True)
     release.publish()
-    assert "/home/me" not in str(hub_of(release).read_file(REPO, "README.md", "staging/main"))
+    assert "nobody closed" not in str(hub_of(release).read_file(REPO, "README.md", "staging/main"))
 
 
 def test_a_branch_or_repo_that_is_gone_is_published_again(release: Release) -> None:
