@@ -52,7 +52,7 @@ card: {title: T, summary: S.}
 
 
 def write_rows(path: Path, count: int) -> None:
-    """``count`` rows of an instruction set, of about 60 words each, to the Arrow stream ``path``."""
+    """``count`` rows of an instruction set, of about 16 words each, to the Arrow stream ``path``."""
     import pyarrow as pa
 
     draw = random.Random(1)
@@ -65,7 +65,7 @@ def write_rows(path: Path, count: int) -> None:
     with pa.ipc.new_stream(path, schema) as writer:
         for start in range(0, count, _BATCH):
             rows = range(start, min(start + _BATCH, count))
-            columns = [[f"{number} {text(10, 30)}" for number in rows], [text(20, 60) for _ in rows]]
+            columns = [[f"{number} {text(4, 8)}" for number in rows], [text(6, 14) for _ in rows]]
             writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
@@ -209,8 +209,8 @@ def report(found: dict[int, dict[str, Any]], trl: dict[str, Any]) -> tuple[str, 
         "# What preparing data costs",
         "",
         f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}, on {os.cpu_count()} cores ({platform.machine()}, "
-        f"load {os.getloadavg()[0]:.1f} at the end). Synthetic rows of about 60 words with a tokenizer of few merges, "
-        "so that a row has about 250 tokens. Each line is a process of its own. Memory is what the process and its "
+        f"load {os.getloadavg()[0]:.1f} at the end). Synthetic rows of about 16 words with a tokenizer of few merges, "
+        "so that a row has about 90 tokens. Each line is a process of its own. Memory is what the process and its "
         "children hold for themselves; pages of mapped files do not count.",
         "",
         "| way | rows | by the clock | rows/s | processor | rows per second of a core | peak of memory |",

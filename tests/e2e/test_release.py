@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from pathlib import Path
 import pytest
 from commands import HUBKIT, environment, hubkit, hubkit_json, read_until
 from tiny_release import REPO, Released
+
+from hubkit_stages.recipes import tiny
 
 pytestmark = [pytest.mark.train, pytest.mark.timeout(1500)]
 
@@ -311,3 +315,22 @@ def test_a_signal_ends_a_release_with_its_code(released: Released, tmp_path: Pat
     _, said = command.communicate(timeout=30)
     hubkit("hub", "stop", home=home)
     assert command.returncode == 143 and "Run the same command again" in said
+
+
+def test_the_rows_of_the_release_are_checked_and_shown(released: Released, tmp_path: Path) -> None:
+    told = hubkit_json("data", "check", "tiny", home=released.home)
+    assert told["sets"]["repair"]["sources"][0]["held_out"] == told["prompts"]["rows"] == 128
+    assert told["overlap"] == {"questions": 164, "overlapping": 0, "tasks": []}
+    shown = hubkit_json("data", "show", "tiny", "repair", home=released.home)
+    assert list(shown) == ["sft"] and len(shown["sft"]) == 3
+    # Of a recipe that no run has prepared, only the data is prepared, in a folder that does not stay.
+    text = (tiny.RECIPE).read_text().replace("rows: 300}", "rows: 60, eval: 0.1}").replace("truncated-end-of-turn", "")
+    recipe = tmp_path / "hubkit.yaml"
+    recipe.write_text(text)
+    shutil.copytree(tiny.RECIPE.parent / "tasks", tmp_path / "tasks")
+    before = sorted(released.home.iterdir())
+    done = hubkit("data", "check", str(recipe), home=released.home)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "cuts the end-of-turn token" in done.stdout
+    assert re.search(r"repair +teknium/openhermes \(instruction\) +656 +656 +128 +6 +54 ", done.stdout)
+    assert sorted(released.home.iterdir()) == before

@@ -403,3 +403,43 @@ def test_running_out_of_memory_says_what_to_change(case: Case, kind: str) -> Non
     with pytest.raises(HubkitError, match="'dpo' ran out of memory at step 7") as stopped:
         shared._run(ctx, Trainer(), None)
     assert "per_device_train_batch_size" in (stopped.value.hint or "")
+
+
+# --- rows as tokens
+
+
+def tokens_beside(case: Case, stage: str, folder: str, rows: int | None = None) -> None:
+    """Write the rows of ``stage``'s dataset as tokens to ``folder`` of the data step's artifact, as that step does."""
+    from transformers import AutoTokenizer
+
+    from hubkit.models.chat import eos
+    from hubkit.training.data import tokens
+
+    artifact, name = case.run.artifacts / "data", {"dpo": "preferences", "sft": "repair"}[stage]
+    tokenizer = AutoTokenizer.from_pretrained(case.folder / "base-model")
+    lines = (artifact / "sets" / f"{name}.jsonl").read_text().splitlines()[:rows]
+    encoder = tokens.Encoder(tokenizer, eos.find(tokenizer), {})
+    assert len(list(tokens.write(lines, len(lines), artifact / folder / name, encoder))) == 1
+
+
+@pytest.mark.parametrize("stage", ["dpo", "sft"])
+def test_tokens_of_the_data_step_train_the_same_weights_and_rows_for_evaluation_change_none(
+    stage: str, case: Case, prepared: Case
+) -> None:
+    import torch
+
+    shutil.copytree(prepared.folder / "base-model", case.folder / "base-model")
+    text = recipe_text(quantization="none").replace("continues: dpo, ", "lora: {r: 2, target_modules: all-linear}, ")
+    case.train(stage, text)
+    without = adapter(case, stage)
+    tokens_beside(case, stage, "tokens")
+    tokens_beside(case, stage, "evaluation-tokens", rows=6)
+    made = case.train(stage, text, key="again")
+    told = read_json(made.path / "training.json")
+    assert adapter(case, stage).keys() == without.keys()
+    assert all(torch.equal(value, without[name]) for name, value in adapter(case, stage).items())
+    assert told["rows"] == 24
+    assert len(told["evaluation"]) > 1 and all(point["loss"] > 0 for point in told["evaluation"])
+    assert {"eval_loss"} & set(told["curve"][0]) == set()
+    assert read_json(made.path / "seen" / "texts.json")["rows"]
+    assert not list((case.run.artifacts / "data").rglob("cache*")), "nothing is written to the artifact"
