@@ -429,7 +429,9 @@ def test_tokens_of_the_data_step_train_the_same_weights_and_rows_for_evaluation_
     import torch
 
     shutil.copytree(prepared.folder / "base-model", case.folder / "base-model")
-    text = recipe_text(quantization="none").replace("continues: dpo, ", "lora: {r: 2, target_modules: all-linear}, ")
+    text = recipe_text(quantization="none")
+    if stage == "sft":
+        text = text.replace("continues: dpo, ", "lora: {r: 2, target_modules: all-linear}, ")
     case.train(stage, text)
     without = adapter(case, stage)
     tokens_beside(case, stage, "tokens")
