@@ -188,3 +188,26 @@ def test_one_mistake_that_several_stages_report_is_listed_once_with_its_line(tmp
     ]
     with pytest.raises(UsageError, match=r"hubkit\.yaml:17: card\.language"):
         preflight.refuse(once)
+
+
+@pytest.mark.parametrize(
+    ("benchmarks", "limit", "said"),
+    [
+        (
+            "{hellaswg: base}",
+            False,
+            "gates.benchmarks.hellaswg: 'hellaswg' is not among the recipe's benchmarks (hellaswag)",
+        ),
+        ("{hellaswag: current}", True, "gates.benchmarks.hellaswag: with `limit: 10` (10 questions) only a drop"),
+    ],
+)
+def test_a_gate_that_cannot_be_tested_is_a_mistake_of_the_recipe(
+    tmp_path: Path, benchmarks: str, limit: bool, said: str
+) -> None:
+    gates = ("gates:\n", f"gates:\n  benchmarks: {benchmarks}\n")
+    file = changed(tmp_path, gates)
+    evaluate = file.recipe.evaluate.model_copy(update={"suites": ("hellaswag",), "limit": 10 if limit else None})
+    recipe = file.recipe.model_copy(update={"evaluate": evaluate})
+    with pytest.raises(UsageError) as refused:
+        recipe_checks.refuse(recipe, tmp_path, file.places, (), lambda job: [])
+    assert f"hubkit.yaml:16: {said}" in refused.value.message
