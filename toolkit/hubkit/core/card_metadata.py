@@ -187,7 +187,12 @@ def _tags(value: Any) -> Iterator[MetadataProblem]:
         yield MetadataProblem("tags", "error", "'tags' is not a list.", hub='"tags" must be an array')
         return
     for at, tag in enumerate(as_list(value)):
-        if not isinstance(tag, str) and tag is not None:
+        if isinstance(tag, bool):
+            message = (
+                f"The tag {str(tag).lower()} is not in quotes: Python's YAML readers take words such as no for it."
+            )
+            yield MetadataProblem("tags", "note", message, "Write it in quotes.")
+        elif not isinstance(tag, str) and tag is not None:
             hub = f'"tags[{at}]" must be a string'
             message = f"The tag {_shown(tag)} is not a string."
             yield MetadataProblem("tags", "warning", message, "Write it in quotes.", hub)

@@ -19,7 +19,7 @@ def index_problems(index: Any) -> Iterator[tuple[str, str]]:
     if index is None:
         return
     if not isinstance(index, list):
-        yield "'model-index' is not a list.", '"model-index" must be an array'
+        yield "'model-index' is not a list.", ""
         return
     for at, model in enumerate(index):
         where = f"model-index[{at}]"
