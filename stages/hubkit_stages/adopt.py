@@ -180,23 +180,26 @@ def _find(target: Target, settings: Settings, *, whole: bool) -> _Found:
     repo = RepoPlace(*settings.source.split("@", 1))
     hub = connect(target)
     commit = hub.resolve(repo.repo, repo.revision)
-    names = _in_repo(hub, repo, commit, settings.form)
-    patterns = [name for name in names if whole or not name.endswith(".safetensors")]
-    folder = hub.download(repo.repo, commit, patterns=patterns)
-    if whole:
-        places.find_folder(folder, settings.form)
-    return _Found(folder, str(repo), commit)
+    inner, names = _in_repo(hub, repo, commit, settings.form)
+    patterns = [inner + name for name in names if whole or not name.endswith(".safetensors")]
+    folder = hub.download(repo.repo, commit, patterns=patterns) / inner
+    return _Found(folder, str(repo), commit, inner.rstrip("/"))
 
 
-def _in_repo(hub: Hub, repo: RepoPlace, commit: str, form: Form) -> list[str]:
-    """The names of the files to take of a repo; RefusedError when it has not what is needed."""
+def _in_repo(hub: Hub, repo: RepoPlace, commit: str, form: Form) -> tuple[str, list[str]]:
+    """The folder in a repo ('' or 'adapter/'), and the names of the files to take of it.
+
+    RefusedError when it has not what is needed.
+    """
     tree = hub.tree(repo.repo, commit)
-    names = [name for name in tree if places.is_taken(name, form)]
     config = places.CONFIG if form == "weights" else places.ADAPTER_CONFIG
+    inner = f"{places.INNER}/" if form == "adapter" and config not in tree else ""
+    paths = [path.removeprefix(inner) for path in tree if path.startswith(inner)]
+    names = [name for name in paths if places.is_taken(name, form)]
     if config not in names or not any(name.endswith(".safetensors") for name in names):
         lacks = config if config not in names else "safetensors weights"
         raise RefusedError(f"{repo} has no {lacks}.", hint="Name a repo with them in its root.")
-    return names
+    return inner, names
 
 
 def _compare(target: Target, settings: Settings, found: _Found, repo: str, commit: str, config: bytes) -> BaseName:

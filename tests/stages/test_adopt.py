@@ -144,6 +144,16 @@ def test_a_repo_at_a_revision(adopting: Adopting, tmp_path: Path) -> None:
     assert "is now at" in str(adopt.outdated(ctx, replace(made, origin={**made.origin, "commit": "0" * 40})))
 
 
+def test_the_adapter_of_a_release_of_hubkit_is_in_a_folder_of_its_own(adopting: Adopting, tmp_path: Path) -> None:
+    adopting.copy("released/adapter")
+    for file in ("config.json", "model.safetensors"):
+        (adopting.folder / "released" / file).write_bytes((adopting.base / file).read_bytes())
+    adopting.upload("them/released", adopting.folder / "released")
+    for name, stage in (("here", "released"), ("there", "them/released@main")):
+        made = run(adopting, f"adapter: {stage}", tmp_path / name)
+        assert (made.form, made.origin["file"], made.lora["r"]) == ("adapter", "adapter", 4)
+
+
 def test_weights_of_a_whole_model(adopting: Adopting, tmp_path: Path) -> None:
     made = run(adopting, "weights: base", tmp_path / "out")
     assert made.form == "weights" and made.weights == tmp_path / "out" / "weights"

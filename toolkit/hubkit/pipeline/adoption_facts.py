@@ -52,7 +52,10 @@ def read_adoption(target: Target, source: str, form: Form, base: str | None) -> 
 def _of_repo(target: Target, place: RepoPlace, form: Form, base: str | None) -> AdoptionFacts:
     hub = connect(target)
     name = places.ADAPTER_CONFIG if form == "adapter" else places.CONFIG
-    body = hub.read_file(place.repo, name, hub.resolve(place.repo, place.revision))
+    commit = hub.resolve(place.repo, place.revision)
+    body = hub.read_listed(place.repo, name, commit)
+    if body is None and form == "adapter":
+        body = hub.read_listed(place.repo, f"{places.INNER}/{name}", commit)
     if body is None:
         raise UsageError(f"{place} has no {name}.", hint="Name a repo with it in its root.")
     try:

@@ -26,6 +26,8 @@ TAKEN = {
     ),
 }  # fmt: skip
 """The files that are taken of each form, as patterns; a trainer's folder holds much else."""
+INNER = "adapter"
+"""The folder of the adapter in a release of hubkit."""
 _CHECKPOINT = re.compile(r"checkpoint-(\d{1,12})")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -55,7 +57,9 @@ def place_of(name: str, beside: Path) -> Path | RepoPlace:
 
 
 def find_folder(place: Path, form: Form) -> Path:
-    """The folder with the files of ``form``: ``place`` itself, else the newest of its checkpoint folders.
+    """The folder with the files of ``form``: ``place`` itself, else the last of its checkpoint folders.
+
+    Of a release of hubkit, whose root is the merged model, the adapter is in ``adapter/``.
 
     UsageError when there is none, RefusedError when there are only pickles.
     """
@@ -63,7 +67,7 @@ def find_folder(place: Path, form: Form) -> Path:
     if not place.is_dir():
         what = "is no folder" if place.exists() else "does not exist"
         raise UsageError(f"{place} {what}.", hint=f"Name the folder that holds {config}.")
-    found = next((folder for folder in _candidates(place) if (folder / config).is_file()), None)
+    found = next((folder for folder in _candidates(place, form) if (folder / config).is_file()), None)
     other = "weights" if form == "adapter" else "adapter"
     if found is None or (form == "weights" and (found / ADAPTER_CONFIG).is_file()):
         hint = f"Name the folder that holds {config}."
@@ -74,10 +78,12 @@ def find_folder(place: Path, form: Form) -> Path:
     return found
 
 
-def _candidates(place: Path) -> Iterator[Path]:
-    """``place``, then its checkpoints, the last one first."""
+def _candidates(place: Path, form: Form) -> Iterator[Path]:
+    """``place``, then its checkpoints, the last one first, then where a release of hubkit has its adapter."""
     yield place
     yield from checkpoints(place)
+    if form == "adapter":
+        yield place / INNER
 
 
 def checkpoints(place: Path) -> list[Path]:
