@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
 
 SIZES = (10_000, 100_000, 1_000_000)
-TRL_ROWS = 10_000
+TRL_ROWS = 3_000
 FLAT = 1.5
 """The aim: how much more memory the most rows may take than the fewest."""
 _WORDS = 4000
@@ -210,7 +210,7 @@ def report(found: dict[int, dict[str, Any]], trl: dict[str, Any]) -> tuple[str, 
         "",
         f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}, on {os.cpu_count()} cores ({platform.machine()}, "
         f"load {os.getloadavg()[0]:.1f} at the end). Synthetic rows of about 16 words with a tokenizer of few merges, "
-        "so that a row has about 90 tokens. Each line is a process of its own. Memory is what the process and its "
+        "so that a row has about 170 tokens. Each line is a process of its own. Memory is what the process and its "
         "children hold for themselves; pages of mapped files do not count.",
         "",
         "| way | rows | by the clock | rows/s | processor | rows per second of a core | peak of memory |",
