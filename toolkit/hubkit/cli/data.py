@@ -13,7 +13,6 @@ from hubkit.cli.options import output_of, output_options, recipe_argument, recip
 from hubkit.cli.recipes import find_recipe_file, last_state
 from hubkit.cli.targets import find_target
 from hubkit.core.errors import UsageError
-from hubkit.core.findings import Finding
 from hubkit.core.home import hubkit_home
 from hubkit.core.numbers import count, share
 from hubkit.core.output import table
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from hubkit.pipeline.data_report import DataFound
     from hubkit.recipe.models import Recipe
+    from hubkit.training.data.findings import DataFinding
     from hubkit.training.data.prepared import PreparedData, SourceReport
 
 Pieces = Sequence[tuple[str, bool]]
@@ -49,17 +49,9 @@ def check(recipe: str | None, hub_name: str | None) -> None:
       hubkit data check hubkit.yaml
     """
     _, found = _find(recipe, hub_name)
-    findings = [
-        Finding(
-            item.level,  # type: ignore[arg-type]
-            item.message,
-            "Accepted by the recipe." if item.accepted else "",
-            rule=item.code,
-        )
-        for item in found.data.findings
-    ]
+    findings = [item.restored() for item in found.data.findings]
     output_of().result({**found.data.to_json(), "dropped": found.shown["dropped"]}, *_check_lines(found, findings))
-    if any(item.level == "error" and not item.accepted for item in found.data.findings):
+    if any(item.level == "error" and not item.accepted for item in findings):
         sys.exit(3)
 
 
@@ -128,13 +120,15 @@ def _row_lines(stage: str, dataset: str, rows: Sequence[Mapping[str, Pieces]]) -
     yield ""
 
 
-def _check_lines(found: DataFound, findings: Sequence[Finding]) -> Iterator[RenderableType]:
+def _check_lines(found: DataFound, findings: Sequence[DataFinding]) -> Iterator[RenderableType]:
+    from rich.text import Text
+
     yield from _sources(found.data)
     yield from _dropped(found.shown["dropped"])
     yield from _lengths(found.data)
     yield from _benchmarks(found.data)
     for finding in findings:
-        yield printed(finding)
+        yield Text.assemble(printed(finding), " Accepted by the recipe." if finding.accepted else "")
     if not findings:
         yield "No problems found in the data."
 

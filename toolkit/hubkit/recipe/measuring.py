@@ -72,7 +72,7 @@ class StopRate(Model):
             margin = re.fullmatch(r"base\s*-\s*(0?\.\d+|0)", self.at_least.strip())
             if not margin:
                 raise ValueError(f"at_least: {self.at_least!r} is neither a share such as 0.95 nor 'base - 0.02'")
-            return base_rate - float(margin[1])
+            return max(0.0, base_rate - float(margin[1]))
         if not 0 <= self.at_least <= 1:
             raise ValueError(f"at_least: {self.at_least} is not a share between 0 and 1")
         return self.at_least

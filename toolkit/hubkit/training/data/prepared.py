@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from hubkit.core.files import read_json, write_atomic, write_json
+from hubkit.core.findings import Level
 from hubkit.recipe.artifact import JsonArtifact
 from hubkit.training.data import tokens
+from hubkit.training.data.findings import DataFinding
 from hubkit.training.data.preparing import DataReport
 from hubkit.training.data.tokens import TokenFiles
 
@@ -107,11 +109,15 @@ class LengthReport:
 class SavedFinding:
     """A finding as it is kept in data.json; ``stages`` are the training stages that it concerns."""
 
-    level: str
+    level: Level
     code: str
     message: str
     accepted: bool = False
     stages: tuple[str, ...] = ()
+
+    def restored(self) -> DataFinding:
+        """The finding as it was made."""
+        return DataFinding(self.level, self.message, rule=self.code, accepted=self.accepted, stages=self.stages)
 
 
 @dataclass(frozen=True)
