@@ -109,7 +109,7 @@ def test_a_folder_of_plain_trl(adopting: Adopting) -> None:
     reported = [item for item in numbers if item["pointer"].startswith("/reported/files/0/values/")]
     assert {item["step"] for item in reported} == {"train[adopted]"} and len(reported) >= 4
     again, _ = release(adopting, "trl", "--adapter", "./out", "--trained-with", "plain TRL")
-    assert again["up_to_date"]
+    assert again["already"]
 
 
 def test_nothing_is_uploaded_of_one_that_does_not_fit(adopting: Adopting) -> None:
