@@ -124,6 +124,18 @@ def test_a_secret_is_not_published_and_not_printed(tmp_path: Path) -> None:
     assert "notes.txt" in refused.value.message and token not in str(refused.value)
 
 
+def test_the_home_that_hubkit_makes_in_the_folder_of_a_space_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HUBKIT_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    for name, text in {"README.md": "x", "app.py": "x", ".hubkit/hub/owner.token": "hf_" + 34 * "a"}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    bundle = building.bundle_of(tmp_path, tmp_path.with_name(f"{tmp_path.name}.json"))
+    assert set(bundle.files) == {"README.md", "app.py", MANIFEST_PATH}
+
+
 def test_the_app_imports_nothing_of_ours() -> None:
     for path in building.app_folder().glob("*.py"):
         assert "hubkit" not in path.read_text(), f"{path.name} goes to the Hub without hubkit"

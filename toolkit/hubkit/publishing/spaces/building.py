@@ -26,6 +26,7 @@ from hubkit.core import numbers
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.files import Manifest, digests, resource_dir, walk, write_atomic
 from hubkit.core.home import hubkit_home
+from hubkit.core.home import hubkit_home
 from hubkit.core.printable import printable
 from hubkit.core.processes.app import App
 from hubkit.core.processes.app import environment as app_environment
@@ -164,9 +165,11 @@ def build(facts: Facts, card: str, into: Path) -> Bundle:
 def bundle_of(folder: Path, manifest_at: Path) -> Bundle:
     """The screened files of ``folder``, unchanged, and a manifest of them, which is written to ``manifest_at``.
 
+    hubkit's own home is left out: ``.hubkit`` in the current folder, unless the user chose another place.
     RefusedError for what must not be published.
     """
-    found = {path.relative_to(folder).as_posix(): path for path in walk(folder)}
+    home = hubkit_home()
+    found = {path.relative_to(folder).as_posix(): path for path in walk(folder) if home not in path.absolute().parents}
     files = {
         name: path
         for name, path in found.items()
