@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import raw_commits
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.utils import httpx
 
@@ -72,7 +73,7 @@ class Watch:
 
 
 @pytest.fixture
-def hostile(api: HfApi) -> str:
+def hostile(hub: Running, api: HfApi) -> str:
     api.create_repo("me/hostile")
     files = {
         "README.md": HOSTILE,
@@ -80,8 +81,8 @@ def hostile(api: HfApi) -> str:
         "page.html": f"<script>{RUN}</script>",
         "<b>x.py": f"# </code><script>{RUN}</script>",
     }
-    adds = [CommitOperationAdd(name, text.encode()) for name, text in files.items()]
-    api.create_commit("me/hostile", adds, commit_message=f"<img src=x onerror={RUN}>\u202egnp")
+    content = {name: text.encode() for name, text in files.items()}
+    raw_commits.commit(hub, "me/hostile", content, f"<img src=x onerror={RUN}>\u202egnp")
     api.create_branch("me/hostile", branch='"><b>odd&é#%41')
     api.create_discussion("me/hostile", title=f"<script>{RUN}</script>", description=f"<img src=x onerror={RUN}>")
     return "me/hostile"

@@ -232,7 +232,7 @@ def _named(branch: str, stage: str, data: str, repo: str, title: str, suite: str
             "visibility": "public",
             "licence": "apache-2.0",
             "base": {"repo": repo, "revision": title},
-            "data": {data: [{"repo": repo, "split": title, "mapping": None}]},
+            "data": {data: [{"repo": repo, "split": "train[:50%]+test", "mapping": None}]},
             "stages": {
                 stage: {"data": data, "args": dict(arguments), "lora": {"target_modules": list(arguments)}},
                 "sft": {"data": data, "continues": stage, "uses": "sft"},

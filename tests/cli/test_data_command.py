@@ -11,7 +11,6 @@ from preparations import PAIR, chats, made_of, pairs, recipe
 
 from hubkit.cli import data as command
 from hubkit.core.errors import UsageError
-from hubkit.core.findings import Finding
 from hubkit.core.output import Output
 from hubkit.core.target import Target
 from hubkit.evals.contamination import Contamination
@@ -48,7 +47,7 @@ def printed(lines: Any) -> str:
 
 
 def test_check_says_what_was_kept_dropped_and_found(found: DataFound) -> None:
-    findings = [Finding(item.level, item.message, "", rule=item.code) for item in found.data.findings]  # type: ignore[arg-type]
+    findings = [item.restored() for item in found.data.findings]
     text = " ".join(printed(command._check_lines(found, findings)).split())
     assert "repair them/chats (instruction) 41 40 5 0 10 1 duplicate" in text
     assert "1 null: chosen" in text and "1 duplicate" in text

@@ -5,7 +5,6 @@ On a terminal and in a pipe, nothing of it arrives but visible characters; `--js
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import struct
@@ -17,11 +16,11 @@ from typing import Any
 
 import click
 import pytest
+import raw_commits
 from commands import HUBKIT, environment
 from hostile_hub import hostile_hub
 from hostile_words import ESCAPES, commands_in
 from huggingface_hub import HfApi
-from huggingface_hub.utils import httpx
 from samples import RECIPE_TEXT
 from terminals import command_line, run_forked, steering
 
@@ -201,18 +200,7 @@ def fill(running: process.Running) -> None:
     for title in (f"first {FLAT}", "second"):
         files = {**model_files(), "visible\u200bname.txt": b"x", "\ue000.bin": title.encode("utf-8", "replace")}
         files["pytorch_model.bin"] = b"\x80\x04."
-        lines: list[dict[str, Any]] = [
-            {"key": "header", "value": {"summary": title.encode("utf-8", "replace").decode()}}
-        ]
-        for name, content in files.items():
-            coded = base64.b64encode(content).decode()
-            lines.append({"key": "file", "value": {"path": name, "content": coded, "encoding": "base64"}})
-        response = httpx.post(
-            f"{running.url}/api/models/hubkit/hostile/commit/main",
-            content="\n".join(map(json.dumps, lines)),
-            headers={"authorization": f"Bearer {running.token}"},
-        )
-        assert response.status_code == 200, response.text
+        raw_commits.commit(running, "hubkit/hostile", files, title.encode("utf-8", "replace").decode())
     api.create_branch("hubkit/hostile", branch=BRANCH)
     api.create_branch("hubkit/hostile", branch="staging/x")
     api.create_repo("hubkit/app", repo_type="space", space_sdk="static")

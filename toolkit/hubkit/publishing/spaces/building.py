@@ -26,7 +26,6 @@ from hubkit.core import numbers
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.files import Manifest, digests, resource_dir, walk, write_atomic
 from hubkit.core.home import hubkit_home
-from hubkit.core.home import hubkit_home
 from hubkit.core.printable import printable
 from hubkit.core.processes.app import App
 from hubkit.core.processes.app import environment as app_environment
