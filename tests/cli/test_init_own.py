@@ -100,5 +100,5 @@ def test_at_a_terminal_it_asks(home: Path, tmp_path: Path) -> None:
     answers = f"{BASE}\n{CHATS}\n\nembedded\nme/typed\n".encode()
     code, text = run_forked(run, terminal=True, answer=answers)
     assert code == 0, text
-    assert "Base model (namespace/name)" in text and "Dataset to train on" in text
+    assert "Base model (namespace/name)" in text and "Dataset or file to train on" in text
     assert load_recipe(tmp_path / "hubkit.yaml").repo == "me/typed"

@@ -226,10 +226,16 @@ def test_a_later_version_of_the_stage_is_reported_too(tmp_path: Path, monkeypatc
     assert "the stage" in why and discarded(now) == []
 
 
+def old_key(state: ReleaseState, job: Job) -> str:
+    """The key of a training as it was computed before records: of the settings that there were then."""
+    settings = {name: getattr(state.settings(job), name) for name in made_from._OLD_SETTINGS}
+    return keys.artifact_key(find_stage(job.stage), settings, keys.input_digests(job, state.finished))
+
+
 def age(state: ReleaseState, step: str) -> None:
     """Make the training ``step`` one of before records: its key computed the old way, and nothing else said."""
     job, found = job_of(state, step), state.finished[step]
-    old = keys.artifact_key(find_stage(job.stage), state.settings(job), keys.input_digests(job, state.finished))
+    old = old_key(state, job)
     kept = read_json(found.path / MANIFEST)
     del kept["made_from"]
     write_json(found.path / MANIFEST, {**kept, "key": old})
@@ -278,7 +284,7 @@ def test_an_interrupted_training_of_before_is_resumed(tmp_path: Path) -> None:
     for step in STEPS[:2]:
         finish(state, step)
     job, folder = job_of(state, "train[dpo]"), checkpoint(state, "train[dpo]")
-    old = keys.artifact_key(find_stage("dpo"), state.settings(job), keys.input_digests(job, state.finished))
+    old = old_key(state, job)
     (state.run.unfinished("train[dpo]") / "key").write_text(old)
     (state.run.unfinished("train[dpo]") / "made_from.json").unlink()
     now = state_of(tmp_path)

@@ -92,7 +92,7 @@ def test_a_job_reads_its_part_of_the_recipe_and_the_files_it_names(tmp_path: Pat
     recipe = parse_recipe(RECIPE_TEXT.replace("suites: [tiny_facts]", "suites: [tiny_facts], include: tasks"))
     trained = settings("train[dpo]", recipe, tmp_path)
     assert {item.name for item in fields(trained)} == {
-        "name", "uses", "continues", "quantization", "lora", "args", "seed", "continued_form",
+        "name", "uses", "continues", "quantization", "lora", "args", "seed", "continued_form", "train_on",
     }  # fmt: skip
     write_atomic(tmp_path / "tasks" / "a.yaml", "task: a")
     before = settings("evaluate[main]", recipe, tmp_path)

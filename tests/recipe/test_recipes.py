@@ -97,6 +97,7 @@ def test_the_tiny_recipe_shows_a_newcomer_the_keys_and_explains_what_it_accepts(
     rare = {"authors", "tracking", "language", "limit", "split", "uses", "hardware", "sign", "key", "keyless"}
     rare |= {"num_fewshot", "fewshot_as_multiturn", "pull_request", "license_name", "license_link"}
     rare |= {"file", "config", "columns", "train_on"}  # docs/data.md
+    rare |= {"adapter", "weights", "trained_with", "training"}  # docs/adopt.md
     rare |= {"namespace", "base_model_relation"}
     rare |= {"weight", "duplicates", "eval"}
     rare |= {"benchmarks", "results"}  # docs/quality-gate.md
