@@ -215,6 +215,8 @@ def cases(command: str, harm: Harm) -> list[list[str]]:
                  *(["me/x", "--base", repo, "--data", repo, *hub] for hub in at),
                  ["me/x", "--base", repo, "--data", ARG, *at[0]], ["me/x", "--set", ARG, *at[0]]],
         "plan": [[], ["wrong.yaml"], [f"{NAME}.yaml"], [ARG]],
+        "data check": [["wrong.yaml"], [f"{NAME}.yaml"], [ARG]],
+        "data show": [["wrong.yaml"], [f"{NAME}.yaml", ARG], [ARG]],
         "release": [["wrong.yaml"], [f"{NAME}.yaml"], [ARG], ["-y", "--hub", hubs["refuses"]]],
         "runs list": [[]],
         "runs show": [[f"{NAME}-1"], [ARG]],
