@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hubkit.cards.escape import clean
@@ -159,23 +159,29 @@ def scores(variant: str, files: Mapping[str, Any], evidence: Evidence) -> list[S
     results = evidence.results(step)
     if results is None or results.rehearsal:
         return []
-    wrapped = files[step][RESULTS_FILE]["suites"]
-    found = []
+    return list(counted_scores(results, files[step][RESULTS_FILE]["suites"]))
+
+
+def counted_scores(
+    results: Results, wrapped: Mapping[str, Any], source: tuple[str, str] | None = None
+) -> Iterator[Score]:
+    """Of each task of ``results`` the metric that counts; ``wrapped`` are its suites with numbers that know their file.
+
+    ``source`` is the name and the URL of where they were reported; None: measured in the release.
+    """
     for name, suite in results.suites.items():
         for task_name, task in suite.tasks.items():
             metric = counted_metric(suite.rule, task) if task else None
             if task is None or metric is None:
                 continue
             facts = wrapped[clean(name)]["tasks"][clean(task_name)]
-            found.append(
-                Score(
-                    task=task.name,
-                    dataset=task.dataset.path or task.name,
-                    config=task.dataset.config,
-                    split=task.dataset.split,
-                    metric=metric,
-                    value=facts["metrics"][clean(metric)]["value"],
-                    shots=facts["n_shot"],
-                )
+            yield Score(
+                task=task.name,
+                dataset=task.dataset.path or task.name,
+                config=task.dataset.config,
+                split=task.dataset.split,
+                metric=metric,
+                value=facts["metrics"][clean(metric)]["value"],
+                shots=facts["n_shot"],
+                source=source,
             )
-    return found

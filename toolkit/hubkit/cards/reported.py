@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hubkit.cards.benchmarks import counted_scores
 from hubkit.cards.escape import clean
 from hubkit.cards.evidence import Evidence, card_step
 from hubkit.cards.measured import wrap
@@ -105,30 +106,11 @@ def reported_scores(recipe: Recipe, variant: str, evidence: Evidence, measured: 
     """
     known = {(score.task, score.metric) for score in measured}
     found, wrapped = _kept(variant, evidence)
-    scores = []
+    place = recipe.place(variant)
+    address = f"https://huggingface.co/{place.repo}/blob/{place.branch}/{REPORTED_FILE}"
+    scores: list[Score] = []
     for source, plain in zip(found.sources, wrapped, strict=True):
-        if source.column != variant or source.results.rehearsal:
-            continue
-        for name, suite in source.results.suites.items():
-            for task_name, task in suite.tasks.items():
-                metric = counted_metric(suite.rule, task) if task else None
-                if task is None or metric is None or (task.name, metric) in known:
-                    continue
-                facts = plain["results"]["suites"][clean(name)]["tasks"][clean(task_name)]
-                place = recipe.place(variant)
-                scores.append(
-                    Score(
-                        task=task.name,
-                        dataset=task.dataset.path or task.name,
-                        config=task.dataset.config,
-                        split=task.dataset.split,
-                        metric=metric,
-                        value=facts["metrics"][clean(metric)]["value"],
-                        shots=facts["n_shot"],
-                        source=(
-                            f"{source.file} (reported, not measured in this release)",
-                            f"https://huggingface.co/{place.repo}/blob/{place.branch}/{REPORTED_FILE}",
-                        ),
-                    )
-                )
-    return scores
+        if source.column == variant and not source.results.rehearsal:
+            named = (f"{source.file} (reported, not measured in this release)", address)
+            scores += counted_scores(source.results, plain["results"]["suites"], named)
+    return [score for score in scores if (score.task, score.metric) not in known]
