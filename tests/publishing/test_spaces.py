@@ -136,6 +136,15 @@ def test_the_home_that_hubkit_makes_in_the_folder_of_a_space_is_not_published(
     assert set(bundle.files) == {"README.md", "app.py", MANIFEST_PATH}
 
 
+def test_a_space_that_a_release_builds_within_the_home_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUBKIT_HOME", str(tmp_path))
+    folder = answering(tmp_path / "runs" / "me-1" / "space", "x")
+    bundle = building.bundle_of(folder, tmp_path / "manifest.json")
+    assert {"README.md", "app.py", MANIFEST_PATH} <= set(bundle.files)
+
+
 def test_the_app_imports_nothing_of_ours() -> None:
     for path in building.app_folder().glob("*.py"):
         assert "hubkit" not in path.read_text(), f"{path.name} goes to the Hub without hubkit"

@@ -168,7 +168,8 @@ def bundle_of(folder: Path, manifest_at: Path) -> Bundle:
     RefusedError for what must not be published.
     """
     home = hubkit_home()
-    found = {path.relative_to(folder).as_posix(): path for path in walk(folder) if home not in path.absolute().parents}
+    apart = home if folder.absolute() in home.parents else None  # a release builds its Space within the home
+    found = {path.relative_to(folder).as_posix(): path for path in walk(folder) if apart not in path.absolute().parents}
     files = {
         name: path
         for name, path in found.items()
