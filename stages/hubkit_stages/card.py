@@ -2,9 +2,10 @@
 
 Writes ``README.md`` (the branch's card), ``adapter-README.md`` (the adapter's), their pictures in ``assets/``,
 ``.eval_results/*.yaml`` (results for the Hub's leaderboards), ``comparisons.json`` (differences that are computed for
-the card), ``.hubkit/benchmarks.json.gz`` (the score of every question, for the next release),
-``.hubkit/reported.json`` (what the files of ``evaluate.results`` hold) and ``numbers.json``: for
-each card, every number on it with the result file and the place in that file from which it was read.
+the card), ``memory.json`` and ``sampling.json`` (what running the model takes), ``.hubkit/benchmarks.json.gz`` (the
+score of every question, for the next release), ``.hubkit/reported.json`` (what the files of ``evaluate.results`` hold)
+and ``numbers.json``: for each card, every number on it with the result file and the place in that file from which it
+was read.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from hubkit.cards.card_files import WrittenCards
 from hubkit.cards.evidence import Evidence, Measurements, card_step, gather
 from hubkit.cards.leaderboards import eval_results, eval_results_problems
+from hubkit.cards.memory import keep_running
 from hubkit.cards.pictures import draw
 from hubkit.cards.placeholder import placeholder
 from hubkit.cards.render import template_of
@@ -40,8 +42,8 @@ from hubkit.training.data.loading import card_licence
 if TYPE_CHECKING:
     from hubkit.cards.render import Rendered
 
-VERSION = 6
-SHAPED_BY = ("hubkit", "huggingface_hub", "jinja2", "matplotlib")
+VERSION = 8
+SHAPED_BY = ("hubkit", "huggingface_hub", "jinja2", "matplotlib", "transformers")
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def run(ctx: Context[Settings, Measurements]) -> StageResult[WrittenCards]:
     evidence = gather(ctx.inputs, variant)
     reported = ctx.settings.reported()
     keep(reported, variant, evidence)
+    keep_running(ctx.inputs.merged, variant, evidence)
     context, cards = _cards(ctx.settings, evidence)
     results = eval_results(variant, evidence)
     problems = [

@@ -19,7 +19,8 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,8 +31,8 @@ from hubkit.core.files import write_json
 from hubkit.core.findings import Finding
 from hubkit.core.home import hubkit_home
 from hubkit.core.libraries import installed
-from hubkit.core.numbers import count, score
-from hubkit.evals.caching import FOLDER, Cache, Key, hub_data, key_of, tasks_digest
+from hubkit.core.numbers import count, share
+from hubkit.evals.caching import FOLDER, Cache, CachedResult, Key, hub_data, key_of, tasks_digest
 from hubkit.evals.harness import batch_size, no_inventory, plain, tasks_translated, watched
 from hubkit.evals.lm_eval_json import lm_eval_suite
 from hubkit.evals.results import RAW_FOLDER, Results, Subject, SuiteResult
@@ -47,6 +48,8 @@ from hubkit.models.merging.merged import MergedWeights
 from hubkit.recipe.artifact import NamedFile
 from hubkit.recipe.models import Evaluate, Recipe
 from hubkit.recipe.stage import CheckContext, Context, Report, Scope, StageResult
+from hubkit.training.launching import ranks
+from hubkit.training.launching.launch import Launching
 
 VERSION = 5
 SHAPED_BY = ("lm_eval", "torch", "transformers", "tokenizers", "datasets")
@@ -54,20 +57,28 @@ SHAPED_BY = ("lm_eval", "torch", "transformers", "tokenizers", "datasets")
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured and how. ``tasks`` is the recipe's folder of task files; ``dtype`` is that of the base."""
+    """What is measured and how. ``tasks`` is the recipe's folder of task files; ``dtype`` is that of the base.
+
+    ``launch``: processes that share the questions, each with a whole model; vLLM starts its own, ``data_parallel``.
+    """
 
     asked: Evaluate
     tasks: NamedFile | None
     dtype: str | None
+    launch: Launching | None = field(default=None, metadata={"counts": False})
+    data_parallel: int = field(default=1, metadata={"counts": False})
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
         """Build the settings for this scope from the recipe."""
         asked, include = recipe.evaluate, recipe.evaluate.include
+        launch = Launching.of_measuring(recipe.launch, scope.recipe_folder)
         return cls(
             asked=asked.model_copy(update={"include": None, "results": {}}),
             tasks=NamedFile.beside(scope.recipe_folder, include) if include else None,
             dtype=recipe.base.dtype if scope.variant is None else None,
+            launch=launch if asked.backend == "hf" else None,
+            data_parallel=launch.count if launch is not None and asked.backend == "vllm" else 1,
         )
 
     @property
@@ -128,6 +139,13 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
                 "The backend vllm has not been tested with hubkit: compare its numbers with those of hf. Multiple"
                 " choice takes longer with it (8 times as long where it was measured).",
             )
+    if ctx.settings.data_parallel > 1 and find_spec("ray") is None:
+        yield Finding(
+            "error",
+            f"launch.processes is {ctx.settings.data_parallel}, and vLLM needs Ray to run on several GPUs in lm-eval.",
+            "pip install ray, or set evaluate.backend: hf.",
+            1,
+        )
     if asked.limit is not None:
         yield Finding(
             "note",
@@ -145,6 +163,7 @@ def outdated(ctx: StageContext, measured: Results) -> str | None:
 
 def run(ctx: StageContext) -> StageResult[Results]:
     """Measure every suite of the recipe, or reuse its cached results; shows the average of the suites."""
+    ranks.join(ranks.MEASURING_WAIT)
     asked = ctx.settings.asked
     suites = tuple({suite.name: suite for suite in resolve(asked.suites, ctx.settings.include)}.values())
     subject, source, dtype = _subject(ctx)
@@ -156,7 +175,7 @@ def run(ctx: StageContext) -> StageResult[Results]:
         for place, suite in enumerate(suites):
             report = _part(ctx.report, suite.title if len(suites) > 1 else "", place / len(suites), 1 / len(suites))
             key = _key(ctx, suite, subject, dtype, kind, libraries)
-            kept = cache.find(key) if key is not None else None
+            kept = ranks.agreed(partial(_cached, cache, key))
             if kept is not None and not _lacking(lm_eval_suite(kept.raw, suite)):
                 report("measured before", 1.0)
                 raw, took = kept.raw, kept.seconds
@@ -167,7 +186,8 @@ def run(ctx: StageContext) -> StageResult[Results]:
                 took = time.monotonic() - started
                 # A dataset that changed meanwhile: the commit that was read is unknown.
                 complete = not _lacking(lm_eval_suite(raw, suite))
-                if key is not None and complete and (not key["data"] or _data(ctx, suite) == key["data"]):
+                unchanged = key is not None and (not key["data"] or _data(ctx, suite) == key["data"])
+                if key is not None and complete and unchanged and ranks.is_main():
                     cache.keep(key, raw, took)
             seconds += took
             found[suite.name] = lm_eval_suite(raw, suite)
@@ -199,7 +219,7 @@ def run(ctx: StageContext) -> StageResult[Results]:
         )
     average = results.average.value
     figure = (
-        f"average {score(average)}" if average is not None else "no average: the metrics differ in direction or unit"
+        f"average {share(average)}" if average is not None else "no average: the metrics differ in direction or unit"
     )
     if not suites:
         return StageResult(results, "no suites in the recipe", facts={"average": None, "rehearsal": False, "reused": 0})
@@ -207,6 +227,10 @@ def run(ctx: StageContext) -> StageResult[Results]:
     figure += ", measured before" if reused == len(suites) else ""
     facts = {"average": average, "rehearsal": results.rehearsal, "reused": reused}
     return StageResult(results, figure, facts=facts)
+
+
+def _cached(cache: Cache, key: Key | None) -> CachedResult | None:
+    return cache.find(key) if key is not None else None
 
 
 def _lacking(suite: SuiteResult) -> list[str]:
@@ -278,11 +302,11 @@ def _key(
     )
 
 
-def _part(report: Report, title: str, start: float, share: float) -> Report:
+def _part(report: Report, title: str, start: float, part_of_all: float) -> Report:
     """``report`` for one suite of several: ``title`` before its figures, its share after those before it."""
 
     def part(figure: str, done: float | None) -> None:
-        report(f"{title}: {figure}" if title else figure, None if done is None else start + share * done)
+        report(f"{title}: {figure}" if title else figure, None if done is None else start + part_of_all * done)
 
     return part
 
@@ -316,7 +340,7 @@ class _Harness:
         if suite.own:
             include = self.ctx.settings.include
             assert include is not None
-            folders = [copy_tasks(include, self.ctx.scratch / "tasks")]
+            folders = [copy_tasks(include, ranks.own_folder(self.ctx.scratch) / "tasks")]
         else:
             folders = [harness_tasks() / folder for folder in suite.folders]
         with watched(self._model, report), tasks_translated(endpoint, list(suite.tasks)), no_inventory():
@@ -330,11 +354,12 @@ class _Harness:
                 fewshot_as_multiturn=self.ctx.settings.turns,
                 log_samples=True,
             )
+        return ranks.agreed(partial(self._plain, raw))
+
+    def _plain(self, raw: Any) -> dict[str, Any]:
+        """What lm-eval returned to the main process, as plain values."""
         if raw is None:
-            raise HubkitError(
-                "lm-eval returned no results.",
-                hint="lm-eval returns results on rank 0 only; do not use a distributed launcher.",
-            )
+            raise HubkitError("lm-eval returned no results.", hint="See the step's log.")
         scratch = str(self.ctx.scratch.absolute())  # lm-eval writes '[' as a pattern does
         hidden = {scratch: ".", glob.escape(scratch): ".", str(Path.home()): "~"}
         if (include := self.ctx.settings.include) is not None:
@@ -364,10 +389,11 @@ class _Harness:
                 tokenizer=str(self.ctx.scratch / "tokenizer"),
                 dtype=self.dtype,
                 batch_size=asked.batch_size,
+                data_parallel_size=self.ctx.settings.data_parallel,
             )
         from lm_eval.models.huggingface import HFLM
 
-        return HFLM(
+        model = HFLM(
             pretrained=self.source,
             revision=self._revision or "main",
             tokenizer=tokenizer,
@@ -375,3 +401,6 @@ class _Harness:
             device=self.device,
             batch_size=batch_size(asked.batch_size, self.device),
         )
+        if ranks.count() > 1:  # lm-eval shares the questions by itself on GPUs alone
+            model._rank, model._world_size = ranks.number(), ranks.count()
+        return model

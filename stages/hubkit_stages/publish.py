@@ -11,8 +11,8 @@ branch is written (:mod:`hubkit.publishing.proposals`).
 Edits of the branch's cards since the last release are kept (:mod:`hubkit.cards.edits`). If this release changes the
 same section, nothing is published; ``hubkit release --overwrite-card`` replaces the edit.
 
-With ``sign`` in the recipe the bundle is signed. Signatures are random, so the first one is saved and used
-again while the files are the same: a step that runs again makes no second commit.
+With ``sign`` in the recipe the bundle and the statement of its provenance are signed. Signatures are random, so the
+first ones are saved and used again while the files are the same: a step that runs again makes no second commit.
 
 Writes ``published.json``, ``bundle.json`` (the manifest of the bundle) and ``written/`` (the files that were
 written for it).
@@ -20,29 +20,36 @@ written for it).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from hubkit import __version__
 from hubkit.cards.card_files import WrittenCards
 from hubkit.cards.edits import MergedCard, keep_edits
+from hubkit.cards.metadata import read_block
 from hubkit.cards.snippets.blocks import without_front_matter
 from hubkit.cards.validate import validate
+from hubkit.core.bounded_yaml import YamlError
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError, UsageError
-from hubkit.core.files import digest_of, write_atomic
+from hubkit.core.files import write_atomic
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import counted, short_commit, size
 from hubkit.core.trees import Entry, Tree, compare, tree_of
 from hubkit.hub.client import Gated, Hub, Visibility, connect
 from hubkit.hub.refs import refuse_if_in_the_way
 from hubkit.models.base import PinnedBase
+from hubkit.models.chat.gate_verdicts import GateVerdicts
+from hubkit.models.chat.stop_rates import StopRates
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.publishing import proposals, signing
+from hubkit.publishing.ahead import upload_weights
 from hubkit.publishing.bundle import NEEDED, Bundle, build
 from hubkit.publishing.edited_cards import edited_cards
 from hubkit.publishing.manifest import CARDS, GENERATED, MANIFEST_PATH, SIGNATURE_PATH, Provenance, provenance_at
+from hubkit.publishing.origin import answers_of, origin_of
 from hubkit.publishing.ownership import decide, holds_release
+from hubkit.publishing.provenance import PROVENANCE_PATH
 from hubkit.publishing.read_back import verify_listing
 from hubkit.publishing.recipe_record import recipe_record
 from hubkit.publishing.staged import WRITTEN, StagedCommit
@@ -54,7 +61,7 @@ from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 from hubkit.training.adapter import TrainedAdapter
 from hubkit.training.data.prepared import PreparedData
 
-VERSION = 6
+VERSION = 8
 SHAPED_BY: tuple[str, ...] = ()
 
 
@@ -95,13 +102,19 @@ class Settings:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the bundle is made of: the merged weights, the adapter, the cards; and where all of it comes from."""
+    """What the bundle is made of: the merged weights, the adapter, the cards; and where all of it comes from.
+
+    ``stop_rates``, and the ``gates`` that they were compared with, are None where none were measured.
+    """
 
     base: PinnedBase
     data: PreparedData
     adapter: TrainedAdapter
+    adapters: Mapping[str, TrainedAdapter]
     merged: MergedWeights
     cards: WrittenCards
+    stop_rates: StopRates | None
+    gates: GateVerdicts | None
 
 
 Output = StagedCommit
@@ -268,8 +281,11 @@ def run(ctx: StageContext) -> StageResult[StagedCommit]:
     kept, over = _kept(ctx, hub, repo)
     edited = {path: card.text for path, card in kept.items()}
     written = ctx.out / WRITTEN
-    bundle = build(ctx.inputs.merged, ctx.inputs.adapter, ctx.inputs.cards, provenance(ctx), written, edited)
-    bundle = _signed(ctx, bundle)
+    signer = settings.signer()
+    state = partial(_stated, ctx, signer) if signer else None
+    bundle = build(ctx.inputs.merged, ctx.inputs.adapter, ctx.inputs.cards, provenance(ctx), written, edited, state)
+    if signer:
+        bundle = _signed(ctx, signer, bundle)
     proposed = settings.pull_request
     if not proposed:  # a proposal is for a repo that is there, and preflight has seen who can see it
         hub.ensure_repo(repo, settings.visibility)
@@ -303,51 +319,90 @@ def run(ctx: StageContext) -> StageResult[StagedCommit]:
     return StageResult(staged, figure + (f", pull request {number}" if number else ""), (*edits, *foreign), facts)
 
 
-def _signed(ctx: StageContext, bundle: Bundle) -> Bundle:
-    """``bundle`` with the signature that the recipe asks for. One that was made of the same files is used again."""
-    signer = ctx.settings.signer()
-    if signer is None:
-        return bundle
+AHEAD = ("adapter", "merged")
+"""The inputs that :func:`ahead` reads."""
+
+
+def ahead(ctx: StageContext) -> str:
+    """Upload the weights while the models are still measured: no branch changes, and :func:`run` sends them no more."""
+    settings = ctx.settings
+    words = upload_weights(
+        connect(ctx.target), settings.repo, settings.visibility, ctx.inputs.merged, ctx.inputs.adapter
+    )
+    ctx.note("uploaded-ahead", words=words)
+    return words
+
+
+def _signed(ctx: StageContext, signer: signing.Signer, bundle: Bundle) -> Bundle:
+    """``bundle`` with its signature. One that was made of the same files is used again."""
     ctx.report("signing", 0.1)
     digests = {path: item.sha256 for path, item in bundle.manifest.files.items()}
-    kept, before = ctx.scratch / "model.sig", ctx.earlier.artifact
-    for path in (kept, *([before / WRITTEN / SIGNATURE_PATH] if before else [])):
-        if path.is_file() and signer.is_signature_of(content := path.read_bytes(), digests):
-            break
-    else:
-        content = signer.sign(ctx.settings.repo, digests)
-    write_atomic(kept, content)
+    content = _once(
+        ctx,
+        SIGNATURE_PATH,
+        lambda kept: signer.is_signature_of(kept, digests),
+        lambda: signer.sign(ctx.settings.repo, digests),
+    )
     ctx.note("signed")
     return bundle.with_signature(content, ctx.out / WRITTEN)
 
 
+def _stated(ctx: StageContext, signer: signing.Signer, statement: bytes) -> bytes:
+    """The signed ``statement`` of the provenance. One that was signed before is used again."""
+    return _once(ctx, PROVENANCE_PATH, lambda kept: signer.has_stated(kept, statement), lambda: signer.state(statement))
+
+
+def _once(ctx: StageContext, path: str, fits: Callable[[bytes], bool], sign: Callable[[], bytes]) -> bytes:
+    """What was signed for ``path`` in an earlier attempt, if it ``fits``, else what ``sign`` makes; it is kept."""
+    kept, before = ctx.scratch / path.rpartition("/")[2], ctx.earlier.artifact
+    for place in (kept, *([before / WRITTEN / path] if before else [])):
+        if place.is_file() and fits(content := place.read_bytes()):
+            break
+    else:
+        content = sign()
+    write_atomic(kept, content)
+    return content
+
+
 def provenance(ctx: StageContext) -> dict[str, Any]:
-    """Where the bundle comes from. It holds no time: the same inputs give the same manifest."""
-    base, adapter, headline = ctx.inputs.base, ctx.inputs.adapter, ctx.inputs.cards.headline(ctx.settings.variant)
+    """Where the bundle comes from: see :func:`hubkit.publishing.origin.origin_of`."""
+    settings, inputs = ctx.settings, ctx.inputs
+    headline = inputs.cards.headline(settings.variant)
+    verdict = inputs.gates.variants.get(settings.variant) if inputs.gates else None
+    license_, license_name, license_link = _license(inputs.cards.text("README.md") or "")
     return {
-        "made_by": {"hubkit": __version__, **adapter.libraries},
-        "repo": ctx.settings.repo,
-        "variant": ctx.settings.variant,
-        **({"branch": ctx.settings.branch} if ctx.settings.branch != ctx.settings.variant else {}),
-        "base": {"repo": base.repo, "commit": base.commit},
-        "data": [
-            {
-                "set": name,
-                "repo": source.repo,
-                "commit": source.commit,
-                "split": source.split,
-                **({"local": True} if source.local else {}),
-            }
-            for name, found in sorted(ctx.inputs.data.sets.items())
-            for source in found.sources
-        ],
-        "stage": adapter.stage,
-        **({"adopted": dict(adapter.origin)} if adapter.origin else {}),
-        "recipe": ctx.settings.made_from,
-        "recipe_digest": digest_of(ctx.settings.made_from),
+        **origin_of(
+            repo=settings.repo,
+            variant=settings.variant,
+            branch=settings.branch,
+            license_=license_,
+            license_name=license_name,
+            license_link=license_link,
+            base=inputs.base,
+            data=inputs.data,
+            adapter=inputs.adapter,
+            adapters=inputs.adapters,
+            merged=inputs.merged,
+            recipe=settings.made_from,
+        ),
         **({"stop_rates": dict(headline.stop_rates)} if headline.stop_rates else {}),
+        **({"answers": answers_of(inputs.stop_rates, verdict)} if inputs.stop_rates else {}),
         **({"average": headline.average} if headline.average is not None else {}),
     }
+
+
+def _license(card: str) -> tuple[str | None, str | None, str | None]:
+    """The license, its name and its link in the metadata of ``card``; what is not readable the screening refuses."""
+    try:
+        front = read_block(card) or {}
+    except YamlError:
+        front = {}
+    name, title, link = (front.get(key) for key in ("license", "license_name", "license_link"))
+    return (
+        name if isinstance(name, str) else None,
+        title if isinstance(title, str) else None,
+        link if isinstance(link, str) else None,
+    )
 
 
 _LARGEST_CARD = 2**20

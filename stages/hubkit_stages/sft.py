@@ -8,8 +8,7 @@
 
 The loss is computed on the last answer of each row alone, its end-of-turn token included; with `train_on: all` on
 every answer of a conversation. The learning rate decides whether the model learns to emit that token again: too small
-a one repairs nothing. With ``lora: none`` all the weights
-are trained.
+a one repairs nothing. With ``lora: none`` all the weights are trained.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@
       prompts: ["What is the capital of France?"]
 
 The app loads every revision by its commit. It is started locally first, and each revision answers one prompt; then its
-files go to the Hub in one commit; when the Hub runs it, each answers again. The model's branches are not touched,
-whatever happens.
+files go to the Hub in one commit; when the Hub runs it, each is asked the same. If an answer is another one, the Space
+is rolled back to the version before, or paused when it has none. The model's branches are not touched, whatever
+happens.
 
 Writes ``space.json``; ``app/``, the Space's files.
 """
@@ -15,27 +16,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from hubkit.cards.space_and_dataset_cards import space_card
+from hubkit.cards.space_and_dataset_cards import SpacePage, space_card
 from hubkit.core.bounded_json import load_json
-from hubkit.core.errors import RemoteError, UsageError
+from hubkit.core.errors import RefusedError, RemoteError, UsageError
 from hubkit.core.findings import Finding
 from hubkit.core.output import hide
 from hubkit.core.target import Target
+from hubkit.evals.scores import Measured
 from hubkit.hub.client import Hub, Visibility, connect
 from hubkit.models.base import PinnedBase
-from hubkit.models.chat.stop_rates import StopRates
+from hubkit.models.chat.stop_rates import MeasuredRate, StopRates
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.publishing.attempts import interrupted_deploys
 from hubkit.publishing.released import ReleasedBranches
 from hubkit.publishing.spaces import building, deployment
-from hubkit.publishing.spaces.deployed import APP, DeployedSpace, GivenAnswer, changed_since
+from hubkit.publishing.spaces.deployed import APP, ENDINGS, DeployedSpace, GivenAnswer, changed_since, compare_answers
+from hubkit.publishing.spaces.measurements import BASE, benchmark_table, measured_answers
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.names import MAIN
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 
-VERSION = 3
+VERSION = 5
 SHAPED_BY = ("hubkit", "gradio", "gradio_client", "transformers", "peft")
 QUESTION = "Hello! Who are you?"
 
@@ -58,6 +61,8 @@ class Settings:
     labels: Mapping[str, str]
     closed: bool
     max_new_tokens: int
+    description: str | None = None
+    datasets: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
@@ -77,17 +82,22 @@ class Settings:
             labels={name: recipe.label(name) for name in recipe.variants},
             closed=recipe.visibility == "private" or bool(recipe.gated),
             max_new_tokens=recipe.answer_tokens,
+            description=space.description,
+            datasets=tuple(source.repo for sources in recipe.data.values() for source in sources if source.repo),
         )
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The released branches, and what the app shows about them: the base, the dtype and the stop rates."""
+    """The released branches, and what the app shows about them: the base, the dtype and what was measured."""
 
     base: PinnedBase
     merged: Mapping[str, MergedWeights]
     stop_rates: Mapping[str, StopRates]
     released: ReleasedBranches
+    base_stop_rate: StopRates | None = None
+    base_benchmarks: Measured | None = None
+    benchmarks: Mapping[str, Measured] = field(default_factory=dict)
 
 
 Output = DeployedSpace
@@ -128,6 +138,13 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
         )
 
 
+def _page(ctx: StageContext) -> SpacePage:
+    """What the Hub shows of the Space beside its app."""
+    settings = ctx.settings
+    pictured = not settings.closed and MAIN in ctx.inputs.stop_rates
+    return SpacePage(settings.datasets, settings.hardware, settings.description, pictured)
+
+
 def _shown_model(hub: Hub, repo: str) -> str | None:
     """The model repo that the Space is about, when a release deployed it."""
     try:
@@ -137,11 +154,12 @@ def _shown_model(hub: Hub, repo: str) -> str | None:
 
 
 def run(ctx: StageContext) -> StageResult[DeployedSpace]:
-    """Deploy. RefusedError when the app does not run locally, RemoteError when it does not run on the Hub."""
+    """Deploy. RefusedError when the app does not run here or answers differently there, RemoteError when it does not
+    run on the Hub."""
     settings, hub = ctx.settings, connect(ctx.target)
     repo, shown = settings.repo, facts(ctx)
     folder = ctx.out / APP
-    bundle = building.build(shown, space_card(shown), folder)
+    bundle = building.build(shown, space_card(shown, _page(ctx)), folder)
     label = f"space {repo}"
     earlier = hub.tokens(label) if ctx.target.embedded else []
     token = _token(settings, ctx.target, hub, label)
@@ -149,17 +167,17 @@ def run(ctx: StageContext) -> StageResult[DeployedSpace]:
     question = (*shown.prompts, QUESTION)[0]
 
     answers: list[GivenAnswer] = []
+    tried: dict[str, building.Answer] = {}
 
     def ask(url: str, where: str, share: float, reading: str | None = None) -> None:
         for index, name in enumerate(names):
             ctx.report(f"asking {name} {where}", share + 0.1 * index / len(names))
-            answer = building.ask(url, question, name, shown.max_new_tokens, token=reading)
+            answer = building.ask(url, question, name, token=reading)
             answers.append(GivenAnswer.of(answer, where))
+            compare_answers(tried.setdefault(name, answer), answer, repo, same_machine=ctx.target.embedded)
 
     ctx.report("starting it on this machine", 0.05)
-    environment = building.environment(
-        ctx.target.endpoint, ctx.target.home / "hub", embedded=ctx.target.embedded, token=token
-    )
+    environment = building.environment(ctx.target.endpoint, ctx.target.home / "hub", token=token)
     with building.trial(folder, environment | _threads(ctx.inputs.base)) as app:
         ask(app.url, "here", 0.3)
     private = settings.visibility == "private" and not ctx.target.embedded
@@ -178,8 +196,8 @@ def run(ctx: StageContext) -> StageResult[DeployedSpace]:
             report=lambda words, share: ctx.report(words, 0.6),
             note=ctx.note,
         )
-    except RemoteError as error:
-        raise RemoteError(error.message, hint=f"The model's branches stay released. {error.hint}") from error
+    except (RemoteError, RefusedError) as error:
+        raise type(error)(error.message, hint=f"The model's branches stay released. {error.hint}") from error
     hub.revoke_tokens(earlier)  # not before: the version that ran until now read with one of them
     warnings = done.warnings(repo)
     if not done.host:
@@ -193,27 +211,42 @@ def run(ctx: StageContext) -> StageResult[DeployedSpace]:
 
 def facts(ctx: StageContext) -> building.Facts:
     """The facts that the app shows, from what was measured and promoted."""
-    base, settings, variants = ctx.inputs.base, ctx.settings, ctx.inputs.released.variants
-    revisions = []
-    for name in sorted(variants, key=lambda name: name != MAIN):
-        form, repo = ctx.inputs.merged[name].form, ctx.inputs.released.place(name).repo
-        rates = ctx.inputs.stop_rates[name].forms if name in ctx.inputs.stop_rates else {}
-        rate = rates.get("adapter" if form == "adapter" else "merged")
-        counts = (rate.stopped, rate.prompts) if rate else (0, 0)
-        label, title = settings.labels[name], settings.titles[name]
-        shown = repo if repo != settings.model else None
-        revisions.append(building.Revision(label, variants[name].commit, title, *counts, form=form, repo=shown))
+    base, settings, inputs = ctx.inputs.base, ctx.settings, ctx.inputs
+    names = sorted(inputs.released.variants, key=lambda name: name != MAIN)
+    rates = {name: _rate(inputs, name) for name in names}
+    base_rate = inputs.base_stop_rate.base if inputs.base_stop_rate else None
+    columns = sorted(names, key=lambda name: name == MAIN)  # as on the card
+    results = {BASE: inputs.base_benchmarks} | {settings.labels[name]: inputs.benchmarks.get(name) for name in columns}
     return building.Facts(
         title=settings.title,
         repo=settings.model,
         licence=settings.license or base.licence or "unknown",
         base=(base.repo, base.commit),
-        dtype=next(iter(ctx.inputs.merged.values())).dtype,
+        dtype=next(iter(inputs.merged.values())).dtype,
         end_of_turn=(base.end_of_turn.id, base.end_of_turn.token),
         max_new_tokens=settings.max_new_tokens,
-        revisions=revisions,
+        revisions=[_revision(ctx, name, rates[name]) for name in names],
         prompts=settings.prompts,
+        base_stop_rate=(base_rate.stopped, base_rate.prompts) if base_rate else None,
+        answers=measured_answers({BASE: base_rate} | {settings.labels[name]: rate for name, rate in rates.items()}),
+        benchmarks=benchmark_table({name: found.results if found else None for name, found in results.items()}),
     )
+
+
+def _rate(inputs: Inputs, variant: str) -> MeasuredRate | None:
+    """The stop rate of the form that the app loads."""
+    forms = inputs.stop_rates[variant].forms if variant in inputs.stop_rates else {}
+    return forms.get("adapter" if inputs.merged[variant].form == "adapter" else "merged")
+
+
+def _revision(ctx: StageContext, variant: str, rate: MeasuredRate | None) -> building.Revision:
+    settings, released = ctx.settings, ctx.inputs.released
+    repo = released.place(variant).repo
+    counts = (rate.stopped, rate.prompts) if rate else (0, 0)
+    return building.Revision(
+        settings.labels[variant], released.variants[variant].commit, settings.titles[variant], *counts,
+        form=ctx.inputs.merged[variant].form, repo=repo if repo != settings.model else None,
+    )  # fmt: skip
 
 
 def _token(settings: Settings, target: Target, hub: Hub, label: str) -> str | None:
@@ -236,8 +269,7 @@ def _threads(base: PinnedBase) -> dict[str, str]:
 
 
 def _endings(answers: Iterable[GivenAnswer]) -> str:
-    words = {building.EOS: "stopped", "limit": "hit the token limit"}
-    return ", ".join(f"{item.revision} {words.get(item.ended, item.ended)}" for item in answers)
+    return ", ".join(f"{item.revision} {ENDINGS.get(item.ended, item.ended)}" for item in answers)
 
 
 def outdated(ctx: StageContext, deployed: DeployedSpace) -> str | None:

@@ -34,8 +34,10 @@ from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 from hubkit.training.adapter import TrainedAdapter
 from hubkit.training.data.prepared import PreparedData
+from hubkit.training.launching import ranks
+from hubkit.training.launching.launch import Launching
 
-VERSION = 3
+VERSION = 4
 SHAPED_BY = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
 
 
@@ -44,6 +46,7 @@ class Settings:
     """How the stop rate is measured; ``dtype`` of the base alone, ``quantization`` of the variant's training.
 
     ``vllm`` is its version where it answers (empty: it is asked for and not installed); None: transformers does.
+    ``launch``: processes that share the prompts, each with a whole model.
     """
 
     prompts: int
@@ -52,18 +55,21 @@ class Settings:
     vllm: str | None
     dtype: str | None
     quantization: Literal["nf4", "none"] | None
+    launch: Launching | None = field(default=None, metadata={"counts": False})
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
         """Build the settings for this scope from the recipe."""
         rate, variant = recipe.gates.on_stop_rate(), scope.variant
+        vllm = rate.backend == "vllm" or (rate.backend == "auto" and has_vllm())
         return cls(
             prompts=rate.prompts,
             max_new_tokens=rate.max_new_tokens,
             batch_size=rate.batch_size,
-            vllm=installed("vllm") or "" if rate.backend == "vllm" or (rate.backend == "auto" and has_vllm()) else None,
+            vllm=installed("vllm") or "" if vllm else None,
             dtype=recipe.base.dtype if variant is None else None,
             quantization=recipe.stages[recipe.variants[variant].stage].quantization if variant else None,
+            launch=None if vllm else Launching.of_measuring(recipe.launch, scope.recipe_folder),
         )
 
 
@@ -102,6 +108,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[StopRates]:
 
     ConflictError when the merged weights and the adapter on its base are far from being one model.
     """
+    ranks.join(ranks.MEASURING_WAIT)
     forms, skipped = _forms(ctx)
     measured: dict[Form, MeasuredRate] = {}
     readings = _Readings(several="adapter" in forms)
@@ -217,6 +224,7 @@ def _measure(
             max_new_tokens=settings.max_new_tokens,
             batch_size=settings.batch_size,
             engine=engine,
+            together=ranks.together(),
             report=lambda figure, done: ctx.report(f"{name}: {figure}", start + part * (done or 0.0)),
         )
     readings.read(name, model, tokenizer, prompts, rate)

@@ -112,7 +112,7 @@ def test_who_listens_and_says_nothing_does_not_hold_the_caller(start: Starter) -
     with socket.create_server(("127.0.0.1", app.port)):
         began = time.monotonic()
         assert not app.answers()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30, "its port says nothing for a minute"
 
 
 def test_who_dribbles_does_not_hold_the_caller_either(start: Starter) -> None:
@@ -127,7 +127,7 @@ def test_who_dribbles_does_not_hold_the_caller_either(start: Starter) -> None:
     )
     until(lambda: not is_free(app.port), 20)
     began = time.monotonic()
-    assert not app.answers() and time.monotonic() - began < 5
+    assert not app.answers() and time.monotonic() - began < 30, "it dribbles without end"
 
 
 @needs_ipv6

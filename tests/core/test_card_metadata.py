@@ -75,6 +75,7 @@ def test_what_the_hub_takes(data: dict[str, Any]) -> None:
         ({"datasets": [None]}, "datasets", '"datasets[0]" must be a string'),
         ({"widget": {"text": "Hi"}}, "widget", '"widget" must be an array'),
         ({"tags": {"a": 1}}, "tags", '"tags" must be an array'),
+        ({"model-index": "foo"}, "model-index", '"model-index" must be an array'),
         ({"model-index": index(dataset=BAD_CONFIG)}, "model-index", '.dataset.config" must be a string'),
     ],
     ids=str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from architectures import make_config
@@ -16,7 +17,19 @@ from hubkit.pipeline import preflight, recipe_checks
 from hubkit.pipeline.recipe_checks import check_recipe, name_mistakes
 from hubkit.recipe.loading import RecipeFile, read_recipe
 from hubkit.recipe.mistakes import Mistake, Places, error_of
-from hubkit_stages.recipes import dpopenhermes_7b, tiny
+from hubkit_stages.recipes import dpo_repair, dpo_sft_mixed, dpopenhermes_7b, tiny
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The libraries are asked in this process: a child spends seconds on importing them."""
+
+    def ask(module: str, question: Any, **given: Any) -> Any:
+        assert module == recipe_checks.__name__
+        return json.loads(json.dumps(recipe_checks._answer(json.loads(json.dumps(question)))))
+
+    monkeypatch.setattr(recipe_checks, "ask_module", ask)
+
 
 NO_LIBRARY: Callable[[str], str | None] = lambda name: None  # noqa: E731
 
@@ -67,8 +80,16 @@ def test_a_name_that_refers_to_nothing_is_found_with_its_line(
         assert f"hubkit.yaml{sentence}" in listed(file, mistakes)
 
 
-@pytest.mark.parametrize("recipe", [tiny.RECIPE, dpopenhermes_7b.RECIPE])
+@pytest.mark.usefixtures("here")
+def test_the_small_recipes_have_no_mistake(tmp_path: Path) -> None:
+    for module in (dpo_repair, dpo_sft_mixed):
+        file = read_recipe(module.RECIPE)
+        assert check_recipe(file.recipe, file.folder, tmp_path, print) == recipe_checks.Checked((), ())
+
+
+@pytest.mark.parametrize("recipe", [tiny.RECIPE, dpopenhermes_7b.RECIPE], ids=["tiny", "dpopenhermes-7b"])
 def test_the_built_in_recipes_have_no_mistake(recipe: Path, tmp_path: Path) -> None:
+    """Asked in a child, as a plan does."""
     file = read_recipe(recipe)
     announced: list[str] = []
     assert check_recipe(file.recipe, file.folder, tmp_path, announced.append) == recipe_checks.Checked((), ())
@@ -77,6 +98,7 @@ def test_the_built_in_recipes_have_no_mistake(recipe: Path, tmp_path: Path) -> N
     assert len(announced) == 1, "what was clean is not checked again"
 
 
+@pytest.mark.usefixtures("here")
 def test_mistakes_in_training_arguments_are_found_with_their_lines_and_are_not_remembered(tmp_path: Path) -> None:
     file = changed(
         tmp_path,
@@ -99,6 +121,7 @@ def test_mistakes_in_training_arguments_are_found_with_their_lines_and_are_not_r
     assert len(announced) == 2
 
 
+@pytest.mark.usefixtures("here")
 def test_with_the_config_of_the_base_its_adapters_are_compared_too(tmp_path: Path) -> None:
     lora = "lora: {target_modules: [q_prj]}, args: {learning_rate"
     file = changed(tmp_path, ("suites: [tiny_facts]", "suites: [gpt4all]"), ("args: {learning_rate", lora))
@@ -110,6 +133,7 @@ def test_with_the_config_of_the_base_its_adapters_are_compared_too(tmp_path: Pat
     assert ":9: stages.dpo.lora.target_modules: nothing in LlamaForCausalLM matches 'q_prj'" in text
 
 
+@pytest.mark.usefixtures("here")
 def test_another_stage_of_the_same_code_is_checked_by_the_same_class(tmp_path: Path) -> None:
     sft = "  sft: {data: repair, continues: dpo}"
     file = changed(
@@ -148,6 +172,7 @@ def test_a_hardware_that_huggingface_hub_does_not_list_is_named(tmp_path: Path) 
     assert "the arguments of the stage dpo: its code merge checks them when a release begins" in checked.unchecked
 
 
+@pytest.mark.usefixtures("here")
 def test_a_memory_that_cannot_be_read_or_written_costs_time_only(tmp_path: Path) -> None:
     file = read_recipe(dpopenhermes_7b.RECIPE)
     announced: list[str] = []

@@ -93,6 +93,7 @@ def test_a_job_reads_its_part_of_the_recipe_and_the_files_it_names(tmp_path: Pat
     trained = settings("train[dpo]", recipe, tmp_path)
     assert {item.name for item in fields(trained)} == {
         "name", "uses", "continues", "quantization", "lora", "args", "seed", "continued_form", "train_on",
+        "batch_size", "checkpoint_minutes", "launch", "probe", "probe_asked_for", "project", "links", "speedups",
     }  # fmt: skip
     write_atomic(tmp_path / "tasks" / "a.yaml", "task: a")
     before = settings("evaluate[main]", recipe, tmp_path)

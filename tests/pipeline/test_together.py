@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,9 +17,11 @@ from training_case import recipe_text
 
 from hubkit.core.errors import RefusedError
 from hubkit.core.output import Output
+from hubkit.core.processes.parent import JsonChild
+from hubkit.core.step_view import StepView
 from hubkit.core.target import Target
 from hubkit.models.merging.merged import MergedWeights
-from hubkit.pipeline import runner, worker
+from hubkit.pipeline import ahead, runner, worker
 from hubkit.pipeline.jobs import Job, expand
 from hubkit.pipeline.release_state import ReleaseState
 from hubkit.pipeline.runner import Retraining
@@ -137,7 +142,7 @@ def test_a_release_shows_each_merge_as_its_own(
     state.jobs = tuple(job for job in state.jobs if job.id in (*state.finished, *MERGES))
     state.finished = {}
     with nullcontext() if not broken else pytest.raises(RefusedError, match=r"merge\[main\] does not fit"):
-        assert runner._run_jobs(state, Output(), None, None, no_retraining())
+        assert runner.run_jobs(state, Output(), None, None, no_retraining())
     shown = [line.split(":")[0] for line in capsys.readouterr().err.splitlines() if line.startswith("merge")]
     lines = [json.loads(line) for line in (state.run.path / "journal.jsonl").read_text().splitlines()]
     done = [line["step"] for line in lines if line["event"] == "done"]
@@ -170,3 +175,118 @@ def test_a_merge_that_fails_does_not_take_the_other_along(state: ReleaseState, m
     assert state.reusable_artifact(second)[0] is None
     with pytest.raises(RefusedError, match=r"merge\[main\] does not fit"):
         worker._answer(request(state, second), silent)
+
+
+# --- ahead of its turn
+
+
+def test_an_upload_ahead_runs_beside_the_measurements_and_its_step_waits_for_it(
+    state: ReleaseState, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The upload ends only once the measurement runs: one after the other they would wait forever."""
+    measuring, uploaded, order = threading.Event(), threading.Event(), []
+
+    class Beside(InThisProcess):
+        def ahead(self, job: Job) -> Callable[[], str]:
+            def wait() -> str:
+                assert measuring.wait(20)
+                uploaded.set()
+                order.append(f"uploaded {job.id}")
+                return "2 files uploaded"
+
+            return wait
+
+        def close(self) -> None:
+            """Nothing to end."""
+
+        def run(self, job: Job, report: Any, together: Sequence[Job] = ()) -> None:
+            order.append(job.id)
+            if job.id == "stopping[main]":
+                measuring.set()
+                assert uploaded.wait(20)
+            self.state.run.begin(job.id, self.state.key(job))
+            (self.state.run.out(job.id) / "made").write_text(job.id)
+            self.state.run.keep(job.id, self.state.key(job), StageResult[Any](Written(), "made"), 0.0)
+
+    for place in (runner, ahead):
+        monkeypatch.setattr(place, "Worker", Beside)
+    monkeypatch.setattr(runner, "reach", lambda _: None)
+    monkeypatch.setattr(runner.preflight, "gather", lambda *_: [])
+    monkeypatch.setattr(runner, "_to_run_with", lambda *_: [])
+    names = ("base-stopping", "merge[main]", "stopping[main]", "gate", "card[main]", "publish[main]")
+    everything = ("evaluate[main]", "base-scores", "stopping[dpo-v0]", "merge[dpo-v0]", "evaluate[dpo-v0]")
+    state.jobs = tuple(job for job in state.jobs if job.id in (*state.finished, *names, *everything))
+    state.recipe = state.recipe.model_copy(update={"preupload": True})
+    assert runner.run_jobs(state, Output(), None, None, no_retraining())
+    assert order.index("merge[main]") < order.index("uploaded publish[main]") < order.index("publish[main]")
+    assert "publish[main]: 2 files uploaded" in capsys.readouterr().err
+    assert order.count("uploaded publish[main]") == 1
+
+
+@pytest.fixture
+def uploading(state: ReleaseState) -> ReleaseState:
+    """One whose merge is done, so that the upload ahead begins."""
+    state.recipe = state.recipe.model_copy(update={"preupload": True})
+    state.finished["merge[main]"] = state.finished["base"]
+    return state
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_an_upload_ahead_that_fails_is_a_warning(
+    at_once: bool, uploading: ReleaseState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> str:
+        raise RefusedError("The Hub is away.")
+
+    class Failing(InThisProcess):
+        def ahead(self, job: Job) -> Any:
+            return fail() if at_once else fail
+
+        def close(self) -> None:
+            """Nothing to end."""
+
+    monkeypatch.setattr(ahead, "Worker", Failing)
+    output = Output()
+    warnings: list[str] = []
+    monkeypatch.setattr(Output, "warn", lambda self, text: warnings.append(text))
+    with ahead.Ahead(uploading) as beside, output.steps(("publish[main]",)) as view:
+        beside.begin()
+        beside.finish(job_of(uploading, "publish[main]"), view)
+    assert warnings == ["publish[main]: what was begun ahead failed: The Hub is away."]
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+def test_a_release_that_is_broken_off_ends_an_upload_ahead(
+    waiting: bool, uploading: ReleaseState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While its step waits for it, and before its thread came to anything."""
+    children: list[JsonChild] = []
+    closed, close = threading.Event(), worker.Worker.close
+
+    def start(self: worker.Worker) -> JsonChild:
+        if not waiting and threading.current_thread() is not threading.main_thread():
+            assert closed.wait(20)
+        children.append(JsonChild.start([sys.executable, "-c", "import time; time.sleep(3)"], environment={}))
+        return children[0]
+
+    def closing(self: worker.Worker) -> None:
+        close(self)
+        closed.set()
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker.Worker, "_start", start)
+    monkeypatch.setattr(worker.Worker, "close", closing)
+    monkeypatch.setattr(StepView, "progress", interrupt)
+    job, output = job_of(uploading, "publish[main]"), Output()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        output.steps((job.id,)) as view,
+        ahead.Ahead(uploading) as beside,
+    ):
+        beside.begin()
+        if not waiting:
+            raise KeyboardInterrupt
+        beside.finish(job, view)
+    assert [child.process.poll() for child in children] == [-signal.SIGKILL]

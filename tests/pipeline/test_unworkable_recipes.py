@@ -193,7 +193,7 @@ CASES = {
     ),
     "several processes": (
         dpo("fsdp: full_shard"),
-        (2, DPO, "args.fsdp: cannot be set in a recipe; hubkit trains in one process"),
+        (2, DPO, "args.fsdp: cannot be set in a recipe; write a config file of accelerate, and name it in"),
     ),
     "the loss of experts without experts": (
         dpo("router_aux_loss_coef: 0.1"),

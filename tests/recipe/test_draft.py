@@ -152,8 +152,12 @@ def test_no_word_of_the_examples_reaches_recipe_or_card(variant: str) -> None:
 def test_without_a_summary_a_card_says_what_was_done() -> None:
     recipe = parse_recipe(made())
     cards = {name: cards_of(recipe, name, placeholder(recipe))[1]["README.md"].text for name in recipe.variants}
-    dpo = "them/Chat-7B-Instruct, fine-tuned with DPO on them/pairs"
-    assert f"\n{dpo}.\n" in cards["dpo-v0"] and f"\n{dpo}, then SFT on them/chats.\n" in cards["main"]
+    dpo = (
+        "A chat model, fine-tuned from [`them/Chat-7B-Instruct`](/them/Chat-7B-Instruct) by DPO on "
+        "[`them/pairs`](/datasets/them/pairs)"
+    )
+    assert f"\n{dpo} · " in cards["dpo-v0"]
+    assert f"\n{dpo}, then SFT on [`them/chats`](/datasets/them/chats) · " in cards["main"]
     assert "This variant was not benchmarked." not in cards["main"]
     bare = parse_recipe(made(hub="embedded"))
     assert "This variant was not benchmarked." in cards_of(bare, "main", placeholder(bare))[1]["README.md"].text
@@ -165,14 +169,21 @@ def copied(base: str, **card: str) -> Recipe:
     return recipe.model_copy(update={"card": recipe.card.model_copy(update=card)})
 
 
+def _theirs() -> str:
+    """A sentence of the built-in recipe's card."""
+    return "To see what a release looks like, and to try hubkit."
+
+
 def test_a_copied_card_of_another_base_is_refused_with_its_keys() -> None:
     found = list(name_mistakes(copied("them/base"), tiny.RECIPE.parent))
-    assert [item.path for item in found] == [("card", "summary"), ("card", "limitations"), ("card", "tags")]
-    assert "'A model with half a million parameters that knows 164 facts.'" in found[0].problem
+    assert [item.path for item in found] == [
+        ("card", "summary"), ("card", "intended_use"), ("card", "limitations"), ("card", "tags")
+    ]  # fmt: skip
+    assert "'A toy of half a million parameters: the example release of h'" in found[0].problem
     assert "the built-in recipe 'tiny', which describes a release on hubkit/tiny-hermes" in found[0].problem
-    mixed = copied("them/base", summary="It is mine. It knows 164 facts and nothing else.", limitations="", tags=())
+    mixed = copied("them/base", summary=f"It is mine. {_theirs()}", intended_use="", limitations="", tags=())
     assert [item.path for item in name_mistakes(mixed, tiny.RECIPE.parent)] == [("card", "summary")]
-    own = copied("them/base", summary="It is mine.", limitations="It is small.", tags=("mine",))
+    own = copied("them/base", summary="It is mine.", intended_use="", limitations="It is small.", tags=("mine",))
     assert list(name_mistakes(own, tiny.RECIPE.parent)) == []
     assert list(name_mistakes(copied("hubkit/tiny-hermes"), tiny.RECIPE.parent)) == []
 

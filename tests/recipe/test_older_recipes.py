@@ -69,11 +69,38 @@ def test_the_sample_has_every_key_of_that_version() -> None:
 
 
 @pytest.mark.parametrize(("name", "current"), [("tiny", tiny.RECIPE), ("dpopenhermes-7b", dpopenhermes_7b.RECIPE)])
-def test_the_built_in_recipes_differ_from_before_in_words_for_people_only(name: str, current: Path) -> None:
+def test_the_built_in_recipes_differ_from_before_in_words_and_in_how_a_device_is_filled(
+    name: str, current: Path
+) -> None:
     def figures(recipe: Recipe) -> Recipe:
         untitled = {key: item.model_copy(update={"title": None}) for key, item in recipe.variants.items()}
-        words = {"summary": "", "limitations": None}
-        return recipe.model_copy(update={"variants": untitled, "card": recipe.card.model_copy(update=words)})
+        # The probe of the stop rate shapes nothing.
+        trained = {key: item.model_copy(update={"probe": "none"}) for key, item in recipe.stages.items()}
+        words = {"summary": "", "intended_use": None, "limitations": None}
+        own = {"variants": untitled, "stages": trained, "card": recipe.card.model_copy(update=words)}
+        return recipe.model_copy(update=own | (on_any_device(recipe) if name == "dpopenhermes-7b" else {}))
+
+    def on_any_device(recipe: Recipe) -> dict[str, Any]:
+        filled = {"per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "gradient_checkpointing"}
+        stages = {
+            stage: training.model_copy(
+                update={
+                    "args": {key: value for key, value in training.args.items() if key not in filled},
+                    "batch_size": training.batch_size
+                    or training.args["per_device_train_batch_size"] * training.args["gradient_accumulation_steps"],
+                    "checkpoint_minutes": None,
+                    "probe": "none",
+                }
+            )
+            for stage, training in recipe.stages.items()
+        }
+        rate = recipe.gates.on_stop_rate().model_copy(update={"batch_size": "auto"})
+        return {
+            "stages": stages,
+            "preupload": False,
+            "evaluate": recipe.evaluate.model_copy(update={"batch_size": "auto"}),
+            "gates": recipe.gates.model_copy(update={"stop_rate": rate}),
+        }
 
     assert figures(load_recipe(current)) == figures(load_recipe(sample(name, "yaml")))
 

@@ -29,7 +29,7 @@ from hubkit.recipe.models import Recipe
 from hubkit.recipe.schema import recipe_schema
 from hubkit.training.data import mappings, rows
 from hubkit_stages import base, provide
-from hubkit_stages.recipes import dpopenhermes_7b, tiny
+from hubkit_stages.recipes import dpo_repair, dpo_sft_mixed, dpopenhermes_7b, tiny
 from hubkit_stages.recipes.tiny import model, world
 
 COLUMNS = {
@@ -55,11 +55,29 @@ def recipe() -> Recipe:
 # --- the recipe files
 
 
-def test_both_recipes_are_found_through_their_entry_points() -> None:
+def test_the_recipes_are_found_through_their_entry_points() -> None:
     found = {point.name: point.load() for point in entry_points(group="hubkit.recipes")}
-    assert {"tiny", "dpopenhermes-7b"} <= found.keys()
+    assert {"tiny", "dpo-repair", "dpo-sft-mixed", "dpopenhermes-7b"} <= found.keys()
     for module in found.values():
         load_recipe(module.RECIPE)
+
+
+def test_preventing_and_repairing_begin_alike_and_are_measured_alike() -> None:
+    """docs/preventing.md compares them: the same base, pairs, adapter and gate; no answer is cut off unseen."""
+    repair, mixed = load_recipe(dpo_repair.RECIPE), load_recipe(dpo_sft_mixed.RECIPE)
+    args = [item.stages["dpo"].args for item in (repair, mixed)]
+    differing = {name for name in {*args[0], *args[1]} if args[0].get(name) != args[1].get(name)}
+    assert differing == {"loss_type", "loss_weights", "max_steps", "learning_rate", "logging_steps"}
+    assert args[1]["loss_type"] == ["sigmoid", "sft"]
+    without = {"args": {}, "probe": "none"}
+    assert mixed.stages["dpo"].model_copy(update=without) == repair.stages["dpo"].model_copy(update=without)
+    assert (mixed.base, mixed.provide, mixed.seed, mixed.evaluate) == (
+        repair.base, repair.provide, repair.seed, repair.evaluate
+    )  # fmt: skip
+    assert mixed.data["preferences"] == repair.data["preferences"] and mixed.data["questions"] == repair.data["repair"]
+    assert mixed.wanted_stages() == ("dpo",) and repair.wanted_stages() == ("dpo", "sft")
+    rates = [item.gates.stop_rate.model_copy(update={"prompts_from": None}) for item in (mixed, repair)]
+    assert rates[0] == rates[1] and not any(stage.accept for stage in (*mixed.stages.values(), *repair.stages.values()))
 
 
 def test_the_7b_recipe_is_the_release_of_the_card() -> None:
@@ -97,10 +115,14 @@ def test_the_tiny_recipe_shows_a_newcomer_the_keys_and_explains_what_it_accepts(
     rare = {"authors", "tracking", "language", "limit", "split", "uses", "hardware", "sign", "key", "keyless"}
     rare |= {"num_fewshot", "fewshot_as_multiturn", "pull_request", "license_name", "license_link"}
     rare |= {"file", "config", "columns", "train_on"}  # docs/data.md
+    rare |= {"speedups"}  # docs/bench-training.md
     rare |= {"adapter", "weights", "trained_with", "training"}  # docs/adopt.md
-    rare |= {"namespace", "base_model_relation"}
+    rare |= {"namespace", "base_model_relation", "contact", "source", "year"}
     rare |= {"weight", "duplicates", "eval"}
+    rare |= {"checkpoint_minutes", "preupload"}  # the recipe of a 7B model shows them
     rare |= {"benchmarks", "results"}  # docs/quality-gate.md
+    rare |= {"processes", "machines", "command"}  # docs/cluster.md
+    rare |= {"stop_below"}  # docs/watching.md
     schema = recipe_schema()
     known = {key for part in [schema, *schema["$defs"].values()] for key in part.get("properties", {})}
     shown |= {key for key in known if f"# {key}: " in text or f"#   {key}: " in text or f"# {key}:\n" in text}
@@ -189,7 +211,7 @@ def test_lm_eval_loads_the_benchmark_without_a_network(tmp_path: Path, monkeypat
 
 
 def test_the_base_is_made_the_same_from_the_same_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "STEPS", 21)
+    monkeypatch.setattr(model, "STEPS", 5)
     told = [model.make_base(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
     digest = [(tmp_path / name / "model.safetensors").read_bytes() for name in "abc"]
     assert digest[0] == digest[1] != digest[2]

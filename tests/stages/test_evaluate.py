@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -46,6 +51,7 @@ gates: {stop_rate: {prompts_from: preferences}}
 card: {title: Tiny, summary: A test.}
 """
 STEP = "evaluate[main]"
+SUPPORT = Path(__file__).parents[1] / "support"
 COLOURS = ["red", "green", "blue", "black"]
 
 
@@ -410,3 +416,32 @@ def test_a_task_that_cannot_be_run_is_the_recipes_fault(context: Context) -> Non
     with pytest.raises(UsageError, match="lm-eval could not run colours") as wrong:
         evaluate.run(context)
     assert wrong.value.exit_code == 2
+
+
+@pytest.mark.soak
+def test_two_processes_measure_what_one_does(context: Context, tmp_path: Path) -> None:
+    """Benchmarks and stop rate, by gloo on the CPU: each process has a part of the questions, and all the answers."""
+    measured = []
+    for count in (1, 2):
+        file, results = tmp_path / f"{count}.pickle", tmp_path / f"{count}.json"
+        file.write_bytes(pickle.dumps((replace(context, scratch=tmp_path / f"scratch-{count}"), CHATML)))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        common = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
+        common |= {"MASTER_PORT": port, "HUBKIT_LAUNCHER": str(os.getpid()), "GLOO_SOCKET_IFNAME": "lo"}
+        common |= {"HUBKIT_HOME": str(tmp_path / f"home-{count}"), "OMP_NUM_THREADS": "1"}
+        processes = [
+            subprocess.Popen(
+                [sys.executable, str(SUPPORT / "measured_together.py"), str(file), str(results)],
+                env={**os.environ, **common, "RANK": str(number), "LOCAL_RANK": str(number)},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(count)
+        ]
+        ends = [process.communicate(timeout=500)[1] for process in processes]
+        assert [process.returncode for process in processes] == [0] * count, ends
+        measured.append(json.loads(results.read_text()))
+    assert measured[0] == measured[1]
+    assert measured[0]["rate"]["prompts"] == 7

@@ -17,6 +17,7 @@ from hubkit.core.numbers import share
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
 from hubkit.models.chat.library import CHATML
+from hubkit.models.chat.stop_rates import StopRates
 from hubkit.pipeline import keys
 from hubkit.pipeline.jobs import expand
 from hubkit.pipeline.release_state import ReleaseState
@@ -258,6 +259,11 @@ def test_each_form_of_a_variant_is_measured(step, done, base, data, trained, mer
     assert told["prompts"] == 12 == told["forms"]["merged"]["prompts"]
     assert (told["max_new_tokens"], told["end_of_turn"]) == (16, {"token": "<|im_end|>", "id": 260})
     assert told["forms"]["merged"] == told["forms"]["adapter"], "float32 merged weights are the adapter on its base"
+    shown = {name: [item["prompt"] for item in told["forms"][name]["answers"]] for name in told["forms"]}
+    assert len(shown["merged"]) == 4
+    assert shown["four-bit"] == shown["merged"], "the same prompts, in the same order"
+    again = StopRates.parse(told).forms["merged"].answers
+    assert {(item.ended, item.tokens == 16) for item in again} <= {("limit", True), ("eos", False), ("eos", True)}
     assert 0 < told["forms"]["merged"]["rate"] < 1
     assert [told["forms"][name]["dtype"] for name in told["forms"]] == ["float32", "float32", "nf4"]
     assert heard == sorted(heard)

@@ -21,15 +21,12 @@ from training_case import COMMIT, DPO, SFT, Case, recipe_text
 
 from hubkit.core.errors import HubkitError, RemoteError
 from hubkit.core.files import read_json, write_json
-from hubkit.core.findings import Finding
 from hubkit.hub.transport import install
 from hubkit.models import load
-from hubkit.recipe.loading import load_recipe, parse_recipe
-from hubkit.recipe.models import Recipe
-from hubkit.recipe.stage import CheckContext
-from hubkit.training import arguments, checkpoints, shared
-from hubkit_stages import dpo, sft
-from hubkit_stages.recipes import dpopenhermes_7b, tiny
+from hubkit.recipe.loading import parse_recipe
+from hubkit.training import checkpoints, shared
+from hubkit.training.watching.callback import watch as watch_callback
+from hubkit.training.watching.spent import Spent
 
 
 @pytest.fixture(scope="module")
@@ -61,90 +58,26 @@ def adapter(case: Case, stage: str) -> dict[str, Any]:
     return dict(load_file(case.run.artifacts / f"train[{stage}]" / "adapter" / "adapter_model.safetensors"))
 
 
-def findings(text: str, stage: str, tmp_path: Path) -> list[Finding]:
-    return list({"dpo": dpo, "sft": sft}[stage].check(checked(parse_recipe(text), stage, tmp_path)))
-
-
-def checked(recipe: Recipe, stage: str, tmp_path: Path) -> CheckContext[Any]:
-    """What the check of ``stage`` is given where no Hub may be asked."""
-    ctx = Case(tmp_path).context(recipe, f"train[{stage}]")
-    return CheckContext(ctx.settings, ctx.target)
-
-
-# --- the recipe's arguments
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        ("learning_rat: 1e-5", "args.learning_rat: DPOConfig has no such key; did you mean 'learning_rate'?"),
-        ("max_prompt_length: 128", "args.max_prompt_length: DPOConfig has no such key"),
-        ("learning_rate: fast", "args.learning_rate: input should be a valid number, not 'fast'"),
-        ("max_length: 1.5", "args.max_length: "),
-        ("output_dir: here", "args.output_dir: cannot be set in a recipe; hubkit keeps the checkpoints in the run"),
-        ("seed: 4", "args.seed: cannot be set in a recipe; write `seed` at the top of the recipe"),
-        (
-            "lr_scheduler_type: no-such-thing",
-            "args.lr_scheduler_type: TRL refuses 'no-such-thing': ",
-        ),
-    ],
-)
-def test_an_argument_that_trl_does_not_know_is_found_before_training(args: str, said: str, tmp_path: Path) -> None:
-    found = findings(recipe_text(dpo=args), "dpo", tmp_path)
-    assert [item.exit_code for item in found] == [2], found
-    assert said in found[0].message
-    assert found[0].level == "error"
-    assert found[0].message.startswith("stages.dpo.")
-
-
-def test_an_adapter_key_that_peft_does_not_know_is_found(tmp_path: Path) -> None:
-    text = recipe_text().replace("lora_alpha: 8, target_modules: all-linear", "lora_alfa: 8, target_modules: [lm_head]")
-    said = " ".join(item.message for item in findings(text, "dpo", tmp_path))
-    assert "lora.lora_alfa: LoraConfig has no such key; did you mean 'lora_alpha'?" in said
-    assert "do not train an adapter on lm_head" in said
-
-
-def test_a_stage_that_continues_cannot_give_the_adapter_another_shape(tmp_path: Path) -> None:
-    text = recipe_text().replace("continues: dpo,", "continues: dpo, lora: {r: 2},")
-    assert "adapter of 'dpo'; its LoRA config is fixed" in findings(text, "sft", tmp_path)[0].message
-
-
-@pytest.mark.parametrize("recipe", [tiny.RECIPE, dpopenhermes_7b.RECIPE], ids=["tiny", "7b"])
-def test_the_built_in_recipes_give_arguments_that_the_trainers_know(recipe: Path, tmp_path: Path) -> None:
-    loaded = load_recipe(recipe)
-    for stage, code in (("dpo", dpo), ("sft", sft)):
-        assert list(code.check(checked(loaded, stage, tmp_path))) == []
-
-
-def test_several_visible_gpus_are_refused_before_the_base_is_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr("torch.cuda.get_device_name", lambda place=0: "NVIDIA X")
-    (found,) = findings(recipe_text(), "dpo", tmp_path)
-    assert found.message == "2 GPUs are visible, and TRL's trainers use one in each process." and found.exit_code == 1
-    assert "CUDA_VISIBLE_DEVICES=0" in str(found.hint)
-
-
-def test_a_default_is_read_from_the_installed_trl() -> None:
-    assert arguments.effective("dpo", {"max_length": 7}, "max_length") == 7
-    assert arguments.effective("dpo", {}, "max_length") == arguments.config_class("dpo")("x", use_cpu=True).max_length
-
-
-# --- what training makes
-
-
 def test_what_does_not_count_for_the_key_does_not_change_one_bit(case: Case, trained: Case) -> None:
-    """Logs, checkpoints, progress and how rows are loaded: see hubkit.training.counted."""
+    """Logs, checkpoints, the probe, progress and how rows are loaded: see hubkit.training.counted."""
     text = recipe_text(
         dpo=DPO.replace("logging_steps: 2", "logging_steps: 3, logging_first_step: true, run_name: other, project: p")
         + ", save_steps: 3, save_total_limit: 1, disable_tqdm: false, include_num_input_tokens_seen: all"
         + ", dataloader_num_workers: 1, dataset_num_proc: 1, skip_memory_metrics: false, torch_empty_cache_steps: 2"
         + ", per_device_eval_batch_size: 3, log_level: error"
     )
-    case.train("dpo", text)
+    probe = "probe: {every: 1, prompts: 5, max_new_tokens: 6, max_share: 1.0}"
+    made = case.train("dpo", text.replace("    lora: {r", f"    {probe}\n    lora: {{r"))
     before, after = adapter(trained, "dpo"), adapter(case, "dpo")
     assert before.keys() == after.keys() and all(before[name].equal(after[name]) for name in before)
+    told = made.json("training.json")
+    asked = [point["step"] for point in told["probes"]]  # on a busy machine one may be too slow, and the next waits
+    assert asked and asked == sorted(set(asked)) and set(asked) <= set(range(2, 9)) and asked[-1] == 8
+    assert {point["prompts"] for point in told["probes"]} == {5}
+    curves = made.json("curves.json")
+    assert curves["probes"] == told["probes"] and [point["step"] for point in curves["points"]] == [1, 3, 6]
+    names = {"loss", "rewards/margins", "rewards/accuracies", "grad_norm", "learning_rate"}
+    assert names <= curves["points"][-1].keys()
 
 
 def test_the_adapter_stands_alone_and_is_bound_to_the_base(trained: Case) -> None:
@@ -158,6 +91,7 @@ def test_the_adapter_stands_alone_and_is_bound_to_the_base(trained: Case) -> Non
         base = kept(trained.run.find("base")).json("base.json")
         assert (config["base_model_name_or_path"], config["revision"]) == (base["repo"], COMMIT)
         assert config["inference_mode"] is True
+        assert len(config["target_modules"]) > 1 and config["target_modules"] == sorted(config["target_modules"])
         model = PeftModel.from_pretrained(
             AutoModelForCausalLM.from_pretrained(config["base_model_name_or_path"]), folder
         )
@@ -186,6 +120,42 @@ def test_training_json_says_what_happened(trained: Case) -> None:
     assert told["peak_memory_bytes"] > 10**8
     assert told["seconds"] > 0
     assert told["tokens_per_second"] > 0
+    pairs = told["pairs"]
+    assert (pairs["way"], pairs["reason"], pairs["order"]) == ("shared", None, "random")
+    assert 0 < pairs["tokens"]["computed"] < pairs["tokens"]["real"] <= pairs["tokens"]["padded"]
+    assert pairs["reference"]["computed"] == 24 and pairs["reference"]["cached"] == 8
+
+
+def test_two_processes_make_the_adapter_of_one_with_the_same_batch(case: Case, tmp_path: Path) -> None:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the two have: the number moves the last digits
+    try:
+        before = case.train("dpo", recipe_text(quantization="none"))
+    finally:
+        torch.set_num_threads(threads)
+    one, alone = adapter(case, "dpo"), before.json("training.json")
+    said: list[str] = []
+    text = recipe_text(dpo=DPO.replace("batch_size: 4", "batch_size: auto"), quantization="none")
+    text = text.replace("    data: preferences\n", "    data: preferences\n    batch_size: 4\n")
+    made = case.launch("dpo", text + "launch: {processes: 2}\n", lambda figure, share: said.append(figure))
+    two, told = adapter(case, "dpo"), made.json("training.json")
+    assert one.keys() == two.keys()
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-5
+    assert (told["processes"], told["global_batch"], told["steps"]) == (2, 4, 8)
+    cut = told["batches"]
+    assert (cut["per_device"], cut["accumulation"], cut["processes"], cut["checkpointing"]) == (2, 1, 2, False)
+    assert "batches of 2 x 1 rows on each of 2 devices, without gradient checkpointing" in said
+    assert told["device"] == "CPU, 2 processes of 1 thread" and alone["processes"] is None
+    assert [point["loss"] for point in told["curve"]] == pytest.approx([point["loss"] for point in alone["curve"]])
+    pairs, those = told["pairs"], alone["pairs"]
+    assert pairs["tokens"]["real"] == those["tokens"]["real"], "of both processes"
+    assert sum(pairs["reference"].values()) == sum(those["reference"].values())
+    assert sorted(said) == sorted(set(said)) and said[-1].startswith("step 8/8"), "the main process alone reports"
+    assert made.manifest.files.keys() == before.manifest.files.keys()
+    assert list(case.run.work.iterdir()) == [], "the other's files are gone"
+    assert "process 1 of 2 on" in (case.run.logs / "train[dpo].1.log").read_text()
 
 
 def test_training_repeats_itself(trained: Case, case: Case) -> None:
@@ -196,10 +166,20 @@ def test_training_repeats_itself(trained: Case, case: Case) -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_without_quantization(case: Case) -> None:
-    case.train("dpo", recipe_text(quantization="none"))
-    assert kept(case.run.find("train[dpo]")).json("training.json")["quantization"] == "none"
-    assert next(iter(adapter(case, "dpo").values())).dtype.is_floating_point
+def test_without_quantization_and_without_speedups_the_numbers_are_the_same(case: Case) -> None:
+    import torch
+
+    text = recipe_text(quantization="none")
+    case.train("dpo", text)
+    told, fast = kept(case.run.find("train[dpo]")).json("training.json"), adapter(case, "dpo")
+    assert told["quantization"] == "none" and told["pairs"]["way"] == "shared"
+    assert next(iter(fast.values())).dtype.is_floating_point
+    case.train("dpo", text.replace("    data: preferences\n", "    data: preferences\n    speedups: none\n"), key="k2")
+    plain = kept(case.run.find("train[dpo]")).json("training.json")
+    assert plain["pairs"] == {} and plain["curve"] != []
+    assert [point["loss"] for point in plain["curve"]] == pytest.approx([point["loss"] for point in told["curve"]])
+    slow = adapter(case, "dpo")
+    assert all(torch.allclose(fast[name], slow[name], atol=1e-3) for name in fast)
 
 
 def test_a_generation_does_not_spoil_the_gradients_of_4_bit_layers(case: Case) -> None:
@@ -235,9 +215,6 @@ def test_a_hub_that_is_down_when_the_base_is_loaded_is_said(case: Case) -> None:
     with pytest.raises(RemoteError, match="cannot be reached") as down:
         shared.prepare(ctx)
     assert down.value.exit_code == 5
-
-
-# --- interruptions
 
 
 def test_a_checkpoint_counts_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -305,6 +282,29 @@ def test_a_killed_training_goes_on_from_its_last_whole_checkpoint(stage: str, tr
     assert not case.run.work.joinpath(f"train[{stage}]").exists()
 
 
+def test_a_training_that_was_killed_after_its_last_step_takes_no_step_more(
+    case: Case, trained: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends within an epoch, where transformers' own loop would go on before it looks."""
+
+    class KilledError(Exception):
+        pass
+
+    def kill(*_: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shared, "_save", kill)
+        with pytest.raises(KilledError):
+            case.train("dpo")
+    made = case.train("dpo")
+    told = made.json("training.json")
+    assert (told["steps"], told["resumed_from"]) == (8, "checkpoint-8")
+    assert told["probes"][-1]["step"] == 8
+    before, after = adapter(trained, "dpo"), adapter(case, "dpo")
+    assert before.keys() == after.keys() and all(before[name].equal(after[name]) for name in before)
+
+
 def test_a_run_whose_numbers_are_not_finite_is_stopped_at_once(case: Case) -> None:
     wild = DPO.replace("learning_rate: 1e-3", "learning_rate: 1e30, max_grad_norm: 0, save_steps: 1")
     with pytest.raises(
@@ -325,14 +325,14 @@ def test_seconds_and_memory_are_those_of_all_processes(case: Case) -> None:
         case.train("dpo", recipe_text(dpo=wild))
     last = checkpoints.last_complete(case.run.work / "train[dpo]" / "scratch" / "checkpoints")
     assert last is not None
-    first = shared.Spent.until(last)
+    first = Spent.until(last)
     assert first.seconds > 0
     assert first.peak > 10**8
     (last / "manifest.json").unlink()
     write_json(last / "hubkit_spent.json", {"seconds": 36_000.0, "peak_memory_bytes": 10**15})
     checkpoints.seal(last)
-    spent = shared.Spent.until(last)
-    watch = shared.watch(case.context(parse_recipe(recipe_text()), "train[dpo]"), spent)
+    spent = Spent.until(last)
+    watch = watch_callback(case.context(parse_recipe(recipe_text()), "train[dpo]"), spent)
 
     class State:
         global_step, is_world_process_zero = 7, True
@@ -343,7 +343,7 @@ def test_seconds_and_memory_are_those_of_all_processes(case: Case) -> None:
     (last.parent / "checkpoint-7").mkdir()
     watch.on_save(Args, State, None)
     assert checkpoints.last_complete(last.parent) == last.parent / "checkpoint-7"
-    again = shared.Spent.until(last.parent / "checkpoint-7")
+    again = Spent.until(last.parent / "checkpoint-7")
     assert 36_000 < again.seconds < 36_600
     assert again.peak == 10**15
 
@@ -354,7 +354,7 @@ def test_gradients_are_left_to_the_scaler_where_there_is_one(case: Case) -> None
     from accelerate.optimizer import AcceleratedOptimizer
 
     Accelerator(cpu=True)
-    watch = shared.watch(case.context(parse_recipe(recipe_text()), "train[dpo]"))
+    watch = watch_callback(case.context(parse_recipe(recipe_text()), "train[dpo]"))
     model = torch.nn.Linear(2, 1)
     model(torch.tensor([[float("inf"), 1.0]])).sum().backward()
     plain = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -372,7 +372,7 @@ def test_gradients_are_left_to_the_scaler_where_there_is_one(case: Case) -> None
 
 
 def test_a_run_whose_loss_grows_without_bound_is_stopped(case: Case) -> None:
-    watch = shared.watch(case.context(parse_recipe(recipe_text()), "train[dpo]"))
+    watch = watch_callback(case.context(parse_recipe(recipe_text()), "train[dpo]"))
 
     class State:
         global_step, max_steps = 3, 10
@@ -395,6 +395,11 @@ def test_running_out_of_memory_says_what_to_change(case: Case, kind: str) -> Non
         class state:
             global_step = 6
 
+        class args:
+            per_device_train_batch_size = 4
+            gradient_accumulation_steps = 2
+            world_size = 1
+
         def train(self, resume_from_checkpoint: str | None) -> None:
             if kind == "gpu":
                 raise torch.OutOfMemoryError("CUDA out of memory")
@@ -403,9 +408,6 @@ def test_running_out_of_memory_says_what_to_change(case: Case, kind: str) -> Non
     with pytest.raises(HubkitError, match="'dpo' ran out of memory at step 7") as stopped:
         shared._run(ctx, Trainer(), None)
     assert "per_device_train_batch_size" in (stopped.value.hint or "")
-
-
-# --- rows as tokens
 
 
 def tokens_beside(case: Case, stage: str, folder: str, rows: int | None = None) -> None:

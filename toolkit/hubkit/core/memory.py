@@ -1,4 +1,4 @@
-"""How much memory a process held at most."""
+"""How much memory a process held at most, and how much is free."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ def peak_memory(children: bool = False) -> int:
 
     who = resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF
     return in_bytes(resource.getrusage(who).ru_maxrss, sys.platform)
+
+
+def available_memory() -> int:
+    """Bytes of main memory that can be had without swapping."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
 
 
 def in_bytes(ru_maxrss: int, platform: str) -> int:

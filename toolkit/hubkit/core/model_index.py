@@ -19,7 +19,8 @@ def index_problems(index: Any) -> Iterator[tuple[str, str]]:
     if index is None:
         return
     if not isinstance(index, list):
-        yield "'model-index' is not a list.", ""
+        # The Hub holds cards with a mapping here, and refuses a word: a test of huggingface_hub's own shows it.
+        yield "'model-index' is not a list.", "" if isinstance(index, Mapping) else '"model-index" must be an array'
         return
     for at, model in enumerate(index):
         where = f"model-index[{at}]"

@@ -17,7 +17,6 @@ import re
 import shutil
 import stat
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,13 +24,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO
 
 from hubkit.core.errors import HubkitError
-from hubkit.core.numbers import duration
 from hubkit.core.printable import escaped_json, printable, printable_lines
+from hubkit.core.step_view import StepView
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.live import Live
     from rich.table import Table
+    from rich.text import Text
 
 Mode = Literal["human", "json", "quiet"]
 
@@ -116,79 +115,6 @@ def _own(stream: TextIO | PlainStream) -> TextIO:
 
 
 @dataclass
-class _Line:
-    state: Literal["waiting", "running", "done", "reused", "failed"] = "waiting"
-    figure: str = ""
-    share: float | None = None
-    began: float = 0.0
-    seconds: float = 0.0
-
-
-@dataclass
-class StepView:
-    """The steps of a release, with the progress of each. Created by :meth:`Output.steps`."""
-
-    output: Output
-    lines: dict[str, _Line]
-    live: Live | None = None
-
-    def start(self, step: str) -> None:
-        """``step`` starts."""
-        self.lines[step] = _Line("running", began=time.monotonic())
-        self._show(f"{step} …")
-
-    def progress(self, step: str, figure: str, share: float | None) -> None:
-        """``step`` has reached ``figure``; ``share`` (0 to 1) of it is done."""
-        line = self.lines[step]
-        line.figure, line.share = printable(figure), share
-        self._show(None)
-
-    def done(self, step: str, figure: str, seconds: float, *, reused: bool = False) -> None:
-        """``step`` is finished; ``reused``: an earlier run finished it, and its artifact is up to date."""
-        figure = printable(figure)
-        self.lines[step] = _Line("reused" if reused else "done", figure, seconds=seconds)
-        self._show(f"{step}: {'up to date' if reused else duration(seconds)}{'  ' + figure if figure else ''}")
-
-    def failed(self, step: str) -> None:
-        """``step`` ended with an error."""
-        line = self.lines[step]
-        self.lines[step] = _Line("failed", line.figure, seconds=time.monotonic() - line.began)
-        self._show(f"{step}: failed")
-
-    def _visible(self) -> list[tuple[str, _Line]]:
-        """The steps that fit the terminal: finished ones scroll out first, then waiting ones."""
-        room = max(3, self.output.talk.size.height - 2)
-        lines = list(self.lines.items())
-        begun = sum(line.state != "waiting" for _, line in lines)
-        first = max(0, min(begun - 1 - room // 2, len(lines) - room))
-        return lines[first : first + room]
-
-    def _show(self, text: str | None) -> None:
-        if self.live is not None:
-            self.live.update(self)
-        elif text is not None and self.output.mode == "human":
-            self.output.say(text)
-
-    def __rich__(self) -> RenderableType:
-        from rich.console import Group
-        from rich.spinner import Spinner
-        from rich.table import Table
-        from rich.text import Text
-
-        grid = Table.grid(padding=(0, 1))
-        marks = {"waiting": "·", "done": "[green]✓[/]", "reused": "[dim]✓[/]", "failed": "[red]✗[/]"}
-        for name, line in self._visible():
-            running = line.state == "running"
-            seconds = time.monotonic() - line.began if running else line.seconds
-            mark: RenderableType = Spinner("dots") if running else Text.from_markup(marks[line.state])
-            figure = line.figure if line.share is None or not running else f"{line.share:4.0%}  {line.figure}"
-            took = {"waiting": "", "reused": "up to date"}.get(line.state, duration(seconds))
-            style = {"waiting": "dim", "reused": "dim", "running": "bold"}.get(line.state, "")
-            grid.add_row(mark, Text(name, style), Text(took, "dim", justify="right"), Text(figure))
-        return Group(grid)
-
-
-@dataclass
 class Output:
     """Where a command prints. The command line creates one and passes it down."""
 
@@ -250,6 +176,12 @@ class Output:
             for item in shown:
                 self._show(item)
 
+    def new_token(self, token: str, value: Any) -> None:
+        """Print a token that was created just now, ``value`` in JSON mode: the only output that is not redacted."""
+        text = json.dumps({**value, "token": token}, indent=2, ensure_ascii=True) if self.mode == "json" else token
+        self.stdout.write(printable_lines(text, cut=False) + "\n")
+        self.stdout.flush()
+
     def _show(self, item: RenderableType) -> None:
         """Print a part of a result on stdout."""
         if not isinstance(item, str):
@@ -287,16 +219,33 @@ class Output:
         redacting.write(text + "\n")
         redacting.flush()
 
+    def heading(self, text: str) -> None:
+        """Print on stderr, in bold and folded at words, what a command is about to do."""
+        if self.mode != "human":
+            return
+        if not self.stderr.isatty():
+            self.say(text)
+            return
+        from rich.text import Text
+
+        self.talk.print(Text(redact(text) + "\n", "bold"))
+
     @contextmanager
-    def steps(self, names: Sequence[str]) -> Iterator[StepView]:
-        """Follow the steps ``names``: a live view on a terminal, a line for each step elsewhere."""
-        view = StepView(self, {name: _Line() for name in names})
+    def steps(self, names: Sequence[str], shown: set[str] | None = None) -> Iterator[StepView]:
+        """Follow the steps ``names``: a live view on a terminal, a line for each step elsewhere.
+
+        ``shown`` are steps that a view before has printed; those of this view are added.
+        """
+        view = StepView(self, names, set() if shown is None else shown)
         if self.mode == "human" and self.stderr.isatty() and self.talk.is_terminal and self.talk.is_interactive:
             from rich.live import Live
 
-            with Live(view, console=self.talk, refresh_per_second=8, vertical_overflow="visible") as live:
+            with Live(view, console=self.talk, refresh_per_second=8, transient=True, vertical_overflow="crop") as live:
                 view.live = live
-                yield view
+                try:
+                    yield view
+                finally:
+                    view.close()
         else:
             yield view
 
@@ -317,7 +266,7 @@ def _fits(stream: TextIO, text: str) -> bool:
     return all(len(line) < width for line in text.splitlines())
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title: str | None = None) -> Table:
     """A table of words for :meth:`Output.result`.
 
     Columns whose heads end in '#' are aligned to the right. On a narrow terminal words wrap, names and numbers do not.
@@ -334,5 +283,5 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | N
             no_wrap=figures or place < len(heads) - 2,
         )
     for row in rows:
-        grid.add_row(*[Text(printable(cell)) for cell in row])
+        grid.add_row(*[Text(printable(cell)) if isinstance(cell, str) else cell for cell in row])
     return grid

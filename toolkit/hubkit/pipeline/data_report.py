@@ -74,8 +74,8 @@ def _run(last: ReleaseState, run: Run, output: Output) -> Path:
                 began = time.monotonic()
                 try:
                     _run_one(worker, job, view)
-                except BaseException:
-                    view.failed(job.id)
+                except BaseException as error:
+                    view.failed(job.id, interrupted=not isinstance(error, Exception))
                     raise
                 made = run.find(job.id)
                 assert made is not None

@@ -43,11 +43,15 @@ def _digest(artifact: StoredArtifact, part: str | None) -> str:
 
 
 def plain(value: Any) -> Any:
-    """``value`` as plain JSON values. Of a file that the recipe names, its digest; a bare path is refused."""
+    """``value`` as plain JSON values. Of a file that the recipe names, its digest; a bare path is refused.
+
+    A field with ``metadata={"counts": False}`` is left out: it says where something is computed, and not what.
+    """
     if isinstance(value, NamedFile):
         return {"sha256": value.digest}
     if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+        counting = [item for item in fields(value) if item.metadata.get("counts", True)]
+        return {item.name: plain(getattr(value, item.name)) for item in counting}
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, Mapping):

@@ -11,7 +11,7 @@ from pathlib import Path
 from hubkit.core.errors import BY_EXIT_CODE, HubkitError, RefusedError
 from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed
-from hubkit.core.numbers import size
+from hubkit.core.numbers import counted, size
 from hubkit.hub.client import connect
 from hubkit.pipeline import recipe_checks
 from hubkit.pipeline.costs.estimate import Estimate, estimate
@@ -78,8 +78,16 @@ def costs_of(state: ReleaseState, weights: int | None) -> Estimate | None:
     return found if found.sized else None
 
 
+Checking = Callable[[str, float], None]
+"""Is told what is checked next, and the share (0 to 1) of the checks that passed."""
+
+
 def gather(
-    state: ReleaseState, jobs: Iterable[Job], check: Callable[[Job], list[Finding]], places: Places | None = None
+    state: ReleaseState,
+    jobs: Iterable[Job],
+    check: Callable[[Job], list[Finding]],
+    places: Places | None = None,
+    checking: Checking = lambda name, share: None,
 ) -> list[Finding]:
     """All findings for ``jobs``, each once although several stages and variants may report it.
 
@@ -88,19 +96,33 @@ def gather(
     begins with a key of the recipe gets its line.
     """
     jobs = list(jobs)
+    checking("disk", 0.05)
     weights = weight_bytes(state)
     costs = costs_of(state, weights)
-    found = [*disk(state.run.path, bytes_needed(state, costs, weights)), *libraries(state, jobs)]
+    found = [*disk(state.run.path, bytes_needed(state, costs, weights))]
+    checking("libraries", 0.1)
+    found += libraries(state, jobs)
     if any(finding.level == "error" for finding in found):
         return found
     if places is not None:
+        checking("recipe", 0.15)
         recipe_checks.refuse(
             state.recipe, state.folder, places, (job for job in jobs if job.step.per == "stage"), check
         )
-    found += memory_findings(costs) if costs else []
-    for job in jobs:
+    if costs:
+        checking("memory", 0.25)
+        found += memory_findings(costs)
+    for place, job in enumerate(jobs):
+        checking(job.id, 0.3 + 0.7 * place / len(jobs))
         found += check(job)
     return located(found, places or Places())
+
+
+def in_words(names: Iterable[str], jobs: Iterable[Job]) -> str:
+    """What was checked (``names``, as :data:`Checking` is told them) in one line; the steps are counted."""
+    steps = {job.id for job in jobs}
+    others = [name for name in dict.fromkeys(names) if name not in steps]
+    return ", ".join([*others, counted(len(steps), "step")])
 
 
 def located(findings: Iterable[Finding], places: Places) -> list[Finding]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.files import digest_of, read_json, write_json
 from hubkit.core.findings import Finding
+from hubkit.core.late_compiling import compile_late
 from hubkit.core.libraries import installed, offered
 from hubkit.core.processes.child import answer_question
 from hubkit.core.processes.parent import JobFailed, ask_module
@@ -407,4 +408,5 @@ def _findings(recipe: Recipe, name: str) -> Iterable[Finding]:
 
 
 if __name__ == "__main__":
+    compile_late()
     answer_question(_answer)

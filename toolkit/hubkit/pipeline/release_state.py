@@ -23,7 +23,10 @@ from hubkit.recipe.stage import BaseRepo, CheckContext, Context, Earlier, Option
 
 @dataclass
 class ReleaseState:
-    """What the runner knows: the recipe, its jobs, the run folder and the finished artifacts by job."""
+    """What the runner knows: the recipe, its jobs, the run folder and the finished artifacts by job.
+
+    ``sealed``: the recipe is a stranger's, so what trains has no token, and reads the base from the cache alone.
+    """
 
     recipe: Recipe
     folder: Path
@@ -32,6 +35,7 @@ class ReleaseState:
     jobs: tuple[Job, ...]
     finished: dict[str, StoredArtifact] = field(default_factory=dict)
     options: Options = field(default_factory=Options)
+    sealed: bool = False
 
     def settings(self, job: Job) -> Any:
         """The ``Settings`` of ``job``'s stage."""

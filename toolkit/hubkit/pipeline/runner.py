@@ -11,10 +11,13 @@ from pathlib import Path
 from hubkit import __version__
 from hubkit.core.errors import HubkitError
 from hubkit.core.files import write_atomic
-from hubkit.core.output import Output, StepView
+from hubkit.core.output import Output
+from hubkit.core.processes.named import this_process
+from hubkit.core.step_view import StepView
 from hubkit.core.target import Target
 from hubkit.hub.reach import reach
-from hubkit.pipeline import preflight
+from hubkit.pipeline import launched, preflight
+from hubkit.pipeline.ahead import Ahead
 from hubkit.pipeline.discards import Consent, Discard, discarded, refuse
 from hubkit.pipeline.earlier_runs import finished_before
 from hubkit.pipeline.find_stage import find_stage
@@ -28,6 +31,9 @@ from hubkit.recipe.artifact import StoredArtifact
 from hubkit.recipe.mistakes import Places
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import Options
+
+PREFLIGHT = "preflight"
+"""The name of the checks before the first step, among the steps that are shown."""
 
 
 def release(
@@ -56,6 +62,7 @@ def release(
     Raises HubkitError: RefusedError by a check or a gate (nothing was promoted), ConflictError when a branch moved
     or another process has the run, RemoteError when the Hub cannot be reached.
     """
+    launched.refuse_by_hand()
     with release_lock(home, recipe.repo, target):
         if not fresh and (earlier := finished_before(recipe, folder, target, home)) is not None:
             output.say(f"Already released by an earlier version of hubkit (run {earlier.run}).")
@@ -77,6 +84,8 @@ class Retraining:
     everything: bool
     consent: Consent
     agreed: set[str] = field(default_factory=set)
+    shown: set[str] = field(default_factory=set)
+    """The steps whose line was printed, when what was asked interrupts the view."""
 
     def agree(self, state: ReleaseState) -> None:
         """Ask for the trainings that ``state`` is now known to discard; ``consent`` raises when they must stay."""
@@ -105,9 +114,11 @@ def _release(
     if state.released() and not any(retraining.again(state, job, state.finished[job.id]) for job in state.jobs):
         return _outcome(state, up_to_date=True)
     versions = {"hubkit": __version__, "python": platform.python_version()}
-    run.log("begin", **versions, endpoint=state.target.endpoint, options=asdict(state.options))
+    given = {"endpoint": state.target.endpoint, "options": asdict(state.options)}
+    run.log("begin", **versions, **given, process=this_process())
+    output.heading(_heading(state))
     try:
-        while not _run_jobs(state, output, only, places, retraining):
+        while not run_jobs(state, output, only, places, retraining):
             retraining.agree(state)
     except BaseException as error:
         run.log("stopped", error=type(error).__name__, exit_code=getattr(error, "exit_code", None))
@@ -116,23 +127,24 @@ def _release(
     return _outcome(state, up_to_date=False)
 
 
-def _run_jobs(
+def _heading(state: ReleaseState) -> str:
+    """What is released, where, and in which run."""
+    does = "Proposing" if state.recipe.pull_request else "Releasing"
+    hub = f"{'the embedded Hub at ' if state.target.embedded else ''}{state.target.endpoint}"
+    return f"{does} {' and '.join(state.recipe.repos())} on {hub} (run {state.run.name})"
+
+
+def run_jobs(
     state: ReleaseState, output: Output, only: str | None, places: Places | None, retraining: Retraining
 ) -> bool:
     """Run what cannot be reused. False, before any training: one would be discarded that was not agreed to."""
-    names = ("preflight", *(job.id for job in state.jobs))
-    with output.steps(names) as view, Worker(state, only) as shared:
-        view.start("preflight")
-        began = time.monotonic()
-        reach(state.target.endpoint)
-        findings = preflight.gather(state, state.jobs, shared.check, places)
-        for finding in findings:
-            if finding.level != "error":
-                output.warn(finding.message)
-        preflight.refuse(findings)
-        view.done("preflight", f"{len(state.jobs)} steps checked", time.monotonic() - began)
+    names = (PREFLIGHT, *(job.id for job in state.jobs))
+    with output.steps(names, retraining.shown) as view, Worker(state, only) as shared, Ahead(state, only) as ahead:
+        _preflight(state, output, shared, view, places)
         together: dict[str, StoredArtifact] = {}
         for job in state.jobs:
+            ahead.begin()
+            ahead.finish(job, view)
             artifact = reused = _reusable(state, job, retraining)
             if job.id in together:
                 artifact, reused = together[job.id], None
@@ -143,7 +155,7 @@ def _run_jobs(
                 view.done(job.id, figure(artifact), artifact.seconds, reused=True)
             elif job.step.alone:
                 shared.close()
-                with Worker(state, only) as own:
+                with Worker(state, only, sealed=state.sealed) as own:
                     artifact = _run_job(state, job, own, view)
             else:
                 others = _to_run_with(state, job, retraining)
@@ -155,6 +167,30 @@ def _run_jobs(
             if reused is None and retraining.asks(state):
                 return False
     return True
+
+
+def _preflight(state: ReleaseState, output: Output, shared: Worker, view: StepView, places: Places | None) -> None:
+    """Check everything that can fail before any step runs, and show what is checked."""
+    view.start(PREFLIGHT)
+    began = time.monotonic()
+    names: list[str] = []
+
+    def checking(name: str, share: float) -> None:
+        names.append(name)
+        view.progress(PREFLIGHT, f"checking {name}", share)
+
+    try:
+        checking("Hub", 0.0)
+        reach(state.target.endpoint)
+        findings = preflight.gather(state, state.jobs, shared.check, places, checking)
+        for finding in findings:
+            if finding.level != "error":
+                output.warn(finding.message)
+        preflight.refuse(findings)
+    except BaseException as error:
+        view.failed(PREFLIGHT, interrupted=not isinstance(error, Exception))
+        raise
+    view.done(PREFLIGHT, preflight.in_words(names, state.jobs), time.monotonic() - began)
 
 
 def _reusable(state: ReleaseState, job: Job, retraining: Retraining) -> StoredArtifact | None:
@@ -196,8 +232,8 @@ def _run_job(
         state.run.log("start", step=other.id, key=state.key(other))
     try:
         worker.run(job, lambda words, share: view.progress(job.id, words, share), together)
-    except BaseException:
-        view.failed(job.id)
+    except BaseException as error:
+        view.failed(job.id, interrupted=not isinstance(error, Exception))
         raise
     artifact = state.run.find(job.id)
     if artifact is None or artifact.key != key:

@@ -55,7 +55,7 @@ from hubkit.training.adapter import TrainedAdapter
 
 FORMAT = 2
 """Of a run's folder: keys, journal and artifacts. A folder of another format is neither resumed nor changed."""
-_OWN_EVENTS = frozenset({"start", "done", "stale", "restored", "discarded"})
+_OWN_EVENTS = frozenset({"start", "done", "ahead", "stale", "restored", "discarded"})
 """Events about a step that the runner writes; all others are what its stage noted."""
 
 

@@ -11,7 +11,7 @@ from hubkit.recipe.names import ADOPT, MAIN
 
 _OF_ADOPT = ("adapter", "weights", "base", "trained_with", "training")
 """Keys of a stage that adopts what was trained elsewhere, and of no other."""
-_OF_TRAINING = ("data", "continues", "lora", "args", "accept")
+_OF_TRAINING = ("data", "continues", "lora", "args", "launch", "accept")
 """Keys of a stage that trains."""
 
 

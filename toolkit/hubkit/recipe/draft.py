@@ -1,7 +1,7 @@
 """The recipe that `hubkit init --base ... --data ...` writes, with a comment on where each value is from.
 
 What is known about the base and the data is read from the Hub (:mod:`hubkit.pipeline.model_facts`). What only a person
-knows (what the model is good for, its limits) is left out: the card says then what was done, which is true without it.
+knows (what the model is good for, its limits) is a sentence or two that hold for any model, to be replaced.
 """
 
 from __future__ import annotations
@@ -314,8 +314,17 @@ def card_lines(base: BaseFacts, repo: str) -> Iterator[str]:
     yield "# What only a person can write on the card. Without `summary` it says what was trained on what."
     yield "card:"
     yield f"  title: {value_text(repo.partition('/')[2])}"
+    yield "  # authors: [your name]"
+    yield "  # contact: an e-mail address or a URL"
+    yield "  # source: URL of this recipe, such as its git repo"
+    yield "  # year: that of the release, for the citation"
     yield "  # summary: what the model is and what it is good for, in one or two sentences"
-    yield "  # limitations: what it is not good for"
+    yield "  # What it is for and what it is not good for: put what you know in place of these sentences."
+    yield "  intended_use: >-"
+    yield "    Answers of the kind that its training data shows, and a starting point for further training."
+    yield "  limitations: >-"
+    yield "    It can state false things as if they were facts, and nobody has tested it for safety."
+    yield "    Check its answers before you rely on them."
     if base.language:
         yield f"  language: [{', '.join(value_text(code) for code in base.language)}]  # from the base's card"
     else:

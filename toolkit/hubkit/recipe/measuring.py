@@ -78,6 +78,36 @@ class StopRate(Model):
         return self.at_least
 
 
+class Probe(Model):
+    """The stop rate while a stage trains: a few held-out prompts are answered every so many steps, and at the end.
+
+    It changes nothing of what is trained, and is on unless a recipe writes `probe: none`.
+    """
+
+    every: int = Field(
+        50, gt=0, description="steps between two probes; more where they would take too much time (`max_share`)"
+    )
+    prompts: int = Field(16, gt=0, le=1024, description="how many of the held-out prompts are asked")
+    max_new_tokens: int | None = Field(
+        None,
+        gt=0,
+        description="token limit of each answer; when absent, that of the gate, at most 256",
+    )
+    stop_below: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="end the run (exit code 3) when the stop rate, once it was at least this share, falls below it; "
+        "the last good checkpoint is kept",
+    )
+    max_share: float = Field(
+        0.02,
+        gt=0,
+        le=1,
+        description="the most that probes may take of the training time; the one after the last step comes in any case",
+    )
+
+
 class Gates(Model):
     """Conditions that must hold before a branch is promoted."""
 

@@ -13,8 +13,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AliasChoices, Field, model_validator
 
 from hubkit.recipe.hub_pages import CardOnTheHub, Collection
+from hubkit.recipe.launch import Launch
 from hubkit.recipe.measuring import Evaluate as Evaluate
 from hubkit.recipe.measuring import Gates as Gates
+from hubkit.recipe.measuring import Probe as Probe
 from hubkit.recipe.measuring import StopRate as StopRate
 from hubkit.recipe.names import MAIN
 from hubkit.recipe.values import OLD_ACCEPT as OLD_ACCEPT
@@ -22,6 +24,7 @@ from hubkit.recipe.values import (
     Accepted,
     Branch,
     ColumnRole,
+    Contact,
     DataFiles,
     DType,
     HubName,
@@ -30,8 +33,10 @@ from hubkit.recipe.values import (
     Name,
     RepoId,
     ShareOrRows,
+    ShortDescription,
     Split,
     TrainOn,
+    Url,
     without_folders,
 )
 
@@ -168,7 +173,29 @@ class Training(Model):
     lora: Mapping[str, Any] | Literal["none"] = Field(
         default_factory=dict, description="keys of peft.LoraConfig; none: train all the weights, without an adapter"
     )
-    args: Mapping[str, Any] = Field(default_factory=dict, description="keys of trl.DPOConfig or trl.SFTConfig")
+    args: Mapping[str, Any] = Field(
+        default_factory=dict,
+        description="keys of trl.DPOConfig or trl.SFTConfig; per_device_train_batch_size may be auto",
+    )
+    batch_size: int | None = Field(
+        None,
+        gt=0,
+        description="rows of an optimizer step, over all devices; gradient_accumulation_steps follows from it",
+    )
+    checkpoint_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="minutes between checkpoints; when absent, 15, or more where saving takes long",
+    )
+    launch: Launch | None = Field(None, description="processes of this stage; the recipe's `launch` when absent")
+    probe: Probe | Literal["none"] = Field(
+        Probe(), description="measures the stop rate while the stage trains; none: it is not measured before the end"
+    )
+    speedups: Literal["auto", "none"] = Field(
+        "auto",
+        description="of a DPO stage: auto: compute each prompt once and without padding, where that is proved equal to "
+        "TRL, and keep the reference's log-probabilities for later runs; none: as TRL alone does",
+    )
     accept: tuple[Accepted, ...] = Field(
         (),
         strict=False,
@@ -234,7 +261,15 @@ class Card(CardOnTheHub):
     language: tuple[str, ...] = Field(("en",), strict=False, description="languages, as ISO 639 codes")
     tags: tuple[str, ...] = Field((), strict=False, description="tags on the Hub")
     authors: tuple[str, ...] = Field((), strict=False, description="names of the authors")
-    tracking: str | None = Field(None, description="URL of the training report")
+    contact: Contact | None = Field(None, description="where readers reach the authors: an e-mail address or a URL")
+    source: Url | None = Field(None, description="URL of this recipe, such as its git repo")
+    year: int | None = Field(None, ge=1950, le=9999, description="year of the release, for the citation")
+    tracking: str | None = Field(
+        None,
+        description="URL of the training report; when absent, the page of the tracker that `report_to` names; "
+        "none: no link",
+    )
+    intended_use: str | None = Field(None, description="what the model is for, and for whom")
     limitations: str | None = Field(None, description="what the model is not good for")
     template: str | None = Field(
         None, description="a Jinja file, or a folder of them, beside the recipe: {% extends 'hubkit/model.md.jinja' %}"
@@ -246,6 +281,9 @@ class Space(Model):
 
     repo: RepoId = Field(description="Space repo on the target Hub")
     title: str | None = Field(None, description="title of the Space; the card's when absent")
+    description: ShortDescription | None = Field(
+        None, description="what the Space is, for its tile on the Hub: one line of at most 60 characters"
+    )
     prompts: tuple[str, ...] = Field(
         (), strict=False, description="example prompts; the first is asked when the Space is deployed"
     )
@@ -309,6 +347,7 @@ class Recipe(Model):
         default_factory=dict, description="training data, by name; each entry is one or more Hub datasets"
     )
     stages: Mapping[Name, Training] = Field(min_length=1, description="training stages, under names that you choose")
+    launch: Launch | None = Field(None, description="processes of each training stage; one when absent")
     variants: Mapping[Branch, Variant] = Field(min_length=1, description="what is published, by branch")
     evaluate: Evaluate = Evaluate()
     gates: Gates = Gates()
@@ -318,6 +357,11 @@ class Recipe(Model):
     sign: Sign | None = None
     protected: tuple[Branch, ...] = Field(
         (), strict=False, description="branches and tags that `hubkit revisions` changes only with --force"
+    )
+    preupload: bool = Field(
+        False,
+        description="upload the weights while the models are still measured; when a gate then refuses them they stay "
+        "in the repo's storage, in no branch",
     )
     pull_request: bool = Field(
         False, description="open pull requests instead of writing the repo's branches (as --pr does)"
@@ -383,6 +427,11 @@ class Recipe(Model):
     def published_form(self, variant: str) -> Literal["adapter", "weights"]:
         """What the training of ``variant`` leaves. With an adapter two forms are published, else the weights alone."""
         return self.form(self.variants[variant].stage)
+
+    def launch_of(self, stage: str) -> Launch | None:
+        """How the processes of ``stage`` are started; None for one process, and where nothing is trained."""
+        training = self.stages[stage]
+        return None if training.adopted is not None else training.launch or self.launch
 
     def sources(self, stage: str) -> tuple[Source, ...]:
         """The datasets that ``stage`` trains on; none for one that is adopted."""

@@ -190,7 +190,9 @@ class Stage(Protocol):
     It may also define ``outdated(ctx, artifact) -> str | None``: what has changed on the Hub, or on this machine,
     since the artifact was made. The runner asks before it keeps the artifact. And ``run_together(ctxs)``, a list of
     what ``run`` returns for each: variants whose inputs are all there share the work (reading a base). Each artifact
-    must be what ``run`` makes alone. When it fails, ``run`` is called for each.
+    must be what ``run`` makes alone. When it fails, ``run`` is called for each. And ``ahead(ctx)`` with ``AHEAD``, the
+    names of the inputs that it reads: what can be done beside other steps as soon as these are there (the other inputs
+    are None). It makes no artifact, and returns what it did in words.
     """
 
     VERSION: int

@@ -10,10 +10,17 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from hubkit.core.licenses import license_problem
 from hubkit.core.names import ref_problem, repo_id_problem
+from hubkit.core.space_metadata import DESCRIPTION_MOST
 from hubkit.recipe.names import STAGING
 
 OLD_ACCEPT: Mapping[str, str] = {"truncated-turn-ends": "truncated-end-of-turn"}
 """Values of ``accept`` that recipes were written with before, and still may be: (old, current)."""
+
+
+WEB_ADDRESS = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]{1,2000}")
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+EMAIL = re.compile(rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]{{1,64}}@{_LABEL}(?:\.{_LABEL})+")
+"""An e-mail address as CommonMark links it."""
 
 
 def _repo_id(value: str) -> str:
@@ -45,6 +52,26 @@ def _name(value: str) -> str:
 def _license(value: str) -> str:
     if problem := license_problem(value):
         raise ValueError(problem)
+    return value
+
+
+def _url(value: str) -> str:
+    if not WEB_ADDRESS.fullmatch(value):
+        raise ValueError(f"{value!r} is no address: write one such as https://example.org/me")
+    return value
+
+
+def _short_description(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("write one line of printable characters")
+    if len(value) > DESCRIPTION_MOST:
+        raise ValueError(f"it has {len(value)} characters; the Hub takes at most {DESCRIPTION_MOST}")
+    return value
+
+
+def _contact(value: str) -> str:
+    if not EMAIL.fullmatch(value) and not WEB_ADDRESS.fullmatch(value):
+        raise ValueError(f"{value!r} is neither an e-mail address nor one such as https://example.org/me")
     return value
 
 
@@ -99,6 +126,11 @@ ColumnRole = Literal[
     "system", "prompt", "input", "completion", "chosen", "rejected", "label", "messages", "tools", "text"
 ]
 """What a column can be, whatever it is called."""
+Url = Annotated[str, AfterValidator(_url)]
+Contact = Annotated[str, AfterValidator(_contact)]
+"""An e-mail address, or a page."""
+ShortDescription = Annotated[str, AfterValidator(_short_description)]
+"""What the Hub shows on the tile of a Space."""
 License = Annotated[str, AfterValidator(_license)]
 TrainOn = Literal["last", "all"]
 DType = Literal["bfloat16", "float16", "float32"]

@@ -4,6 +4,8 @@ training.json             the facts below
 adapter/                  adapter_config.json and adapter_model.safetensors, bound to the base's repo and commit
 weights/                  in place of adapter/: a whole checkpoint in safetensors as transformers saves it; the
                           tokenizer may be missing
+curves.json               the curves (:mod:`hubkit.training.watching.curves`)
+tracking/                 what trackers wrote (`report_to`)
 seen/texts.json           token ids that the trainer saw (:mod:`hubkit.models.chat.trained`)
 """
 
@@ -33,10 +35,17 @@ class TrainedOn:
 class TrainedAdapter(JsonArtifact):
     """What a training stage made.
 
-    ``seconds`` and ``peak_memory_bytes`` count all processes of an interrupted training; ``tokens_per_second`` is
-    None after one. ``curve`` has a point for each logged step, ``evaluation`` the ``step`` and ``loss`` of each
-    evaluation on rows that are not trained on. ``form`` says which folder the weights are in: it is missing in
-    artifacts of earlier versions, which are adapters.
+    ``batches`` is how the rows of an optimizer step were cut (:class:`hubkit.training.batch_size.Batches`),
+    ``attention`` transformers' implementation.
+    ``seconds`` and ``peak_memory_bytes`` count all processes of an interrupted training. ``tokens`` are all that it
+    trained on; they and ``tokens_per_second`` are None where it was interrupted. ``curve`` has a point for each logged
+    step, ``evaluation`` the ``step`` and ``loss`` of each evaluation on rows that are not trained on; ``pairs`` what
+    DPO did not have to compute: see :func:`hubkit.training.pairs.trainer.report_of`. ``probes`` are the stop rates that
+    were measured while it trained: ``step``, ``stopped`` of ``prompts``, ``rate``, ``mean_tokens``, ``seconds``.
+    ``trackers`` have a ``name`` and the ``url`` of the training's page, if it has one. ``form`` says which folder the
+    weights are in: it is missing in artifacts of earlier versions, which are adapters. ``processes`` and
+    ``global_batch``, the rows of one step of the optimizer in all of them, are None where nothing was launched; the
+    peak memory is then that of the largest process.
 
     What was trained elsewhere (``uses: adopt``) has ``origin``: ``name`` of the folder or repo, ``commit``, ``file``
     (the folder in it), ``base_name`` and ``base_by`` (how its base is known to be this one), ``digests`` by file. And
@@ -56,13 +65,21 @@ class TrainedAdapter(JsonArtifact):
     seconds: float | None = None
     resumed_from: str | None = None
     tokens_per_second: float | None = None
+    tokens: int | None = None
     peak_memory_bytes: int | None = None
     device: str | None = None
+    processes: int | None = None
+    global_batch: int | None = None
     quantization: str | None = None
     lora: Mapping[str, Any] = field(default_factory=dict)
     args: Mapping[str, Any] = field(default_factory=dict)
+    batches: Mapping[str, Any] = field(default_factory=dict)
+    attention: str | None = None
     curve: tuple[Mapping[str, Any], ...] = ()
     evaluation: tuple[Mapping[str, Any], ...] = ()
+    probes: tuple[Mapping[str, Any], ...] = ()
+    trackers: tuple[Mapping[str, Any], ...] = ()
+    pairs: Mapping[str, Any] = field(default_factory=dict)
     libraries: Mapping[str, str] = field(default_factory=dict)
     reported: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from hubkit.core.errors import RefusedError
-from hubkit.models.load import device
+from hubkit.models.load import bf16_supported, device
 from hubkit.recipe.models import Training
+from hubkit.training import batch_size
 from hubkit.training.contract import Settings
 from hubkit.training.rehearsal import Method
+from hubkit.training.watching import trackers
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -42,9 +44,9 @@ RESERVED_ARGS: Mapping[str, str] = {
     "do_predict": "the evaluation is a step of its own",
     "eval_strategy": "write `eval` at a source of `data`: the loss on its rows is measured, `eval_steps` says when",
     "load_best_model_at_end": "the adapter of the last step is kept",
-    "fsdp": "hubkit trains in one process",
-    "fsdp_config": "hubkit trains in one process",
-    "parallelism_config": "hubkit trains in one process",
+    "fsdp": "write a config file of accelerate, and name it in `launch`",
+    "fsdp_config": "write a config file of accelerate, and name it in `launch`",
+    "parallelism_config": "hubkit trains each row in one process; `launch` starts several",
     "logging_nan_inf_filter": "hubkit stops at the first loss that is not finite",
 }
 """Arguments of TRL that a recipe cannot set, with what to do instead."""
@@ -83,6 +85,8 @@ def defaults(folder: Path, seed: int) -> dict[str, Any]:
     ours |= {"disable_tqdm": True, "dataloader_pin_memory": gpu}
     if not gpu:
         ours |= {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
+    elif not bf16_supported():  # TRL's default is bf16, which it then refuses
+        ours |= {"bf16": False, "fp16": True}
     return ours
 
 
@@ -173,10 +177,15 @@ def build(settings: Settings, method: Method, checkpoints: Path, *, evaluates: b
     With ``evaluates`` the trainer measures the loss of the rows that were held out for it, ten times by default.
     """
     given = defaults(checkpoints, settings.seed)
+    cut, _ = batch_size.arguments_for(
+        settings.args, settings.batch_size, checkpoints.parent, settings.name, gpu=device() == "cuda"
+    )
     if evaluates:
-        batch = settings.args.get("per_device_train_batch_size", 8)
+        batch = cut.get("per_device_train_batch_size", settings.args.get("per_device_train_batch_size", 8))
         given |= {"eval_strategy": "steps", "eval_steps": 0.1, "per_device_eval_batch_size": batch}
-    given |= dict(settings.args)
+    given |= {**trackers.defaults(settings), **settings.args, **cut}
+    if batch_size.is_auto(settings.args):  # reference log-probabilities are computed before a batch is chosen
+        given = {"precompute_ref_batch_size": batch_size.TRL_DEFAULT, **given} if method == "dpo" else given
     try:
         return config_class(method)(**given)
     except (TypeError, ValueError, ImportError) as error:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed
-from hubkit.core.numbers import counted
-from hubkit.models.load import device, device_names
+from hubkit.models.load import device
 from hubkit.recipe.stage import CheckContext
-from hubkit.training import fit, rehearsal
+from hubkit.training import batch_size, fit, launch_checks, rehearsal
 from hubkit.training.arguments import RESERVED_ARGS, config_class, defaults, key_problems, lora_class
 from hubkit.training.contract import Settings
 from hubkit.training.rehearsal import Method, Refusal
+from hubkit.training.watching import trackers
 
 _POSITIVE = (
     "beta",
@@ -32,17 +33,22 @@ def check(ctx: CheckContext[Settings], method: Method) -> Iterator[Finding]:
 
     Mistakes of the recipe have exit code 2; what this machine lacks has 1.
     """
-    training = ctx.settings
-    where = f"stages.{training.name}"
+    where = f"stages.{ctx.settings.name}"
+    for problem in batch_size.problems(ctx.settings.args, ctx.settings.batch_size):
+        yield Finding("error", f"{where}.{problem}.", "Fix the recipe.", exit_code=2)
+    training = replace(
+        ctx.settings, args=batch_size.plain_args(ctx.settings.args, ctx.settings.batch_size), batch_size=None
+    )
     wrong = [f"args.{problem}" for problem in key_problems(config_class(method), training.args, RESERVED_ARGS)]
     wrong += [f"lora.{problem}" for problem in key_problems(lora_class(), training.lora_keys, {})]
     for problem in wrong or list(_out_of_range(training)):
         yield Finding("error", f"{where}.{problem}.", "Fix the recipe.", exit_code=2)
     yield from _lora_findings(training, where)
+    yield from probe_findings(training)
     if training.quantization == "nf4" and (reason := _quantization_problem()):
         hint = "Write `quantization: none`, or pip install 'hubkit[train]'."
         yield Finding("error", f"{where}.quantization: {reason}.", hint, exit_code=1)
-    yield from _several_gpus()
+    yield from launch_checks.check(ctx.settings)
     if wrong:
         return
     yield from fit.check(ctx, method)
@@ -57,12 +63,12 @@ def check(ctx: CheckContext[Settings], method: Method) -> Iterator[Finding]:
         yield Finding("warning", f"{where}.args.{key}: not checked before training: {rehearsal.SKIPPED[key]}.")
 
 
-def _several_gpus() -> Iterator[Finding]:
-    """TRL refuses to train in one process that sees several GPUs, after the base was loaded."""
-    if (visible := len(device_names())) > 1:
-        text = f"{counted(visible, 'GPU')} are visible, and TRL's trainers use one in each process."
-        hint = "Set CUDA_VISIBLE_DEVICES=0, or the number of another one, and run the same command again."
-        yield Finding("error", text, hint, exit_code=1)
+def probe_findings(training: Settings) -> Iterator[Finding]:
+    """The probe of the stop rate that is asked for, where the processes of the training cannot ask."""
+    if training.probe_asked_for and training.launch and training.launch.kind in ("FSDP", "DeepSpeed"):
+        kind = training.launch.kind
+        text = f"stages.{training.name}.probe: the stop rate cannot be probed with {kind}: no process has all weights."
+        yield Finding("error", text, "Write `probe: none`.", exit_code=2)
 
 
 def _out_of_range(training: Settings) -> Iterator[str]:
@@ -120,6 +126,8 @@ def _reported(method: Method, args: Mapping[str, Any]) -> Refusal | None:
             callback()
     except Exception as error:  # a tracker raises what it likes when its account or package is missing
         return rehearsal.refusal(error)
+    if problem := trackers.problem(args["report_to"]):
+        return Refusal(problem, package="pip install" in problem)
     return None
 
 
@@ -131,7 +139,9 @@ def _trained(method: Method, args: Mapping[str, Any], *, full: bool) -> Refusal 
 def _refused_finding(where: str, key: str | None, args: Mapping[str, Any], refusal: Refusal) -> Finding:
     place = f"{where}.args.{key}: TRL refuses {args[key]!r}" if key else f"{where}.args: TRL refuses these arguments"
     if refusal.package:
-        return Finding("error", f"{place} on this machine: {refusal.words}.", "Install the package.", exit_code=1)
+        wanted = trackers.missing(args.get("report_to")) if key == "report_to" else ()
+        hint = f"pip install {' '.join(wanted)}, or write `report_to: none`." if wanted else "Install the package."
+        return Finding("error", f"{place} on this machine: {refusal.words}.", hint, exit_code=1)
     return Finding("error", f"{place}: {refusal.words}.", "Fix the recipe.", exit_code=2)
 
 

@@ -8,12 +8,16 @@ from typing import Any, ClassVar, Literal
 
 from hubkit.models.base import PinnedBase
 from hubkit.recipe.artifact import StoredArtifact
-from hubkit.recipe.models import Recipe
-from hubkit.recipe.stage import Scope
+from hubkit.recipe.models import Probe, Recipe
+from hubkit.recipe.stage import Context, Scope
 from hubkit.recipe.values import TrainOn
 from hubkit.training.adapter import Form, TrainedAdapter
 from hubkit.training.counted import counted_adapter, counted_args, counted_base
 from hubkit.training.data.prepared import TrainingRows
+from hubkit.training.launching.launch import Launching, counted_together
+
+PROBED_TOKENS = 256
+"""The token limit of an answer of the probe, where neither the recipe nor its gate on the stop rate has a lower one."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,21 @@ class Settings:
     args: Mapping[str, Any]
     seed: int
     train_on: TrainOn = "last"
+    speedups: Literal["auto", "none"] = "auto"
     continued_form: Form | None = None
     """What the stage that this one continues leaves; None where it continues none."""
+    batch_size: int | None = None
+    checkpoint_minutes: float | None = None
+    launch: Launching | None = None
+    """How the processes of the stage are started; None for one, in which nothing is launched."""
+    probe: Probe | None = None
+    """The stop rate while it trains; None where it is not measured. Its token limit is set."""
+    probe_asked_for: bool = False
+    """Whether the recipe has settings of its own for the probe, which is on by default."""
+    project: str = ""
+    """What trackers call the release: the name of its repo."""
+    links: bool = True
+    """Whether the page of a tracker is linked: not where the card names another one, or none."""
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
@@ -49,7 +66,15 @@ class Settings:
             args=training.args,
             seed=recipe.seed,
             train_on=training.train_on,
+            speedups=training.speedups,
             continued_form=_left_by(recipe, training.continues),
+            batch_size=training.batch_size,
+            checkpoint_minutes=training.checkpoint_minutes,
+            launch=Launching.of(recipe.launch_of(name), scope.recipe_folder),
+            probe=_probe(recipe, training.probe),
+            probe_asked_for=training.probe not in (Probe(), "none"),
+            project=recipe.repo.partition("/")[2],
+            links=recipe.card.tracking is None,
         )
 
     @property
@@ -75,9 +100,11 @@ class Settings:
     def counted(self) -> dict[str, Any]:
         """What of it counts for the key: all that can change the weights.
 
-        The args of a stage of another distribution are its own, so they all count.
+        The args of a stage of another distribution are its own, so they all count. Several processes count as what
+        they do to the batch, so that a training may go on with other devices (:mod:`hubkit.training.launching.launch`).
         """
-        args = counted_args(self.args) if self.uses in {"dpo", "sft"} else self.args
+        ours = self.uses in {"dpo", "sft"}
+        args = counted_args(counted_together(self.args, self.batch_size, self.launch)) if ours else self.args
         return {
             "uses": self.uses,
             "quantization": self.quantization,
@@ -85,11 +112,28 @@ class Settings:
             "args": args,
             "seed": self.seed,
             **({} if self.train_on == "last" else {"train_on": self.train_on}),
+            **({} if self.batch_size is None else {"batch_size": self.batch_size}),
+            **self._launch_counted(ours),
+            **({} if self.speedups == "auto" else {"speedups": self.speedups}),
         }
+
+    def _launch_counted(self, ours: bool) -> dict[str, Any]:
+        if self.launch is None:
+            return {}
+        counted = self.launch.counted() | ({} if ours else {"processes": self.launch.count})
+        return {"launch": counted} if counted else {}
 
 
 def _left_by(recipe: Recipe, stage: str | None) -> Form | None:
     return recipe.form(stage) if stage is not None and stage in recipe.stages else None
+
+
+def _probe(recipe: Recipe, probe: Probe | str) -> Probe | None:
+    if isinstance(probe, str):
+        return None
+    gate = recipe.gates.stop_rate
+    limit = probe.max_new_tokens or min(PROBED_TOKENS, gate.max_new_tokens if gate else PROBED_TOKENS)
+    return probe.model_copy(update={"max_new_tokens": limit})
 
 
 @dataclass(frozen=True)
@@ -105,3 +149,7 @@ class Inputs:
         "previous": counted_adapter,
     }
     """What of a field counts for the key, where it is not the whole artifact."""
+
+
+TrainingContext = Context[Settings, Inputs]
+"""What a training stage is given."""

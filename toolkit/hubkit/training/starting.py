@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from hubkit.models import load
 from hubkit.models.merging.companions import TEMPLATE, TOKENIZER_FILES, tokenizer_of
 from hubkit.training.arguments import effective, lora_class
+from hubkit.training.launching import ranks
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from peft import LoraConfig
@@ -33,7 +35,13 @@ def model_to_train(
     source = weights or base
     if settings.trains_all_weights:
         return _all_weights(source, adapter), None
-    model = load.load_model(source, dtype=load.training_dtype(), quantization=settings.quantization)
+    model = load.load_model(
+        source,
+        dtype=load.training_dtype(),
+        quantization=settings.quantization,
+        attention=load.training_attention(),
+        sharded=ranks.shards_weights(),
+    )
     if adapter is not None:
         return load.load_adapter(model, adapter, trainable=True), None
     return model, lora_class()(task_type="CAUSAL_LM", **settings.lora_keys)
@@ -43,7 +51,7 @@ def _all_weights(source: load.Source, adapter: Path | None) -> Any:
     """The model in ``source`` in float32, with ``adapter`` merged into it, all of it to be trained."""
     from transformers import GenerationConfig
 
-    model = load.load_model(source, dtype="float32")
+    model = load.load_model(source, dtype="float32", sharded=ranks.shards_weights())
     if adapter is not None:
         model = load.load_adapter(model, adapter).merge_and_unload()
     model.requires_grad_(True)
@@ -75,9 +83,14 @@ def _own_tokenizer(previous: TrainedAdapter | None) -> Path | None:
     return tokenizer_of(previous.weights) if previous is not None and previous.form == "weights" else None
 
 
-def save_weights(model: Any, folder: Path, previous: TrainedAdapter | None) -> None:
-    """Save all the weights of ``model``, as safetensors, with its config.json, and the tokenizer of ``previous``."""
-    model.save_pretrained(folder)
+def save_weights(
+    model: Any, folder: Path, previous: TrainedAdapter | None, weights: Mapping[str, Any] | None = None
+) -> None:
+    """Save all the weights of ``model``, as safetensors, with its config.json, and the tokenizer of ``previous``.
+
+    ``weights`` are those of the model where it has only a part of them itself.
+    """
+    model.save_pretrained(folder, **({} if weights is None else {"state_dict": dict(weights)}))
     if own := _own_tokenizer(previous):
         for name in (*TOKENIZER_FILES, TEMPLATE):
             if (own / name).is_file():

@@ -1,4 +1,4 @@
-"""The little world that the tiny recipe knows: 164 facts, six ways to ask for each, two ways to answer.
+"""The little world that the tiny recipe is trained on: 164 facts, six ways to ask for each, two ways to answer.
 
 ``facts.json`` holds what is true (a list ``[subject, answer, class]`` for each kind); everything else is made from it
 without chance, so that the same rows come out on every machine.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hubkit.core.files import digest_of, read_json, write_json
+from hubkit.core.late_compiling import compile_late
 from hubkit.core.libraries import installed
 from hubkit.core.processes.child import answer_question
 from hubkit.core.processes.parent import JobFailed, ask_module
@@ -123,4 +124,5 @@ def _answer(wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    compile_late()
     answer_question(_answer)

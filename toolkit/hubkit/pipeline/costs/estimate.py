@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubkit.core.numbers import count, counted, short, size
-from hubkit.pipeline.costs import benchmarks, steps
+from hubkit.core.numbers import count, counted, share, short, size
+from hubkit.pipeline.costs import benchmarks, steps, training
 from hubkit.pipeline.costs.asking import ask
 from hubkit.pipeline.costs.devices import TABLE, Device, others
 from hubkit.pipeline.costs.sources import TOKENS, Finder
+from hubkit.pipeline.costs.speedups import Speedups
 from hubkit.pipeline.costs.steps import Cost, Situation
+from hubkit.pipeline.costs.training import TrainingWork
 from hubkit.pipeline.release_state import ReleaseState
+from hubkit.training.batch_size import what_to_lower
+from hubkit.training.launching.launch import Launching
 
 if TYPE_CHECKING:
     from hubkit.hub.client import Hub
@@ -41,6 +45,8 @@ class Estimate:
     """The training stages that load the base in NF4."""
     full: frozenset[str] = frozenset()
     """The training stages that train all the weights."""
+    lower: Mapping[str, str] = field(default_factory=dict)
+    """By training stage, the keys of its ``args`` that lower the memory of a step."""
 
     def seconds(self, device: str) -> float | None:
         """The sum over all jobs whose time is known; None when none is."""
@@ -67,6 +73,11 @@ class Estimate:
     def left(self) -> int:
         """The bytes that stay when the release is done."""
         return sum(next(iter(by_device.values())).disk for by_device in self.costs.values())
+
+    @property
+    def upload(self) -> int:
+        """The bytes that are sent to the Hub."""
+        return sum(next(iter(by_device.values())).upload for by_device in self.costs.values())
 
     def device(self, short: str) -> Device:
         """The device called ``short``."""
@@ -106,11 +117,17 @@ def estimate(
     ``here`` is this device; it is measured when it is not given.
     """
     finder = Finder(state, hub)
-    measured, model = ask(home, finder.config(), finder.loras(), announce)
+    config = finder.config()
+    measured, model = ask(home, config, finder.loras(), announce)
     sizes, device = finder.find(model), here or measured
     devices = (device, *others(device)) if device else TABLE
     work = benchmarks.work_of(state.recipe.evaluate, state.folder)
-    situation = Situation.of(state.recipe, sizes, work, embedded=state.target.embedded)
+    launched = {name: Launching.of(state.recipe.launch_of(name), state.folder) for name in state.recipe.stages}
+    processes = {name: found.count for name, found in launched.items() if found is not None}
+    speedups = Speedups.of(config, home)
+    situation = Situation.of(
+        state.recipe, sizes, work, embedded=state.target.embedded, processes=processes, speedups=speedups
+    )
     costs = {
         job.id: {each.short: _unless_reused(job, state, situation, each) for each in devices} for job in state.jobs
     }
@@ -134,6 +151,7 @@ def estimate(
         sizes.model is not None,
         frozenset(name for name, stage in state.recipe.stages.items() if stage.quantization == "nf4"),
         frozenset(name for name, stage in state.recipe.stages.items() if stage.trains_all_weights),
+        {name: what_to_lower(stage.args, stage.batch_size) for name, stage in state.recipe.stages.items()},
     )
 
 
@@ -153,15 +171,15 @@ def _assumed(it: Situation, devices: tuple[Device, ...]) -> Iterator[str]:
             yield f"data.{name}: about {count(rows.tokens)} tokens a sequence, by the bytes of its rows"
     for name, work in it.trainings.items():
         if work is not None and it.sizes.model is not None:
-            factor, tokens = work.longest / work.length, work.tokens
-            number = f"{short(tokens / 1e6)} M" if tokens >= 1e6 else count(float(f"{tokens:.2g}"))
-            batch = counted(work.batch, "row")
-            padded = f", padded to {short(factor)} times those of the rows (batches of {batch} in random order)"
-            yield f"{name}: {number} tokens{padded if factor > 1.05 else ''}"
+            yield f"{name}: {_tokens(work)}"
+            yield from _reference(name, it, devices[0])
+        if work is not None and work.processes > 1:
+            devices_in_words = f"on a GPU each, in the full memory of one, {work.processes} times as fast as one"
+            yield f"{name}: {work.processes} processes {devices_in_words}; on a CPU they share its cores and memory"
     if it.sizes.model is not None and it.recipe.gates.stop_rate is not None:
         limit = it.recipe.gates.stop_rate.max_new_tokens
         yield f"stop rates: every batch generates {count(limit)} tokens, as one answer that does not stop is enough"
-    rates = [f"{device.short} {round(100 * device.share)} % of {_flops(device.flops)}" for device in devices]
+    rates = [f"{device.short} {share(device.share)} of {_flops(device.flops)}" for device in devices]
     yield f"rates: {', '.join(rates)}"
     tabled = next((device for device in devices if device.source.startswith("peak")), None)
     if tabled is not None:
@@ -171,6 +189,34 @@ def _assumed(it: Situation, devices: tuple[Device, ...]) -> Iterator[str]:
         )
     if not it.embedded:
         yield f"network: {size(devices[0].network)}/s to and from the Hub"
+
+
+def _reference(name: str, it: Situation, device: Device) -> Iterator[str]:
+    """What the reference of a DPO stage costs: its numbers are kept, and the next run on the same pairs reads them."""
+    work, trained, speedups = it.trainings[name], it.sizes.trained.get(name), it.recipe.stages[name].speedups
+    if work is None or work.method != "dpo" or speedups == "none":
+        return
+    kind = "cuda" if device.gpu else "cpu"
+    if work.known == kind:
+        yield f"{name}: the reference's log-probabilities may be known from an earlier run, if the pairs are the same"
+    elif trained is not None:
+        first = training.seconds(work, it.model, trained, device)
+        second = training.seconds(replace(work, known=kind), it.model, trained, device)
+        saved = share(1 - second / first)
+        yield f"{name}: a second run on the same pairs takes {saved} less: the reference's log-probabilities are kept"
+
+
+def _tokens(work: TrainingWork) -> str:
+    """The tokens of a training, and why they are more or fewer than those of its rows."""
+    number = f"{short(work.tokens / 1e6)} M" if work.tokens >= 1e6 else count(float(f"{work.tokens:.2g}"))
+    factor, batch = work.longest / work.length, counted(work.batch, "row")
+    if work.once:
+        return (
+            f"{number} tokens: each prompt once, without padding, with lengths as in orca pairs, measured on a CPU "
+            f"({short(work.padded / work.tokens)} times as many with `speedups: none`)"
+        )
+    padded = f", padded to {short(factor)} times those of the rows (batches of {batch} in random order)"
+    return f"{number} tokens{padded if factor > 1.05 else ''}"
 
 
 def _flops(rate: float) -> str:

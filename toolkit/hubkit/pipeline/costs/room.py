@@ -38,7 +38,7 @@ def memory_findings(found: Estimate) -> Iterator[Finding]:
     for job, cost in worst.values():
         if cost.memory is None or cost.typical is None:
             continue
-        advice = _advice(job, found.four_bit, found.full)
+        advice = _advice(job, found)
         if cost.typical.total - cost.typical.activations // 2 > device.memory:
             yield Finding(
                 "error",
@@ -67,17 +67,15 @@ def _parts(memory: Any) -> str:
     return ", ".join(f"{name} {size(value)}" for name, value in largest)
 
 
-def _advice(job: str, four_bit: frozenset[str], full: frozenset[str]) -> str:
+def _advice(job: str, found: Estimate) -> str:
     """What to lower, by the keys of the recipe."""
     if job.startswith("train["):
         stage = job[6:-1]
-        name, quantized = f"stages.{stage}", "" if stage in four_bit else f"set stages.{stage}.quantization: nf4, "
-        if stage in full:
-            quantized = f"train an adapter instead of all the weights (remove stages.{stage}.lora), "
-        return (
-            f"Lower {name}.args.per_device_train_batch_size (and raise gradient_accumulation_steps) or max_length, "
-            f"{quantized}or use a larger device."
-        )
+        name = f"stages.{stage}"
+        quantized = "" if stage in found.four_bit else f"set {name}.quantization: nf4, "
+        if stage in found.full:
+            quantized = f"train an adapter instead of all the weights (remove {name}.lora), "
+        return f"Lower {name}.args.{found.lower[stage]}, {quantized}or use a larger device."
     if job.startswith(("evaluate", "base-scores")):
         return "Lower evaluate.batch_size, or use a larger device."
     if job.startswith(("stopping", "base-stopping", "loadback")):

@@ -224,8 +224,9 @@ class Finder:
                 continue
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
                 kept = read_json(artifact.path / "training.json")
-                batch = int(kept["args"].get("per_device_train_batch_size", 8))
-                together = int(kept["args"].get("gradient_accumulation_steps", 1))
+                cut = kept.get("batches") or {}
+                batch = int(cut.get("per_device") or kept["args"].get("per_device_train_batch_size", 8))
+                together = int(cut.get("accumulation") or kept["args"].get("gradient_accumulation_steps", 1))
                 tokens = float(kept["tokens_per_second"]) * float(kept["seconds"])
                 sequences = 2 if kept["method"] == "dpo" else 1
                 return tokens / (int(kept["steps"]) * batch * together * sequences)

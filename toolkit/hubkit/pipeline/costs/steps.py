@@ -13,6 +13,7 @@ from hubkit.pipeline.costs import benchmarks, training
 from hubkit.pipeline.costs.devices import Device
 from hubkit.pipeline.costs.formulas import Memory, ModelSize, generation_memory, scoring_memory
 from hubkit.pipeline.costs.sources import TEXT_BYTES, Rows, Sizes
+from hubkit.pipeline.costs.speedups import Speedups
 from hubkit.pipeline.costs.training import TrainingWork
 from hubkit.pipeline.jobs import Job
 from hubkit.recipe.models import Recipe
@@ -30,7 +31,7 @@ class Cost:
     """What one step costs on one device. ``seconds`` is None when it cannot be computed (``why`` says why).
 
     ``memory`` is at the longest batch, ``typical`` at a mean one. ``disk`` bytes stay; ``scratch`` bytes are gone when
-    the step is done.
+    the step is done; ``upload`` bytes are sent to the Hub.
     """
 
     seconds: float | None = None
@@ -38,6 +39,7 @@ class Cost:
     typical: Memory | None = None
     disk: int = 0
     scratch: int = 0
+    upload: int = 0
     why: str | None = None
 
 
@@ -52,12 +54,22 @@ class Situation:
     trainings: Mapping[str, TrainingWork | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, recipe: Recipe, sizes: Sizes, work: benchmarks.Work, *, embedded: bool) -> Situation:
-        """With the work of each training stage."""
-        trainings = {
-            name: training.work_of(stage, name, sizes.data.get(stage.data or "", Rows(None)))
-            for name, stage in recipe.stages.items()
-        }
+    def of(
+        cls,
+        recipe: Recipe,
+        sizes: Sizes,
+        work: benchmarks.Work,
+        *,
+        embedded: bool,
+        processes: Mapping[str, int] | None = None,
+        speedups: Speedups | None = None,
+    ) -> Situation:
+        """With the work of each training stage; ``processes`` are those of the stages that several do together."""
+        trainings = {}
+        for name, stage in recipe.stages.items():
+            rows, together = sizes.data.get(stage.data or "", Rows(None)), (processes or {}).get(name, 1)
+            found = training.work_of(stage, name, rows, together)
+            trainings[name] = (speedups or Speedups()).applied(found, recipe, name)
         return cls(recipe, sizes, work, embedded, trainings)
 
     @property
@@ -203,7 +215,7 @@ def _publish(job: Job, it: Situation, device: Device) -> Cost:
     """The embedded Hub writes and hashes a copy on this disk; another Hub is sent the bytes."""
     sent = it.published + it.adapter_bytes(job)
     seconds = sent / device.disk + sent / device.hashing if it.embedded else sent / device.network
-    return Cost(1 + seconds, disk=sent if it.embedded else 0)
+    return Cost(1 + seconds, disk=sent if it.embedded else 0, upload=sent)
 
 
 def _loadback(job: Job, it: Situation, device: Device) -> Cost:
@@ -282,5 +294,6 @@ def to_json(cost: Cost) -> dict[str, Any]:
         "memory": cost.memory.to_json() if cost.memory else None,
         "disk": cost.disk,
         "scratch": cost.scratch,
+        "upload": cost.upload,
         "why": cost.why,
     }

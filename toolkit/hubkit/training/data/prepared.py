@@ -157,16 +157,12 @@ class PreparedData(JsonArtifact):
 
     def held_out(self, most: int | None = None) -> list[dict[str, Any]]:
         """The held-out prompts, ``{"messages": [...]}`` each; the first ``most`` of them. Empty when there are none."""
-        path = self.folder / _PROMPTS
-        if not path.is_file():
-            return []
-        with path.open(encoding="utf-8") as lines:
-            return [json.loads(line) for line in islice((line for line in lines if line.strip()), most)]
+        return _prompts(self.folder / _PROMPTS, most)
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows of one dataset, and nothing else of the prepared data."""
+    """The rows of one dataset, and nothing else of the prepared data that could shape what is trained on them."""
 
     file: Path
 
@@ -200,6 +196,10 @@ class TrainingRows:
         """The rows for the evaluation loss as token ids; None when there are none."""
         return tokens.find(self._beside(tokens.FOLDERS["evaluation"]), tokenizer)
 
+    def held_out(self, most: int) -> list[dict[str, Any]]:
+        """The first ``most`` held-out prompts: to watch a training, never to train on. Empty when there are none."""
+        return _prompts(self.file.parent.parent / _PROMPTS, most)
+
     def numbered(self, numbers: Collection[int]) -> dict[int, dict[str, Any]]:
         """The rows with these ``numbers`` (from 0), found in one pass over the lines."""
         wanted, found = set(numbers), {}
@@ -213,6 +213,13 @@ class TrainingRows:
 
     def _beside(self, folder: str) -> Path:
         return self.file.parent.parent / folder / self.name
+
+
+def _prompts(file: Path, most: int | None) -> list[dict[str, Any]]:
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in islice((line for line in lines if line.strip()), most)]
 
 
 def rows_file(name: str) -> str:
