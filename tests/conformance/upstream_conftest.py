@@ -8,6 +8,9 @@ from unittest import mock
 
 import pytest
 from huggingface_hub import HfApi, RepoUrl, constants
+from huggingface_hub.cli._output import out
+from huggingface_hub.inference._providers.hf_inference import _check_supported_task
+from huggingface_hub.utils import _auth, _detect_agent
 
 from . import testing_constants
 from .testing_utils import repo_name
@@ -27,6 +30,7 @@ def private_folders(tmp_path_factory: Any, monkeypatch: Any) -> None:
     for name, value in {
         "HF_HOME": home,
         "HF_HUB_CACHE": home / "hub",
+        "HUGGINGFACE_HUB_CACHE": home / "hub",
         "HF_XET_CACHE": home / "xet",
         "HF_ASSETS_CACHE": home / "assets",
         "HF_TOKEN_PATH": home / "token",
@@ -52,11 +56,44 @@ def repo_factory(api: HfApi) -> Iterator[RepoFactory]:
         api.delete_repo(url.repo_id, repo_type=url.repo_type, token=token, missing_ok=True)
 
 
+@pytest.fixture
+def new_repo_id(api: HfApi) -> Iterator[str]:
+    """The id of a repo that the test is to create."""
+    repo_id = f"{testing_constants.USER}/{repo_name()}"
+    yield repo_id
+    api.delete_repo(repo_id, missing_ok=True)
+
+
 @pytest.fixture(autouse=True)
-def no_agent_variables(monkeypatch: Any) -> None:
-    """The user agent must not depend on who runs the tests."""
+def plain_terminal(monkeypatch: Any) -> None:
+    """Neither the user agent nor the output of a command depends on who runs the tests, and where."""
     for name in [key for key in os.environ if key.startswith(("AI_AGENT", "AGENT"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr(_detect_agent, "_registry", _detect_agent._EMPTY_REGISTRY)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_EXPERIMENTAL_WARNING", True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    out.set_mode()
+    out.set_no_truncate(False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> Iterator[None]:
+    """What the client keeps for the life of a process is forgotten between tests."""
+    _auth._OAUTH_REFRESH_CACHE, _auth._OAUTH_REFRESH_WARNED = None, False
+    _check_supported_task.cache_clear()
+    yield
+    _check_supported_task.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def warned_of_deprecation(request: Any) -> Iterator[None]:
+    """A test marked ``deprecated`` must make the client warn of each function that the marker names."""
+    with ExitStack() as stack:
+        for marker in request.node.iter_markers("deprecated"):
+            for name in marker.args:
+                stack.enter_context(pytest.warns(FutureWarning, match=f"'{name}'"))
+        yield
 
 
 class _Patch:

@@ -26,6 +26,7 @@ LOCAL = {
     ("huggingface_hub", "constants"): "the folder of the user's own login and cache, read by the command line alone",
     ("huggingface_hub", "eval_result_entries_to_yaml"): "writes .eval_results/",
     ("huggingface_hub", "get_token"): "the token of the user's own login, read by the command line alone",
+    ("huggingface_hub.errors", "StrictDataclassError"): "what transformers raises for a wrong value in config.json",
     ("huggingface_hub.repocard_data", "eval_results_to_model_index"): "writes a card's model-index",
 }
 """What of huggingface_hub other rooms may import: helpers that read and write texts and touch no network."""

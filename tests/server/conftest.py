@@ -13,6 +13,8 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.utils import httpx
 
+from hubkit.server.accounts.accounts import Actor
+from hubkit.server.hub import Hub
 from hubkit.server.process import Running
 
 
@@ -62,6 +64,22 @@ def script(hub: Running, tmp_path: Path) -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture
+def own_hub(tmp_path: Path) -> Iterator[Hub]:
+    """A Hub in this process, which serves nobody."""
+    hub = Hub(tmp_path / "hub")
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def owner(own_hub: Hub) -> Actor:
+    """The owner of ``own_hub``."""
+    actor = own_hub.accounts.identify(own_hub.folder.owner_token.read_text().strip())
+    assert actor is not None
+    return actor
 
 
 def tree_of(folder: Path) -> set[Any]:

@@ -9,6 +9,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 
 from hubkit.core.errors import ConflictError, UsageError
 from hubkit.server.accounts.accounts import open_accounts
+from hubkit.server.accounts.gates import Gates
 from hubkit.server.fsck import fsck
 from hubkit.server.permissions import Permissions
 from hubkit.server.process import Running
@@ -21,7 +22,7 @@ def test_users_organizations_and_roles(tmp_path: Path) -> None:
     accounts.add_org("team", members={"ann": "write", "bob": "read"})
     ann, bob = (accounts.identify(accounts.add_token(name)) for name in ("ann", "bob"))
     reading = accounts.identify(accounts.add_token("Ann", role="read", label="ci"))
-    may_create = Permissions(accounts).may_create
+    may_create = Permissions(accounts, Gates(accounts._db)).may_create
     assert ann and ann.name == "Ann" and may_create(ann, "team") and may_create(ann, "ANN")
     assert not may_create(bob, "team") and accounts.role_in(bob, "team") == "read"
     assert not may_create(reading, "team") and not may_create(None, "team")

@@ -184,14 +184,14 @@ def test_long_lines_of_a_commit_hold_few_values(tmp_path: Path, line: str) -> No
     (tmp_path / "body").write_text(line)
     begun = time.process_time()
     with pytest.raises(HTTPException, match=r"1,000 values at most|Unterminated string"):
-        list(lines(tmp_path / "body"))
+        list(lines(SpooledBody(tmp_path / "body", 0, "")))
     assert time.process_time() - begun < 10
 
 
 def test_a_long_file_may_travel_inline(tmp_path: Path) -> None:
     line = {"key": "file", "value": {"path": "x", "content": '[{"\\' * 400_000, "encoding": "utf-8"}}
     (tmp_path / "body").write_text(json.dumps(line))
-    assert list(lines(tmp_path / "body")) == [line]
+    assert list(lines(SpooledBody(tmp_path / "body", 0, ""))) == [line]
 
 
 @pytest.mark.fault("S10")
@@ -329,7 +329,7 @@ def test_no_commit_names_an_object_that_was_just_deleted(inner: tuple[Hub, Reque
     (hub.folder.spool / "body").write_text(ndjson({"key": "lfsFile", "value": {"path": "w", "oid": oid, "size": 1}}))
     request.spooled = SpooledBody(hub.folder.spool / "body", 1, "")
     with hub.store.lock(repo):
-        answer = held_back(hub, commits.commit, request, lambda: any(hub.folder.spool.glob("*/??/*")))
+        answer = held_back(hub, commits.commit, request, lambda: any(hub.folder.spool.glob("*/*")))
         hub.lfs.withdraw(repo.uid, [oid])
     hub.lfs.collect([oid])
     error = answer()

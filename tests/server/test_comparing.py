@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pygit2
@@ -20,6 +20,7 @@ from huggingface_hub.utils import httpx
 from hubkit.server.process import Running
 from hubkit.server.repos import comparing, history
 from hubkit.server.repos.git import Change, Git
+from hubkit.server.repos.reader import Links, Reader
 from hubkit.server.storage.cache import BusyError
 
 
@@ -177,6 +178,22 @@ def test_merge_bases_and_history_are_those_of_git(tmp_path: Path) -> None:
     assert len(order) == len(set(order)) and set(order) == {str(item.id) for item in git.repo.walk(commits[-1])}
     place = {oid: number for number, oid in enumerate(order)}
     assert all(place[oid] < place[parent] for oid in order for parent in git.links(oid).parents)
+
+
+def test_a_merge_base_takes_time_in_proportion_to_the_commits() -> None:
+    """Behind the base are 20,000 commits, and an old one of one side alone keeps the search going."""
+
+    class Wide:
+        def links(self, oid: str) -> Links:
+            if oid == "base":
+                return Links("", tuple(map(str, range(20_000))), 2_000_000)
+            if oid in {"one", "other"}:
+                return Links("", ("base", "old") if oid == "one" else ("base",), 3_000_000)
+            return Links("", (), 1 if oid == "old" else 1_000_000 + int(oid))
+
+    begun = time.process_time()
+    assert history.merge_base(cast(Reader, Wide()), "one", "other") == "base"
+    assert time.process_time() - begun < 3
 
 
 def deep_repo(folder: Path, commits: int, files: int) -> tuple[Git, str]:

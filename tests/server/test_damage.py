@@ -241,14 +241,24 @@ def harmless(file: str, way: str) -> bool:
     return gone or (file.startswith("refs/") and way == "last byte cut") or file in {"HEAD", "config"}
 
 
+def ways(place: int, every: int) -> list[tuple[str, Callable[[Path], object]]]:
+    """Every ``every``-th of the ways to damage a file, from another one on for each ``place``."""
+    return [item for number, item in enumerate(WAYS.items()) if (number + place) % every == 0]
+
+
+THIRD = pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.soak)])
+"""`make test` damages each file in three of the nine ways, and in each way some file; `make soak` each in each."""
+
+
+@THIRD
 @pytest.mark.fault("R1")
 def test_each_file_of_a_repo_damaged_in_each_way(
-    hub: Running, raw: httpx.Client, template: Template, record_property: Callable[[str, object], None]
+    hub: Running, raw: httpx.Client, template: Template, every: int, record_property: Callable[[str, object], None]
 ) -> None:
     """All at once: a repo for each file and way. Every answer is right or says what is damaged; fsck names them all."""
     ask, repos = Asked(raw), {}
-    for label, file in loose_files(template).items():
-        for way, damage in WAYS.items():
+    for place, (label, file) in enumerate(loose_files(template).items()):
+        for way, damage in ways(place, every):
             name = f"r{len(repos)}"
             repos[name] = label, file, way
             path = copy(hub, raw, template, name) / file
@@ -276,8 +286,9 @@ def test_each_file_of_a_repo_damaged_in_each_way(
     record_property("figure", f"to end by SIGTERM: {assert_ends(hub):.2f} s")
 
 
+@THIRD
 @pytest.mark.fault("R1")
-def test_packs_and_folders_damaged_in_each_way(hub: Running, raw: httpx.Client, template: Template) -> None:
+def test_packs_and_folders_damaged_in_each_way(hub: Running, raw: httpx.Client, template: Template, every: int) -> None:
     ask, repos = Asked(raw), {}
     packed = copy(hub, raw, template, "packed")
     subprocess.run(["git", "-C", packed, "gc", "-q", "--prune=now"], check=True)
@@ -285,8 +296,8 @@ def test_packs_and_folders_damaged_in_each_way(hub: Running, raw: httpx.Client, 
     uid = uid_of(hub, "packed")
     files = [path for path in packs if path.suffix in {".pack", ".idx"}] + [Path("packed-refs")]
     sound = Template(uid, packed, template.heads, template.listing)
-    for file in files:
-        for way, damage in WAYS.items():
+    for place, file in enumerate(files):
+        for way, damage in ways(place, every):
             name = f"p{len(repos)}"
             repos[name] = str(file), way
             path = copy(hub, raw, sound, name) / file

@@ -53,6 +53,14 @@ def test_a_dropped_connection_before_and_after_the_commit(
     assert commits(api) == made
 
 
+def test_a_dropped_connection_after_a_download_was_made(api: HfApi, raw: httpx.Client) -> None:
+    api.create_commit("me/model", [CommitOperationAdd("w.bin", b"\0" * 5000)], commit_message="m")
+    script(raw, {"route": "GET .*/resolve/", "action": "drop-after"})
+    with pytest.raises((httpx.NetworkError, httpx.RemoteProtocolError)):  # and not after a time
+        raw.get("/me/model/resolve/main/w.bin")
+    assert raw.get("/me/model/resolve/main/w.bin").content == b"\0" * 5000
+
+
 def test_a_server_that_never_answers(raw: httpx.Client) -> None:
     script(raw, {"route": "GET /api/whoami", "action": "hang"})
     started = time.monotonic()

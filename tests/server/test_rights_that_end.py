@@ -74,6 +74,30 @@ def test_a_token_that_is_revoked_while_its_body_arrives_changes_nothing(known: W
     assert len(known.hub.discussions.listed(known.repo(ONE))) == 2 and not list(known.hub.folder.spool.iterdir())
 
 
+def test_who_gets_the_name_of_a_removed_user_gets_nothing_that_it_wrote(known: World) -> None:
+    accounts, place = known.hub.accounts, next(place for place in PLACES if place.state == "public")
+    api = f"/api/{place.kind}s/{place.id}"
+    number, event = 0, ""
+    for status in (200, 403):
+        accounts.add_user("zoe")
+        token = accounts.add_token("zoe")
+        if not number:
+            asked = {"title": "a proposal", "description": "as said", "pullRequest": True}
+            number = json.loads(known.send("POST", f"{api}/discussions", token=token, body=asked).body)["num"]
+            event = json.loads(known.send("GET", f"{api}/discussions/{number}", token=token).body)["events"][0]["id"]
+        line = {"key": "file", "value": {"path": f"{status}.txt", "content": ""}}
+        lines = ({"key": "header", "value": {"summary": "s"}}, line)
+        commit = b"".join(json.dumps(item).encode() + b"\n" for item in lines)
+        for path, body in (
+            (f"discussions/{number}/title", {"title": "another"}), (f"discussions/{number}/status", {"status": "open"}),
+            (f"discussions/{number}/comment/{event}/edit", {"content": "never said"}),
+            (f"commit/refs%2Fpr%2F{number}", commit), (f"discussions/{number}/comment/{event}/hide", {}),
+        ):  # fmt: skip
+            answer = known.send("POST", f"{api}/{path}", token=token, body=body)
+            assert answer.status == status, (path, answer.text)
+        accounts.remove("zoe", "user")
+
+
 def test_logins_end_with_their_token_whether_or_not_the_link_was_followed(known: World) -> None:
     page, token = f"/{ONE.id}", str(known.tokens["ann: reads one"])
     cookie, key = known.cookie("ann: reads one"), known.hub.sessions.key(token, page)

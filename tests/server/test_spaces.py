@@ -239,21 +239,3 @@ def test_what_this_hub_cannot_do_is_said(api: HfApi) -> None:
         assert api.set_space_sleep_time(SPACE, 60).sleep_time == 60
     assert [item.name for item in api.list_spaces_hardware()] == ["cpu-basic"]
     assert api.list_space_templates() == [] and api.get_zero_gpu_quota().remaining == 0
-
-
-GRADIO = """
-import gradio as gr
-with gr.Blocks() as demo:
-    name, said = gr.Textbox(), gr.Textbox()
-    gr.Button("Go").click(lambda name: f"Hello {name}", name, said, api_name="greet")
-demo.launch()
-"""
-
-
-def test_a_gradio_app_answers_its_own_client(api: HfApi, script: Callable[..., str]) -> None:
-    push(api, app_py=GRADIO)
-    assert wait(api).stage == "RUNNING"
-    code = (
-        "from gradio_client import Client; print(Client('hubkit/app', verbose=False).predict('you', api_name='/greet'))"
-    )
-    assert script(code).splitlines()[-1] == "Hello you"

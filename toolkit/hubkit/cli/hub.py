@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hubkit.cli.hub_accounts import data_folder, data_option, org, token, user
+from hubkit.cli.hub_backup import backup, gc, restore
 from hubkit.cli.options import output_of, output_options
-from hubkit.core.home import hubkit_home
+from hubkit.core.errors import UsageError
 
 if TYPE_CHECKING:
     from hubkit.server.process import Running
@@ -23,39 +25,76 @@ def hub() -> None:
     """
 
 
+for _command in (backup, restore, gc, user, org, token):
+    hub.add_command(_command)
+
+
 @hub.command()
 @click.option(
     "--port",
-    type=click.IntRange(1, 65535),
+    type=click.IntRange(0, 65535),
     metavar="PORT",
-    help="Use this port. Default: the last one, 8750, or a free one.",
+    help="Use this port; 0 is any free one. Default: the last one, 8750, or a free one.",
 )
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="HOST", help="Listen on this loopback address.")
+@click.option(
+    "--seed",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Create the users, tokens and organizations of this JSON file.",
+)
+@click.option("--foreground", is_flag=True, help="Do not return until the Hub is stopped; log to standard error.")
 @click.option(
     "--spaces",
     type=click.Choice(["always", "confined", "never"]),
     help="Run Spaces always, only where the system can confine them, or never. Default: as before, at first always.",
 )
+@data_option
 @output_options
-def start(port: int | None, spaces: str | None) -> None:
+def start(
+    port: int | None, host: str, seed: Path | None, foreground: bool, spaces: str | None, data: Path | None
+) -> None:
     """Start the embedded Hub in the background.
 
     If it is already running, its address is printed. The apps of its Spaces are confined to folders of their own by
     Landlock, bubblewrap or another user. Where the system has none of these, a warning is printed.
 
+    A seed has `users` (name, fullname, token, role) and `orgs` (name, fullname, members, default_visibility). What
+    exists already is kept, so that one command can start the Hub each time.
+
     \b
-    Example:
+    Examples:
       hubkit hub start --port 8750
+      hubkit hub start --foreground --data /srv/hub --seed users.json
     """
     from hubkit.server import process
 
-    running = process.start(_data(), port=port, spaces=spaces)
+    folder = data_folder(data)
+    if foreground and (running := process.status(folder)):
+        raise UsageError(f"This Hub already runs at {running.url}.", hint="Stop it first: hubkit hub stop")
+    if seed is not None:
+        _seed(folder, seed)
+    if foreground:
+        process.run_here(folder, host=host, port=port, spaces=spaces, as_json=output_of().mode == "json")
+    running = process.start(folder, host=host, port=port, spaces=spaces)
     _warn(running)
     output_of().result(_value(running), running.url)
 
 
+def _seed(folder: Path, file: Path) -> None:
+    from hubkit.server.accounts.accounts import accounts_of
+    from hubkit.server.accounts.seed import read_seed
+
+    seed = read_seed(file)
+    with accounts_of(folder) as accounts:
+        made = seed.apply(accounts)
+    output_of().say(f"Seeded: {made['users']} new users, {made['orgs']} organizations, {made['tokens']} tokens.")
+
+
 @hub.command()
+@data_option
 @output_options
-def status() -> None:
+def status(data: Path | None) -> None:
     """Show whether the embedded Hub is running, and where.
 
     The exit code is 0 either way.
@@ -66,21 +105,22 @@ def status() -> None:
     """
     from hubkit.server import process
 
-    running = process.status(_data())
+    running = process.status(data_folder(data))
     if running is None:
         output_of().result(
-            {"running": False, "url": None, "data": str(_data())},
+            {"running": False, "url": None, "data": str(data_folder(data))},
             "The embedded Hub is not running. Start it with `hubkit hub start`.",
         )
         return
     _warn(running)
     value = {"running": True, **_value(running)}
-    output_of().result(value, f"{running.url}  (process {running.pid}, data in {_data()})")
+    output_of().result(value, f"{running.url}  (process {running.pid}, data in {data_folder(data)})")
 
 
 @hub.command()
+@data_option
 @output_options
-def stop() -> None:
+def stop(data: Path | None) -> None:
     """Stop the embedded Hub and keep its repos.
 
     \b
@@ -89,7 +129,7 @@ def stop() -> None:
     """
     from hubkit.server import process
 
-    stopped = process.stop(_data())
+    stopped = process.stop(data_folder(data))
     output_of().say("Stopped the embedded Hub." if stopped else "The embedded Hub was not running.")
     output_of().result({"stopped": stopped})
 
@@ -119,8 +159,9 @@ def open_(repo: str | None) -> None:
 
 
 @hub.command()
+@data_option
 @output_options
-def fsck() -> None:
+def fsck(data: Path | None) -> None:
     """Check the data of the embedded Hub: refs, commits, large files.
 
     The exit code is 4 if something is wrong.
@@ -131,7 +172,7 @@ def fsck() -> None:
     """
     from hubkit.server.fsck import fsck as find_problems
 
-    problems = find_problems(_data())
+    problems = find_problems(data_folder(data))
     output_of().result({"problems": problems}, *(problems or ["No problems found."]))
     if problems:
         sys.exit(4)
@@ -139,13 +180,9 @@ def fsck() -> None:
 
 def _value(running: Running) -> dict[str, Any]:
     spaces = {"run": running.spaces, "confinement": running.confinement}
-    return {"url": running.url, "pid": running.pid, "data": str(_data()), "spaces": spaces}
+    return {"url": running.url, "pid": running.pid, "data": str(running.data), "spaces": spaces}
 
 
 def _warn(running: Running) -> None:
     if running.warning:
         output_of().warn(running.warning)
-
-
-def _data() -> Path:
-    return hubkit_home() / "hub"

@@ -171,10 +171,16 @@ class FileCalls(Connection):
 
         return self.query(read, repo=repo, revision=revision)
 
-    def snapshot(self, repo: str, folder: Path, repo_type: RepoType = "model") -> Path:
-        """All the files of the repo's main branch, downloaded to ``folder``."""
+    def snapshot(self, repo: str, folder: Path, repo_type: RepoType = "model", *, revision: str | None = None) -> Path:
+        """All the files of the repo at ``revision``, or on its main branch, downloaded to ``folder``."""
         download = self.api.snapshot_download
-        return Path(self.query(lambda: download(repo, repo_type=repo_type, local_dir=folder), repo=repo))
+        return Path(
+            self.query(
+                lambda: download(repo, repo_type=repo_type, local_dir=folder, revision=revision),
+                repo=repo,
+                revision=revision,
+            )
+        )
 
     def download(
         self, repo: str, revision: str, *, cache: Path | None = None, patterns: Sequence[str] | None = None

@@ -49,9 +49,13 @@ class SpaceCalls(Connection):
         with translated(self.endpoint, repo):
             yield from self.api.fetch_space_logs(repo, build=build, follow=True)
 
-    def restart_space(self, repo: str) -> None:
-        """Restart the Space's app."""
-        self.send(lambda: self.api.restart_space(repo), repo=repo)
+    def restart_space(self, repo: str, *, factory: bool = False) -> None:
+        """Restart the Space's app; ``factory``: build it from scratch first."""
+        self.send(lambda: self.api.restart_space(repo, factory_reboot=factory), repo=repo)
+
+    def pause_space(self, repo: str) -> None:
+        """Stop the Space's app until it is restarted."""
+        self.send(lambda: self.api.pause_space(repo), repo=repo)
 
     def set_space_secret(self, repo: str, name: str, value: str) -> None:
         """Give the Space's app an environment variable that nobody can read back."""

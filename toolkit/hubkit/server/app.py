@@ -22,11 +22,13 @@ from hubkit.server.http.exceptions import HTTPException, repo_damaged
 from hubkit.server.http.fault_middleware import FaultMiddleware
 from hubkit.server.http.middleware import (
     LoopbackHostMiddleware,
+    MetricsMiddleware,
     RawPathMiddleware,
     RequestIdMiddleware,
     SameOriginMiddleware,
 )
 from hubkit.server.http.revisions import branch_moved
+from hubkit.server.http.routing import Table
 from hubkit.server.hub import Hub
 from hubkit.server.pages.responses import error_response
 from hubkit.server.repos.git import MovedError, NameTakenError
@@ -36,15 +38,24 @@ from hubkit.server.routes import (
     collections,
     commits,
     discussions,
+    gates,
+    git,
     identity,
     lfs,
+    locks,
+    metrics,
     oauth,
     pages,
     refs,
     repos,
     resolve,
+    social,
     spaces,
     tree,
+    unavailable,
+    webhooks,
+    weights,
+    xet,
 )
 from hubkit.server.storage.database import is_busy
 
@@ -55,8 +66,14 @@ _FULL_DISK = ("no space left", "file too large", "disk is full", "disk quota exc
 
 ROUTES = [
     *admin.ROUTES,
+    *metrics.ROUTES,
     *identity.ROUTES,
     *oauth.ROUTES,
+    *unavailable.ROUTES,
+    *webhooks.ROUTES,
+    *weights.ROUTES,
+    *social.ROUTES,
+    *gates.ROUTES,
     *spaces.ROUTES,
     *collections.ROUTES,  # before `/api/{kind}`
     *repos.ROUTES,
@@ -64,6 +81,9 @@ ROUTES = [
     *tree.ROUTES,
     *commits.ROUTES,
     *lfs.ROUTES,
+    *git.ROUTES,
+    *locks.ROUTES,
+    *xet.ROUTES,
     *resolve.ROUTES,
     *discussions.ROUTES,
     *pages.ROUTES,  # last: `/{namespace}/{name}` would match many of the paths above
@@ -72,13 +92,14 @@ ROUTES = [
 
 def build(hub: Hub, *, faults: bool = False) -> ASGIApp:
     """The application that serves ``hub``; with ``faults`` tests can script failures."""
-    starlette = Starlette(routes=ROUTES, exception_handlers=EXCEPTION_HANDLERS)
+    starlette = Starlette(routes=[Table(ROUTES)], exception_handlers=EXCEPTION_HANDLERS)
     starlette.router.redirect_slashes = False
     starlette.state.hub = hub
     app: ASGIApp = starlette
     # Around Starlette and not inside, so that a response to an unexpected exception has a request id too.
     for middleware in (RawPathMiddleware, RequestIdMiddleware, SameOriginMiddleware, LoopbackHostMiddleware):
         app = middleware(app)
+    app = MetricsMiddleware(app, hub.metrics)
     if faults:
         hub.faults = FaultScript()
         app = FaultMiddleware(app, hub.faults)
@@ -88,6 +109,8 @@ def build(hub: Hub, *, faults: bool = False) -> ASGIApp:
 async def http_exception(request: Request, error: Exception) -> Response:
     """What a handler or its route raised."""
     assert isinstance(error, HTTPException)
+    if git.is_git(request.scope["path"]):
+        return git.plain_error(error)
     if ".git/info/lfs/" in request.scope["path"]:
         error.body.setdefault("message", error.detail)  # git-lfs shows this one
     return error_response(request, error)

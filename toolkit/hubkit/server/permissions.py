@@ -8,6 +8,7 @@ may        account                                 token
 =========  ======================================  =========================================================
 see        anybody; of a private repo the members  anything; of a private repo one that reads or writes it
 read       as see; of a gated repo the members     as see; of a gated repo one that reads or writes it
+           and whom it was opened to
 inspect    members of the namespace                one that reads or writes the repo
 write      members who write                       one that writes the repo
 manage     members who write                       one that writes the repo, but not a trusted publisher's
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 from hubkit.core.fine_grained import COLLECT, DISCUSS, READ, SEE_COLLECTIONS, WRITE
 from hubkit.server.accounts.accounts import Accounts, Actor
+from hubkit.server.accounts.gates import Gates
 from hubkit.server.repos.collections import Collection
 from hubkit.server.repos.store import Repo
 
@@ -32,12 +34,16 @@ from hubkit.server.repos.store import Repo
 class Permissions:
     """The rights of callers on one Hub."""
 
-    def __init__(self, accounts: Accounts) -> None:
-        self._accounts = accounts
+    def __init__(self, accounts: Accounts, gates: Gates) -> None:
+        self._accounts, self._gates = accounts, gates
 
     def is_owner(self, actor: Actor) -> bool:
         """Whether the actor may administer this Hub: an administrator with a write token without limits."""
         return actor.account.admin and actor.role == "write" and actor.limits is None
+
+    def may_watch(self, actor: Actor) -> bool:
+        """Whether the actor may read the metrics: an administrator, with any token without limits."""
+        return actor.account.admin and actor.limits is None
 
     def is_member(self, actor: Actor | None, namespace: str) -> bool:
         """Whether the actor's account belongs to the namespace, in any role. What it may see there is another matter:
@@ -72,7 +78,11 @@ class Permissions:
 
     def may_read(self, actor: Actor | None, repo: Repo) -> bool:
         """Whether the actor may read a repo's files, history and discussions."""
-        return not (repo.private or repo.gated) or self.may_inspect(actor, repo)
+        if not (repo.private or repo.gated) or self.may_inspect(actor, repo):
+            return True
+        if repo.private or actor is None or actor.publisher or {READ, WRITE}.isdisjoint(_rights(actor, repo)):
+            return False
+        return self._gates.open_to(repo.uid, actor.account)
 
     def may_inspect(self, actor: Actor | None, repo: Repo) -> bool:
         """Whether the actor may read what even a public repo shows to its members only: a Space's logs, the names of

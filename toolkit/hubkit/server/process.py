@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from hubkit.core.errors import ConflictError, HubkitError, RemoteError, UsageError
 from hubkit.core.files import read_json
@@ -32,7 +32,7 @@ _ROOM = 2**20
 # What a server needs of its starter's environment. Tokens and Hub settings are not in it.
 _ENVIRONMENT_NAMES = """
 HOME USER TMPDIR VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE COVERAGE_PROCESS_START SYSTEMROOT
-HUBKIT_CONFINEMENT
+HUBKIT_CONFINEMENT HUBKIT_PUBLIC_URL
 """
 _ENVIRONMENT = _ENVIRONMENT_NAMES.split()
 _children: list[Popen[bytes]] = []
@@ -75,8 +75,7 @@ def start(
     Raises UsageError when ``port`` is in use by another program, RemoteError when the server does not come up
     within ``timeout`` seconds, ConflictError when one uses the folder and does not answer in that time.
     """
-    if host not in {"127.0.0.1", "localhost", "::1"}:
-        raise UsageError(f"The embedded Hub listens on loopback only, not on {host}.", hint="Do not give a host.")
+    _require_loopback(host)
     folder = Folder(Path(data).resolve())
     folder.create()
     with Lock(folder.starting_lock):
@@ -90,6 +89,35 @@ def start(
                 )
             return running
         return _launch(folder, host, port, timeout, faults, spaces)
+
+
+def run_here(
+    data: Path, *, host: str = "127.0.0.1", port: int | None = None, spaces: str | None = None, as_json: bool = False
+) -> NoReturn:
+    """Become the server of ``data``: this process is replaced, and ends when the server ends.
+
+    It prints the address to stdout once it serves, and its log to stderr. Its exit code is one of the command line's.
+    """
+    from hubkit.core.processes.parent import allowed_environment
+
+    _require_loopback(host)
+    folder = Folder(Path(data).resolve())
+    folder.create()
+    command = [*_command(folder, host, port, spaces), "--foreground", "json" if as_json else "text"]
+    os.chdir(folder.root)
+    os.execve(sys.executable, command, allowed_environment(_ENVIRONMENT))
+
+
+def _require_loopback(host: str) -> None:
+    if host not in {"127.0.0.1", "localhost", "::1"}:
+        raise UsageError(f"The embedded Hub listens on loopback only, not on {host}.", hint="Do not give a host.")
+
+
+def _command(folder: Folder, host: str, port: int | None, spaces: str | None) -> list[str]:
+    # The server starts in the data folder; nothing in it may be imported in place of the libraries.
+    command = [sys.executable, "-P", "-m", "hubkit.server", "--data", str(folder.root), "--host", host]
+    command += ["--port", str(port)] if port is not None else []
+    return command + (["--spaces", spaces] if spaces else [])
 
 
 def _serving(folder: Folder, timeout: float) -> Running | None:
@@ -109,11 +137,7 @@ def _launch(folder: Folder, host: str, port: int | None, timeout: float, faults:
 
     from hubkit.core.processes.parent import allowed_environment
 
-    # The child starts in the data folder; nothing in it may be imported in place of the libraries.
-    command = [sys.executable, "-P", "-m", "hubkit.server", "--data", str(folder.root), "--host", host]
-    command += ["--port", str(port)] if port is not None else []
-    command += ["--faults"] if faults else []
-    command += ["--spaces", spaces] if spaces else []
+    command = _command(folder, host, port, spaces) + (["--faults"] if faults else [])
     environment = allowed_environment(_ENVIRONMENT)
     with folder.log.with_name("process.log").open("wb") as output:
         child = subprocess.Popen(

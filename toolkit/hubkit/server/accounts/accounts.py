@@ -11,20 +11,24 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
 import sqlite3
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
-from hubkit.core.errors import UsageError
+from hubkit.core.errors import HubkitError, UsageError
 from hubkit.core.files import write_atomic
-from hubkit.core.fine_grained import FineGrained
+from hubkit.core.fine_grained import FineGrained, Scope
 from hubkit.core.names import repo_id_problem
 from hubkit.server.accounts.grants import Limits, Publisher, from_text, to_text
-from hubkit.server.storage.database import Database, now
+from hubkit.server.storage.database import Database, now, stamp
 from hubkit.server.storage.folder import Folder
 
 OWNER = "hubkit"
@@ -32,6 +36,7 @@ _RESERVED = """
 api collections datasets spaces models kernels lfs hubkit static settings oauth login join docs new zero-gpu
 """
 RESERVED = frozenset(_RESERVED.split())
+_TOKEN = re.compile(r"[!-~]{1,500}")
 TokenRole = Literal["read", "write"]
 MemberRole = Literal["admin", "write", "read"]
 
@@ -79,6 +84,10 @@ class Actor:
         """The account's name."""
         return self.account.name
 
+    def wrote(self, author: str, created: str) -> bool:
+        """Whether something by this author, made at that time, is this account's: not of an earlier one of the name."""
+        return self.account.name == author and self.account.created <= created
+
     @property
     def fine_grained(self) -> FineGrained | None:
         """The rights of a fine-grained token; None for any other."""
@@ -101,6 +110,10 @@ class Accounts:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+
+    def together(self) -> AbstractContextManager[None]:
+        """A block whose changes are all made, or none."""
+        return self._db.transaction()
 
     def find(self, name: str) -> Account | None:
         """The account called ``name``, whatever the case of its letters."""
@@ -145,7 +158,7 @@ class Accounts:
         if account is None or (kind and account.kind != kind):
             what = {"user": "user", "org": "organization", None: "account"}[kind]
             raise UsageError(
-                f"There is no {what} called {name!r}.", hint="Ask the owner of this Hub for the list of accounts."
+                f"There is no {what} called {name!r}.", hint="List them: hubkit hub user list, hubkit hub org list"
             )
         return account
 
@@ -157,6 +170,45 @@ class Accounts:
             "INSERT INTO members VALUES (?, ?, ?) ON CONFLICT (org, user) DO UPDATE SET role = excluded.role",
             self._need(org, "org").id, self._need(user, "user").id, role,
         )  # fmt: skip
+
+    def remove_member(self, org: str, user: str) -> bool:
+        """Take ``user`` out of ``org``; False when it was no member."""
+        organization, account = self._need(org, "org"), self._need(user, "user")
+        return self._db.run("DELETE FROM members WHERE org = ? AND user = ?", organization.id, account.id) > 0
+
+    def members(self, org: str) -> list[tuple[Account, str]]:
+        """The members of an organization, with their roles."""
+        rows = self._db.rows(
+            "SELECT accounts.*, members.role AS role FROM members JOIN accounts ON accounts.id = members.user "
+            "WHERE members.org = ? ORDER BY accounts.key",
+            self._need(org, "org").id,
+        )
+        return [(Account.of(row), row["role"]) for row in rows]
+
+    def remove(self, name: str, kind: Literal["user", "org"]) -> None:
+        """Remove an account with its tokens and memberships; UsageError for the owner's and one that has repos."""
+        with self._db.transaction():
+            account = self._need(name, kind)
+            if account.name == OWNER:
+                raise UsageError(f"{OWNER} owns this Hub and cannot be removed.", hint="Name another account.")
+            for table, what in (("repos", "repositories"), ("collections", "collections")):
+                key = account.name.lower()
+                row = self._db.row(f"SELECT COUNT(*) AS n FROM {table} WHERE LOWER(namespace) = ?", key)
+                if row and row["n"]:
+                    raise UsageError(
+                        f"{account.name} still has {what}: {row['n']}.", hint="Move or delete them first, then retry."
+                    )
+            self._db.run("DELETE FROM accounts WHERE id = ?", account.id)
+
+    def change(self, name: str, *, fullname: str | None = None, private_repos: bool | None = None) -> Account:
+        """Set the full name of an account, or whether new repos in an organization are private."""
+        with self._db.transaction():
+            account = self._need(name)
+            if fullname is not None:
+                self._db.run("UPDATE accounts SET fullname = ? WHERE id = ?", fullname, account.id)
+            if private_repos is not None:
+                self._db.run("UPDATE accounts SET private_repos = ? WHERE id = ?", private_repos, account.id)
+            return self._need(name)
 
     def orgs_of(self, account: Account) -> list[tuple[Account, str]]:
         """The organizations of a user, with the role there."""
@@ -177,8 +229,14 @@ class Accounts:
         """
         if role not in ("read", "write"):
             raise UsageError(f"{role!r} is not a role of a token: read or write.")
+        if value is not None and not _TOKEN.fullmatch(value):
+            raise UsageError(
+                "A token must be 1 to 500 visible ASCII characters without spaces.", hint="Choose another token."
+            )
         token = value or "hf_" + secrets.token_hex(17)
-        account = self._need(name, "user")
+        account, holder = self._need(name, "user"), self.identify(token) if value else None
+        if holder is not None and holder.account.id != account.id:
+            raise UsageError(f"This token of {name} is another account's already.", hint="Choose another token.")
         digest, until = _digest(token), None if lives is None else time.time() + lives
         with self._db.transaction():
             self._db.run(
@@ -191,9 +249,22 @@ class Accounts:
         return token
 
     def tokens(self, name: str) -> list[dict[str, str]]:
-        """The tokens of a user: ``label``, ``role``, ``created`` and ``id`` (to revoke it); never the token."""
-        rows = self._db.rows("SELECT * FROM tokens WHERE account = ? ORDER BY created", self._need(name, "user").id)
-        return [{"id": r["digest"][:12], "label": r["label"], "role": r["role"], "created": r["created"]} for r in rows]
+        """The tokens of a user: ``label``, ``role``, ``created`` and ``id`` (to revoke it), if it ends ``expires``;
+        never the token.
+        """
+        rows = self._db.rows(
+            "SELECT tokens.*, token_limits.grants, token_limits.expires FROM tokens LEFT JOIN token_limits "
+            "ON token_limits.digest = tokens.digest WHERE account = ? ORDER BY created",
+            self._need(name, "user").id,
+        )
+        return [
+            {
+                "id": row["digest"][:12], "label": row["label"], "created": row["created"],
+                "role": row["role"] if row["grants"] is None else "fine-grained",
+            }
+            | ({} if row["expires"] is None else {"expires": stamp(datetime.fromtimestamp(row["expires"], UTC))})
+            for row in rows
+        ]  # fmt: skip
 
     def revoke_token(self, name: str, token_id: str) -> bool:
         """Revoke a token by the ``id`` that :meth:`tokens` returns; False when there is none."""
@@ -227,6 +298,20 @@ class Accounts:
         return Actor(
             account, row["token_role"], row["label"], row["token_created"], limits, row["number"], row["digest"]
         )
+
+    def bound(self, rights: FineGrained) -> FineGrained:
+        """The rights on repos that exist now, and not on others that may get their names later."""
+
+        def one(scope: Scope) -> Scope:
+            row = self._db.row(
+                "SELECT uid, namespace, name FROM repos WHERE type = ? AND key = ? UNION ALL "
+                "SELECT uid, namespace, name FROM repos JOIN aliases ON repos.uid = aliases.repo "
+                "WHERE aliases.type = ? AND aliases.key = ? LIMIT 1",
+                scope.kind, scope.name.lower(), scope.kind, scope.name.lower(),
+            )  # fmt: skip
+            return replace(scope, name=f"{row['namespace']}/{row['name']}", uid=row["uid"]) if row else scope
+
+        return replace(rights, scopes=tuple(map(one, rights.scopes)))
 
     def add_publisher(self, repo: str, account: Account, secret: str, claims: Mapping[str, Any]) -> None:
         """Let jobs whose identity has these ``claims``, signed with ``secret``, write to the repo ``repo`` (uid)."""
@@ -296,8 +381,28 @@ def _digest(token: str) -> str:
 
 def open_accounts(data: str | os.PathLike[str]) -> Accounts:
     """The accounts of a data folder, whether or not a server serves it."""
-    from pathlib import Path
+    return Accounts(_database(data))
 
+
+@contextmanager
+def accounts_of(data: str | os.PathLike[str]) -> Iterator[Accounts]:
+    """The accounts of a data folder for as long as the block lasts; a server that serves it sees each change at once.
+
+    A folder without a Hub becomes one, with its owner.
+    """
+    database = _database(data)
+    try:
+        accounts = Accounts(database)
+        accounts.ensure_owner(Folder(Path(data)))
+        yield accounts
+    except sqlite3.Error as error:
+        message = f"The database of the Hub in {data} could not be used: {error}."
+        raise HubkitError(message, hint="Run the command again; check the folder with hubkit hub fsck.") from error
+    finally:
+        database.close()
+
+
+def _database(data: str | os.PathLike[str]) -> Database:
     folder = Folder(Path(data))
     folder.create()
-    return Accounts(Database(folder.database))
+    return Database(folder.database)

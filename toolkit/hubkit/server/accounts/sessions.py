@@ -89,6 +89,8 @@ def cookie_name(request: Request) -> str:
 def own_address(request: Request) -> str:
     """``http://127.0.0.1:port`` for a request to ``localhost``, which is the host of the Spaces; else as it was sent.
 
+    Behind a reverse proxy that is the public address.
+
     Browsers keep cookies by host and not by port, so pages and Spaces must not share one.
     """
     host, colon, port = request.headers["host"].rpartition(":")
@@ -97,7 +99,7 @@ def own_address(request: Request) -> str:
     own = str(request.scope["server"][0])
     if host.lower() == "localhost":
         host = f"[{own}]" if ":" in own else own
-    return f"http://{host}{colon}{port}"
+    return f"{request.scope.get('scheme', 'http')}://{host}{colon}{port}"
 
 
 def _digest(value: str) -> str:

@@ -5,22 +5,21 @@ Each ``require_*`` function returns what the handler needs, or raises the HTTPEx
 
 from __future__ import annotations
 
-from typing import cast
-
 from hubkit.core.names import repo_id_problem
 from hubkit.server.accounts.accounts import Actor, namespace_problem
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.parsing import require_valid
 from hubkit.server.http.request import Request
 from hubkit.server.repos.collections import Collection
-from hubkit.server.repos.store import Repo, RepoType
+from hubkit.server.repos.store import REPO_TYPES, Repo, RepoType
 
 
 def repo_type(plural: str) -> RepoType:
     """``models`` to ``model``; 404 for repo types that this Hub does not have."""
-    if plural not in {"models", "datasets", "spaces"}:
-        raise HTTPException(404, f"This Hub has models, datasets and Spaces, but no {plural}.", "RepoNotFound")
-    return cast(RepoType, plural[:-1])
+    for kind in REPO_TYPES:
+        if plural == f"{kind}s":
+            return kind
+    raise HTTPException(404, f"This Hub has models, datasets, Spaces and kernels, but no {plural}.", "RepoNotFound")
 
 
 def repo_not_found(request: Request) -> HTTPException:
@@ -69,6 +68,14 @@ def require_owner(request: Request) -> Actor:
     actor = require_user(request)
     if not request.hub.permissions.is_owner(actor):
         raise HTTPException(403, "Only the owner of this Hub may do this.")
+    return actor
+
+
+def require_watch(request: Request) -> Actor:
+    """The caller, if it may read the metrics of this Hub; else 401 or 403."""
+    actor = require_user(request)
+    if not request.hub.permissions.may_watch(actor):
+        raise HTTPException(403, "Only an administrator of this Hub may read its metrics.")
     return actor
 
 

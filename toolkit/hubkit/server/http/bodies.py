@@ -6,10 +6,13 @@ import asyncio
 import hashlib
 import os
 import tempfile
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO, FileIO
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import parse_qs
 
 from starlette.concurrency import run_in_threadpool
@@ -63,24 +66,80 @@ class BodyMemory:
 
 @dataclass(frozen=True)
 class SpooledBody:
-    """A body on disk: its path, its size in bytes, its sha256."""
+    """A body on disk, or a short one in memory where the route allows that: its path or its content, its size in
+    bytes, its sha256 if the route asks for it.
+    """
 
-    path: Path
+    path: Path | None
     size: int
     sha256: str
+    content: bytes = b""
+
+    @property
+    def file(self) -> Path:
+        """Its path, of a route that has it on disk."""
+        assert self.path is not None
+        return self.path
+
+    def open(self) -> BinaryIO:
+        """A file to read the body from."""
+        return BytesIO(self.content) if self.path is None else self.path.open("rb")
+
+    def remove(self) -> None:
+        """Remove its file."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
 
-async def stream_body(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """The body piece by piece: 413 beyond ``limit`` bytes, 408 when no byte arrives for a minute."""
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+async def stream_body(request: Request, limit: int, *, gzip: bool = False) -> AsyncIterator[bytes]:
+    """The body piece by piece: 413 beyond ``limit`` bytes, 408 when no byte arrives for a minute.
+
+    ``gzip``: it may be compressed; the limit is of what it holds.
+    """
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding in {"gzip", "x-gzip"} and gzip:
+        total = 0
+        async for piece in _inflated(stream_body_as_sent(request, limit)):
+            if (total := total + len(piece)) > limit:
+                raise _too_large(limit)
+            yield piece
+        return
+    if encoding != "identity":
         raise HTTPException(415, "Compressed bodies are not accepted.", headers=_CLOSE)
+    async for piece in stream_body_as_sent(request, limit):
+        yield piece
+
+
+async def _inflated(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What a gzip stream holds, at most 1 MiB at a time; 400 when it is not one, or is cut off."""
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        async for piece in pieces:
+            while piece and not unpacker.eof:
+                content = unpacker.decompress(piece, _WRITE_SIZE)
+                piece = unpacker.unconsumed_tail
+                yield content
+                await asyncio.sleep(0)  # others have their turn
+    except zlib.error:
+        raise HTTPException(400, "The compressed body cannot be read.", headers=_CLOSE) from None
+    if not unpacker.eof:
+        raise HTTPException(400, "The compressed body is cut off.", headers=_CLOSE)
+
+
+def _too_large(limit: int) -> HTTPException:
+    return HTTPException(413, f"The body may have {numbers.count(limit)} bytes at most.", headers=_CLOSE)
+
+
+async def stream_body_as_sent(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The body piece by piece as it was sent, compressed or not."""
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or int(length) > limit:
-        raise HTTPException(413, f"The body may have {numbers.count(limit)} bytes at most.", headers=_CLOSE)
+        raise _too_large(limit)
     stream, total = request.stream(), 0
     while True:
         try:
-            piece = await asyncio.wait_for(anext(stream), IDLE_SECONDS)
+            async with asyncio.timeout(IDLE_SECONDS):
+                piece = await anext(stream)
         except StopAsyncIteration:
             return
         except TimeoutError:
@@ -89,7 +148,7 @@ async def stream_body(request: Request, limit: int) -> AsyncIterator[bytes]:
             raise HTTPException(400, "The client closed the connection.") from None
         total += len(piece)
         if total > limit:
-            raise HTTPException(413, f"The body may have {numbers.count(limit)} bytes at most.", headers=_CLOSE)
+            raise _too_large(limit)
         yield piece
 
 
@@ -111,34 +170,51 @@ def parse_form(content: bytes) -> FormData:
     return FormData([(key, value) for key, values in fields.items() for value in values])
 
 
-async def spool_body(request: Request, folder: Path, limit: int) -> SpooledBody:
-    """The body in a new file below ``folder``, flushed to disk, with its sha256."""
-    digest, size, buffer = hashlib.sha256(), 0, bytearray()
+async def spool_body(
+    request: Request, folder: Path, limit: int, *, gzip: bool = False, hashed: bool = False, short: bool = False
+) -> SpooledBody:
+    """The body in a new file below ``folder``; if ``hashed``, with its sha256. ``short``: 64 KiB may stay in memory.
+
+    It is not flushed to disk: whoever keeps it does that.
+    """
+    buffer, pieces = bytearray(), stream_body(request, limit, gzip=gzip)
+    if short:
+        async for piece in pieces:
+            buffer += piece
+            if len(buffer) > _FREE:
+                break
+        else:
+            return SpooledBody(None, len(buffer), "", bytes(buffer))
     handle, name = tempfile.mkstemp(dir=folder)
-
-    def write(piece: bytes) -> None:
-        digest.update(piece)
-        file.write(piece)
-
-    def finish() -> None:
-        file.flush()
-        os.fsync(file.fileno())
-
-    with os.fdopen(handle, "wb") as file:
-        try:
-            async for piece in stream_body(request, limit):
-                buffer += piece
-                size += len(piece)
-                if len(buffer) >= _WRITE_SIZE:
-                    await run_in_threadpool(write, bytes(buffer))
-                    buffer.clear()
-            await run_in_threadpool(write, bytes(buffer))
-            await run_in_threadpool(finish)
-        except OSError as error:
-            Path(name).unlink(missing_ok=True)
+    try:
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            size, sha256 = await _write(pieces, buffer, file, hashed=hashed)
+    except BaseException as error:
+        Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
             # 507 and not 503: clients would retry at once, which cannot work until there is room.
             raise HTTPException(507, f"The Hub cannot store the body: {error.strerror}.") from error
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    return SpooledBody(Path(name), size, digest.hexdigest())
+        raise
+    return SpooledBody(Path(name), size, sha256)
+
+
+async def _write(pieces: AsyncIterator[bytes], buffer: bytearray, file: FileIO, *, hashed: bool) -> tuple[int, str]:
+    """Write what is in ``buffer``, then what comes, to a file, in threads. Its size, and its sha256 if ``hashed``."""
+    digest, size = hashlib.sha256(), len(buffer)
+
+    def write(piece: bytearray) -> None:
+        if hashed:
+            digest.update(piece)
+        left = memoryview(piece)
+        while left:
+            left = left[file.write(left) :]
+
+    async for piece in pieces:
+        buffer += piece
+        size += len(piece)
+        if len(buffer) >= _WRITE_SIZE:
+            await run_in_threadpool(write, buffer)
+            buffer = bytearray()
+    if buffer:
+        await run_in_threadpool(write, buffer)
+    return size, digest.hexdigest() if hashed else ""

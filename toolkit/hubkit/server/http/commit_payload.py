@@ -6,11 +6,11 @@ import base64
 import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hubkit.core import numbers
 from hubkit.core.names import path_problem
+from hubkit.server.http.bodies import SpooledBody
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.parsing import parse_json, require_valid
 from hubkit.server.http.request import Request
@@ -34,16 +34,23 @@ class CommitPayload:
     objects: dict[str, str] = field(default_factory=dict)
     """The LFS objects that it names, by path."""
 
+    def flush_objects(self, lfs: LfsStore) -> None:
+        """Make the objects survive a power cut: afterwards the commit may be acknowledged. 400 when one is damaged."""
+        if damaged := lfs.flush(self.objects.values()):
+            path = next(path for path, oid in self.objects.items() if oid == damaged[0])
+            raise _not_uploaded(damaged[0], path)
+
     def require_objects(self, lfs: LfsStore, repo: Repo) -> None:
         """400 when an object is missing: it may have been deleted from the repo since the payload was read."""
         for path, oid in self.objects.items():
             if not lfs.has(repo.uid, oid):
                 raise _not_uploaded(oid, path)
+        self.flush_objects(lfs)  # again: one may have been deleted and uploaded anew
 
 
-def lines(path: Path) -> Iterator[Any]:
-    """The JSON values of an ndjson file, one in memory at a time."""
-    with path.open("rb") as file:
+def lines(body: SpooledBody) -> Iterator[Any]:
+    """The JSON values of an ndjson body, one in memory at a time."""
+    with body.open() as file:
         while line := file.readline(_LINE_LIMIT + 1):
             if len(line) > _LINE_LIMIT:
                 raise HTTPException(413, "A file in the commit is too large to send inline; upload it through LFS.")
@@ -55,7 +62,7 @@ def read_payload(request: Request, repo: Repo, git: Git) -> CommitPayload:
     """Read the ndjson body; blobs are stored at once (nothing refers to them yet)."""
     assert request.spooled is not None
     payload, header = CommitPayload(), False
-    for number, line in enumerate(lines(request.spooled.path)):
+    for number, line in enumerate(lines(request.spooled)):
         if number > _OPERATIONS:
             raise HTTPException(413, f"A commit has {numbers.count(_OPERATIONS)} operations at most.")
         key, value = (line.get("key"), line.get("value")) if isinstance(line, dict) else (None, None)

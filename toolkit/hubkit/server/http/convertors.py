@@ -8,7 +8,7 @@ from hubkit.server.accounts.accounts import OWNER, RESERVED
 
 
 class KindConvertor(StringConvertor):
-    """``models``, ``datasets`` or ``spaces`` (``kernels`` gets an error message)."""
+    """``models``, ``datasets``, ``spaces`` or ``kernels``."""
 
     regex = "models|datasets|spaces|kernels"
 

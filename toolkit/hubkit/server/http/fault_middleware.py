@@ -7,6 +7,7 @@ import asyncio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hubkit.server.faults import Fault, FaultScript
+from hubkit.server.http.sending import SEND_FILE
 
 
 class FaultMiddleware:
@@ -25,7 +26,8 @@ class FaultMiddleware:
         if fault is None:
             await self._app(scope, receive, send)
             return
-        await _strike(fault, self._app, scope, receive, send)
+        # Without the way past ``send``, which many faults replace.
+        await _strike(fault, self._app, {**scope, SEND_FILE: None}, receive, send)
 
 
 def _hang_up(receive: Receive) -> None:

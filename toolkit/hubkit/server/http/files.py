@@ -6,21 +6,18 @@ form for content in memory, and answers several ranges and malformed ones otherw
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import quote
 
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.request import Request
+from hubkit.server.http.sending import FileResponse
 from hubkit.server.repos.lfs import READ_AT_ONCE
-from hubkit.server.repos.objects import DamagedError
 
-_PIECE = 2**20
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _TEXT = re.compile(
     r".*\.(md|txt|json|jsonl|yaml|yml|py|csv|tsv|jinja|toml|cfg|ini|sh|gitattributes|gitignore|html|js|css|xml)",
@@ -103,19 +100,5 @@ def send_file(request: Request, path: Path, headers: dict[str, str], *, sha256: 
     if request.method == "HEAD" or status == 304:
         return Response(b"", status, headers)
     # Opened now: should the object be deleted meanwhile, this response is still complete.
-    file = path.open("rb")
-
-    def pieces() -> Iterator[bytes]:
-        digest = hashlib.sha256() if sha256 and status == 200 else None
-        with file:
-            file.seek(start)
-            left = end - start
-            while left > 0 and (piece := file.read(min(_PIECE, left))):
-                left -= len(piece)
-                if digest:
-                    digest.update(piece)
-                    if not left and digest.hexdigest() != sha256:
-                        raise DamagedError(f"the LFS object {sha256} is damaged")
-                yield piece
-
-    return StreamingResponse(pieces(), status, headers)
+    file = path.open("rb", buffering=0)
+    return FileResponse(file, start, end, status, headers, sha256=sha256 if status == 200 else "")

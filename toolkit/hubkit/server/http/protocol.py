@@ -7,9 +7,14 @@ import contextlib
 import resource
 from collections.abc import Callable
 from types import FrameType
+from typing import Any, BinaryIO
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from hubkit.server.http.sending import SEND_FILE
+from hubkit.server.repos.objects import DamagedError
 
 _MOST_CONNECTIONS = 4000
 
@@ -36,6 +41,38 @@ class PatientProtocol(H11Protocol):
 
     HEAD_SECONDS = 30.0
     _deadline: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        app = self.app
+
+        async def with_files(scope: Any, receive: Any, send: Any) -> None:
+            scope[SEND_FILE] = self.send_file
+            await app(scope, receive, send)
+
+        self.app = with_files
+
+    async def send_file(self, file: BinaryIO, start: int, count: int) -> int:
+        """Send ``count`` bytes of the body from a file; the kernel copies them. DamagedError when it is shorter.
+
+        Returns how many were sent: fewer when the client has gone.
+        """
+        if self.cycle.disconnected or self.transport.is_closing():
+            self.cycle.disconnected = True
+            return 0
+        self.conn.send_with_data_passthrough(h11.Data(data=_Counted(count)))  # type: ignore[arg-type]
+        file.seek(start)
+        try:
+            sent = await self.loop.sendfile(self.transport, file, start, count)
+        except (ConnectionError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not self.transport.is_closing():
+                raise
+            self.cycle.disconnected = True
+            self.transport.abort()
+            return file.tell() - start
+        if sent != count:
+            raise DamagedError("a file became shorter while it was sent")
+        return sent
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock."""
@@ -66,6 +103,16 @@ class PatientProtocol(H11Protocol):
     def _expired(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
             self.transport.abort()
+
+
+class _Counted:
+    """So many bytes that others send: all that h11 needs to know of them."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
 
 
 def connections_allowed() -> int:

@@ -41,7 +41,7 @@ class Request(starlette.requests.Request):
     @property
     def origin(self) -> str:
         """``http://host:port`` as the client knows this server (the Host header has been checked)."""
-        return f"http://{self.headers['host']}"
+        return f"{self.scope.get('scheme', 'http')}://{self.headers['host']}"
 
     def flag(self, name: str) -> bool:
         """Whether a query parameter or form field is ``1`` or ``true``."""

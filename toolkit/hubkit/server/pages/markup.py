@@ -11,13 +11,17 @@ from __future__ import annotations
 import html
 import posixpath
 import re
-from dataclasses import dataclass
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import nh3
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from mdit_py_plugins.anchors import anchors_plugin
 from mdit_py_plugins.gfm import gfm_plugin
 from pygments import highlight
@@ -31,7 +35,12 @@ from pygments.util import ClassNotFound
 ID_PREFIX = "card-"
 """Before every id of a card, so that a card cannot take the place of a part of the page."""
 CLASS_PREFIX = "hl-"
+MENTION = re.compile(r"(?<![\w@/.-])@([A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?)")
+"""An account, named in a comment."""
+_COMMENT_SECONDS, _COMMENTS_SECONDS = 0.5, 2.2
+"""Seconds of the processor for one comment, and after which no other is begun."""
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
+_PICTURE = re.compile(r'<img(?: [a-z]+="[^"]*")*>')
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _TAGS = """
 a abbr b blockquote br caption center cite code col colgroup dd del details dfn div dl dt em figcaption figure
@@ -86,6 +95,10 @@ class Place:
 
     web: str
     revision: str
+    prefix: str = ID_PREFIX
+    """Before every id of this text."""
+    remote_pictures: bool = True
+    """Whether pictures of other hosts are shown: whoever keeps one learns who reads the page, and when."""
 
     def link(self, value: str, *, image: bool = False) -> str | None:
         """An address of the card as the page may have it, or None.
@@ -97,10 +110,12 @@ class Place:
         if value.startswith("//"):
             value = f"https:{value}"
         if scheme := _SCHEME.match(value):
+            if image and not self.remote_pictures:
+                return None
             schemes = {"https"} if image else {"https", "http", "mailto"}
             return value if scheme[1].lower() in schemes else None
         if value.startswith("#"):
-            return f"#{ID_PREFIX}{value[1:]}" if value != "#" else value
+            return f"#{self.prefix}{value[1:]}" if value != "#" else value
         if value.startswith("/"):
             return value if not image or "/resolve/" in value else None
         return self._file(value, "resolve" if image else "blob")
@@ -144,15 +159,17 @@ def clean(text: str, place: Place) -> str:
         rule = _VALUES.get(name)
         return value if rule is None or re.fullmatch(rule, value) else None
 
-    return nh3.clean(
+    cleaned = nh3.clean(
         text, tags=set(_TAGS.split()), clean_content_tags=_DROPPED, attributes=_ATTRIBUTES, attribute_filter=keep,
-        allowed_classes=_CLASSES, url_schemes={"http", "https", "mailto"}, id_prefix=ID_PREFIX,
+        allowed_classes=_CLASSES, url_schemes={"http", "https", "mailto"}, id_prefix=place.prefix,
         link_rel="nofollow noopener noreferrer ugc",
         set_tag_attribute_values={
-            "input": {"type": "checkbox", "disabled": ""},
+            "input": {"type": "checkbox", "disabled": "", "aria-label": "task"},
             "img": {"loading": "lazy", "decoding": "async"},
+            "pre": {"tabindex": "0"}, "table": {"tabindex": "0"},  # they scroll, and not all people have a pointer
         },
     )  # fmt: skip
+    return _PICTURE.sub(lambda found: found[0] if ' alt="' in found[0] else f'<img alt=""{found[0][4:]}', cleaned)
 
 
 @lru_cache(maxsize=1)
@@ -180,15 +197,81 @@ def _parser() -> MarkdownIt:
     return parser.use(gfm_plugin).use(anchors_plugin, max_level=6)
 
 
-def card_html(text: str, place: Place) -> str:
-    """Markdown as GitHub and the Hub read it (tables, task lists, footnotes, alerts, HTML), as safe HTML."""
+def card_html(text: str, place: Place, accounts: dict[str, str] | None = None) -> str:
+    """Markdown as GitHub and the Hub read it (tables, task lists, footnotes, alerts, HTML), as safe HTML.
+
+    With ``accounts``, names by their lower case, it is a comment: ``@name`` is a link, and so is a picture elsewhere.
+    """
     environment: dict[str, Any] = {}
     tokens = _parser().parse(text, environment)
     for token in tokens:
         # The alignment of a column comes as a style, which no card may have.
         if token.type in {"td_open", "th_open"} and (style := token.attrs.pop("style", None)):
             token.attrs["align"] = str(style).removeprefix("text-align:")
+        if accounts is not None and token.type == "inline" and token.children:
+            token.children = list(_comment_tokens(token.children, place, accounts))
     return clean(_parser().renderer.render(tokens, _parser().options, environment), place)
+
+
+def _comment_tokens(tokens: list[Token], place: Place, accounts: dict[str, str]) -> Iterator[Token]:
+    """The parts of a line of a comment, with mentions and remote pictures as links."""
+    inside = 0
+    for token in tokens:
+        inside += {"link_open": 1, "link_close": -1}.get(token.type, 0)
+        if token.type == "image" and place.link(str(token.attrs.get("src", "")), image=True) is None:
+            address = str(token.attrs.get("src", ""))
+            yield from [_text(token.content or address)] if inside else _link(address, token.content or address)
+        elif token.type == "text" and not inside:
+            yield from _mentions(token.content, accounts)
+        else:
+            yield token
+
+
+def _mentions(text: str, accounts: dict[str, str]) -> Iterator[Token]:
+    end = 0
+    for match in MENTION.finditer(text):
+        if name := accounts.get(match[1].lower()):
+            yield _text(text[end : match.start()])
+            yield from _link(f"/{name}", match[0])
+            end = match.end()
+    yield _text(text[end:])
+
+
+def _text(content: str) -> Token:
+    return Token("text", "", 0, content=content)
+
+
+def _link(address: str, text: str) -> list[Token]:
+    return [Token("link_open", "a", 1, attrs={"href": address}), _text(text), Token("link_close", "a", -1)]
+
+
+class _TooSlow(Exception):
+    """A comment takes longer than its share."""
+
+
+def comments_html(texts: list[str], place: Place, accounts: dict[str, str]) -> list[str | None]:
+    """Each comment as safe HTML, its ids with a prefix of its own; None for one that takes too long.
+
+    For the main thread of a child alone: it interrupts itself.
+    """
+
+    def stop(*_: object) -> None:
+        raise _TooSlow
+
+    signal.signal(signal.SIGVTALRM, stop)
+    rendered: list[str | None] = []
+    for number, text in enumerate(texts):
+        if time.process_time() > _COMMENTS_SECONDS:
+            rendered.append(None)
+            continue
+        signal.setitimer(signal.ITIMER_VIRTUAL, _COMMENT_SECONDS)
+        try:
+            rendered.append(card_html(text, replace(place, prefix=f"{place.prefix}{number}-"), accounts))
+        except (_TooSlow, RecursionError):
+            rendered.append(None)
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    return rendered
 
 
 def code_lines(text: str, name: str) -> list[str]:
@@ -202,9 +285,16 @@ def code_lines(text: str, name: str) -> list[str]:
     return highlighted.removesuffix("\n").split("\n")
 
 
-def answer(job: dict[str, Any]) -> str | list[str] | None:
-    """The HTML of a card, or of the lines of a file; None for more than ``most`` characters."""
+def answer(job: dict[str, Any]) -> str | list[str] | list[str | None] | None:
+    """The HTML of a card, of comments, or of the lines of a file; None for more than ``most`` characters."""
     result: str | list[str]
+    if "comments" in job:
+        place = Place(job["web"], job["revision"], job["prefix"], remote_pictures=False)
+        left, shown = job["most"], []
+        for one in comments_html(job["comments"], place, job["accounts"]):
+            left -= len(one or "")
+            shown.append(one if left >= 0 else None)
+        return shown
     if "card" in job:
         result = card_html(job["card"], Place(job["web"], job["revision"]))
     else:

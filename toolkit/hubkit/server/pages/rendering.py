@@ -24,6 +24,8 @@ _MEMORY, _SECONDS, _PATIENCE = 2**31, 3, 30.0
 _OUTPUT_LIMIT = 2**22
 """Characters that a text may become: some grow a hundredfold."""
 _CACHE_LIMIT = 2**25
+_COMMENT_LIMIT = 2**16
+"""Characters of a comment that is rendered."""
 log = logging.getLogger("hubkit.server")
 
 
@@ -46,6 +48,9 @@ class Code:
 
 
 _cards: ResultCache[Card] = ResultCache(_CACHE_LIMIT, lambda one: len(one.html) + len(one.plain) + 1000)
+_comments: ResultCache[tuple[str | None, ...]] = ResultCache(
+    _CACHE_LIMIT, lambda texts: sum(2 * len(text or "") + 200 for text in texts) + 1000
+)
 _codes: ResultCache[Code] = ResultCache(
     _CACHE_LIMIT, lambda one: sum(map(len, one.lines)) + 60 * len(one.lines) + len(one.plain) + 1000
 )
@@ -83,6 +88,29 @@ def _card(path: Path, blob: str, place: markup.Place) -> Card:
     return Card(plain=body, note=note, metadata_error=problem)
 
 
+def comments(texts: list[str], place: markup.Place, accounts: dict[str, str]) -> list[Card]:
+    """Comments as safe HTML, each ``plain`` when it cannot be rendered. ``accounts``: those that they may mention."""
+    key = tuple(texts), place, tuple(sorted(accounts.items()))
+    try:
+        rendered = _comments.get(key, lambda: _rendered_comments(texts, place, accounts)) if texts else ()
+    except BusyError:
+        rendered = (None,) * len(texts)
+    return [Card(html=one) if one is not None else Card(plain=text) for one, text in zip(rendered, texts, strict=True)]
+
+
+def _rendered_comments(
+    texts: list[str], place: markup.Place, accounts: dict[str, str]
+) -> tuple[str | None, ...]:  # fmt: skip
+    # One that is long is not worth that all others wait for it.
+    short = [text if len(text) <= _COMMENT_LIMIT else "" for text in texts]
+    job = {
+        "comments": short, "web": place.web, "revision": place.revision, "prefix": place.prefix, "accounts": accounts,
+    }  # fmt: skip
+    found = _child(job)
+    rendered = found if isinstance(found, list) else [None] * len(texts)
+    return tuple(one if text == sent else None for one, text, sent in zip(rendered, texts, short, strict=True))
+
+
 def code(path: Path, entry: Entry) -> Code | None:
     """The lines of a text file; None for what is no text, or too large to show."""
     if entry.pointer or entry.size > CODE_LIMIT:
@@ -107,7 +135,7 @@ def _code(text: str, name: str) -> Code:
     return Code(lines=tuple(lines)) if isinstance(lines, list) else Code(plain=text)
 
 
-def _child(job: dict[str, str]) -> Any:
+def _child(job: dict[str, Any]) -> Any:
     """The result of :mod:`markup` for a job, in a process of its own; None when it exceeds a limit."""
     script, limited_job = Path(markup.__file__), {**job, "most": _OUTPUT_LIMIT}
     try:

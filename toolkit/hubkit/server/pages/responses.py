@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -10,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -17,6 +20,8 @@ from hubkit import __version__
 from hubkit.core import numbers
 from hubkit.server.accounts.accounts import Actor
 from hubkit.server.http.exceptions import DAMAGED, HTTPException
+from hubkit.server.http.middleware import public_address
+from hubkit.server.pages.visible import visible
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -35,10 +40,15 @@ _REPO_NOT_FOUND = (
 )
 
 
-def policy(frame: str | None = None) -> str:
-    """The Content-Security-Policy of a page: no script at all; frames only of the Space on the page."""
+def policy(frame: str | None = None, *, pictures: bool = True) -> str:
+    """The Content-Security-Policy of a page: of scripts only our own, by its digest; frames only of the Space on it.
+
+    ``pictures``: those of other hosts may be shown, as cards do.
+    """
+    digest = base64.b64encode(hashlib.sha256(static_file("copy.js")).digest()).decode()
     return (
-        "default-src 'none'; img-src 'self' https:; style-src 'self'; form-action 'self'; base-uri 'none'; "
+        f"default-src 'none'; script-src 'sha256-{digest}'; require-trusted-types-for 'script'; trusted-types 'none'; "
+        f"img-src 'self'{' https:' if pictures else ''}; style-src 'self'; form-action 'self'; base-uri 'none'; "
         "frame-ancestors 'none'; frame-src " + (frame or "'none'")
     )
 
@@ -62,17 +72,18 @@ def _environment() -> Environment:
     )  # fmt: skip
     environment.filters.update(
         size=numbers.size, count=numbers.count, parameters=numbers.parameters, when=when, seg=path_segment, path=quote,
-        query=urlencode,
+        query=urlencode, visible=visible,
     )  # fmt: skip
-    environment.globals.update(version=__version__)
+    script = Markup(static_file("copy.js").decode())  # its digest is in the policy of each page
+    environment.globals.update(version=__version__, script=script, local=public_address() is None)
     return environment
 
 
 def page(
     template: str, values: Mapping[str, Any], *, actor: Actor | None, status: int = 200, frame: str | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None, pictures: bool = True,
 ) -> Response:  # fmt: skip
-    """A page from a template; ``frame`` is the one origin that it may show inside."""
+    """A page from a template; ``frame`` is the one origin that it may show inside, ``pictures`` as :func:`policy`."""
     text = (
         _environment()
         .get_template(f"{template}.html.jinja")
@@ -80,7 +91,8 @@ def page(
     )
     # A page that only a logged-in person may read must not stay in the cache for the next person at this browser.
     cache = "private, no-store" if actor else "private, no-cache"
-    all_headers = {"Cache-Control": cache, "Content-Security-Policy": policy(frame), **_HEADERS, **(headers or {})}
+    all_headers = {"Cache-Control": cache, "Content-Security-Policy": policy(frame, pictures=pictures)}
+    all_headers |= {**_HEADERS, **(headers or {})}
     return HTMLResponse(text, status, all_headers)
 
 
@@ -97,7 +109,7 @@ def error_response(request: Request, error: HTTPException) -> Response:
     return page("error", values, actor=getattr(request.state, "actor", None), status=status, headers=headers)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def static_file(name: str) -> bytes:
-    """The content of a file that every page needs: ``style.css`` or ``icon.svg``."""
+    """The content of a file that every page needs: ``style.css``, ``icon.svg`` or ``copy.js``."""
     return (files("hubkit.server.pages") / "static" / name).read_bytes()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from hubkit.server.http.access import repo_type, require_read, visible_repo
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.request import Request
 from hubkit.server.http.revisions import require_commit
-from hubkit.server.pages import card_facts
-from hubkit.server.pages.markup import Place
+from hubkit.server.pages import card_facts, usage
+from hubkit.server.pages.markup import MENTION, Place
+from hubkit.server.pages.usage import Snippet
 from hubkit.server.repos.collections import Collection
 from hubkit.server.repos.git import HIDDEN_PREFIX, MAIN, Commit, Git, split_message
-from hubkit.server.repos.history import changes as tree_changes
 from hubkit.server.repos.info import repo_info
 from hubkit.server.repos.objects import DamagedError
 from hubkit.server.repos.store import Repo, RepoType
@@ -28,7 +29,10 @@ _PLAIN_ROW = {
 }  # fmt: skip
 """What a row of a list has, of an item that is no repo."""
 _REFS = 500
-_CHANGES = 300
+_MENTIONS, _MENTIONS_IN = 50, 2**16
+"""Accounts that one page of comments may mention, and the characters of a comment in which they are looked for."""
+_WEIGHTS = ("model.safetensors.index.json", "model.safetensors", "adapter_model.safetensors")
+"""The file whose tensors a model's page leads to: the first of these that it has."""
 _PLURALS = {"model": "Models", "dataset": "Datasets", "space": "Spaces"}
 
 
@@ -132,15 +136,34 @@ def commit_row(item: Commit) -> dict[str, str]:
     }  # fmt: skip
 
 
-def changes(git: Git, item: Commit) -> tuple[list[dict[str, str]], int]:
-    """The paths that a commit changed against its first parent (at most 300), and how many there are."""
-    parent = git.links(item.parents[0]).tree if item.parents else None
-    rows, total = [], 0
-    for path, before, after in tree_changes(git, parent, item.tree):
-        total += 1
-        if total <= _CHANGES:
-            rows.append({"path": path, "status": "added" if before is None else "changed" if after else "removed"})
-    return rows, total
+def ways_to_use(view: RepoView) -> list[Snippet]:
+    """The code with which a repo is used at this revision; none for who may not read its files."""
+    if not view.open:
+        return []
+    hub, files = view.request.hub, view.request.hub.facts.files(view.repo, view.git, view.commit)
+    runs = view.repo.type == "space" and hub.spaces.stage(view.repo) == "RUNNING"
+    facts = usage.Facts(
+        view.repo.id, view.repo.type, view.revision, view.request.origin, files, view.info,
+        chat="chat_template.jinja" in files or "chat_template" in _settings(view, "tokenizer_config.json"),
+        app=hub.spaces.host(view.repo) if runs else None,
+    )  # fmt: skip
+    if view.repo.type == "model" and facts.adapter_folder is not None:
+        facts = replace(facts, adapter=_settings(view, f"{facts.adapter_folder}/adapter_config.json".lstrip("/")))
+        facts = replace(facts, base_here=bool(facts.base and address(view.request, "model", facts.base)))
+    return usage.snippets(facts)
+
+
+def _settings(view: RepoView, path: str) -> dict[str, Any]:
+    entry = view.git.entry(view.commit, path)
+    if entry is None or entry.folder or entry.pointer:
+        return {}
+    return usage.settings(view.git.blob(entry.oid))
+
+
+def weights_of(view: RepoView) -> str | None:
+    """The path of the file whose tensors a model's page leads to, or None."""
+    entries = ((path, view.git.entry(view.commit, path)) for path in _WEIGHTS)
+    return next((path for path, entry in entries if entry and not entry.folder), None)
 
 
 def folder(view: RepoView, path: str) -> list[dict[str, Any]]:
@@ -161,6 +184,13 @@ def crumbs(path: str) -> list[tuple[str, str]]:
     """``a/b/c`` as (name, path) pairs: ``("a", "a"), ("b", "a/b"), ("c", "a/b/c")``."""
     parts = path.split("/") if path else []
     return [(part, "/".join(parts[: place + 1])) for place, part in enumerate(parts)]
+
+
+def mentioned(request: Request, texts: Iterable[str]) -> dict[str, str]:
+    """The accounts of this Hub that comments name, by their lower case."""
+    words = dict.fromkeys(match[1].lower() for text in texts for match in MENTION.finditer(text[:_MENTIONS_IN]))
+    accounts = (request.hub.accounts.find(word) for word in islice(words, _MENTIONS))
+    return {account.name.lower(): account.name for account in accounts if account}
 
 
 # Lists ------------------------------------------------------------------------------------------------------

@@ -33,6 +33,8 @@ _READ_LIMIT = 2**24
 _MEMORY, _SECONDS, _PATIENCE = 2**31, 8, 15.0
 _CACHE_LIMIT = 2**25
 _ROOM = 2**20
+_LINES, _LINES_EACH, _LINE_CHARACTERS = 5000, 1000, 2000
+"""Lines of a difference that a page shows, in all and of one file; characters of one of them."""
 log = logging.getLogger("hubkit.server")
 _Changed = dict[str, tuple[Item | None, Item | None]]
 
@@ -128,6 +130,34 @@ def _diff(git: Git, old: str, new: str) -> str:
         return "The difference takes too long to compute.\n"
 
 
+def line_changes(git: Git, old: str | None, new: str, paths: Iterable[str]) -> dict[str, Any]:
+    """The lines that differ between two commits in small files: ``{path: {hunks, cut, added, removed} or {binary}}``.
+
+    ``old`` None: before the first commit. Paths whose lines are too many, or take too long, are left out. BusyError.
+    """
+    wanted = tuple(paths)
+    return _lines.get((git.path, old, new, wanted), lambda: _line_changes(git, old, new, wanted))
+
+
+def _line_changes(git: Git, old: str | None, new: str, paths: tuple[str, ...]) -> dict[str, Any]:
+    trees = [git.links(commit).tree if commit else None for commit in (old, new)]
+    for tree in trees:
+        if tree:
+            git.require_trees(tree)
+            items = (git.item(tree, path) for path in paths)
+            _read(git, (item for item in items if item and not item.folder))
+    job = {
+        "path": str(git.path), "old": trees[0], "new": trees[1], "lines": list(paths), "most_lines": _LINES,
+        "most_lines_each": _LINES_EACH, "most_characters": _LINE_CHARACTERS,
+    }  # fmt: skip
+    try:
+        files: dict[str, Any] = _run(job)["files"]
+    except JobFailed as failed:
+        log.warning("lines were not compared: %s: %s", failed, failed.errors)
+        return {}
+    return files
+
+
 def _sides(git: Git, ours: str, theirs: str) -> _Sides:
     fork = git.merge_base(ours, theirs)
     base = git.links(fork).tree if fork else None
@@ -192,3 +222,4 @@ def _run(job: dict[str, Any]) -> Any:
 
 _patches: ResultCache[str] = ResultCache(_CACHE_LIMIT, lambda text: len(text) + 1000)
 _conflicts: ResultCache[tuple[str, ...]] = ResultCache(2**22, lambda paths: sum(map(len, paths)) + 1000)
+_lines: ResultCache[dict[str, Any]] = ResultCache(_CACHE_LIMIT, lambda files: len(repr(files)) + 1000)

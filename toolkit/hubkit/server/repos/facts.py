@@ -5,6 +5,8 @@ A commit never changes, so its facts are read once: by the first request that sh
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import logging
 import re
@@ -17,6 +19,7 @@ from typing import Any
 
 from hubkit.server.repos import metadata, references
 from hubkit.server.repos.git import MAIN, Git
+from hubkit.server.repos.objects import DamagedError
 from hubkit.server.repos.reader import Entry
 from hubkit.server.repos.store import Repo, Store
 from hubkit.server.storage.database import Database, now, stamp
@@ -28,6 +31,7 @@ _KIND_FILES = frozenset(["config.json", "adapter_config.json"])
 _CONFIG_LIMIT = 2**20
 _README_LIMIT, _MOST_PAPERS = 2**20, 20
 _PAPER = re.compile(r"https?://(?:(?:www\.)?arxiv\.org/(?:abs|pdf)|(?:huggingface\.co|hf\.co)/papers)/(\d{4}\.\d{4,5})")
+_AT_ONCE = 400
 _COMMITS_KEPT = 50
 """Commits of one repo whose facts are kept, those read last."""
 log = logging.getLogger("hubkit.server")
@@ -65,6 +69,27 @@ class FactStore:
         git = Git(path)
         return self.at(repo, git, git.head())
 
+    def known_at_heads(self, repos: Sequence[Repo]) -> dict[str, Facts]:
+        """The facts of the heads of ``main``, by internal id, of those repos of which they are known."""
+        heads: dict[str, str] = {}
+        for repo in repos:
+            with contextlib.suppress(DamagedError):
+                if commit := references.read(self._store.path(repo), MAIN):
+                    heads[repo.uid] = commit
+        found, pairs = dict[str, Facts](), list(heads.items())
+        for start in range(0, len(pairs), _AT_ONCE):
+            some = pairs[start : start + _AT_ONCE]
+            marks = ", ".join(["(?, ?)"] * len(some))
+            rows = self._db.rows(
+                "SELECT repo, commit_id, facts FROM commit_facts "
+                f"WHERE form = ? AND (repo, commit_id) IN (VALUES {marks})",
+                _FORM, *itertools.chain.from_iterable(some),
+            )  # fmt: skip
+            for row in rows:
+                if facts := _parsed(row["commit_id"], row["facts"]):
+                    found[row["repo"]] = facts
+        return found
+
     def at(self, repo: Repo, git: Git, commit: str) -> Facts:
         """The facts of a commit of the repo. DamagedError when they are not known and cannot be read."""
         return self._row(repo, commit) or self._read(repo, git, commit)[0]
@@ -85,12 +110,7 @@ class FactStore:
         row = self._db.row(
             "SELECT facts FROM commit_facts WHERE repo = ? AND commit_id = ? AND form = ?", repo.uid, commit, _FORM
         )
-        try:
-            value = json.loads(row["facts"]) if row else None
-            sequences = {"names": tuple(value["names"]), "papers": tuple(value["papers"])} if value else {}
-            return Facts(commit, **value | sequences) if value else None
-        except (ValueError, TypeError, KeyError):
-            return None
+        return _parsed(commit, row["facts"]) if row else None
 
     def _read(self, repo: Repo, git: Git, commit: str) -> tuple[Facts, list[str]]:
         names, files, used, weights = [], [], 0, False
@@ -130,6 +150,16 @@ class FactStore:
                 )  # fmt: skip
         except sqlite3.Error as error:  # the disk is full, or the repo was deleted meanwhile: what was read is shown
             log.warning("the facts of %s are not kept: %s", repo.web, error)
+
+
+def _parsed(commit: str, text: str) -> Facts | None:
+    """The facts of a commit as they are kept; None for those that are damaged."""
+    try:
+        value = json.loads(text)
+        sequences = {"names": tuple(value["names"]), "papers": tuple(value["papers"])}
+        return Facts(commit, **value | sequences)
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def card_of(git: Git, commit: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,21 +20,23 @@ from functools import cached_property
 from pathlib import Path
 
 import pygit2
-from pygit2.enums import AttrCheck, FileMode, ObjectType
+from pygit2.enums import AttrCheck, ObjectType
 
 from hubkit.core.names import ref_problem
 from hubkit.server.repos import history, references
-from hubkit.server.repos.objects import DamagedError, MissingError
+from hubkit.server.repos.objects import DamagedError, MissingError, object_id, read_regular
 from hubkit.server.repos.quarantine import Quarantine
-from hubkit.server.repos.reader import Commit, Entry, Reader, parse_tree
+from hubkit.server.repos.reader import Commit, Entry, Reader, parse_tree, split_message
+from hubkit.server.repos.trees import Change, changed
+from hubkit.server.storage.flushing import flush_folders
 
-__all__ = ["HIDDEN_PREFIX", "Change", "Commit", "Entry", "Git", "MovedError", "NameTakenError", "split_message"]
+__all__ = ["HIDDEN_PREFIX", "Change", "Commit", "Entry", "Git", "Move", "MovedError", "NameTakenError", "split_message"]
 
 _OID = re.compile(r"[0-9a-f]{7,40}")
 _FULL_OID = re.compile(r"[0-9a-f]{40}")
 _SPECIAL = re.compile(r"refs/(heads|tags|convert|pr)/.+")
 _TAGGED = re.compile(rb"object ([0-9a-f]{40})\n")
-_TAGS_DEEP = 10
+_TAGS_DEEP, _HEAD_LIMIT = 10, 4096
 HIDDEN_PREFIX = "refs/pr/"
 MAIN = "refs/heads/main"
 
@@ -51,12 +53,12 @@ class NameTakenError(Exception):
 
 
 @dataclass(frozen=True)
-class Change:
-    """One line of a commit: a new blob at ``path``, or with ``blob`` None its removal (``folder``: all below)."""
+class Move:
+    """A move of a ref from the id ``old`` to ``new``: None where it does not exist, or shall not."""
 
-    path: str
-    blob: pygit2.Oid | None
-    folder: bool = False
+    ref: str
+    old: str | None
+    new: str | None
 
 
 class Git(Reader):
@@ -64,8 +66,6 @@ class Git(Reader):
 
     What it writes goes to the folder ``incoming`` until a ref moves to it.
     """
-
-    _quarantine: Quarantine | None = None
 
     @classmethod
     def create(cls, path: Path) -> Git:
@@ -78,6 +78,10 @@ class Git(Reader):
         return set()
 
     @cached_property
+    def _quarantine(self) -> Quarantine | None:
+        return Quarantine(self.objects.folder, self.incoming) if self.incoming else None
+
+    @cached_property
     def repo(self) -> pygit2.Repository:
         """libgit2's view of the repo, for writing. DamagedError when libgit2 cannot open it, or must not."""
         self.objects.check_packs()
@@ -85,31 +89,35 @@ class Git(Reader):
             repo = pygit2.Repository(str(self.path))
         except (pygit2.GitError, KeyError, ValueError, OSError) as error:
             raise DamagedError(f"the git folder cannot be opened: {error}") from error
-        if self.incoming:
-            self._quarantine = Quarantine(repo, self.incoming)
+        if self._quarantine:
+            self._quarantine.serve(repo)
         return repo
 
     # Revisions ------------------------------------------------------------------------------------------
 
     def target(self, ref: str) -> str | None:
         """The commit that a full ref name leads to (through an annotated tag), or None."""
-        if not pygit2.reference_is_valid_name(ref) or (oid := references.read(self.path, ref)) is None:
+        if not pygit2.reference_is_valid_name(ref):
             return None
+        oid = references.read(self.path, ref)
+        return None if oid is None else self._led_to(ref, oid)
+
+    def _led_to(self, ref: str, oid: str, packs: Hashable = None) -> str:
         try:
-            commit = self._peel(oid)
+            commit = self.peel(oid, packs)
         except MissingError:
             raise DamagedError(f"the object {oid}, to which {ref} leads, is missing") from None
         if commit is None:
             raise DamagedError(f"{ref} does not lead to a commit")
         return commit
 
-    def _peel(self, oid: str) -> str | None:
+    def peel(self, oid: str, packs: Hashable = None) -> str | None:
         """The commit that an object is, or that a tag names; None for another object. MissingError, DamagedError."""
         for _ in range(_TAGS_DEEP):
-            kind, content = self.objects.read(oid)
-            if kind == "commit":
-                return oid
-            match = _TAGGED.match(content) if kind == "tag" else None
+            kind = self.objects.kind(oid, packs)
+            if kind != "tag":
+                return oid if kind == "commit" else None
+            match = _TAGGED.match(self.objects.load(oid, "tag"))
             if match is None:
                 return None
             oid = match[1].decode()
@@ -140,7 +148,7 @@ class Git(Reader):
     def _by_id(self, prefix: str) -> str | None:
         oid = prefix if _FULL_OID.fullmatch(prefix) else self.objects.by_prefix(prefix)
         try:
-            return self._peel(oid) if oid else None
+            return self.peel(oid) if oid else None
         except MissingError:
             return None
 
@@ -149,11 +157,14 @@ class Git(Reader):
 
         A ref that cannot be read raises DamagedError, or is left out when ``damaged`` takes the error.
         """
-        for name in references.names(self.path):
+        names, packed = list(references.names(self.path)), references.packed(self.path)
+        packs = self.objects.packs_version()
+        for name in names:
             if not _SPECIAL.fullmatch(name):
                 continue
             try:
-                commit = self.target(name)
+                oid = references.read(self.path, name, known=packed)
+                commit = self._led_to(name, oid, packs) if oid else None
             except DamagedError as error:
                 if damaged is None:
                     raise
@@ -161,6 +172,18 @@ class Git(Reader):
                 continue
             if commit:
                 yield name, commit
+
+    def check_for_git(self) -> None:
+        """DamagedError for a ref that cannot be read, or a HEAD that is not ``main``: git leaves them out and says
+        nothing of it.
+        """
+        list(self.refs())
+        try:
+            head = read_regular(self.path / "HEAD", _HEAD_LIMIT)
+        except OSError as error:
+            raise DamagedError(f"HEAD cannot be read: {error}") from error
+        if head.split() != [b"ref:", MAIN.encode()]:
+            raise DamagedError("HEAD does not name the branch main")
 
     # Trees ----------------------------------------------------------------------------------------------
 
@@ -218,41 +241,33 @@ class Git(Reader):
         return {path: self.commit(oid) for path, oid in history.last_changes(self, commit, paths, stop).items()}
 
     def merge_base(self, one: str, other: str) -> str | None:
-        """The merge base of two commits, or None."""
-        return history.merge_base(self, one, other)
+        """The merge base of two commits, or None. What two commits have in common never changes: it is kept."""
+        return history.merge_base(self, one, other) if self.incoming else history.known_base(self.path, one, other)
 
     # Writing --------------------------------------------------------------------------------------------
 
     def write_blob(self, content: bytes) -> pygit2.Oid:
         """Store a blob; nothing refers to it yet."""
-        if self.incoming:
-            _ = self.repo
-        if self._quarantine:
-            return self._quarantine.write_blob(content)
-        self.objects.discard_damaged(str(pygit2.hash(content)))
-        blob = self.repo.create_blob(content)
-        self._require_stored(blob)
-        return blob
+        return pygit2.Oid(hex=self._write("blob", content))
 
     def write_tree(self, base: str | None, changes: Iterable[Change]) -> pygit2.Oid:
         """The tree of commit ``base`` with ``changes``, in order.
 
         Raises FileNotFoundError naming the path when something is removed that is not there.
         """
-        index = pygit2.Index()
-        if base:
-            tree = self.commit(base).tree
-            self.require_trees(tree)
-            index.read_tree(self.repo[tree])
-        for change in changes:
-            if change.blob is not None:
-                self._clear_way(index, change.path)
-                index.add(pygit2.IndexEntry(change.path, change.blob, FileMode.BLOB))
-            else:
-                self._remove(index, change)
-        written = index.write_tree(self.repo)
-        self.require_written(str(written))
-        return written
+        tree = self.commit(base).tree if base else None
+        return pygit2.Oid(
+            hex=changed(
+                lambda oid: self.objects.load(oid, "tree"), lambda content: self._write("tree", content), tree, changes
+            )
+        )
+
+    def _write(self, kind: str, content: bytes) -> str:
+        if self._quarantine:
+            return self._quarantine.write(kind, content)
+        self.objects.discard_damaged(oid := object_id(kind, content))
+        self._require_stored(self.repo.write(ObjectType[kind.upper()], content))
+        return oid
 
     def require_written(self, tree: str) -> None:
         """Read a tree that was written, and all below it: a damaged tree of the same id would not be written again.
@@ -269,45 +284,28 @@ class Git(Reader):
         if oid not in self.repo.odb:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _clear_way(self, index: pygit2.Index, path: str) -> None:
-        """Remove what a new file replaces: a folder of its name, and files where its folders must be."""
-        parts = path.split("/")
-        for end in range(1, len(parts)):
-            if (above := "/".join(parts[:end])) in index:
-                index.remove(above)
-        if path not in index:
-            index.remove_directory(path)
-
-    def _remove(self, index: pygit2.Index, change: Change) -> None:
-        path = change.path.rstrip("/")
-        if not change.folder and path in index:
-            index.remove(path)
-            return
-        before = len(index)
-        index.remove_directory(path)
-        if len(index) == before:
-            raise FileNotFoundError(path)
-
     def write_commit(self, tree: pygit2.Oid, parents: list[str], message: str, author: str) -> str:
         """Store a commit; no ref moves. ``author`` is an account's name."""
-        signature, above = self._signature(author), [pygit2.Oid(hex=parent) for parent in parents]
         for parent in parents:
             self.objects.load(parent, "commit")
-        commit = self.repo.create_commit(None, signature, signature, message, tree, above)
-        self._require_stored(commit)
-        return str(commit)
+        who = self._signature(author)
+        lines = [f"tree {tree}", *(f"parent {parent}" for parent in parents), f"author {who}", f"committer {who}"]
+        return self._write("commit", "\n".join([*lines, "", message]).encode())
 
-    def move(self, ref: str, new: str, old: str | None, *, then: Callable[[], None] = lambda: None) -> None:
+    def move(self, ref: str, new: str, old: str | None, *, then: Callable[[], None] | None = None) -> None:
         """Point ``ref`` at ``new`` if it is still at ``old`` (None: does not exist); else MovedError.
 
         NameTakenError when another ref is in its way. What else fails is libgit2's error, such as a full disk.
-        When ``then``, which is called last, raises, the ref is moved back.
+        When ``then``, which is called last, raises, the ref is moved back, and so it is when the disk refuses the move.
         """
         self.value(ref)  # libgit2 is not to find out that it is damaged
         _ = self.repo
         accepted: AbstractContextManager[list[Path]] = nullcontext([])
         with self._quarantine.accepted() if self._quarantine else accepted as added:
-            kept = self._quarantine.keep(ref) if self._quarantine and old else None
+            kept, folders = (
+                self._quarantine.keep(ref) if self._quarantine and old else None,
+                references.folders(self.path, ref),
+            )
             try:
                 self._move(ref, new, old)
             except (pygit2.GitError, ValueError, OSError) as error:
@@ -318,7 +316,9 @@ class Git(Reader):
                         raise MovedError(ref) from error
                     raise
             try:
-                then()
+                flush_folders(folders)
+                if then:
+                    then()
             except BaseException:
                 try:
                     self._move_back(ref, old, kept)
@@ -327,15 +327,71 @@ class Git(Reader):
                     raise
                 raise
 
+    def move_all(
+        self,
+        moves: Sequence[Move],
+        *,
+        begin: Callable[[], None] = lambda: None,
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Make all ``moves`` or none; fails as :meth:`move` does.
+
+        ``begin`` is called when the repo has the objects and no ref has moved, ``then`` when all have.
+        """
+        for move in moves:
+            if self.value(move.ref) != move.old:
+                raise MovedError(move.ref)
+        self._require_room(moves)
+        _ = self.repo
+        accepted: AbstractContextManager[list[Path]] = nullcontext([])
+        with self._quarantine.accepted() if self._quarantine else accepted as added:
+            begin()
+            done: list[tuple[Move, Path | None]] = []
+            try:
+                for number, move in enumerate(sorted(moves, key=lambda item: item.new is not None)):
+                    kept = self._quarantine.keep(move.ref, number) if self._quarantine and move.old else None
+                    done.append((move, kept))
+                    if move.new is None:
+                        self.delete_ref(move.ref)
+                    else:
+                        folders = references.folders(self.path, move.ref)
+                        self._move(move.ref, move.new, move.old)
+                        flush_folders(folders)
+                then()
+            except BaseException:
+                try:
+                    for move, kept in reversed(done):
+                        if self.value(move.ref) != move.old:
+                            self._move_back(move.ref, move.old, kept)
+                except BaseException:
+                    added.clear()  # a ref still leads to them
+                    raise
+                raise
+
+    def _require_room(self, moves: Sequence[Move]) -> None:
+        """NameTakenError when one name of a ref would be a folder of another, after all ``moves``.
+
+        MovedError for a ref that exists under another spelling only, as on a disk that ignores the case of letters.
+        """
+        listed = set(references.names(self.path))
+        if other := next((move.ref for move in moves if move.old and move.ref not in listed), None):
+            raise MovedError(other)
+        gone = {move.ref for move in moves if move.new is None}
+        names = sorted({*listed, *(move.ref for move in moves)} - gone)
+        new = {move.ref for move in moves if move.new and not move.old}
+        above = set(names)
+        for name in names:
+            parts = name.split("/")
+            for folder in ("/".join(parts[:end]) for end in range(3, len(parts))):
+                if folder in above and not new.isdisjoint((name, folder)):
+                    raise NameTakenError(*((name, folder) if name in new else (folder, name)))
+
     def _move(self, ref: str, new: str, old: str | None) -> None:
         if old is None:
             self.repo.references.create(ref, new, force=False)
             return
-        reference = self.repo.references.get(ref)
-        if reference is None or str(reference.target) != old:
+        if not references.move(self.path, ref, new, old):
             raise MovedError(ref)
-        # libgit2 compares with the value it has read and refuses when another process moved the ref since.
-        reference.set_target(new)
 
     def _move_back(self, ref: str, old: str | None, kept: Path | None) -> None:
         if kept:
@@ -359,24 +415,15 @@ class Git(Reader):
     def tag(self, name: str, commit: str, message: str, author: str) -> None:
         """A tag at a commit, annotated when there is a message; fails as :meth:`move` does."""
         if message:
-            signed = self._signature(author)
-            head = (
-                f"object {commit}\ntype commit\ntag {name}\ntagger {signed.name} <{signed.email}> {signed.time} +0000"
-            )
-            written = self.repo.write(ObjectType.TAG, f"{head}\n\n{message}".encode())
-            self._require_stored(written)
-            commit = str(written)
+            head = f"object {commit}\ntype commit\ntag {name}\ntagger {self._signature(author)}"
+            commit = self._write("tag", f"{head}\n\n{message}".encode())
         self.move(f"refs/tags/{name}", commit, None)
 
-    def _signature(self, author: str) -> pygit2.Signature:
-        return pygit2.Signature(author, f"{author}@users.noreply.hub.local", int(datetime.now(UTC).timestamp()), 0)
+    def _signature(self, author: str) -> str:
+        who = pygit2.Signature(author, f"{author}@users.noreply.hub.local", int(datetime.now(UTC).timestamp()), 0)
+        return f"{who.name} <{who.email}> {who.time} +0000"
 
     def delete_ref(self, ref: str) -> None:
-        """Remove a ref."""
+        """Remove a ref. OSError when it may come back after a power cut."""
         self.repo.references.delete(ref)
-
-
-def split_message(message: str) -> tuple[str, str]:
-    """First line of a commit message, and what follows it."""
-    title, _, rest = message.strip("\n").partition("\n")
-    return title, rest.strip("\n")
+        flush_folders(references.folders(self.path, ref)[-1:])  # libgit2 removes those that are empty now

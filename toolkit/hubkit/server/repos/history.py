@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+import threading
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from itertools import count
+from pathlib import Path
 
 from hubkit.server.repos.reader import Commit, Item, Reader, Tree
 
@@ -121,22 +124,89 @@ def merge_base(reader: Reader, one: str, other: str) -> str | None:
     order = count()
     waiting = [(-reader.links(oid).time, next(order), oid) for oid in {one, other}]
     heapq.heapify(waiting)
+    fresh = {one, other}  # those of them that are not stale
     found: dict[str, int] = {}  # commits that both have, with their times
+    oldest = 0
 
     def undecided() -> bool:
         """Whether a newer one may come, or it may turn out that one of several is behind another."""
-        if any(not marks[oid] & stale for _, _, oid in waiting):
-            return True
-        return len(found) > 1 and bool(waiting) and -waiting[0][0] >= min(found.values())
+        return bool(fresh) or (len(found) > 1 and bool(waiting) and -waiting[0][0] >= oldest)
 
     while undecided():
         _, _, oid = heapq.heappop(waiting)
-        mark = marks[oid]
+        fresh.discard(oid)
+        links, mark = reader.links(oid), marks[oid]
         if mark & (ours | theirs) == ours | theirs and not mark & stale:
-            found[oid] = reader.links(oid).time
+            oldest = min(oldest, links.time) if found else links.time
+            found[oid] = links.time
             mark |= stale
-        for parent in reader.links(oid).parents:
+        for parent in links.parents:
             if marks[parent] | mark != marks[parent]:
                 marks[parent] |= mark
                 heapq.heappush(waiting, (-reader.links(parent).time, next(order), parent))
+                (fresh.discard if marks[parent] & stale else fresh.add)(parent)
     return next((oid for oid in found if not marks[oid] & stale), next(iter(found), None))
+
+
+@lru_cache(maxsize=10_000)
+def known_base(path: Path, one: str, other: str) -> str | None:
+    """As :func:`merge_base`, of two commits in the repo at ``path``: it never changes, so it is kept."""
+    return merge_base(Reader(path), one, other)
+
+
+class Lengths:
+    """How many commits there are in the history of one, itself included.
+
+    A few are kept, of commits on the way too: a history is not walked to its first commit for each of its commits.
+    """
+
+    _MOST, _EVERY = 20_000, 200
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[Path, str], int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, reader: Reader, commit: str, stop: Callable[[], bool] = lambda: False) -> int | None:
+        """The length of a history; None when ``stop()`` says so before it is known. DamagedError."""
+        line: list[str] = []
+        at = commit
+        while (length := self._get(reader.path, at)) is None:
+            if stop():
+                return None
+            parents = reader.links(at).parents
+            if len(parents) != 1:
+                length = _count(reader, at, stop) if parents else 1
+                break
+            line.append(at)
+            (at,) = parents
+        if length is None:
+            return None
+        found = {at: length} | {oid: length + number for number, oid in enumerate(reversed(line), 1)}
+        self._keep(
+            reader.path,
+            {oid: count for oid, count in found.items() if not count % self._EVERY} | {commit: found[commit]},
+        )
+        return found[commit]
+
+    def _get(self, path: Path, commit: str) -> int | None:
+        with self._lock:
+            if (found := self._known.get((path, commit))) is not None:
+                self._known.move_to_end((path, commit))
+            return found
+
+    def _keep(self, path: Path, lengths: dict[str, int]) -> None:
+        with self._lock:
+            self._known |= {(path, commit): length for commit, length in lengths.items()}
+            while len(self._known) > self._MOST:
+                self._known.popitem(last=False)
+
+
+def _count(reader: Reader, commit: str, stop: Callable[[], bool]) -> int | None:
+    left, seen = [commit], {commit}
+    while left:
+        if stop():
+            return None
+        new = set(reader.links(left.pop()).parents) - seen
+        seen |= new
+        left += new
+    return len(seen)

@@ -14,18 +14,20 @@ from hubkit.server.repos.store import Repo
 
 _SUMMARY_KEYS = """
 _id author cardData createdAt damaged disabled downloads gated id lastModified library_name likes modelId pipeline_tag
-private sdk sha tags
+private sdk sha tags trendingScore
 """
 _SUMMARY = frozenset(_SUMMARY_KEYS.split())
 
 
-def file_item(entry: Entry) -> dict[str, Any]:
+def file_item(entry: Entry, xet_hash: str | None = None) -> dict[str, Any]:
     """A file or folder as tree and paths-info return it. ``size`` of a large file is the size of its content."""
     item: dict[str, Any] = {
         "type": "directory" if entry.folder else "file", "oid": entry.oid, "size": entry.size, "path": entry.path,
     }  # fmt: skip
     if entry.pointer:
         item["lfs"] = {"oid": entry.pointer.oid, "size": entry.pointer.size, "pointerSize": entry.pointer_size}
+    if xet_hash:
+        item["xetHash"] = xet_hash
     return item
 
 
@@ -50,7 +52,8 @@ def tags_of(
     for key, prefix in (
         ("tags", ""), ("language", "" if repo.type == "model" else "language:"), ("datasets", "dataset:"),
         ("base_model", "base_model:"), ("license", "license:"), ("task_categories", "task_categories:"),
-        ("size_categories", "size_categories:"), ("sdk", ""),
+        ("size_categories", "size_categories:"), ("sdk", ""), ("task_ids", "task_ids:"),
+        ("multilinguality", "multilinguality:"), ("language_creators", "language_creators:"),
     ):  # fmt: skip
         value = card.get(key)
         tags += [f"{prefix}{item}" for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
@@ -96,6 +99,11 @@ def repo_info(repo: Repo, facts: Facts | None) -> dict[str, Any]:
         given = card.get("sdk")
         value["sdk"] = given if given and isinstance(given, str) else repo.sdk
     return value
+
+
+def liked(count: int) -> dict[str, int]:
+    """The fields of an info that tell how many like the repo; this Hub counts no others for its trend."""
+    return {"likes": count, "trendingScore": count}
 
 
 def summary(value: dict[str, Any]) -> dict[str, Any]:

@@ -10,21 +10,26 @@ import hashlib
 import re
 import stat
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubkit.core.files import fsync_folder
 from hubkit.server.repos.objects import DamagedError
 from hubkit.server.storage.database import Database, now
+from hubkit.server.storage.flushing import flush_files, flush_folders
 from hubkit.server.storage.folder import Folder
 
 OID = re.compile(r"[0-9a-f]{64}")
+MEDIA = "application/vnd.git-lfs+json"
+LARGE_BYTES = 10 * 2**20
+"""Bytes up to which a file may be an ordinary one of a commit."""
 POINTER_LIMIT = 1024
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]+\n)*oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})\n"
 )
 READ_AT_ONCE = 2**28
+_FLUSHED_AT_ONCE = 2**23
+_FRESH = 100_000
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,11 @@ class LfsStore:
     def __init__(self, folder: Folder, database: Database) -> None:
         self._folder, self._db = folder, database
         self._intact: dict[str, tuple[int, ...]] = {}
+        self._fresh: dict[str, None] = {}  # what came since the start; what is forgotten is read once more
         # Held while an object gains or loses its last repo, so that bytes never go while they are being given.
         self.lock = threading.RLock()
+        self.collected: Callable[[list[str]], None] = lambda oids: None
+        """Told which objects :meth:`collect` deleted."""
 
     def path(self, oid: str) -> Path:
         """The path of the object with this sha256, stored or not."""
@@ -68,9 +76,18 @@ class LfsStore:
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def keep(self, spooled: Path, repo: str, oid: str, size: int) -> None:
-        """Move a flushed file whose sha256 is ``oid`` into the store, by rename, and let ``repo`` read it."""
-        target = self.path(oid)
+        """Move a file whose sha256 is ``oid`` into the store, by rename, and let ``repo`` read it.
+
+        A large one is on disk afterwards, and so is one that takes the place of another, which may be committed; of
+        others :meth:`flush` sees to that, for all of a commit together.
+        """
+        target, large = self.path(oid), size >= _FLUSHED_AT_ONCE
+        if large:
+            flush_files([spooled])
         with self.lock:
+            if not large and target.exists():
+                flush_files([spooled])
+                large = True
             target.parent.mkdir(parents=True, exist_ok=True)
             spooled.chmod(0o600)
             try:
@@ -78,12 +95,71 @@ class LfsStore:
             except IsADirectoryError as error:
                 raise DamagedError(f"the place of the LFS object {oid} is taken by a folder") from error
             try:
-                for folder in (target.parent, target.parent.parent, self._folder.lfs):
-                    fsync_folder(folder)
-                self._give(repo, oid, size)
+                if large:
+                    flush_folders(self._folders(oid))
+                    self._give(repo, oid, size)
+                    return
+                with self._db.lax_transaction():
+                    self._db.run("INSERT OR IGNORE INTO lfs_unflushed VALUES (?)", oid)
+                    self._give(repo, oid, size)
+                self._fresh[oid] = None
+                while len(self._fresh) > _FRESH:
+                    del self._fresh[next(iter(self._fresh))]
             except BaseException:
                 self.collect([oid])
                 raise
+
+    def _folders(self, oid: str) -> tuple[Path, Path, Path]:
+        target = self.path(oid)
+        return target.parent, target.parent.parent, self._folder.lfs
+
+    def flush(self, oids: Iterable[str]) -> list[str]:
+        """Make objects, and who was given them, survive a power cut: call it before a ref leads to them.
+
+        Returns those that are not what was sent: one that came before the last start may have been lost in between.
+        """
+        wanted, found = list(dict.fromkeys(oids)), list[str]()
+        for start in range(0, len(wanted), 500):
+            some = wanted[start : start + 500]
+            marks = ", ".join("?" * len(some))
+            found += [
+                row["oid"] for row in self._db.rows(f"SELECT oid FROM lfs_unflushed WHERE oid IN ({marks})", *some)
+            ]
+        lost = [oid for oid in found if oid not in self._fresh and not self._is_there(oid)]
+        versions = {oid: version for oid in found if oid not in lost and (version := self._version(oid))}
+        flush_files(self.path(oid) for oid in versions)
+        flush_folders(folder for oid in versions for folder in self._folders(oid))
+        if versions:
+            with self.lock, self._db.transaction():  # which flushes all rows from before
+                for oid, version in versions.items():
+                    if self._version(oid) == version:  # else it was deleted and came again: those bytes must wait
+                        self._db.run("DELETE FROM lfs_unflushed WHERE oid = ?", oid)
+                        self._fresh.pop(oid, None)
+        return lost
+
+    def lost(self) -> set[str]:
+        """What :meth:`flush` was not called for, and a power cut took: an upload without a commit, which nobody misses.
+
+        A ref may point to such an object all the same, when it was sent again to replace one that had gone.
+        """
+        rows = self._db.rows("SELECT oid FROM lfs_unflushed")
+        return {row["oid"] for row in rows if OID.fullmatch(row["oid"]) and not self._is_there(row["oid"])}
+
+    def _version(self, oid: str) -> tuple[int, ...] | None:
+        """What tells a stored object from one that takes its place; None when it is not stored."""
+        try:
+            status = self.path(oid).lstat()
+        except OSError:
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    def _is_there(self, oid: str) -> bool:
+        try:
+            return self.is_intact(oid)
+        except OSError:
+            return False
 
     def give(self, repo: str, oid: str) -> int | None:
         """Let a repo (by its internal id) read a stored object; its size, or None when it is not stored."""
@@ -91,6 +167,11 @@ class LfsStore:
             if (size := self.size(oid)) is not None:
                 self._give(repo, oid, size)
             return size
+
+    def give_all(self, repo: str, oids: Iterable[str]) -> dict[str, int]:
+        """As :meth:`give`, of several together: their sizes, without those that are not stored."""
+        with self.lock, self._db.transaction():
+            return {oid: size for oid in oids if (size := self.give(repo, oid)) is not None}
 
     def _give(self, repo: str, oid: str, size: int) -> None:
         self._db.run("INSERT OR IGNORE INTO lfs VALUES (?, ?, ?, ?)", repo, oid, size, now())
@@ -136,9 +217,14 @@ class LfsStore:
             with self.lock:
                 if not self.holders(oid):
                     self.path(oid).unlink(missing_ok=True)
+                    self._fresh.pop(oid, None)
+                    self.collected([oid])
+                    with self._db.lax_transaction():
+                        self._db.run("DELETE FROM lfs_unflushed WHERE oid = ?", oid)
 
     def sweep(self) -> None:
         """Delete the objects that no repo has, left by a server that was killed."""
+        self._db.run("DELETE FROM lfs_unflushed WHERE oid NOT IN (SELECT oid FROM lfs)")
         referenced = {row["oid"] for row in self._db.rows("SELECT DISTINCT oid FROM lfs")}
         for path in self._folder.lfs.glob("*/*/*"):
             if (

@@ -7,14 +7,17 @@ their digest. Packs are libgit2's, once the checksum that git wrote at their end
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import stat
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import pygit2
 from pygit2.enums import ObjectType
@@ -22,7 +25,10 @@ from pygit2.enums import ObjectType
 _KINDS = {int(getattr(ObjectType, kind.upper())): kind for kind in ("commit", "tree", "blob", "tag")}
 _HEAD = re.compile(rb"(blob|tree|commit|tag) (0|[1-9][0-9]{0,14})\0")
 _HEAD_BYTES, _LARGEST, _RATIO = 64, 2**29, 1100
-"""Bytes to find a head in; the largest file that is read; more than zlib can make of a byte."""
+"""Bytes to find a head in; the largest file and the largest object that are read; more than zlib can make of a byte."""
+_SMALL = 4096
+_Read = TypeVar("_Read")
+_Version = tuple[int, ...]
 _DIGEST = 20
 _INDEX = re.compile(r"pack-[0-9a-f]{40}\.(pack|idx)")
 _LOOSE_FOLDER, _LOOSE_FILE = re.compile(r"[0-9a-f]{2}"), re.compile(r"[0-9a-f]{38}")
@@ -36,16 +42,29 @@ class MissingError(Exception):
     """There is no object of this id."""
 
 
-def read_regular(path: Path, most: int) -> bytes:
+def object_id(kind: str, content: bytes) -> str:
+    """The id that git gives an object."""
+    digest = hashlib.sha1(f"{kind} {len(content)}\0".encode(), usedforsecurity=False)
+    digest.update(content)
+    return digest.hexdigest()
+
+
+def read_regular(path: Path | str, most: int) -> bytes:
     """A regular file of at most ``most`` bytes; never through a link, never waiting. OSError, DamagedError."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(handle, "rb") as file:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise DamagedError(f"{path.name} is not a file")
+            raise DamagedError(f"{Path(path).name} is not a file")
         if status.st_size > most:
-            raise DamagedError(f"{path.name} is too large")
-        return file.read(most)
+            raise DamagedError(f"{Path(path).name} is too large")
+        content = os.read(handle, _SMALL)
+        if len(content) == _SMALL:
+            with os.fdopen(handle, "rb", closefd=False) as file:
+                content += file.read(most - _SMALL)
+        return content
+    finally:
+        os.close(handle)
 
 
 class Objects:
@@ -56,8 +75,12 @@ class Objects:
 
     def read(self, oid: str) -> tuple[str, bytes]:
         """Kind and content of an object. MissingError when there is none, DamagedError when it cannot be read."""
-        if self.incoming and (path := _path(self.incoming, oid)).exists():
-            return inflate(oid, read_regular(path, _LARGEST))
+        for path in (self.incoming / oid, _path(self.incoming, oid)) if self.incoming else ():
+            if path.exists():
+                return inflate(oid, read_regular(path, _LARGEST))
+        if self.incoming and (self.incoming / "pack").is_dir():
+            with contextlib.suppress(MissingError):
+                return self._packed(oid, self.incoming)
         try:
             return self._loose(oid)
         except FileNotFoundError:
@@ -67,6 +90,44 @@ class Objects:
                 return self._packed(oid)  # a repack may have kept a sound copy
             except (MissingError, DamagedError):
                 raise DamagedError(f"the object {oid} cannot be read: {_reason(error)}") from error
+
+    def head(self, oid: str) -> tuple[str, int]:
+        """Kind and size of an object, whose content is not read. MissingError, DamagedError."""
+        if self.incoming and (self.incoming / oid).exists():
+            kind, content = self.read(oid)
+            return kind, len(content)
+        for folder in filter(None, (self.incoming, self.folder)):
+            try:
+                kind, size, _ = _parse_head(_first_bytes(_path(folder, oid)))
+                return kind, size
+            except (OSError, DamagedError):
+                with contextlib.suppress(MissingError):
+                    return self._packed_head(oid, folder)
+        if os.path.lexists(_path(self.folder, oid)):
+            raise DamagedError(f"the object {oid} cannot be read")
+        raise MissingError(oid)
+
+    def kind(self, oid: str, packs: Hashable = None) -> str:
+        """Kind of an object. A commit or a tag is read, once for as long as its file or the packs stay as they are.
+
+        ``packs`` is a :meth:`packs_version`, for a caller who asks for many. MissingError, DamagedError.
+        """
+        if self.incoming:
+            return _read_kind(self, oid)
+        version: Hashable
+        try:
+            version = _version(os.lstat(f"{self.folder}/{oid[:2]}/{oid[2:]}"))
+        except OSError:
+            version = packs or self.packs_version()
+        return _kind(self.folder.parent, oid, version)
+
+    def packs_version(self) -> Hashable:
+        """Another value for each state of the folder of packs."""
+        try:
+            with os.scandir(self.folder / "pack") as files:
+                return tuple(sorted((file.name, _version(file.stat(follow_symlinks=False))) for file in files))
+        except OSError:
+            return None
 
     def load(self, oid: str, kind: str) -> bytes:
         """The content of an object that another one or a ref names. DamagedError when it is missing or no ``kind``."""
@@ -117,52 +178,136 @@ class Objects:
 
     def check_packs(self) -> None:
         """DamagedError naming a pack, its index or another file of git's own that was damaged since git wrote it."""
-        problems = [problem for path in self._checked_files() if (problem := _file_problem(path))]
-        if problems:
-            raise DamagedError("; ".join(problems))
+        _check_packs(self.folder)
 
     # ------------------------------------------------------------------------------------------------------------
 
     def _loose(self, oid: str) -> tuple[str, bytes]:
         return inflate(oid, read_regular(_path(self.folder, oid), _LARGEST))
 
-    def _packed(self, oid: str) -> tuple[str, bytes]:
-        packs = self._packs()
+    def _packed(self, oid: str, folder: Path | None = None) -> tuple[str, bytes]:
+        return _while_packs_change(folder or self.folder, lambda: self._read_packed(oid, folder))
+
+    def _packed_head(self, oid: str, folder: Path | None = None) -> tuple[str, int]:
+        return _while_packs_change(folder or self.folder, lambda: self._read_packed_head(oid, folder))
+
+    def _read_packed(self, oid: str, folder: Path | None) -> tuple[str, bytes]:
+        _, size = self._read_packed_head(oid, folder)
+        if size > _LARGEST:
+            raise DamagedError(f"the packed object {oid} is too large")
+        packs = self._packs(folder)
         if packs is None:
             raise MissingError(oid)
-        try:
+        with _reading_packed(oid):
             kind, content = packs[0].read(oid)
-        except KeyError:
-            raise MissingError(oid) from None
-        except (ValueError, pygit2.GitError) as error:
-            raise DamagedError(f"the packed object {oid} cannot be read: {error}") from error
         return _KINDS[int(kind)], content
 
-    def _packs(self) -> tuple[pygit2.Odb, pygit2.OdbBackendPack] | None:
-        """libgit2's view of the packs, None without any. DamagedError when one is not as git wrote it."""
+    def _read_packed_head(self, oid: str, folder: Path | None) -> tuple[str, int]:
+        packs = self._packs(folder)
+        if packs is None:
+            raise MissingError(oid)
+        with _reading_packed(oid):
+            kind, size = packs[1].read_header(oid)
+        return _KINDS[int(kind)], size
+
+    def _packs(self, folder: Path | None = None) -> tuple[pygit2.Odb, pygit2.OdbBackendPack] | None:
+        """libgit2's view of the packs, None without any. DamagedError when one is not as git wrote it.
+
+        Each thread keeps its own, for as long as no file changes: to open them costs more than to read an object.
+        """
+        folder = folder or self.folder
         try:
-            names = _names(self.folder / "pack")
+            names = _names(folder / "pack")
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise DamagedError(f"the folder of packs cannot be read: {_reason(error)}") from error
         if not any(_INDEX.fullmatch(name) for name in names):
             return None
-        self.check_packs()
-        backend, odb = pygit2.OdbBackendPack(str(self.folder)), pygit2.Odb()
+        versions = _check_packs(folder)
+        opened: dict[Path, _Opened] = _kept.__dict__.setdefault("opened", {})
+        if folder in opened and opened[folder][0] == versions:
+            return opened[folder][1:]
+        backend, odb = pygit2.OdbBackendPack(str(folder)), pygit2.Odb()
         odb.add_backend(backend, 1)
+        while len(opened) >= _KEPT:
+            del opened[next(iter(opened))]
+        opened[folder] = (versions, odb, backend)
         return odb, backend
 
-    def _checked_files(self) -> Iterator[Path]:
-        """The files that libgit2 maps into memory and trusts; each ends with a digest of what is before it."""
-        for folder in (self.folder / "pack", self.folder / "info", self.folder / "info" / "commit-graphs"):
+
+def _read_kind(objects: Objects, oid: str) -> str:
+    kind, _ = objects.head(oid)
+    return objects.read(oid)[0] if kind in {"commit", "tag"} else kind  # a file may be large
+
+
+@lru_cache(maxsize=65_536)
+def _kind(root: Path, oid: str, version: Hashable) -> str:
+    """The kind of an object; ``version`` is of the stat of its loose file, or of the packs."""
+    return _read_kind(Objects(root), oid)
+
+
+def _while_packs_change(folder: Path, read: Callable[[], _Read]) -> _Read:
+    """What ``read`` returns; it is called again when it fails while packs are replaced by one of what is in use."""
+    before: list[str] | None = None
+    while True:
+        try:
+            return read()
+        except (MissingError, DamagedError):
             try:
-                names = sorted(_names(folder))
+                now = sorted(_names(folder / "pack"))
             except OSError:
-                continue
-            for name in names:
-                if _INDEX.fullmatch(name) or name in {"multi-pack-index", "commit-graph"} or name.endswith(".graph"):
-                    yield folder / name
+                now = []
+            if now in ([], before):
+                raise
+            before = now
+
+
+@contextlib.contextmanager
+def _reading_packed(oid: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyError:
+        raise MissingError(oid) from None
+    except (ValueError, pygit2.GitError) as error:
+        raise DamagedError(f"the packed object {oid} cannot be read: {error}") from error
+
+
+_Opened = tuple[dict[Path, _Version], pygit2.Odb, pygit2.OdbBackendPack]
+_KEPT = 4
+"""How many repos' packs a thread keeps open."""
+_kept = threading.local()
+
+
+def _check_packs(folder: Path) -> dict[Path, _Version]:
+    """The versions of the files that libgit2 maps into memory and trusts. DamagedError."""
+    versions, problems = {}, []
+    for path in _checked_files(folder):
+        try:
+            versions[path] = _version(path.lstat())
+        except OSError:
+            versions[path] = ()
+        if problem := _file_problem(path):
+            problems.append(problem)
+    if problems:
+        raise DamagedError("; ".join(problems))
+    return versions
+
+
+def _checked_files(objects: Path) -> Iterator[Path]:
+    """The files that libgit2 maps into memory and trusts; each ends with a digest of what is before it."""
+    for folder in (objects / "pack", objects / "info", objects / "info" / "commit-graphs"):
+        try:
+            names = sorted(_names(folder))
+        except OSError:
+            continue
+        for name in names:
+            if _INDEX.fullmatch(name) or name in {"multi-pack-index", "commit-graph"} or name.endswith(".graph"):
+                yield folder / name
+
+
+def _version(status: os.stat_result) -> _Version:
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def inflate(oid: str, compressed: bytes) -> tuple[str, bytes]:
@@ -170,23 +315,41 @@ def inflate(oid: str, compressed: bytes) -> tuple[str, bytes]:
     stream = zlib.decompressobj()
     try:
         start = stream.decompress(compressed, _HEAD_BYTES)
-        head = _HEAD.match(start)
-        if head is None:
-            raise DamagedError("it has no head")
-        size = int(head[2])
+        kind, size, end = _parse_head(start)
         if size > _RATIO * len(compressed):
             raise DamagedError("it is shorter than it says")
-        content = start[head.end() :]
+        if size > _LARGEST:
+            raise DamagedError("it is too large")
+        content = start[end:]
         content += stream.decompress(stream.unconsumed_tail, max(1, size - len(content) + 1))
     except zlib.error as error:
         raise DamagedError(f"it is not compressed as git does: {error}") from error
     if len(content) != size or not stream.eof or stream.unused_data:
         raise DamagedError("it is shorter or longer than it says")
-    digest = hashlib.sha1(head[0], usedforsecurity=False)
+    digest = hashlib.sha1(start[:end], usedforsecurity=False)
     digest.update(content)
     if digest.hexdigest() != oid:
         raise DamagedError("its content has another digest")
-    return head[1].decode(), content
+    return kind, content
+
+
+def _parse_head(start: bytes) -> tuple[str, int, int]:
+    """Kind and size of a loose object from its first bytes, and where its content begins. DamagedError."""
+    head = _HEAD.match(start)
+    if head is None:
+        raise DamagedError("it has no head")
+    return head[1].decode(), int(head[2]), head.end()
+
+
+def _first_bytes(path: Path) -> bytes:
+    """What the first bytes of a loose object inflate to. OSError, DamagedError."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DamagedError(f"{path.name} is not a file")
+        try:
+            return zlib.decompressobj().decompress(file.read(4 * _HEAD_BYTES), _HEAD_BYTES)
+        except zlib.error as error:
+            raise DamagedError(f"it is not compressed as git does: {error}") from error
 
 
 def _file_problem(path: Path) -> str | None:
@@ -194,7 +357,7 @@ def _file_problem(path: Path) -> str | None:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
             return f"{path.name} is not a file"
-        version = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        version = _version(status)
         if path.suffix in {".pack", ".idx"} and not path.with_suffix(_OTHER[path.suffix]).is_file():
             return f"{path.with_suffix(_OTHER[path.suffix]).name} is missing"
         return None if _is_as_written(path, version) else f"{path.name} is damaged: its checksum is another"

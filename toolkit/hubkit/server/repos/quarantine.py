@@ -1,12 +1,14 @@
 """Objects on their way into a repo: written beside it, and moved into it when a ref is about to lead to them.
 
 What a refused commit brought, or one that found the disk full, is removed: git itself keeps a push apart in this way.
+Nothing waits for the disk before the move: then all is flushed together.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,44 +16,62 @@ from pathlib import Path
 
 import pygit2
 
-from hubkit.core.files import fsync_folder
-from hubkit.server.repos.objects import DamagedError
+from hubkit.server.repos.objects import DamagedError, inflate, object_id
+from hubkit.server.repos.packs import PackWriter
+from hubkit.server.storage.flushing import flush_files, flush_folders
 
-_FAN, _REST = re.compile(r"[0-9a-f]{2}"), re.compile(r"[0-9a-f]{38}")
+_PACK = re.compile(r"pack-[0-9a-f]{40}\.(pack|rev|idx)")
+_OID, _FAN, _REST = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{2}"), re.compile(r"[0-9a-f]{38}")
+
+
+_LOOSE = 100
+"""Objects up to which each is a file of its own; git has the same number for a push."""
+_SMALL = 2**16
 
 
 class Quarantine:
-    """Makes ``repo`` write its objects to ``folder``, which is empty and on the same disk; it reads both."""
+    """Keeps new objects of a repo in ``folder``, which is empty and on the same disk as the repo's ``objects``."""
 
-    def __init__(self, repo: pygit2.Repository, folder: Path) -> None:
-        self._objects, self._folder = Path(repo.path) / "objects", folder
-        odb = pygit2.Odb(str(folder))
+    def __init__(self, objects: Path, folder: Path) -> None:
+        self._objects, self._folder = objects, folder
+        self._files: dict[str, Path] = {}  # of objects that lie in the folder as files of their own
+        self._pack: PackWriter | None = None
+
+    def serve(self, repo: pygit2.Repository) -> None:
+        """Make ``repo`` write its objects to the folder; it reads both."""
+        odb = pygit2.Odb(str(self._folder))
         odb.add_disk_alternate(str(self._objects))
         repo.set_odb(odb)
 
-    def write_blob(self, content: bytes) -> pygit2.Oid:
-        """Store a blob, also when the repo has it. Not by libgit2, which stops all threads while it compresses."""
-        oid = pygit2.hash(content)
-        name, packer = str(oid), zlib.compressobj(1)
-        path = self._folder / name[:2] / name[2:]
-        if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            with path.open("xb") as file:
-                file.write(packer.compress(b"blob %d\0" % len(content)))
-                file.write(packer.compress(content))
-                file.write(packer.flush())
-                file.flush()
-                os.fsync(file.fileno())
-                os.fchmod(file.fileno(), 0o444)
+    def write(self, kind: str, content: bytes) -> str:
+        """Store an object, also when the repo has it; its id. Not by libgit2, which stops all threads meanwhile."""
+        oid = object_id(kind, content)
+        if oid in self._files or (self._pack and oid in self._pack):
+            return oid
+        if self._pack is None and len(self._files) >= _LOOSE:
+            self._open_pack()
+        if self._pack:
+            self._pack.add(oid, kind, content)
+            return oid
+        packer, path = zlib.compressobj(1), self._folder / oid
+        with path.open("xb") as file:
+            file.write(packer.compress(f"{kind} {len(content)}\0".encode()) + packer.compress(content) + packer.flush())
+            os.fchmod(file.fileno(), 0o444)
+        self._files[oid] = path
         return oid
 
-    def has(self, oid: pygit2.Oid) -> bool:
-        """Whether an object was written since the last move of a ref."""
-        return (self._folder / str(oid)[:2] / str(oid)[2:]).exists()
+    def _open_pack(self) -> None:
+        """Begin a pack for what is too much for files, with the objects in small files; large ones stay files."""
+        self._pack = PackWriter(self._folder / "pack")
+        for oid, path in list(self._files.items()):
+            if path.stat().st_size < _SMALL:
+                self._pack.add(oid, *inflate(oid, path.read_bytes()))
+                path.unlink()
+                del self._files[oid]
 
-    def keep(self, ref: str) -> Path | None:
+    def keep(self, ref: str, number: int = 0) -> Path | None:
         """A second name of the file of a ref, to rename it back; None when it has no file of its own."""
-        kept = self._folder / "ref"
+        kept = self._folder / f"ref-{number}"
         kept.unlink(missing_ok=True)
         try:
             kept.hardlink_to(self._objects.parent / ref)
@@ -63,7 +83,8 @@ class Quarantine:
     def accepted(self) -> Iterator[list[Path]]:
         """The repo has the objects inside this block, and keeps them when it does not raise.
 
-        The block is given the files that are removed if it does.
+        The block is given the files that are removed if it does. Afterwards nothing is on its way any more: what is to
+        be tried again must be written again.
         """
         moved: list[Path] = []
         try:
@@ -72,14 +93,26 @@ class Quarantine:
         except BaseException:
             for path in moved:
                 path.unlink(missing_ok=True)
+            self._empty()
             raise
+
+    def _empty(self) -> None:
+        self._files, self._pack = {}, None
+        for path in self._folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
     def _move(self, moved: list[Path]) -> None:
         touched = set()
-        for source in sorted(self._folder.glob("*/*")):
-            if not _FAN.fullmatch(source.parent.name) or not _REST.fullmatch(source.name):
-                continue
-            target = self._objects / source.parent.name / source.name
+        if self._pack:
+            self._pack.finish()
+            self._pack = None
+        loose = dict(self._new())
+        flush_files(loose)
+        for source, oid in sorted(loose.items()):
+            target = self._objects / oid[:2] / oid[2:]
             target.parent.mkdir(exist_ok=True)
             if target.is_dir():
                 raise DamagedError(f"the place of the object {target.parent.name}{target.name} is taken")
@@ -87,7 +120,24 @@ class Quarantine:
                 moved.append(target)
             source.replace(target)  # one that was there may be damaged
             touched.add(target.parent)
-        for folder in sorted(touched):
-            fsync_folder(folder)
-        if touched:
-            fsync_folder(self._objects)
+        there = (self._folder / "pack").is_dir()
+        packs = sorted(path for path in self._folder.glob("pack/*") if _PACK.fullmatch(path.name)) if there else []
+        for source in sorted(packs, key=lambda path: path.suffix == ".idx"):  # a pack is there once its index is
+            target = self._objects / "pack" / source.name
+            target.parent.mkdir(exist_ok=True)
+            if not target.exists():
+                moved.append(target)
+            source.replace(target)
+            touched.add(target.parent)
+        flush_folders([*touched, self._objects] if touched else [])
+        self._files = {}
+
+    def _new(self) -> Iterator[tuple[Path, str]]:
+        """The files of new objects, with their ids: as they are written here, and as git and libgit2 write them."""
+        for place in self._folder.iterdir():
+            if _OID.fullmatch(place.name):
+                yield place, place.name
+            elif _FAN.fullmatch(place.name):
+                yield from (
+                    (path, f"{place.name}{path.name}") for path in place.iterdir() if _REST.fullmatch(path.name)
+                )

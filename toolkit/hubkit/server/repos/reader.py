@@ -93,7 +93,7 @@ class Reader:
 
     def commit(self, oid: str) -> Commit:
         """A commit with its message."""
-        return _parse_commit(oid, self.objects.load(oid, "commit"))
+        return parse_commit(oid, self.objects.load(oid, "commit"))
 
     def links(self, commit: str) -> Links:
         """Tree, parents and time of a commit."""
@@ -154,7 +154,8 @@ class Reader:
                     left.append(item.oid)
 
 
-def _parse_commit(oid: str, content: bytes) -> Commit:
+def parse_commit(oid: str, content: bytes) -> Commit:
+    """A commit from the content of its object. DamagedError."""
     head, _, body = content.partition(b"\n\n")
     tree, parents, author, time, encoding = "", [], b"", None, "utf-8"
     for line in head.split(b"\n"):
@@ -213,7 +214,7 @@ def _links(path: Path, oid: str) -> Links:
 
 
 def _read_links(objects: Objects, oid: str) -> Links:
-    commit = _parse_commit(oid, objects.load(oid, "commit"))
+    commit = parse_commit(oid, objects.load(oid, "commit"))
     return Links(commit.tree, commit.parents, int(commit.time.timestamp()))
 
 
@@ -233,3 +234,9 @@ def _read_fact(objects: Objects, oid: str) -> tuple[int, Pointer | None]:
     """Bytes of a blob, and the pointer that it holds."""
     content = objects.load(oid, "blob")
     return len(content), read_pointer(content) if len(content) < POINTER_LIMIT else None
+
+
+def split_message(message: str) -> tuple[str, str]:
+    """First line of a commit message, and what follows it."""
+    title, _, rest = message.strip("\n").partition("\n")
+    return title, rest.strip("\n")

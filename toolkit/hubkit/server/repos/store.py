@@ -11,6 +11,7 @@ import sqlite3
 import tempfile
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,9 +25,12 @@ from hubkit.server.accounts.accounts import Accounts, Actor
 from hubkit.server.repos.git import Change, Git
 from hubkit.server.repos.lfs import LfsStore
 from hubkit.server.storage.database import Database, now
+from hubkit.server.storage.flushing import flush_files, flush_folders
 from hubkit.server.storage.folder import Folder
 
-RepoType = Literal["model", "dataset", "space"]
+RepoType = Literal["model", "dataset", "space", "kernel"]
+REPO_TYPES: tuple[RepoType, ...] = ("model", "dataset", "space", "kernel")
+"""Kernels are repos like any other, without pages of their own."""
 # What .gitattributes of a new repo sends to git-lfs: the binary formats of weights, arrays, archives and media.
 _LARGE = (
     "7z arrow avro bin bz2 ckpt ftz gguf gz h5 joblib lz4 mlmodel model msgpack npy npz onnx ot parquet pb pickle pkl "
@@ -78,6 +82,8 @@ class Store:
     def __init__(self, folder: Folder, database: Database, accounts: Accounts, lfs: LfsStore) -> None:
         self._folder, self._db, self._accounts, self._lfs = folder, database, accounts, lfs
         self._locks: dict[str, threading.RLock] = {}
+        self.collected: Counter[str] = Counter()
+        """How often garbage was collected in each repo, by its internal id: who found an object before looks again."""
 
     def lock(self, repo: Repo) -> threading.RLock:
         """The lock to hold while a ref of the repo is read and moved."""
@@ -94,8 +100,19 @@ class Store:
     @contextmanager
     def writing(self, repo: Repo) -> Iterator[Git]:
         """The git repo, opened to write: what no ref was moved to is removed again."""
-        with tempfile.TemporaryDirectory(dir=self._folder.spool, ignore_cleanup_errors=True) as incoming:
-            yield Git(self.path(repo), Path(incoming))
+        with self._writing(self.path(repo)) as git:
+            yield git
+
+    @contextmanager
+    def _writing(self, path: Path) -> Iterator[Git]:
+        incoming = Path(tempfile.mkdtemp(dir=self._folder.spool))
+        try:
+            yield Git(path, incoming)
+        finally:
+            try:
+                incoming.rmdir()  # empty, as a rule
+            except OSError:
+                shutil.rmtree(incoming, ignore_errors=True)
 
     def uids(self) -> set[str]:
         """Internal ids of all repos."""
@@ -140,9 +157,9 @@ class Store:
             raise RepoExistsError(repo.id)
         unborn = self._folder.git / f"{uid}.new"
         try:
-            git = Git.create(unborn)
-            objects = list(fill(git, _first_commit(git, kind, name, sdk, actor.name)))
+            objects = self._make(unborn, lambda git: fill(git, _first_commit(git, kind, name, sdk, actor.name)))
             unborn.replace(self.path(repo))
+            flush_folders([self._folder.git])
             with self._lfs.lock, self._db.transaction():
                 self._insert(repo)
                 for oid in objects:
@@ -155,6 +172,16 @@ class Store:
                 raise RepoExistsError(repo.id) from None
             raise
         return repo
+
+    def _make(self, root: Path, fill: Callable[[Git], Iterable[str]]) -> list[str]:
+        """Make the git folder of a repo, on disk at the end. Those LFS objects of ``fill`` that are sound."""
+        Git.create(root)
+        with self._writing(root) as git:
+            objects = list(fill(git))
+        damaged = set(self._lfs.flush(objects))
+        flush_files([root / "HEAD", root / "config"])
+        flush_folders([root, root / "refs"])
+        return [oid for oid in objects if oid not in damaged]
 
     def _insert(self, repo: Repo) -> None:
         self._db.run("DELETE FROM aliases WHERE type = ? AND key = ?", repo.type, repo.id.lower())

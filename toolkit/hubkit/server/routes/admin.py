@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
+from dataclasses import asdict
 
 from starlette.responses import JSONResponse, Response
 
 from hubkit import __version__
-from hubkit.core.fine_grained import REPOS, FineGrained, Scope
+from hubkit.core.fine_grained import FineGrained
 from hubkit.server.accounts.accounts import TokenRole
 from hubkit.server.accounts.grants import checked
 from hubkit.server.accounts.sessions import LOCAL, own_address
+from hubkit.server.backup import snapshot
 from hubkit.server.faults import Fault, FaultScript
+from hubkit.server.garbage import collect_here
 from hubkit.server.http.access import require_owner, require_person
 from hubkit.server.http.bodies import BATCH_LIMIT, SMALL_LIMIT
 from hubkit.server.http.exceptions import HTTPException
@@ -95,13 +97,7 @@ def add_token(request: Request) -> Response:
 
 def _fine_grained(request: Request) -> FineGrained:
     """The rights that the body gives: on repos that exist now, and not on others that may get their names later."""
-
-    def bound(scope: Scope) -> Scope:
-        repo = request.hub.store.find(scope.kind, scope.name) if scope.kind in REPOS else None
-        return replace(scope, name=repo.id, uid=repo.uid) if repo else scope
-
-    rights = checked(request.json_object()["fineGrained"])
-    return replace(rights, scopes=tuple(map(bound, rights.scopes)))
+    return request.hub.accounts.bound(checked(request.json_object()["fineGrained"]))
 
 
 def add_publisher(request: Request) -> Response:
@@ -147,6 +143,21 @@ def log_in(request: Request) -> Response:
     return JSONResponse({"url": f"{own_address(request)}/login?key={key}"})
 
 
+def make_snapshot(request: Request) -> Response:
+    """A consistent copy of all data in a folder on this machine, which `hubkit hub backup` copies and removes."""
+    require_owner(request)
+    return JSONResponse({"folder": str(snapshot(request.hub))})
+
+
+def collect_garbage(request: Request) -> Response:
+    """``{days, dryRun}``: remove what no ref leads to and is older; what was removed."""
+    require_owner(request)
+    days, dry_run = request.json_object().get("days"), request.json_object().get("dryRun")
+    if not isinstance(days, int) or not 0 <= days <= 36_500 or not isinstance(dry_run, bool):
+        raise HTTPException(400, "'days' must be a number of days, and 'dryRun' true or false.")
+    return JSONResponse(asdict(collect_here(request.hub, days=days, dry_run=dry_run)))
+
+
 def set_faults(request: Request) -> Response:
     """Replace the script by a list of faults."""
     require_owner(request)
@@ -178,6 +189,8 @@ ROUTES = [
     Route("DELETE", "/api/hubkit/publishers", remove_publishers, "json", limit=SMALL_LIMIT),
     Route("DELETE", "/api/hubkit/tokens/{user}/{token}", revoke_token),
     Route("POST", "/api/hubkit/session", log_in, "json", limit=SMALL_LIMIT),
+    Route("POST", "/api/hubkit/snapshot", make_snapshot),
+    Route("POST", "/api/hubkit/gc", collect_garbage, "json", limit=SMALL_LIMIT),
     Route("GET", "/api/hubkit/faults", show_faults),
     Route("PUT", "/api/hubkit/faults", set_faults, "json", limit=BATCH_LIMIT),
 ]

@@ -22,9 +22,9 @@ from hubkit.server.http.revisions import branch_moved, require_branch, require_c
 from hubkit.server.http.routing import api_route
 from hubkit.server.repos.git import Git
 from hubkit.server.repos.gitignore import ignored
+from hubkit.server.repos.lfs import LARGE_BYTES
 from hubkit.server.repos.store import Repo
 
-LARGE_BYTES = 10 * 2**20
 _PREUPLOAD_SECONDS = 2.0
 _PULL_REQUEST = re.compile(r"refs/pr/([0-9]{1,9})")
 
@@ -40,7 +40,7 @@ def _is_own_pull_request(request: Request, repo: Repo) -> bool:
     """Whether the revision is a pull request that the caller opened: its author may add commits to it."""
     match = _PULL_REQUEST.fullmatch(request.path_params["rev"])
     row = request.hub.discussions.row(repo, int(match[1])) if match else None
-    return row is not None and request.actor is not None and row["author"] == request.actor.name
+    return row is not None and request.actor is not None and request.actor.wrote(row["author"], row["created"])
 
 
 def preupload(request: Request) -> Response:
@@ -96,6 +96,7 @@ def commit(request: Request) -> Response:
     require_branch(hub.store.git(repo), revision)
     with hub.store.writing(repo) as git:
         payload = read_payload(request, repo, git)
+        payload.flush_objects(hub.lfs)
         with hub.store.lock(repo):
             ref, head = require_branch(git, revision)
             if payload.parent is not None and not proposed and payload.parent != head:
@@ -116,8 +117,11 @@ def commit(request: Request) -> Response:
             else:
                 subject = payload.message.partition("\n")[0]
                 hub.pulls.commit(git, repo, ref, oid, head, subject=subject, author=actor.name)
-    if not proposed:
+    if proposed:
+        hub.events.discussion(repo, number, "create", request.origin)
+    else:
         hub.spaces.changed(repo, ref)
+        hub.events.content(repo, ref, head, oid, request.origin)
     return JSONResponse(result)
 
 
@@ -134,5 +138,5 @@ def _write(git: Git, payload: CommitPayload, base: str, author: str) -> str:
 
 ROUTES = [
     api_route("POST", "/preupload/{rev}", preupload, "json", limit=TEXT_LIMIT),
-    api_route("POST", "/commit/{rev}", commit, "file", limit=COMMIT_LIMIT, before=check_commit),
+    api_route("POST", "/commit/{rev}", commit, "file", limit=COMMIT_LIMIT, before=check_commit, short=True),
 ]

@@ -32,10 +32,10 @@ def _find_discussion(request: Request) -> tuple[Repo, sqlite3.Row]:
     return repo, row
 
 
-def _require_author(request: Request, repo: Repo, author: str) -> Actor:
+def _require_author(request: Request, repo: Repo, author: str, created: str) -> Actor:
     """The caller, if it is the author or may change the repo; else 401 or 403."""
     actor = require_discuss(request, repo)
-    return actor if actor.name == author else require_write(request, repo)
+    return actor if actor.wrote(author, created) else require_write(request, repo)
 
 
 def listing(request: Request) -> Response:
@@ -97,6 +97,7 @@ def create(request: Request) -> Response:
             number = request.hub.pulls.open(git, repo, head, author, title=title, text=text, base=base, status="draft")
         else:
             number = request.hub.discussions.open(repo, title, text, author)
+    request.hub.events.discussion(repo, number, "create", request.origin)
     return JSONResponse(
         {"num": number, "url": f"{request.origin}/{repo.web}/discussions/{number}", "pullRequest": pull}
     )
@@ -108,54 +109,60 @@ def comment(request: Request) -> Response:
     event = request.hub.discussions.add_comment(
         repo, row["num"], require_discuss(request, repo).name, request.json_string("comment")
     )
+    request.hub.events.discussion(repo, row["num"], "create", request.origin, comment=event)
     return JSONResponse({"newMessage": event})
 
 
-def _comment_author(request: Request, repo: Repo, number: int) -> str:
+def _comment_author(request: Request, repo: Repo, number: int) -> tuple[str, str]:
+    """Who wrote the comment, and when."""
     for event in request.hub.discussions.events(repo, number):
         if event["id"] == request.path_params["event"]:
-            return str(event["author"]["name"])
+            return str(event["author"]["name"]), str(event["createdAt"])
     raise HTTPException(404, "This comment does not exist.")
 
 
-def _updated(event: dict[str, Any] | None) -> Response:
+def _updated(request: Request, repo: Repo, number: int, event: dict[str, Any] | None) -> Response:
     if event is None:
         raise HTTPException(404, "This comment does not exist.")
+    request.hub.events.discussion(repo, number, "update", request.origin, comment=event)
     return JSONResponse({"updatedComment": event})
 
 
 def edit(request: Request) -> Response:
     """Change one's comment."""
     repo, row = _find_discussion(request)
-    actor = _require_author(request, repo, _comment_author(request, repo, row["num"]))
+    actor = _require_author(request, repo, *_comment_author(request, repo, row["num"]))
     discussions, text = request.hub.discussions, request.json_string("content")
-    return _updated(discussions.edit_comment(repo, row["num"], request.path_params["event"], by=actor.name, text=text))
+    event = discussions.edit_comment(repo, row["num"], request.path_params["event"], by=actor.name, text=text)
+    return _updated(request, repo, row["num"], event)
 
 
 def hide(request: Request) -> Response:
     """Hide a comment for good: nobody can read its words again."""
     repo, row = _find_discussion(request)
-    actor = _require_author(request, repo, _comment_author(request, repo, row["num"]))
-    return _updated(request.hub.discussions.edit_comment(repo, row["num"], request.path_params["event"], by=actor.name))
+    actor = _require_author(request, repo, *_comment_author(request, repo, row["num"]))
+    event = request.hub.discussions.edit_comment(repo, row["num"], request.path_params["event"], by=actor.name)
+    return _updated(request, repo, row["num"], event)
 
 
 def title(request: Request) -> Response:
     """Rename a discussion."""
     repo, row = _find_discussion(request)
-    actor = _require_author(request, repo, row["author"])
+    actor = _require_author(request, repo, row["author"], row["created"])
     new = request.json_string("title")
     with request.hub.database.transaction():
         request.hub.discussions.change(repo, row["num"], title=new)
         event = request.hub.discussions.add_event(
             repo, row["num"], "title-change", actor.name, {"from": row["title"], "to": new}
         )
+    request.hub.events.discussion(repo, row["num"], "update", request.origin)
     return JSONResponse({"newTitle": event})
 
 
 def status(request: Request) -> Response:
     """Open or close a discussion."""
     repo, row = _find_discussion(request)
-    actor = _require_author(request, repo, row["author"])
+    actor = _require_author(request, repo, row["author"], row["created"])
     new = request.json_string("status")
     with request.hub.store.lock(repo), request.hub.database.transaction():
         row = request.hub.discussions.row(repo, row["num"]) or row
@@ -164,6 +171,7 @@ def status(request: Request) -> Response:
         if text := request.json_object().get("comment"):
             request.hub.discussions.add_comment(repo, row["num"], actor.name, str(text))
         event = request.hub.discussions.set_status(repo, row["num"], new, actor.name)
+    request.hub.events.discussion(repo, row["num"], "update", request.origin)
     return JSONResponse({"newStatus": event})
 
 
@@ -178,7 +186,11 @@ def merge(request: Request) -> Response:
             raise HTTPException(400, "Only an open pull request can be merged.")
         ours, merged = _merge(git, base, number, row["title"], actor.name)
         request.hub.pulls.merge(git, repo, number, base, merged, ours, actor.name)
+        if text := (request.json_body or {}).get("comment"):
+            request.hub.discussions.add_comment(repo, number, actor.name, str(text))
     request.hub.spaces.changed(repo, base)
+    request.hub.events.content(repo, base, ours, merged, request.origin)
+    request.hub.events.discussion(repo, number, "update", request.origin)
     return JSONResponse({"commitOid": merged})
 
 

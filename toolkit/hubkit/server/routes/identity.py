@@ -1,4 +1,4 @@
-"""Identity of the caller, metadata validation, profiles, and small endpoints that clients call in passing."""
+"""Identity of the caller, metadata validation, and small endpoints that clients call in passing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hubkit.core.fine_grained import FineGrained, Scope
 from hubkit.server.accounts.accounts import Account
 from hubkit.server.http.access import find_readable_repo, require_person, require_write
 from hubkit.server.http.bodies import TEXT_LIMIT
-from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.request import Request
 from hubkit.server.http.routing import Route, api_route
 from hubkit.server.repos import metadata
@@ -70,22 +69,6 @@ def validate_yaml(request: Request) -> Response:
     return JSONResponse(value, status_code=status)
 
 
-def overview(request: Request) -> Response:
-    """The public profile of a user or an organization."""
-    account = request.hub.accounts.find(request.path_params["account"])
-    if account is None or account.kind != request.path_params["which"].removesuffix("s").replace("organization", "org"):
-        raise HTTPException(404, "This user or organization does not exist.")
-    return JSONResponse(
-        {
-            "_id": account.id,
-            "user": account.name,
-            "name": account.name,
-            "fullname": account.fullname,
-            "type": account.kind,
-        }
-    )
-
-
 def nothing(request: Request) -> Response:
     """Telemetry: 204, nothing is kept."""
     return Response(status_code=204)
@@ -108,8 +91,6 @@ ROUTES = [
     Route("GET", "/api/telemetry/{topic:path}", nothing),
     Route("GET", "/api/models-tags-by-type", repo_tags),
     Route("GET", "/api/datasets-tags-by-type", repo_tags),
-    Route("GET", "/api/users/{account}/overview", overview, path_params={"which": "users"}),
-    Route("GET", "/api/organizations/{account}/overview", overview, path_params={"which": "organizations"}),
     api_route("GET", "/auth-check", auth_check),
     api_route("GET", "/auth-check/{right}", auth_check),
 ]

@@ -10,15 +10,15 @@ from hubkit.server.http.access import find_repo, repo_type, require_propose, req
 from hubkit.server.http.bodies import BATCH_LIMIT, SMALL_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.files import send_object
-from hubkit.server.http.parsing import parse_int
 from hubkit.server.http.request import Request
 from hubkit.server.http.routing import Route, repo_routes
-from hubkit.server.repos.lfs import OID
+from hubkit.server.http.transfers import MOST_BYTES, signed_transfer
+from hubkit.server.http.xet_access import token_headers
+from hubkit.server.repos.lfs import MEDIA, OID
 from hubkit.server.repos.store import Repo
 from hubkit.server.repos.transfers import SECONDS, Action, Transfer
 
-_MEDIA = "application/vnd.git-lfs+json"
-MOST_BYTES = 2**40
+_SHA256 = ("sha256", "sha_256")  # @huggingface/hub writes the second
 _BATCH = 1000
 
 
@@ -29,7 +29,7 @@ def batch(request: Request) -> Response:
     operation, objects = value.get("operation"), value.get("objects")
     if operation not in ("upload", "download") or not isinstance(objects, list) or len(objects) > _BATCH:
         raise HTTPException(422, "The batch needs an 'operation' (upload or download) and its 'objects'.")
-    if value.get("hash_algo", "sha256") != "sha256":
+    if value.get("hash_algo", "sha256") not in _SHA256:
         raise HTTPException(409, "Objects are named by their sha256 here.")
     if operation == "upload":
         require_propose(request, repo)
@@ -37,7 +37,20 @@ def batch(request: Request) -> Response:
         require_read(request, repo)
     name = request.hub.transfers.batch()
     results = [_batch_result(request, repo, item, operation, name) for item in objects]
-    return JSONResponse({"transfer": "basic", "objects": results, "hash_algo": "sha256"}, media_type=_MEDIA)
+    transfer, offered = "basic", value.get("transfers")
+    if operation == "upload" and isinstance(offered, list) and "xet" in offered:
+        transfer = "xet"
+        _by_xet(request, repo, results)
+    return JSONResponse({"transfer": transfer, "objects": results, "hash_algo": "sha256"}, media_type=MEDIA)
+
+
+def _by_xet(request: Request, repo: Repo, results: list[dict[str, Any]]) -> None:
+    """Let git-xet upload the objects: it is given a token, and where to get the next one."""
+    headers = token_headers(request, repo, "write")
+    href = f"{request.origin}/api/{repo.type}s/{repo.id}/xet-write-token/main"
+    for result in results:
+        if "upload" in result.get("actions", {}):
+            result["actions"]["upload"] |= {"href": href, "header": headers}
 
 
 def _batch_result(request: Request, repo: Repo, item: Any, operation: str, batch: str) -> dict[str, Any]:
@@ -76,28 +89,9 @@ def _is_intact(request: Request, oid: str) -> bool:
         return False
 
 
-def _signed_transfer(request: Request, action: Action, repo: Repo | None, oid: str, *, begun: bool = False) -> Transfer:
-    """What the address of the request allows; 403 when it was not signed here, has ended, or allows no longer.
-
-    It has ended when its token was revoked or has expired, or when that token may not read or propose any more.
-    """
-    query, hub = request.query_params, request.hub
-    size, expires = parse_int(query.get("size"), 0, most=MOST_BYTES), parse_int(query.get("expires"), 0)
-    number = parse_int(query.get("token"), 0)
-    actor = hub.accounts.numbered(number) if number else None
-    if repo is not None and OID.fullmatch(oid) and (actor is not None or number == 0):
-        transfer = Transfer(action, repo, oid, size, actor)
-        signature = query.get("signature", "")
-        may = hub.permissions.may_read if action == "get" else hub.permissions.may_propose
-        signed = hub.transfers.is_signed(transfer, query.get("batch", ""), expires, signature, begun=begun)
-        if signed and may(actor, repo):
-            return transfer
-    raise HTTPException(403, "The address of this transfer is invalid or has expired. Run the command again.")
-
-
 def _of_object(request: Request, action: Action, *, begun: bool = False) -> Transfer:
     repo = request.hub.store.by_uid(request.path_params["uid"])
-    return _signed_transfer(request, action, repo, request.path_params["oid"], begun=begun)
+    return signed_transfer(request, action, repo, request.path_params["oid"], begun=begun)
 
 
 def check_put(request: Request) -> None:
@@ -118,7 +112,7 @@ def put(request: Request) -> Response:
         raise HTTPException(
             400, f"The received bytes do not match {oid}: expected {size} bytes with that sha256. Upload them again."
         )
-    request.hub.lfs.keep(request.spooled.path, repo.uid, oid, size)
+    request.hub.lfs.keep(request.spooled.file, repo.uid, oid, size)
     return Response(status_code=200, headers={"ETag": f'"{oid}"'})
 
 
@@ -140,7 +134,7 @@ def verify(request: Request) -> Response:
     """
     oid, size = request.json_object().get("oid"), request.json_object().get("size")
     if request.actor is None and "signature" in request.query_params:
-        repo = _signed_transfer(request, "verify", _named_repo(request), str(oid)).repo
+        repo = signed_transfer(request, "verify", _named_repo(request), str(oid)).repo
     else:
         repo = find_repo(request)
         require_propose(request, repo)
@@ -148,7 +142,7 @@ def verify(request: Request) -> Response:
         raise HTTPException(404, "Object does not exist")
     if request.hub.lfs.size(oid) != size:
         raise HTTPException(422, f"Wrong size: expected {request.hub.lfs.size(oid)} bytes.")
-    return JSONResponse({}, media_type=_MEDIA)
+    return JSONResponse({}, media_type=MEDIA)
 
 
 def _named_repo(request: Request) -> Repo | None:
@@ -158,7 +152,7 @@ def _named_repo(request: Request) -> Repo | None:
 
 
 ROUTES = [
-    Route("PUT", "/lfs/{uid}/{oid}", put, "file", anonymous=True, limit=MOST_BYTES, before=check_put),
+    Route("PUT", "/lfs/{uid}/{oid}", put, "file", anonymous=True, limit=MOST_BYTES, before=check_put, hashed=True),
     Route("GET", "/lfs/{uid}/{oid}", get),
     *repo_routes("POST", ".git/info/lfs/objects/batch", batch, "json", anonymous=True, limit=BATCH_LIMIT),
     *repo_routes("POST", ".git/info/lfs/verify", verify, "json", anonymous=True, limit=SMALL_LIMIT),

@@ -48,7 +48,8 @@ def _is_for_this_hub(request: Request, claims: dict[str, Any]) -> bool:
     that was issued for another Hub on this machine is not accepted here.
     """
     port = request.scope["server"][1]
-    return claims.get("aud") in [f"http://{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")]
+    own = [f"http://{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")]
+    return claims.get("aud") in [*own, *([request.origin] if request.scope.get("public") else [])]
 
 
 def _is_current(claims: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
@@ -18,12 +19,12 @@ from hubkit.server.http.files import IMAGES
 from hubkit.server.http.parsing import parse_int
 from hubkit.server.http.request import Request
 from hubkit.server.http.routing import Handler, Route
-from hubkit.server.pages import card_facts, rendering, views
+from hubkit.server.pages import card_facts, changes, rendering, tensors, views
+from hubkit.server.pages.markup import Place
 from hubkit.server.pages.responses import page, path_segment, static_file
 from hubkit.server.pages.views import RepoView
 from hubkit.server.repos.discussions import summary
 from hubkit.server.repos.info import safetensors_info
-from hubkit.server.repos.safetensors import parameters
 from hubkit.server.repos.store import RepoType
 
 _PAGE = 30
@@ -97,7 +98,8 @@ def _frame(view: RepoView, tab: str, link: views.Link) -> dict[str, Any]:
     return {
         "repo": view.repo, "web": view.web, "rev": view.revision, "commit": view.commit, "info": view.info, "tab": tab,
         "chips": card_facts.chips(view.info), "revisions": views.revisions(view, link), "section": section,
-        "kind": views.kind_title(view.repo.type), "discussions": len(view.request.hub.discussions.listed(view.repo)),
+        "kind": views.kind_title(view.repo.type), "ways": views.ways_to_use(view) if tab in {"card", "files"} else [],
+        "discussions": len(view.request.hub.discussions.listed(view.repo)),
     }  # fmt: skip
 
 
@@ -119,14 +121,16 @@ def card(request: Request) -> Response:
     values = _frame(view, "card", link) | {
         "card": rendered, "open": view.open, "groups": views.related_repos(view), "space": None,
         "results": card_facts.results(view.info["cardData"] or {}), "parameters": {}, "total": 0,
-        "endpoint": request.origin, "newer": None, "gate": None,
+        "newer": None, "gate": None, "weights": None, "origin": "",
     }  # fmt: skip
     if view.repo.type == "model":
         front = view.info["cardData"] or {}
         values["newer"] = card_facts.newer(front, partial(views.address, request))
         values["gate"] = card_facts.gate(front) if view.repo.gated else None
+        values["origin"] = request.origin
         counted = safetensors_info(view.git, view.commit, view.repo.uid, request.hub.lfs).get("safetensors", {})
         values |= {"parameters": counted.get("parameters", {}), "total": counted.get("total", 0)}
+        values["weights"] = views.weights_of(view) if view.open else None
     if view.repo.type == "space":
         values["space"] = _space(view)
         values["refresh"] = 3 if values["space"]["waiting"] else 0
@@ -185,13 +189,13 @@ def blob(request: Request) -> Response:
             return f"{view.web}/blob/{path_segment(name)}/{quote(path)}"
         return f"{view.web}/tree/{path_segment(name)}"
 
-    objects, counted = request.hub.lfs, {}
-    if entry.pointer and path.endswith(".safetensors") and objects.has(view.repo.uid, entry.pointer.oid):
-        counted = parameters(objects.path(entry.pointer.oid))
+    name, number = request.query_params.get("tensor", "")[:200], _number(request)
+    found = tensors.shown(view, entry, name, number)
     values = _frame(view, "files", link) | {
-        "path": path, "crumbs": views.crumbs(path), "entry": entry, "parameters": counted,
-        "total": sum(counted.values()), "image": bool(_IMAGE.fullmatch(path)),
-        "code": rendering.code(view.path, entry), "limit": rendering.CODE_LIMIT,
+        "path": path, "crumbs": views.crumbs(path), "entry": entry, "image": bool(_IMAGE.fullmatch(path)),
+        "code": rendering.code(view.path, entry), "limit": rendering.CODE_LIMIT, "tensors": found, "tensor": name,
+        "first": number * tensors.ROWS,
+        "pages": _pages(number, (number + 1) * tensors.ROWS < (found.matching if found else 0), tensor=name),
     }  # fmt: skip
     return page("blob", values, actor=request.actor)
 
@@ -199,24 +203,21 @@ def blob(request: Request) -> Response:
 def commits(request: Request) -> Response:
     """The history of a revision, page by page."""
     view = views.open_repo(request, request.path_params.get("rev", "main"))
-    number = parse_int(request.query_params.get("p"), 0, most=10**6)
+    number = _number(request)
     history = view.git.history(view.commit)
     items = list(islice(history, number * _PAGE, (number + 1) * _PAGE + 1))
     values = _frame(view, "commits", _at(view, "commits")) | {
         "rows": [views.commit_row(item) for item in items[:_PAGE]],
-        "pages": {
-            "previous": f"?p={number - 1}" if number else None,
-            "next": f"?p={number + 1}" if len(items) > _PAGE else None,
-        },
+        "pages": _pages(number, len(items) > _PAGE),
     }  # fmt: skip
     return page("commits", values, actor=request.actor)
 
 
 def commit(request: Request) -> Response:
-    """One commit: its message and the paths it changed."""
+    """One commit: its message and what it changed."""
     view = views.open_repo(request, request.path_params["rev"])
     item = view.git.commit(view.commit)
-    rows, total = views.changes(view.git, item)
+    rows, total = changes.of_commit(view, item.parents[0] if item.parents else None, item.id)
     values = _frame(view, "commits", _at(view, "commits")) | {
         "item": views.commit_row(item), "parents": list(item.parents), "rows": rows, "total": total,
     }  # fmt: skip
@@ -232,18 +233,48 @@ def discussions(request: Request) -> Response:
 
 
 def thread(request: Request) -> Response:
-    """One discussion, as plain text: nothing in it is read as HTML."""
+    """One discussion: its comments as Markdown, as safely as cards, and without pictures from elsewhere."""
     view = views.open_repo(request)
     number = parse_int(request.path_params["num"], 0, most=10**9)
     row = request.hub.discussions.row(view.repo, number)
     if row is None:
         raise HTTPException(404, f"There is no discussion {number}.")
-    ref = f"refs/pr/{number}"
-    values = _frame(view, "community", _at(view, "tree")) | {
-        "thread": summary(view.repo, row), "events": request.hub.discussions.events(view.repo, number),
-        "ref": ref if view.git.target(ref) else None,
+    events, place = request.hub.discussions.events(view.repo, number), _number(request)
+    shown = events[place * _PAGE : (place + 1) * _PAGE]
+    texts = {event["id"]: event["data"]["latest"]["raw"] for event in shown if event["type"] == "comment"}
+    accounts = views.mentioned(request, texts.values())
+    rendered = rendering.comments([*texts.values()], Place(view.web, view.revision, "comment-"), accounts)
+    values = _frame(view, "community", _at(view, "tree")) | _request_for(view, row) | {
+        "thread": summary(view.repo, row), "events": shown, "comments": dict(zip(texts, rendered, strict=True)),
+        "pages": _pages(place, len(events) > (place + 1) * _PAGE),
     }  # fmt: skip
-    return page("thread", values, actor=request.actor)
+    return page("thread", values, actor=request.actor, pictures=False)
+
+
+def _request_for(view: RepoView, row: sqlite3.Row) -> dict[str, Any]:
+    """What a pull request would change: its files against the commit that it and its base have in common."""
+    ref = f"refs/pr/{row['num']}"
+    head = view.git.target(ref) if row["pull"] else None
+    base = view.git.target(row["base"]) if head else None
+    if head is None or base is None:
+        return {"ref": head and ref, "rows": [], "total": 0}
+    fork = view.git.merge_base(base, head)
+    rows, total = changes.of_commit(view, fork, head) if fork != head else ([], 0)
+    return {"ref": ref, "head": head, "rows": rows, "total": total}
+
+
+def _number(request: Request) -> int:
+    return parse_int(request.query_params.get("p"), 0, most=10**6)
+
+
+def _pages(number: int, more: bool, **query: str) -> dict[str, str | None]:
+    """Links to the pages before and after one."""
+    kept = {name: value for name, value in query.items() if value}
+
+    def to(page: int) -> str:
+        return "?" + urlencode({**kept, "p": page})
+
+    return {"previous": to(number - 1) if number else None, "next": to(number + 1) if more else None}
 
 
 # What belongs to no repo ------------------------------------------------------------------------------------
@@ -265,8 +296,9 @@ def login(request: Request) -> Response:
         raise HTTPException(403, "This link was used or is older than a minute. Ask for a new one: hubkit hub open")
     response = RedirectResponse(session[1], 303, {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
     response.set_cookie(
-        cookie_name(request), session[0], max_age=int(SESSION_SECONDS), httponly=True, samesite="strict", path="/"
-    )
+        cookie_name(request), session[0], max_age=int(SESSION_SECONDS), httponly=True, samesite="strict", path="/",
+        secure=request.scope.get("scheme") == "https",
+    )  # fmt: skip
     return response
 
 

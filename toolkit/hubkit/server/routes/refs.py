@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import time
 from itertools import islice
 from typing import Any
 
@@ -17,8 +18,12 @@ from hubkit.server.http.parsing import parse_int, require_valid
 from hubkit.server.http.request import Request
 from hubkit.server.http.revisions import creating, move_ref, require_branch, require_commit, valid_message
 from hubkit.server.http.routing import api_route
-from hubkit.server.repos.git import Commit, split_message
+from hubkit.server.repos.git import Commit, Git, split_message
+from hubkit.server.repos.history import Lengths
+from hubkit.server.repos.objects import DamagedError
 from hubkit.server.storage.database import stamp
+
+_LENGTHS, _COUNT_SECONDS = Lengths(), 2.0
 
 
 def refs(request: Request) -> Response:
@@ -51,6 +56,7 @@ def create_branch(request: Request) -> Response:
             tree = git.write_tree(None, [])
             commit = git.write_commit(tree, [], "initial commit", actor.name)
         git.move(ref, commit, None)
+    request.hub.events.content(repo, ref, None, commit, request.origin)
     return JSONResponse({})
 
 
@@ -63,9 +69,11 @@ def delete_branch(request: Request) -> Response:
         raise HTTPException(403, "Cannot delete refs/heads/main")
     git = request.hub.store.git(repo)
     with request.hub.store.lock(repo):
-        if ref_problem(branch) or not git.target(f"refs/heads/{branch}"):
+        old = None if ref_problem(branch) else git.target(f"refs/heads/{branch}")
+        if old is None:
             raise revision_not_found(branch)
         git.delete_ref(f"refs/heads/{branch}")
+    request.hub.events.content(repo, f"refs/heads/{branch}", old, None, request.origin)
     return JSONResponse({})
 
 
@@ -80,6 +88,7 @@ def create_tag(request: Request) -> Response:
         if git.target(f"refs/tags/{tag}"):
             raise HTTPException(409, f"Tag reference refs/tags/{tag} already exists")
         git.tag(tag, commit, message, actor.name)
+    request.hub.events.content(repo, f"refs/tags/{tag}", None, commit, request.origin)
     return JSONResponse({})
 
 
@@ -90,9 +99,11 @@ def delete_tag(request: Request) -> Response:
     tag = request.path_params["tag"]
     git = request.hub.store.git(repo)
     with request.hub.store.lock(repo):
-        if ref_problem(tag) or not git.target(f"refs/tags/{tag}"):
+        old = None if ref_problem(tag) else git.target(f"refs/tags/{tag}")
+        if old is None:
             raise revision_not_found(tag)
         git.delete_ref(f"refs/tags/{tag}")
+    request.hub.events.content(repo, f"refs/tags/{tag}", old, None, request.origin)
     return JSONResponse({})
 
 
@@ -105,7 +116,20 @@ def commits(request: Request) -> Response:
     history = list(islice(git.history(commit), page * count, (page + 1) * count + 1))
     formatted = "formatted" in request.expand()
     items = [_commit_item(item, formatted) for item in history[:count]]
-    return JSONResponse(items, headers=request.next_page(p=str(page + 1)) if len(history) > count else None)
+    headers = request.next_page(p=str(page + 1)) if len(history) > count else {}
+    # This is how @huggingface/hub counts; a list need not wait for a walk to the first commit.
+    if count == 1 and (total := _length(git, commit)) is not None:
+        headers["X-Total-Count"] = str(total)
+    return JSONResponse(items, headers=headers)
+
+
+def _length(git: Git, commit: str) -> int | None:
+    """How many commits a list of all would have; None when one is damaged, or the walk takes long."""
+    until = time.monotonic() + _COUNT_SECONDS
+    try:
+        return _LENGTHS.of(git, commit, lambda: time.monotonic() > until)
+    except DamagedError:
+        return None
 
 
 def _commit_item(item: Commit, formatted: bool) -> dict[str, Any]:
@@ -135,6 +159,7 @@ def super_squash(request: Request) -> Response:
         new = git.write_commit(pygit2.Oid(hex=git.commit(old).tree), [], message, actor.name)
         move_ref(git, ref, new, old)
     request.hub.spaces.changed(repo, ref)
+    request.hub.events.content(repo, ref, old, new, request.origin)
     return JSONResponse({"commitOid": new})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -25,9 +26,11 @@ from hubkit.server.http.parsing import parse_int
 from hubkit.server.http.request import Request
 from hubkit.server.http.revisions import require_commit
 from hubkit.server.http.routing import Route, api_route
+from hubkit.server.repos import searching
+from hubkit.server.repos.facts import Facts
 from hubkit.server.repos.git import Git
-from hubkit.server.repos.info import only_fields, repo_info, safetensors_info, siblings, summary
-from hubkit.server.repos.store import Repo, RepoExistsError, RepoType
+from hubkit.server.repos.info import liked, only_fields, repo_info, safetensors_info, siblings, summary
+from hubkit.server.repos.store import REPO_TYPES, Repo, RepoExistsError, RepoType
 from hubkit.server.spaces.data import Setting, settings_of
 
 _PRIVATE = {"public": False, "private": True, "protected": True}
@@ -84,6 +87,7 @@ def create(request: Request) -> Response:
         body = {"url": _url_of(request, kind, repo_id)}
         raise HTTPException(409, f"You already created this {kind} repo", body=body) from None
     request.hub.spaces.changed(repo)
+    request.hub.events.repo(repo, "create", request.origin)
     return JSONResponse({"url": f"{request.origin}/{repo.web}", "name": repo.id, "id": repo.uid[:24]})
 
 
@@ -96,6 +100,7 @@ def delete(request: Request) -> Response:
     require_manage(request, repo)
     request.hub.store.delete(repo)
     request.hub.spaces.removed(repo)
+    request.hub.events.repo(repo, "delete", request.origin)
     return JSONResponse({})
 
 
@@ -113,6 +118,7 @@ def move(request: Request) -> Response:
         moved = request.hub.store.move(repo, namespace, name, actor=actor)
     except RepoExistsError:
         raise HTTPException(409, f"A {kind} repository called {target} already exists") from None
+    request.hub.events.repo(moved, "move", request.origin, old=repo)
     return JSONResponse({"url": f"{request.origin}/{moved.web}"})
 
 
@@ -126,6 +132,7 @@ def settings(request: Request) -> Response:
         raise HTTPException(400, "'gated' must be false, 'auto' or 'manual'.")
     text = None if gated is None else (gated or "")
     request.hub.store.change_settings(repo, private=_visibility(value), gated=text)
+    request.hub.events.repo(find_repo(request), "update", request.origin, scope="repo.config")
     return JSONResponse({"private": _visibility(value), "gated": gated})
 
 
@@ -137,10 +144,11 @@ def info(request: Request) -> Response:
     if revision is not None:
         require_read(request, repo)
     commit = require_commit(git, revision) if revision is not None else git.head()
-    value = repo_info(repo, request.hub.facts.at(repo, git, commit))
+    expand = request.expand()
+    _require_expand(repo.type, expand)
+    value = repo_info(repo, request.hub.facts.at(repo, git, commit)) | liked(request.hub.likes.count(repo))
     may_read = request.hub.permissions.may_read(request.actor, repo)
     value |= _of_space(request, repo)
-    expand = request.expand()
     if not expand or "siblings" in expand:
         blobs = may_read and request.flag("blobs")
         value["siblings"] = siblings(git, commit) if blobs else _names(request, repo, git, commit)
@@ -151,27 +159,34 @@ def info(request: Request) -> Response:
 
 def listing(request: Request) -> Response:
     """The repos of a type that the caller may see: search, author, filter, sort, pages."""
-    query = request.query_params
-    kind, search, author = repo_type(request.path_params["kind"]), query.get("search", ""), query.get("author", "")
-    tags = set(query.getlist("filter"))
+    params, kind, expand = request.query_params, repo_type(request.path_params["kind"]), request.expand()
+    query, likes = searching.Query.of(params.getlist), request.hub.likes.counts()
+    _require_expand(kind, expand)
+    repos = [
+        repo
+        for repo in request.hub.store.all(kind)
+        if query.names(repo.namespace, repo.id) and request.hub.permissions.may_see(request.actor, repo)
+    ]
+    start, count = parse_int(params.get("cursor"), 0), request.page_size(100, 1000)
+    sort, ascending = params.get("sort"), params.get("direction") == "1"
+    total = len(repos)
+    if short := query.by_name_alone and searching.by_creation(sort):  # then only the page's repos are looked at
+        repos.sort(key=lambda repo: (repo.created, repo.id), reverse=not ascending)
+        repos = repos[start : start + count]
     infos = [
         (repo, info)
-        for repo in request.hub.store.all(kind)
-        if search.lower() in repo.id.lower()
-        and (not author or repo.namespace.lower() == author.lower())
-        and request.hub.permissions.may_see(request.actor, repo)
-        and tags <= set((info := _info(request, repo))["tags"])
+        for repo, facts in request.hub.facts_of(repos)
+        if query.fits(info := _info(request, repo, facts, likes.get(repo.uid, 0)), partial(_parameters, request, repo))
     ]
-    order = "lastModified" if query.get("sort") in {"lastModified", "last_modified"} else "createdAt"
-    infos.sort(key=lambda pair: (pair[1][order], pair[1]["id"]), reverse=query.get("direction") != "1")
-    start, count = parse_int(query.get("cursor"), 0), request.page_size(100, 1000)
-    page, expand = infos[start : start + count], request.expand()
+    searching.ordered(infos, sort, ascending=ascending, info_of=lambda pair: pair[1])
+    if not short:
+        total, infos = len(infos), infos[start : start + count]
     full = request.flag("full") and not expand
     if full or "siblings" in expand:
-        for repo, info in page:
+        for repo, info in infos:
             info["siblings"] = _names(request, repo, request.hub.store.git(repo), info["sha"]) if info["sha"] else []
-    items = [only_fields(info, expand) if expand else info if full else summary(info) for _, info in page]
-    more = start + count < len(infos)
+    items = [only_fields(info, expand) if expand else info if full else summary(info) for _, info in infos]
+    more = start + count < total
     return JSONResponse(items, headers=request.next_page(cursor=str(start + count)) if more else None)
 
 
@@ -179,8 +194,22 @@ def _names(request: Request, repo: Repo, git: Git, commit: str) -> list[dict[str
     return [{"rfilename": path} for path in request.hub.facts.files(repo, git, commit)]
 
 
-def _info(request: Request, repo: Repo) -> dict[str, Any]:
-    return repo_info(repo, request.hub.head_facts(repo)) | _of_space(request, repo)
+def _info(request: Request, repo: Repo, facts: Facts | None, likes: int = 0) -> dict[str, Any]:
+    return repo_info(repo, facts) | _of_space(request, repo) | liked(likes)
+
+
+def _parameters(request: Request, repo: Repo) -> int:
+    """How many parameters the weights of a model have; 0 of a damaged one."""
+    facts = request.hub.head_facts(repo)
+    if facts is None:
+        return 0
+    found = safetensors_info(request.hub.store.git(repo), facts.commit, repo.uid, request.hub.lfs)
+    return int(found.get("safetensors", {}).get("total", 0))
+
+
+def _require_expand(kind: RepoType, expand: list[str]) -> None:
+    if problem := searching.expand_problem(kind, expand):
+        raise HTTPException(400, problem)
 
 
 def _of_space(request: Request, repo: Repo) -> dict[str, Any]:
@@ -212,6 +241,7 @@ def duplicate(request: Request) -> Response:
         message = f"A {repo.type} repository called {namespace}/{name} already exists"
         raise HTTPException(409, message, body=body) from None
     hub.spaces.changed(copy)
+    hub.events.repo(copy, "create", request.origin)
     return JSONResponse({"url": f"{request.origin}/{copy.web}"})
 
 
@@ -224,11 +254,11 @@ def own_repos(request: Request) -> Response:
     actor = require_member(request, namespace)
     repos = [
         repo
-        for kind in ("model", "dataset", "space")
+        for kind in REPO_TYPES
         for repo in request.hub.store.all(kind)
         if repo.namespace.lower() == namespace.lower() and request.hub.permissions.may_see(actor, repo)
     ]
-    values = [(repo, _info(request, repo)) for repo in repos]
+    values = [(repo, _info(request, repo, facts)) for repo, facts in request.hub.facts_of(repos)]
     total = sum(value["usedStorage"] for _, value in values) or 1
     items = [
         {

@@ -10,6 +10,7 @@ from hubkit.server.http.files import disposition, media_type, send_bytes, send_o
 from hubkit.server.http.request import Request
 from hubkit.server.http.revisions import require_commit
 from hubkit.server.http.routing import repo_routes
+from hubkit.server.repos.store import Repo
 
 
 def resolve(request: Request) -> Response:
@@ -41,9 +42,18 @@ def _file(request: Request, *, pointer: bool) -> Response:
         headers["ETag"] = f'"{entry.oid}"'
         return send_bytes(request, git.blob(entry.oid), headers)
     headers |= {"X-Linked-Size": str(entry.size), "X-Linked-Etag": f'"{entry.etag}"'}
+    headers |= _xet(request, repo, commit, entry.pointer.oid)
     if not request.hub.lfs.require_sound(repo.uid, entry.pointer.oid, entry.pointer.size):
         raise HTTPException(404, "The content of this large file was never uploaded to this repo.", "EntryNotFound")
     return send_object(request, entry.pointer.oid, entry.size, headers)
+
+
+def _xet(request: Request, repo: Repo, commit: str, oid: str) -> dict[str, str]:
+    """The headers by which clients download a file by Xet, when it was uploaded so."""
+    if (digest := request.hub.xet.index.hash_of(repo.uid, oid)) is None:
+        return {}
+    refresh = f"{request.origin}/api/{repo.type}s/{repo.id}/xet-read-token/{commit}"
+    return {"X-Xet-Hash": digest, "X-Xet-Refresh-Route": refresh, "Link": f'<{refresh}>; rel="xet-auth"'}
 
 
 ROUTES = [

@@ -12,7 +12,15 @@ from typing import Any
 import anyio.from_thread
 from starlette.responses import JSONResponse, Response
 
-from hubkit.server.http.access import find_readable_repo, find_repo, require_write
+from hubkit.server.http.access import (
+    find_readable_repo,
+    find_repo,
+    repo_not_found,
+    repo_type,
+    require_propose,
+    require_write,
+    visible_repo,
+)
 from hubkit.server.http.bodies import BATCH_LIMIT, TEXT_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.request import Request
@@ -50,7 +58,7 @@ def tree(request: Request) -> Response:
     if len(page) > count:
         mark = base64.urlsafe_b64encode(f"{commit}:{start + count}".encode()).decode()
         headers |= request.next_page(cursor=mark)
-    return JSONResponse(_items(request, git, commit, page[:count], expand), headers=headers)
+    return JSONResponse(_items(request, repo, git, commit, page[:count], expand), headers=headers)
 
 
 def _cursor(git: Git, cursor: str) -> tuple[str, int]:
@@ -65,8 +73,11 @@ def _cursor(git: Git, cursor: str) -> tuple[str, int]:
     return resolved, number
 
 
-def _items(request: Request, git: Git, commit: str, entries: list[Entry], expand: bool) -> list[dict[str, Any]]:
-    items = [file_item(entry) for entry in entries]
+def _items(
+    request: Request, repo: Repo, git: Git, commit: str, entries: list[Entry], expand: bool
+) -> list[dict[str, Any]]:
+    known = request.hub.xet.index.hashes_of(repo.uid, (entry.pointer.oid for entry in entries if entry.pointer))
+    items = [file_item(entry, known.get(entry.pointer.oid) if entry.pointer else None) for entry in entries]
     if expand:
         last = git.last_changes(commit, [entry.path for entry in entries], _stop(request))
         for item in items:
@@ -110,7 +121,7 @@ def paths_info(request: Request) -> Response:
         raise HTTPException(400, "A path contains a NUL character.")
     entries = [entry for path in paths if (entry := git.entry(commit, path.strip("/")))]
     expand = request.flag("expand") or bool(isinstance(request.json_body, dict) and request.json_body.get("expand"))
-    return JSONResponse(_items(request, git, commit, entries, expand))
+    return JSONResponse(_items(request, repo, git, commit, entries, expand))
 
 
 def lfs_files(request: Request) -> Response:
@@ -161,10 +172,30 @@ def _drop_pointers(request: Request, repo: Repo, oids: set[str], author: str) ->
                 git.move(ref, git.write_commit(tree, [head], f"Delete {len(removed)} LFS files", author), head)
 
 
+def duplicate_lfs_files(request: Request) -> Response:
+    """``{target: {type, name}, files: [{sha256}]}``: give large files of this repo to another one."""
+    repo = find_readable_repo(request)
+    target, files = request.json_object().get("target"), request.json_object().get("files")
+    if not isinstance(target, dict) or not isinstance(files, list) or not all(isinstance(item, dict) for item in files):
+        raise HTTPException(400, "The body must have a 'target' and a list of 'files'.")
+    found = visible_repo(request, repo_type(f"{target.get('type')}s"), str(target.get("name")))
+    if found is None:
+        raise repo_not_found(request)
+    require_propose(request, found)
+    failed = []
+    for oid in (str(item.get("sha256")) for item in files):
+        if not OID.fullmatch(oid) or not request.hub.lfs.has(repo.uid, oid):
+            failed.append({"sha256": oid, "error": f"{repo.id} has no such file."})
+        else:
+            request.hub.lfs.give(found.uid, oid)
+    return JSONResponse({"failed": failed})
+
+
 ROUTES = [
     api_route("GET", "/tree/{rev}", tree),
     api_route("GET", "/tree/{rev}/{path:path}", tree),
     api_route("POST", "/paths-info/{rev}", paths_info, "form", anonymous=True, limit=TEXT_LIMIT),
     api_route("GET", "/lfs-files", lfs_files),
     api_route("POST", "/lfs-files/batch", delete_lfs_files, "json", limit=BATCH_LIMIT),
+    api_route("POST", "/lfs-files/duplicate", duplicate_lfs_files, "json", limit=TEXT_LIMIT),
 ]

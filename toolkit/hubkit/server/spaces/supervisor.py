@@ -288,7 +288,7 @@ class Supervisor:
         variables = {
             "SPACE_ID": repo.id, "SPACE_AUTHOR_NAME": repo.namespace, "SPACE_REPO_NAME": repo.name,
             "SPACE_TITLE": plan.title or repo.name, "SPACE_HOST": f"localhost:{port}",
-            "HF_ENDPOINT": self._url, "HF_HUB_DISABLE_XET": "1",
+            "HF_ENDPOINT": self._url,
         }  # fmt: skip
         if "HF_TOKEN" not in secrets:
             variables["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import secrets
 import sqlite3
 import threading
@@ -11,6 +13,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+
+from hubkit.core.errors import ConflictError
+from hubkit.server.storage import row_sums
 
 T = TypeVar("T")
 _PATIENCE, _PAUSE = 2.0, 0.02
@@ -44,6 +49,24 @@ CREATE TABLE IF NOT EXISTS lfs (
     repo TEXT NOT NULL REFERENCES repos(uid) ON DELETE CASCADE, oid TEXT NOT NULL, size INTEGER NOT NULL,
     pushed TEXT NOT NULL, PRIMARY KEY (repo, oid));
 CREATE INDEX IF NOT EXISTS lfs_by_oid ON lfs (oid);
+CREATE TABLE IF NOT EXISTS lfs_unflushed (oid TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS lfs_locks (
+    id TEXT PRIMARY KEY, repo TEXT NOT NULL REFERENCES repos(uid) ON DELETE CASCADE, path TEXT NOT NULL,
+    owner TEXT NOT NULL, locked TEXT NOT NULL, UNIQUE (repo, path));
+CREATE TABLE IF NOT EXISTS xet_files (hash TEXT PRIMARY KEY, oid TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS xet_files_by_oid ON xet_files (oid);
+CREATE TABLE IF NOT EXISTS xet_parts (
+    file TEXT NOT NULL REFERENCES xet_files(hash) ON DELETE CASCADE, position INTEGER NOT NULL, count INTEGER NOT NULL,
+    offset INTEGER NOT NULL, length INTEGER NOT NULL, xorb TEXT NOT NULL, PRIMARY KEY (file, position));
+CREATE TABLE IF NOT EXISTS xet_terms (
+    xorb TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    file TEXT NOT NULL REFERENCES xet_files(hash) ON DELETE CASCADE, position INTEGER NOT NULL,
+    PRIMARY KEY (xorb, first, last, file));
+CREATE INDEX IF NOT EXISTS xet_terms_by_file ON xet_terms (file);
+CREATE TABLE IF NOT EXISTS xet_chunks (
+    chunk TEXT NOT NULL, file TEXT NOT NULL REFERENCES xet_files(hash) ON DELETE CASCADE, position INTEGER NOT NULL,
+    PRIMARY KEY (chunk, file));
+CREATE INDEX IF NOT EXISTS xet_chunks_by_file ON xet_chunks (file);
 CREATE TABLE IF NOT EXISTS commit_facts (
     repo TEXT NOT NULL REFERENCES repos(uid) ON DELETE CASCADE, commit_id TEXT NOT NULL, form INTEGER NOT NULL,
     facts TEXT NOT NULL, files BLOB NOT NULL, stored TEXT NOT NULL, PRIMARY KEY (repo, commit_id));
@@ -65,6 +88,8 @@ CREATE INDEX IF NOT EXISTS collection_items_by_repo ON collection_items (repo);
 CREATE TABLE IF NOT EXISTS unfinished (
     id INTEGER PRIMARY KEY, repo TEXT NOT NULL REFERENCES repos(uid) ON DELETE CASCADE, ref TEXT NOT NULL,
     commit_id TEXT NOT NULL, note TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS pushes (
+    id INTEGER PRIMARY KEY, repo TEXT NOT NULL REFERENCES repos(uid) ON DELETE CASCADE, moves TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS spaces (
     repo TEXT PRIMARY KEY REFERENCES repos(uid) ON DELETE CASCADE, port INTEGER UNIQUE,
     paused INTEGER NOT NULL DEFAULT 0, sleep INTEGER);
@@ -73,6 +98,21 @@ CREATE TABLE IF NOT EXISTS space_settings (
     value TEXT NOT NULL, description TEXT, updated TEXT NOT NULL, PRIMARY KEY (repo, secret, key));
 CREATE TABLE IF NOT EXISTS space_children (
     repo TEXT NOT NULL REFERENCES repos(uid) ON DELETE CASCADE, pid INTEGER NOT NULL, created REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS likes (
+    repo TEXT NOT NULL REFERENCES repos(uid) ON DELETE CASCADE,
+    account TEXT NOT NULL REFERENCES accounts(id) ON DELETE CASCADE, created TEXT NOT NULL,
+    PRIMARY KEY (repo, account));
+CREATE TABLE IF NOT EXISTS access_requests (
+    id TEXT PRIMARY KEY, repo TEXT NOT NULL REFERENCES repos(uid) ON DELETE CASCADE,
+    account TEXT NOT NULL REFERENCES accounts(id) ON DELETE CASCADE,
+    status TEXT NOT NULL CHECK (status IN ('pending', 'accepted', 'rejected')), created TEXT NOT NULL, fields TEXT,
+    reason TEXT, UNIQUE (repo, account));
+CREATE TABLE IF NOT EXISTS webhooks (
+    id TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts(id) ON DELETE CASCADE, url TEXT NOT NULL,
+    secret TEXT, watched TEXT NOT NULL, domains TEXT NOT NULL, disabled INTEGER NOT NULL, created TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS webhook_deliveries (
+    id INTEGER PRIMARY KEY, webhook TEXT NOT NULL REFERENCES webhooks(id) ON DELETE CASCADE, body TEXT NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL);
 """
 
 
@@ -104,17 +144,33 @@ class Database:
         path.chmod(0o600)
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
         self._connection.row_factory = sqlite3.Row
-        for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            self._connection.execute(f"PRAGMA {setting}")
-        self._connection.executescript(_SCHEMA)
+        try:
+            for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+                self._connection.execute(f"PRAGMA {setting}")
+            self._connection.executescript(_SCHEMA)
+            row_sums.keep(self._connection)
+        except UnicodeDecodeError:  # SQLite quotes the damaged schema in its error, and sqlite3 cannot read that
+            self._connection.close()
+            raise sqlite3.DatabaseError("the schema is not text") from None
         with self.transaction():
             self.run("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", secrets.token_hex(32))
+        if not re.fullmatch("[0-9a-f]{64}", self.meta("secret")):
+            self._connection.close()
+            raise ConflictError(
+                f"{path} is damaged: the key that signs addresses is none.", hint="Restore it from a backup."
+            )
         self._connection.execute("PRAGMA busy_timeout=0")
 
     def close(self) -> None:
         """Close the connection; what was committed is on disk already."""
         with self._lock:
             self._connection.close()
+
+    def copy_to(self, path: Path) -> None:
+        """Copy the database, as it is between two transactions, to a new file."""
+        with self._lock, contextlib.closing(sqlite3.connect(path)) as copy:
+            self._connection.backup(copy)
+        path.chmod(0o600)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -45,6 +45,11 @@ class Folder:
         return self.root / "lfs"
 
     @property
+    def xet(self) -> Path:
+        """What is known of files that were uploaded by Xet, and xorbs that are in no file yet."""
+        return self.root / "xet"
+
+    @property
     def spool(self) -> Path:
         """Bodies that are still arriving. Emptied at each start."""
         return self.root / "tmp"
@@ -86,7 +91,7 @@ class Folder:
         belong to another program, or to a Hub that lost its database, and a start would delete them. The same for a
         folder or file of the Hub that is a link: a start would delete and write what it leads to.
         """
-        folders = (self.git, self.lfs, self.spool, self.spaces, self.log.parent)
+        folders = (self.git, self.lfs, self.xet, self.spool, self.spaces, self.log.parent)
         try:
             self._refuse_links()
             if not (self.database.exists() and self.database.stat().st_size):
@@ -108,7 +113,7 @@ class Folder:
         """ConflictError when something that the Hub itself made is a link. The data folder may be reached by one."""
         database = (self.database.with_name(f"{self.database.name}{end}") for end in ("", "-wal", "-shm"))
         logs = (self.log.parent, self.log, self.log.with_name("process.log"))
-        folders = (self.git, self.lfs, self.spool, self.spaces)
+        folders = (self.git, self.lfs, self.xet, self.spool, self.spaces)
         for path in (*folders, *logs, *database, self.state, self.owner_token, self.serving_lock, self.starting_lock):
             if path.is_symlink():
                 raise ConflictError(
@@ -127,12 +132,7 @@ class Folder:
             for name in _names(spaces):
                 if _UID.fullmatch(name) and name not in known and _is_folder(name, spaces):
                     shutil.rmtree(name, ignore_errors=True, dir_fd=spaces)
-        with _opened(self.spool) as spool:
-            for name in _names(spool):
-                if _is_folder(name, spool):
-                    shutil.rmtree(name, dir_fd=spool)
-                else:
-                    os.unlink(name, dir_fd=spool)
+        half_moved = {path.stem for path in self.spool.glob("*/pack/pack-*.idx")}
         with _opened(self.git) as git:
             for name in _names(git):
                 match = _REPO_FOLDER.fullmatch(name)
@@ -141,11 +141,20 @@ class Folder:
                 if match[2] == "new" or match[1] not in known:
                     shutil.rmtree(name, dir_fd=git)
                 else:
-                    _sweep_repo(name, git)
+                    _sweep_repo(name, git, half_moved)
+        with _opened(self.spool) as spool:
+            for name in _names(spool):
+                if _is_folder(name, spool):
+                    shutil.rmtree(name, dir_fd=spool)
+                else:
+                    os.unlink(name, dir_fd=spool)
 
 
-def _sweep_repo(name: str, git: int) -> None:
-    """Remove the locks and the half-written objects that a killed process left in a bare repo."""
+def _sweep_repo(name: str, git: int, half_moved: set[str]) -> None:
+    """Remove the locks and the half-written objects that a killed process left in a bare repo.
+
+    ``half_moved`` names packs whose index is still on its way: without it in the repo, no ref leads to the pack yet.
+    """
     for place, folders, files, handle in os.fwalk(name, dir_fd=git, follow_symlinks=False):
         inside = Path(place).parts[1:]
         if not inside:
@@ -155,6 +164,8 @@ def _sweep_repo(name: str, git: int) -> None:
             stale = [file for file in files if file.endswith(".lock")]
         elif inside[1:] == ("pack",):
             stale = [file for file in files if "tmp" in file]
+            stems = {stem for stem in half_moved if f"{stem}.idx" not in files}
+            stale += [file for file in files if file.endswith((".pack", ".rev")) and Path(file).stem in stems]
         else:
             stale = [file for file in files if file.startswith("tmp_")]
         for file in stale:
