@@ -41,7 +41,7 @@ def completed(words: str, home: Path, **variables: str) -> list[str]:
         ("hubkit rel", ["release"]),
         ("hubkit revisions pr", ["promote", "prune"]),
         ("hubkit plan ti", ["tiny"]),
-        ("hubkit release dpo", ["dpopenhermes-7b"]),
+        ("hubkit release dpo", ["dpo-repair", "dpo-sft-mixed", "dpopenhermes-7b"]),
         ("hubkit init x --from t", ["tiny"]),
         ("hubkit release tiny --hub e", ["embedded"]),
         ("hubkit revisions list me/x --type da", ["dataset"]),

@@ -26,6 +26,7 @@ from terminals import command_line, run_forked, steering
 
 from hubkit.cli import cli
 from hubkit.server import process
+from hubkit.server.accounts.accounts import open_accounts
 
 pytestmark = [pytest.mark.fault("S13"), pytest.mark.timeout(900)]
 
@@ -160,6 +161,7 @@ def harm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harm]:
         },
     )
     write(folder, {"hubkit.yaml": recipe_text().encode("utf-8", "replace")})
+    write(folder, {"wrong.json": json.dumps({"users": [{"name": WORD, WORD: WORD}]}).encode()})
     wrong = json.dumps(
         {
             WORD: WORD,
@@ -175,11 +177,20 @@ def harm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harm]:
     about = {"format": 2, "id": WORD, "repo": FLAT, "hub": WORD, "made": WORD}
     step = {"time": WORD, "event": "done", "step": NAME}
     kept = {"step": NAME, "key": WORD, "summary": {"figure": WORD, "warnings": [WORD]}, "seconds": 1.0, "files": []}
+    point = {"step": 1, "seconds": 1.0, "loss": 1.0, WORD: 2.0}
+    probe = {"step": 1, "stopped": 1, "prompts": 1, "rate": 1.0, "seconds": 1.0}
+    curves = {"format": 1, "stage": WORD, "method": WORD, "steps": 2, "off": WORD, "points": [point]}
+    curves |= {"probes": [probe], "trackers": [{"name": WORD, "url": WORD}]}
     for run in (f"{NAME}-1", f"{NAME}-2"):
+        lines = [step, {**step, "event": "start", "step": f"train[{NAME}]"}]
         write(
             home / "runs" / run,
-            {"run.json": json.dumps(about).encode(), "journal.jsonl": json.dumps(step).encode() + b"\n"},
+            {
+                "run.json": json.dumps(about).encode(),
+                "journal.jsonl": "".join(f"{json.dumps(line)}\n" for line in lines).encode(),
+            },
         )
+        write(home / "runs" / run / "work" / f"train[{NAME}]" / "scratch", {"curves.json": json.dumps(curves).encode()})
         write(home / "runs" / run / "artifacts" / NAME, {"manifest.json": json.dumps(kept).encode()})
         replaced = {**kept, "made_from": {"settings": {WORD: WORD}, "inputs": {}, "version": 1, "libraries": {}}}
         write(home / "runs" / run / "earlier" / NAME / "1", {"manifest.json": json.dumps(replaced).encode()})
@@ -187,6 +198,7 @@ def harm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harm]:
     running = process.start(data, port=0)
     try:
         fill(running)
+        fill_accounts(data)
         with hostile_hub(running.url, WORD) as hubs:
             yield Harm(folder, hubs, running.url, running.token)
     finally:
@@ -206,6 +218,15 @@ def fill(running: process.Running) -> None:
     api.create_repo("hubkit/app", repo_type="space", space_sdk="static")
 
 
+def fill_accounts(data: Path) -> None:
+    """A user and a token with harm in their texts."""
+    accounts = open_accounts(data)
+    harm = FLAT.encode("utf-8", "replace").decode()
+    accounts.add_user("stranger", fullname=harm)
+    accounts.add_org("strangers", fullname=harm)
+    accounts.add_token("hubkit", label=harm)
+
+
 def cases(command: str, harm: Harm) -> list[list[str]]:
     """What ``command`` is called with. A command that is missing here fails its test."""
     repo, hubs = "hubkit/hostile", harm.hubs
@@ -222,12 +243,17 @@ def cases(command: str, harm: Harm) -> list[list[str]]:
         "runs show": [[f"{NAME}-1"], [ARG]],
         "runs restore": [[f"{NAME}-1", REPLACED], [f"{NAME}-1", ARG], [ARG, ARG]],
         "runs discard": [[f"{NAME}-1", REPLACED], [f"{NAME}-2", "--all", "-y"], [f"{NAME}-1", ARG], [ARG, ARG]],
+        "runs watch": [[f"{NAME}-1"], [f"{NAME}-1", "--all", "--once"], [ARG]],
         "runs remove": [[f"{NAME}-1"], [f"{NAME}-2", "-y"], [ARG]],
         "check": [["model"], [ARG], *([repo, *hub] for hub in at), [repo, "--revision", ARG, *at[0]]],
         "merge": [["model", "model", "-o", "merged"], [ARG, "model", "-o", ARG], ["model", "model", "-o", "model"],
                   *([f"{repo}@{name}", "model", "-o", "m", *hub] for hub in at for name in ("main", ARG))],
         "convert": [["model", "-o", "converted"], [ARG, "-o", "converted"], ["model", "-o", ARG]],
-        "verify": [["model"], [ARG], *([repo, *hub] for hub in at), ["model", "--key", ARG]],
+        "gguf": [["model", "-o", "model.gguf"], [ARG, "-o", "model.gguf"], ["model", "-o", ARG],
+                 *([f"{repo}@{name}", "-o", "m", *hub] for hub in at for name in ("main", ARG))],
+        "verify": [["model"], [ARG], *([repo, *hub] for hub in at), ["model", "--key", ARG],
+                   [f"{repo}@{ARG}", "--rederive", *at[0]]],
+        "reproduce": [[ARG], *([repo, "-o", "again", *hub] for hub in at), [f"{repo}@{ARG}", *at[0]]],
         "card lint": [["model"], ["model/README.md"], [ARG], *([repo, *hub] for hub in at)],
         "card render": [[], ["wrong.yaml"], ["--variant", ARG]],
         "card run": [["model", "--trust", "--hub", harm.plain], [repo, *at[0]], [repo, *at[2]], [ARG]],
@@ -238,6 +264,8 @@ def cases(command: str, harm: Harm) -> list[list[str]]:
         "revisions list": [[repo, *hub] for hub in at],
         "revisions history": [[repo, "main", *hub] for hub in at] + [[repo, ARG, *at[0]]],
         "revisions diff": [[repo, "main", BRANCH, *hub] for hub in at] + [[repo, "main", f"{'0' * 40}", *at[0]]],
+        "revisions bom": [[repo, *hub] for hub in at] + [[repo, ARG, *at[0]], [ARG]],
+        "revisions disclosure": [[repo, *hub] for hub in at] + [[repo, ARG, "-o", ARG, *at[0]], [ARG]],
         "revisions create": [[repo, name, "--dry-run", *hub] for hub in at for name in ("new", ARG)]
         + [[repo, "new", *at[0]]],
         "revisions delete": [[repo, name, "--dry-run", *hub] for hub in at for name in (BRANCH, ARG)]
@@ -254,11 +282,27 @@ def cases(command: str, harm: Harm) -> list[list[str]]:
                          ["app", ARG, "--visibility", ARG]],
         "space status": [["hubkit/app", *hub] for hub in at],
         "space logs": [["hubkit/app", *at[0]], ["hubkit/app", "-f", *at[0]], ["hubkit/app", "--build", *at[2]]],
-        "hub start": [["--port", "1"], ["--port", ARG]],
+        "space pause": [["hubkit/app", *hub] for hub in at] + [["hubkit/app", "-y", *at[0]], [ARG, "-y", *at[0]]],
+        "space restart": [["hubkit/app", "--timeout", "1", *hub] for hub in at] + [[ARG, *at[0]]],
+        "space rollback": [["hubkit/app", "--dry-run", *hub] for hub in at] + [["hubkit/app", "--to", ARG, *at[0]]],
+        "hub start": [["--port", "1"], ["--port", ARG], ["--seed", "wrong.json"], ["--seed", ARG]],
         "hub stop": [[ARG]],
         "hub status": [[]],
         "hub open": [[ARG]],
         "hub fsck": [[]],
+        "hub gc": [["--dry-run"], ["--data", ARG]],
+        "hub backup": [[f"{NAME}-backup"], [ARG, "--previous", ARG], [f"{NAME}-backup"]],
+        "hub restore": [[NAME], [ARG], [NAME, "--data", ARG]],
+        "hub user add": [[ARG], ["visitor", "--fullname", ARG]],
+        "hub user list": [[]],
+        "hub user remove": [[ARG]],
+        "hub org add": [[ARG], ["visitors", "--member", f"hubkit={ARG}"], ["crowd", "--fullname", ARG]],
+        "hub org list": [[]],
+        "hub org remove": [[ARG]],
+        "hub org member": [[ARG, ARG, "read"]],
+        "hub token add": [["hubkit", "--allow", ARG], [ARG], ["hubkit", "--from-file", ARG]],
+        "hub token list": [[ARG], ["hubkit"]],
+        "hub token remove": [["hubkit", ARG]],
         "doctor": [["--hub", url] for url in (hubs["texts"], hubs["refuses"], ARG)],
         "completion bash": [[]],
         "completion zsh": [[]],

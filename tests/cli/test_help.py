@@ -131,7 +131,7 @@ def test_every_quoted_command_exists() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["hub token", "relase tiny", "release --frehs", "revisions shw REPO", "runs list|shwo", "plan --fresh"]
+    "line", ["hub tokens", "relase tiny", "release --frehs", "revisions shw REPO", "runs list|shwo", "plan --fresh"]
 )
 def test_a_wrong_one_would_be_found(line: str) -> None:
     assert problem(line)

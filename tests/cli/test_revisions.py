@@ -174,26 +174,43 @@ def test_nothing_is_pruned_while_a_release_runs(release: Release, mine: Hub, tmp
     assert done.stdout == "Removed staging/main\n" and mine.head(REPO, "staging/main") is None
 
 
-@pytest.mark.parametrize("width", [80, 140])
+def on_terminal(home: Path, width: int, *args: str) -> str:
+    """What `hubkit revisions` prints on a terminal of ``width`` columns."""
+    ours, theirs = pty.openpty()
+    terminal = environment(home, COLUMNS=str(width), TERM="dumb")
+    process = subprocess.Popen([HUBKIT, "revisions", *args], env=terminal, stdin=subprocess.DEVNULL, stdout=theirs)
+    os.close(theirs)
+    shown = b""
+    while piece := _read(ours):
+        shown += piece
+    assert process.wait(60) == 0
+    os.close(ours)
+    return shown.decode()
+
+
+DIFF = """\
+files              7 changed, 2 added, 5 the same
+tensors            2 differ, 0 are the same
+stop rate, merged  61.0 % → 60.0 %
+benchmark average  25.0 %, the same
+card               text: 1 line added, 1 removed
+"""
+
+
+@pytest.mark.parametrize("width", [80, 120])
 def test_no_commit_is_cut_on_a_terminal(mine: Hub, tmp_path: Path, width: int) -> None:
     long = "a-branch-with-a-name-that-is-really-long"
     mine.create_branch(REPO, long, str(mine.head(REPO, "dpo-v0")))
-    mine.api.create_commit(REPO, [CommitOperationAdd("x", b"\x1b[2J")], commit_message="\x1b[31mred\x1b[0m " * 9)
+    changes = [CommitOperationAdd("x", b"\x1b[2J"), CommitOperationAdd("a/long/" * 9 + "path", b"")]
+    mine.api.create_commit(REPO, changes, commit_message="\x1b[31mred\x1b[0m " * 9)
     for args in (("list", REPO), ("history", REPO, "main")):
-        ours, theirs = pty.openpty()
-        command = [HUBKIT, "revisions", *args]
-        terminal = environment(tmp_path, COLUMNS=str(width), TERM="dumb")
-        process = subprocess.Popen(command, env=terminal, stdin=subprocess.DEVNULL, stdout=theirs)
-        os.close(theirs)
-        shown = b""
-        while piece := _read(ours):
-            shown += piece
-        assert process.wait(60) == 0
-        os.close(ours)
-        text = shown.decode()
+        text = on_terminal(tmp_path, width, *args)
         assert "\x1b[31m" not in text and "\x1b[2J" not in text
         assert str(mine.head(REPO, "main"))[:12] in text and "60.0 %" in text
         assert max(map(len, text.splitlines())) <= width
+    lines = [line.rstrip() for line in on_terminal(tmp_path, width, "diff", REPO, "dpo-v0", "main").splitlines()]
+    assert max(map(len, lines)) <= width
+    assert lines[2 : lines.index("Files") - 1] == DIFF.splitlines(), "\n".join(lines)
 
 
 def _read(handle: int) -> bytes:

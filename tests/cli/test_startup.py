@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import asked_once
 import pytest
 from commands import environment
 from releases import REPO, Release
@@ -95,6 +96,7 @@ def test_help_and_version_import_no_command(tmp_path: Path, args: list[str]) -> 
         ["check", "--help"],
         ["merge", "--help"],
         ["convert", "--help"],
+        ["gguf", "--help"],
         ["verify", "--help"],
         ["space", "deploy", "--help"],
         ["runs", "--help"],
@@ -133,5 +135,7 @@ def test_listing_revisions_imports_the_hub_client_and_no_recipe(hub: Running, tm
 
 
 def test_a_plan_imports_no_hub_client(tmp_path: Path) -> None:
+    asked_once.lend(tmp_path / "home")
     modules = imported(tmp_path / "home", "plan", "tiny")
+    asked_once.keep(tmp_path / "home")
     assert not tops(modules) & HEAVY

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hubkit.core.errors import RefusedError
 from hubkit.core.intervals import wilson
 from hubkit.models.chat.eos import SENTINEL, EndOfTurn, find, find_in_text
 from hubkit.models.chat.stop_rate import measure
+from hubkit.models.chat.stop_rates import MeasuredRate, StopRates
 
 ROLES = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '\n' }}{% endfor %}"
 
@@ -107,6 +110,27 @@ def test_the_models_own_generation_config_has_no_say(speaker, make_tokenizer):
     config.eos_token_id, config.max_length, config.min_new_tokens = 5, 3, 16
     assert measure(speaker, tokenizer, PROMPTS[:6], end_of_turn, max_new_tokens=16, batch_size=6) == plain
     assert speaker.generation_config is config
+
+
+def test_the_same_first_short_questions_are_shown_whatever_was_answered(speaker, make_tokenizer):
+    tokenizer = make_tokenizer()
+    system, long = {"role": "system", "content": "Rhyme."}, {"role": "user", "content": "b" * 201}
+    asked = [[{"role": "user", "content": text}] for text in ("aaa", " ", "bb", "cc", "dd", "ee")]
+    rows = [{"messages": [system, *asked[0]]}, {"messages": [long]}, *({"messages": one} for one in asked)]
+    rate = MeasuredRate.of(measure(speaker, tokenizer, rows, find(tokenizer), max_new_tokens=24, batch_size=8))
+    assert [item.prompt for item in rate.answers] == ["aaa", "bb", "cc", "dd"]
+    alone = measure(speaker, tokenizer, [rows[2]], find(tokenizer), max_new_tokens=24, batch_size=1).answers[0]
+    first = rate.answers[0]
+    assert (first.answer, first.tokens) == (tokenizer.decode(alone.ids, skip_special_tokens=True), len(alone.ids))
+    assert all((item.ended == "eos") or item.tokens == 24 for item in rate.answers)
+    assert "<|im_" not in "".join(item.answer for item in rate.answers)
+
+
+def test_stop_rates_of_earlier_versions_are_read_without_answers():
+    run = Path(__file__).parents[1] / "data" / "run-0.1.0" / "tiny-hermes-dpo-1"
+    old = StopRates.load(run / "artifacts" / "stopping[main]")
+    assert old.forms["merged"].answers == ()
+    assert old.forms["merged"].examples
 
 
 def test_figures_of_a_stop_rate(speaker, make_tokenizer):

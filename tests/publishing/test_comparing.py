@@ -388,6 +388,22 @@ def test_keys_that_are_absent_are_not_null() -> None:
     assert [change.key for change in changed_keys({"a": {}}, {"a": {"b": 1}})] == ["a", "a.b"]
 
 
+def test_lists_without_an_order_are_compared_as_sets() -> None:
+    old = {"target_modules": ["q", "k", "v"], "tags": ["a", "b"], "ids": [1, 2], "exclude_modules": [["x"]]}
+    new = {"target_modules": ["v", "q", "k"], "tags": ["c", "b", "c"], "ids": [2, 1], "exclude_modules": "x"}
+    tags, ids, other = changed_keys(old, new)
+    assert (tags.key, tags.as_sets) == ("tags", (["a"], ["c"], 1))
+    assert {"removed": ["a"], "added": ["c"], "before": ["a", "b"]}.items() <= tags.to_json().items()
+    assert (ids.key, ids.as_sets, other.key, other.as_sets) == ("ids", None, "exclude_modules", None)
+
+
+def test_settings_in_another_order_are_said_to_be_the_same(mine: Hub) -> None:
+    put(mine, "main", {"adapter_config.json": {"target_modules": ["a", "b"]}})
+    put(mine, "new", {"adapter_config.json": {"target_modules": ["b", "a"]}})
+    found = compared(mine)
+    assert not found.settings and "same keys and values" in " ".join(found.notes)
+
+
 def test_a_card_without_a_front_matter() -> None:
     assert split_card("# Title\n---\nx") == ({}, "# Title\n---\nx")
     assert split_card("---\n---\nx") == ({}, "x")

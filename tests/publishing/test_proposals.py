@@ -32,6 +32,8 @@ from hubkit.recipe.stage import Options
 from hubkit.server.process import Running
 from hubkit_stages import publish
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 
 @pytest.fixture
 def owner(hub: Running, tmp_path: Path) -> Hub:

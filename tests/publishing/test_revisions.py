@@ -228,6 +228,8 @@ def test_what_a_space_loads_is_kept(release: Release, way: str) -> None:
     first = write(connected, "x.txt", "x", "staging/main")
     revisions.create(connected, REPO, "try", "staging/main")
     connected.ensure_repo("hubkit/app", "public", "space")
+    declared = f"---\nsdk: gradio\nmodels: [{REPO}]\n---\n"
+    write(connected, "README.md", declared, repo="hubkit/app", repo_type="space")
     pins = {"name": f'{{"repo": "{REPO}", "revision": "try"}}', "commit": f'{{"repo": "{REPO}", "commit": "{first}"}}'}
     write(connected, "release.json", pins[way], repo="hubkit/app", repo_type="space")
     with pytest.raises(RefusedError, match=r"the Space hubkit/app loads it \(release.json\)"):

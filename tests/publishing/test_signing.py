@@ -20,6 +20,7 @@ from hubkit.pipeline.find_stage import find_stage
 from hubkit.pipeline.keys import artifact_key
 from hubkit.publishing import signing, verifying
 from hubkit.publishing.manifest import MANIFEST_PATH, SIGNATURE_PATH, Provenance
+from hubkit.publishing.provenance import PROVENANCE_PATH
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe
 from hubkit.server.process import Running
@@ -291,7 +292,7 @@ def test_the_next_release_without_a_key_takes_the_signature_away(release: Releas
     assert SIGNATURE_PATH in hub_of(release).tree(REPO, "main")
     release.train(2)
     moved = publish_signed(release, None).promote()
-    assert moved["main"]["removed"] == [SIGNATURE_PATH] and not moved["main"]["foreign"]
+    assert moved["main"]["removed"] == [SIGNATURE_PATH, PROVENANCE_PATH] and not moved["main"]["foreign"]
 
 
 # --- what the manifest tells
@@ -319,7 +320,8 @@ def test_the_manifest_tells_where_it_came_from(release: Release, tmp_path: Path)
     assert list(first["recipe"]["stages"]) == ["dpo"]  # type: ignore[index]
     assert made["files"].keys() == {"evaluate.include"} and "include" not in made["evaluate"]
     assert main["recipe_digest"] != first["recipe_digest"]
-    assert main["base"] == {"repo": "them/base", "commit": "b" * 40}
+    known = {"license": "apache-2.0", "architecture": "MistralForCausalLM", "parameters": 1000}
+    assert main["base"] == {"repo": "them/base", "commit": "b" * 40, **known} and main["license"] == "apache-2.0"
     assert main["made_by"].keys() == {"hubkit", "trl"}  # type: ignore[attr-defined]
     private, _ = key_pair(tmp_path)
     assert said("main", private) == main, "who signs is told by the signature alone"

@@ -1,4 +1,4 @@
-"""Sign a release, then change anything of it: 1,000 random changes of 1,000 are refused."""
+"""Sign a release, then change anything of it: 1,000 random changes of 1,000 are refused (`make test`: 250 of 250)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from hubkit.core.errors import ConflictError, RefusedError
 from hubkit.publishing import signing, verifying
 from hubkit.publishing.manifest import MANIFEST_PATH, SIGNATURE_PATH
 from hubkit.server.process import Running
-
-MUTATIONS = 1000
 
 Change = Callable[[random.Random, dict[str, bytes]], None]
 
@@ -59,7 +57,8 @@ def remove(draw: random.Random, held: dict[str, bytes]) -> None:
 
 
 def swap(draw: random.Random, held: dict[str, bytes]) -> None:
-    one, other = draw.sample(sorted(held), 2)
+    one = _any(draw, held)
+    other = draw.choice([path for path in sorted(held) if held[path] != held[one]])  # a card and its copy are equal
     held[one], held[other] = held[other], held[one]
 
 
@@ -99,8 +98,9 @@ def resign(draw: random.Random, held: dict[str, bytes]) -> None:
 
 
 @pytest.mark.fault("F9")
-def test_a_thousand_changes_of_a_thousand_are_refused(
-    hub: Running, tmp_path: Path, record_property: Callable[[str, object], None]
+@pytest.mark.parametrize("mutations", [250, pytest.param(1000, marks=pytest.mark.soak)])
+def test_all_of_many_changes_are_refused(
+    hub: Running, tmp_path: Path, mutations: int, record_property: Callable[[str, object], None]
 ) -> None:
     """Each begins with the whole signed release, which itself passes."""
     release, keys = Release.on(hub, tmp_path).train(), key_pair(tmp_path)
@@ -127,7 +127,7 @@ def test_a_thousand_changes_of_a_thousand_are_refused(
     assert not verifying.verify(Files(dict(sound), tmp_path / "x"), verifier=check).differences
     assert not verifying.verify(Files(dict(other), tmp_path / "x"), verifier=check).differences
     refused: dict[str, int] = {}
-    for number in range(MUTATIONS):
+    for number in range(mutations):
         draw = random.Random(number)
         held = dict(sound)
         change = changes[number % len(changes)]
@@ -140,5 +140,5 @@ def test_a_thousand_changes_of_a_thousand_are_refused(
         else:
             assert report.differences, f"{change.__name__} number {number} went unseen"
         refused[change.__name__] = refused.get(change.__name__, 0) + 1
-    record_property("figure", f"{sum(refused.values()):,} of {MUTATIONS:,} changes of a signed release refused")
-    assert sum(refused.values()) == MUTATIONS and min(refused.values()) >= MUTATIONS // len(changes)
+    record_property("figure", f"{sum(refused.values()):,} of {mutations:,} changes of a signed release refused")
+    assert sum(refused.values()) == mutations and min(refused.values()) >= mutations // len(changes)

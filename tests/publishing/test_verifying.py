@@ -17,6 +17,7 @@ from hubkit.checks.source import FolderSource, RepoSource
 from hubkit.core.errors import ConflictError, HubkitError, RefusedError, UsageError
 from hubkit.publishing import signing
 from hubkit.publishing.manifest import MANIFEST_PATH, SIGNATURE_PATH, Provenance, parse_manifest
+from hubkit.publishing.provenance import PROVENANCE_PATH
 from hubkit.publishing.verifying import MAX_MANIFEST_BYTES, verify
 from hubkit.server.process import Running
 
@@ -120,7 +121,8 @@ def test_with_a_key_the_small_files_are_read_and_the_weights_are_not(
     report = verify(source(release), verifier=signing.verifier(keys[1]))
     assert report.signature == "valid" and not report.differences
     read = [line for line in requests(hub) if line.startswith("GET") and "/resolve/" in line]
-    assert len(read) == FILES - 1 and not [line for line in read if "safetensors" in line]
+    assert len(read) == FILES + 1 and not [line for line in read if "safetensors" in line]
+    assert report.provenance == "valid" and verify(source(release)).provenance == "unchecked"
     assert verify(source(release)).signature == "unchecked"
 
 
@@ -136,7 +138,11 @@ def test_with_a_key_a_file_that_nobody_signed_counts(release: Release, keys: tup
 def test_the_wrong_key(release: Release, keys: tuple[Path, Path], tmp_path: Path) -> None:
     publish_signed(release, keys[0], "main")
     report = verify(source(release), verifier=signing.verifier(key_pair(tmp_path, "other")[1]))
-    assert report.signature == "invalid" and [item.kind for item in report.differences] == ["signature"]
+    assert report.signature == report.provenance == "invalid"
+    assert [(item.path, item.kind) for item in report.differences] == [
+        (SIGNATURE_PATH, "signature"),
+        (PROVENANCE_PATH, "signature"),
+    ]
 
 
 # --- folders
@@ -253,6 +259,7 @@ def test_a_sound_manifest() -> None:
         (manifest(item(sha256=SHA.upper())), "entry 1 has no valid sha256"),
         (manifest(item(sha256=SHA + "\n")), "entry 1 has no valid sha256"),
         (manifest(item(git=None)), "entry 1 has no valid git"),
+        (b'{"schema": 1, "repo": "\\ud800", "files": []}', "is not the JSON that hubkit writes"),
     ],
 )
 def test_a_manifest_that_nobody_should_act_upon(raw: bytes, why: str) -> None:
@@ -323,9 +330,9 @@ def test_the_command(hub: Running, release: Release, keys: tuple[Path, Path], tm
 
     code, out, err = run(REPO)
     assert code == 0 and err == "" and out.count("\n") == 1
-    assert f" {FILES - 1} files" in out and "signed, signature not checked" in out
+    assert f" {FILES} files" in out and "signed, signature not checked" in out
     code, out, err = run(REPO, "--revision", "dpo-v0", "--key", str(keys[1]), "--bytes")
-    assert code == 0 and "every byte read; signed by the key release-public.pem" in out
+    assert code == 0 and "every byte read; signed by the key release-public.pem, provenance signed too" in out
     put(release, "config.json", b"{}", "main")
     code, out, err = run(REPO, "--key", str(keys[1]))
     assert code == 4 and "changed: config.json has 2 bytes, not" in out

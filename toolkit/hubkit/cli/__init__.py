@@ -28,19 +28,21 @@ SECTIONS = {
         "plan": Lazy("hubkit.cli.plan:plan", "Check a recipe, and show every step of its release."),
         "data": Lazy("hubkit.cli.data:data", "Check and show the rows of a recipe, without training."),
         "release": Lazy("hubkit.cli.release:release", "Train, measure, gate and publish a model from a recipe."),
-        "runs": Lazy("hubkit.cli.runs:runs", "List, show and remove runs."),
+        "runs": Lazy("hubkit.cli.runs:runs", "List, show, watch and remove runs."),
     },
     "Commands for any model": {
         "check": Lazy("hubkit.cli.check:check", "Check a model for problems without loading it."),
+        "reproduce": Lazy("hubkit.cli.reproduce:reproduce", "Train and merge a release again, and compare."),
         "verify": Lazy("hubkit.cli.verify:verify", "Compare a release with its manifest and its signature."),
         "merge": Lazy("hubkit.cli.merge:merge", "Merge a LoRA adapter into its base model."),
         "convert": Lazy("hubkit.cli.convert:convert", "Convert pickled weights to safetensors."),
+        "gguf": Lazy("hubkit.cli.gguf:gguf", "Write a model as GGUF, for llama.cpp, Ollama and LM Studio."),
         "card": Lazy("hubkit.cli.card:card", "Render, lint and run model cards."),
         "rules": Lazy("hubkit.cli.rules:rules", "List the rules of the checks, or explain one."),
     },
     "Hub commands": {
         "revisions": Lazy("hubkit.cli.revisions:revisions", "List, compare and change the revisions of any repo."),
-        "space": Lazy("hubkit.cli.space:space", "Build, try, deploy and monitor Gradio Spaces."),
+        "space": Lazy("hubkit.cli.space:space", "Run, deploy and monitor Gradio Spaces; chat with any model."),
     },
     "Commands for this machine": {
         "hub": Lazy("hubkit.cli.hub:hub", "Start, stop and open the embedded Hub."),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from hubkit.checks.model import CheckReport
+    from hubkit.checks.model.measurements import Measurements
 
 
 @click.command()
@@ -58,6 +59,7 @@ def _check_lines(report: CheckReport) -> Iterator[RenderableType]:
         ("dtype", report.dtype or "unknown"),
         ("chat template", report.template or "none"),
         ("end-of-turn token", end),
+        *([("answers that stop", _stopping(report.measured))] if report.measured else []),
         ("files", f"{count(report.files)}, {size(report.bytes)}"),
     ]
     yield Text(report.name, "bold")
@@ -65,4 +67,14 @@ def _check_lines(report: CheckReport) -> Iterator[RenderableType]:
     yield ""
     yield from map(printed, report.findings)
     if not report.findings:
-        yield "No problems found in the files. This does not measure how often the model stops: `hubkit release` does."
+        measured = report.measured is not None
+        rest = "" if measured else " This does not measure how often the model stops: `hubkit release` does."
+        yield f"No problems found in the files.{rest}"
+
+
+def _stopping(measured: Measurements) -> str:
+    """``merged 127 of 128, adapter 128 of 128``."""
+    forms = {"four-bit": "4-bit base"}
+    return ", ".join(
+        f"{forms.get(item.form, item.form)} {item.words.removesuffix(' of the')}" for item in measured.forms
+    )

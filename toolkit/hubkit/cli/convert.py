@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
@@ -31,8 +32,9 @@ def convert(folder: Path, output: Path) -> None:
 
     with output_of().steps(["convert"]) as view:
         view.start("convert")
+        began = time.monotonic()
         found = convert_folder(folder, output, lambda figure, share: view.progress("convert", figure, share))
-        view.done("convert", counted(len(found), "file"), 0.0)
+        view.done("convert", counted(len(found), "file"), time.monotonic() - began)
     value = {"folder": str(output), "files": [vars(item) for item in found]}
     rows = [(item.source, item.target, counted(item.tensors, "tensor"), size(item.bytes)) for item in found]
     output_of().result(value, f"Converted into {output}", table(("from", "to", "tensors#", "size#"), rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hubkit.core.numbers import rough_duration, rough_size, size
@@ -21,8 +21,11 @@ NO_ROOM = "!"
 LEAST = "+"
 
 
-def cost_lines(found: Estimate, jobs: Iterable[Job], free: int) -> Iterator[RenderableType]:
-    """The table of hours, memory and disk: a line for each step, its variants added up; and what it rests on."""
+def cost_lines(found: Estimate, jobs: Iterable[Job], free: int, width: int = 80) -> Iterator[RenderableType]:
+    """The table of hours, memory, disk and upload: a line for each step, its variants added up.
+
+    Where ``width`` columns are too few for all devices, those in the middle are left out.
+    """
     groups: dict[str, list[Job]] = {}
     jobs = [job for job in jobs if job.id not in found.reused]
     if not jobs:
@@ -30,6 +33,23 @@ def cost_lines(found: Estimate, jobs: Iterable[Job], free: int) -> Iterator[Rend
     for job in jobs:
         groups.setdefault(job.id if job.stage_name else job.step.name, []).append(job)
     shorts = [device.short for device in found.devices]
+    cells = _cells(found, jobs, groups, shorts)
+    while len(shorts) > 2 and _wide(cells) > width:
+        shorts.pop(len(shorts) // 2)
+        cells = _cells(found, jobs, groups, shorts)
+    yield table(cells[0], cells[1:])
+    yield from _below(found, jobs, free)
+
+
+def _wide(cells: Sequence[Sequence[str]]) -> int:
+    """Columns that a table of ``cells`` takes."""
+    return sum(2 + max(len(cell.rstrip("#")) for cell in column) for column in zip(*cells, strict=True)) - 2
+
+
+def _cells(
+    found: Estimate, jobs: Sequence[Job], groups: Mapping[str, Sequence[Job]], shorts: Sequence[str]
+) -> list[list[str]]:
+    """The heads and the rows of the table, with the times on the devices ``shorts``."""
     memories = _memories(found)
     rows = [
         [
@@ -37,14 +57,20 @@ def cost_lines(found: Estimate, jobs: Iterable[Job], free: int) -> Iterator[Rend
             *(_time(found, group, short) for short in shorts),
             *(_memory(found, group, short) for short in memories),
             _disk(found, group),
+            _upload(found, group),
         ]
         for name, group in groups.items()
     ]
     rows = [row for row in rows if any(cell not in _LITTLE for cell in row[1:])]
     sums = [_sum(found, jobs, short) for short in shorts]
-    rows.append(["sum", *sums, *(_memory(found, jobs, short) for short in memories), rough_size(found.disk)])
-    heads = [f"{name}#" for name in (*shorts, *("RAM", "VRAM")[-len(memories) :], "disk")]
-    yield table(("estimated", *heads), rows)
+    most = [_memory(found, jobs, short) for short in memories]
+    rows.append(["sum", *sums, *most, rough_size(found.disk), _upload(found, jobs)])
+    heads = [f"{name}#" for name in (*shorts, *("RAM", "VRAM")[-len(memories) :], "disk", "upload")]
+    return [["estimated", *heads], *rows]
+
+
+def _below(found: Estimate, jobs: Sequence[Job], free: int) -> Iterator[str]:
+    """What the table cannot show."""
     if not found.complete:
         yield f"{LEAST} and the steps marked {UNKNOWN}, whose time is unknown (see below)."
     for device in found.devices:
@@ -94,6 +120,12 @@ def _disk(found: Estimate, group: Sequence[Job]) -> str:
     return rough_size(written) if written else ""
 
 
+def _upload(found: Estimate, group: Sequence[Job]) -> str:
+    first = found.devices[0].short
+    sent = sum(found.costs[job.id][first].upload for job in group)
+    return rough_size(sent) if sent else ""
+
+
 def _several(names: Sequence[str]) -> str:
     """'a', 'a and b', 'a, b and 3 other steps'."""
     if len(names) <= 3:
@@ -105,13 +137,13 @@ def note_lines(found: Estimate, unchecked: Sequence[str], findings: Iterable[Fin
     """What preflight would say of this device, the assumptions, and what was not checked, a line each."""
     if said := [_sentence(finding) for finding in findings]:
         yield "\nOn this device:"
-        yield _bullets(said)
+        yield bullets(said)
     if found.assumed and len(found.reused) < len(found.costs):
         yield "\nAssumed (hours may be off by a factor of two):"
-        yield _bullets(found.assumed)
+        yield bullets(found.assumed)
     if unchecked:
         yield "\nNot checked:"
-        yield _bullets(unchecked)
+        yield bullets(unchecked)
 
 
 def _sentence(finding: Finding) -> str:
@@ -119,7 +151,7 @@ def _sentence(finding: Finding) -> str:
     return f"{refused}{finding.message} {finding.hint or ''}".rstrip()
 
 
-def _bullets(lines: Iterable[str]) -> RenderableType:
+def bullets(lines: Iterable[str]) -> RenderableType:
     """A list whose wrapped lines are indented."""
     from rich.table import Table
     from rich.text import Text

@@ -6,16 +6,16 @@ import logging
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from hubkit.cli.options import hub_option, output_of, output_options, repo_not_path
-from hubkit.cli.targets import find_target
+from hubkit.cli.options import hub_option, output_of, output_options
+from hubkit.cli.places import Place, place
 from hubkit.core.errors import UsageError
-from hubkit.core.numbers import count, counted, duration, short_commit, size
+from hubkit.core.late_compiling import compile_late
+from hubkit.core.numbers import count, counted, duration, size
 from hubkit.core.output import table
 
 if TYPE_CHECKING:
@@ -70,9 +70,10 @@ def merge(base: str, adapter: str, output: Path, dtype: str | None, max_shard_by
     from hubkit.models.merging.companions import own_dtype, tokenizer_of
     from hubkit.models.merging.merge import merge
 
+    compile_late()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it, and it warns of kernels for training
-    from_base = _place(base, hub_name, adapter=False)
-    from_adapter = _place(adapter, hub_name, adapter=True)
+    from_base = place(base, hub_name, adapter=False)
+    from_adapter = place(adapter, hub_name, adapter=True)
     tokenizer = tokenizer_of(from_adapter.folder)
     began = time.monotonic()
     with output_of().steps(["merge"]) as view:
@@ -99,41 +100,8 @@ def merge(base: str, adapter: str, output: Path, dtype: str | None, max_shard_by
     output_of().result(value, *_lines(report, output, from_base, from_adapter, tokenizer is not None))
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A model or an adapter on this machine; ``commit`` of the repo that it was downloaded from."""
-
-    name: str
-    folder: Path
-    commit: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "commit": self.commit}
-
-    def __str__(self) -> str:
-        return f"{self.name} ({short_commit(self.commit)})" if self.commit else self.name
-
-
-def _place(argument: str, hub_name: str | None, *, adapter: bool) -> _Place:
-    """The folder that ``argument`` names, or the download of the repo; a folder that exists comes first."""
-    if Path(argument).is_dir():
-        return _Place(argument, Path(argument))
-    from hubkit.hub.client import connect
-    from hubkit.hub.revision_names import commit_of
-    from hubkit.models.merging.companions import ADAPTER_PATTERNS, PATTERNS
-
-    name, _, revision = argument.partition("@")
-    repo = repo_not_path(name)
-    target = find_target(hub_name)
-    hub = connect(target)
-    commit = commit_of(hub, repo, revision or "main")
-    output_of().say(f"Downloading {argument} …")
-    patterns = ADAPTER_PATTERNS if adapter else PATTERNS
-    return _Place(argument, hub.download(repo, commit, cache=target.home / "hub", patterns=patterns), commit)
-
-
 def _lines(
-    report: MergeReport, output: Path, base: _Place, adapter: _Place, own_tokenizer: bool
+    report: MergeReport, output: Path, base: Place, adapter: Place, own_tokenizer: bool
 ) -> Iterator[RenderableType]:
     changed = ", ".join(f"{module} {count(number)}" for module, number in sorted(report.targets.items()))
     way = "tensor by tensor" if report.way == "streamed" else "by PEFT"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hubkit.cli.costs import cost_lines, note_lines
+from hubkit.cli.costs import bullets, cost_lines, note_lines
 from hubkit.cli.options import output_of, output_options, recipe_argument, recipe_hub_option
 from hubkit.cli.recipes import find_recipe_file, last_state
 from hubkit.cli.targets import find_target
 from hubkit.core.home import hubkit_home
-from hubkit.core.numbers import counted, duration, size
+from hubkit.core.numbers import counted, duration, share, size
 from hubkit.core.output import table
 from hubkit.recipe.names import STAGING
 
@@ -40,8 +41,8 @@ _NOT_ASKED = (
 def plan(recipe: str | None, hub_name: str | None) -> None:
     """Check a recipe, and show every step of its release.
 
-    Each step is listed with the reason why it would run or be reused, and with its estimated hours on this device and
-    four GPUs, its memory and its disk. Trainings of more than a minute that would be replaced are listed with what
+    What would run is listed, and why where it ran before; then what it costs: estimated hours on this device and four
+    GPUs, memory, disk and upload. Trainings of more than a minute that would be replaced are listed with what
     changed. Nothing is trained or sent to a Hub, and no network is needed. RECIPE is a file, a folder with a
     hubkit.yaml, or a built-in recipe.
 
@@ -81,7 +82,7 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
     costs = estimate(state, hubkit_home(), hub, output.say)
     everything_reused = len(state.finished) == len(state.jobs)
     unchecked = [*checked.unchecked, *([] if everything_reused else [*costs.missing, *_NOT_ASKED])]
-    rows, listed = _steps(state, costs)
+    listed = _steps(state, costs)
     branches = [
         {**settings.place(name)._asdict(), "variant": name, "stage": variant.stage, "gate": variant.gate}
         | {"title": variant.title}
@@ -95,9 +96,9 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
     shown: list[RenderableType] = [
         Text(where, "bold"),
         Text(f"Base {settings.base.repo}; {kind} are updated in this order: {order}.\n"),
-        table(("step", "", "what it does", "why"), rows),
+        *_step_lines(state, listed),
         "",
-        *cost_lines(costs, state.jobs, free_bytes(hubkit_home())),
+        *cost_lines(costs, state.jobs, free_bytes(hubkit_home()), output.data.width),
         *note_lines(costs, unchecked, room_findings(costs, hubkit_home())),
     ]
     release = {
@@ -114,29 +115,63 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
     output.result({**release, "discards": lost, "costs": costs.to_json(), "unchecked": unchecked}, *shown)
 
 
-def _steps(state: ReleaseState, costs: Estimate) -> tuple[list[tuple[str, ...]], list[dict[str, Any]]]:
-    """The steps as rows of the table, and as plain values."""
-    rows: list[tuple[str, ...]] = []
+def _steps(state: ReleaseState, costs: Estimate) -> list[dict[str, Any]]:
+    """The steps as plain values."""
     listed: list[dict[str, Any]] = []
     for job in state.jobs:
-        artifact, does = state.finished.get(job.id), _does(job, state.recipe)
-        _, why = state.reusable_artifact(job)
-        nbytes = artifact.manifest.size if artifact else None
+        artifact = state.finished.get(job.id)
         listed.append(
             {
                 "step": job.id,
                 "stage": job.stage,
-                "does": does,
+                "does": _does(job, state.recipe) + _launched(job, state),
                 "kept": artifact is not None,
-                "why": why,
-                "bytes": nbytes,
+                "why": state.reusable_artifact(job)[1],
+                "bytes": artifact.manifest.size if artifact else None,
                 "seconds": artifact.seconds if artifact else None,
                 "cost": costs.step_json(job.id),
             }
         )
-        kept = f"{why} ({size(nbytes)}, {duration(artifact.seconds)})" if artifact and nbytes is not None else why
-        rows.append((job.id, "reuse" if artifact else "?" if why.startswith("reused if") else "run", does, kept))
-    return rows, listed
+    return listed
+
+
+_OBVIOUS = ("not run yet", "needs an earlier step", "reused")
+"""Reasons that the table of the steps shows already: it says which run."""
+
+
+def _step_lines(state: ReleaseState, listed: Sequence[dict[str, Any]]) -> Iterator[RenderableType]:
+    """What runs, a line for each kind of step; what is up to date; and the reasons that are not obvious."""
+    kept, runs = [item for item in listed if item["kept"]], [item for item in listed if not item["kept"]]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for job, item in zip(state.jobs, listed, strict=True):
+        if not item["kept"]:
+            groups.setdefault(job.id if job.stage_name else job.step.name, []).append(item)
+    if groups:
+        yield f"{len(runs)} of {counted(len(listed), 'step')} to run:\n"
+        rows = [
+            (name if len(group) == 1 else f"{name} ({len(group)})", _together([item["does"] for item in group]))
+            for name, group in groups.items()
+        ]
+        yield table(("step", "what it does"), rows)
+    if kept:
+        used = f"{duration(sum(item['seconds'] for item in kept))}, {size(sum(item['bytes'] for item in kept))}"
+        names = ", ".join(item["step"] for item in kept)
+        before = "\n" if groups else ""
+        yield f"{before}{len(kept)} of {counted(len(listed), 'step')} up to date ({used}): {names}"
+    if reasons := [f"{item['step']}: {item['why']}" for item in listed if item["why"] not in _OBVIOUS]:
+        yield "\nWhy:"
+        yield bullets(reasons)
+
+
+def _together(does: Sequence[str]) -> str:
+    """What steps of one kind do; what differs between them is listed in the parentheses at the end."""
+    if len(does) == 1:
+        return does[0]
+    heads = dict.fromkeys(item.partition(" (")[0] for item in does)
+    tails = dict.fromkeys(item.partition(" (")[2].removesuffix(")") for item in does)
+    if len(heads) > 1:
+        return "; ".join(dict.fromkeys(does))
+    return f"{next(iter(heads))} ({', '.join(tails)})" if any(tails) else does[0]
 
 
 def _hub(recipe: Recipe, hub_name: str | None) -> Hub:
@@ -147,6 +182,20 @@ def _hub(recipe: Recipe, hub_name: str | None) -> Hub:
 
     reach(target.endpoint)
     return connect(target)
+
+
+def _launched(job: Job, state: ReleaseState) -> str:
+    """In how many processes the step trains; nothing for one that is not launched."""
+    if job.stage_name is None:
+        return ""
+    from hubkit.training.launching.launch import Launching, global_batch
+
+    launching = Launching.of(state.recipe.launch_of(job.stage_name), state.folder)
+    if launching is None:
+        return ""
+    stage = state.recipe.stages[job.stage_name]
+    rows = global_batch(stage.args, stage.batch_size, launching)
+    return f", {launching.in_words()}" + (f", {counted(rows, 'row')} a step" if rows else "")
 
 
 def _does(job: Job, recipe: Recipe) -> str:
@@ -200,7 +249,8 @@ def _staging(job: Job, recipe: Recipe) -> str | None:
 def _gates(recipe: Recipe) -> str:
     """The conditions, as the recipe writes them."""
     rate = recipe.gates.stop_rate
-    rates = [f"stop rate at least {rate.at_least}"] if rate else []
+    least = share(rate.at_least) if rate and isinstance(rate.at_least, float) else rate and rate.at_least
+    rates = [f"stop rate at least {least}"] if rate else []
     return "; ".join(
         [*rates, *(f"{name} at least {' and '.join(limits)}" for name, limits in recipe.gates.benchmarks.items())]
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,13 @@ from hubkit.cli.recipes import find_recipe_file, need_variant
 from hubkit.cli.targets import find_target, open_page, person_with_browser
 from hubkit.core.errors import HubkitError
 from hubkit.core.home import hubkit_home
-from hubkit.core.numbers import counted, share, short_commit, size
+from hubkit.core.numbers import counted, duration, share, short_commit, size
 from hubkit.core.output import table
+from hubkit.core.target import DEFAULT_ENDPOINT
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
     from hubkit.core.target import Target
     from hubkit.pipeline.discards import Discard
@@ -105,6 +108,7 @@ def release(
     target = signed_in(find_target(hub_name, settings), settings.repo)
     _confirm(settings, target, yes)
     output = output_of()
+    began = time.monotonic()
     outcome = run_release(
         settings,
         file.folder,
@@ -120,6 +124,7 @@ def release(
         consent=lambda found: _consent(found, yes),
     )
     output.result({**outcome.to_json(), "hub": target.endpoint}, *_release_lines(outcome, target.endpoint))
+    output.say(f"\n{'Checked' if outcome.up_to_date else 'Released'} in {duration(time.monotonic() - began)}.")
     if opens or (opens is None and output.mode == "human" and person_with_browser()):
         with contextlib.suppress(HubkitError):  # the release is done, whether or not a browser opens
             if link := open_page(target, outcome.page):
@@ -144,43 +149,71 @@ def _consent(found: Sequence[Discard], yes: bool) -> None:
 
 
 def _release_lines(outcome: Outcome, endpoint: str) -> Iterator[RenderableType]:
+    """The result: what each branch is at, what was measured of it and of the base, and where everything is."""
     if outcome.up_to_date:
         commits = ", ".join(f"{line.variant} at {short_commit(line.commit)}" for line in outcome.variants)
         yield f"{outcome.repo} is up to date: {commits}\n"
-    several = len({line.repo for line in outcome.variants}) > 1
-    place = "repo" if several else "branch"
-    heads = ("variant", place, "commit", "stop rate: merged#", "adapter#", "gate", "benchmarks (average)#", "size#")
-    yield table(heads, (_row(line, several) for line in outcome.variants))
-    yield f"\nBase model: {', '.join(_base(outcome)) or 'nothing was measured'}"
+    yield from _measured(outcome)
     blocks = sum(line.blocks for line in outcome.variants)
-    yield f"{counted(blocks, 'Python code block')} on the cards ran against the staged commits"
-    yield f"To load the model from another program, set HF_ENDPOINT={endpoint}\n"
-    for line in outcome.variants:
-        if line.pull_request:
-            yield f"pull request for {line.variant}: {line.pull_request}"
-    yield f"page   {outcome.page}"
-    if outcome.space:
-        yield f"Space  {outcome.space}"
-    if outcome.collection:
-        yield f"collection  {outcome.collection}"
+    yield f"\n{counted(blocks, 'Python code block')} on the cards ran against the staged commits."
+    places = [(f"pull request for {line.variant}", line.pull_request) for line in outcome.variants]
+    places += [("page", outcome.page), ("Space", outcome.space), ("collection", outcome.collection)]
+    yield from (f"{name:<12}{address}" for name, address in places if address)
+    if endpoint != DEFAULT_ENDPOINT:
+        yield f"To load the model from another program, set HF_ENDPOINT={endpoint}"
 
 
-def _base(outcome: Outcome) -> Iterator[str]:
-    """What was measured of the base."""
-    if outcome.base_stop_rate is not None:
-        yield f"stop rate {share(outcome.base_stop_rate)}"
-    if outcome.base_average is not None:
-        yield f"benchmarks (average) {share(outcome.base_average)}"
+def _measured(outcome: Outcome) -> Iterator[RenderableType]:
+    """A column for the base and each variant; as many tables as the terminal's width needs."""
+    columns = [("base", {"stops, merged": share(outcome.base_stop_rate), "benchmarks": share(outcome.base_average)})]
+    several = len({line.repo for line in outcome.variants}) > 1
+    columns += [(line.variant, _facts(line, several)) for line in outcome.variants]
+    names = list(columns[-1][1])
+    for place, group in enumerate(_fitting(columns, output_of().data.width - max(map(len, names)) - 1)):
+        if place:
+            yield ""
+        rows = [(name, *(_cell(name, facts.get(name, "")) for _, facts in group)) for name in names]
+        yield table(("", *(f"{title}#" for title, _ in group)), rows)
 
 
-def _row(line: VariantOutcome, several_repos: bool) -> tuple[str, ...]:
-    return (
-        line.variant,
-        line.repo if several_repos else line.branch,
-        short_commit(line.commit),
-        share(line.stop_rates.get("merged")),
-        "no adapter" if line.stop_rates.keys() == {"merged"} else share(line.stop_rates.get("adapter")),
-        line.gate or "none",
-        share(line.average),
-        size(line.bytes),
-    )
+def _facts(line: VariantOutcome, several_repos: bool) -> dict[str, str]:
+    """What the result says of a variant, by name."""
+    adapter = "no adapter" if line.stop_rates.keys() == {"merged"} else share(line.stop_rates.get("adapter"))
+    return {
+        "repo" if several_repos else "branch": line.repo if several_repos else line.branch,
+        "commit": short_commit(line.commit),
+        "stops, merged": share(line.stop_rates.get("merged")),
+        "stops, adapter": adapter,
+        "gate": line.gate or "none",
+        "benchmarks": share(line.average),
+        "size": size(line.bytes),
+    }
+
+
+_Column = tuple[str, dict[str, str]]
+
+
+def _fitting(columns: Sequence[_Column], width: int) -> Iterator[list[_Column]]:
+    """``columns`` in groups that fit ``width``; each has one column at least."""
+    group: list[_Column] = []
+    left = width
+    for column in columns:
+        needed = 2 + max(map(len, (column[0], *column[1].values())))
+        if group and needed > left:
+            yield group
+            group, left = [], width
+        group.append(column)
+        left -= needed
+    yield group
+
+
+_COLORS = {"passed": "green", "failed": "red", "failed (reported)": "yellow"}
+
+
+def _cell(name: str, value: str) -> str | Text:
+    """``value`` of the row ``name``; in color where it is the result of the gate."""
+    if name != "gate" or value not in _COLORS:
+        return value
+    from rich.text import Text
+
+    return Text(value, _COLORS[value])

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hubkit.cli.options import ask, confirm_option, output_of, output_options, run_argument
+from hubkit.cli.revisions.shared import fitted
+from hubkit.cli.watching import watch
 from hubkit.core.errors import UsageError
 from hubkit.core.home import hubkit_home
 from hubkit.core.numbers import duration, size
@@ -25,11 +27,14 @@ if TYPE_CHECKING:
 
 @click.group()
 def runs() -> None:
-    """List, show and remove runs.
+    """List, show, watch and remove runs.
 
     A run is one execution of a recipe: a folder in .hubkit, or in HUBKIT_HOME. When a training of more than a minute is
     replaced, the run keeps the old adapter or checkpoints until you discard them; `restore` puts them back.
     """
+
+
+runs.add_command(watch)
 
 
 @runs.command("list")
@@ -44,11 +49,17 @@ def list_runs() -> None:
     from hubkit.pipeline.runs import find_runs
 
     described = [_about(run) for run in find_runs(hubkit_home())]
-    rows = [
-        (item["id"], item["repo"], item["hub"], item["state"], item["made"][:19], size(item["bytes"]), _count(item))
-        for item in described
-    ]
-    output_of().result(described, table(("run", "repo", "hub", "state", "created (UTC)", "size#", "replaced#"), rows))
+    cells: dict[str, list[str]] = {
+        "run": [item["id"] for item in described],
+        "repo": [item["repo"] for item in described],
+        "hub": [item["hub"] for item in described],
+        "state": [item["state"] for item in described],
+        "created (UTC)": [item["made"][:16].replace("T", " ") for item in described],
+        "size#": [size(item["bytes"]) for item in described],
+    }
+    if any(item["replaced"] for item in described):
+        cells["replaced#"] = [str(len(item["replaced"]) or "") for item in described]
+    output_of().result(described, fitted(cells, "repo", ("hub", "created (UTC)")))
 
 
 @runs.command()
@@ -223,7 +234,3 @@ def _about(run: Run) -> dict[str, Any]:
             total += path.stat().st_size if path.is_file() else 0
     replaced = [training.to_json() for training in run.kept()]
     return {**run.about(), "state": state, "bytes": total, "path": str(run.path), "replaced": replaced}
-
-
-def _count(about: dict[str, Any]) -> str:
-    return str(len(about["replaced"])) if about["replaced"] else ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hubkit.cli.options import hub_option, output_of, output_options, place_argument, revision_option
+from hubkit.cli.rederived import rederived_lines
 from hubkit.cli.sources import open_source
 from hubkit.cli.targets import find_hub
 from hubkit.core.errors import ConflictError, UsageError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from hubkit.publishing.proving import ProvedMerge
+    from hubkit.publishing.rederiving.weights import Rederived
     from hubkit.publishing.verifying import Report
 
 
@@ -47,6 +49,13 @@ if TYPE_CHECKING:
 )
 @click.option("--thorough", is_flag=True, help="Like --proof, for every number.")
 @click.option(
+    "--rederive",
+    "rederives",
+    is_flag=True,
+    help="Also merge the adapter into the base again and compare every bit of the published weights. The release and "
+    "its base are downloaded if this machine does not have them.",
+)
+@click.option(
     "--strict/--no-strict",
     default=None,
     help="Report files that the manifest does not list as differences. Default with --key or --identity.",
@@ -62,13 +71,17 @@ def verify(
     read_all: bool,
     proves: bool,
     thorough: bool,
+    rederives: bool,
     strict: bool | None,
     hub_name: str | None,
 ) -> None:
     """Compare a release with its manifest and its signature.
 
     Without --bytes the digests that the Hub lists are compared and no large file is downloaded. The exit code is 4 if
-    something differs, and 3 if there is no manifest, or no signature where one is required.
+    something differs, and 3 if there is no manifest, no signature where one is required, or no adapter to merge again.
+
+    --rederive needs what the release was merged with to give the same bits: both versions are printed. --proof allows
+    what a single rounding may differ by.
 
     \b
     Examples:
@@ -76,10 +89,12 @@ def verify(
       hubkit verify me/my-model --key public.pem --bytes
       hubkit verify ./download --key public.pem
       hubkit verify me/my-model --proof
+      hubkit verify me/my-model@dpo-v0 --rederive
     """
     from hubkit.checks.source import RepoSource
     from hubkit.publishing import signing, verifying
     from hubkit.publishing.proving import prove_merge
+    from hubkit.publishing.rederiving.weights import rederive
 
     if (identity is None) != (issuer is None) or (key and identity):
         raise UsageError("Use either --key, or --identity together with --issuer.")
@@ -87,24 +102,39 @@ def verify(
     output = output_of()
     source = open_source(what, revision, hub_name, look_up=False)
     report = verifying.verify(source, verifier=verifier, all_bytes=read_all, strict=strict, say=output.say)
-    proved = None
-    if (proves or thorough) and not report.differences:
+    proved = rederived = None
+    if (proves or thorough or rederives) and not report.differences:
         hub = source.hub if isinstance(source, RepoSource) else find_hub(hub_name)
-        proved = prove_merge(source, hub, thorough=thorough, say=output.say)
-    found = {**report.to_json(), **({"proof": asdict(proved)} if proved else {})}
-    output.result(found, *_verify_lines(report, verifier.label if verifier else "", proved))
-    if report.differences:
+        proved = prove_merge(source, hub, thorough=thorough, say=output.say) if proves or thorough else None
+        rederived = rederive(source, hub, say=output.say) if rederives else None
+    found = {
+        **report.to_json(),
+        **({"proof": asdict(proved)} if proved else {}),
+        **({"rederived": rederived.to_json()} if rederived else {}),
+    }
+    lines = _verify_lines(report, verifier.label if verifier else "", proved)
+    output.result(found, *lines, *(rederived_lines(rederived) if rederived else ()))
+    if error := _error(report, rederived):
         if output.mode != "json":
-            output.error(_error(report))
+            output.error(error)
         sys.exit(ConflictError.exit_code)
 
 
-def _error(report: Report) -> ConflictError:
-    differences = counted(len(report.differences), "difference")
-    return ConflictError(
-        f"{printable(report.name)} differs from its manifest or signature: {differences}.",
-        hint="Do not use it until its publisher has explained the differences.",
-    )
+def _error(report: Report, rederived: Rederived | None) -> ConflictError | None:
+    name, hint = printable(report.name), "Do not use it until its publisher has explained the differences."
+    if report.differences:
+        many = counted(len(report.differences), "difference")
+        return ConflictError(f"{name} differs from its manifest or signature: {many}.", hint=hint)
+    if rederived is None or rederived.equal:
+        return None
+    only_bits = all(item.kind == "numbers" for item in rederived.merge.differences) and not rederived.beside
+    if only_bits and any(item.differs for item in rederived.versions):
+        hint = (
+            "It was made with other versions than are installed here, which may change a bit: install those of the "
+            "release, or run it with --proof --thorough."
+        )
+    many = counted(rederived.count, "difference")
+    return ConflictError(f"{name} is not its adapter merged into its base: {many}.", hint=hint)
 
 
 def _verify_lines(report: Report, signer: str, proved: ProvedMerge | None) -> Iterator[RenderableType]:
@@ -120,7 +150,8 @@ def _verify_lines(report: Report, signer: str, proved: ProvedMerge | None) -> It
             "valid": f"signed by {signer}",
             "unchecked": "signed, signature not checked (pass --key or --identity)",
         }
-        yield f"{head}, all files match the manifest, {how}; {signature.get(report.signature, 'not signed')}"
+        stated = ", provenance signed too" if report.provenance == "valid" else ""
+        yield f"{head}, all files match the manifest, {how}; {signature.get(report.signature, 'not signed')}{stated}"
     if proved:
         proof = proved.proof
         some = "every number" if proof.thorough else f"{count(proof.numbers)} of {counted(proof.parameters, 'number')}"

@@ -13,7 +13,7 @@ import gc
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -75,18 +75,28 @@ def load_tokenizer(
     return tokenizer
 
 
-def load_model(source: Source, *, dtype: str | torch.dtype = "auto", quantization: Quantization = "none") -> Any:
+def load_model(
+    source: Source,
+    *,
+    dtype: str | torch.dtype = "auto",
+    quantization: Quantization = "none",
+    attention: str | None = None,
+    sharded: bool = False,
+) -> Any:
     """A causal language model (a base, or merged weights) on the GPU when there is one, else on the CPU.
 
     ``dtype`` is one of PyTorch's, by name or itself; "auto" takes that of the files. With ``quantization`` "nf4" the
-    large matrices are in 4 bits (NF4, double quantization) and are computed in ``dtype``.
+    large matrices are in 4 bits (NF4, double quantization) and are computed in ``dtype``. ``attention`` is one of
+    transformers' implementations; None, or one that the model does not have: its default, PyTorch's SDPA where it can.
+    ``sharded``: FSDP will spread the weights over devices, so they are left where transformers puts them, and those in
+    4 bits are stored in ``dtype``.
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     name, options = _named(source)
     options["dtype"] = dtype
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and not sharded:
         options["device_map"] = {"": torch.cuda.current_device()}
     if quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
@@ -94,9 +104,13 @@ def load_model(source: Source, *, dtype: str | torch.dtype = "auto", quantizatio
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
+            **({"bnb_4bit_quant_storage": dtype} if sharded else {}),
         )
     with _hub_errors(source):
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, **options)
+    if attention is not None:
+        with suppress(ValueError, ImportError):  # the model has no such implementation
+            model.set_attn_implementation(attention)
     keep_differentiable(model)
     return model
 
@@ -169,7 +183,24 @@ def training_dtype() -> torch.dtype:
 
     if device() == "cpu":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if bf16_supported() else torch.float16
+
+
+def training_attention() -> str | None:
+    """The attention to train with: flash attention where its package is installed and the GPU computes in 16 bits.
+
+    None: transformers' own choice. hubkit's tests do not run flash attention: they have no machine for it.
+    """
+    from transformers.utils import is_flash_attn_2_available
+
+    return "flash_attention_2" if device() == "cuda" and is_flash_attn_2_available() else None
+
+
+def bf16_supported() -> bool:
+    """Whether the GPU computes in bfloat16; False without a GPU."""
+    import torch
+
+    return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported())
 
 
 # --- memory

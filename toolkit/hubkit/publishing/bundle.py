@@ -12,14 +12,15 @@ and then screened. The digests come from the artifacts' manifests: large files a
     .hubkit/cards/*.md                                                        the cards before any edit on the Hub
     .hubkit/reported.json                                                     results of runs elsewhere, as reported
     .hubkit/benchmarks.json.gz                                                the score of every benchmark question
-    .hubkit/model.sig                                                         the signature, if the recipe asks for one
+    .hubkit/provenance.sigstore.json                                          the signed provenance,
+    .hubkit/model.sig                                                         and the signature, if the recipe asks for
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -32,6 +33,7 @@ from hubkit.evals.published import PUBLISHED_SCORES
 from hubkit.evals.reported import REPORTED_FILE
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.publishing.manifest import CARDS, GENERATED, MANIFEST_PATH, SCHEMA, SIGNATURE_PATH
+from hubkit.publishing.provenance import PROVENANCE_PATH, statement_of
 from hubkit.recipe.artifact import ArtifactFolder
 from hubkit.training.adapter import Form, TrainedAdapter
 
@@ -118,34 +120,21 @@ def build(
     provenance: Mapping[str, Any],
     into: Path,
     edited: Mapping[str, str] | None = None,
+    state: Callable[[bytes], bytes] | None = None,
 ) -> Bundle:
     """The bundle of the variant with these artifacts; the files that are written for it go to ``into``.
 
-    ``edited`` are cards (by their paths on the branch) with the edits made there. ``provenance``
-    is copied into the manifest unchanged, and holds no time: the same inputs give the same bytes. Raises
-    RefusedError when something needed is missing, or when the screening finds what must not be published.
+    ``edited`` are cards (by their paths on the branch) with the edits made there. ``provenance`` is copied into the
+    manifest unchanged, and holds no time: the same inputs give the same bytes. ``state`` signs the statement of the
+    provenance. Raises RefusedError when something needed is missing, or when the screening finds what must not be
+    published.
     """
-    files: dict[str, Path] = {}
-    known: dict[str, Digests] = {}
-    left_out: list[str] = []
+    files, known, left_out = of_models(merged, adapter)
 
     def take(artifact: ArtifactFolder, name: str, path: str) -> None:
         files[path] = artifact.folder / name
         known[path] = artifact.contents.files[name]
 
-    parts: tuple[tuple[ArtifactFolder, str, tuple[str, ...], str], ...] = (
-        (merged, "model/", ROOT_FILES, ""),
-        (adapter, "adapter/", ADAPTER_FILES, "adapter/"),
-    )
-    for artifact, folder, allowed, prefix in parts:
-        for name in artifact.contents.files:
-            inner = name.removeprefix(folder)
-            if inner == name:
-                continue
-            if any(fnmatchcase(inner, pattern) for pattern in allowed):
-                take(artifact, name, prefix + inner)
-            else:
-                left_out.append(name)
     for name, path in CARDS.items():
         if name in card.contents.files:
             take(card, name, path)
@@ -163,10 +152,45 @@ def build(
     for path, text in (edited or {}).items():
         write(path, text)
     write(".gitattributes", git_attributes(Manifest(known)))
-    inside = {"schema": SCHEMA, **provenance, **Manifest(known).to_json()}
-    write(MANIFEST_PATH, json.dumps(inside, indent=2, ensure_ascii=False) + "\n")
+
+    def inside() -> dict[str, Any]:
+        return {"schema": SCHEMA, **provenance, **Manifest(known).to_json()}
+
+    if state:
+        write(PROVENANCE_PATH, state(statement_of(inside())).decode())
+    write(MANIFEST_PATH, json.dumps(inside(), indent=2, ensure_ascii=False) + "\n")
+    refuse_unfit(files, known, merged)
+    return Bundle(dict(sorted(files.items())), Manifest(known), tuple(sorted(left_out)))
+
+
+def of_models(merged: MergedWeights, adapter: TrainedAdapter) -> tuple[dict[str, Path], dict[str, Digests], list[str]]:
+    """What of the weights and the adapter is published: local files and digests, by path; and what is left out."""
+    files: dict[str, Path] = {}
+    known: dict[str, Digests] = {}
+    left_out: list[str] = []
+    parts: tuple[tuple[ArtifactFolder, str, tuple[str, ...], str], ...] = (
+        (merged, "model/", ROOT_FILES, ""),
+        (adapter, "adapter/", ADAPTER_FILES, "adapter/"),
+    )
+    for artifact, folder, allowed, prefix in parts:
+        for name in artifact.contents.files:
+            inner = name.removeprefix(folder)
+            if inner == name:
+                continue
+            if any(fnmatchcase(inner, pattern) for pattern in allowed):
+                files[prefix + inner] = artifact.folder / name
+                known[prefix + inner] = artifact.contents.files[name]
+            else:
+                left_out.append(name)
+    return files, known, left_out
+
+
+def refuse_unfit(files: Mapping[str, Path], known: Mapping[str, Digests], merged: MergedWeights) -> None:
+    """RefusedError when the screening finds in ``files`` what must not be published.
+
+    The files at the root are the unchanged output of the merge: what it checked is not checked again.
+    """
     finite = {path for path in files if known[path].sha256 in merged.finite}
-    # The files at the root are the unchanged output of the merge: what it checked is not checked again.
     if problems := screen(files, finite=finite, fits=not merged.fits):
         shown = "\n".join(f"  {problem.sentence}" for problem in problems[:20])
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
@@ -174,7 +198,6 @@ def build(
             f"The bundle must not be published:\n{shown}{more}",
             hint="Fix the step that wrote these files, then run the same command again. Nothing was uploaded.",
         )
-    return Bundle(dict(sorted(files.items())), Manifest(known), tuple(sorted(left_out)))
 
 
 def _refuse_missing(files: Mapping[str, Path], form: Form) -> None:

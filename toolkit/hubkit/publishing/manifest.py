@@ -6,6 +6,7 @@ Two readers of the same file. :class:`Provenance` reads what it can, to list and
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -83,7 +84,9 @@ def parse_manifest(raw: bytes) -> tuple[dict[str, Any], Manifest]:
     """
     try:
         content = load_json(raw.decode("utf-8").encode(), pairs=_once)
-    except (UnicodeDecodeError, JsonError) as error:
+        if b"\\ud" in raw.lower():  # half of a pair of surrogates is no text that could be written
+            json.dumps(content, ensure_ascii=False).encode()
+    except (UnicodeError, JsonError) as error:
         raise unsound(f"{MANIFEST_PATH} is not the JSON that hubkit writes") from error
     if (
         not isinstance(content, dict)

@@ -19,10 +19,12 @@ from hubkit.hub.files import FULL_ID
 from hubkit.models.merging.companions import PATTERNS, read_settings
 from hubkit.models.merging.proof import Proof, prove
 from hubkit.models.tensors import DTYPE_NAMES
+from hubkit.publishing.published_commits import refuse_unpublished
 from hubkit.publishing.read_back import verify_held
 
 ADAPTER = "adapter"
-_RELEASE = ("model*.safetensors", "model.safetensors.index.json", "config.json", f"{ADAPTER}/adapter_*")
+RELEASE = ("model*.safetensors", "model.safetensors.index.json", "config.json", f"{ADAPTER}/adapter_*")
+"""What of a release is needed to prove its merge."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,14 @@ def prove_merge(
 ) -> ProvedMerge:
     """Recompute the merged weights of ``source`` from its adapter and the base, which is read from ``hub``.
 
-    ConflictError when they differ; RefusedError when ``source`` has no adapter, or its adapter names no commit.
+    ConflictError when they differ, or the base's commit is on no branch of its repo; RefusedError when ``source`` has
+    no adapter, or its adapter names no commit.
     """
-    folder = source.folder if isinstance(source, FolderSource) else _held(hub, source.repo, source.commit, _RELEASE)
-    base, commit = _base_of(folder / ADAPTER, source.name)
+    folder = source.folder if isinstance(source, FolderSource) else held(hub, source.repo, source.commit, RELEASE)
+    base, commit = base_of(folder / ADAPTER, source.name)
+    refuse_unpublished(hub, base, commit)
     say(f"reading {base}@{short_commit(commit)}")
-    there = _held(hub, base, commit, PATTERNS)
+    there = held(hub, base, commit, PATTERNS)
     config = read_settings(folder, "config.json")
     dtype = str(config.get("dtype") or config.get("torch_dtype"))
     if dtype not in DTYPE_NAMES:
@@ -60,14 +64,14 @@ def prove_merge(
     return ProvedMerge(base, commit, proof)
 
 
-def _held(hub: Hub, repo: str, commit: str, patterns: tuple[str, ...]) -> Path:
+def held(hub: Hub, repo: str, commit: str, patterns: tuple[str, ...]) -> Path:
     """The files of ``repo`` in this machine's cache for ``hub``, downloaded where missing, with the Hub's digests."""
     folder = hub.download(repo, commit, cache=hub.target.home / "hub", patterns=patterns)
     verify_held(hub, repo, commit, folder, patterns)
     return folder
 
 
-def _base_of(adapter: Path, name: str) -> tuple[str, str]:
+def base_of(adapter: Path, name: str) -> tuple[str, str]:
     """The base that the adapter names, and its commit."""
     if not adapter.is_dir():
         raise RefusedError(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -26,14 +25,12 @@ from hubkit.core.errors import ConflictError, RefusedError, RemoteError, UsageEr
 from hubkit.core.output import hide
 from hubkit.core.printable import printable
 from hubkit.core.trees import short_list
+from hubkit.publishing import dsse
 from hubkit.publishing.manifest import SIGNATURE_PATH
 
 PASSWORD = "HUBKIT_SIGNING_PASSWORD"
 """The environment variable that opens an encrypted private key."""
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
-_BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-_PAYLOAD = "application/vnd.in-toto+json"
-
 Sha256s = Mapping[str, str]
 """The sha256 (hexadecimal) of files by their path in the repo."""
 
@@ -47,6 +44,14 @@ class Signer(Protocol):
 
     def is_signature_of(self, content: bytes, files: Sha256s) -> bool:
         """Whether ``content``, from our own run folder, is already this signer's signature over ``files``."""
+        ...
+
+    def state(self, statement: bytes) -> bytes:
+        """``statement`` (:mod:`hubkit.publishing.provenance`), signed: a Sigstore bundle."""
+        ...
+
+    def has_stated(self, content: bytes, statement: bytes) -> bool:
+        """Whether ``content``, from our own run folder, is already ``statement``, signed by this signer."""
         ...
 
 
@@ -77,7 +82,7 @@ def verifier(key: Path | None, identity: str | None = None, issuer: str | None =
                 f"Cannot download Sigstore's trust root: {type(error).__name__}.",
                 hint="Checking a keyless signature needs access to sigstore.dev. Check the network, then try again.",
             ) from error
-        return Verifier(config, f"{identity} ({issuer})")
+        return Verifier(config, f"{identity} ({issuer})", identity=identity, issuer=issuer)
     try:
         config.use_elliptic_key_verifier(public_key=key)
     except OSError as error:
@@ -87,7 +92,7 @@ def verifier(key: Path | None, identity: str | None = None, issuer: str | None =
             f"{key} is not an EC public key (PEM).",
             hint="Create one from the private key: openssl ec -in private.pem -pubout -out public.pem",
         ) from error
-    return Verifier(config, f"the key {key.name}", by_key=True)
+    return Verifier(config, f"the key {key.name}", key=dsse.load_public(key))
 
 
 @dataclass(frozen=True)
@@ -96,14 +101,25 @@ class Verifier:
 
     config: Any = field(repr=False)
     label: str
-    by_key: bool = False
+    key: Any = field(repr=False, default=None)
+    identity: str | None = None
+    issuer: str | None = None
+
+    def stated(self, content: bytes) -> bytes:
+        """The statement that they signed in ``content``; ConflictError when they did not sign it."""
+        try:
+            if self.key is not None:
+                return dsse.check_by_key(content, self.key)
+            return dsse.check_by_identity(content, str(self.identity), self.issuer)
+        except ValueError as error:
+            raise ConflictError(f"The provenance is not signed by {self.label}, or it was altered.") from error
 
     def check(self, content: bytes, files: Sha256s) -> None:
         """ConflictError unless ``content`` is their signature over exactly ``files``."""
         known = _Known(files)
         self.config.set_hashing_config(known)
         try:
-            if self.by_key and _canonical(content) != content:
+            if self.key is not None and _canonical(content) != content:
                 raise ValueError("not in canonical form")
             with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
                 path = Path(folder) / "model.sig"
@@ -144,11 +160,12 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Key:
-    """A private key in a file, with its password. Only the digest of its public half is kept."""
+    """A private key in a file, with its password. ``hint`` is the digest of its public half."""
 
     path: Path
     hint: str
     password: bytes | None = field(repr=False, default=None)
+    key: Any = field(repr=False, default=None)
 
     @classmethod
     def load(cls, path: Path) -> _Key:
@@ -179,10 +196,7 @@ class _Key:
                 f"The signing key {path} is not an EC key on P-256, P-384 or P-521.",
                 hint="Create one: openssl ecparam -name prime256v1 -genkey -noout -out private.pem",
             )
-        public = key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        return cls(path, hashlib.sha256(public).hexdigest(), password)
+        return cls(path, dsse.key_hint(key.public_key()), password, key)
 
     def sign(self, name: str, files: Sha256s) -> bytes:
         config = _library().signing.Config()
@@ -197,6 +211,12 @@ class _Key:
         except (ValueError, KeyError, TypeError):
             return False
 
+    def state(self, statement: bytes) -> bytes:
+        return dsse.sign_by_key(statement, self.key)
+
+    def has_stated(self, content: bytes, statement: bytes) -> bool:
+        return dsse.hint_of(content) == self.hint and dsse.is_payload(content, statement)
+
 
 @dataclass(frozen=True)
 class _Keyless:
@@ -208,16 +228,29 @@ class _Keyless:
         try:
             return _signed(_library().signing.Config().use_sigstore_signer(identity_token=self.token), name, files)
         except Exception as error:
-            raise RemoteError(
-                f"Signing by Sigstore failed: {type(error).__name__}.",
-                hint="Run the same command again; finished steps are kept.",
-            ) from error
+            raise _sigstore_failed(error) from error
 
     def is_signature_of(self, content: bytes, files: Sha256s) -> bool:
         try:
             return "certificate" in json.loads(content)["verificationMaterial"] and _subjects(content) == files
         except (ValueError, KeyError, TypeError):
             return False
+
+    def state(self, statement: bytes) -> bytes:
+        try:
+            return dsse.sign_by_identity(statement, self.token)
+        except Exception as error:
+            raise _sigstore_failed(error) from error
+
+    def has_stated(self, content: bytes, statement: bytes) -> bool:
+        return dsse.hint_of(content) is None and dsse.is_payload(content, statement)
+
+
+def _sigstore_failed(error: Exception) -> RemoteError:
+    return RemoteError(
+        f"Signing by Sigstore failed: {type(error).__name__}.",
+        hint="Run the same command again; finished steps are kept.",
+    )
 
 
 def _identity_token() -> str:
@@ -258,19 +291,7 @@ def _canonical(content: bytes) -> bytes:
     value = json.loads(content)
     envelope = value["dsseEnvelope"]
     payload, signature = (base64.b64decode(text) for text in (envelope["payload"], envelope["signatures"][0]["sig"]))
-    spelled = {
-        "mediaType": _BUNDLE,
-        "verificationMaterial": {
-            "publicKey": {"hint": value["verificationMaterial"]["publicKey"]["hint"]},
-            "tlogEntries": [],
-        },
-        "dsseEnvelope": {
-            "payload": base64.b64encode(payload).decode(),
-            "payloadType": _PAYLOAD,
-            "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
-        },
-    }
-    return json.dumps(spelled).encode() + b"\n"
+    return dsse.spelled(payload, signature, value["verificationMaterial"]["publicKey"]["hint"])
 
 
 def _library() -> Any:

@@ -3,6 +3,7 @@
     .hubkit/manifest.json   read at that commit; it may come from anybody, so its size is limited and it is validated
     the Hub's listing       paths, sizes and digests of all files; weights are read only with ``all_bytes``
     .hubkit/model.sig       must cover exactly the manifest and the files that it lists
+    .hubkit/provenance.sigstore.json    must state what the manifest says, where a release has it
 
 The Hub lists files outside LFS by their git id, a SHA-1, for which two files of one digest can be made. A signature
 is over sha256; so when one is checked, those (small) files are read.
@@ -21,7 +22,9 @@ from hubkit.core.errors import ConflictError, RefusedError
 from hubkit.core.files import Digests, Manifest
 from hubkit.core.trees import Entry, Tree, entry_of
 from hubkit.hub.errors import DamagedRepoError
+from hubkit.publishing.dsse import payload_of
 from hubkit.publishing.manifest import MANIFEST_PATH, OUR_OWN, SIGNATURE_PATH, parse_manifest, unsound
+from hubkit.publishing.provenance import PROVENANCE_PATH, statement_problem
 from hubkit.publishing.signing import Verifier
 
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
@@ -30,6 +33,9 @@ _LARGE = 64 * 1024 * 1024
 """Reading a file of at least this many bytes is reported."""
 _NO_FILE, _NOT_HAD = Entry(-1), Entry(-2)
 """A pipe, or a link to a folder or to nothing; what is listed but cannot be downloaded. No file has their sizes."""
+
+
+Checked = Literal["none", "unchecked", "valid", "invalid"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,8 @@ class Report:
 
     ``files`` and ``bytes`` are those that the manifest lists, ``foreign`` files that it does not list. ``read``: every
     byte was hashed; else the digests that the Hub lists were trusted. ``signature``: 'none', 'unchecked' (no signer was
-    given), 'valid' or 'invalid'. ``made_for`` is the repo and variant that the manifest names.
+    given), 'valid' or 'invalid', and so is ``provenance``, the signed statement. ``made_for`` is the repo and variant
+    that the manifest names.
     """
 
     name: str
@@ -55,7 +62,8 @@ class Report:
     files: int
     bytes: int
     read: bool
-    signature: Literal["none", "unchecked", "valid", "invalid"]
+    signature: Checked
+    provenance: Checked
     differences: tuple[Difference, ...]
     foreign: tuple[str, ...]
     made_for: Mapping[str, Any]
@@ -81,19 +89,14 @@ def verify(
     RefusedError without a manifest, or without the required signature. ConflictError for an invalid manifest.
     """
     listed: dict[str, Entry] = {**source.files(), **dict.fromkeys(source.irregular(), _NO_FILE)}
-    if MANIFEST_PATH not in listed:
-        raise RefusedError(
-            f"{source.name} has no {MANIFEST_PATH}, so there is nothing to compare it with.",
-            hint="Releases by hubkit have one; check other models with `hubkit check`.",
-        )
-    raw = _small(source, MANIFEST_PATH, listed[MANIFEST_PATH])
+    raw = _raw_manifest(source, listed)
     content, manifest = parse_manifest(raw)
     signed = verifier is not None
     found = list(_file_differences(source, listed, manifest, all_bytes=all_bytes, by_sha256=signed, say=say))
     foreign = tuple(sorted(listed.keys() - manifest.files.keys() - OUR_OWN))
     if signed if strict is None else strict:
         found += [Difference(path, "extra", "is not in the manifest") for path in foreign]
-    signature: Literal["none", "unchecked", "valid", "invalid"] = "unchecked" if SIGNATURE_PATH in listed else "none"
+    signature: Checked = "unchecked" if SIGNATURE_PATH in listed else "none"
     if verifier is not None:
         if signature == "none":
             raise RefusedError(
@@ -103,6 +106,8 @@ def verify(
         wrong = _signature_problem(source, listed[SIGNATURE_PATH], verifier, manifest, raw)
         signature = "invalid" if wrong else "valid"
         found += [Difference(SIGNATURE_PATH, "signature", wrong)] if wrong else []
+    provenance, wrong = _provenance(source, listed, content, verifier)
+    found += [Difference(PROVENANCE_PATH, "signature", wrong)] if wrong else []
     return Report(
         source.name,
         source.commit,
@@ -110,10 +115,25 @@ def verify(
         manifest.size,
         all_bytes or all(entry.sha256 is None and entry.git is None for entry in listed.values()),
         signature,
+        provenance,
         tuple(sorted(found, key=lambda item: item.path)),
         foreign,
         {key: content[key] for key in ("repo", "variant") if isinstance(content.get(key), str)},
     )
+
+
+def read_manifest(source: Source) -> tuple[dict[str, Any], Manifest]:
+    """The content of the manifest of ``source``, and the files that it lists; errors as of :func:`verify`."""
+    return parse_manifest(_raw_manifest(source, source.files()))
+
+
+def _raw_manifest(source: Source, listed: Mapping[str, Entry]) -> bytes:
+    if MANIFEST_PATH not in listed:
+        raise RefusedError(
+            f"{source.name} has no {MANIFEST_PATH}, so there is nothing to compare it with.",
+            hint="Releases by hubkit have one; check other models with `hubkit check`.",
+        )
+    return _small(source, MANIFEST_PATH, listed[MANIFEST_PATH])
 
 
 def _file_differences(
@@ -145,6 +165,25 @@ def _signature_problem(source: Source, entry: Entry, verifier: Verifier, manifes
     except ConflictError as error:
         return error.message
     return None
+
+
+def _provenance(
+    source: Source, listed: Tree, content: Mapping[str, Any], verifier: Verifier | None
+) -> tuple[Checked, str | None]:
+    """What of the signed provenance was checked, and what is wrong with it."""
+    if PROVENANCE_PATH not in listed:
+        return "none", None
+    try:
+        raw = _small(source, PROVENANCE_PATH, listed[PROVENANCE_PATH])
+        payload = verifier.stated(raw) if verifier else payload_of(raw)
+        wrong = statement_problem(payload, content)
+    except ConflictError as error:
+        return "invalid", error.message
+    except ValueError as error:
+        return "invalid", f"The provenance is {error}."
+    if wrong:
+        return "invalid", f"The provenance {wrong}."
+    return ("valid" if verifier else "unchecked"), None
 
 
 def _wrong(entry: Entry, promised: Digests) -> str | None:

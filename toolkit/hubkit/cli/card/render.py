@@ -30,6 +30,7 @@ def render(recipe: str | None, variant: str, adapter: bool, dataset: bool, hub_n
       hubkit card render tiny --variant dpo-v0
     """
     from hubkit.cards.evidence import gather
+    from hubkit.cards.memory import keep_running
     from hubkit.cards.placeholder import placeholder
     from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, own_templates, render_card
     from hubkit.cards.reported import keep
@@ -47,7 +48,11 @@ def render(recipe: str | None, variant: str, adapter: bool, dataset: bool, hub_n
     measured = state.finished.keys() >= {*job.inputs}
     if not measured:
         output.warn("Some measurements are missing; the numbers on this card are placeholders.")
-    evidence = gather(state.context(job).inputs, variant) if measured else placeholder(settings)
+    evidence = placeholder(settings)
+    if measured:
+        inputs, card = state.context(job).inputs, state.finished.get(job.id)
+        evidence = gather(inputs, variant)
+        keep_running(inputs.merged, variant, evidence, card.path if card else None)
     keep(read_reported(folder, settings.evaluate.results), variant, evidence)
     if dataset:
         rendered = dataset_card(settings, evidence)

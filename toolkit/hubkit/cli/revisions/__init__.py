@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from hubkit.cli.revisions.disclosing import bom, disclosure
 from hubkit.cli.revisions.reading import diff, history, list_
 from hubkit.cli.revisions.writing import create, delete, promote, prune, rollback, tag
 
@@ -19,5 +20,5 @@ def revisions() -> None:
     """
 
 
-for command in (list_, history, diff, create, tag, delete, promote, rollback, prune):
+for command in (list_, history, diff, bom, disclosure, create, tag, delete, promote, rollback, prune):
     revisions.add_command(command)

@@ -125,7 +125,8 @@ def diff(
     hub = find_hub(hub_name)
     old, new = RepoSource(hub, repo, before, repo_type), RepoSource(hub, other or repo, after, repo_type)
     comparison = compare_revisions(old, new, tensors=tensors, limit=int(limit * 1e9))
-    output_of().result(comparison.to_json(), *shown(comparison))
+    output = output_of()
+    output.result(comparison.to_json(), *shown(comparison, output.data.width))
 
 
 def _minute(date: str | None) -> str:

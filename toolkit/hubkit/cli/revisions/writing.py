@@ -276,7 +276,7 @@ def _apply(hub: Hub, change: BranchChange, question: str, dry_run: bool, yes: bo
     if change.nothing_to_do is not None:
         output.result(change.to_json() | {"commit": plan.head, "dry_run": dry_run}, change.nothing_to_do)
         return
-    lines = _planned(change)
+    lines = planned_lines(change)
     if dry_run:
         lines.append("Nothing was changed (--dry-run).")
         output.result(change.to_json() | {"commit": None, "dry_run": True}, *lines)
@@ -292,7 +292,7 @@ def _apply(hub: Hub, change: BranchChange, question: str, dry_run: bool, yes: bo
         )
 
 
-def _planned(change: BranchChange, most: int = 20) -> list[str]:
+def planned_lines(change: BranchChange, most: int = 20) -> list[str]:
     """The plan in lines: the title of the commit, the files that change, and those that are kept."""
     plan = change.plan
     if plan.head is None:

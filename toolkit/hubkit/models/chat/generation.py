@@ -13,12 +13,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from hubkit.core.errors import HubkitError
+from hubkit.core.memory import available_memory
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.load import Source, device, release_memory
 
@@ -31,6 +33,19 @@ Engine = Callable[[Sequence[Ids]], Sequence[Ids]]
 """Answers prompts (token ids) in their order: new ids, the end-of-turn token included."""
 Progress = Callable[[Mapping[int, Ids]], None]
 """Gets the new ids of all prompts that are answered so far, by their place."""
+
+
+@dataclass(frozen=True)
+class Together:
+    """Processes that answer together, each on its own device: this one's ``number`` of ``count``.
+
+    ``gather`` joins the lists that all of them give, in the order of their numbers.
+    """
+
+    number: int
+    count: int
+    gather: Callable[[list[Any]], list[Any]]
+
 
 _MOST: Mapping[str, int] = {"cuda": 256, "cpu": 8}
 """Of a batch by "auto". A CPU gains nothing from more: a batch ends with its longest answer."""
@@ -49,10 +64,14 @@ def generate(
     batch_size: BatchSize,
     progress: Progress | None = None,
     engine: Engine | None = None,
+    seconds: float | None = None,
+    together: Together | None = None,
 ) -> list[tuple[int, ...]]:
     """The new ids of each of ``prompts``, up to and with the end-of-turn token, at most ``max_new_tokens``.
 
-    ``model`` (of transformers or PEFT) answers, or ``engine`` where one is given.
+    ``model`` (of transformers or PEFT) answers, or ``engine`` where one is given. After ``seconds`` in one batch the
+    answers of transformers are cut where they are. With ``together`` each process answers some of the prompts, of each
+    length, and all of them get all the answers; ``progress`` gets the own ones.
     """
     if engine is not None:
         answers = {place: _cut(new, end_of_turn) for place, new in enumerate(engine(prompts))}
@@ -60,11 +79,13 @@ def generate(
             progress(answers)
         return [answers[place] for place in range(len(prompts))]
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]), reverse=True)
+    if together is not None:
+        order = order[together.number :: together.count]
     answers = {}
     was_training = model.training
     model.eval()
     try:
-        with _plain_generation(model, end_of_turn, max_new_tokens) as inner:
+        with _plain_generation(model, end_of_turn, max_new_tokens, seconds) as inner:
             longest = len(prompts[order[0]]) if order else 0
             size = _fitting(inner, longest + max_new_tokens) if batch_size == "auto" else batch_size
             while rows := order[len(answers) : len(answers) + size]:
@@ -79,6 +100,8 @@ def generate(
                     progress(answers)
     finally:
         model.train(was_training)
+    if together is not None:
+        answers = dict(together.gather(list(answers.items())))
     return [answers[place] for place in range(len(prompts))]
 
 
@@ -154,13 +177,13 @@ def _free_memory() -> int:
 
     if device() == "cuda":
         return int(torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
-    import psutil
-
-    return int(psutil.virtual_memory().available)
+    return available_memory()
 
 
 @contextmanager
-def _plain_generation(model: Any, end_of_turn: EndOfTurn, max_new_tokens: int) -> Iterator[Any]:
+def _plain_generation(
+    model: Any, end_of_turn: EndOfTurn, max_new_tokens: int, seconds: float | None = None
+) -> Iterator[Any]:
     """The transformers model within ``model``, with a generation config that is greedy and nothing else.
 
     The model's own is replaced, not merely passed over, as ``generate`` fills from it what a given config
@@ -176,6 +199,7 @@ def _plain_generation(model: Any, end_of_turn: EndOfTurn, max_new_tokens: int) -
         do_sample=False,
         num_beams=1,
         max_new_tokens=max_new_tokens,
+        max_time=seconds,
         eos_token_id=end_of_turn.id,
         pad_token_id=end_of_turn.id,
         use_cache=True,

@@ -13,6 +13,8 @@ from hubkit.core.processes.parent import JobFailed, run_job
 from hubkit.models.chat import sandbox
 
 Message = Mapping[str, Any]
+_PATIENCE = 60.0
+"""Seconds of the clock for a child with a limit of CPU time. They tell a hang from a busy machine."""
 
 
 def render(
@@ -52,13 +54,13 @@ def render_untrusted(
     """Each (messages, add_generation_prompt) as a stranger's template renders it.
 
     The template runs in the sandbox, in a child process with an empty environment, at most ``memory`` bytes of
-    address space (where the system enforces RLIMIT_AS; macOS does not) and ``timeout`` seconds. Raises RefusedError
-    when it passes either limit.
+    address space (where the system enforces RLIMIT_AS; macOS does not) and ``timeout`` seconds of CPU time. Raises
+    RefusedError when it passes either limit.
     """
     requests = [_request(messages, prompt) for messages, prompt in conversations]
     job = {"template": template, "variables": dict(variables or {}), "requests": requests}
     try:
-        answers = run_job(Path(sandbox.__file__), job, memory=memory, cpu_seconds=timeout, timeout=timeout)
+        answers = run_job(Path(sandbox.__file__), job, memory=memory, cpu_seconds=timeout, timeout=_PATIENCE)
     except JobFailed as error:
         raise RefusedError(
             f"The chat template could not be rendered within {seconds(timeout)} and {size(memory)}.",

@@ -8,19 +8,25 @@ from typing import Any
 
 from hubkit.core.intervals import wilson
 from hubkit.models.chat.eos import EndOfTurn
-from hubkit.models.chat.generation import BatchSize, Engine, Ids, generate
+from hubkit.models.chat.generation import BatchSize, Engine, Ids, Together, generate
 
 Report = Callable[[str, float | None], None]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One greedy answer: the prompt's last message, the text without its end-of-turn token, whether it stopped."""
+    """One greedy answer: the prompt's last message, the text without its end-of-turn token, whether it stopped.
+
+    ``single``: the prompt is one message of a user and nothing else. ``plain`` is the answer as a reader sees it: no
+    special token is in it.
+    """
 
     prompt: str
     answer: str
     stopped: bool
     ids: tuple[int, ...]
+    single: bool = False
+    plain: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,13 +74,16 @@ def measure(
     batch_size: BatchSize,
     report: Report | None = None,
     engine: Engine | None = None,
+    engine_name: str = "vllm",
+    together: Together | None = None,
 ) -> StopRate:
     """The stop rate of ``model`` (of transformers or PEFT) over ``prompts``.
 
     A prompt is a row ``{"messages": [...]}`` that ends in a user's turn. Greedy: the model's own
     ``generation_config`` (temperature, repetition penalty, stop tokens, lengths) has no say; a generation
     ends at the end-of-turn token or after ``max_new_tokens``. Prompts are batched by length, and a batch ends with its
-    longest answer (:mod:`hubkit.models.chat.generation`). ``report`` gets the figure after each batch.
+    longest answer (:mod:`hubkit.models.chat.generation`). ``report`` gets the figure after each batch. ``engine``,
+    called ``engine_name``, answers in the model's place. ``together`` are processes that share the prompts.
     """
     texts = [
         tokenizer.apply_chat_template(row["messages"], tokenize=False, add_generation_prompt=True) for row in prompts
@@ -84,7 +93,8 @@ def measure(
     def progress(answered: Mapping[int, Ids]) -> None:
         if report:
             stopped = sum(end_of_turn.id in new for new in answered.values())
-            report(f"{stopped} of {len(answered)} answers stopped", len(answered) / len(ids))
+            own = len(ids) / (together.count if together else 1)
+            report(f"{stopped} of {len(answered)} answers stopped", min(1.0, len(answered) / own))
 
     fresh = generate(
         model,
@@ -94,6 +104,7 @@ def measure(
         batch_size=batch_size,
         progress=progress,
         engine=engine,
+        together=together,
     )
     answers = tuple(
         Answer(
@@ -101,6 +112,8 @@ def measure(
             answer=tokenizer.decode([token for token in fresh[index] if token != end_of_turn.id]),
             stopped=end_of_turn.id in fresh[index],
             ids=fresh[index],
+            single=[message["role"] for message in row["messages"]] == ["user"],
+            plain=_plain(tokenizer, fresh[index], end_of_turn),
         )
         for index, row in enumerate(prompts)
     )
@@ -111,8 +124,13 @@ def measure(
         mean_tokens=tokens / len(answers) if answers else 0.0,
         dtype=_dtype(model),
         answers=answers,
-        generated_by="transformers" if engine is None else "vllm",
+        generated_by="transformers" if engine is None else engine_name,
     )
+
+
+def _plain(tokenizer: Any, ids: Ids, end_of_turn: EndOfTurn) -> str:
+    """The text of ``ids`` without special tokens; an end-of-turn token need not be one of the tokenizer's."""
+    return str(tokenizer.decode([token for token in ids if token != end_of_turn.id], skip_special_tokens=True))
 
 
 def _dtype(model: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,6 +17,9 @@ Form = Literal["base", "merged", "adapter", "four-bit"]
 PUBLISHED: tuple[Form, ...] = ("merged", "adapter")
 """The forms that are published, so they are the ones that must pass the gate. A variant without an adapter has one."""
 
+SHOWN, SHORT_PROMPT = 4, 200
+"""How many answers are kept to be shown, and the most characters of their prompts."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -27,8 +31,26 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A measured answer that is shown to readers, verbatim and without special tokens.
+
+    ``ended``: by the end-of-turn token, or cut at the token limit. ``tokens`` are the new ones, the end-of-turn token
+    among them.
+    """
+
+    prompt: str
+    answer: str
+    ended: Literal["eos", "limit"]
+    tokens: int
+
+
+@dataclass(frozen=True)
 class MeasuredRate:
-    """``stopped`` of ``prompts`` answers ended with the end-of-turn token: ``rate``, with its 95 % interval."""
+    """``stopped`` of ``prompts`` answers ended with the end-of-turn token: ``rate``, with its 95 % interval.
+
+    ``answers`` are those to the first short single questions among the prompts: the same ones, in the same order, for
+    the base and every form. Results of earlier versions have none.
+    """
 
     stopped: int
     prompts: int
@@ -39,6 +61,7 @@ class MeasuredRate:
     dtype: str
     examples: tuple[Example, ...] = ()
     generated_by: str = "transformers"
+    answers: tuple[Answer, ...] = ()
 
     @classmethod
     def of(cls, measured: StopRate) -> MeasuredRate:
@@ -55,7 +78,20 @@ class MeasuredRate:
             dtype=measured.dtype,
             examples=tuple(Example(item.prompt, item.answer, item.stopped) for item in chosen),
             generated_by=measured.generated_by,
+            answers=_shown_answers(measured),
         )
+
+
+def _shown_answers(measured: StopRate) -> tuple[Answer, ...]:
+    """The answers to the first :data:`SHOWN` prompts that are one short question each. Which these are does not depend
+    on the answers."""
+    shown = (
+        item for item in measured.answers if item.single and item.prompt.strip() and len(item.prompt) <= SHORT_PROMPT
+    )
+    return tuple(
+        Answer(item.prompt, item.plain, "eos" if item.stopped else "limit", len(item.ids))
+        for item in islice(shown, SHOWN)
+    )
 
 
 @dataclass(frozen=True)

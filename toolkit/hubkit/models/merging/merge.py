@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hubkit.core.errors import HubkitError, RefusedError, UsageError
 from hubkit.core.files import Digests, os_error
@@ -131,7 +131,7 @@ def merge_all(
     scratches = [out.with_name(f".{out.name}.peft") for _, out in merges]
     try:
         adapters = [read_adapter(adapter) for adapter, _ in merges]
-        targets = _targets(base, tensors, list(zip(adapters, scratches, strict=True)), DTYPE_NAMES[dtype])
+        targets = targets_of(base, tensors, list(zip(adapters, scratches, strict=True)), DTYPE_NAMES[dtype])
         outputs = [Output(out, target, max_shard_bytes) for (_, out), target in zip(merges, targets, strict=True)]
 
         def beside(output: Output) -> None:
@@ -182,7 +182,7 @@ def write_outputs(
         for output in outputs:
             beside(output)
         with Reader(list(dict.fromkeys(path for path, _ in tensors.values()))) as reader:
-            _stream(reader, tensors, outputs, DTYPE_NAMES[dtype], report)
+            stream(reader, tensors, outputs, DTYPE_NAMES[dtype], report)
         for output in outputs:
             output.finish()
         for output in outputs:
@@ -202,7 +202,7 @@ def fit_to(base: Path, adapter: Adapter, tensors: Mapping[str, Tensor], scratch:
         return fit_by_peft(adapter, base, tensors, scratch, str(error))
 
 
-def _targets(base: Path, tensors: Base, unfitted: Sequence[tuple[Adapter, Path]], dtype: str) -> list[Target]:
+def targets_of(base: Path, tensors: Base, unfitted: Sequence[tuple[Adapter, Path]], dtype: str) -> list[Target]:
     """What each merged model will have: one order of names for all of them, so that one pass serves them."""
     there = {name: item for name, (_, item) in tensors.items()}
     adapters = [fit_to(base, adapter, there, scratch) for adapter, scratch in unfitted]
@@ -224,9 +224,38 @@ def _targets(base: Path, tensors: Base, unfitted: Sequence[tuple[Adapter, Path]]
     return targets
 
 
-def _stream(reader: Reader, tensors: Base, outputs: Sequence[Output], dtype: str, report: Report | None) -> None:
-    """The one pass: blocks are read and computed by a worker for each core, and hashed and written in their order."""
-    targets, device = [output.target for output in outputs], choose_device()
+class Taking(Protocol):
+    """What is made of a merge, block by block: files (:class:`Output`), or a comparison with files that are there."""
+
+    @property
+    def target(self) -> Target:
+        """The merged model."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its tensors."""
+        ...
+
+    @property
+    def ends(self) -> Sequence[Callable[[memoryview], None]]:
+        """Each is given every block of the tensors in their order, by a thread of its own."""
+        ...
+
+
+def stream(
+    reader: Reader,
+    tensors: Base,
+    outputs: Sequence[Taking],
+    dtype: str,
+    report: Report | None,
+    device: str | None = None,
+) -> None:
+    """The one pass: blocks are read and computed by a worker for each core, and hashed and written in their order.
+
+    Changed tensors are computed on ``device``; None: on the fastest.
+    """
+    targets, device = [output.target for output in outputs], device or choose_device()
     order = in_order({name: item for target in targets for name, item in target.planned.items()})
     total, done = sum(output.size for output in outputs), 0
 
@@ -238,7 +267,7 @@ def _stream(reader: Reader, tensors: Base, outputs: Sequence[Output], dtype: str
 
     with _arithmetic(), Overlap[Bytes](cores(), _MEMORY) as overlap:
         lines = [
-            [overlap.consumer(partial(take, number, end)) for end in output.writer.ends]
+            [overlap.consumer(partial(take, number, end)) for end in output.ends]
             for number, output in enumerate(outputs)
         ]
         for name in order:
@@ -285,6 +314,11 @@ class Output:
     def size(self) -> int:
         """Bytes of all its tensors."""
         return sum(length for _, _, length in self.target.planned.values())
+
+    @property
+    def ends(self) -> Sequence[Callable[[memoryview], None]]:
+        """What takes the blocks: see :class:`Taking`."""
+        return self.writer.ends
 
     def begin(self) -> None:
         """Create the hidden folder anew."""

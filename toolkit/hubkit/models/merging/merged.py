@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from hubkit.core.files import read_json
+from hubkit.models.merging.machine import arithmetic
 from hubkit.models.merging.merge import MergeReport
 from hubkit.recipe.artifact import JsonArtifact
 
@@ -19,7 +20,8 @@ class MergedWeights(JsonArtifact):
     ``targets`` counts the changed tensors by the last part of their module's name. ``finite`` are sha256 digests of
     weight files that were seen to hold no NaN; ``fits`` says that the tensors were compared with ``config.json``.
     ``compared_texts`` is how many texts of the training the tokenizer encodes to the same token ids. ``way``: merged
-    tensor by tensor, or by PEFT itself; "cast" where nothing was merged.
+    tensor by tensor, or by PEFT itself; "cast" where nothing was merged. ``computed_with``: what can change the last
+    bit of a number (:func:`hubkit.models.merging.machine.arithmetic`); empty in artifacts of earlier versions.
     """
 
     FILE = "merge.json"
@@ -34,6 +36,7 @@ class MergedWeights(JsonArtifact):
     fits: bool = False
     compared_texts: int = 0
     way: str = "streamed"
+    computed_with: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, report: MergeReport, folder: Path, *, fits: bool, compared_texts: int) -> MergedWeights:
@@ -50,6 +53,7 @@ class MergedWeights(JsonArtifact):
             fits=fits,
             compared_texts=compared_texts,
             way=report.way,
+            computed_with=arithmetic(),
             folder=folder,
         )
 

@@ -44,9 +44,26 @@ def in_order(tensors: Planned) -> Planned:
 
 def write_index(folder: Path, shards: Sequence[tuple[str, Planned]]) -> None:
     """The index that loaders read when there is more than one shard."""
+    write_json(folder / INDEX, index_of(shards))
+
+
+def index_of(shards: Sequence[tuple[str, Planned]]) -> dict[str, Any]:
+    """The content of the index of ``shards``."""
     total = sum(size for _, tensors in shards for _, _, size in tensors.values())
     weights = {name: file for file, tensors in shards for name in tensors}
-    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(weights.items()))})
+    return {"metadata": {"total_size": total}, "weight_map": dict(sorted(weights.items()))}
+
+
+def first_bytes(tensors: Planned) -> bytes:
+    """What a file begins with, up to its first tensor: the header's length and the header."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    place = 0
+    for name, (dtype, shape, size) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [place, place + size]}
+        place += size
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 class ShardedWriter:
@@ -110,14 +127,8 @@ class ShardWriter:
     """
 
     def __init__(self, path: Path, tensors: Planned) -> None:
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-        place = 0
-        for name, (dtype, shape, size) in tensors.items():
-            header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [place, place + size]}
-            place += size
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        text += b" " * (-len(text) % 8)
-        first = len(text).to_bytes(8, "little") + text
+        first = first_bytes(tensors)
+        place = sum(size for _, _, size in tensors.values())
         self.path = path
         self.data = place
         self.size = len(first) + place

@@ -140,6 +140,8 @@ def _settings(
             )
         elif keys := changed_keys(old, new):
             found[path] = keys
+        else:
+            notes.append(f"{path} has the same keys and values, written differently.")
     return found
 
 

@@ -17,6 +17,11 @@ from hubkit.core.yaml_text import parse_yaml
 
 SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json")
 """The names of files whose keys are compared, in whatever folder."""
+SETS = frozenset(
+    {"target_modules", "exclude_modules", "modules_to_save", "target_parameters", "layers_to_transform"}
+    | {"tags", "datasets", "language", "metrics"}
+)
+"""Keys whose lists have no order: of an adapter's settings, and of a card's front matter."""
 MOST_BYTES = 8 * 1024 * 1024
 """Larger documents are not read."""
 _CARD_LINES = 20_000
@@ -39,11 +44,22 @@ class KeyChange:
     before: Any
     after: Any
 
+    @property
+    def as_sets(self) -> tuple[list[Any], list[Any], int] | None:
+        """What was removed, what was added, and how many are the same; None for values that have an order."""
+        if not _are_sets(self.key, self.before, self.after):
+            return None
+        old, new = set(self.before), set(self.after)
+        removed = [item for item in dict.fromkeys(self.before) if item not in new]
+        return removed, [item for item in dict.fromkeys(self.after) if item not in old], len(old) - len(removed)
+
     def to_json(self) -> dict[str, Any]:
-        """``{key, before, after}``, without the side on which the key is absent."""
+        """``{key, before, after}``, without the side on which the key is absent; of sets ``added`` and ``removed``."""
         sides = {"before": self.before, "after": self.after}
         present = {name: value for name, value in sides.items() if value is not ABSENT}
-        return dict(_writable({"key": self.key, **present}))
+        sets = self.as_sets
+        differing = {"removed": sets[0], "added": sets[1]} if sets else {}
+        return dict(_writable({"key": self.key, **present, **differing}))
 
 
 def _writable(value: Any) -> Any:
@@ -56,17 +72,29 @@ def _writable(value: Any) -> Any:
 
 
 def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[KeyChange, ...]:
-    """The keys whose values differ, in the order of ``before``, then of ``after``. Lists are compared as one value."""
+    """The keys whose values differ, in the order of ``before``, then of ``after``.
+
+    Lists are compared as one value, those of :data:`SETS` without their order.
+    """
     old, new = dict(_leaves(before, "")), dict(_leaves(after, ""))
     return tuple(
         KeyChange(key, old.get(key, ABSENT), new.get(key, ABSENT))
         for key in dict.fromkeys([*old, *new])
-        if not _equal(old.get(key, ABSENT), new.get(key, ABSENT))
+        if not _equal(key, old.get(key, ABSENT), new.get(key, ABSENT))
     )
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _are_sets(key: str, *values: Any) -> bool:
+    """Whether ``values`` of ``key`` are lists of names or numbers whose order says nothing."""
+    return key.rpartition(".")[2] in SETS and all(
+        isinstance(value, list) and all(type(item) in (str, int) for item in value) for value in values
+    )
+
+
+def _equal(key: str, one: Any, other: Any) -> bool:
     """Equal values of the same kind: 1, 1.0 and true are three values in JSON's eyes."""
+    if _are_sets(key, one, other):
+        return set(one) == set(other)
     return type(one) is type(other) and bool(one == other)
 
 

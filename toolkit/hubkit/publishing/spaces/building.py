@@ -34,6 +34,7 @@ from hubkit.core.processes.logs import log_tail
 from hubkit.core.processes.ports import free_port, is_free
 from hubkit.publishing.bundle import Bundle
 from hubkit.publishing.manifest import MANIFEST_PATH, SCHEMA
+from hubkit.publishing.spaces.measurements import BenchmarkTable, MeasuredAnswer
 from hubkit.publishing.spaces.readiness import front_matter
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "safetensors")
@@ -49,6 +50,8 @@ _WAYS: Sequence[Way] = ("landlock", "bubblewrap")
 """Not another user: the cache of models stays the user's own."""
 _NUMBERS = "number_format.py"
 """The name of :mod:`hubkit.core.numbers` beside the app, where ``numbers.py`` would shadow a standard module."""
+PLAIN_CARD = "---\nsdk: gradio\napp_file: app.py\n---\n"
+"""The card of an app that only runs here."""
 TAIL = 20
 """Lines of a log that an error shows."""
 
@@ -81,7 +84,11 @@ class Revision:
 
 @dataclass(frozen=True)
 class Facts:
-    """The facts on the app and its card. ``base`` is (repo, commit), ``end_of_turn`` (token id, token)."""
+    """The facts on the app and its card. ``base`` is (repo, commit), ``end_of_turn`` (token id, token).
+
+    Without a repo the base is unknown. ``base_stop_rate`` is (stopped, prompts), None: not measured; ``answers`` are
+    measured ones, of the base too.
+    """
 
     title: str
     repo: str
@@ -92,6 +99,9 @@ class Facts:
     max_new_tokens: int
     revisions: Sequence[Revision]
     prompts: Sequence[str]
+    base_stop_rate: tuple[int, int] | None = None
+    answers: Sequence[MeasuredAnswer] = ()
+    benchmarks: BenchmarkTable | None = None
 
     @property
     def repos(self) -> tuple[str, ...]:
@@ -99,16 +109,28 @@ class Facts:
         return tuple(dict.fromkeys([self.repo, *(item.repo or self.repo for item in self.revisions)]))
 
     def to_json(self) -> dict[str, Any]:
-        """``release.json``, which the app reads."""
+        """``release.json``, which the app reads. Everything from ``base_stop_rate`` on may be missing or null.
+
+        ::
+
+            "revisions": [{"name", "commit", "title", "repo"?, "form"?, "stop_rate"?: {"stopped", "prompts"}}],
+            "base_stop_rate": {"stopped", "prompts"},
+            "answers": [{"prompt", "revision" ("base": the base), "answer", "ended": "eos" | "limit", "tokens"}],
+            "benchmarks": {"columns": [revision, ...], "rows": [[label, a text or null for each column, ...], ...]}
+        """
+        stopped, prompts = self.base_stop_rate or (0, 0)
         return {
             "title": self.title,
             "repo": self.repo,
-            "base": {"repo": self.base[0], "commit": self.base[1]},
+            "base": {"repo": self.base[0], "commit": self.base[1]} if self.base[0] else None,
             "dtype": self.dtype,
             "end_of_turn": {"id": self.end_of_turn[0], "token": self.end_of_turn[1]},
             "max_new_tokens": self.max_new_tokens,
             "revisions": [item.to_json() for item in self.revisions],
             "prompts": list(self.prompts),
+            "base_stop_rate": {"stopped": stopped, "prompts": prompts} if prompts else None,
+            "answers": [item.to_json() for item in self.answers],
+            "benchmarks": self.benchmarks.to_json() if self.benchmarks else None,
         }
 
 
@@ -153,12 +175,17 @@ def copy_app(into: Path) -> None:
 
 def build(facts: Facts, card: str, into: Path) -> Bundle:
     """Write the Space's files to ``into``: the app, its ``card``, its facts, requirements and manifest."""
+    write_app(facts, card, into)
+    return bundle_of(into, into / MANIFEST_PATH)
+
+
+def write_app(facts: Facts, card: str, into: Path) -> None:
+    """Write all but the manifest; nothing is screened."""
     copy_app(into)
     write_atomic(into / "release.json", json.dumps(facts.to_json(), indent=2, ensure_ascii=False) + "\n")
     pinned = (f"{name}=={version(name).partition('+')[0]}\n" for name in LIBRARIES)
     write_atomic(into / "requirements.txt", "".join(pinned))
     write_atomic(into / "README.md", card)
-    return bundle_of(into, into / MANIFEST_PATH)
 
 
 def bundle_of(folder: Path, manifest_at: Path) -> Bundle:
@@ -187,24 +214,25 @@ def bundle_of(folder: Path, manifest_at: Path) -> Bundle:
 # --- on this machine
 
 
-def environment(endpoint: str, cache: Path, *, embedded: bool, token: str | None = None) -> dict[str, str]:
+def environment(endpoint: str, cache: Path, *, token: str | None = None) -> dict[str, str]:
     """What an app needs to load models from the Hub at ``endpoint``, keeping their files in ``cache``.
 
     ``token`` is a read-only token, for a private repo; an app never gets the user's own token.
     """
     found = {"HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(cache), "TOKENIZERS_PARALLELISM": "false"}
-    if embedded:
-        found["HF_HUB_DISABLE_XET"] = "1"
     return found | ({"HF_TOKEN": token} if token else {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"})
 
 
 @contextmanager
-def trial(folder: Path, more: Mapping[str, str], *, port: int | None = None, timeout: float = TIMEOUT) -> Iterator[App]:
+def trial(
+    folder: Path, more: Mapping[str, str], *, port: int | None = None, timeout: float = TIMEOUT,
+    reads: Sequence[Path] = (),
+) -> Iterator[App]:  # fmt: skip
     """Run the app of ``folder`` here until the block ends; it answers when the block begins.
 
     Its home is a temporary folder. Where the system can confine it (``confinement`` of the app), it reaches none of the
-    user's other files but the cache that ``more`` names. RefusedError with the end of its log when it ends or does not
-    listen within ``timeout`` seconds; UsageError when another program listens on ``port``.
+    user's other files but ``reads`` and the cache that ``more`` names. RefusedError with the end of its log when it
+    ends or does not listen within ``timeout`` seconds; UsageError when another program listens on ``port``.
     """
     if port and not is_free(port):  # otherwise it would be mistaken for the app
         raise UsageError(
@@ -219,7 +247,7 @@ def trial(folder: Path, more: Mapping[str, str], *, port: int | None = None, tim
             folder_of_models.mkdir(parents=True, exist_ok=True)
         app = App.start(
             copy, name, port=port, environment=app_environment(home, port, more), log=log,
-            reach=Reach(write=tuple(cache), hidden=(hubkit_home(),)), ways=_WAYS,
+            reach=Reach(read=tuple(reads), write=tuple(cache), hidden=(hubkit_home(),)), ways=_WAYS,
         )  # fmt: skip
         try:
             deadline = time.monotonic() + timeout
@@ -262,10 +290,11 @@ def shown(lines: Sequence[str]) -> str:
     return " Its log ends:\n" + "\n".join(f"  {line}" for line in printed[-TAIL:]) if printed else " Its log is empty."
 
 
-def ask(url: str, prompt: str, revision: str, limit: int, *, token: str | None = None) -> Answer:
+def ask(url: str, prompt: str, revision: str, limit: int | None = None, *, token: str | None = None) -> Answer:
     """Send one prompt to the app at ``url`` with gradio_client. HubkitError when it cannot answer.
 
-    ``token`` is for a private Space only: the app receives it.
+    ``limit`` None leaves the number of tokens to the app, which knows what its models take. ``token`` is for a private
+    Space only: the app receives it.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # the client's own argument does not switch its reports off
     from gradio_client import Client

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any, Self
 
 from hubkit.core.files import Manifest
+from hubkit.core.printable import printable
 from hubkit.core.trees import tree_of
 from hubkit.hub.client import Hub
 from hubkit.publishing.ownership import holds_release
 from hubkit.publishing.spaces import deployment
-from hubkit.publishing.spaces.building import Answer, ending
+from hubkit.publishing.spaces.building import EOS, Answer, ending
 from hubkit.recipe.artifact import JsonArtifact
 
 APP = "app"
 """The folder with the Space's files."""
+ENDINGS = {EOS: "stopped", "limit": "hit the token limit"}
+"""How an answer ended, in words."""
+_QUOTED = 120
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,27 @@ class GivenAnswer:
     def of(cls, answer: Answer, where: str) -> GivenAnswer:
         """``answer``, given ``where``."""
         return cls(where=where, **answer.to_json())
+
+
+def compare_answers(tried: Answer, deployed: Answer, repo: str, *, same_machine: bool) -> None:
+    """OtherAnswerError unless the app of the Space ``repo`` answers as it did when it was tried.
+
+    On another machine the last bits of a sum differ, and a greedy answer can part from its twin at any close choice.
+    So there, without ``same_machine``, only the first word and the ending are compared.
+    """
+    words = (lambda text: text) if same_machine else (lambda text: " ".join(text.split()[:1]))
+    if (words(tried.text), tried.ended) == (words(deployed.text), deployed.ended):
+        return
+    raise deployment.OtherAnswerError(
+        f"The Space {repo} answers {tried.prompt!r} differently with {tried.revision}: "
+        f"{_quoted(deployed)} on the Hub, {_quoted(tried)} when it was tried here.",
+        hint=f"See its log: hubkit space logs {repo}. Then run the release again.",
+    )
+
+
+def _quoted(answer: Answer) -> str:
+    text = answer.text if len(answer.text) <= _QUOTED else f"{answer.text[:_QUOTED]}..."
+    return f"{printable(repr(text))} ({ENDINGS.get(answer.ended, answer.ended)})"
 
 
 @dataclass(frozen=True)

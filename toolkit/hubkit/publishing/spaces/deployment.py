@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hubkit.core.errors import ConflictError, HubkitError, RemoteError
+from hubkit.core.errors import ConflictError, HubkitError, RefusedError, RemoteError
 from hubkit.core.numbers import seconds, short_commit
 from hubkit.core.trees import compare, tree_of
 from hubkit.hub.client import Hub, Runtime, Visibility
@@ -36,6 +36,10 @@ RAN = RESTING | {"RUNNING_BUILDING", "RUNNING_APP_STARTING"}
 ANSWERING = RESTING - {"PAUSED", "STOPPED"}
 """Stages in which the app takes requests: a request wakes a sleeping one."""
 _SETTLE_SECONDS = 30.0
+
+
+class OtherAnswerError(RefusedError):
+    """A deployed app gives another answer than it gave when it was tried."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,10 @@ def deploy(
     """Bring ``bundle`` to the Space ``repo`` in one commit, wait until its app runs, and send a prompt with ``ask``.
 
     Only files that the manifest of an earlier deploy names are removed. When the app does not come up or cannot answer:
-    RemoteError with its state and the end of its log, after a rollback to the previous running version. ``before`` maps
-    each commit of an interrupted deploy to the one that ran before it.
+    RemoteError with its state and the end of its log, after a rollback to the previous running version. ``ask`` raises
+    :class:`OtherAnswerError` for a wrong answer: RefusedError, after the same rollback. Without a previous version the
+    Space is then paused: nobody is to read wrong answers, and its owner can still see the files and the log.
+    ``before`` maps each commit of an interrupted deploy to the one that ran before it.
     """
     hub.ensure_repo(repo, visibility, "space", hardware=hardware)
     ran = hub.runtime(repo).stage in RAN  # read first: setting a secret restarts the Space
@@ -89,8 +95,10 @@ def deploy(
         raise
     except HubkitError as error:
         sound = (head if ran else None) if written else (before or {}).get(head)
-        back = f"\n{_roll_back(hub, repo, sound, commit)}" if sound else ""
-        raise RemoteError(f"{error.message}{back}", hint=error.hint) from error
+        wrong = isinstance(error, OtherAnswerError)
+        back = _roll_back(hub, repo, sound, commit) if sound else _pause(hub, repo) if wrong else ""
+        kind = RefusedError if wrong else RemoteError
+        raise kind("\n".join(filter(None, (error.message, back))), hint=error.hint) from error
     note("space-runs", commit=commit)
     return Deployed(commit, head, written, host, ownership)
 
@@ -102,6 +110,15 @@ def _roll_back(hub: Hub, repo: str, before: str, ours: str) -> str:
     except HubkitError as error:
         return f"Rolling back to the previous version ({short_commit(before)}) failed: {error.message}"
     return f"Rolled back to the previous version ({short_commit(before)})."
+
+
+def _pause(hub: Hub, repo: str) -> str:
+    """Pause a Space that has no previous version; a sentence about the outcome."""
+    try:
+        hub.pause_space(repo)
+    except HubkitError as error:
+        return f"It has no previous version, and pausing it failed: {error.message}"
+    return "It has no previous version, so it was paused."
 
 
 def _commit(hub: Hub, repo: str, head: str, bundle: Bundle, title: str) -> tuple[str, Ownership]:

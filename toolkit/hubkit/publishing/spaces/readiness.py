@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def require_ready(folder: Path) -> list[str]:
             hint="Fix these lines and try again.",
         )
     warnings = [f"{_CARD}: {item.message} {item.hint}" for item in problems if item.level == "warning"]
-    return [printable(text) for text in (*warnings, *_other_gradio(folder, front))]
+    return [printable(text) for text in (*warnings, *_other_gradio(folder, front), *_not_with_gradio(folder, front))]
 
 
 def other_versions(folder: Path) -> list[str]:
@@ -118,3 +118,28 @@ def _other_gradio(folder: Path, front: Mapping[str, Any]) -> Iterator[str]:
                 f"{_REQUIREMENTS}:{number}: it asks for {words}, but sdk_version is {sdk}, which the Hub installs: "
                 "make them agree, or remove the line."
             )
+
+
+def _not_with_gradio(folder: Path, front: Mapping[str, Any]) -> Iterator[str]:
+    """Pins in requirements.txt with which the Gradio of ``sdk_version`` cannot be installed, if that one is here."""
+    if str(front.get("sdk_version")) != _gradio():
+        return
+    listed = [item for item in map(Requirement, requires("gradio") or ()) if _always(item)]
+    needs = {item.name.lower().replace("_", "-"): item for item in listed}
+    for number, words in _lines(folder):
+        try:
+            pinned = Requirement(words.partition(" --")[0].strip())
+        except InvalidRequirement:
+            continue
+        needed = needs.get(pinned.name.lower().replace("_", "-"))
+        exact = [item.version for item in pinned.specifier if item.operator == "==" and "*" not in item.version]
+        if needed and exact and not needed.specifier.contains(exact[0], prereleases=True):
+            yield (
+                f"{_REQUIREMENTS}:{number}: it pins {words}, but Gradio {_gradio()}, which the Hub installs, needs "
+                f"{needed.name}{needed.specifier}: the Space would not be built. Change the pin, or remove the line."
+            )
+
+
+def _always(requirement: Requirement) -> bool:
+    """Whether it is installed here without any extra."""
+    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})

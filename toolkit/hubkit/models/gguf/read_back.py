@@ -1,0 +1,70 @@
+"""A GGUF file read back by the library's reader, and compared with what was to be written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hubkit.core.errors import ConflictError
+from hubkit.models.gguf.layout import Planned
+
+_OWN = frozenset({"GGUF.version", "GGUF.tensor_count", "GGUF.kv_count"})
+"""What the reader lists beside the keys of a file."""
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """All keys of the file ``path`` with their values. ConflictError when the library cannot read it."""
+    return {name: field.contents() for name, field in _reader(path).fields.items() if name not in _OWN}
+
+
+def _reader(path: Path) -> Any:
+    import gguf
+
+    try:
+        return gguf.GGUFReader(path)
+    except (ValueError, KeyError, IndexError, OSError) as error:
+        raise ConflictError(f"{path.name} cannot be read back: {error}.", hint="Write the file again.") from error
+
+
+def compare(path: Path, settings: Mapping[str, Any], planned: Sequence[Planned], sha256: str) -> None:
+    """ConflictError when ``path`` does not hold the keys ``settings`` (of the writer), the tensors ``planned``, and
+    bytes with this ``sha256``."""
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise ConflictError(
+                f"{path.name} does not hold the bytes that were written.",
+                hint="Check the disk, and write the file again.",
+            )
+    reader = _reader(path)
+    for problem in _differences(reader, settings, planned):
+        raise ConflictError(f"{path.name} does not hold what was written: {problem}.", hint="Write the file again.")
+
+
+def _differences(reader: Any, settings: Mapping[str, Any], planned: Sequence[Planned]) -> Iterator[str]:
+    there = {name: field for name, field in reader.fields.items() if name not in _OWN}
+    for name in sorted(there.keys() ^ settings.keys()):
+        yield f"the key {name} is {'unknown' if name in there else 'missing'}"
+    for name, field in there.items():
+        if not _same(field.contents(), settings[name].value):
+            yield f"the key {name} has another value"
+    tensors = {item.name: item for item in reader.tensors}
+    if [item.name for item in planned] != [item.name for item in reader.tensors]:
+        yield "its tensors are others"
+    for item in planned:
+        found = tensors[item.name]
+        if tuple(reversed(found.shape.tolist())) != item.shape or found.tensor_type.name != item.type:
+            yield f"{item.name} has another shape or type"
+
+
+def _same(found: Any, written: Any) -> bool:
+    import numpy
+
+    if isinstance(written, float):
+        return bool(numpy.float32(written) == numpy.float32(found))
+    if isinstance(written, (list, tuple)):
+        if written and isinstance(written[0], float):
+            return bool(numpy.array_equal(numpy.asarray(written, numpy.float32), numpy.asarray(found, numpy.float32)))
+        return list(found) == list(written)
+    return bool(found == written)
