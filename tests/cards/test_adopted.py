@@ -38,11 +38,11 @@ def test_a_card_says_what_is_reported_and_what_is_not_known(form: str, stage: st
     assert list(untraced(text, numbers, evidence.get)) == []
     reported = [item for item in numbers if item["pointer"] == "/reported/files/0/values/steps"]
     assert [(item["step"], item["file"]) for item in reported] == [("train[theirs]", "training.json")]
-    what = "A LoRA adapter for them/base" if form == "adapter" else "A fine-tune of them/base"
-    more = ", then trained further with SFT on them/chats" if stage == "repair" else ""
-    assert f"\n{what}, trained with axolotl 0.9{more}.\n" in text
+    what = "A LoRA adapter for" if form == "adapter" else "A fine-tune of"
+    more = ", then trained further by SFT on [`them/chats`](/datasets/them/chats)" if stage == "repair" else ""
+    assert f"\n{what} [`them/base`](/them/base), trained with axolotl 0.9{more} · " in text
     assert "Trained with axolotl 0.9, as reported by the authors." in text
     assert "As reported by `state.json`, and not measured by this release: steps 1." in text
     assert "is not known to this release: rows and licenses were not checked." in text
     assert "greedy answers to hubkit's own prompts" in text
-    assert ("| Stage | Dataset |" in text) == (stage == "repair") == ("datasets have licenses of their own" in text)
+    assert ("| Stage | Dataset |" in text) == (stage == "repair") == ("| License |" in text)

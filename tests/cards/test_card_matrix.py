@@ -88,12 +88,15 @@ def test_each_card_is_complete_and_has_no_empty_section(kind: str, measured: tup
             assert list(untraced(card.text, [number.to_json() for number in card.numbers], evidence.get)) == []
             assert "None" not in card.text and "not measured" not in _measured_part(card.text)
         text = cards["README.md"].text
-        for heading in ("## Quick start", "## Prompt format", "## Training", "## Limitations", "## Provenance"):
+        for heading in ("## Quickstart", "## Prompt format", "## Training", "## Limitations", "<summary>Provenance"):
             assert heading in text, heading
         assert ("## Benchmarks" in text) == scores
         assert ("The stop rate was not measured" in text) == (not stops)
         assert ("This variant was not benchmarked" in text) == (not scores)
-        assert ("## Variants" in text) == (stops or scores or len(VARIANTS[kind]) > 1)
+        several = len(VARIANTS[kind]) > 1
+        assert ("## Which branch to use" in text) == several
+        assert ("## Compared with its base" in text) == ((stops or scores) and not several)
+        assert ("## Sample answers" in text) == ("<summary>Stop rate of" in text) == stops
 
 
 def _measured_part(text: str) -> str:
@@ -110,7 +113,7 @@ def test_no_word_about_an_adapter_where_there_is_none(kind: str, parts: tuple[st
     for variant in VARIANTS[kind]:
         text = cards_of(recipe, variant, placeholder(recipe))[1]["README.md"].text
         assert ADAPTER_WORDS.findall(text) == []
-        assert "All the weights of `them/base` were trained" in text
+        assert "All the weights of [`them/base`](/them/base) were trained" in text
 
 
 def test_empty_parts_are_found() -> None:

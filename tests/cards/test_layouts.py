@@ -34,16 +34,17 @@ def test_with_a_repo_for_each_the_cards_name_repos_and_no_branch(variant: str) -
         assert f'repo, revision = "{REPOS[variant]}", "main"' in text
     own, other = REPOS[variant], next(repo for name, repo in REPOS.items() if name != variant)
     text = found["README.md"]
-    assert f"| [`{own}`](/{own}) | " in text and f"| [`{other}`](/{other}) | " in text
-    assert re.search(rf"\[`{own}`\]\(/{own}\) \| [^|]*\(this one\) \|", text)
-    assert f"he repository [`{other}`](/{other})" in text, "the section about the repair links it too"
+    assert f"| **[`{own}`](/{own})** (this one) | " in text and f"| [`{other}`](/{other}) | " in text
+    about = text.partition("hubkit:begin erratum")[2]
+    assert f"[`{other}`](/{other}) " in about, "the section about the repair links it too"
     assert f"hf download {own} --revision main" in text and f"Hugging Face Hub, {own}" in text
     assert f"The LoRA adapter of `{own}`:" in found["adapter-README.md"]
 
 
 def test_with_branches_a_card_is_as_before() -> None:
     text = cards("dpo-v0")["README.md"]
-    assert "**You are on the branch `dpo-v0`: dpo.**" in text and "The branch `main` fixes this" in text
+    assert "**Use [`main`](/me/my-model/tree/main)**, not this branch (`dpo-v0`)." in text
+    assert "[`main`](/me/my-model/tree/main) fixes this" in text
     assert 'repo, revision = "me/my-model", "dpo-v0"' in text and "[`main`](/me/my-model/tree/main)" in text
     assert not front(text).keys() & {"new_version"} and "## Papers" not in text and "DOI" not in text
 

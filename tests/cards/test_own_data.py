@@ -26,7 +26,11 @@ def test_a_card_names_files_and_no_folder_of_the_machine() -> None:
         assert block is not None and "datasets" not in block.text
         assert "somebody" not in card.text and "None" not in card.text
     (text,) = [card.text for name, card in rendered.items() if name == "README.md"]
-    assert "| `more.csv` | file |" in text and "| data | `data/*.jsonl` with digest `" in text
+    assert (
+        "| `more.csv` | file |" in text
+        and "| `more.csv` | 1 |" in text
+        and "| data | `data/*.jsonl` with digest `" in text
+    )
     assert "| answers trained | all of each conversation |" in text
-    assert "on data/\\*.jsonl and more.csv" in text
+    assert "on `data/*.jsonl` and `more.csv` · " in text
     assert context["training"][0]["train_on"] == "all"

@@ -13,13 +13,17 @@ from typing import Any
 
 import card_samples as samples
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
+from hubkit.cards import pictures
 from hubkit.cards.evidence import Evidence
 from hubkit.cards.pictures import draw
 from hubkit.cards.render import ADAPTER_CARD, render_card
 from hubkit.cards.template_context import build_context
 from hubkit.checks.screening import screen
+from hubkit.evals.results import Results, SuiteResult
+from hubkit.recipe.models import Recipe
 
 _DRAW = """
 import hashlib, json, sys
@@ -32,15 +36,33 @@ print(json.dumps({name: hashlib.sha256(picture).hexdigest() for name, picture in
 """
 
 
+TASKS = ("agieval_aqua_rat", "agieval_sat_en_without_passage", "piqa")
+
+
+def _several_tasks(main: float = 0.832) -> Evidence:
+    """The tiny release, whose benchmarks have three tasks of the same results."""
+    whole = samples.evidence()
+    files = dict(whole.files)
+    for step, value in (("base-scores", 0.957), ("evaluate[dpo-v0]", 0.884), ("evaluate[main]", main)):
+        one = samples.results(value)
+        task = one.suites["tiny_facts"].tasks["tiny_facts"]
+        assert task
+        tasks = {name: task.model_copy(update={"name": name}) for name in TASKS}
+        facts = {name: getattr(one, name) for name in ("subject", "settings", "libraries", "seconds")}
+        made = Results.of(suites={"agieval": SuiteResult.of("agieval", "AGIEval", "own", tasks)}, **facts)
+        files[step] = {"results.json": made.model_dump(mode="json")}
+    return Evidence(files, whole.template)
+
+
 def _context(evidence: Evidence | None = None, **card: Any) -> dict[str, Any]:
     return build_context(samples.recipe(**card), "main", evidence or samples.evidence())
 
 
 def test_the_pictures_are_those_that_the_card_shows_and_nothing_else() -> None:
-    context = _context()
-    pictures, text = draw(context), render_card(context).text
-    assert sorted(pictures) == ["assets/benchmarks.png", "assets/header.png", "assets/training.png"]
-    for path, content in pictures.items():
+    context = _context(_several_tasks())
+    drawn, text = draw(context), render_card(context).text
+    assert sorted(drawn) == ["assets/benchmarks.png", "assets/header.png", "assets/training.png"]
+    for path, content in drawn.items():
         assert f"]({path})" in text
         picture = Image.open(io.BytesIO(content))
         assert picture.format == "PNG" and picture.width == 1280 and len(content) < 200_000
@@ -49,11 +71,10 @@ def test_the_pictures_are_those_that_the_card_shows_and_nothing_else() -> None:
 
 
 def test_their_words_for_those_who_do_not_see_them_tell_the_figures() -> None:
-    alt = [line for line in render_card(_context()).text.splitlines() if line.startswith("![")]
+    alt = [line for line in render_card(_context(_several_tasks())).text.splitlines() if line.startswith("![")]
     assert alt == [
-        "![Tiny Hermes DPO, branch main: stop rate of the merged weights 99.2 % (127 of 128; 95.7 % to "
-        "99.9 %), benchmark average 0.8320](assets/header.png)",
-        "![Benchmark average: base 0.9570, dpo-v0 0.8840, main 0.8320](assets/benchmarks.png)",
+        "![Tiny Hermes DPO, branch main: stop rate 99.2 %, AGIEval 83.2 %](assets/header.png)",
+        "![Benchmark average: base 95.7 %, dpo-v0 88.4 %, main 83.2 %](assets/benchmarks.png)",
         "![Training loss by step: stage dpo from 0.693 to 0.041 in 150 steps, stage sft from 0.693 to 0.041 in "
         "40 steps](assets/training.png)",
     ]
@@ -75,9 +96,42 @@ def test_equal_inputs_give_equal_bytes_on_a_machine_with_settings_of_its_own(tmp
 
 
 def test_another_number_gives_another_picture() -> None:
-    before, after = draw(_context()), draw(_context(samples.evidence(repaired=120, scores=(0.957, 0.884, 0.9))))
-    changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"assets/header.png", "assets/benchmarks.png"}
+    before, after = draw(_context(_several_tasks())), draw(_context(_several_tasks(0.9)))
+    assert {name for name in before if before[name] != after[name]} == {"assets/header.png", "assets/benchmarks.png"}
+
+
+def test_there_is_no_chart_of_a_single_task_and_none_of_what_is_no_share() -> None:
+    assert sorted(draw(_context())) == ["assets/header.png", "assets/training.png"]
+    perplexity = _several_tasks(17.0)
+    assert sorted(draw(_context(perplexity))) == ["assets/header.png", "assets/training.png"]
+
+
+def _has_red(variant: str, recipe: Recipe, evidence: Evidence) -> bool:
+    picture = draw(build_context(recipe, variant, evidence))["assets/header.png"]
+    found = Image.open(io.BytesIO(picture)).convert("RGB").getcolors(2**24) or []
+    return any(color == (0xF8, 0x71, 0x71) and count > 300 for count, color in found)
+
+
+def test_a_rate_that_fails_its_gate_is_red_and_no_other() -> None:
+    evidence = samples.evidence()
+    assert [_has_red(name, samples.recipe(), evidence) for name in ("main", "dpo-v0")] == [False, True]
+    ungated = Evidence({step: made for step, made in evidence.files.items() if step != "gate"}, evidence.template)
+    assert not _has_red("dpo-v0", samples.recipe(), ungated)
+
+
+def test_shares_are_drawn_from_0_to_1_and_every_letter_can_be_read_on_a_phone() -> None:
+    assert 360 / 1280 * pictures.SMALLEST * 200 / 72 > 10, "CSS pixels where a phone shows it"
+    context = _context(_several_tasks())
+    words = []
+    for draws in (pictures._header, pictures._benchmarks, pictures._training):
+        figure = draws(context)
+        texts = [text for text in figure.findobj(Text) if text.get_text().strip()]
+        assert min(text.get_fontsize() for text in texts) >= pictures.SMALLEST
+        if draws != pictures._training:
+            assert [ax.get_xlim() for ax in figure.axes] == [(0, 1)]
+        words.append({text.get_text() for text in texts})
+    assert {"Stop rate", "AGIEval", "base", "main", "99.2 %"} <= words[0]
+    assert {"agieval_sat_en_without_passage", "base", "dpo-v0", "83.2 %", "95.7 %", "0 %", "100 %"} <= words[1]
 
 
 def test_there_is_no_picture_of_what_was_not_measured() -> None:
@@ -109,8 +163,6 @@ def test_pictures_pass_the_screening(tmp_path: Path) -> None:
 
 
 def test_many_suites_are_shown_by_their_averages() -> None:
-    from hubkit.evals.results import Results, SuiteResult
-
     one = samples.results(0.5)
     suite = one.suites["tiny_facts"]
     many = Results.of(
@@ -120,4 +172,4 @@ def test_many_suites_are_shown_by_their_averages() -> None:
     whole = samples.evidence()
     files = {step: {"results.json": many} if "results.json" in made else made for step, made in whole.files.items()}
     picture = Image.open(io.BytesIO(draw(_context(Evidence(files, whole.template)))["assets/benchmarks.png"]))
-    assert picture.width == 1280 and picture.height < 2400
+    assert picture.width == 1280 and picture.height < 2 * picture.width

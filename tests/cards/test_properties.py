@@ -218,7 +218,7 @@ def test_every_attack_in_every_word_of_the_recipe_at_once() -> None:
             sound(card, evidence)
             assert card.metadata["tags"][0] == attack
         read = shown(made[0].text)
-        assert one_line(attack) in read[:3] and f"By {one_line(attack)}." in read, attack
+        assert one_line(attack) in read[:3] and any(f" · by {one_line(attack)}" in part for part in read), attack
 
 
 # --- names that a recipe gives, as far as its rules let them through -----------------------------------------------

@@ -77,9 +77,14 @@ def test_the_difference_is_the_same_from_either_side(first: tuple[int, int], sec
 # --- the known issue and its fix -------------------------------------------------------------------------------------
 
 
-KNOWN_ISSUE, WHY = "## Known issue: answers do not stop reliably", "## Why this branch exists"
-LOST = f"{KNOWN_ISSUE} **This branch does not"
-FAILED = f"{KNOWN_ISSUE} The variant on the branch"
+KNOWN_ISSUE, WHY = "## Known issue: answers run on", "## Why t(?:here are two branches|his branch exists)"
+THIS = "## Why this branch exists"
+LOST = "## Known issue: answers run on This branch does not"
+
+
+def _begins(heading: str, variant: str) -> str:
+    """How the section begins that is about ``variant``."""
+    return f"{heading} [`{variant}`](/me/tiny-dpo/tree/{variant}) "
 
 
 def _said(variant: str, evidence: Evidence, *, recipe: Recipe | None = None, which: str = MODEL_CARD) -> str:
@@ -98,7 +103,7 @@ def test_a_base_that_passes_the_gate_is_not_said_to_fail_it() -> None:
         evidence = samples.evidence(base=base, broken=121)
         lost, mended = _said("dpo-v0", evidence), _said("main", evidence)
         assert "either does the base" not in lost + mended, base
-        assert ("lost its end-of-turn token" in mended) is worse
+        assert ("stopped emitting the end-of-turn token" in mended) is worse
         assert ("fails the gate, but the difference from the base is within the measurement error" in lost) is not worse
     assert wilson(121, 128)[1] > wilson(128, 128)[0]
     failing = samples.evidence(base=60, broken=60)
@@ -110,8 +115,8 @@ def test_a_base_that_seldom_stops_is_said_to_although_a_gate_is_relative_to_it()
     verdicts = evidence.files["gate"]["gates.json"]["variants"]
     for name in verdicts:
         verdicts[name] |= {"threshold": 28 / 128 - 0.02, "passed": name == "main"}
-    assert "Neither does the base model. The base model stops in 21.9 %" in _said("dpo-v0", evidence)
-    assert "does not reliably end its answers, and neither does the base." in _said("main", evidence)
+    assert "Neither does the base model. Of the base model, 28 of 128 answers" in _said("dpo-v0", evidence)
+    assert "does not reliably end its answers, and neither does the base:" in _said("main", evidence)
 
 
 def test_why_a_branch_is_still_published_is_not_guessed() -> None:
@@ -138,15 +143,13 @@ def _chained(v0: int, v1: int, main: int | None) -> Evidence:
 @pytest.mark.parametrize(
     ("rates", "begins"),
     [
-        ((3, 127, 127), {"dpo-v0": LOST, "v1": WHY, "main": ""}),
+        ((3, 127, 127), {"dpo-v0": LOST, "v1": THIS, "main": ""}),
         ((127, 127, 127), {"dpo-v0": "", "v1": "", "main": ""}),
-        ((3, 127, 5), {"v1": WHY, "main": LOST}),
-        ((3, 5, 127), {"dpo-v0": LOST, "v1": f"{FAILED} `dpo-v0`",
-                       "main": f"{WHY} The variant on the branch `v1`"}),
-        ((3, 5, 5), {"v1": f"{FAILED} `dpo-v0`", "main": f"{FAILED} `v1`"}),
-        ((127, 5, 127), {"dpo-v0": "", "v1": LOST,
-                         "main": f"{WHY} The variant on the branch `v1`"}),
-        ((3, 127, None), {"v1": WHY, "main": ""}),
+        ((3, 127, 5), {"v1": THIS, "main": LOST}),
+        ((3, 5, 127), {"dpo-v0": LOST, "v1": _begins(KNOWN_ISSUE, "dpo-v0"), "main": _begins(THIS, "v1")}),
+        ((3, 5, 5), {"v1": _begins(KNOWN_ISSUE, "dpo-v0"), "main": _begins(KNOWN_ISSUE, "v1")}),
+        ((127, 5, 127), {"dpo-v0": "", "v1": LOST, "main": _begins(THIS, "v1")}),
+        ((3, 127, None), {"v1": THIS, "main": ""}),
     ],
 )  # fmt: skip
 def test_each_variant_answers_for_the_one_it_goes_on_from(rates: Any, begins: dict[str, str]) -> None:
@@ -170,10 +173,14 @@ def test_the_adapters_card_goes_by_the_adapter() -> None:
 @pytest.mark.parametrize("variant", ["main", "dpo-v0"])
 def test_every_stop_rate_carries_its_count_and_its_interval(variant: str, which: str) -> None:
     card = render_card(build_context(samples.recipe(), variant, samples.evidence()), which)
-    shares = re.findall(r"([\d.]+ %) \((\d+) of (\d+); ([\d.]+ %) to ([\d.]+ %)\)", card.text)
+    folded = re.search(r"<summary>Stop rates.*?</details>", card.text, re.DOTALL)
+    text = folded[0] if folded else card.text
+    shares = re.findall(r"([\d.]+ %) \((\d+) of (\d+); ([\d.]+ %) to ([\d.]+ %)\)", text)
     assert len(shares) >= 2
     for rate, stopped, prompts, low, high in shares:
         interval = wilson(int(stopped), int(prompts))
         assert (rate, low, high) == tuple(map(share, (int(stopped) / int(prompts), *interval)))
-    rates = [number for number in card.numbers if number.pointer.endswith("/rate") and number.file == "stopping.json"]
-    assert len(rates) == len(shares) and "ninety-five percent Wilson confidence interval" in " ".join(card.text.split())
+    lows = [number for number in card.numbers if number.pointer.endswith("/low") and number.file == "stopping.json"]
+    assert len(lows) == len(shares), "each interval stands on the card once"
+    assert len(shares) == len({(number.step, number.pointer) for number in lows}) or which == ADAPTER_CARD
+    assert "ninety-five percent Wilson confidence interval" in " ".join(card.text.split())

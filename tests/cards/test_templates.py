@@ -16,11 +16,12 @@ from hubkit.cards.evidence import Evidence
 from hubkit.cards.measured import CardError
 from hubkit.cards.placeholder import placeholder
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, own_templates, render_card
-from hubkit.cards.space_and_dataset_cards import dataset_card, space_card
+from hubkit.cards.space_and_dataset_cards import SpacePage, dataset_card, short_description, space_card
 from hubkit.cards.template_context import build_context
 from hubkit.cards.trace import untraced
 from hubkit.cards.validate import validate
 from hubkit.core.errors import RefusedError, UsageError
+from hubkit.core.space_metadata import space_problems
 from hubkit.publishing.spaces.building import Facts, Revision
 from hubkit.recipe.loading import parse_recipe
 from hubkit.server.repos import metadata as hub_metadata
@@ -173,16 +174,49 @@ def _facts(title: str) -> Facts:
 def test_the_card_of_a_space_shows_the_words_as_they_are(title: str) -> None:
     text = space_card(_facts(title))
     front = yaml.safe_load(text.split("---\n")[1])
-    assert front["sdk"] == "gradio" and front["title"] == " ".join(title.split()) and front["models"] == ["me/x"]
+    assert front["sdk"] == "gradio" and front["title"] == " ".join(title.split())
+    assert front["models"] == ["me/x", "me/base"]
     assert hub_metadata.check(text, "space")[0] == []
     shown = list(inlines(text))
     assert shown[0] == " ".join(title.split()) and f"commit {'c' * 40}" in shown[-1]
 
 
+def test_the_front_matter_of_a_space_tells_what_the_hub_shows_of_it() -> None:
+    page = SpacePage(("me/pairs", "me/chats", "me/pairs"), "t4-small", None, picture=True)
+    front = yaml.safe_load(space_card(_facts("Tiny Hermes"), page).split("---\n")[1])
+    assert front["datasets"] == ["me/pairs", "me/chats"] and front["suggested_hardware"] == "t4-small"
+    assert front["thumbnail"] == "https://huggingface.co/me/x/resolve/main/assets/header.png"
+    assert front["short_description"] == "Compare the answers of Tiny Hermes" and front["emoji"]
+    plain = yaml.safe_load(space_card(_facts("W" * 500)).split("---\n")[1])
+    assert "datasets" not in plain and "thumbnail" not in plain and plain["suggested_hardware"] == "cpu-basic"
+    assert [*space_problems(front), *space_problems(plain)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("Compare them", "Compare them"),
+        ("x" * 60, "x" * 60),
+        ("x" * 61, "x" * 59 + "…"),
+        ("Compare the answers of a model that has a rather long name, and more", None),
+        ("a\nb", "a b"),
+    ],
+)
+def test_a_short_description_ends_after_a_word(text: str, short: str | None) -> None:
+    made = short_description(text)
+    assert made == (short or "Compare the answers of a model that has a rather long name…") and len(made) <= 60
+
+
+def test_a_description_that_the_hub_would_refuse_is_refused_in_the_recipe() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_recipe(samples.RECIPE + f"space: {{repo: me/chat, description: {'x' * 61}}}\n")
+    assert "it has 61 characters; the Hub takes at most 60" in f"{caught.value} {caught.value.hint}"
+
+
 def test_the_card_of_the_held_out_prompts() -> None:
     evidence = samples.evidence()
     card = dataset_card(samples.recipe(), evidence)
-    assert "128 prompts held out from training in `me/tiny-dpo`." in card.text
+    assert "128 prompts held out from training in [`me/tiny-dpo`](/me/tiny-dpo)." in card.text
     assert "| `teknium/openhermes` |" in card.text and "orca" not in card.text, "the sources of its own set alone"
     assert DatasetCard(card.text).data["license"] == ["mit"]
     assert hub_metadata.check(card.text, "dataset") == ([], [])

@@ -126,9 +126,9 @@ def test_any_words_of_a_recipe_survive_unharmed(
         expected = one_line(title) + (": the adapter" if which == ADAPTER_CARD else "")
         assert shown[which == MODEL_CARD] == expected, "below the header image, whose words begin so, too"
         if which == MODEL_CARD:
-            assert ", branch main: stop rate of the merged weights" in shown[0]
-            assert shown[2] == one_line(summary) and one_line(limitations) in shown
-            assert f"By {one_line(author)}." in shown
+            assert ", branch main: stop rate " in shown[0]
+            assert shown[3] == one_line(summary) and one_line(limitations) in shown
+            assert f" · by {one_line(author)}" in shown[2]
         card.text.encode()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -12,62 +13,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from checked_models import look, put, said
 from huggingface_hub import CommitOperationAdd
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from hubkit.checks.model import CheckReport, FolderSource, RepoSource, check
+from hubkit.checks.model import FolderSource, RepoSource, check
 from hubkit.checks.source import MAX_READ_BYTES
 from hubkit.core.errors import RefusedError
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
-from hubkit.models.chat.library import CHATML
 from hubkit.models.tensors import parse_header, read_header, read_weights
-
-CARD = "---\nlicense: apache-2.0\nbase_model: me/base\n---\n# Tiny\n"
-
-
-@pytest.fixture(scope="session")
-def published(make_model, make_tokenizer, tmp_path_factory) -> Path:
-    """A sound model with its adapter in a folder of its own, as hubkit publishes it."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    folder = tmp_path_factory.mktemp("published")
-    model = make_model().to(torch.bfloat16)
-    model.save_pretrained(folder, max_shard_size="50KB")
-    tokenizer = make_tokenizer(CHATML, eos_token="<|im_end|>", additional_special_tokens=["<|im_start|>"])
-    assert tokenizer.eos_token_id == 257
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": 257}))
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [257, 2]}))
-    tokenizer.save_pretrained(folder)
-    adapter = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
-    adapter.peft_config["default"].base_model_name_or_path = "me/base"
-    adapter.peft_config["default"].revision = "0" * 40
-    adapter.save_pretrained(folder / "adapter")
-    (folder / "adapter" / "README.md").unlink()
-    (folder / "README.md").write_text(CARD)
-    return folder
-
-
-@pytest.fixture
-def model(published, tmp_path) -> Path:
-    return Path(shutil.copytree(published, tmp_path / "model"))
-
-
-def look(folder: Path) -> CheckReport:
-    return check(FolderSource(folder))
-
-
-def said(report: CheckReport, level: str = "error") -> str:
-    found = (finding for finding in report.findings if finding.level == level)
-    return "\n".join(f"{finding.place}: {finding.message} [{finding.rule}]" for finding in found)
-
-
-def put(path: Path, **changes) -> None:
-    value = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({key: item for key, item in {**value, **changes}.items() if item is not None}))
 
 
 @pytest.mark.parametrize("generation", [True, False])
@@ -90,6 +44,53 @@ def test_a_sound_model_has_nothing_to_find(published):
     tensors = [item for header in read_weights(published).values() for item in header.tensors.values()]
     assert report.parameters == sum(item.count for item in tensors)
     assert json.loads(json.dumps(report.to_json()))["end_of_turn"] == {"token": "<|im_end|>", "id": 257}
+
+
+def release(folder: Path, **facts: object) -> None:
+    """Write the manifest of a release of ``folder``."""
+    paths = sorted(path for path in folder.rglob("*.safetensors"))
+    files = [
+        {"path": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "git": "",
+         "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in paths
+    ]  # fmt: skip
+    (folder / ".hubkit").mkdir(exist_ok=True)
+    (folder / ".hubkit" / "manifest.json").write_text(json.dumps({"variant": "v", "files": files, **facts}))
+
+
+ANSWERS = {"merged": {"stopped": 0, "prompts": 128}, "adapter": {"stopped": 128, "prompts": 128}}
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"answers": {"forms": ANSWERS, "max_new_tokens": 64, "at_least": 0.95}},
+         "0 of 128 answers stopped within 64 new tokens (merged weights). Wanted: at least 95.0 %."),
+        ({"stop_rates": {"merged": 0.5, "adapter": 0.5}, "recipe": {"gates": {"stop_rate": {"max_new_tokens": 9}}}},
+         "50.0 % of the answers stopped within 9 new tokens (merged weights, adapter). Wanted: at least 90.0 %."),
+        ({"answers": {"forms": {"adapter": {"stopped": 122, "prompts": 128}}, "at_least": 0.95}}, None),
+        ({"stop_rates": {"merged": "x", "adapter": -1}, "answers": {"forms": [1]}, "recipe": 3}, None),
+    ],
+)  # fmt: skip
+def test_what_the_release_measured(model, facts, says):
+    release(model, **facts)
+    found = [finding for finding in look(model).findings if finding.rule == "stop-rate"]
+    assert [finding.level for finding in found] == ["warning"] * (says is not None)
+    assert not says or says in found[0].message
+    assert not says or json.loads(json.dumps(look(model).to_json()))["measured"].keys() == {"merged", "adapter"}
+
+
+def test_what_was_measured_of_other_weights_is_not_reported(model):
+    release(model, answers={"forms": ANSWERS})
+    assert look(model).measured is not None
+    weights = model / "adapter" / "adapter_model.safetensors"
+    trained_further = weights.read_bytes()[:-1] + b"x"
+    weights.write_bytes(trained_further)
+    assert look(model).measured is None and look(model).findings == ()
+    weights.unlink()
+    assert look(model).measured is None
+    (model / ".hubkit" / "manifest.json").write_text("[" * 9)
+    assert look(model).measured is None
 
 
 def test_no_heavy_library_is_needed(published):
@@ -397,94 +398,3 @@ def test_a_repo_is_checked_without_fetching_its_weights(published, hub, tmp_path
     assert "The base me/base of adapter/adapter_config.json is not on this Hub" in said(report)
     assert "second/adapter_config.json: the base hubkit/chained is itself an adapter" in said(report)
     assert not list((tmp_path / "hf").rglob("*.safetensors"))
-
-
-@pytest.mark.parametrize(
-    ("file", "key", "value", "says"),
-    [
-        ("config.json", "architectures", 5, "config.json: architectures is 5, not a list"),
-        ("config.json", "architectures", [5, {}], ""),
-        ("config.json", "vocab_size", "10", "config.json: vocab_size is '10', not an integer"),
-        ("config.json", "vocab_size", True, "vocab_size is True"),
-        ("config.json", "eos_token_id", {"a": 1}, "eos_token_id is {'a': 1}, not an integer or a list"),
-        ("config.json", "dtype", "\ud800", ""),
-        ("generation_config.json", "eos_token_id", "257", "generation_config.json: eos_token_id is '257'"),
-        ("tokenizer_config.json", "added_tokens_decoder", [1], "added_tokens_decoder is [1], not an object"),
-        (
-            "tokenizer_config.json",
-            "added_tokens_decoder",
-            {"\u00b2": {"content": "a"}, "9" * 5000: {"content": "b"}},
-            "",
-        ),
-        ("tokenizer_config.json", "chat_template", [{"name": ["default"], "template": 1}, 5], ""),
-        ("tokenizer_config.json", "eos_token", 5, "eos_token is 5, not a string or an object"),
-        ("tokenizer.json", "added_tokens", 5, "tokenizer.json: added_tokens is 5, not a list"),
-        ("tokenizer.json", "added_tokens", [{"content": "<|im_end|>", "id": 10**4299}], ""),
-        ("tokenizer.json", "model", 5, "tokenizer.json: model is 5, not an object"),
-        ("adapter/adapter_config.json", "revision", [1], "adapter/adapter_config.json: revision is [1], not a string"),
-        ("model.safetensors.index.json", "weight_map", {"a": 5}, "not a safetensors file in the same folder"),
-    ],
-)
-def test_a_value_of_a_wrong_type_is_a_finding(model, file, key, value, says):
-    put(model / file, **{key: value})
-    report = look(model)
-    assert says in said(report) and (not says or "[value-type]" in said(report) or "[shards]" in said(report))
-    json.dumps(report.to_json(), ensure_ascii=False).encode()
-
-
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "adapter/adapter_config.json"])
-@pytest.mark.parametrize("content", ["[1]", '"x"', "null", "[" * 100_000, "1" * 5000, "\xff"])
-def test_a_settings_file_that_is_no_object_is_a_finding(model, name, content):
-    (model / name).write_text(content, encoding="latin-1")
-    assert f"{name} is not " in said(look(model))
-
-
-@pytest.mark.parametrize(
-    ("front", "says"),
-    [
-        ("base_model: 5", "README.md: base_model is 5, not a string or a list"),
-        ("base_model: [me/base, {a: 1}]", "README.md: base_model holds {'a': 1}, not a string"),
-        (f"base_model: 0x{'f' * 5000}", "a number of 5,002 characters"),
-        ("license: !!int x", "not valid YAML"),
-        ("license: !!timestamp x", "not valid YAML"),
-        ("- 1", "front matter has no keys"),
-    ],
-)
-def test_a_card_of_wrong_types_is_a_finding(model, front, says):
-    (model / "README.md").write_text(f"---\n{front}\n---\n")
-    assert says in said(look(model))
-
-
-KEYS = {
-    "config.json": ["architectures", "vocab_size", "eos_token_id", "dtype", "torch_dtype", "quantization_config"],
-    "tokenizer_config.json": ["added_tokens_decoder", "chat_template", "eos_token", "pad_token", "bos_token"],
-    "tokenizer.json": ["added_tokens", "model"],
-    "generation_config.json": ["eos_token_id"],
-    "special_tokens_map.json": ["eos_token", "pad_token"],
-    "adapter/adapter_config.json": ["base_model_name_or_path", "revision", "peft_type"],
-    "model.safetensors.index.json": ["weight_map", "metadata"],
-    "README.md": ["base_model", "license", "tags", "model-index"],
-}
-NAMES = st.sampled_from(["content", "id", "name", "template", "default", "vocab", "257", "\u0664", "-1"]) | st.text()
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["10", "default", "\ud800"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@pytest.mark.parametrize("file", KEYS)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_no_value_of_any_key_breaks_the_check(model, file, data):
-    path = model / file
-    first = path.with_name(path.name + ".first")
-    if path.exists() and not first.exists():
-        shutil.copyfile(path, first)
-    before = json.loads(first.read_text()) if first.exists() and file != "README.md" else {}
-    changes = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(KEYS[file], JSON)))
-    text = json.dumps({**before, **changes})
-    path.write_text(f"---\n{text}\n---\n" if file == "README.md" else text)
-    report = look(model)
-    assert isinstance(report, CheckReport)
-    json.dumps(report.to_json(), ensure_ascii=False).encode()

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model_shapes import CHATML, IM, INST, LLAMA_PIECES, QWEN, SHAPES, S, decoder, model, pieces, turns, weights, write
+from model_parts import CHATML, IM, INST, LLAMA_PIECES, QWEN, S, decoder, model, pieces, turns, weights, write
+from model_shapes import SHAPES
 
 from hubkit.checks.model import CheckReport, FolderSource, check
 from hubkit.checks.model.family import family_of

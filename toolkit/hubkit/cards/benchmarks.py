@@ -56,7 +56,8 @@ def benchmarks(recipe: Recipe, variant: str, files: Mapping[str, Any], evidence:
         "rule": clean(mine.average.text),
         "several": len(mine.suites) > 1,
         "suites": [_suite(name, mine, found, wrapped, own) for name in mine.suites],
-        "comparisons": _comparisons(recipe, variant, found, evidence),
+        "comparisons": (compared := _comparisons(recipe, variant, found, evidence)),
+        "against_base": _against_base(compared),
         "comparison_rule": COMPARISON_RULE,
     }
 
@@ -89,6 +90,18 @@ def _comparisons(
         if rows:
             lines.append({"against": heading(recipe, name), "rows": rows, "notes": said["notes"]})
     return lines
+
+
+def _against_base(comparisons: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The widest comparison with the base: ``name`` of what was averaged, and the ``difference``. None without one."""
+    for comparison in comparisons:
+        if comparison["against"] == BASE:
+            name, difference = comparison["rows"][-1]
+            return {
+                "name": "the average of all suites" if len(comparison["rows"]) > 1 else name,
+                "difference": difference,
+            }
+    return None
 
 
 def of_averages(results: Results) -> Results:
@@ -139,6 +152,7 @@ def _suite(
         "rule": clean(suite.average.text),
         "note": clean(suite.average.note or ""),
         "missing": [clean(item) for item in suite.average.missing],
+        "several": len(rows) > 1 or bool(suite.average.missing),
         "classic": classic,
         "rows": rows,
         "averages": [

@@ -3,6 +3,7 @@
 README.md  adapter-README.md      the cards
 assets/*.png                      their pictures
 .eval_results/*.yaml              results for the Hub's leaderboards
+memory.json  sampling.json        the memory that the model takes, and how generate samples from it
 comparisons.json                  differences that were computed for the cards
 .hubkit/benchmarks.json.gz        the score of every question, for the next release
 .hubkit/reported.json             results of runs elsewhere, as the recipe's files report them

@@ -12,6 +12,8 @@ import shlex
 from functools import lru_cache
 from urllib.parse import quote
 
+from hubkit.recipe.values import EMAIL, WEB_ADDRESS
+
 # An underscore between letters is no emphasis in CommonMark, and task names are full of them.
 _INLINE = re.compile(r"([\\`*{}\[\]<>#~!$^=&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]")
@@ -21,7 +23,8 @@ _TEX = {
     "\\": r"{\textbackslash}", "~": r"{\textasciitilde}", "^": r"{\textasciicircum}", "{": r"\{", "}": r"\}",
     "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_",
 }  # fmt: skip
-_LINK = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]+")
+EXCERPT = 100
+"""Characters of an answer that a table shows."""
 
 
 class Safe(str):
@@ -89,6 +92,16 @@ def cell(text: str) -> Safe:
     return md(text) if "|" in text else code(text)
 
 
+def excerpt(text: str) -> Safe:
+    """The beginning of ``text`` for a table cell, on one line: ``↵`` is a line end, ``…`` what was left out."""
+    lines = [" ".join(line.split()) for line in clean(text).split("\n")]
+    whole = " ↵ ".join(line for line in lines if line)
+    if len(whole) > EXCERPT:
+        words = whole[: EXCERPT + 1].rpartition(" ")[0]
+        whole = f"{words if 2 * len(words) > EXCERPT else whole[:EXCERPT]} …"
+    return Safe(_inline(whole)) if whole else Safe("*(empty)*")
+
+
 def fenced(text: str, language: str = "text") -> Safe:
     """``text`` as a fenced block, its fence longer than any run of backticks inside."""
     text = clean(text)
@@ -123,8 +136,8 @@ def bibtex(text: str) -> str:
 
 
 def link(url: str) -> Safe:
-    """``url`` as a link when it is a plain http or https URL, else as code."""
-    return Safe(f"<{url}>") if _LINK.fullmatch(url) else code(url)
+    """``url`` as a link when it is a plain http or https URL or an e-mail address, else as code."""
+    return Safe(f"<{url}>") if WEB_ADDRESS.fullmatch(url) or EMAIL.fullmatch(url) else code(url)
 
 
 def branch_url(repo: str, branch: str) -> Safe:
@@ -140,6 +153,28 @@ def repo_url(repo: str) -> Safe:
 def place(branch: str, own_repo: str) -> Safe:
     """Where another variant is, after "the": its branch, or a link to the repo that is its own ('': it has none)."""
     return Safe(f"repository [{code(own_repo)}]({repo_url(own_repo)})" if own_repo else f"branch {code(branch)}")
+
+
+def variant_link(branch: str, own_repo: str, repo: str) -> Safe:
+    """A link to another variant: to its branch of ``repo``, or to the repo that is its own ('': it has none)."""
+    if own_repo:
+        return Safe(f"[{cell(own_repo)}]({repo_url(own_repo)})")
+    return Safe(f"[{cell(branch)}]({branch_url(repo, branch)})")
+
+
+def model_link(repo: str) -> Safe:
+    """A link to the model ``repo``."""
+    return Safe(f"[{cell(repo)}]({repo_url(repo)})")
+
+
+def dataset_link(name: str, repo: str) -> Safe:
+    """A link to the dataset ``repo``; its ``name`` alone where it is no repo ('')."""
+    return Safe(f"[{cell(name)}](/datasets/{quote(repo)})") if repo else cell(name)
+
+
+def space_url(repo: str) -> Safe:
+    """The page of the Space ``repo``, relative to the Hub that shows the card."""
+    return Safe(f"/spaces/{quote(repo)}")
 
 
 def _longest_run(text: str) -> int:

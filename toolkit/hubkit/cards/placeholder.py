@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hubkit.cards.evidence import Evidence
+from hubkit.cards.memory import placeholders
 from hubkit.evals.results import Metric, Results, Settings, Subject, SuiteResult, TaskResult
 from hubkit.models.chat.library import CHATML
 from hubkit.recipe.benchmark_keys import BenchmarkCondition
@@ -25,7 +26,7 @@ def placeholder(recipe: Recipe) -> Evidence:
     """Evidence for the cards of every variant of ``recipe``. Each share is one half, each count is one."""
     form = {
         "stopped": 1, "prompts": 2, "rate": _SHARE, "low": 0.1, "high": 0.9, "mean_tokens": 1.0, "dtype": "float32",
-        "examples": [],
+        "examples": [], "answers": [{"prompt": "", "answer": "", "ended": "limit", "tokens": 1}],
     }  # fmt: skip
     end_of_turn = {"token": "<|im_end|>", "id": 1}
     alike = {"positions": 1, "same_next_token": _SHARE, "max_difference": 0.1}
@@ -46,6 +47,7 @@ def placeholder(recipe: Recipe) -> Evidence:
     for name in recipe.wanted_stages():
         files[f"train[{name}]"] = {"training.json": _training(recipe, name)}
     for name in recipe.variants:
+        files |= placeholders(name)
         files[f"merge[{name}]"] = {
             "merge.json": {
                 "dtype": recipe.base.dtype, "tensors": 1, "changed": 1, "parameters": 1, "bytes": 1, "seconds": 1.0,

@@ -107,6 +107,17 @@ class _Recorder:
         of = f"{counts['stopped']} of {counts['prompts']}"
         return escape.Safe(f"{said['rate']} ({of}; {said['low']} to {said['high']})")
 
+    def ending(self, form: Any) -> escape.Safe:
+        """How many answers of a stop rate ended, in words: '3 of 128 answers stop'."""
+        if form is None:
+            return escape.Safe(NOT_MEASURED)
+        prompts = self.measured(form["prompts"], "count")
+        if not value_of(form["stopped"]):
+            return escape.Safe(f"none of {prompts} answers stops")
+        if value_of(form["stopped"]) == value_of(form["prompts"]):
+            return escape.Safe(f"all {prompts} answers stop")
+        return escape.Safe(f"{self.measured(form['stopped'], 'count')} of {prompts} answers stop")
+
     def score(self, cell: Any) -> escape.Safe:
         """A benchmark value with its standard error, where there is one; 'not measured' if there is none."""
         if cell is None:
@@ -226,10 +237,10 @@ def environment(templates: Path, own: Path | None = None) -> ImmutableSandboxedE
         keep_trailing_newline=True,
         finalize=_finalize,
     )
-    recorded = ("measured", "shown", "share", "score", "classic", "fenced")
+    recorded = ("measured", "shown", "share", "ending", "score", "classic", "fenced")
     escaped = (
         "md", "sentence", "paragraphs", "code", "cell", "python", "shell", "html", "path", "link", "branch_url",
-        "repo_url", "place",
+        "repo_url", "place", "excerpt", "variant_link", "model_link", "dataset_link", "space_url",
     )  # fmt: skip
     made.filters = {
         **{name: _recording(name) for name in recorded},
@@ -272,13 +283,14 @@ def _one_file(path: Path) -> BaseLoader:
 def unwrapped(body: str) -> str:
     """``body`` with each paragraph on one line, no two empty lines in a row and no empty region.
 
-    Templates are wrapped for those who edit them. Tables, lists, headings, HTML and fenced blocks stay as they are.
+    Templates are wrapped for those who edit them. Tables, lists, headings, quotes, HTML and fenced blocks stay as they
+    are.
     """
     lines: list[str] = []
     fenced = joins = False
     for line in body.split("\n"):
         fence = line.startswith("```")
-        prose = not (fenced or fence or not line.strip() or line[0] in "|-#<! " or line.startswith("\x00f"))
+        prose = not (fenced or fence or not line.strip() or line[0] in "|-#<!> " or line.startswith("\x00f"))
         if prose and joins:
             lines[-1] = f"{lines[-1].rstrip()} {line.lstrip()}"
         elif line.strip() or fenced or (lines and lines[-1]):

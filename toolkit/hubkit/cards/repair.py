@@ -27,11 +27,12 @@ def stop_rate_repair(
     """What went wrong, for the card of ``variant``; None when nothing did.
 
     ``kind`` is 'lost' (this branch does not end its answers), 'repaired' (this branch repairs ``broken``, the variant
-    that it continues) or 'unrepaired' (it should repair ``broken`` and does not). ``broken`` and ``repaired`` are rows
-    of the table of variants, ``stages`` the stages that were trained in between, ``worse`` whether ``broken`` ends
-    fewer answers than the base (see :func:`_worse`), ``base_fails`` whether the base itself is below the gate or below
-    :data:`RELIABLE` (a gate that is relative to the base is never above it), ``adapter_fails`` whether the adapter of
-    this variant is, ``scores`` how the benchmark average changed (see :func:`_scores`).
+    that it continues) or 'unrepaired' (it should repair ``broken`` and does not). ``broken`` and ``repaired`` are
+    rows of the table of variants, ``stages`` the stages that were trained in between, ``worse`` whether ``broken``
+    ends fewer answers than the base (see :func:`_worse`), ``never`` whether it ended none, ``base_fails`` whether the
+    base itself is below the gate or below :data:`RELIABLE` (a gate that is relative to the base is never above it),
+    ``adapter_fails`` whether the adapter of this variant is, ``scores`` how the benchmark average changed (see
+    :func:`_scores`).
     """
     gates = evidence.gates()
     verdicts = gates.variants if gates else {}
@@ -77,6 +78,7 @@ def _facts(
         "repaired": variants[repaired_by] if repaired_by is not None else None,
         "stages": stages,
         "worse": _worse(evidence, broken),
+        "never": _never(evidence, broken),
         "base_fails": _fails(evidence, broken, base) or bool(base and base.rate < RELIABLE),
         "scores": {
             "broken": _scores(evidence, BASE_BENCHMARKS, benchmarks_step(broken)),
@@ -117,6 +119,12 @@ def _worse(evidence: Evidence, variant: str) -> bool:
     if not base or not forms:
         return True
     return any(difference(_counts(form), _counts(base))[1] < 0 for form in forms)
+
+
+def _never(evidence: Evidence, variant: str) -> bool:
+    """Whether no published form of ``variant`` ended any answer."""
+    found = evidence.stop_rates(stop_rate_step(variant))
+    return found is not None and bool(found.published) and not any(form.stopped for form in found.published.values())
 
 
 def _counts(form: MeasuredRate) -> tuple[int, int]:

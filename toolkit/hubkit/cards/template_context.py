@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from hubkit import __version__
 from hubkit.cards.adopted import adopted_context
 from hubkit.cards.benchmarks import benchmarks, scores
 from hubkit.cards.escape import bibtex, clean
 from hubkit.cards.evidence import Evidence, card_step
+from hubkit.cards.first_screen import METHODS, answers, origin, pipeline_call, to_use
 from hubkit.cards.measured import many_objects, value_of, wrap
+from hubkit.cards.memory import running
 from hubkit.cards.metadata import Metadata
 from hubkit.cards.pictures import pictures_of
 from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
@@ -24,7 +27,6 @@ from hubkit.cards.repair import stop_rate_repair
 from hubkit.cards.reported import reported_results, reported_scores
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.files import digest_of
-from hubkit.core.numbers import counted
 from hubkit.models.chat import rendering
 from hubkit.publishing.manifest import MANIFEST_PATH
 from hubkit.recipe.models import OLD_ACCEPT, Recipe, Training
@@ -37,8 +39,11 @@ SERVE_URL = "http://localhost:8000/v1"
 """Where `transformers serve` and `vllm serve` answer."""
 EXAMPLES = "examples.json"
 """In the artifact of the cards, where no stop rate was measured: the token limit of the examples."""
-_METHODS = {"dpo": "DPO", "sft": "SFT", "adopt": "Adopted"}
-_FACTS = ("rows", "epochs", "steps", "seconds", "tokens_per_second", "peak_memory_bytes", "device")
+_FACTS = (
+    "rows", "epochs", "steps", "seconds", "tokens_per_second", "peak_memory_bytes", "device",
+    "processes", "global_batch",
+)  # fmt: skip
+_INSTALL = ("transformers", "torch")
 PUBLISHED = ("merged", "adapter")
 
 
@@ -46,16 +51,20 @@ PUBLISHED = ("merged", "adapter")
 def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str, Any]:
     """All template variables of the cards of ``variant``.
 
-    Keys: ``title summary limitations tracking authors licence`` (the recipe's words), ``repo branch`` (where this
-    variant is), ``variant label noun`` (its name, what a reader calls it, and "branch" or "repository"),
-    ``separate_repos`` (each variant has a repo of its own), ``papers doi new_version gated``, ``end_of_turn base``,
-    ``here`` and ``variants`` (see :func:`_variant`), ``shown`` (the columns of their table), ``erratum``, ``training``
-    (the stages of the chain),
-    ``benchmarks``, ``reported``, ``prompt``, ``question``, ``max_new_tokens``, ``provenance``, ``metadata`` (by card),
-    ``serve_url``, ``citation``, ``pictures`` (their paths by name, None for those that there are not).
+    Keys: ``title summary intended_use limitations tracking authors contact source licence`` (the recipe's words;
+    ``contact`` and ``source`` go through the filter ``link``), ``origin`` (what it was made from), ``memory
+    sampling`` (see :func:`hubkit.cards.memory.running`), ``repo branch`` (where this variant is), ``variant label
+    noun`` (its name, what a reader calls it, and "branch" or "repository"), ``separate_repos`` (each variant has a
+    repo of its own), ``papers doi new_version gated``, ``end_of_turn base``, ``here`` and ``variants`` (see
+    :func:`_variant`), ``shown`` (the columns of their table), ``to_use`` (one of them, or None), ``answers`` (real
+    ones, of each), ``erratum``, ``training`` (the stages of the chain; ``probed``: one has stop rates),
+    ``benchmarks``, ``reported``, ``prompt``,
+    ``question``, ``max_new_tokens``, ``provenance``, ``metadata`` (by card), ``serve_url``, ``citation``,
+    ``pictures`` (their paths by name, None for those that there are not).
     """
     files = evidence.wrapped()
     base = _file(files, "base", "base.json")
+    tracking = recipe.card.tracking or ""
     licence = licence_of(recipe, base)
     variants = [_variant(recipe, name, files, evidence) for name in _shown_order(recipe)]
     here = next(item for item in variants if item["variant"] == variant)
@@ -68,11 +77,19 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         wrong["findings"] = [item for item in _findings(files, broken) if _about_end_of_turn(item)]
     made = {
         "title": clean(recipe.card.title),
-        "summary": clean(recipe.card.summary or "").strip() or clean(what_was_done(recipe, variant)),
-        "limitations": clean(recipe.card.limitations or ""),
-        "tracking": clean(recipe.card.tracking or ""),
+        "summary": clean(recipe.card.summary or "").strip(),
+        "origin": origin(recipe, variant),
+        "intended_use": clean(recipe.card.intended_use or "").strip(),
+        "limitations": clean(recipe.card.limitations or "").strip(),
+        "tracking": clean(tracking) if tracking != "none" else "",
+        "reports": not tracking,
         "authors": [clean(name) for name in recipe.card.authors],
+        "contact": clean(recipe.card.contact or ""),
+        "source": clean(recipe.card.source or ""),
         "licence": clean(licence),
+        "licence_name": clean(recipe.license_name or ""),
+        "licence_link": clean(recipe.license_link or ""),
+        "space": recipe.space.repo if recipe.space else "",
         **_place(recipe, variant),
         "papers": [{"id": paper, "url": f"https://arxiv.org/abs/{paper}"} for paper in recipe.card.papers],
         "doi": f"https://doi.org/{recipe.card.doi}" if recipe.card.doi else None,
@@ -83,16 +100,23 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "base_average": _average(files, "base-scores"),
         "variants": variants,
         "shown": _shown(variants),
+        "to_use": to_use(variants, evidence),
+        "answers": answers((stopping.get("forms") or {}).get("base"), variants),
+        "headline": _headline(recipe, variants, files),
+        "one_repair": len(variants) == 2,
         "several_variants": len(variants) > 1,
         "several_stages": len(chain) > 1,
         "all_stages_full": all(recipe.stages[name].trains_all_weights for name in chain),
         "here": here,
         "erratum": wrong,
         "findings": [item for item in _findings(files, chain) if item not in (wrong or {}).get("findings", [])],
-        "training": [_stage(recipe, name, files) for name in chain],
+        "training": (training := [_stage(recipe, name, files) for name in chain]),
+        "probed": any(stage["probes"] for stage in training),
         "overlap": _file(files, "data", "data.json").get("overlap") or None,
         "any_data": any(recipe.stages[name].data for name in chain),
-        "data_licences": _licences(files, recipe, chain),
+        "data_licences": (licences := _licences(files, recipe, chain)),
+        "several_datasets": len(licences) > 1,
+        "one_licence": licences[0][1] if len({licence for _, licence in licences}) == 1 else "",
         "benchmarks": benchmarks(recipe, variant, files, evidence),
         "own_prompts": recipe.gates.stop_rate is not None and recipe.gates.stop_rate.prompts_from is None,
         "reported": reported_results(recipe, variant, evidence),
@@ -104,6 +128,8 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "metadata": _metadata(recipe, variant, licence, files, evidence),
         "serve_url": SERVE_URL,
         "citation": _citation(recipe, variant),
+        **(runs := running(variant, evidence)),
+        "quantized_memory": (runs["memory"] or {}).get("nf4"),
     }
     return {**made, "pictures": pictures_of(made)}
 
@@ -139,23 +165,16 @@ def _shown(variants: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
     return {**columns, "table": any(columns.values()) or len(variants) > 1}
 
 
-def what_was_done(recipe: Recipe, variant: str) -> str:
-    """The summary of a recipe that has none: which base was trained how on what, for ``variant``."""
-    trained, begun = [], f"{recipe.base.repo}, fine-tuned with "
-    for name in recipe.chain(recipe.variants[variant].stage):
-        method = _METHODS.get(_uses(recipe, name), _uses(recipe, name))
-        if recipe.stages[name].adopted is not None:
-            begun = _adopted_in_words(recipe, recipe.stages[name])
-            continue
-        repos = list(dict.fromkeys(source.name for source in recipe.sources(name)))
-        trained.append(f"{method} on {' and '.join(repos) if len(repos) < 3 else counted(len(repos), 'dataset')}")
-    return f"{begun}{', then '.join(trained)}".removesuffix(", then trained further with ") + "."
-
-
-def _adopted_in_words(recipe: Recipe, stage: Training) -> str:
-    what = "A fine-tune of" if stage.weights else "A LoRA adapter for"
-    how = f"trained with {stage.trained_with}" if stage.trained_with else "trained elsewhere"
-    return f"{what} {recipe.base.repo}, {how}, then trained further with "
+def _headline(recipe: Recipe, variants: Sequence[Mapping[str, Any]], files: Mapping[str, Any]) -> dict[str, str]:
+    """How the benchmarks are named in a column of one number, and the format of that number."""
+    results = [found for name in recipe.variants if (found := _file(files, f"evaluate[{name}]", "results.json"))]
+    titles = {suite["title"] for found in results for suite in found["suites"].values()}
+    averages = [_average(files, "base-scores"), *(item["average"] for item in variants)]
+    shares = all(0 <= value_of(number) <= 1 for number in averages if number is not None)
+    return {
+        "title": clean(titles.pop()) if len(titles) == 1 else "Benchmark average",
+        "form": "percent" if shares else "score",
+    }
 
 
 def _place(recipe: Recipe, variant: str) -> dict[str, Any]:
@@ -171,16 +190,20 @@ def _place(recipe: Recipe, variant: str) -> dict[str, Any]:
         "separate_repos": separate,
         "new_version": recipe.newer(variant),
         "gated": bool(recipe.gated),
+        "pipeline_call": pipeline_call(place.repo, place.branch),
     }
 
 
 def _citation(recipe: Recipe, variant: str) -> str:
-    """A BibTeX entry, from what the recipe says. It names no year: a card holds no time."""
+    """A BibTeX entry, from what the recipe says. A card holds no time: the year is the recipe's, if it has one."""
     place = recipe.place(variant)
     name = place.repo.rpartition("/")[2]
+    branch = "" if place.branch == MAIN else f"/tree/{quote(place.branch)}"
     fields = {
         "title": bibtex(recipe.card.title),
         "author": " and ".join(f"{{{bibtex(author)}}}" for author in recipe.card.authors),
+        "year": str(recipe.card.year or ""),
+        "url": f"https://huggingface.co/{quote(place.repo)}{branch}",
         "howpublished": f"Hugging Face Hub, {bibtex(place.repo)}",
         "note": f"Branch {bibtex(variant)}" if recipe.layout == "branches" else "",
         "doi": bibtex(recipe.card.doi or ""),
@@ -224,6 +247,12 @@ def _variant(recipe: Recipe, name: str, files: Mapping[str, Any], evidence: Evid
         "what": clean(recipe.variants[name].title or " + ".join(stages)),
         "stages": list(stages),
         "stopping": [(FORMS[form], forms.get(form)) for form in PUBLISHED],
+        "forms": [
+            ("weights" if recipe.published_form(name) == "weights" else FORMS[form], forms[form])
+            for form in FORMS
+            if form in forms
+        ],
+        "never": "merged" in forms and not value_of(forms["merged"]["stopped"]),
         "merged": forms.get("merged"),
         "adapter": forms.get("adapter"),
         "four_bit": forms.get("four-bit"),
@@ -231,6 +260,9 @@ def _variant(recipe: Recipe, name: str, files: Mapping[str, Any], evidence: Evid
         "average": _average(files, f"evaluate[{name}]"),
         "gate": {"benchmarks": [], **gates[name]} if name in gates else None,
         "gate_result": _gate_result(name, evidence),
+        "failed_benchmarks": [
+            item for item in (gates.get(name) or {}).get("benchmarks") or () if item["result"] == "failed"
+        ],
         "merge": merge or None,
     }
 
@@ -258,7 +290,7 @@ def _stage(recipe: Recipe, name: str, files: Mapping[str, Any]) -> dict[str, Any
     losses = [point["loss"] for point in curve if isinstance(point, dict) and point.get("loss") is not None]
     return {
         "name": clean(name),
-        "method": _METHODS.get(method := made.get("method") or clean(_uses(recipe, name)), method),
+        "method": METHODS.get(method := made.get("method") or clean(_uses(recipe, name)), method),
         "continues": clean(stage.continues or ""),
         "all_weights": stage.trains_all_weights,
         "set": clean(stage.data or ""),
@@ -272,6 +304,11 @@ def _stage(recipe: Recipe, name: str, files: Mapping[str, Any]) -> dict[str, Any
         "args": made.get("args") or {},
         "curve": [(point["step"], point["loss"]) for point in curve if point.get("loss") and point.get("step")],
         "evaluation": list(made.get("evaluation") or []),
+        "probes": (probes := list(made.get("probes") or [])),
+        "first_probe": probes[0] if probes else None,
+        "only_probe": len(probes) == 1,
+        "last_probe": probes[-1] if probes else None,
+        "reports": [clean(url) for tracker in made.get("trackers") or [] if (url := tracker.get("url"))],
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
     }
@@ -283,7 +320,12 @@ def _rows_of(source: Mapping[str, Any]) -> dict[str, Any]:
     What a version before did not report is None, and so are zeros.
     """
     numbers = {name: source.get(name) for name in ("held_out", "evaluation")}
-    parts = {name: number if number is not None and value_of(number) else None for name, number in numbers.items()}
+    parts: dict[str, Any] = {
+        name: number if number is not None and value_of(number) else None for name, number in numbers.items()
+    }
+    used = source.get("used")
+    trained = used if used is not None else source.get("kept")
+    parts["trained"], parts["sampled"] = trained, trained is not None and value_of(trained) != value_of(source["read"])
     return {"used": None, **source, **parts, "dropped": list((source.get("dropped") or {}).items())}
 
 
@@ -353,7 +395,14 @@ def _provenance(recipe: Recipe, variant: str, files: Mapping[str, Any]) -> dict[
         "data": [source for name in used for source in (sets.get(name) or {}).get("sources") or []],
         "merge": _file(files, f"merge[{variant}]", "merge.json") or None,
         "libraries": sorted(libraries.items()),
+        "tested": [f"{name}=={_public(libraries[name])}" if name in libraries else name for name in _INSTALL],
+        "tested_peft": f"peft=={_public(libraries['peft'])}" if "peft" in libraries else "peft",
     }
+
+
+def _public(version: str) -> str:
+    """``version`` as package indexes have it, without the local part (``+cpu``)."""
+    return version.partition("+")[0]
 
 
 def licence_of(recipe: Recipe, base: Mapping[str, Any]) -> str:

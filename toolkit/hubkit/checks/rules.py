@@ -160,3 +160,11 @@ LICENSE_MISSING = rule(
     "license-missing", "warning", "Front matter without a license.",
     "Without a license nobody may use the model.", "check", "lint",
 )  # fmt: skip
+
+# --- what was measured
+
+STOP_RATE = rule(
+    "stop-rate", "warning", "A release of hubkit that measured that answers of this branch do not end reliably.",
+    "Answers then run on until the token limit. The counts are in .hubkit/manifest.json, and count for the weights that"
+    " it lists.", "check",
+)  # fmt: skip

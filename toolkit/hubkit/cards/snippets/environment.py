@@ -27,7 +27,6 @@ class Place:
 
     endpoint: str
     folder: Path
-    embedded: bool = False
     token: str | None = field(default=None, repr=False)
     own: bool = True
 
@@ -48,8 +47,6 @@ class Place:
             # numpy's threads begin when it is imported, and a process with threads is not forked.
             "OPENBLAS_NUM_THREADS": "1",
         }  # fmt: skip
-        if self.embedded:
-            found["HF_HUB_DISABLE_XET"] = "1"
         return found | ({"HF_TOKEN": self.token} if self.token else {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"})
 
 
@@ -69,7 +66,7 @@ def place_for(hub: Hub, folder: Path, repos: Iterable[str], *, own: bool = True)
             token = hub.reading_token(_TOKEN)
             ids = [item for item in hub.tokens(_TOKEN) if item not in before]
     try:
-        yield Place(hub.endpoint, folder, hub.target.embedded, token, own)
+        yield Place(hub.endpoint, folder, token, own)
     finally:
         if ids:
             hub.revoke_tokens(ids)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from hubkit.checks.model import adapter, card, chat, layout, pointers, weights
+from hubkit.checks.model import adapter, card, chat, layout, measurements, pointers, weights
 from hubkit.checks.model.family import family_of, says_that_it_chats
 from hubkit.checks.model.files import plain, settings_of
 from hubkit.checks.model.report import CheckReport
@@ -42,6 +42,8 @@ def check(source: Source, *, fits: bool = False) -> CheckReport:
     holder = chat.Holder(family_of(config, files), held is not None, says_that_it_chats(metadata, body))
     end, template = chat.inspect(source, config, found, holder)
     found += _screened(source, lfs_pointers)
+    measured = measurements.inspect(source)
+    found += measurements.find(measured) if measured else ()
     if fits and config and not any(item.level == "error" for item in found):
         found += weights.find_misfits(source, config)
     base = metadata.get("base_model")
@@ -55,6 +57,7 @@ def check(source: Source, *, fits: bool = False) -> CheckReport:
         end_of_turn=end,
         template=template,
         base_model=plain(base) if isinstance(base, str) else None,
+        measured=measured,
         files=len(files),
         bytes=sum(entry.size for entry in files.values()),
     )

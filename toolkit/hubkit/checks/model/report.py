@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hubkit.checks.model.measurements import Measurements
 from hubkit.core.findings import Finding
 from hubkit.models.chat.eos import EndOfTurn
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """``findings``, errors first, and what the model is. None: its files do not say, or nobody could find out."""
+    """``findings``, errors first, and what the model is. None: its files do not say, or nobody could find out.
+
+    ``measured``: the stop rates that a release of hubkit measured of these weights.
+    """
 
     name: str
     findings: tuple[Finding, ...]
@@ -22,6 +26,7 @@ class CheckReport:
     end_of_turn: EndOfTurn | None
     template: str | None
     base_model: str | None
+    measured: Measurements | None
     files: int
     bytes: int
 
@@ -37,5 +42,6 @@ class CheckReport:
             **asdict(self),
             "findings": [finding.to_json() for finding in self.findings],
             "end_of_turn": {"token": end.token, "id": end.id} if end else None,
+            "measured": self.measured.to_json() if self.measured else None,
             "sound": self.sound,
         }
