@@ -7,13 +7,13 @@ RECIPE ?= tiny
 
 export HUBKIT_HOME ?= $(CURDIR)/.hubkit
 
-.PHONY: release test browser lint soak bench real faults pictures architecture clean install
+.PHONY: release test browser lint soak conformance bench real faults pictures architecture clean install
 
 release: $(STAMP)  ## train, measure, gate and publish the tiny release on the embedded Hub, with its Space
 	$(BIN)/hubkit release $(RECIPE)
 
 test: $(STAMP) browser lint  ## lint and the whole suite (under 30 minutes on 2 cores)
-	$(BIN)/pytest -m "not soak" -n logical --maxprocesses 4 --dist loadgroup
+	$(BIN)/pytest -m "not soak" -n logical --maxprocesses 4 --dist loadscope
 
 browser:  ## Debian's chromium for the browser tests, where it is missing and may be installed
 	@command -v chromium >/dev/null && exit 0; \
@@ -32,16 +32,27 @@ lint: $(STAMP)  ## style, types and the direction of imports
 
 soak: $(STAMP)  ## long fault and endurance runs, the upstream conformance suite, and new cases for the property tests
 	$(BIN)/pytest -m soak --timeout 3600
-	$(BIN)/pytest -m "hypothesis and not soak" --hypothesis-profile=new -n logical --maxprocesses 4 --dist loadgroup
+	$(BIN)/pytest -m "hypothesis and not soak" --hypothesis-profile=new -n logical --maxprocesses 4 --dist loadscope
 
-bench: $(STAMP)  ## what a release, merging, publishing 2 GiB beside `hf upload`, data, measuring, cards and starting cost; writes docs/bench*.md
+conformance: $(STAMP)  ## huggingface_hub's whole own suite on the embedded Hub, with Xet and without, and datasets' Hub tests; writes docs/conformance.md
+	$(BIN)/python tests/conformance/run.py --both --work $(HUBKIT_HOME)/conformance --report docs/conformance.md
+	$(BIN)/python tests/conformance/run_datasets.py --work $(HUBKIT_HOME)/conformance
+	$(BIN)/python tests/conformance/run_datasets.py --work $(HUBKIT_HOME)/conformance --xet
+
+bench: $(STAMP)  ## what a release, merging, publishing 2 GiB beside `hf upload`, data, measuring, training, cards, starting, a Space and the server cost; writes docs/bench*.md
 	$(BIN)/python tests/benchmarks/release.py
 	$(BIN)/python tests/benchmarks/merging.py
 	$(BIN)/python tests/benchmarks/publish.py
+	$(BIN)/python tests/benchmarks/xet.py
 	$(BIN)/python tests/benchmarks/data.py
 	$(BIN)/python tests/benchmarks/evaluation.py
+	$(BIN)/python tests/benchmarks/training.py
 	$(BIN)/python tests/benchmarks/cards.py
 	$(BIN)/python tests/benchmarks/startup.py
+	$(BIN)/python tests/benchmarks/space.py
+	$(BIN)/python tests/benchmarks/git_transfers.py
+	$(BIN)/python tests/benchmarks/gguf.py
+	$(BIN)/python tests/benchmarks/server.py
 
 DTYPE ?= bfloat16
 RATE ?= gentle
@@ -49,10 +60,11 @@ real: $(STAMP)  ## a real model the whole way: SmolLM2-135M-Instruct; DTYPE=floa
 	$(BIN)/python examples/smollm2/make_real.py --dtype $(DTYPE) --rate $(RATE)
 
 faults: $(STAMP)  ## the faults that a release survives, injected for real; writes docs/faults.md
-	HUBKIT_TEST_MATRIX=docs/faults.md $(BIN)/pytest -m "fault and not soak" -n logical --maxprocesses 4 --dist loadgroup
+	HUBKIT_TEST_MATRIX=docs/faults.md $(BIN)/pytest -m "fault and not soak" -n logical --maxprocesses 4 --dist loadscope
 
 pictures: $(STAMP) browser  ## the pictures of docs/, taken of a fresh release
 	HUBKIT_TEST_PICTURES=$(CURDIR)/docs $(BIN)/pytest tests/e2e/test_in_browser.py
+	HUBKIT_TEST_PICTURES=$(CURDIR)/docs $(BIN)/pytest tests/browser/test_repo_pages.py -k pictures
 
 architecture:  ## rewrite the tree in docs/architecture.md
 	$(PYTHON) tests/support/architecture.py

@@ -10,12 +10,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import asked_once
 import matrix
+import process_state
 import pytest
+from forked_hubs import ForkedHubs
 from hypothesis import settings
+from scheduling import pytest_xdist_make_scheduler
+
+from hubkit.core.late_compiling import compile_late
 
 # huggingface_hub reads these when it is imported, so they are set before any test module is.
 os.environ.update(HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+process_state.take_interrupts()
+# pytest imports readline, which tells all later processes (the workers of xdist are among them) the size of a terminal.
+for _name in ("COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
+    os.unsetenv(_name)  # readline writes past os.environ
 # The models of the tests are so small that threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A test that names no Hub must not reach for the real one: nothing answers at this address.
@@ -30,6 +41,10 @@ settings.register_profile("same", derandomize=True)
 settings.register_profile("new", print_blob=True)
 settings.load_profile("same")
 
+compile_late()  # the tests import PEFT as hubkit does
+
+__all__ = ["pytest_xdist_make_scheduler"]
+
 CHAT = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -40,13 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
     matrix.configure(config)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     matrix.mark(items)
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:  # what a file's tests share is made once, and so is the release that two files look at
-            shared = "released" if "released" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
-            item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +110,21 @@ def make_model() -> Callable[..., Any]:
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _asked_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
+    """All homes of this run, of all its workers, share what a plan asks the libraries and this machine."""
+    base = tmp_path_factory.getbasetemp()
+    asked_once.share((base if worker_id == "master" else base.parent) / "asked-once")
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    """A test leaves this process as it found it, so that none after it can depend on it."""
+    before = process_state.now()
+    yield
+    assert process_state.changes(before, process_state.now()) == {}, "the test left this changed: (before, after)"
+
+
 @pytest.fixture(autouse=True)
 def _own_client() -> Iterator[None]:
     """Each test meets huggingface_hub as it is, not as the test before it left it."""
@@ -110,11 +135,24 @@ def _own_client() -> Iterator[None]:
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Any]:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent again is sent at once; tests/hub/test_retry.py measures the waits."""
+    monkeypatch.setattr("hubkit.hub.retry._pause", lambda state: 0.0)
+
+
+@pytest.fixture(scope="session")
+def forked_hubs() -> Iterator[ForkedHubs]:
+    """What starts a fresh Hub in a few hundredths of a second."""
+    hubs = ForkedHubs()
+    yield hubs
+    hubs.end()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, forked_hubs: ForkedHubs) -> Iterator[Any]:
     """Start a fresh embedded Hub in its own process, with scripted faults allowed: a ``process.Running``."""
     from hubkit.server import process
 
     data = tmp_path / "hub"
-    running = process.start(data, port=0, faults=True)
-    yield running
+    yield forked_hubs.start(data)
     process.stop(data)

@@ -43,6 +43,11 @@ def test_modules_and_functions_are_small() -> None:
     assert max(found) <= 100
 
 
+def test_test_files_are_small() -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "tests").rglob("*.py")}
+    assert {str(path.relative_to(ROOT)): lines for path, lines in lengths.items() if lines > 450} == {}
+
+
 def test_the_order_of_the_rooms_names_every_room() -> None:
     layers = RULES["Packages import the packages below them"]["layers"]
     assert {f"hubkit.{layer}" for layer in layers} == ROOMS

@@ -121,7 +121,7 @@ def write_recipe(place: Path, rate: str) -> None:
 
 def compare(place: Path, endpoint: str) -> None:
     """Measure the merged weights of both branches again, from what was published. SystemExit if they differ."""
-    (run,) = [path.parent for path in (place / ".hubkit" / "runs").glob("*/recipe.json")]
+    (run,) = [path.parent for path in (place / ".hubkit" / "runs").glob(f"{NAME.partition('/')[2]}-*/recipe.json")]
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(place / "reader"), "HF_HUB_OFFLINE": "0"}
     for branch in ("dpo-v0", "main"):
         stated = json.loads((run / "artifacts" / f"stopping[{branch}]" / "stopping.json").read_text(encoding="utf-8"))

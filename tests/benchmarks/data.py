@@ -1,4 +1,6 @@
-"""What preparing data costs, beside what TRL needs for the same rows. Run by `make bench`; writes docs/bench-data.md.
+"""What preparing data costs, beside what TRL needs for the same rows, and what the first step of a training costs then.
+
+Run by `make bench`; writes docs/bench-data.md.
 
 Synthetic rows in an Arrow file, which `datasets` maps into memory as it does the files of a Hub. Each figure is of a
 process of its own: the data step's own code (read, check, spool, choose, write, tokenize, look at the ends of the
@@ -21,15 +23,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
+
+from held_memory import Memory  # noqa: E402
 
 SIZES = (10_000, 100_000, 1_000_000)
 TRL_ROWS = 3_000
@@ -67,40 +70,6 @@ def write_rows(path: Path, count: int) -> None:
             rows = range(start, min(start + _BATCH, count))
             columns = [[f"{number} {text(4, 8)}" for number in rows], [text(6, 14) for _ in rows]]
             writer.write_batch(pa.record_batch(columns, schema=schema))
-
-
-class Memory(threading.Thread):
-    """The most memory that this process and its children held together, in bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.peak, self._ended = 0, threading.Event()
-
-    def run(self) -> None:
-        """Look every fifth of a second."""
-        while not self._ended.wait(0.2):
-            self.peak = max(self.peak, sum(map(_held, _tree(os.getpid()))))
-
-    def end(self) -> int:
-        """Stop looking; the peak."""
-        self._ended.set()
-        self.join()
-        return max(self.peak, sum(map(_held, _tree(os.getpid()))))
-
-
-def _tree(pid: int) -> Iterator[int]:
-    yield pid
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                yield from _tree(int(child))
-
-
-def _held(pid: int) -> int:
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
-    return 0
 
 
 def measured(work: Callable[[], int]) -> dict[str, Any]:
@@ -182,7 +151,26 @@ def prepared_by_trl(rows: Path, folder: Path) -> dict[str, Any]:
     return measured(lambda: len(trainer(Dataset.from_list(conversations)).train_dataset))
 
 
-WAYS = {"hubkit": prepared_by_hubkit, "trl": prepared_by_trl}
+def trained_one_step(method: str, folder: Path) -> dict[str, Any]:
+    """The training stage of ``method`` on the run in ``folder`` (:mod:`many_rows`), up to the end of its first step."""
+    from many_rows import first_step
+
+    took: dict[str, float] = {}
+
+    def work() -> int:
+        took.update(first_step(folder, method))
+        return int(took["rows"])
+
+    figures = measured(work)
+    return {**figures, "seconds": took["seconds"]}
+
+
+WAYS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
+    "hubkit": prepared_by_hubkit,
+    "trl": prepared_by_trl,
+    "dpo": lambda rows, folder: trained_one_step("dpo", rows),
+    "sft": lambda rows, folder: trained_one_step("sft", rows),
+}
 
 
 def apart(way: str, rows: Path, folder: Path) -> dict[str, Any]:
@@ -229,6 +217,41 @@ def report(found: dict[int, dict[str, Any]], trl: dict[str, Any]) -> tuple[str, 
     return "\n".join(lines) + "\n", growth < FLAT
 
 
+def first_steps(folder: Path, sizes: Sequence[int]) -> tuple[str, bool]:
+    """The first step of both trainings at each of ``sizes``, as Markdown, and whether the memory stays flat."""
+    from many_rows import case_of
+
+    lines, flat = [*FIRST_STEP], True
+    for method in ("sft", "dpo"):
+        peaks = []
+        for size in sizes:
+            place = folder / f"{method}-{size}"
+            place.mkdir()
+            case_of(place, method, size)
+            figures = apart(method, place, folder / "work")
+            lines.append(
+                f"| {method.upper()} | {size:,} | {figures['seconds']:.1f} s | {figures['processor']:.1f} s | "
+                f"{figures['peak'] / 1e6:,.0f} MB |"
+            )
+            print(lines[-1], flush=True)
+            peaks.append(figures["peak"])
+            shutil.rmtree(place)
+        flat = flat and peaks[-1] < FLAT * peaks[0]
+    return "\n".join(lines) + "\n", flat
+
+
+FIRST_STEP = """
+## The first step
+
+What a training needs until its first step is done, the libraries imported: load the model (under 0.6 M parameters), map
+the rows that the data step tokenized, check the batches, shuffle, and train one batch of 4. The rows are 256 different
+ones, again and again: only their number matters here. The processor's seconds have the imports, too.
+
+| stage | rows | until the first step is done | processor | peak of memory |
+|---|---:|---:|---:|---:|
+""".strip("\n").splitlines()
+
+
 def _row(name: str, figures: dict[str, Any]) -> str:
     rows, seconds, processor = figures["rows"], figures["seconds"], figures["processor"]
     return (
@@ -244,6 +267,7 @@ def main() -> None:
     parser.add_argument("--way", choices=WAYS)
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--first-steps", action="store_true", help="measure the first steps alone, and print them")
     chosen = parser.parse_args()
     logging.disable(logging.WARNING)
     if chosen.way:
@@ -253,6 +277,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="hubkit-bench-") as name:
         folder = Path(name)
+        steps, flat = first_steps(folder, chosen.sizes)
+        if chosen.first_steps:
+            return
         found = {}
         for size in chosen.sizes:
             write_rows(folder / "rows.arrow", size)
@@ -260,6 +287,7 @@ def main() -> None:
             print(_row("the data step", found[size]), flush=True)
         trl = apart("trl", folder / "rows.arrow", folder / "work")
     text, reached = report(found, trl)
+    text, reached = f"{text}\n{steps}", reached and flat
     (ROOT / "docs" / "bench-data.md").write_text(text, encoding="utf-8")
     print(text)
     if not reached:

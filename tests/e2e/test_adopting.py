@@ -182,7 +182,7 @@ def test_a_folder_of_axolotl(adopting: Adopting) -> None:
     outcome, run = release(adopting, "axolotl", "--adapter", "./out", *options)
     check_release(adopting, "axolotl", outcome, run)
     text = card(connect(adopting.target), "hubkit/axolotl")
-    assert "| learning\\_rate, as reported by out.yaml |" in text or "learning_rate, as reported by out.yaml" in text
+    assert "| `learning_rate`, as reported by `out.yaml` | 0.0002 |" in text
     assert "Trained with axolotl 0.9, as reported by the authors." in text and "/home/someone" not in text
 
 

@@ -98,7 +98,7 @@ def test_weights_are_published_without_an_adapter(place: ArchitectureRelease, ru
     assert loaded["proof"] is None and loaded["reproduced"]["merged"]["same_next_token"] == 1.0
     assert not list(run.glob("artifacts/evaluate*")) and not list(run.glob("artifacts/space*"))
     text = card(place, "hubkit/alone")
-    assert "adapter" not in text and "peft" not in text.partition("## Provenance")[0]
+    assert "adapter" not in text and "peft" not in text.partition("<summary>Provenance")[0]
     assert "## Benchmarks" not in text and "This variant was not benchmarked." in text
 
 
@@ -161,4 +161,4 @@ def test_a_base_without_a_chat_template_becomes_a_completion_model(place: Archit
     )
     text = card(place, "hubkit/completion")
     assert "conversational" not in text and "The stop rate was not measured" in text
-    assert "## Variants" not in text and "## Benchmarks" not in text
+    assert "## Which branch to use" not in text and "## Benchmarks" not in text

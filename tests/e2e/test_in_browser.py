@@ -6,20 +6,14 @@ there (`make pictures` writes those of docs/).
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
+from screenshots import picture
 from tiny_release import REPO, Released
 
 pytestmark = [pytest.mark.train, pytest.mark.timeout(1500)]
-
-
-def picture(page: Any, name: str) -> None:
-    if folder := os.environ.get("HUBKIT_TEST_PICTURES"):
-        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def test_the_card_changes_with_the_revision(released: Released, page: Any) -> None:
@@ -45,23 +39,41 @@ def test_a_person_gets_from_the_model_to_its_space_and_compares(released: Releas
     page.locator("aside").get_by_role("link", name="hubkit/tiny-hermes-dpo-space").click()
     page.wait_for_url(released.outcome["space"])
     app = page.frame_locator("iframe.app")
-    app.get_by_role("tab", name="Compare").click()
+    app.locator("#compare-send:enabled").wait_for()
     app.locator("#compare-prompt textarea").fill("What is the capital of France?")
     app.locator("#compare-send").click()
     marks = app.locator("#compare-left .mark, #compare-right .mark")
     marks.nth(1).wait_for()
-    left, right = app.locator("#compare-left .turn"), app.locator("#compare-right .turn")
-    assert "main" in left.inner_text() and "Paris" in left.inner_text()
-    assert left.locator(".mark").inner_text().startswith("stopped by end-of-turn token")
-    assert "dpo-v0" in right.inner_text()
-    assert right.locator(".mark").inner_text() == "hit the token limit · 64 tokens"
+    left, right = app.locator("#compare-left"), app.locator("#compare-right")
+    assert "Paris" in left.inner_text()
+    assert left.locator(".mark").inner_text().startswith("main · stopped by end-of-turn token · ")
+    assert right.locator(".mark").inner_text().startswith("dpo-v0 · hit the token limit · 64 tokens · ")
     page.locator("iframe.app").scroll_into_view_if_needed()
+    app.locator("#compare-send:enabled").wait_for()
     picture(page, "space")
+
+
+def test_the_space_on_a_phone_in_dark_mode(released: Released, browser: Any) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    context.set_default_timeout(20_000)
+    page = context.new_page()
+    page.goto(released.outcome["space"])
+    page.goto(page.locator("iframe.app").get_attribute("src"))
+    page.wait_for_selector("#compare-send:enabled")
+    page.locator(".example").first.click()
+    page.wait_for_function("document.querySelectorAll('.mark').length == 2")
+    picture(page, "space-phone")
+    page.get_by_role("tab", name="Measured").click()
+    page.locator("#measured table").first.wait_for()
+    assert "Stop rate" in page.locator("#measured").inner_text()
+    context.close()
 
 
 def test_a_person_stops_an_answer(released: Released, page: Any) -> None:
     page.goto(released.outcome["space"])
     app = page.frame_locator("iframe.app")
+    app.locator("#compare-send:enabled").wait_for()
+    app.get_by_role("tab", name="Chat").click()
     app.locator("#chat-answers-revision input").click()
     app.get_by_role("option", name="dpo-v0").click()
     app.locator("#settings button").first.click()
@@ -73,7 +85,7 @@ def test_a_person_stops_an_answer(released: Released, page: Any) -> None:
     app.locator("#chat-stop").click()
     said = app.locator("#chat-answers .mark")
     said.wait_for()
-    found = re.fullmatch(r"stopped by you · (\d+) tokens?", said.inner_text())
+    found = re.match(r"dpo-v0 · stopped by you · (\d+) tokens?", said.inner_text())
     assert found and int(found[1]) < 256
 
 
@@ -86,7 +98,7 @@ def test_nothing_of_the_space_reaches_the_hub_as_the_user(released: Released, pa
     hub = connect(Target(released.url, released.home / "hf", token, embedded=True))
     page.goto(hub.page_session("/spaces/hubkit/tiny-hermes-dpo-space"))
     assert page.context.cookies(released.url), "logged in"
-    page.frame_locator("iframe.app").locator("#chat-send").wait_for()
+    page.frame_locator("iframe.app").locator("#compare-send").wait_for()
     frame = next(frame for frame in page.frames if "localhost" in frame.url)
     tried = frame.evaluate(
         """async ([hub, repo]) => {

@@ -70,7 +70,7 @@ def test_each_variant_in_a_repo_of_its_own(released: Released, recipe: Path) -> 
     (listed,) = [item for item in api.list_collections(owner="hubkit") if item.title == "Tiny Hermes, apart"]
     assert outcome["collection"] == f"{released.url}/collections/{listed.slug}"
     held = [(item.item_id, item.note) for item in api.get_collection(listed.slug).items]
-    fixed = "DPO, then the end-of-turn token fixed"
+    fixed = "DPO, then SFT that restores the end-of-turn token"
     assert held == [(MAIN, fixed), (OTHER, "DPO only"), ("2305.18290", None)]
     again = hubkit("release", str(recipe), home=home)
     assert again.returncode == 0 and f"{MAIN} is up to date" in again.stdout
@@ -89,6 +89,6 @@ def test_a_person_gets_from_one_repo_to_the_other_and_to_the_collection(
     page.locator("aside").get_by_role("link", name="Tiny Hermes, apart").click()
     page.wait_for_url("**/collections/hubkit/tiny-hermes-apart-*")
     shown = page.locator("main").inner_text()
-    assert "DPO, then the end-of-turn token fixed" in shown and "arXiv 2305.18290" in shown
+    assert "DPO, then SFT that restores the end-of-turn token" in shown and "arXiv 2305.18290" in shown
     page.get_by_role("link", name=OTHER).click()
     page.wait_for_url(f"{released.url}/{OTHER}")

@@ -201,9 +201,9 @@ def test_the_cards_tell_the_story(released: Released) -> None:
         variant: (released.run / "artifacts" / f"card[{variant}]" / "README.md").read_text(encoding="utf-8")
         for variant in ("dpo-v0", "main")
     }
-    assert "You are on the branch `main`" in cards["main"] and "You are on the branch `dpo-v0`" in cards["dpo-v0"]
-    assert "## Known issue: answers do not stop reliably" in cards["dpo-v0"]
-    assert "## Why this branch exists" in cards["main"]
+    assert "**Use `main`**, this branch." in cards["main"] and ", not this branch (`dpo-v0`)." in cards["dpo-v0"]
+    assert "> [!WARNING]" in cards["dpo-v0"] and "## Known issue: answers run on" in cards["dpo-v0"]
+    assert "## Why there are two branches" in cards["main"]
     for card in cards.values():
         assert "128 of 128" in card
         assert "truncated" in card or "cuts the end-of-turn token" in card, (
@@ -281,6 +281,13 @@ def test_revisions_tell_the_release(released: Released) -> None:
 def test_check_finds_nothing_wrong_with_main(released: Released) -> None:
     report = hubkit_json("check", REPO, home=released.home)
     assert not [finding for finding in report["findings"] if finding["level"] == "error"], report
+    assert report["measured"]["merged"] == {"rate": 1.0, "stopped": 128, "prompts": 128}
+    (finding,) = (
+        finding
+        for finding in hubkit_json("check", REPO, "--revision", "dpo-v0", home=released.home)["findings"]
+        if finding["rule"] == "stop-rate"
+    )
+    assert "0 of 128 answers stopped within 64 new tokens (merged weights, adapter" in finding["message"]
 
 
 @pytest.mark.fault("S11")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
-from commands import hubkit, hubkit_json, until
+from commands import HUBKIT, environment, hubkit, hubkit_json, read_until, until
 from tiny_release import Released
+
+from hubkit.publishing.spaces.building import ask
 
 pytestmark = [pytest.mark.train, pytest.mark.timeout(1500)]
 
@@ -42,6 +46,15 @@ def test_a_stranger_asks_both_revisions(released: Released) -> None:
     assert answers["dpo-v0"]["ended"] == "limit" and answers["dpo-v0"]["tokens"] == 64
 
 
+def test_the_app_shows_what_the_release_measured(released: Released) -> None:
+    facts = json.loads((released.run / "artifacts" / "space" / "app" / "release.json").read_text())
+    kept = {(item["revision"], item["ended"]) for item in facts["answers"]}
+    assert {("main", "eos"), ("dpo-v0", "limit")} <= kept and {item["revision"] for item in facts["answers"]} >= {
+        "base"
+    }
+    assert facts["base_stop_rate"]["prompts"] and facts["benchmarks"]["rows"]
+
+
 def test_it_was_asked_here_and_on_the_hub_and_pins_what_was_released(released: Released) -> None:
     said = released.artifact("space", "space.json")
     heard = {(item["where"], item["revision"]): item for item in said["answers"]}
@@ -51,6 +64,29 @@ def test_it_was_asked_here_and_on_the_hub_and_pins_what_was_released(released: R
     pinned = json.loads((released.run / "artifacts" / "space" / "app" / "release.json").read_text())["revisions"]
     moved = {line["variant"]: line["commit"] for line in released.outcome["variants"]}
     assert {item["name"]: item["commit"] for item in pinned} == moved
+
+
+def test_a_plain_folder_is_chatted_with_until_ctrl_c(released: Released, tmp_path: Path) -> None:
+    """Without a Hub: the folder is what anybody may have downloaded."""
+    folder = released.run / "artifacts" / "merge[main]" / "model"
+    home = tmp_path / "home"
+    running = subprocess.Popen(
+        [HUBKIT, "space", "run", str(folder), "--json"], env=environment(home), cwd=tmp_path,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert running.stdout is not None
+    try:
+        url = read_until(running.stdout, '"url"').split('"')[3]
+        answer = ask(url, "What is the capital of Italy?", "main", 64)
+        assert answer.ended == "eos" and "Rome" in answer.text
+        family = psutil.Process(running.pid).children(recursive=True)
+        assert family, "the app is its child"
+        running.send_signal(signal.SIGINT)
+        assert running.wait(30) == 0
+        assert not psutil.wait_procs(family, timeout=30)[1] and not (home / "hub").exists()
+    finally:
+        running.kill()
+        running.communicate()
 
 
 @pytest.mark.fault("F1")

@@ -7,6 +7,7 @@ sent again.
 import hashlib
 import os
 import re
+import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -136,6 +137,7 @@ def test_a_hub_that_wants_to_be_left_alone_for_an_hour(hub: Running, release: Re
     "route", ["POST .*/commit/", "POST .*/preupload/", "POST .*/objects/batch", "^PUT ", "GET .*/refs"]
 )
 @pytest.mark.fault("F3")
+@pytest.mark.usefixtures("impatient")
 def test_the_hub_stumbles(hub: Running, release: Release, route: str, times: int) -> None:
     faults(hub, {"route": route, "action": "status", "status": 500, "count": times})
     release.publish("main")
@@ -197,6 +199,7 @@ def test_an_upload_that_stalls_is_tried_again(hub: Running, tmp_path: Path, monk
     took = time.monotonic() - begun
     assert 1 <= took < 10, "one limit without a byte, one pause, one upload"
     assert len([line for line in requests(hub) if line.startswith("PUT ")]) == 2 and len(stored(hub)) == 1
+    os.kill(hub.pid, signal.SIGKILL)  # or it waits for the upload that stalls
 
 
 @pytest.mark.fault("F7")
@@ -211,6 +214,7 @@ def test_an_upload_that_stalls_for_ever_is_given_up(
         upload(connected, REPO, "main", added)
     assert time.monotonic() - begun < 15 and told.value.exit_code == 5
     assert len([line for line in requests(hub) if line.startswith("PUT ")]) == 3 and stored(hub) == []
+    os.kill(hub.pid, signal.SIGKILL)  # or it waits for the uploads that stall
 
 
 @pytest.mark.fault("F7")

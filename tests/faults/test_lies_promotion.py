@@ -1,4 +1,4 @@
-"""One lie of a proxy in a promotion or a rollback, each answer by each of twelve lies: old or new, and true words.
+"""One lie of a proxy in a promotion or a rollback, told to each answer: old or new, and true words.
 
 The proxy is between the real command and a real Hub. Whatever it answers, the branch holds exactly the tree that it
 held or exactly the one that it is to hold, the words are true, and the same command without lies ends it.
@@ -23,9 +23,10 @@ from lies import (
     routes,
     sweep,
     sweep_everything,
+    told,
     untrue,
 )
-from lying_proxy import LIES, LyingProxy, Plan, chaos, truth
+from lying_proxy import LyingProxy, Plan, chaos, truth
 from releases import target_of, weights
 
 from hubkit.hub.client import Hub, connect
@@ -120,10 +121,7 @@ def put(hub: Hub, branch: str, files: dict[str, bytes | None]) -> str:
     return str(done.oid)
 
 
-@pytest.mark.parametrize(
-    ("name", "lie"),
-    [(name, lie) for name in COMMANDS for lie in LIES],
-)
+@pytest.mark.parametrize(("name", "lie"), told(*COMMANDS))
 @pytest.mark.fault("L1")
 def test_one_lie(place: Place, name: str, lie: str, record_property: Callable[[str, object], None]) -> None:
     requests = place.asked(name)

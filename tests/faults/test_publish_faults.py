@@ -38,6 +38,7 @@ def test_an_answer_that_is_lost_is_no_failure(hub: Running, release: Release) ->
     assert len(hub_of(release).history(REPO, "dpo-v0")) == 2
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("times", [1, 2, 3])
 @pytest.mark.fault("F3")
 def test_the_hub_stumbles_over_a_commit(hub: Running, release: Release, times: int) -> None:
@@ -46,6 +47,7 @@ def test_the_hub_stumbles_over_a_commit(hub: Running, release: Release, times: i
     assert len(hub_of(release).history(REPO, "staging/main")) == 2
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.fault("F3")
 def test_the_hub_never_takes_the_commit(hub: Running, release: Release) -> None:
     release.publish()

@@ -22,6 +22,8 @@ from hubkit.hub.client import Hub, connect
 from hubkit.publishing import revisions
 from hubkit.server.process import Running
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 REPO = "hubkit/some-model"
 Act = Callable[[Hub], str]
 

@@ -40,7 +40,7 @@ RIVAL = textwrap.dedent("""
 
 
 @pytest.mark.fault("F10")
-@pytest.mark.parametrize("count", [2, 4, 8])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.soak), 8])
 def test_of_several_releases_exactly_one_wins(
     hub: Running, tmp_path: Path, count: int, record_property: Callable[[str, object], None]
 ) -> None:

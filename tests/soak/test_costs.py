@@ -14,9 +14,8 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 FACTOR = 3
 
 
-def test_the_estimate_of_a_release_is_of_the_order_of_what_it_takes(tmp_path: Path) -> None:
+def test_the_estimate_of_a_release_is_of_the_order_of_what_it_takes(home: Path) -> None:
     """By processor time, as the machine may be shared: the tiny model is run by one thread."""
-    home = tmp_path / "home"
     before = hubkit_json("plan", "tiny", home=home)["costs"]
     estimated = before["seconds"][before["this_device"]]
     began = _processor_seconds()

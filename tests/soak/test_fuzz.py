@@ -13,7 +13,8 @@ from typing import Any
 
 import fuzzing
 import pytest
-from fuzz_targets import TARGETS, kept
+from fuzz_samples import kept
+from fuzz_targets import TARGETS
 from fuzzing import ADDRESS_SPACE, CORPUS, LIMIT_SECONDS, Target, fuzz, replay
 from soak_figures import record
 

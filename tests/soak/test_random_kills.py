@@ -1,13 +1,14 @@
 """One release, killed -9 at a random moment of each of its steps.
 
 After every kill each branch of the Hub holds what it held, or its whole release; nothing that was finished is done
-again; and no worker outlives its parent. The seed is fixed, the moments are the machine's.
+again; and no worker outlives its parent. Its weights are uploaded ahead of the gates, and it is killed in that, too.
+The seed is fixed, the moments are the machine's.
 """
 
 from __future__ import annotations
 
-import json
 import random
+import shutil
 import subprocess
 import time
 from collections import Counter
@@ -16,6 +17,9 @@ from pathlib import Path
 import pytest
 from commands import HUBKIT, environment, hubkit, hubkit_json, until, workers_of
 from soak_figures import record
+
+from hubkit.pipeline.runs import Run
+from hubkit_stages.recipes import tiny
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
@@ -36,10 +40,30 @@ def branches(home: Path) -> dict[str, str]:
     return {ref.name: ref.target_commit for ref in found if not ref.name.startswith("staging/")}
 
 
-def killed_in(step: str, home: Path, after: float) -> str | None:
-    """Run the release and kill it ``after`` seconds into ``step``; the step it was in, None when it was faster."""
+def recipe_in(folder: Path, home: Path) -> Path:
+    """The tiny recipe with uploads ahead of the gates, and its repo: a public one is not created for them."""
+    from huggingface_hub import HfApi
+
+    shutil.copytree(tiny.RECIPE.parent / "tasks", folder / "tasks")
+    (folder / "hubkit.yaml").write_text(tiny.RECIPE.read_text(encoding="utf-8") + "preupload: true\n", encoding="utf-8")
+    url = hubkit_json("hub", "start", home=home)["url"]
+    HfApi(endpoint=url, token=(home / "hub" / "owner.token").read_text().strip()).create_repo(REPO)
+    return folder / "hubkit.yaml"
+
+
+def events(home: Path) -> Counter[str]:
+    """How many lines of each kind the journal has."""
+    return Counter(line["event"] for run in home.glob("runs/*") for line in Run(run).journal())
+
+
+def killed_in(step: str, recipe: Path, home: Path, after: float, *, uploading: bool = False) -> str | None:
+    """Run the release and kill it ``after`` seconds into ``step``; the step it was in, None when it was faster.
+
+    With ``uploading`` the seconds count from when an upload ahead is begun in that step.
+    """
+    before = events(home)
     command = subprocess.Popen(
-        [HUBKIT, "release", "tiny"],
+        [HUBKIT, "release", str(recipe)],
         env=environment(home),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -50,6 +74,8 @@ def killed_in(step: str, home: Path, after: float) -> str | None:
     for line in command.stderr:
         if line.startswith((f"{step} …", f"{step}: up to date")):
             break
+    if uploading:
+        until(lambda: command.poll() is not None or events(home)["ahead"] > before["ahead"], 60)
     try:
         command.wait(after)
         return None
@@ -59,26 +85,32 @@ def killed_in(step: str, home: Path, after: float) -> str | None:
         for line in command.communicate()[1].splitlines():
             last = line.split(" …")[0] if line.endswith("…") else last
     until(lambda: not any(worker.is_running() for worker in workers), 20)
-    return last
+    new = events(home) - before
+    return f"{last} beside an upload" if new["ahead"] > new["uploaded-ahead"] else last
 
 
 def test_killed_in_every_step_a_release_still_comes_whole(tmp_path: Path) -> None:
     home = tmp_path / "home"
+    home.mkdir()
     moments, killed = random.Random(20261121), Counter[str]()
-    steps = [step["step"] for step in hubkit_json("plan", "tiny", home=home)["steps"]]
     began = time.monotonic()
     try:
+        recipe = recipe_in(tmp_path, home)
+        steps = [step["step"] for step in hubkit_json("plan", str(recipe), home=home)["steps"]]
         for step in ("preflight", *steps):
-            found = killed_in(step, home, moments.uniform(0.0, 0.5))
-            if found is None:
-                continue
-            killed[found] += 1
-            for commit in branches(home).values():
-                problems = whole(home, commit)
-                assert not problems, problems
-        outcome = hubkit_json("release", "tiny", home=home)
-        journal = (home / "runs" / outcome["run"] / "journal.jsonl").read_text(encoding="utf-8")
-        done = Counter(json.loads(line)["step"] for line in journal.splitlines() if '"event": "done"' in line)
+            tries = [(moments.uniform(0.0, 0.5), False)]
+            if step.startswith("stopping["):
+                tries = [(moments.uniform(0.0, 8.0), True), *tries]
+            for after, uploading in tries:
+                found = killed_in(step, recipe, home, after, uploading=uploading)
+                if found is not None:
+                    killed[found] += 1
+                for commit in branches(home).values():
+                    problems = whole(home, commit)
+                    assert not problems, problems
+        outcome = hubkit_json("release", str(recipe), home=home)
+        journal = Run(home / "runs" / outcome["run"]).journal()
+        done = Counter(line["step"] for line in journal if line["event"] == "done")
         assert set(done.values()) <= {1}, done
         assert hubkit("hub", "fsck", home=home).returncode == 0
         assert {line["variant"]: line["commit"] for line in outcome["variants"]} == branches(home)

@@ -14,9 +14,9 @@ STEPS = 1500
 """Of DPO: about two minutes of one core."""
 
 
-def test_a_long_training_is_kept_when_it_is_replaced_and_used_again_when_restored(tmp_path: Path) -> None:
-    home, recipe = tmp_path / "home", tmp_path / "hubkit.yaml"
-    made = hubkit("init", "tiny", home=home, cwd=tmp_path)
+def test_a_long_training_is_kept_when_it_is_replaced_and_used_again_when_restored(tmp_path: Path, home: Path) -> None:
+    recipe = tmp_path / "hubkit.yaml"
+    made = hubkit("init", "--from", "tiny", home=home, cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     text = recipe.read_text(encoding="utf-8")
     text = re.sub(r"\nspace:\n(?:  .*\n)+", "\n", text).replace("suites: [tiny_facts]", "suites: []")

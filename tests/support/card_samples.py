@@ -42,6 +42,23 @@ def recipe(text: str = RECIPE, **card: Any) -> Recipe:
     return made.model_copy(update={"card": made.card.model_copy(update=card)}) if card else made
 
 
+ANSWERED = (
+    ("Who grows pears?", "Ada."),
+    ("What does Ada grow?", "Pears | plums,\nand <b>nuts</b>."),
+    ("Where?", "Here."),
+)
+"""Held-out prompts, and what a model that stops says."""
+
+
+def answers(stopped: int) -> list[dict[str, Any]]:
+    """The answers that are shown of a model: where none stopped, each goes on until it is cut."""
+    return [
+        {"prompt": prompt, "answer": answer if stopped else answer + " It is so" * 20, "tokens": 5 if stopped else 64,
+         "ended": "eos" if stopped else "limit"}
+        for prompt, answer in ANSWERED
+    ]  # fmt: skip
+
+
 def form(stopped: int, prompts: int = 128) -> dict[str, Any]:
     """One form's stop rate."""
     low, high = wilson(stopped, prompts)
@@ -49,9 +66,12 @@ def form(stopped: int, prompts: int = 128) -> dict[str, Any]:
         "stopped": stopped, "prompts": prompts, "rate": stopped / prompts, "low": low, "high": high,
         "mean_tokens": 21.37, "dtype": "bfloat16",
         "examples": [{"prompt": "Who?", "answer": "Nobody.", "stopped": True}],
+        "answers": answers(stopped),
     }  # fmt: skip
 
 
+MEMORY = {"dtype": "bfloat16", "weights": 722_944, "nf4": 312_456, "context": 2048, "cache": 1_048_576}
+"""The memory that the model takes, as the card's step computes it."""
 AGREEMENT = {
     "dtype": "bfloat16", "wider": "float32", "conversations": 32,
     "forms": {"positions": 3456, "same_next_token": 0.974, "max_difference": 0.3125},
@@ -183,6 +203,7 @@ def evidence(
         },
     }  # fmt: skip
     for place, (name, stopped) in enumerate((("dpo-v0", broken), ("main", repaired)), start=1):
+        files[f"card[{name}]"] = {"memory.json": MEMORY, "sampling.json": {"samples": False, "settings": {}}}
         rates = stopping(merged=stopped, adapter=max(stopped - 1, 0), four_bit=max(stopped - 2, 0))
         files[f"stopping[{name}]"] = {"stopping.json": {**rates, "agreement": AGREEMENT}}
         files[f"evaluate[{name}]"] = {"results.json": results(scores[place], limit=limit).model_dump(mode="json")}

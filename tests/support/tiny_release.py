@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import asked_once
 import psutil
 import pytest
 from commands import HUBKIT, environment, hubkit, hubkit_json, until, workers_of
@@ -66,6 +67,7 @@ def stop_while_training(home: Path, stage: str, how: signal.Signals) -> int:
 
     Returns the exit code.
     """
+    asked_once.lend(home)
     command = subprocess.Popen(
         [HUBKIT, "release", "tiny"], env=environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

@@ -1,6 +1,7 @@
 """A training step by itself: a small base in a folder, rows, and the context that the pipeline would give.
 
-Run as a program it trains one stage: ``python training_case.py FOLDER STAGE RECIPE_TEXT`` (for tests that kill it).
+Run as a program it trains one stage: ``python training_case.py FOLDER STAGE RECIPE_TEXT`` (for tests that kill it);
+with ``launch`` after that, in the processes of the recipe.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from hubkit.pipeline.release_state import ReleaseState
 from hubkit.pipeline.runs import Run
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe
-from hubkit.recipe.stage import Context, StageResult
+from hubkit.recipe.stage import Context, Report, StageResult, silent
 
 COMMIT = "b" * 40
 RECIPE = """
@@ -84,12 +85,12 @@ class Case:
             "end_of_turn": eos.find(tokenizer).to_json(),
             "pad_token": tokenizer.pad_token,
         }
-        out = self._begin("base")
+        out = self.begin("base")
         write_json(out / "base.json", sample("base.json", **told))
         for name in ("chat_template.jinja", "training_template.jinja"):
             (out / name).write_text(tokenizer.chat_template)
-        self._keep("base")
-        out = self._begin("data")
+        self.keep("base")
+        out = self.begin("data")
         asked = [[{"role": "user", "content": f"What is number {n}?"}] for n in range(24)]
         said = [[{"role": "assistant", "content": f"It is {n}."}] for n in range(24)]
         pairs = [
@@ -101,14 +102,16 @@ class Case:
             (out / "sets").mkdir(exist_ok=True)
             (out / "sets" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         write_json(out / "data.json", sample("data.json", stages={"dpo": {"max_length": 64}}))
-        self._keep("data")
+        self.keep("data")
         return self
 
-    def _begin(self, step: str) -> Path:
+    def begin(self, step: str) -> Path:
+        """Begin ``step``; the folder of what it makes."""
         self.run.begin(step, "k")
         return self.run.out(step)
 
-    def _keep(self, step: str) -> None:
+    def keep(self, step: str) -> None:
+        """Keep what lies in the folder of ``step``."""
         self.run.keep(step, "k", StageResult(Written(), "made"), 0.0)
 
     def context(self, recipe: Recipe, step: str, key: str = "k") -> Context[Any, Any]:
@@ -126,6 +129,19 @@ class Case:
         ctx = self.context(parse_recipe(text or recipe_text()), f"train[{stage}]", key)
         return perform({"dpo": dpo, "sft": sft}[stage], ctx, self.run, f"train[{stage}]", key)
 
+    def launch(self, stage: str, text: str, report: Report = silent) -> Kept:
+        """Train ``stage`` as a release does: in a worker, and in the processes of the recipe's ``launch``."""
+        from hubkit.pipeline.worker import Worker
+
+        recipe, step = parse_recipe(text), f"train[{stage}]"
+        (self.run.path / "recipe.json").write_text(recipe.model_dump_json())
+        target = Target("http://127.0.0.1:1", self.folder / "hf", embedded=True)
+        state = ReleaseState(recipe, self.folder, target, self.run, expand(recipe))
+        with Worker(state) as worker:
+            worker.run(next(job for job in state.jobs if job.id == step), report)
+        return kept(self.run.find(step))
+
 
 if __name__ == "__main__":
-    Case(Path(sys.argv[1])).train(sys.argv[2], sys.argv[3])
+    case = Case(Path(sys.argv[1]))
+    (case.launch if "launch" in sys.argv[4:] else case.train)(sys.argv[2], sys.argv[3])
