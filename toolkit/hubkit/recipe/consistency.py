@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hubkit.core.names import repo_id_problem
+from hubkit.recipe.gguf_checks import gguf_mistakes
 from hubkit.recipe.mistakes import Mistake, did_you_mean
 from hubkit.recipe.models import Recipe, Training
 from hubkit.recipe.names import ADOPT, MAIN
@@ -22,6 +23,7 @@ def inconsistencies(recipe: Recipe) -> Iterator[Mistake]:
     yield from _license(recipe)
     yield from _layout(recipe)
     yield from _hub_pages(recipe)
+    yield from gguf_mistakes(recipe)
     yield from _measurements(recipe)
     if recipe.provide and recipe.hub != "embedded":
         problem = "`provide` works on the embedded Hub only; remove this key, or set hub: embedded"

@@ -1,4 +1,4 @@
-"""What a recipe says about the release's pages on the Hub: papers, DOI, newer versions, gated access, a collection."""
+"""What a recipe says about the release's pages on the Hub: the card, papers, DOI, gated access, Space, collection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from hubkit.recipe.values import Model, Name, RepoId
+from hubkit.recipe.values import Contact, Model, Name, RepoId, ShortDescription, Url
 
 _ARXIV = re.compile(r"\d{4}\.\d{4,5}(v\d+)?|[a-z-]+(\.[A-Z]{2})?/\d{7}(v\d+)?")
 _PAPER_PLACES = re.compile(
@@ -119,6 +119,48 @@ class CardOnTheHub(Model):
         return {
             key: value for key, value in plain.items() if key.startswith("extra_gated_") and value not in (None, {})
         }
+
+
+class Card(CardOnTheHub):
+    """What only a person can write on the card; every number comes from a measurement."""
+
+    title: str = Field(description="heading of the card")
+    summary: str | None = Field(
+        None,
+        description="what the model is, in one or two sentences; when absent, the card says what was trained on what",
+    )
+    language: tuple[str, ...] = Field(("en",), strict=False, description="languages, as ISO 639 codes")
+    tags: tuple[str, ...] = Field((), strict=False, description="tags on the Hub")
+    authors: tuple[str, ...] = Field((), strict=False, description="names of the authors")
+    contact: Contact | None = Field(None, description="where readers reach the authors: an e-mail address or a URL")
+    source: Url | None = Field(None, description="URL of this recipe, such as its git repo")
+    year: int | None = Field(None, ge=1950, le=9999, description="year of the release, for the citation")
+    tracking: str | None = Field(
+        None,
+        description="URL of the training report; when absent, the page of the tracker that `report_to` names; "
+        "none: no link",
+    )
+    intended_use: str | None = Field(None, description="what the model is for, and for whom")
+    limitations: str | None = Field(None, description="what the model is not good for")
+    template: str | None = Field(
+        None, description="a Jinja file, or a folder of them, beside the recipe: {% extends 'hubkit/model.md.jinja' %}"
+    )
+
+
+class Space(Model):
+    """The Gradio Space in which people try the variants. It has the visibility of the model repo."""
+
+    repo: RepoId = Field(description="Space repo on the target Hub")
+    title: str | None = Field(None, description="title of the Space; the card's when absent")
+    description: ShortDescription | None = Field(
+        None, description="what the Space is, for its tile on the Hub: one line of at most 60 characters"
+    )
+    prompts: tuple[str, ...] = Field(
+        (), strict=False, description="example prompts; the first is asked when the Space is deployed"
+    )
+    hardware: str | None = Field(
+        None, description="the Hub's name of the hardware, such as t4-small; its free CPU when absent"
+    )
 
 
 class Collection(Model):

@@ -12,19 +12,21 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AliasChoices, Field, model_validator
 
-from hubkit.recipe.hub_pages import CardOnTheHub, Collection
+from hubkit.recipe.gguf import Gguf
+from hubkit.recipe.hub_pages import Card as Card
+from hubkit.recipe.hub_pages import Collection
+from hubkit.recipe.hub_pages import Space as Space
 from hubkit.recipe.launch import Launch
 from hubkit.recipe.measuring import Evaluate as Evaluate
 from hubkit.recipe.measuring import Gates as Gates
 from hubkit.recipe.measuring import Probe as Probe
 from hubkit.recipe.measuring import StopRate as StopRate
-from hubkit.recipe.names import MAIN
+from hubkit.recipe.names import GGUF, MAIN
 from hubkit.recipe.values import OLD_ACCEPT as OLD_ACCEPT
 from hubkit.recipe.values import (
     Accepted,
     Branch,
     ColumnRole,
-    Contact,
     DataFiles,
     DType,
     HubName,
@@ -33,10 +35,8 @@ from hubkit.recipe.values import (
     Name,
     RepoId,
     ShareOrRows,
-    ShortDescription,
     Split,
     TrainOn,
-    Url,
     without_folders,
 )
 
@@ -250,48 +250,6 @@ class Variant(Model):
     )
 
 
-class Card(CardOnTheHub):
-    """What only a person can write on the card; every number comes from a measurement."""
-
-    title: str = Field(description="heading of the card")
-    summary: str | None = Field(
-        None,
-        description="what the model is, in one or two sentences; when absent, the card says what was trained on what",
-    )
-    language: tuple[str, ...] = Field(("en",), strict=False, description="languages, as ISO 639 codes")
-    tags: tuple[str, ...] = Field((), strict=False, description="tags on the Hub")
-    authors: tuple[str, ...] = Field((), strict=False, description="names of the authors")
-    contact: Contact | None = Field(None, description="where readers reach the authors: an e-mail address or a URL")
-    source: Url | None = Field(None, description="URL of this recipe, such as its git repo")
-    year: int | None = Field(None, ge=1950, le=9999, description="year of the release, for the citation")
-    tracking: str | None = Field(
-        None,
-        description="URL of the training report; when absent, the page of the tracker that `report_to` names; "
-        "none: no link",
-    )
-    intended_use: str | None = Field(None, description="what the model is for, and for whom")
-    limitations: str | None = Field(None, description="what the model is not good for")
-    template: str | None = Field(
-        None, description="a Jinja file, or a folder of them, beside the recipe: {% extends 'hubkit/model.md.jinja' %}"
-    )
-
-
-class Space(Model):
-    """The Gradio Space in which people try the variants. It has the visibility of the model repo."""
-
-    repo: RepoId = Field(description="Space repo on the target Hub")
-    title: str | None = Field(None, description="title of the Space; the card's when absent")
-    description: ShortDescription | None = Field(
-        None, description="what the Space is, for its tile on the Hub: one line of at most 60 characters"
-    )
-    prompts: tuple[str, ...] = Field(
-        (), strict=False, description="example prompts; the first is asked when the Space is deployed"
-    )
-    hardware: str | None = Field(
-        None, description="the Hub's name of the hardware, such as t4-small; its free CPU when absent"
-    )
-
-
 class Sign(Model):
     """Who signs what is published (needs the extra ``sign``): a private key, or the identity of a CI job."""
 
@@ -352,6 +310,7 @@ class Recipe(Model):
     evaluate: Evaluate = Evaluate()
     gates: Gates = Gates()
     card: Card
+    gguf: Gguf | None = None
     space: Space | None = None
     collection: Collection | None = None
     sign: Sign | None = None
@@ -385,6 +344,29 @@ class Recipe(Model):
             return Place(self.repo, variant)
         default = self.repo if variant == MAIN else f"{self.repo}-{variant.replace('/', '-')}"
         return Place(self.variants[variant].repo or default, MAIN)
+
+    def gguf_variants(self) -> tuple[str, ...]:
+        """The variants of which GGUF files are published, in the order in which their branches move."""
+        asked = self.gguf.variants if self.gguf else ()
+        return tuple(name for name in self.publishing_order() if name in asked)
+
+    def gguf_place(self, variant: str) -> Place | None:
+        """Where the GGUF files of ``variant`` live; None: there are none. With `place: folder` the variant's place."""
+        if self.gguf is None or variant not in self.gguf.variants:
+            return None
+        place = self.place(variant)
+        if self.gguf.place == "folder":
+            return place
+        if self.gguf.place == "branch":
+            return Place(place.repo, GGUF if place.branch == MAIN else f"{place.branch}-{GGUF}")
+        own = f"{place.repo}-{GGUF.upper()}"
+        if place.branch != MAIN:
+            own = f"{place.repo}-{place.branch.replace('/', '-')}-{GGUF.upper()}"
+        return Place(self.gguf.repo or own, MAIN)
+
+    def gguf_gate(self, variant: str) -> Literal["enforce", "report"]:
+        """Whether a GGUF file of ``variant`` that fails the gate on the stop rate stops the release."""
+        return (self.gguf.gate if self.gguf else None) or self.variants[variant].gate
 
     def repos(self) -> tuple[str, ...]:
         """Every model repo that is published to, in the order in which their branches move."""

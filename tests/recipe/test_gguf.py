@@ -1,0 +1,85 @@
+"""`gguf`: what its keys mean, where the files live, and which mistakes are found."""
+
+from typing import Any
+
+import pytest
+import yaml
+from samples import RECIPE_TEXT
+
+from hubkit.core.errors import UsageError
+from hubkit.recipe.loading import parse_recipe
+from hubkit.recipe.models import Place, Recipe
+
+STOP_RATE = {"stop_rate": {"prompts_from": "repair"}}
+
+
+def recipe(gguf: Any = None, **changes: Any) -> Recipe:
+    return parse_recipe(yaml.safe_dump({**yaml.safe_load(RECIPE_TEXT), "gguf": gguf, **changes}))
+
+
+def test_without_the_key_there_are_no_files() -> None:
+    plain = parse_recipe(RECIPE_TEXT)
+    assert plain.gguf is None and plain.gguf_variants() == () and plain.gguf_place("main") is None
+
+
+def test_an_empty_mapping_asks_for_mains_files_on_a_branch() -> None:
+    asked = recipe({})
+    assert asked.gguf is not None and asked.gguf.types == ("f16", "q8_0") and asked.gguf.ollama
+    assert asked.gguf_variants() == ("main",)
+    assert asked.gguf_place("main") == Place("me/my-model", "gguf") and asked.gguf_place("dpo-v0") is None
+
+
+@pytest.mark.parametrize(
+    ("layout", "place", "main", "other"),
+    [
+        ("branches", "branch", ("me/my-model", "gguf"), ("me/my-model", "dpo-v0-gguf")),
+        ("branches", "folder", ("me/my-model", "main"), ("me/my-model", "dpo-v0")),
+        ("branches", "repo", ("me/my-model-GGUF", "main"), ("me/my-model-dpo-v0-GGUF", "main")),
+        ("repos", "branch", ("me/my-model", "gguf"), ("me/my-model-dpo-v0", "gguf")),
+        ("repos", "folder", ("me/my-model", "main"), ("me/my-model-dpo-v0", "main")),
+        ("repos", "repo", ("me/my-model-GGUF", "main"), ("me/my-model-dpo-v0-GGUF", "main")),
+    ],
+)
+def test_where_the_files_of_a_variant_live(
+    layout: str, place: str, main: tuple[str, str], other: tuple[str, str]
+) -> None:
+    asked = recipe({"variants": ["main", "dpo-v0"], "place": place}, layout=layout)
+    assert asked.gguf_variants() == ("dpo-v0", "main"), "main last, as its branch moves"
+    assert asked.gguf_place("main") == Place(*main) and asked.gguf_place("dpo-v0") == Place(*other)
+
+
+def test_a_repo_of_their_own_can_be_named() -> None:
+    assert recipe({"place": "repo", "repo": "us/x"}).gguf_place("main") == Place("us/x", "main")
+
+
+def test_the_gate_is_the_variants_own_where_none_is_given() -> None:
+    both = {"variants": ["main", "dpo-v0"]}
+    variants = {"main": {"stage": "sft"}, "dpo-v0": {"stage": "dpo", "gate": "report"}}
+    asked = recipe(both, variants=variants)
+    assert (asked.gguf_gate("main"), asked.gguf_gate("dpo-v0")) == ("enforce", "report")
+    enforced = recipe({**both, "gate": "enforce"}, variants=variants, gates=STOP_RATE)
+    assert enforced.gguf_gate("dpo-v0") == "enforce"
+
+
+@pytest.mark.parametrize(
+    ("gguf", "changes", "problem"),
+    [
+        ({"types": ["q4_k_m"]}, {}, "'q4_k_m' is not one of 'f16', 'bf16' or 'q8_0'"),
+        ({"types": []}, {}, "name at least one"),
+        ({"types": ["f16", "f16"]}, {}, "'f16' is listed twice"),
+        ({"variants": ["mian"]}, {}, "there is no variant 'mian'; did you mean 'main'?"),
+        ({"repo": "me/x"}, {}, "`repo` needs `place: repo`"),
+        ({"place": "repo", "repo": "x"}, {}, "is not a repo id"),
+        ({"place": "repo", "repo": "me/x", "variants": ["main", "dpo-v0"]}, {}, "several variants cannot share"),
+        ({"place": "repo", "repo": "Me/my-model"}, {}, "is where the variant 'main' is published"),
+        ({}, {"variants": {"main": {"stage": "sft"}, "gguf": {"stage": "dpo"}}}, "is where the variant 'gguf'"),
+        ({}, {"variants": {"main": {"stage": "sft"}, "gguf/x": {"stage": "dpo"}}}, "is where the variant 'gguf/x'"),
+        ({"place": "repo"}, {"repo": f"me/{'x' * 93}"}, "which is not a repo id"),
+        ({"gate": "enforce"}, {"gates": {}}, "there is no gate to enforce"),
+        ({"tpyes": ["f16"]}, {}, "unknown key; did you mean 'types'?"),
+    ],
+)
+def test_mistakes(gguf: dict[str, Any], changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        recipe(gguf, **changes)
+    assert problem in raised.value.message

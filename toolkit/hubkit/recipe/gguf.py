@@ -1,0 +1,56 @@
+"""The recipe's ``gguf``: which variants are also published as GGUF files, for llama.cpp, Ollama and LM Studio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from hubkit.recipe.names import MAIN
+from hubkit.recipe.values import Branch, Model, RepoId
+
+GgufType = Literal["f16", "bf16", "q8_0"]
+
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("name at least one")
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is listed twice")
+    return names
+
+
+Types = Annotated[tuple[GgufType, ...], AfterValidator(_each_once), Field(strict=False)]
+Variants = Annotated[tuple[Branch, ...], AfterValidator(_each_once), Field(strict=False)]
+
+
+class Gguf(Model):
+    """GGUF files written from the merged weights, measured and published with them. Needs the extra ``gguf``."""
+
+    types: Types = Field(("f16", "q8_0"), description="a file in each of these types: f16, bf16, q8_0")
+    variants: Variants = Field((MAIN,), description="the variants that are also published as GGUF")
+    place: Literal["branch", "folder", "repo"] = Field(
+        "branch",
+        description="branch: on a branch of the variant's repo, `gguf` for main and VARIANT-gguf for others; folder: "
+        "in `gguf/` beside the weights; repo: on main of a repo of their own",
+    )
+    repo: RepoId | None = Field(
+        None,
+        description="with `place: repo` and one variant, that repo; when absent, the recipe's `repo` and -GGUF, or "
+        "-VARIANT-GGUF",
+    )
+    ollama: bool = Field(True, description="write Ollama's files beside them: Modelfile, template, params and system")
+    gate: Literal["enforce", "report"] | None = Field(
+        None,
+        description="enforce: publish only if the stop rate of each file passes the gate; report: publish and report "
+        "it on the card; the variant's own `gate` when absent",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unknown(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("repo") and given.get("place") != "repo":
+            raise ValueError("`repo` needs `place: repo`")
+        return given
