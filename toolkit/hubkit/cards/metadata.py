@@ -232,3 +232,17 @@ def index_numbers(metadata: Mapping[str, Any]) -> Iterable[float]:
             yield value
 
     yield from leaves(metadata.get("model-index", []))
+
+
+def license_of(card: str) -> tuple[str | None, str | None, str | None]:
+    """The license, its name and its link in the metadata of ``card``; None for each that cannot be read."""
+    try:
+        front = read_block(card) or {}
+    except YamlError:
+        front = {}
+    name, title, link = (front.get(key) for key in ("license", "license_name", "license_link"))
+    return (
+        name if isinstance(name, str) else None,
+        title if isinstance(title, str) else None,
+        link if isinstance(link, str) else None,
+    )
