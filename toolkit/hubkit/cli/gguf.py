@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from hubkit.models.gguf.ollama import Companions
     from hubkit.models.gguf.write import GgufReport
 
+TYPES = (
+    "f16", "bf16", "q8_0", "q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_0", "q4_1", "q4_k_s", "q4_k_m", "q5_0", "q5_1",
+    "q5_k_s", "q5_k_m", "q6_k", "iq4_nl", "iq4_xs",
+)  # fmt: skip
+"""FILE_TYPES of hubkit.models.gguf.layout, which takes longer to import."""
+
 
 @click.command()
 @click.argument("model", metavar="MODEL")
@@ -37,10 +43,12 @@ if TYPE_CHECKING:
 @click.option(
     "--type",
     "kind",
-    type=click.Choice(["f16", "bf16", "q8_0"]),
+    type=click.Choice(TYPES, case_sensitive=False),
     default="f16",
     show_default=True,
-    help="Store the matrices in this type. Vectors and norms stay in 32 bits.",
+    metavar="TYPE",
+    help="Store the matrices in this type: f16, bf16 or q8_0; or q4_k_m and others, which llama-cpp-python writes. "
+    "Vectors and norms stay in 32 bits.",
 )
 @click.option(
     "--prompts",
@@ -84,10 +92,11 @@ def gguf(
     Examples:
       hubkit gguf ./merged -o model-F16.gguf
       hubkit gguf me/my-model@main -o out/ --type q8_0 --hub huggingface
+      hubkit gguf ./merged -o out/ --type q4_k_m
       hubkit gguf ./merged -o out/ --prompts held-out.jsonl --at-least 0.95
     """
     from hubkit.models.gguf.checking import same_token_ids
-    from hubkit.models.gguf.layout import KINDS
+    from hubkit.models.gguf.layout import FILE_TYPES
     from hubkit.models.gguf.library import has_runtime
     from hubkit.models.gguf.prompts import read_prompts
     from hubkit.models.gguf.write import file_name, write_gguf
@@ -95,7 +104,7 @@ def gguf(
     if at_least is not None and prompts is None:
         raise UsageError("--at-least needs prompts to measure with.", hint="Name them with --prompts FILE.")
     rows = read_prompts(prompts) if prompts else []
-    chosen = next(item for item in KINDS if item == kind)
+    chosen = next(item for item in FILE_TYPES if item == kind)
     source = place(model, hub_name, adapter=False)
     name = model.partition("@")[0].rpartition("/")[2] if source.commit else source.folder.resolve().name
     file = output if output.suffix == ".gguf" else output / file_name(name, chosen)

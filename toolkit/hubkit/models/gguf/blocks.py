@@ -75,9 +75,43 @@ def convert(piece: Piece, content: Any) -> tuple[bytes, Deviation]:
     import numpy
     import torch
 
-    source = piece.rows.tensor.dtype
-    kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-    stored = torch.from_numpy(content).view(kinds[source])
+    source, kind = piece.rows.tensor.dtype, piece.of.type
+    numbers, stored = _numbers(piece, content)
+    if kind == "Q8_0":
+        result, again = _quantized(numbers, piece.rows.width)
+    else:
+        written = stored if kind == source and not piece.of.shift else numbers.to(_types()[kind])
+        again, result = written.float(), written.view(torch.uint8).numpy().tobytes()
+    deviation = _deviation(numbers, again)
+    if not numpy.isfinite(deviation.largest):
+        raise RefusedError(
+            f"{piece.of.name} holds numbers up to {float(numbers.abs().max()):.6g}, too large for {kind}.",
+            hint="Write it with --type bf16.",
+        )
+    return result, deviation
+
+
+def compare_rows(piece: Piece, content: Any, packed: Any, kind: str) -> Deviation:
+    """How far the rows ``packed`` of a file, which are of the type ``kind``, are from ``piece`` of the source.
+
+    ``content`` are the source's bytes.
+    """
+    import numpy
+    import torch
+    from gguf import GGMLQuantizationType, quants
+
+    again = quants.dequantize(packed, GGMLQuantizationType[kind]).astype(numpy.float32)  # a copy: that of F32 is mapped
+    return _deviation(_numbers(piece, content)[0], torch.from_numpy(again).reshape(-1))
+
+
+def _numbers(piece: Piece, content: Any) -> tuple[Any, Any]:
+    """The numbers of ``piece`` in 32 bits, in the order of the file, and as they are stored in ``content``.
+
+    RefusedError for a number that is NaN or infinite.
+    """
+    import torch
+
+    stored = torch.from_numpy(content).view(_types()[piece.rows.tensor.dtype])
     numbers = stored.float()
     if not bool(torch.isfinite(numbers).all()):
         raise RefusedError(
@@ -88,24 +122,19 @@ def convert(piece: Piece, content: Any) -> tuple[bytes, Deviation]:
         head = (piece.of.rows[0].stop - piece.of.rows[0].start) // piece.of.heads
         shape = (-1, 2, head // 2, piece.rows.width)
         numbers, stored = (item.view(shape).transpose(1, 2).reshape(-1) for item in (numbers, stored))
-    if piece.of.shift:
-        numbers = numbers + piece.of.shift
-    kind = piece.of.type
-    if kind == "Q8_0":
-        result, again = _quantized(numbers, piece.rows.width)
-    else:
-        written = stored if kind == source and not piece.of.shift else numbers.to(kinds[kind])
-        again, result = written.float(), written.view(torch.uint8).numpy().tobytes()
+    return (numbers + piece.of.shift if piece.of.shift else numbers), stored
+
+
+def _types() -> dict[str, Any]:
+    import torch
+
+    return {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def _deviation(numbers: Any, again: Any) -> Deviation:
     difference = (again - numbers).abs_()
     largest = float(difference.max()) if len(difference) else 0.0
-    if not numpy.isfinite(largest):
-        raise RefusedError(
-            f"{piece.of.name} holds numbers up to {float(numbers.abs().max()):.6g}, too large for {kind}.",
-            hint="Write it with --type bf16.",
-        )
-    if not largest:
-        return result, Deviation(0.0, 0.0, _squares(numbers))
-    return result, Deviation(largest, _squares(difference), _squares(numbers))
+    return Deviation(largest, _squares(difference) if largest else 0.0, _squares(numbers))
 
 
 def _quantized(numbers: Any, width: int) -> tuple[bytes, Any]:

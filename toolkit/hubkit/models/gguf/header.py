@@ -17,7 +17,7 @@ from typing import IO, NoReturn
 
 from hubkit.core.errors import RefusedError
 from hubkit.core.numbers import count
-from hubkit.models.gguf.layout import Kind
+from hubkit.models.gguf.layout import FILE_TYPES, Kind
 
 MAX_HEADER = 128 * 1024 * 1024
 """Bytes before the tensors; a vocabulary of 262,000 tokens with its merges takes about 20 MB."""
@@ -28,7 +28,7 @@ _FORMATS: Mapping[int, str] = {
 }  # fmt: skip
 """How a value is packed, by the number of its type."""
 _TEXT, _ARRAY = 8, 9
-_KINDS: Mapping[int, Kind] = {1: "f16", 7: "q8_0", 32: "bf16"}
+_KINDS: Mapping[int, Kind] = {number: kind for kind, number in FILE_TYPES.items()}
 """By the number in general.file_type."""
 _ALIGNMENT = "general.alignment"
 _BLOCK = 4 * 1024 * 1024

@@ -13,8 +13,21 @@ from hubkit.models.gguf.families import Family
 from hubkit.models.gguf.sizes import refuse_shape, shapes_of
 from hubkit.models.tensors import Tensor, read_weights
 
-Kind = Literal["f16", "bf16", "q8_0"]
+Kind = Literal[
+    "f16", "bf16", "q8_0",
+    "q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_0", "q4_1", "q4_k_s", "q4_k_m", "q5_0", "q5_1", "q5_k_s", "q5_k_m",
+    "q6_k", "iq4_nl", "iq4_xs",
+]  # fmt: skip
 KINDS: tuple[Kind, ...] = ("f16", "bf16", "q8_0")
+"""Those that hubkit writes by itself."""
+FILE_TYPES: Mapping[Kind, int] = {
+    "f16": 1, "bf16": 32, "q8_0": 7,
+    "q2_k": 10, "q3_k_s": 11, "q3_k_m": 12, "q3_k_l": 13, "q4_0": 2, "q4_1": 3, "q4_k_s": 14, "q4_k_m": 15, "q5_0": 8,
+    "q5_1": 9, "q5_k_s": 16, "q5_k_m": 17, "q6_k": 18, "iq4_nl": 25, "iq4_xs": 30,
+}  # fmt: skip
+"""Every type with its number in ``general.file_type`` (``llama_ftype`` in llama.h)."""
+QUANTIZED: tuple[Kind, ...] = tuple(kind for kind in FILE_TYPES if kind not in KINDS)
+"""Those that llama.cpp's own quantizer writes; all of them without an importance matrix."""
 Type = Literal["F32", "F16", "BF16", "Q8_0"]
 FLOATS = frozenset({"F32", "F16", "BF16"})
 _UNUSED = re.compile(r".*(\.rotary_emb\.inv_freq|\.attention\.(masked_)?bias)")
@@ -49,7 +62,7 @@ class Planned:
 
     name: str
     shape: tuple[int, ...]
-    type: Type
+    type: str
     rows: tuple[Rows, ...] = ()
     heads: int = 0
     shift: float = 0.0

@@ -16,10 +16,11 @@ _OWN = frozenset({"GGUF.version", "GGUF.tensor_count", "GGUF.kv_count"})
 
 def settings_of(path: Path) -> dict[str, Any]:
     """All keys of the file ``path`` with their values. ConflictError when the library cannot read it."""
-    return {name: field.contents() for name, field in _reader(path).fields.items() if name not in _OWN}
+    return {name: field.contents() for name, field in reader_of(path).fields.items() if name not in _OWN}
 
 
-def _reader(path: Path) -> Any:
+def reader_of(path: Path) -> Any:
+    """The library's reader of ``path``, whose tensors are mapped. ConflictError when it cannot read the file."""
     import gguf
 
     try:
@@ -28,21 +29,25 @@ def _reader(path: Path) -> Any:
         raise ConflictError(f"{path.name} cannot be read back: {error}.", hint="Write the file again.") from error
 
 
-def compare(path: Path, settings: Mapping[str, Any], planned: Sequence[Planned], sha256: str) -> None:
+def compare(
+    path: Path, settings: Mapping[str, Any], planned: Sequence[Planned], sha256: str, *, ordered: bool = True
+) -> None:
     """ConflictError when ``path`` does not hold the keys ``settings`` (of the writer), the tensors ``planned``, and
-    bytes with this ``sha256``."""
+    bytes with this ``sha256``. ``ordered``: the tensors must come in this order."""
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             raise ConflictError(
                 f"{path.name} does not hold the bytes that were written.",
                 hint="Check the disk, and write the file again.",
             )
-    reader = _reader(path)
-    for problem in _differences(reader, settings, planned):
+    reader = reader_of(path)
+    for problem in _differences(reader, settings, planned, ordered=ordered):
         raise ConflictError(f"{path.name} does not hold what was written: {problem}.", hint="Write the file again.")
 
 
-def _differences(reader: Any, settings: Mapping[str, Any], planned: Sequence[Planned]) -> Iterator[str]:
+def _differences(
+    reader: Any, settings: Mapping[str, Any], planned: Sequence[Planned], *, ordered: bool
+) -> Iterator[str]:
     there = {name: field for name, field in reader.fields.items() if name not in _OWN}
     for name in sorted(there.keys() ^ settings.keys()):
         yield f"the key {name} is {'unknown' if name in there else 'missing'}"
@@ -50,7 +55,8 @@ def _differences(reader: Any, settings: Mapping[str, Any], planned: Sequence[Pla
         if not _same(field.contents(), settings[name].value):
             yield f"the key {name} has another value"
     tensors = {item.name: item for item in reader.tensors}
-    if [item.name for item in planned] != [item.name for item in reader.tensors]:
+    expected, found_names = [item.name for item in planned], [item.name for item in reader.tensors]
+    if expected != found_names and (ordered or sorted(expected) != sorted(found_names)):
         yield "its tensors are others"
     for item in planned:
         found = tensors[item.name]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hubkit.core.errors import RefusedError
-from hubkit.models.gguf.layout import Kind
+from hubkit.models.gguf.layout import FILE_TYPES, Kind
 from hubkit.models.gguf.model import Described
 from hubkit.models.gguf.rotary import Tables, write_rotary
 
@@ -23,8 +23,7 @@ def write_settings(writer: Any, described: Described, kind: Kind, name: str | No
     if name:
         writer.add_name(name)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    types = gguf.LlamaFileType
-    writer.add_file_type({"f16": types.MOSTLY_F16, "bf16": types.MOSTLY_BF16, "q8_0": types.MOSTLY_Q8_0}[kind])
+    writer.add_file_type(FILE_TYPES[kind])
     heads = config["num_attention_heads"]
     head = config.get("head_dim") or config["hidden_size"] // heads
     writer.add_context_length(config["max_position_embeddings"])

@@ -2,7 +2,8 @@
 
     report = write_gguf(Path("merged"), Path("model-Q8_0.gguf"), "q8_0", name="my-model")
 
-Nothing but the model's files, the type and ``name`` counts for the bytes: no time, path, thread or shard does.
+Nothing but the model's files, the type and ``name`` counts for the bytes: no time, path, thread or shard does. For a
+type that llama.cpp's quantizer writes, its build counts, too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -24,9 +25,10 @@ from hubkit.core.files import fsync_folder, os_error
 from hubkit.core.numbers import size
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.gguf.blocks import Deviation, Piece, convert, pieces
-from hubkit.models.gguf.layout import KINDS, Kind, Planned, plan
-from hubkit.models.gguf.library import gguf_library
+from hubkit.models.gguf.layout import FILE_TYPES, KINDS, Kind, Planned, plan
+from hubkit.models.gguf.library import gguf_library, runtime
 from hubkit.models.gguf.model import Described, describe
+from hubkit.models.gguf.quantizing import Quantize, quantize, read_back, source_kind
 from hubkit.models.gguf.read_back import compare
 from hubkit.models.gguf.settings import write_settings
 from hubkit.models.merging.blocks import Block, Reader
@@ -115,28 +117,37 @@ def write_gguf(
     name: str | None = None,
     report: Report | None = None,
     workers: int | None = None,
+    quantizer: Quantize | None = None,
 ) -> GgufReport:
     """Write the model in the folder ``model`` to the new file ``out``.
 
-    ``name`` is ``general.name`` of the file. UsageError when ``out`` exists or a library is missing, RefusedError for
-    a model that would be computed differently by llama.cpp; then there is no file.
+    ``name`` is ``general.name`` of the file. ``quantizer`` writes the types that are not of KINDS; default:
+    llama.cpp's, from a file in 16 bits that lies beside ``out`` meanwhile. UsageError when ``out`` exists or a library
+    is missing, RefusedError for a model that would be computed differently by llama.cpp; then there is no file.
     """
     library = gguf_library()
-    if kind not in KINDS:
-        raise UsageError(f"{kind!r} is no type that is written.", hint=f"Types: {', '.join(KINDS)}.")
+    if kind not in FILE_TYPES:
+        raise UsageError(f"{kind!r} is no type that is written.", hint=f"Types: {', '.join(FILE_TYPES)}.")
+    if kind not in KINDS and quantizer is None:
+        runtime()
     if out.exists():
         raise UsageError(f"{out} exists already.", hint="Delete it, or name another file with -o.")
     began = time.monotonic()
     described = describe(model)
     writer = library.GGUFWriter(None, described.family.name)
-    tables = write_settings(writer, described, kind, name)
-    rows = len(described.vocabulary.tokens)
-    planned = plan(model, described.family, described.config, kind, tables, rows)
+    first = kind if kind in KINDS else source_kind(model)
+    tables = write_settings(writer, described, first, name)
+    planned = plan(model, described.family, described.config, first, tables, len(described.vocabulary.tokens))
+    workers = workers or cores()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with _unfinished(out) as path:
-            digest, tensors = _write(writer, planned, path, report, workers or cores())
-            compare(path, writer.kv_data[0], planned, digest)
+            if kind in KINDS:
+                digest, tensors = _write(writer, planned, path, report, workers)
+                compare(path, writer.kv_data[0], planned, digest)
+            else:
+                digest, tensors, note = _quantized(writer, planned, path, kind, report, workers, quantizer or quantize)
+                described = replace(described, notes=(*described.notes, *([note] if note else [])))
             written = _report(described, kind, out, path.stat().st_size, digest, tensors, began)
     except OSError as error:
         raise os_error(error, out) from error
@@ -222,10 +233,45 @@ def _write(
         os.fsync(file.fileno())
     finally:
         writer.close()
-    return digest.hexdigest(), [
+    return digest.hexdigest(), _tensors(planned, deviations)
+
+
+def _tensors(planned: Sequence[Planned], deviations: Mapping[str, Deviation]) -> list[WrittenTensor]:
+    return [
         WrittenTensor(item.name, item.shape, item.type, deviations[item.name].largest, deviations[item.name].relative)
         for item in planned
     ]
+
+
+def _quantized(
+    writer: Any,
+    planned: Sequence[Planned],
+    path: Path,
+    kind: Kind,
+    report: Report | None,
+    workers: int,
+    quantizer: Quantize,
+) -> tuple[str, list[WrittenTensor], str | None]:
+    """Write ``planned`` in 16 bits beside ``path``, and have it quantized to ``path``.
+
+    The sha256 of the file, its tensors, and what is to be told of it.
+    """
+    source = path.with_suffix(".source")
+    first = partial(_half, report, 0.0) if report else None
+    second = partial(_half, report, 0.5) if report else None
+    try:
+        digest, _ = _write(writer, planned, source, first, workers)
+        compare(source, writer.kv_data[0], planned, digest)
+        quantizer(source, path, kind, workers, second)
+    finally:
+        source.unlink(missing_ok=True)
+    digest, chosen, deviations, note = read_back(path, writer.kv_data[0], planned, kind, workers)
+    return digest, _tensors(chosen, deviations), note
+
+
+def _half(report: Report, start: float, figure: str, done: float) -> None:
+    """Report ``done`` as a share of one half of the work."""
+    report(figure, start + done / 2)
 
 
 def _write_header(writer: Any, planned: Sequence[Planned], path: Path) -> Any:

@@ -40,8 +40,9 @@ def gguf_again(folder: Path, path: str, scratch: Path) -> GgufAgain:
         header = read_gguf_header(there)
     except RefusedError as error:
         return GgufAgain(path, None, size, (error.message,))
-    if (kind := header.kind) is None:
-        return GgufAgain(path, None, size, not_compared=f"hubkit writes only {', '.join(KINDS)}")
+    if (kind := header.kind) not in KINDS or kind is None:
+        written_by = f"llama.cpp wrote {kind.upper()}, and its build counts for the bytes; " if kind else ""
+        return GgufAgain(path, kind, size, not_compared=f"{written_by}hubkit itself writes only {', '.join(KINDS)}")
     try:
         write_gguf(folder, made, kind, name=header.text("general.name"))
         if digests(made).sha256 == digests(there).sha256:
