@@ -212,6 +212,7 @@ def _does(job: Job, recipe: Recipe) -> str:
         "publish": _staging(job, recipe),
         "collection": recipe.collection.title if recipe.collection else None,
         "space": recipe.space.repo if recipe.space else None,
+        "new_version": ", ".join(recipe.card.replaces),
     }.get(job.stage)
     does = job.step.does
     if job.variant_name is not None and recipe.published_form(job.variant_name) == "weights":

@@ -158,6 +158,7 @@ def _release_lines(outcome: Outcome, endpoint: str) -> Iterator[RenderableType]:
     yield f"\n{counted(blocks, 'Python code block')} on the cards ran against the staged commits."
     places = [(f"pull request for {line.variant}", line.pull_request) for line in outcome.variants]
     places += [("page", outcome.page), ("Space", outcome.space), ("collection", outcome.collection)]
+    places += [("replaces", ", ".join(outcome.replaced) or None)]
     yield from (f"{name:<12}{address}" for name, address in places if address)
     if endpoint != DEFAULT_ENDPOINT:
         yield f"To load the model from another program, set HF_ENDPOINT={endpoint}"

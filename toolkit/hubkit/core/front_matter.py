@@ -12,11 +12,15 @@ _LOOSE = re.compile(r"\ufeff?\s*---[ \t]*(?:\r\n|\r|\n)([\S\s]*?)(?:(?<=[\r\n])|
 
 @dataclass(frozen=True)
 class FrontMatter:
-    """``text`` without its ``---`` lines, the ``line`` where it begins, and the ``end`` of all of it in the card."""
+    """``text`` without its ``---`` lines, the ``line`` where it begins, and the ``end`` of all of it in the card.
+
+    ``start`` is where ``text`` begins, in characters.
+    """
 
     text: str
     line: int
     end: int
+    start: int = 0
 
 
 def find_front_matter(card: str, *, exact: bool = False) -> FrontMatter | None:
@@ -25,4 +29,7 @@ def find_front_matter(card: str, *, exact: bool = False) -> FrontMatter | None:
     ``exact``: what the Hub takes for it. Without, also one without a line, or with blanks after its first dashes.
     """
     found = (_EXACT if exact else _LOOSE).match(card)
-    return FrontMatter(found[1], 1 + card.count("\n", 0, found.start(1)), found.end()) if found else None
+    if not found:
+        return None
+    start = found.start(1)
+    return FrontMatter(found[1], 1 + card.count("\n", 0, start), found.end(), start)

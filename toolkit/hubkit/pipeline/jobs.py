@@ -13,8 +13,8 @@ from hubkit.recipe.stage import Scope
 from hubkit.training.data.prepared import rows_file
 
 _PUBLISHING = frozenset({"publish", "loadback", "snippets"})
-_ONCE_WHOLE = ("space", "collection")
-"""Steps about all the variants, each asked for by the recipe's key of that name."""
+_ONCE_WHOLE = ("space", "collection", "new-version")
+"""Steps about all the variants, which are not made with one alone."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def expand(recipe: Recipe, *, only: str | None = None) -> tuple[Job, ...]:
 
     ``only`` names the one variant to publish; the others are still trained and measured, for the cards compare them.
     The Space and the collection show all the variants, so they are not made with one alone, nor while they are only
-    proposed. What the recipe does not ask for is not done: no stop rates without a gate, no benchmarks without suites.
+    proposed; nor is an older repo replaced then. What the recipe does not ask for is not done: no stop rates without a
+    gate, no benchmarks without suites.
     """
     jobs: dict[str, Job] = {}
     for step in STEPS:
@@ -74,8 +75,10 @@ def expand(recipe: Recipe, *, only: str | None = None) -> tuple[Job, ...]:
 
 def _asked_for(step: Step, recipe: Recipe) -> bool:
     """Whether ``recipe`` has what ``step`` measures, decides or shows."""
-    if step.stage in _ONCE_WHOLE:
+    if step.stage in ("space", "collection"):
         return getattr(recipe, step.stage) is not None
+    if step.stage == "new_version":
+        return bool(recipe.card.replaces)
     if step.stage == "evaluate":
         return bool(recipe.evaluate.suites)
     if step.stage == "gate":

@@ -15,6 +15,7 @@ from hubkit.models.chat.gate_verdicts import GateResult, GateVerdicts
 from hubkit.models.chat.stop_rates import StopRates
 from hubkit.publishing.collecting import FilledCollection
 from hubkit.publishing.released import ReleasedBranches
+from hubkit.publishing.replacing import ReplacedRepos
 from hubkit.publishing.spaces.building import page
 from hubkit.publishing.spaces.deployed import DeployedSpace
 from hubkit.publishing.staged import StagedCommit
@@ -56,6 +57,8 @@ class Outcome:
     """Addresses of the model's page and the Space's; None: no Space was deployed."""
     collection: str | None = None
     """Address of the collection; None: the recipe has none."""
+    replaced: tuple[str, ...] = ()
+    """The older repos whose cards now name this one as their new version."""
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain values."""
@@ -98,6 +101,7 @@ def read_outcome(made: Mapping[str, Path], run: str, target: Target, *, up_to_da
         page=f"{endpoint}/{released.repo}",
         space=page(endpoint, DeployedSpace.load(space).repo) if space else None,
         collection=FilledCollection.load(made["collection"]).url if "collection" in made else None,
+        replaced=tuple(ReplacedRepos.load(made["new-version"]).repos) if "new-version" in made else (),
     )
 
 

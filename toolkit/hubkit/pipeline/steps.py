@@ -53,5 +53,7 @@ STEPS = (
                  "benchmarks": every("evaluate"), "released": one("promote")}),
     Step("collection", "collection", per="release", does="list the repos, the Space and the papers in a collection",
          lasting=True, inputs={"released": one("promote"), "space": one("space")}),
+    Step("new-version", "new_version", per="release", does="write `new_version` to the cards of the repos it replaces",
+         lasting=True, inputs={"released": one("promote")}),
 )
 # fmt: on

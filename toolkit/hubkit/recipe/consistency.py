@@ -145,6 +145,10 @@ def _hub_pages(recipe: Recipe) -> Iterator[Mistake]:
         newer = recipe.newer(name)
         if newer is not None and newer.lower() == recipe.place(name).repo.lower():
             yield Mistake(where, f"{newer} is where {name!r} is published, so it cannot replace it")
+    published = {repo.lower() for repo in recipe.repos()}
+    for repo in recipe.card.replaces:
+        if repo.lower() in published:
+            yield Mistake(("card", "replaces"), f"{repo} is published by this recipe, so it cannot be replaced by it")
     if not recipe.gated:
         given = [key for key in recipe.card.gated_keys() if recipe.gated is False]
         yield from (Mistake(("card", key), "this key needs `gated: auto` or `gated: manual`") for key in given)

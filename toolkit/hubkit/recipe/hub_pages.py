@@ -99,6 +99,12 @@ class CardOnTheHub(Model):
         None, description="DOI of the model, such as 10.57967/hf/1234; the Hub's settings issue one"
     )
     new_version: RepoId | None = Field(None, description="the model repo that replaces this one; its page then says so")
+    replaces: Annotated[tuple[RepoId, ...], AfterValidator(_each_once)] = Field(
+        (),
+        strict=False,
+        description="older model repos that this release replaces: `new_version` is written to the card on their main "
+        "branch, as the last step",
+    )
     base_model_relation: Literal["adapter", "finetune", "merge", "quantized"] | None = Field(
         None, description="how the model was made from its base; finetune when absent (the adapter's own card: adapter)"
     )
