@@ -5,9 +5,9 @@
       benchmarks: {gsm8k: [base - 0.01, current - 0.01]}  # a suite or a task; current: what the branch publishes now
     variants: {dpo-v0: {stage: dpo, gate: report}, main: {stage: sft}}
 
-Every published form of a variant (merged weights, adapter) must reach the threshold of the stop rate. A benchmark fails
-when its drop exceeds what is allowed by more than its error, by paired tests on the same questions
-(:mod:`hubkit.evals.quality_gate`). Writes ``gates.json``.
+Every published form of a variant (merged weights, adapter, GGUF files) must reach the threshold of the stop rate. With
+``gguf: {gate: report}`` a GGUF file that does not is reported. A benchmark fails when its drop exceeds what is allowed
+by more than its error, by paired tests on the same questions (:mod:`hubkit.evals.quality_gate`). Writes ``gates.json``.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from hubkit.evals.quality_gate import Comparison, condition_problems, judge
 from hubkit.evals.scores import Measured
 from hubkit.evals.suites import resolve
 from hubkit.hub.client import Hub, connect
-from hubkit.models.chat.gate_verdicts import BenchmarkVerdict, GatedBase, GateVerdict, GateVerdicts
+from hubkit.models.chat.gate_verdicts import BenchmarkVerdict, GatedBase, GateVerdict, GateVerdicts, GgufVerdict
 from hubkit.models.chat.stop_rates import MeasuredRate, StopRates
+from hubkit.models.gguf.made import GgufFiles
 from hubkit.recipe.artifact import NamedFile
 from hubkit.recipe.benchmark_keys import BenchmarkCondition
 from hubkit.recipe.models import Recipe, StopRate
@@ -55,21 +56,23 @@ class Settings:
     """The gates, whether they are enforced for each variant, and where each is published: (repo, branch).
 
     What is not gated does not count: without conditions on benchmarks there are no ``benchmarks``, and without one on
-    what is published no ``places``.
+    what is published no ``places``. ``gguf``: whether it is enforced for the GGUF files of the variants that have some.
     """
 
     stop_rate: StopRate | None
     variants: Mapping[str, Literal["enforce", "report"]]
     benchmarks: Benchmarks | None = None
     places: Mapping[str, tuple[str, str]] | None = None
+    gguf: Mapping[str, Literal["enforce", "report"]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
         """Build the settings for this scope from the recipe."""
         gates = {name: variant.gate for name, variant in recipe.variants.items()}
+        gguf = {name: recipe.gguf_gate(name) for name in recipe.gguf_variants()}
         conditions, asked = recipe.gates.conditions(), recipe.evaluate
         if not conditions:
-            return cls(recipe.gates.stop_rate, gates)
+            return cls(recipe.gates.stop_rate, gates, gguf=gguf)
         tasks = NamedFile.beside(scope.recipe_folder, asked.include) if asked.include else None
         places = {name: (recipe.place(name).repo, recipe.place(name).branch) for name in recipe.variants}
         return cls(
@@ -77,6 +80,7 @@ class Settings:
             gates,
             Benchmarks(conditions, asked.suites, asked.limit, tasks),
             places if any(condition.against == "current" for condition in conditions) else None,
+            gguf,
         )
 
     @property
@@ -87,12 +91,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The measured stop rates and benchmarks of the base, and of each variant; None, or empty: not measured."""
+    """The measured stop rates and benchmarks of the base, and of each variant; None, or empty: not measured.
+
+    ``gguf`` are the GGUF files of the variants that have some.
+    """
 
     base: StopRates | None
     variants: Mapping[str, StopRates]
     base_benchmarks: Measured | None = None
     benchmarks: Mapping[str, Measured] = field(default_factory=dict)
+    gguf: Mapping[str, GgufFiles] = field(default_factory=dict)
 
 
 Output = GateVerdicts
@@ -168,12 +176,15 @@ def run(ctx: StageContext) -> StageResult[GateVerdicts]:
             threshold=threshold,
             rates=rates,
             benchmarks=benchmarks.get(name, ()),
+            gguf=_of_files(ctx.inputs.gguf.get(name), threshold),
+            gguf_enforced=ctx.settings.gguf.get(name) == "enforce",
         )
     remark = _remark(base.rate, threshold) if base and threshold is not None else None
     if remark:
         ctx.report(remark, None)
     _refuse(verdicts, base, threshold, remark)
-    results = "; ".join(f"{name} {verdict.result}" for name, verdict in verdicts.items())
+    _refuse_files(verdicts, ctx.inputs.gguf, base, threshold)
+    results = "; ".join(f"{name} {_result(verdict)}" for name, verdict in verdicts.items())
     required = [f"at least {share(threshold)}"] if threshold is not None else []
     all_benchmarks = [item for verdict in verdicts.values() for item in verdict.benchmarks]
     if all_benchmarks:
@@ -245,9 +256,63 @@ def _refuse(
     raise RefusedError("\n".join(parts), hint=f"{hint}, or set `gate: report` for the variant.")
 
 
+def _of_files(made: GgufFiles | None, threshold: float | None) -> tuple[GgufVerdict, ...]:
+    """The verdicts on the GGUF files of a variant; none without a gate on the stop rate."""
+    if made is None or threshold is None:
+        return ()
+    rates = [(item, item.stop_rate.rate if item.stop_rate else None) for item in made.files]
+    return tuple(
+        GgufVerdict(item.name, item.kind, rate, rate is not None and rate >= threshold) for item, rate in rates
+    )
+
+
+def _result(verdict: GateVerdict) -> str:
+    """The verdict in words, with that on its GGUF files where it is another."""
+    other = verdict.gguf_result
+    return f"{verdict.result}, its GGUF files {other}" if other not in (None, verdict.result) else verdict.result
+
+
+def _refuse_files(
+    verdicts: Mapping[str, GateVerdict],
+    made: Mapping[str, GgufFiles],
+    base: MeasuredRate | None,
+    threshold: float | None,
+) -> None:
+    """RefusedError when a GGUF file failed and its gate is enforced: each such file, by name."""
+    failed = {
+        name: [item for item in verdict.gguf if not item.passed]
+        for name, verdict in verdicts.items()
+        if verdict.gguf_result == "failed"
+    }
+    if not failed or base is None or threshold is None:
+        return
+    unmeasured = [name for name, files in failed.items() if any(item.rate is None for item in files)]
+    if unmeasured:
+        why = made[unmeasured[0]].unmeasured or "nothing measured them"
+        raise RefusedError(
+            f"The stop rate of the GGUF files of {', '.join(unmeasured)} was not measured: {why}.",
+            hint="pip install 'hubkit[llama-cpp]', or set `gguf: {gate: report}`.",
+        )
+    lines = [
+        f"  {name}: {item.file} {share(item.rate)}: failed"
+        for name, files in failed.items()
+        for item in files
+        if item.rate is not None
+    ]
+    raise RefusedError(
+        "\n".join([f"Stop rate of GGUF files below the gate. {_base_line(base, threshold)}", *lines]),
+        hint="Compare it with the variant's own rate above: where only a smaller type fails, leave it out of"
+        " `gguf.types`; else train the repair stage longer. Or set `gguf: {gate: report}`.",
+    )
+
+
 def _warnings(verdicts: Mapping[str, GateVerdict]) -> Iterable[str]:
     """What is to be known of conditions that did not simply hold."""
     for name, verdict in verdicts.items():
+        for file in verdict.gguf:
+            if not file.passed:
+                rate = "was not measured" if file.rate is None else f"is {share(file.rate)}"
+                yield f"{name}: the stop rate of {file.file} {rate}: failed (reported)."
         for item in verdict.benchmarks:
             if item.result != "passed" or item.note:
                 yield f"{name}: {benchmark_line(item)}"

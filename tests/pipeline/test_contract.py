@@ -42,6 +42,7 @@ TEXT = (
     .replace("summary: It answers.", "summary: It answers., template: card.jinja")
     .replace("visibility: public", "visibility: public\nprovide: tiny\nchat: {template: chat.jinja}")
     + "space: {repo: me/space}\ncollection: {title: Mine}\nsign: {key: key.pem}\n"
+    "gguf: {variants: [main, dpo-v0]}\n"
 )
 
 
@@ -102,7 +103,11 @@ def test_every_declared_setting_counts_for_the_key(job: str, folder: Path) -> No
     assert {where.split(".")[1].partition("[")[0].rstrip("{}()") for where in seen} == {
         item.name for item in fields(settings)
     }, "each field was changed"
-    where_only = {"evaluate": [".launch", ".data_parallel"], "stopping": [".launch"]}  # and not what is measured
+    where_only = {
+        "evaluate": [".launch", ".data_parallel"],
+        "stopping": [".launch"],
+        "gguf": [".enforced"],
+    }  # and not what is measured
     assert [where for where, found in seen.items() if found == key] == where_only.get(JOBS[job].stage, [])
 
 

@@ -208,6 +208,7 @@ def _does(job: Job, recipe: Recipe) -> str:
     more = {
         "stopping": f"{counted(rate.prompts, 'prompt')}, {counted(rate.max_new_tokens, 'new token')}" if rate else None,
         "evaluate": ", ".join(recipe.evaluate.suites),
+        "gguf": _gguf(recipe),
         "gate": f"{_gates(recipe)}; enforced for {', '.join(enforced) or 'none'}",
         "publish": _staging(job, recipe),
         "collection": recipe.collection.title if recipe.collection else None,
@@ -245,6 +246,15 @@ def _staging(job: Job, recipe: Recipe) -> str | None:
     place = recipe.place(job.variant_name)
     branch = f"{STAGING}/{place.branch}"
     return branch if recipe.layout == "branches" else f"{place.repo}, {branch}"
+
+
+def _gguf(recipe: Recipe) -> str | None:
+    """The types of the GGUF files, and how many prompts they are asked."""
+    asked, rate = recipe.gguf, recipe.gates.stop_rate
+    if asked is None:
+        return None
+    types = " and ".join(kind.upper() for kind in asked.types)
+    return f"{types}, {counted(asked.prompts or rate.prompts, 'prompt')}" if rate else types
 
 
 def _gates(recipe: Recipe) -> str:

@@ -15,6 +15,8 @@ from hubkit.training.data.prepared import rows_file
 _PUBLISHING = frozenset({"publish", "loadback", "snippets"})
 _ONCE_WHOLE = ("space", "collection", "new-version")
 """Steps about all the variants, which are not made with one alone."""
+_GGUF = frozenset({"gguf"})
+"""Steps of the variants that are also published as GGUF files."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ def _asked_for(step: Step, recipe: Recipe) -> bool:
         return bool(recipe.card.replaces)
     if step.stage == "evaluate":
         return bool(recipe.evaluate.suites)
+    if step.name in _GGUF:
+        return recipe.gguf is not None
     if step.stage == "gate":
         return recipe.gates.are_set
     return step.stage != "stopping" or recipe.gates.stop_rate is not None
@@ -92,7 +96,8 @@ def _names(step: Step, recipe: Recipe, only: str | None) -> Sequence[str | None]
         return (None,)
     if step.per == "stage":
         return recipe.wanted_stages()
-    return (only,) if only is not None and step.name in _PUBLISHING else tuple(recipe.variants)
+    names = (only,) if only is not None and step.name in _PUBLISHING else tuple(recipe.variants)
+    return tuple(name for name in names if step.name not in _GGUF or name in recipe.gguf_variants())
 
 
 def _job(step: Step, name: str | None, recipe: Recipe, earlier: Mapping[str, Job]) -> Job:

@@ -42,6 +42,12 @@ class Gguf(Model):
         "-VARIANT-GGUF",
     )
     ollama: bool = Field(True, description="write Ollama's files beside them: Modelfile, template, params and system")
+    prompts: int | None = Field(
+        None,
+        gt=0,
+        description="how many of the prompts of `gates.stop_rate` each file is asked, by llama-cpp-python; all of them "
+        "when absent",
+    )
     gate: Literal["enforce", "report"] | None = Field(
         None,
         description="enforce: publish only if the stop rate of each file passes the gate; report: publish and report "

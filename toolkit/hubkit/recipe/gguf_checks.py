@@ -25,6 +25,18 @@ def gguf_mistakes(recipe: Recipe) -> Iterator[Mistake]:
     if asked.gate == "enforce" and recipe.gates.stop_rate is None:
         problem = "there is no gate to enforce; add `gates.stop_rate`, or remove this key"
         yield Mistake(("gguf", "gate"), problem)
+    yield from _prompts(recipe, asked.prompts)
+
+
+def _prompts(recipe: Recipe, wanted: int | None) -> Iterator[Mistake]:
+    """``gguf.prompts`` beyond those that are held out."""
+    rate = recipe.gates.stop_rate
+    if wanted is None:
+        return
+    if rate is None:
+        yield Mistake(("gguf", "prompts"), "no stop rate is measured; add `gates.stop_rate`, or remove this key")
+    elif wanted > rate.prompts:
+        yield Mistake(("gguf", "prompts"), f"gates.stop_rate holds out {rate.prompts} prompts; ask at most as many")
 
 
 def _clashes(recipe: Recipe) -> Iterator[Mistake]:

@@ -40,11 +40,25 @@ class BenchmarkVerdict:
 
 
 @dataclass(frozen=True)
+class GgufVerdict:
+    """The stop rate of one GGUF file (``file``, of the type ``kind``), compared with the threshold of its variant.
+
+    ``rate`` is None where it was not measured, and then it has not ``passed``.
+    """
+
+    file: str
+    kind: str
+    rate: float | None
+    passed: bool
+
+
+@dataclass(frozen=True)
 class GateVerdict:
     """A variant's rates by published form, compared with ``threshold``, and its ``benchmarks``, a verdict each.
 
     ``passed`` is about the stop rate; True, and ``threshold`` None, without a gate on it. ``enforced``: a failure of
-    either stops the release.
+    either stops the release. ``gguf`` are the verdicts on its GGUF files, which ``result`` does not hold: a failure of
+    one stops the release when ``gguf_enforced``. None without a gate on the stop rate.
     """
 
     passed: bool
@@ -52,6 +66,8 @@ class GateVerdict:
     threshold: float | None
     rates: Mapping[str, float]
     benchmarks: tuple[BenchmarkVerdict, ...] = ()
+    gguf: tuple[GgufVerdict, ...] = ()
+    gguf_enforced: bool = False
 
     @property
     def all_passed(self) -> bool:
@@ -62,6 +78,14 @@ class GateVerdict:
     def result(self) -> GateResult:
         """The verdict in words."""
         return "passed" if self.all_passed else "failed" if self.enforced else "failed (reported)"
+
+    @property
+    def gguf_result(self) -> GateResult | None:
+        """The verdict on the GGUF files in words; None where none was judged."""
+        if not self.gguf:
+            return None
+        passed = all(item.passed for item in self.gguf)
+        return "passed" if passed else "failed" if self.gguf_enforced else "failed (reported)"
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from hubkit.models.chat import eos
 from hubkit.models.chat.library import unmarked
 from hubkit.models.chat.rendering import render_untrusted
 from hubkit.models.gguf.families import Family, family_of, notes, refuse_differences
+from hubkit.models.gguf.library import gguf_library
+from hubkit.models.gguf.rotary import write_rotary
 from hubkit.models.gguf.sizes import refuse_numbers
 from hubkit.models.gguf.stops import Stops, missed_note, stops_of
 from hubkit.models.gguf.vocabulary import Vocabulary, vocabulary_of
-from hubkit.models.load import load_config, load_tokenizer
+from hubkit.models.load import Source, load_config, load_tokenizer
 from hubkit.models.merging.companions import read_settings
 from hubkit.models.tensors import Header, read_weights
 
@@ -72,7 +74,24 @@ def describe(folder: Path) -> Described:
     return Described(folder, family, config, vocabulary, templates, stops, tuple(item for item in told if item))
 
 
-def _completed(folder: Path, written: Mapping[str, Any]) -> dict[str, Any]:
+def refuse_unwritable(source: Source, written: Mapping[str, Any], template: str | None) -> None:
+    """RefusedError when no GGUF file can be written of a model of ``source``'s config and tokenizer.
+
+    Reads no weight, so that it can be asked before they are there. ``written`` is its config.json, ``template`` the
+    chat template that will be published. UsageError without the gguf library.
+    """
+    family = family_of(written)
+    refuse_numbers(written, None)
+    config = _completed(source, written)
+    refuse_numbers(config, None)
+    refuse_differences(family, config)
+    write_rotary(gguf_library().GGUFWriter(None, family.name), config)
+    tokenizer = load_tokenizer(source)
+    rendered = _rendered(unmarked(template), tokenizer) if template else None
+    vocabulary_of(tokenizer, config["vocab_size"], (), rendered)
+
+
+def _completed(folder: Source, written: Mapping[str, Any]) -> dict[str, Any]:
     """config.json with the defaults of transformers; RefusedError when that cannot read it."""
     from huggingface_hub.errors import StrictDataclassError
 

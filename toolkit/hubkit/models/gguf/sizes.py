@@ -27,8 +27,11 @@ _BLOCK = re.compile(r"blk\.\d+\.(.+)")
 _HINT = "Take config.json and the weights of one model; `hubkit check` says more."
 
 
-def refuse_numbers(config: Mapping[str, Any], weights: Iterable[str]) -> None:
-    """RefusedError when ``config`` has a size that is none, or other layers than ``weights``, the tensors' names."""
+def refuse_numbers(config: Mapping[str, Any], weights: Iterable[str] | None) -> None:
+    """RefusedError when ``config`` has a size that is none, or other layers than ``weights``, the tensors' names.
+
+    None: the weights are not known yet.
+    """
     for key, least in _LEAST.items():
         value = config.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST):
@@ -36,8 +39,11 @@ def refuse_numbers(config: Mapping[str, Any], weights: Iterable[str]) -> None:
                 f"config.json has {key}: {str(value)[:40]!r}; it must be a whole number from {least} to {_MOST:,}.",
                 hint=_HINT,
             )
-    layers = 1 + max((int(layer[1][:9]) for name in weights if (layer := _LAYER.match(name))), default=-1)
     stated = config.get("num_hidden_layers")
+    if weights is None:
+        layers = stated or 0
+    else:
+        layers = 1 + max((int(layer[1][:9]) for name in weights if (layer := _LAYER.match(name))), default=-1)
     if stated is not None and stated != layers:
         raise RefusedError(
             f"The weights have {counted(layers, 'layer')}, config.json says {count(stated)} (num_hidden_layers).",

@@ -179,6 +179,9 @@ def _assumed(it: Situation, devices: tuple[Device, ...]) -> Iterator[str]:
     if it.sizes.model is not None and it.recipe.gates.stop_rate is not None:
         limit = it.recipe.gates.stop_rate.max_new_tokens
         yield f"stop rates: every batch generates {count(limit)} tokens, as one answer that does not stop is enough"
+        if it.recipe.gguf is not None:
+            answers = f"GGUF: llama.cpp answers on the CPU, with half of {count(limit)} tokens"
+            yield f"{answers}; beside a GPU, from memory of {size(round(steps.HOST_BANDWIDTH))}/s"
     rates = [f"{device.short} {share(device.share)} of {_flops(device.flops)}" for device in devices]
     yield f"rates: {', '.join(rates)}"
     tabled = next((device for device in devices if device.source.startswith("peak")), None)

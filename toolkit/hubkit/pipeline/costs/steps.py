@@ -22,6 +22,10 @@ FORMS = {"merged": 1.0, "adapter": 2.0, "four-bit": 3.0}
 """How many times the operations of a plain layer each form starts: LoRA adds its own, NF4 dequantizes before each."""
 REACHED = 0.6
 """Of a memory's bandwidth, while weights are read to generate a token."""
+HOST_BANDWIDTH, HOST_FLOPS = 50e9, 0.5e12
+"""Assumed of the CPU beside a GPU, on which llama.cpp runs: bytes and FLOPs a second."""
+GGUF_BYTES = {"f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
+"""Bytes that a number takes in each type of GGUF."""
 BLOCKS = 5
 """Python code blocks on the cards of a variant; four of them load the model."""
 
@@ -82,6 +86,11 @@ class Situation:
     def published(self) -> int:
         """Bytes of a variant's merged weights."""
         return self.model.bytes(self.recipe.base.dtype)
+
+    def gguf_bytes(self) -> dict[str, int]:
+        """Bytes of a variant's GGUF file in each type that the recipe asks for."""
+        types = self.recipe.gguf.types if self.recipe.gguf else ()
+        return {kind: round(self.model.parameters * GGUF_BYTES[kind]) for kind in types}
 
     def stage_of(self, job: Job) -> str:
         """The training stage of ``job`` or of its variant."""
@@ -211,6 +220,28 @@ def _merge(job: Job, it: Situation, device: Device) -> Cost:
     return Cost(1 + moved, disk=it.published + it.adapter_bytes(job))
 
 
+def _gguf(job: Job, it: Situation, device: Device) -> Cost:
+    """Each file is written, hashed, read back and hashed again; then llama.cpp answers the prompts, one at a time.
+
+    It runs on the CPU, which reads the file for every token. Of a GPU's host its speed is assumed. An answer is taken
+    to have half of its token limit.
+    """
+    files, asked, rate = it.gguf_bytes(), it.recipe.gguf, it.recipe.gates.stop_rate
+    seconds = sum(
+        it.published / device.disk + file / device.disk + 3 * file / device.hashing for file in files.values()
+    )
+    if rate is not None:
+        prompts = (asked.prompts if asked else None) or rate.prompts
+        prompt = it.sizes.data.get(rate.prompts_from or "", Rows(None)).tokens / 2
+        bandwidth = HOST_BANDWIDTH if device.gpu else device.bandwidth
+        flops = HOST_FLOPS if device.gpu else device.rate(it.model.parameters)
+        for file in files.values():
+            token = file / (bandwidth * REACHED)
+            first = it.model.forward(prompt, prompt) / flops
+            seconds += prompts * (first + rate.max_new_tokens / 2 * token)
+    return Cost(1 + seconds, disk=sum(files.values()))
+
+
 def _publish(job: Job, it: Situation, device: Device) -> Cost:
     """The embedded Hub writes and hashes a copy on this disk; another Hub is sent the bytes."""
     sent = it.published + it.adapter_bytes(job)
@@ -276,6 +307,7 @@ _COSTS: Mapping[str, Callable[[Job, Situation, Device], Cost]] = {
     "sft": _train,
     "adopt": _seconds(3),
     "merge": _merge,
+    "gguf": _gguf,
     "gate": _seconds(0.1),
     "card": _seconds(1),
     "publish": _publish,

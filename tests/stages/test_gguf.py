@@ -1,0 +1,281 @@
+"""The stage gguf: what it writes and refuses, what is found before anything is trained, and the gate on its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gguf_models import make
+from kept import Kept, measured_rate, perform, sample, stored
+
+from hubkit.core.errors import RefusedError
+from hubkit.core.files import write_json
+from hubkit.core.findings import Finding
+from hubkit.core.target import Target
+from hubkit.hub.client import connect
+from hubkit.models.gguf.library import has_runtime
+from hubkit.models.gguf.made import GgufFiles
+from hubkit.pipeline.jobs import expand
+from hubkit.pipeline.release_state import ReleaseState
+from hubkit.pipeline.runs import Run
+from hubkit.recipe.loading import parse_recipe
+from hubkit.recipe.models import Recipe
+from hubkit.recipe.stage import CheckContext, Context, Scope, silent
+from hubkit_stages import gate, gguf
+
+RECIPE = """
+repo: me/tiny
+visibility: private
+license: apache-2.0
+base: {repo: me/base}
+data: {preferences: [{repo: me/pairs}]}
+stages: {dpo: {data: preferences}, sft: {data: preferences, continues: dpo}}
+variants: {dpo-v0: {stage: dpo, gate: report}, main: {stage: sft}}
+gates: {stop_rate: {prompts_from: preferences, prompts: 4, max_new_tokens: 8, at_least: 0.95}}
+gguf: {types: [f16, q8_0], variants: [main, dpo-v0]}
+card: {title: Tiny, summary: A test.}
+"""
+END = {"token": "<|im_end|>", "suffix_ids": [198]}
+ASKED = parse_recipe(RECIPE)
+
+
+def recipe(before: str, after: str) -> Recipe:
+    assert before in RECIPE
+    return parse_recipe(RECIPE.replace(before, after))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make("smollm", tmp_path_factory.mktemp("model") / "smollm")
+
+
+@pytest.fixture
+def step(tmp_path: Path, model: Path) -> Callable[..., Context[Any, Any]]:
+    """The context of the step for a variant; the artifacts before it are there."""
+
+    def context(variant: str = "main", asked: Recipe = ASKED, end: str = "<|im_end|>", report: Any = silent) -> Any:
+        from hubkit.models.load import load_tokenizer
+
+        ids = load_tokenizer(model).convert_tokens_to_ids([end])
+        told = {"end_of_turn": {**END, "token": end, "id": ids[0]}, "repo": "me/base"}
+        write_json(tmp_path / "base" / "base.json", sample("base.json", **told))
+        write_json(tmp_path / "data" / "data.json", sample("data.json"))
+        rows = [{"messages": [{"role": "user", "content": f"word {number}"}]} for number in range(6)]
+        (tmp_path / "data" / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_json(tmp_path / "merge" / "merge.json", sample("merge.json"))
+        if not (tmp_path / "merge" / "model").exists():
+            shutil.copytree(model, tmp_path / "merge" / "model")
+        names = {"base": "base", "data": "data", f"merge[{variant}]": "merge"}
+        known = {job: stored(tmp_path / name) for job, name in names.items()}
+        run = Run(tmp_path / "run")
+        run.begin(f"gguf[{variant}]", "k")
+        target = Target("http://127.0.0.1:9", tmp_path / "home")
+        state = ReleaseState(asked, tmp_path, target, run, expand(asked), known)
+        return state.context(next(job for job in state.jobs if job.id == f"gguf[{variant}]"), report)
+
+    return context
+
+
+@pytest.fixture
+def without_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where llama-cpp-python is not installed."""
+    monkeypatch.setattr(gguf, "installed", lambda name: None)
+
+
+def made(ctx: Context[Any, Any], tmp_path: Path, variant: str = "main") -> tuple[Kept, GgufFiles]:
+    found = perform(gguf, ctx, Run(tmp_path / "run"), f"gguf[{variant}]")
+    return found, GgufFiles.load(found.path)
+
+
+def test_only_the_variants_that_ask_for_it_have_the_step() -> None:
+    ids = [job.id for job in expand(ASKED)]
+    assert [item for item in ids if item.startswith("gguf")] == ["gguf[dpo-v0]", "gguf[main]"]
+    assert ids.index("gguf[main]") < ids.index("gate")
+    one = expand(recipe("variants: [main, dpo-v0]", "variants: [main]"))
+    judged = next(job for job in one if job.id == "gate")
+    assert judged.input_sources["gguf"].jobs == {"main": "gguf[main]"}
+    assert not any(job.step.name == "gguf" for job in expand(ASKED.model_copy(update={"gguf": None})))
+
+
+@pytest.mark.usefixtures("without_runtime")
+def test_what_the_step_writes(step: Any, tmp_path: Path) -> None:
+    kept, files = made(step("dpo-v0"), tmp_path, "dpo-v0")
+    assert [item.name for item in files.files] == ["tiny-dpo-v0-F16.gguf", "tiny-dpo-v0-Q8_0.gguf"]
+    for item in files.files:
+        content = files.path(item.name).read_bytes()
+        assert (item.bytes, item.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+        assert "<|im_end|>" in item.stops and item.stop_rate is None and item.compared_texts is None
+    exact, rounded = files.files
+    assert exact.relative_error < rounded.relative_error < 0.01 and rounded.worst_tensor
+    assert set(files.ollama) == {"Modelfile", "template", "params", "system"} <= files.paths().keys()
+    assert files.path("Modelfile").read_text().startswith("FROM ./tiny-dpo-v0-Q8_0.gguf\n")
+    weights = hashlib.sha256((tmp_path / "merge" / "model" / "model.safetensors").read_bytes()).hexdigest()
+    assert files.source["model.safetensors"] == weights and files.architecture == "llama"
+    assert files.unmeasured == "llama-cpp-python was not installed" and files.llama_cpp is None
+    assert kept.summary["figure"].startswith("F16 ") and kept.summary["figure"].endswith("not measured")
+    assert GgufFiles.parse(files.to_json()) == files
+
+
+@pytest.mark.usefixtures("without_runtime")
+def test_without_a_gate_on_the_stop_rate_or_without_ollama_less_is_written(step: Any, tmp_path: Path) -> None:
+    bare = parse_recipe(
+        "".join(line + "\n" for line in RECIPE.splitlines() if not line.startswith("gates:")).replace(
+            "types: [f16, q8_0]", "types: [q8_0], ollama: false"
+        )
+    )
+    _, files = made(step(asked=bare), tmp_path)
+    assert files.ollama == () and list(files.paths()) == ["tiny-Q8_0.gguf"]
+    assert files.unmeasured == "the recipe has no gate on the stop rate" and files.max_new_tokens is None
+
+
+@pytest.mark.usefixtures("without_runtime")
+def test_a_file_without_the_end_of_turn_token_of_the_release_is_refused(step: Any, tmp_path: Path) -> None:
+    with pytest.raises(RefusedError) as refused:
+        made(step(end="<|im_start|>"), tmp_path)
+    assert "tiny-F16.gguf does not end answers at '<|im_start|>'" in refused.value.message
+    assert "'<|im_end|>'" in refused.value.message
+
+
+@pytest.mark.skipif(not has_runtime(), reason="SKIPPED: install llama-cpp-python to measure GGUF files")
+def test_each_file_is_measured_by_llama_cpp(step: Any, tmp_path: Path) -> None:
+    heard: list[float] = []
+    kept, files = made(step(report=lambda figure, share: heard.append(share)), tmp_path)
+    for item in files.files:
+        assert item.stop_rate is not None and item.stop_rate.generated_by == "llama-cpp-python"
+        assert (item.stop_rate.prompts, item.stop_rate.dtype) == (4, item.kind) and (item.compared_texts or 0) > 10
+    assert files.unmeasured is None and files.max_new_tokens == 8 and files.llama_cpp
+    assert "stop rate" in kept.summary["figure"] and heard == sorted(heard) and heard[-1] == 1.0
+    fewer, _ = made(step(asked=recipe("[main, dpo-v0]}", "[main, dpo-v0], prompts: 2}")), tmp_path)
+    assert fewer.json("gguf.json")["files"][0]["stop_rate"]["prompts"] == 2
+
+
+# --- before anything is trained
+
+
+def found(asked: Recipe, target: Target, variant: str = "main") -> list[Finding]:
+    gguf._unwritable.cache_clear()
+    return list(gguf.check(CheckContext(gguf.Settings.of(asked, Scope(Path(), variant=variant)), target)))
+
+
+@pytest.mark.usefixtures("without_runtime")
+def test_an_enforced_gate_needs_llama_cpp_python(tmp_path: Path) -> None:
+    nowhere = Target("http://127.0.0.1:9", tmp_path)
+    (error,) = found(ASKED, nowhere)
+    assert (error.level, error.exit_code) == ("error", 1) and "llama-cpp-python is not installed" in error.message
+    assert "hubkit[llama-cpp]" in error.hint and "gate: report" in error.hint
+    (warning,) = found(ASKED, nowhere, "dpo-v0")
+    assert warning.level == "warning" and "published unmeasured" in warning.message
+    assert [item.level for item in found(recipe("types:", "gate: report, types:"), nowhere)] == ["warning"]
+
+
+BASES: dict[str, tuple[str, dict[str, Any], str | None]] = {
+    "sound": ("smollm", {}, None),
+    "activation": ("smollm", {"hidden_act": "gelu"}, "llama.cpp computes LlamaForCausalLM differently: its activation"),
+    "rotary": ("smollm", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "'dynamic'"),
+    "tokenizer": ("smollm", {}, "llama.cpp has no pre-tokenizer that splits text as this tokenizer does: Whitespace"),
+    "architecture": ("falcon", {}, "FalconForCausalLM cannot be written as GGUF"),
+}
+
+
+def rewrite(file: Path, **settings: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
+
+
+def test_a_base_that_llama_cpp_would_run_differently_is_refused_before(hub: Any, tmp_path: Path) -> None:
+    import architectures
+
+    target = Target(hub.url, tmp_path / "home", hub.token, embedded=True)
+    api = connect(target).api
+    for name, (kind, keys, problem) in BASES.items():
+        folder = architectures.make(kind, tmp_path / name)
+        rewrite(folder / "config.json", **keys)
+        if name == "tokenizer":
+            rewrite(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+            rewrite(folder / "tokenizer.json", pre_tokenizer={"type": "Whitespace"})
+        api.create_repo(f"hubkit/{name}")
+        api.upload_folder(repo_id=f"hubkit/{name}", folder_path=folder, ignore_patterns=["*.safetensors"])
+        errors = [
+            item for item in found(recipe("me/base", f"hubkit/{name}"), target) if "installed" not in item.message
+        ]
+        assert [problem in item.message for item in errors if problem] == [True] * bool(problem), (name, errors)
+        assert all(item.level == "error" and "remove `gguf`" in item.hint for item in errors)
+
+
+# --- the gate
+
+
+def judged(tmp_path: Path, asked: Recipe = ASKED, **rates: float | None) -> Context[Any, Any]:
+    """The context of the gate: all weights stop, and main's GGUF files at ``rates`` (None: not measured)."""
+    known = {"base-stopping": tmp_path / "rates-base"}
+    write_json(known["base-stopping"] / "stopping.json", sample("stopping.json", forms={"base": measured_rate(1.0)}))
+    for name in ("main", "dpo-v0"):
+        forms = {form: measured_rate(1.0) for form in ("merged", "adapter")}
+        known[f"stopping[{name}]"] = tmp_path / f"rates-{name}"
+        write_json(known[f"stopping[{name}]"] / "stopping.json", sample("stopping.json", forms=forms))
+        known[f"gguf[{name}]"] = tmp_path / f"gguf-{name}"
+        files = [
+            {
+                "name": f"tiny-{kind.upper()}.gguf", "kind": kind, "bytes": 1, "sha256": "0" * 64, "worst_tensor": "x",
+                "largest_error": 0.0, "relative_error": 0.0, "stops": ["<|im_end|>"],
+                "stop_rate": None if rate is None else measured_rate(rate),
+            }
+            for kind, rate in rates.items()
+        ]  # fmt: skip
+        told = {"architecture": "llama", "files": files, "ollama": [], "notes": [], "source": {}}
+        why = "llama-cpp-python was not installed" if None in rates.values() else None
+        write_json(known[f"gguf[{name}]"] / "gguf.json", {**told, "unmeasured": why})
+    run = Run(tmp_path / "run")
+    run.begin("gate", "k")
+    jobs = expand(asked)
+    state = ReleaseState(
+        asked, tmp_path, Target("http://127.0.0.1:9", tmp_path), run, jobs,
+        {name: stored(folder) for name, folder in known.items()},
+    )  # fmt: skip
+    return state.context(next(job for job in jobs if job.id == "gate"), silent)
+
+
+def test_files_that_stop_as_often_pass(tmp_path: Path) -> None:
+    result = gate.run(judged(tmp_path, f16=1.0, q8_0=0.95))
+    verdict = result.artifact.variants["main"]
+    assert [(item.file, item.rate, item.passed) for item in verdict.gguf] == [
+        ("tiny-F16.gguf", 1.0, True),
+        ("tiny-Q8_0.gguf", 0.95, True),
+    ]
+    assert (
+        verdict.gguf_enforced
+        and verdict.gguf_result == "passed"
+        and not result.artifact.variants["dpo-v0"].gguf_enforced
+    )
+    assert result.figure == "dpo-v0 passed; main passed (at least 95.0 %)"
+
+
+def test_a_file_below_the_threshold_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError) as refused:
+        gate.run(judged(tmp_path, f16=1.0, q8_0=0.94))
+    lines = refused.value.message.splitlines()
+    assert lines[0].startswith("Stop rate of GGUF files below the gate.") and "at least 95.0 %" in lines[0]
+    assert lines[1:] == ["  main: tiny-Q8_0.gguf 94.0 %: failed"], "dpo-v0's gate only reports"
+    assert "gguf.types" in refused.value.hint and "gguf: {gate: report}" in refused.value.hint
+
+
+def test_a_gate_that_reports_publishes_the_verdict(tmp_path: Path) -> None:
+    result = gate.run(judged(tmp_path, recipe("types:", "gate: report, types:"), f16=0.0, q8_0=0.0))
+    verdict = result.artifact.variants["main"]
+    assert (verdict.result, verdict.gguf_result) == ("passed", "failed (reported)")
+    assert "main passed, its GGUF files failed (reported)" in result.figure
+    assert "main: the stop rate of tiny-F16.gguf is 0 %: failed (reported)." in result.warnings
+
+
+def test_what_was_not_measured_has_not_passed(tmp_path: Path) -> None:
+    with pytest.raises(
+        RefusedError, match=r"files of main was not measured: llama-cpp-python was not installed\."
+    ) as no:
+        gate.run(judged(tmp_path, f16=None))
+    assert "hubkit[llama-cpp]" in no.value.hint
+    result = gate.run(judged(tmp_path, recipe("types:", "gate: report, types:"), f16=None))
+    assert "main: the stop rate of tiny-F16.gguf was not measured: failed (reported)." in result.warnings
