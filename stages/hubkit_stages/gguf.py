@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from hubkit.core.bounded_json import SETTINGS, JsonError, load_json
+from hubkit.core.bounded_json import SETTINGS, load_json
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed
@@ -29,6 +29,7 @@ from hubkit.models.chat import library
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.chat.stop_rates import MeasuredRate
 from hubkit.models.gguf.checking import same_token_ids
+from hubkit.models.gguf.layout import KINDS
 from hubkit.models.gguf.library import RUNTIME
 from hubkit.models.gguf.made import FOLDER, GgufFile, GgufFiles
 from hubkit.models.gguf.measuring import measure_gguf
@@ -105,9 +106,17 @@ Output = GgufFiles
 
 
 def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
-    """Whether llama.cpp can run models of this base, and whether the files can be measured."""
+    """Whether llama.cpp can run models of this base, and whether the files can be written and measured."""
     settings = ctx.settings
-    if settings.llama_cpp is None and settings.enforced:
+    quantized = [kind for kind in settings.types if kind not in KINDS]
+    if settings.llama_cpp is None and quantized:
+        yield Finding(
+            "error",
+            f"gguf.types: {', '.join(quantized)}: written by llama.cpp's quantizer, but {RUNTIME} is not installed.",
+            f"pip install 'hubkit[llama-cpp]' (it is compiled, for a few minutes), or take {', '.join(KINDS)}.",
+            exit_code=1,
+        )
+    elif settings.llama_cpp is None and settings.enforced:
         yield Finding(
             "error",
             f"gguf: the gate is enforced for the GGUF files, but {RUNTIME} is not installed, which measures them.",
@@ -135,7 +144,7 @@ def _unwritable(target: Target, base: BaseRepo, template: str) -> RefusedError |
         config = load_json(files.config, SETTINGS)
         folder = connect(target).download(files.repo, files.commit, patterns=_SMALL)
         chosen = library.choose(template, load_tokenizer(folder), Path())
-    except (HubkitError, JsonError):
+    except Exception:  # tokenizers raises nothing narrower for a tokenizer.json that it cannot read
         return None
     try:
         refuse_unwritable(folder, config, chosen.shipped)

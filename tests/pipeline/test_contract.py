@@ -39,7 +39,7 @@ from hubkit.training.data.prepared import TrainingRows
 ROOT = Path(__file__).parents[2]
 TEXT = (
     RECIPE_TEXT.replace("suites: [tiny_facts]", "suites: [tiny_facts], include: tasks")
-    .replace("summary: It answers.", "summary: It answers., template: card.jinja")
+    .replace("summary: It answers.", "summary: It answers., template: card.jinja, replaces: [me/old]")
     .replace("visibility: public", "visibility: public\nprovide: tiny\nchat: {template: chat.jinja}")
     + "space: {repo: me/space}\ncollection: {title: Mine}\nsign: {key: key.pem}\n"
     "gguf: {variants: [main, dpo-v0]}\n"

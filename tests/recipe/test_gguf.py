@@ -1,12 +1,15 @@
 """`gguf`: what its keys mean, where the files live, and which mistakes are found."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from samples import RECIPE_TEXT
 
 from hubkit.core.errors import UsageError
+from hubkit.models.gguf.layout import FILE_TYPES
+from hubkit.pipeline.costs import steps
+from hubkit.recipe.gguf import GgufType
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Place, Recipe
 
@@ -15,6 +18,11 @@ STOP_RATE = {"stop_rate": {"prompts_from": "repair"}}
 
 def recipe(gguf: Any = None, **changes: Any) -> Recipe:
     return parse_recipe(yaml.safe_dump({**yaml.safe_load(RECIPE_TEXT), "gguf": gguf, **changes}))
+
+
+def test_the_types_are_those_that_are_written() -> None:
+    assert get_args(GgufType) == tuple(FILE_TYPES)
+    assert set(steps._GGUF_BITS) == set(FILE_TYPES), "each has its size in `hubkit plan`"
 
 
 def test_without_the_key_there_are_no_files() -> None:
@@ -64,7 +72,7 @@ def test_the_gate_is_the_variants_own_where_none_is_given() -> None:
 @pytest.mark.parametrize(
     ("gguf", "changes", "problem"),
     [
-        ({"types": ["q4_k_m"]}, {}, "'q4_k_m' is not one of 'f16', 'bf16' or 'q8_0'"),
+        ({"types": ["q8"]}, {}, "'q8' is not one of 'f16', 'bf16', 'q8_0'"),
         ({"types": []}, {}, "name at least one"),
         ({"types": ["f16", "f16"]}, {}, "'f16' is listed twice"),
         ({"variants": ["mian"]}, {}, "there is no variant 'mian'; did you mean 'main'?"),
@@ -75,6 +83,8 @@ def test_the_gate_is_the_variants_own_where_none_is_given() -> None:
         ({}, {"variants": {"main": {"stage": "sft"}, "gguf": {"stage": "dpo"}}}, "is where the variant 'gguf'"),
         ({}, {"variants": {"main": {"stage": "sft"}, "gguf/x": {"stage": "dpo"}}}, "is where the variant 'gguf/x'"),
         ({"place": "repo"}, {"repo": f"me/{'x' * 93}"}, "which is not a repo id"),
+        ({"prompts": 4}, {"gates": {}}, "no stop rate is measured"),
+        ({"prompts": 257}, {"gates": STOP_RATE}, "gates.stop_rate holds out 256 prompts; ask at most as many"),
         ({"gate": "enforce"}, {"gates": {}}, "there is no gate to enforce"),
         ({"tpyes": ["f16"]}, {}, "unknown key; did you mean 'types'?"),
     ],

@@ -170,6 +170,8 @@ def test_an_enforced_gate_needs_llama_cpp_python(tmp_path: Path) -> None:
     assert "hubkit[llama-cpp]" in error.hint and "gate: report" in error.hint
     (warning,) = found(ASKED, nowhere, "dpo-v0")
     assert warning.level == "warning" and "published unmeasured" in warning.message
+    (other,) = found(recipe("[f16, q8_0]", "[q4_k_m]"), nowhere, "dpo-v0")
+    assert other.level == "error" and other.message.startswith("gguf.types: q4_k_m: written by llama.cpp's quantizer")
     assert [item.level for item in found(recipe("types:", "gate: report, types:"), nowhere)] == ["warning"]
 
 
@@ -177,7 +179,11 @@ BASES: dict[str, tuple[str, dict[str, Any], str | None]] = {
     "sound": ("smollm", {}, None),
     "activation": ("smollm", {"hidden_act": "gelu"}, "llama.cpp computes LlamaForCausalLM differently: its activation"),
     "rotary": ("smollm", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "'dynamic'"),
-    "tokenizer": ("smollm", {}, "llama.cpp has no pre-tokenizer that splits text as this tokenizer does: Whitespace"),
+    "tokenizer": (
+        "smollm",
+        {},
+        "llama.cpp has no pre-tokenizer that splits text as this tokenizer does: Punctuation, Byte",
+    ),
     "architecture": ("falcon", {}, "FalconForCausalLM cannot be written as GGUF"),
 }
 
@@ -195,8 +201,11 @@ def test_a_base_that_llama_cpp_would_run_differently_is_refused_before(hub: Any,
         folder = architectures.make(kind, tmp_path / name)
         rewrite(folder / "config.json", **keys)
         if name == "tokenizer":
-            rewrite(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
-            rewrite(folder / "tokenizer.json", pre_tokenizer={"type": "Whitespace"})
+            steps = [
+                {"type": "Punctuation", "behavior": "Isolated"},
+                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+            ]
+            rewrite(folder / "tokenizer.json", pre_tokenizer={"type": "Sequence", "pretokenizers": steps})
         api.create_repo(f"hubkit/{name}")
         api.upload_folder(repo_id=f"hubkit/{name}", folder_path=folder, ignore_patterns=["*.safetensors"])
         errors = [

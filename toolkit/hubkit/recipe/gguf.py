@@ -10,7 +10,11 @@ from pydantic import AfterValidator, Field, model_validator
 from hubkit.recipe.names import MAIN
 from hubkit.recipe.values import Branch, Model, RepoId
 
-GgufType = Literal["f16", "bf16", "q8_0"]
+GgufType = Literal[
+    "f16", "bf16", "q8_0", "q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_0", "q4_1", "q4_k_s", "q4_k_m", "q5_0", "q5_1",
+    "q5_k_s", "q5_k_m", "q6_k", "iq4_nl", "iq4_xs",
+]  # fmt: skip
+"""Those of :mod:`hubkit.models.gguf.layout`: the first three are hubkit's own, the others llama.cpp's quantizer's."""
 
 
 def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -29,7 +33,10 @@ Variants = Annotated[tuple[Branch, ...], AfterValidator(_each_once), Field(stric
 class Gguf(Model):
     """GGUF files written from the merged weights, measured and published with them. Needs the extra ``gguf``."""
 
-    types: Types = Field(("f16", "q8_0"), description="a file in each of these types: f16, bf16, q8_0")
+    types: Types = Field(
+        ("f16", "q8_0"),
+        description="a file in each of these types: f16, bf16, q8_0, or by llama.cpp's quantizer q4_k_m and others",
+    )
     variants: Variants = Field((MAIN,), description="the variants that are also published as GGUF")
     place: Literal["branch", "folder", "repo"] = Field(
         "branch",

@@ -24,8 +24,12 @@ REACHED = 0.6
 """Of a memory's bandwidth, while weights are read to generate a token."""
 HOST_BANDWIDTH, HOST_FLOPS = 50e9, 0.5e12
 """Assumed of the CPU beside a GPU, on which llama.cpp runs: bytes and FLOPs a second."""
-GGUF_BYTES = {"f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
-"""Bytes that a number takes in each type of GGUF."""
+_GGUF_BITS = {
+    "f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q2_k": 3.2, "q3_k_s": 3.6, "q3_k_m": 4.0, "q3_k_l": 4.3, "q4_0": 4.6,
+    "q4_1": 5.1, "q4_k_s": 4.7, "q4_k_m": 4.9, "q5_0": 5.6, "q5_1": 6.1, "q5_k_s": 5.6, "q5_k_m": 5.7, "q6_k": 6.6,
+    "iq4_nl": 4.7, "iq4_xs": 4.5,
+}  # fmt: skip
+"""Bits that a number takes in each type of GGUF, about: a model of 8 B parameters in llama.cpp's mixtures."""
 BLOCKS = 5
 """Python code blocks on the cards of a variant; four of them load the model."""
 
@@ -90,7 +94,7 @@ class Situation:
     def gguf_bytes(self) -> dict[str, int]:
         """Bytes of a variant's GGUF file in each type that the recipe asks for."""
         types = self.recipe.gguf.types if self.recipe.gguf else ()
-        return {kind: round(self.model.parameters * GGUF_BYTES[kind]) for kind in types}
+        return {kind: round(self.model.parameters * _GGUF_BITS[kind] / 8) for kind in types}
 
     def stage_of(self, job: Job) -> str:
         """The training stage of ``job`` or of its variant."""
@@ -239,7 +243,8 @@ def _gguf(job: Job, it: Situation, device: Device) -> Cost:
             token = file / (bandwidth * REACHED)
             first = it.model.forward(prompt, prompt) / flops
             seconds += prompts * (first + rate.max_new_tokens / 2 * token)
-    return Cost(1 + seconds, disk=sum(files.values()))
+    quantized = any(kind not in ("f16", "bf16", "q8_0") for kind in files)  # from a file in 16 bits
+    return Cost(1 + seconds, disk=sum(files.values()), scratch=2 * it.model.parameters if quantized else 0)
 
 
 def _publish(job: Job, it: Situation, device: Device) -> Cost:
