@@ -7,7 +7,7 @@ RECIPE ?= tiny
 
 export HUBKIT_HOME ?= $(CURDIR)/.hubkit
 
-.PHONY: release test browser lint soak conformance bench real faults pictures architecture clean install
+.PHONY: release test browser lint soak llama-cpp conformance bench real faults pictures architecture clean install
 
 release: $(STAMP)  ## train, measure, gate and publish the tiny release on the embedded Hub, with its Space
 	$(BIN)/hubkit release $(RECIPE)
@@ -30,9 +30,15 @@ lint: $(STAMP)  ## style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-soak: $(STAMP)  ## long fault and endurance runs, the upstream conformance suite, and new cases for the property tests
+soak: $(STAMP) llama-cpp  ## long fault and endurance runs, the upstream conformance suite, and new cases for the property tests
 	$(BIN)/pytest -m soak --timeout 3600
 	$(BIN)/pytest -m "hypothesis and not soak" --hypothesis-profile=new -n logical --maxprocesses 4 --dist loadscope
+
+llama-cpp: $(STAMP)  ## llama-cpp-python, compiled from its source distribution (7 minutes of processor time, once)
+	@$(BIN)/python -c "import llama_cpp" 2>/dev/null || { \
+	  command -v c++ >/dev/null || { echo "A C++ compiler is needed, such as Debian's package build-essential."; exit 1; }; \
+	  echo "Compiling llama-cpp-python: some minutes, once."; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[llama-cpp]'; }
 
 conformance: $(STAMP)  ## huggingface_hub's whole own suite on the embedded Hub, with Xet and without, and datasets' Hub tests; writes docs/conformance.md
 	$(BIN)/python tests/conformance/run.py --both --work $(HUBKIT_HOME)/conformance --report docs/conformance.md

@@ -1,8 +1,6 @@
 """GGUF files as llama.cpp runs them, compared with transformers.
 
-They need llama-cpp-python, which takes minutes to build:
-
-pip install -c constraints.txt 'hubkit[llama-cpp]'
+They need llama-cpp-python, which takes minutes to build: `make llama-cpp`, which `make soak` runs first.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from hubkit.models.load import load_model, load_tokenizer
 
 pytestmark = [
     pytest.mark.soak,
-    pytest.mark.skipif(not has_runtime(), reason="SKIPPED: install llama-cpp-python to test GGUF files by llama.cpp"),
+    pytest.mark.skipif(not has_runtime(), reason="SKIPPED: `make llama-cpp` installs llama-cpp-python for these"),
 ]
 SHARPER, ROUNDING = 12.0, 0.02
 """A factor for the matrices of the layers; and how far rounding moves a logit, in standard deviations."""

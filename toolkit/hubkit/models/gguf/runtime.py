@@ -124,6 +124,17 @@ class GgufModel:
             pending = [number]
         return new
 
+    def choices(self, ids: Sequence[int], answer: Sequence[int]) -> list[int]:
+        """The token that is chosen greedily in the place of each of ``answer``, after ``ids`` and what is before it."""
+        self._llama.reset()
+        found: list[int] = []
+        pending = list(ids)
+        for number in answer:
+            self._llama.eval(pending)
+            found.append(int(self._last_logits().argmax()))
+            pending = [number]
+        return found
+
     def close(self) -> None:
         """Free its memory."""
         self._llama.close()
