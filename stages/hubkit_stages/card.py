@@ -1,6 +1,7 @@
 """Write the cards of one variant from what all the steps measured.
 
-Writes ``README.md`` (the branch's card), ``adapter-README.md`` (the adapter's), their pictures in ``assets/``,
+Writes ``README.md`` (the branch's card), ``adapter-README.md`` (the adapter's), ``gguf/README.md`` (that of the GGUF
+files where they have a place of their own), their pictures in ``assets/``,
 ``.eval_results/*.yaml`` (results for the Hub's leaderboards), ``comparisons.json`` (differences that are computed for
 the card), ``memory.json`` and ``sampling.json`` (what running the model takes), ``.hubkit/benchmarks.json.gz`` (the
 score of every question, for the next release), ``.hubkit/reported.json`` (what the files of ``evaluate.results`` hold)
@@ -42,7 +43,7 @@ from hubkit.training.data.loading import card_licence
 if TYPE_CHECKING:
     from hubkit.cards.render import Rendered
 
-VERSION = 8
+VERSION = 9
 SHAPED_BY = ("hubkit", "huggingface_hub", "jinja2", "matplotlib", "transformers")
 
 

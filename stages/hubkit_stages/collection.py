@@ -2,8 +2,9 @@
 
     collection: {title: My model, description: All variants of my model}
 
-The collection is found by its title, or created. Each item is added once, with a note; what people added to it stays,
-and so does a note that they wrote. It comes last: every item is there by then.
+A repo of GGUF files is one of the model repos. The collection is found by its title, or created. Each item is added
+once, with a note; what people added to it stays, and so does a note that they wrote. It comes after the Space: every
+item is there by then.
 
 Writes ``collection.json``.
 """
@@ -49,6 +50,10 @@ class Settings:
         for name in reversed(recipe.publishing_order()):  # main first
             note = wanted.notes.get(name) or (recipe.variants[name].title if recipe.layout == "repos" else None)
             models.setdefault(recipe.place(name).repo, note[:500] if note else None)
+        for name in reversed(recipe.gguf_variants()):
+            if (place := recipe.gguf_place(name)) and place.repo not in models:
+                note = wanted.notes.get("gguf") or f"GGUF files of {recipe.label(name)}"
+                models[place.repo] = note[:500]
         return cls(
             namespace=wanted.namespace or recipe.repo.partition("/")[0],
             title=wanted.title,

@@ -5,6 +5,9 @@ nothing of this machine's environment (:mod:`hubkit.cards.snippets`). The branch
 release yet, so the literal is exchanged for the commit; a block that names the repo and no such revision would show the
 reader another variant than the card is about, and is refused.
 
+A block for llama-cpp-python is skipped where that is not installed and the card says that it was not run. The card of
+the GGUF files is read from where these are staged.
+
 The load-back has shown that a stranger's download of this commit has the bytes of the release. So the blocks find its
 large files in their cache already, as links to this machine's own, once these have been hashed; and the base, too.
 
@@ -15,16 +18,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from hubkit.cards.gguf import NOT_RUN
 from hubkit.cards.lint import lint_text
 from hubkit.cards.placeholder import placeholder
-from hubkit.cards.render import render_card, template_of
+from hubkit.cards.render import GGUF_CARD, MODEL_CARD, render_card, template_of
 from hubkit.cards.snippets import Card, Limits, Pin, Place, extract, place_for, run_cards
 from hubkit.cards.snippets.blocks import Imports
 from hubkit.cards.snippets.results import SnippetResults
+from hubkit.cards.snippets.runs import not_installed
 from hubkit.cards.snippets.trust import repo_stranger
 from hubkit.cards.template_context import build_context, card_names
 from hubkit.core import numbers
@@ -39,11 +44,12 @@ from hubkit.publishing.load_back import LoadBack
 from hubkit.publishing.manifest import CARDS, GENERATED
 from hubkit.publishing.staged import StagedCommit
 from hubkit.recipe.artifact import NamedFile
+from hubkit.recipe.models import Place as RecipePlace
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 from hubkit.training.adapter import TrainedAdapter
 
-VERSION = 3
+VERSION = 4
 SHAPED_BY = ("huggingface_hub", "openai", "peft", "torch", "transformers")
 LIMITS = Limits(seconds=3600.0)
 """Of each block: it may have to fetch the weights of a large model, and to answer on a processor."""
@@ -51,6 +57,10 @@ LIMITS = Limits(seconds=3600.0)
 
 CANNOT_RUN = frozenset({"snippet-syntax", "undefined-name"})
 """Rules of lint whose breach ends a block."""
+
+
+OPTIONAL = frozenset({"llama_cpp"})
+"""Modules without which a release goes on: a card says so of the blocks that import them."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,8 @@ class Inputs:
     loaded_back: LoadBack
     merged: MergedWeights
     adapter: TrainedAdapter
+    gguf: StagedCommit | None = None
+    """The staged commit of the GGUF files; None where there are none, or in the variant's own."""
 
 
 Output = SnippetResults
@@ -102,7 +114,7 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
         for block in extract(text):
             imports.add(block.source)
     for name in sorted(imports.roots):
-        if find_spec(name) is None:
+        if name not in OPTIONAL and find_spec(name) is None:
             yield Finding(
                 "error",
                 f"A Python code block on the cards imports {name}; install it so that the block can be tested.",
@@ -114,14 +126,10 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
 def run(ctx: Context[Settings, Inputs]) -> StageResult[SnippetResults]:
     """Run the blocks. RefusedError when one does not pass."""
     hub, staged, variant = connect(ctx.target), ctx.inputs.staged, ctx.settings.variant
-    repo, commit = staged.repo, staged.commit
-    pin = Pin(*ctx.settings.recipe.place(variant), commit)
-    # Of a repo of others the blocks that this release wrote are run, and not what its owner has edited on the cards.
-    ours = hub.target.embedded or hub.target.trusted or repo_stranger(hub, repo) is None
-    cards = [
-        Card(path, _text(hub, repo, path if ours else f"{GENERATED}/{name}", commit), pin, strict=True)
-        for name, path in _cards(staged)
-    ]
+    repo, commit, recipe, gguf = staged.repo, staged.commit, ctx.settings.recipe, ctx.inputs.gguf
+    cards = [_card(hub, staged, name, path, recipe.place(variant)) for name, path in _cards(staged)]
+    if gguf is not None and (where := recipe.gguf_place(variant)):
+        cards.append(replace(_card(hub, gguf, MODEL_CARD, MODEL_CARD, where), path=GGUF_CARD))
     base = ctx.inputs.base.repo
     folder = ctx.scratch / "cards"
     shutil.rmtree(folder, ignore_errors=True)
@@ -129,12 +137,15 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[SnippetResults]:
     _lend(base, folder)
     _lend_release(ctx, folder)
     try:
-        with place_for(hub, folder, [repo, base]) as place:
+        with place_for(hub, folder, [repo, base, *([gguf.repo] if gguf else [])]) as place:
             outcomes = run_cards(cards, place, LIMITS, ctx.report)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     results = SnippetResults(commit=commit, blocks=tuple(outcomes))
-    bad = [item for item in results.blocks if item.outcome != "passed"]
+    unable = {not_installed(name) for name in OPTIONAL}
+    bad = [
+        item for item in outcomes if item.outcome == "failed" or (item.outcome == "skipped" and item.why not in unable)
+    ]
     if bad:
         ctx.note("snippets-failed", blocks=[vars(item) for item in bad])
         shown = "; ".join(f"{item.card} line {item.line}: {item.why}" for item in bad[:3])
@@ -143,8 +154,9 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[SnippetResults]:
             hint="Nothing was promoted. Fix the card's template or the recipe's words; the run's journal has the "
             "output of each block.",
         )
-    ran = len(outcomes)
-    return StageResult(results, f"{ran} of {numbers.counted(ran, 'block')} ran", facts={"blocks": ran})
+    ran, skipped = results.ran, {item.why for item in outcomes if item.outcome == "skipped"}
+    figure = "; ".join([f"{ran} of {numbers.counted(len(outcomes), 'block')} ran", *sorted(skipped)])
+    return StageResult(results, figure, facts={"blocks": ran})
 
 
 def _lend(base: str, folder: Path) -> None:
@@ -178,6 +190,18 @@ def _cards(staged: StagedCommit) -> list[tuple[str, str]]:
     """The cards of the bundle: (name of the generated copy, path)."""
     held = staged.bundle.files
     return [(name, path) for name, path in CARDS.items() if path in held]
+
+
+def _card(hub: Hub, staged: StagedCommit, name: str, path: str, where: RecipePlace) -> Card:
+    """The card ``path`` of the staged commit, which is to be moved to ``where``.
+
+    Of a repo of others the blocks that this release wrote are run (``name`` is the copy of the card as it was
+    generated), and not what its owner has edited.
+    """
+    repo, commit = staged.repo, staged.commit
+    ours = hub.target.embedded or hub.target.trusted or repo_stranger(hub, repo) is None
+    text = _text(hub, repo, path if ours else f"{GENERATED}/{name}", commit)
+    return Card(path, text, Pin(*where, commit), strict=True, optional=OPTIONAL if NOT_RUN in text else frozenset())
 
 
 def _text(hub: Hub, repo: str, path: str, commit: str) -> str:

@@ -1,21 +1,18 @@
 """Ends that nobody chose, one after another until nothing is left to end: rows F1, F2 and C2."""
 
 import hashlib
-import itertools
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import httpx2
 import pytest
 from commands import HUBKIT, environment, until
+from kills import REQUESTS, killed_at
 from releases import REPO, Release, assert_whole, faults, heads, hub_of, manifest, requests
 
 from hubkit.core.trees import compare, tree_of
@@ -201,39 +198,6 @@ def test_killed_before_the_manifest_a_step_is_not_done(hub: Running, tmp_path: P
         assert len(hub_of(release).history(REPO, name)) == 2, "the repo's first commit and one more"
     sent = [line for line in requests(hub) if line.startswith("PUT ")]
     assert len(sent) == (2 if step == "publish[main]" else 0), "only what was never begun is sent"
-
-
-CHANGES_OF_FILES = ((Path, "rename"), (Path, "replace"), (shutil, "rmtree"), (os, "fsync"))
-REQUESTS = ((httpx2.Client, "send"), (os, "fsync"))
-
-
-def killed_at(
-    number: int, moment: str, work: Callable[[], object], calls: Sequence[tuple[Any, str]] = CHANGES_OF_FILES
-) -> int:
-    """Do ``work`` in a fork that kills itself before or after its ``number``-th call of one of ``calls``."""
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    numbers = itertools.count(1)
-
-    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **keywords: Any) -> Any:
-            last = next(numbers) == number
-            if last and moment == "before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            answer = real(*args, **keywords)
-            if last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return answer
-
-        return call
-
-    for module, name in calls:
-        setattr(module, name, counted(getattr(module, name)))
-    try:
-        work()
-    finally:
-        os._exit(0)
 
 
 @pytest.mark.fault("F1")

@@ -17,12 +17,15 @@ from hubkit.checks.source import RepoSource
 from hubkit.core.errors import ConflictError, RefusedError
 from hubkit.core.trees import compare, tree_of
 from hubkit.hub.client import Hub
+from hubkit.pipeline.find_stage import find_stage
 from hubkit.publishing.revisions.guards import need_unprotected
 from hubkit.publishing.revisions.listing import list_revisions
 from hubkit.publishing.revisions.promotion import plan_rollback
 from hubkit.publishing.verifying import verify
+from hubkit.recipe.gguf import Gguf
 from hubkit.recipe.hub_pages import Collection
 from hubkit.recipe.models import Recipe, Space
+from hubkit.recipe.stage import Scope
 from hubkit.server.process import Running
 
 MAIN, OTHER = "hubkit/my-model", "hubkit/my-model-dpo-v0"
@@ -249,6 +252,26 @@ def test_the_collection_lists_all_of_it_once(hub: Running, tmp_path: Path) -> No
         ("hubkit/theirs", "mine"),
         ("2310.01377", None),
     ]
+
+
+def test_a_repo_of_gguf_files_is_an_item(hub: Running, tmp_path: Path) -> None:
+    api = HfApi(endpoint=hub.url, token=hub.token)
+    release = Separate.on(hub, tmp_path).train()
+    release.recipe = in_collection({"gguf": Gguf(place="repo", variants=("main", "dpo-v0"))})
+    release.publish().promote()
+    for repo in (MAIN, OTHER):
+        api.create_repo(f"{repo}-GGUF")
+    slug = release.perform("collection").json("collection.json")["slug"]
+    items = [(item.item_id, item.note) for item in api.get_collection(slug).items][:4]
+    assert items == [
+        (MAIN, "main it is"),
+        (OTHER, "dpo-v0 it is"),
+        (f"{MAIN}-GGUF", "GGUF files of my-model"),
+        (f"{OTHER}-GGUF", "GGUF files of my-model-dpo-v0"),
+    ]
+    release.recipe = in_collection({"gguf": Gguf()})
+    models = find_stage("collection").Settings.of(release.recipe, Scope(tmp_path)).models
+    assert list(models) == [MAIN, OTHER], "a branch is no item of its own"
 
 
 def test_a_collection_of_that_title_is_used_and_one_that_was_deleted_is_made_again(

@@ -1,9 +1,11 @@
 """The card files of a variant, and the source of every number on them.
 
 README.md  adapter-README.md      the cards
+gguf/README.md                    the card of the GGUF files, where they have a place of their own
 assets/*.png                      their pictures
 .eval_results/*.yaml              results for the Hub's leaderboards
 memory.json  sampling.json        the memory that the model takes, and how generate samples from it
+llama-cpp.json                    the context with which the example loads a GGUF file
 comparisons.json                  differences that were computed for the cards
 .hubkit/benchmarks.json.gz        the score of every question, for the next release
 .hubkit/reported.json             results of runs elsewhere, as the recipe's files report them

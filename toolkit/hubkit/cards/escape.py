@@ -145,6 +145,11 @@ def branch_url(repo: str, branch: str) -> Safe:
     return Safe(f"/{quote(repo)}/tree/{quote(branch)}")
 
 
+def file_url(repo: str, branch: str, path: str) -> Safe:
+    """The page of the file ``path`` on ``branch`` of the model ``repo``, relative to the Hub that shows the card."""
+    return Safe(f"/{quote(repo)}/blob/{quote(branch)}/{quote(path)}")
+
+
 def repo_url(repo: str) -> Safe:
     """The page of the model ``repo``, relative to the Hub that shows the card."""
     return Safe(f"/{quote(repo)}")

@@ -13,6 +13,7 @@ from hubkit.models.base import PinnedBase
 from hubkit.models.chat.agreement import special_tokens
 from hubkit.models.chat.gate_verdicts import GateVerdicts
 from hubkit.models.chat.stop_rates import StopRates
+from hubkit.models.gguf.made import GgufFiles
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.recipe.artifact import JsonArtifact
 from hubkit.training.adapter import TrainedAdapter
@@ -37,6 +38,11 @@ def benchmarks_step(variant: str) -> str:
 def merge_step(variant: str) -> str:
     """The id of the step that merges ``variant``."""
     return f"merge[{variant}]"
+
+
+def gguf_step(variant: str) -> str:
+    """The id of the step that writes the GGUF files of ``variant``."""
+    return f"gguf[{variant}]"
 
 
 def training_step(stage: str) -> str:
@@ -114,6 +120,8 @@ class Measurements:
     gates: GateVerdicts | None
     scores: Measured | None = None
     """The variant's benchmarks with the score of every question, which are published beside the card."""
+    gguf: GgufFiles | None = None
+    """The variant's GGUF files."""
 
 
 def gather(measured: Measurements, variant: str) -> Evidence:
@@ -126,6 +134,7 @@ def gather(measured: Measurements, variant: str) -> Evidence:
         "data": measured.data,
         **{training_step(name): found for name, found in measured.adapters.items()},
         merge_step(variant): measured.merged,
+        gguf_step(variant): measured.gguf,
         BASE_STOP_RATE: measured.base_stop_rate,
         **{stop_rate_step(name): found for name, found in measured.stop_rates.items()},
         "gate": measured.gates,

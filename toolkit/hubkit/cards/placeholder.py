@@ -9,13 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hubkit.cards.evidence import Evidence
+from hubkit.cards.evidence import Evidence, gguf_step
 from hubkit.cards.memory import placeholders
 from hubkit.evals.results import Metric, Results, Settings, Subject, SuiteResult, TaskResult
 from hubkit.models.chat.library import CHATML
+from hubkit.models.gguf.made import GgufFiles
 from hubkit.recipe.benchmark_keys import BenchmarkCondition
 from hubkit.recipe.models import Recipe, Training
-from hubkit.recipe.names import ADOPT
+from hubkit.recipe.names import ADOPT, MAIN
 from hubkit.training.data import own_prompts
 
 _COMMIT = "0" * 40
@@ -53,6 +54,8 @@ def placeholder(recipe: Recipe) -> Evidence:
                 "dtype": recipe.base.dtype, "tensors": 1, "changed": 1, "parameters": 1, "bytes": 1, "seconds": 1.0,
             }
         }  # fmt: skip
+        if recipe.gguf_place(name) is not None:
+            files[gguf_step(name)] = {GgufFiles.FILE: _gguf(recipe, name, form)}
     if recipe.evaluate.suites:
         for step in ("base-scores", *(f"evaluate[{name}]" for name in recipe.variants)):
             files[step] = {"results.json": _results(recipe)}
@@ -68,6 +71,25 @@ def placeholder(recipe: Recipe) -> Evidence:
     if recipe.gates.are_set:
         files["gate"] = {"gates.json": _gates(recipe)}
     return Evidence(files, CHATML)
+
+
+def _gguf(recipe: Recipe, name: str, form: dict[str, Any]) -> dict[str, Any]:
+    """``gguf.json`` of the variant ``name``, with a file of each type, and measured."""
+    plain = {"bytes": 1, "sha256": "0" * 64, "worst_tensor": "output.weight", "largest_error": 0.1}
+    rest = {"relative_error": 0.1, "stops": ["<|im_end|>"], "compared_texts": 1, "stop_rate": form}
+    place = recipe.place(name)
+    model = place.repo.partition("/")[2] + ("" if place.branch == MAIN else f"-{place.branch.replace('/', '-')}")
+    types = recipe.gguf.types if recipe.gguf else ()
+    return {
+        "architecture": "llama",
+        "files": [{"name": f"{model}-{kind.upper()}.gguf", "kind": kind, **plain, **rest} for kind in types],
+        "ollama": ["Modelfile"] if recipe.gguf and recipe.gguf.ollama else [],
+        "notes": [],
+        "source": {},
+        "max_new_tokens": recipe.answer_tokens,
+        "llama_cpp": "unknown",
+        "unmeasured": None,
+    }
 
 
 def _gates(recipe: Recipe) -> dict[str, Any]:

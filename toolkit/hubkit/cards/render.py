@@ -32,11 +32,12 @@ from hubkit.core.files import resource_dir
 from hubkit.core.numbers import NOT_MEASURED
 from hubkit.recipe.models import Recipe
 
-MODEL_CARD, ADAPTER_CARD = "README.md", "adapter-README.md"
+MODEL_CARD, ADAPTER_CARD, GGUF_CARD = "README.md", "adapter-README.md", "gguf/README.md"
 SPACE_CARD, DATASET_CARD = "space-README.md", "dataset-README.md"
 TEMPLATES = {
     MODEL_CARD: "model.md.jinja",
     ADAPTER_CARD: "adapter.md.jinja",
+    GGUF_CARD: "gguf.md.jinja",
     SPACE_CARD: "space.md.jinja",
     DATASET_CARD: "dataset.md.jinja",
 }
@@ -240,7 +241,7 @@ def environment(templates: Path, own: Path | None = None) -> ImmutableSandboxedE
     recorded = ("measured", "shown", "share", "ending", "score", "classic", "fenced")
     escaped = (
         "md", "sentence", "paragraphs", "code", "cell", "python", "shell", "html", "path", "link", "branch_url",
-        "repo_url", "place", "excerpt", "variant_link", "model_link", "dataset_link", "space_url",
+        "repo_url", "file_url", "place", "excerpt", "variant_link", "model_link", "dataset_link", "space_url",
     )  # fmt: skip
     made.filters = {
         **{name: _recording(name) for name in recorded},
@@ -309,8 +310,9 @@ def _templates() -> Path:
 def render_card(
     context: Mapping[str, Any], which: str = MODEL_CARD, *, templates: Path | None = None, own: Path | None = None
 ) -> Rendered:
-    """The card ``which`` (``MODEL_CARD`` or ``ADAPTER_CARD``) of ``context`` (see :func:`hubkit.cards.build_context`).
+    """The card ``which`` (``MODEL_CARD``, ``ADAPTER_CARD`` or ``GGUF_CARD``) of ``context``.
 
+    That is what :func:`hubkit.cards.template_context.build_context` returns.
     ``own`` are a recipe's templates (see :func:`environment`); UsageError when one is wrong. A mistake in ours raises
     CardError, or Jinja's UndefinedError and SecurityError.
     """

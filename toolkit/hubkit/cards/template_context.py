@@ -5,24 +5,24 @@ Everything that a card reports about the variants is computed here, from measure
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from hubkit import __version__
 from hubkit.cards.adopted import adopted_context
 from hubkit.cards.benchmarks import benchmarks, scores
-from hubkit.cards.escape import bibtex, clean
+from hubkit.cards.citation import citation
+from hubkit.cards.escape import clean
 from hubkit.cards.evidence import Evidence, card_step
 from hubkit.cards.first_screen import METHODS, answers, origin, pipeline_call, to_use
+from hubkit.cards.gguf import gguf_context, has_gguf_card
 from hubkit.cards.measured import many_objects, value_of, wrap
 from hubkit.cards.memory import running
 from hubkit.cards.metadata import Metadata
 from hubkit.cards.pictures import pictures_of
-from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, Rendered, render_card
+from hubkit.cards.render import ADAPTER_CARD, GGUF_CARD, MODEL_CARD, Rendered, render_card
 from hubkit.cards.repair import stop_rate_repair
 from hubkit.cards.reported import reported_results, reported_scores
 from hubkit.core.errors import HubkitError, RefusedError
@@ -58,9 +58,9 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
     repo of its own), ``papers doi new_version gated``, ``end_of_turn base``, ``here`` and ``variants`` (see
     :func:`_variant`), ``shown`` (the columns of their table), ``to_use`` (one of them, or None), ``answers`` (real
     ones, of each), ``erratum``, ``training`` (the stages of the chain; ``probed``: one has stop rates),
-    ``benchmarks``, ``reported``, ``prompt``,
-    ``question``, ``max_new_tokens``, ``provenance``, ``metadata`` (by card), ``serve_url``, ``citation``,
-    ``pictures`` (their paths by name, None for those that there are not).
+    ``benchmarks``, ``gguf`` (see :func:`hubkit.cards.gguf.gguf_context`), ``reported``, ``prompt``, ``question``,
+    ``max_new_tokens``, ``provenance``, ``metadata`` (by card), ``serve_url``, ``citation``, ``pictures`` (their paths
+    by name, None for those that there are not).
     """
     files = evidence.wrapped()
     base = _file(files, "base", "base.json")
@@ -127,9 +127,10 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         "provenance": _provenance(recipe, variant, files),
         "metadata": _metadata(recipe, variant, licence, files, evidence),
         "serve_url": SERVE_URL,
-        "citation": _citation(recipe, variant),
+        "citation": citation(recipe, variant),
         **(runs := running(variant, evidence)),
         "quantized_memory": (runs["memory"] or {}).get("nf4"),
+        "gguf": gguf_context(recipe, variant, evidence),
     }
     return {**made, "pictures": pictures_of(made)}
 
@@ -140,12 +141,14 @@ def cards_of(
 ) -> tuple[dict[str, Any], dict[str, Rendered]]:
     """The context of the cards of ``variant``, and the cards, by their names. ``own``: see :func:`render_card`."""
     made = build_context(recipe, variant, evidence)
-    return made, {name: render_card(made, name, own=own) for name in card_names(recipe, variant)}
+    names = [name for name in card_names(recipe, variant) if name != GGUF_CARD or made["gguf"]]
+    return made, {name: render_card(made, name, own=own) for name in names}
 
 
 def card_names(recipe: Recipe, variant: str) -> tuple[str, ...]:
-    """The cards of ``variant``: that of its branch, and that of its adapter if it has one."""
-    return (MODEL_CARD, ADAPTER_CARD) if recipe.published_form(variant) == "adapter" else (MODEL_CARD,)
+    """The cards of ``variant``: that of its branch, of its adapter, and of the place of its GGUF files."""
+    adapter = (ADAPTER_CARD,) if recipe.published_form(variant) == "adapter" else ()
+    return (MODEL_CARD, *adapter, *((GGUF_CARD,) if has_gguf_card(recipe, variant) else ()))
 
 
 def _answer_tokens(recipe: Recipe, variant: str, evidence: Evidence) -> Any:
@@ -192,24 +195,6 @@ def _place(recipe: Recipe, variant: str) -> dict[str, Any]:
         "gated": bool(recipe.gated),
         "pipeline_call": pipeline_call(place.repo, place.branch),
     }
-
-
-def _citation(recipe: Recipe, variant: str) -> str:
-    """A BibTeX entry, from what the recipe says. A card holds no time: the year is the recipe's, if it has one."""
-    place = recipe.place(variant)
-    name = place.repo.rpartition("/")[2]
-    branch = "" if place.branch == MAIN else f"/tree/{quote(place.branch)}"
-    fields = {
-        "title": bibtex(recipe.card.title),
-        "author": " and ".join(f"{{{bibtex(author)}}}" for author in recipe.card.authors),
-        "year": str(recipe.card.year or ""),
-        "url": f"https://huggingface.co/{quote(place.repo)}{branch}",
-        "howpublished": f"Hugging Face Hub, {bibtex(place.repo)}",
-        "note": f"Branch {bibtex(variant)}" if recipe.layout == "branches" else "",
-        "doi": bibtex(recipe.card.doi or ""),
-    }
-    lines = [f"  {key} = {{{value}}}," for key, value in fields.items() if value]
-    return "\n".join([f"@misc{{{re.sub(r'[^A-Za-z0-9.-]', '-', name)},", *lines, "}"])
 
 
 def _shown_order(recipe: Recipe) -> list[str]:
@@ -438,6 +423,7 @@ def _metadata(
         new_version=recipe.newer(variant),
     )
     measured = scores(variant, files, evidence)
+    own_repo = recipe.gguf is not None and recipe.gguf.place == "repo"
     return {
         MODEL_CARD: shared(
             relation=recipe.card.base_model_relation or "finetune",
@@ -447,4 +433,12 @@ def _metadata(
             scores=[*measured, *reported_scores(recipe, variant, evidence, measured)],
         ),
         ADAPTER_CARD: shared(relation="adapter", library="peft", tags=[*recipe.card.tags, *methods, "lora", "hubkit"]),
+        GGUF_CARD: shared(
+            base_model=recipe.place(variant).repo,
+            relation="quantized",
+            gated=recipe.card.gated_keys() if own_repo else {},
+            library="gguf",
+            tags=[*recipe.card.tags, *methods, *_conversational(recipe), "gguf", "llama-cpp", "hubkit"],
+            new_version=None,
+        ),
     }

@@ -25,7 +25,7 @@ from hubkit.publishing.staged import StagedCommit
 class VariantOutcome:
     """One line of the table at the end. Rates and averages are shares; None: not measured, or no gate.
 
-    ``blocks`` is how many Python blocks of its cards ran against the staged commit: all of them.
+    ``blocks`` is how many Python blocks of its cards ran against the staged commit.
     """
 
     variant: str
@@ -87,7 +87,7 @@ def read_outcome(made: Mapping[str, Path], run: str, target: Target, *, up_to_da
                 gate=verdict.result if verdict else None,
                 average=_average(made, f"evaluate[{variant}]"),
                 bytes=StagedCommit.load(made[f"publish[{variant}]"]).bytes,
-                blocks=len(SnippetResults.load(made[f"snippets[{variant}]"]).blocks),
+                blocks=SnippetResults.load(made[f"snippets[{variant}]"]).ran,
                 pull_request=pull_url(endpoint, repo, moved.pull_request) if moved.pull_request else None,
             )
         )

@@ -145,7 +145,8 @@ def _hub_pages(recipe: Recipe) -> Iterator[Mistake]:
         newer = recipe.newer(name)
         if newer is not None and newer.lower() == recipe.place(name).repo.lower():
             yield Mistake(where, f"{newer} is where {name!r} is published, so it cannot replace it")
-    published = {repo.lower() for repo in recipe.repos()}
+    places = [place for name in recipe.gguf_variants() if (place := recipe.gguf_place(name))]
+    published = {repo.lower() for repo in (*recipe.repos(), *(place.repo for place in places))}
     for repo in recipe.card.replaces:
         if repo.lower() in published:
             yield Mistake(("card", "replaces"), f"{repo} is published by this recipe, so it cannot be replaced by it")
@@ -154,6 +155,8 @@ def _hub_pages(recipe: Recipe) -> Iterator[Mistake]:
         yield from (Mistake(("card", key), "this key needs `gated: auto` or `gated: manual`") for key in given)
     if recipe.collection is not None:
         known = {*recipe.variants, *recipe.card.papers, *(["space"] if recipe.space else [])}
+        if recipe.gguf is not None and recipe.gguf.place == "repo":
+            known.add("gguf")
         for name in recipe.collection.notes:
             if name not in known:
                 meant = did_you_mean(name, known)

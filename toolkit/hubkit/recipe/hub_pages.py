@@ -179,5 +179,5 @@ class Collection(Model):
     namespace: Name | None = Field(None, description="whose it is: a user or organization; that of `repo` when absent")
     notes: Mapping[str, Annotated[str, Field(max_length=500)]] = Field(
         default_factory=dict,
-        description="a note on an item, by variant, `space` or arXiv id; of a variant its title when absent",
+        description="a note on an item, by variant, `gguf`, `space` or arXiv id; of a variant its title when absent",
     )

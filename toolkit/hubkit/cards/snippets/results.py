@@ -36,3 +36,8 @@ class SnippetResults(JsonArtifact):
     FILE = "snippets.json"
     commit: str
     blocks: tuple[BlockResult, ...]
+
+    @property
+    def ran(self) -> int:
+        """How many blocks ran; the others were skipped for want of a program that the release goes on without."""
+        return sum(block.outcome == "passed" for block in self.blocks)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,12 +65,14 @@ class Limits:
 @dataclass(frozen=True)
 class Card:
     """A card to run. With ``pin`` its branch is read at that commit; ``strict``: a block that names the pin's repo
-    has to be pinned to it."""
+    has to be pinned to it. A block that imports one of the modules ``optional`` is skipped where it is not installed.
+    """
 
     path: str
     text: str
     pin: Pin | None = None
     strict: bool = False
+    optional: frozenset[str] = frozenset()
 
 
 def run_cards(
@@ -104,6 +107,19 @@ def run_cards(
     return found
 
 
+def not_installed(module: str) -> str:
+    """Why a block is skipped that imports an optional ``module``."""
+    return f"{module} is not installed"
+
+
+def _missing(blocks: Sequence[Block], optional: frozenset[str]) -> str | None:
+    """The first of the modules ``optional`` that one of ``blocks`` imports and this Python lacks."""
+    imports = Imports()
+    for block in blocks:
+        imports.add(block.source)
+    return next((name for name in sorted(imports.roots & optional) if find_spec(name) is None), None)
+
+
 def _needs_server(block: Block) -> bool:
     return asks_local_server(block.source) and serve_arguments(block.shell) is not None
 
@@ -131,6 +147,8 @@ class _Run:
         pin = self.card.pin
         if block.for_notebook:
             return self._result(block, "skipped", "it has lines that only a notebook understands")
+        if missing := _missing(needed, self.card.optional):
+            return self._result(block, "skipped", not_installed(missing))
         if pin and self.card.strict and names_repo(block.source, pin.repo) and not self._pinned(needed)[-1][1]:
             return self._result(block, "failed", f"it loads {pin.repo} and is not pinned to {pin.branch!r}")
         if not any(asks_local_server(part.source) for part in needed):

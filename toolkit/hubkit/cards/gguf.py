@@ -1,0 +1,94 @@
+"""What the cards say of a variant's GGUF files: what each measured, where they are, and how programs load them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hubkit.cards.escape import clean
+from hubkit.cards.evidence import Evidence, card_step, gguf_step
+from hubkit.cards.measured import wrap
+from hubkit.cards.memory import MEMORY_FILE
+from hubkit.models.gguf.made import FOLDER, GgufFiles
+from hubkit.recipe.models import Recipe
+
+MODELFILE = "Modelfile"
+NOT_RUN = "hubkit did not execute this block"
+"""On a card whose block for llama-cpp-python is not run, as that is not installed."""
+CONTEXT_FILE = "llama-cpp.json"
+"""In the artifact of the cards: the context in tokens with which the example loads a file."""
+_CONTEXT = 4096
+"""Tokens; the whole context of many models takes more memory than their weights."""
+
+
+def has_gguf_card(recipe: Recipe, variant: str) -> bool:
+    """Whether the GGUF files of ``variant`` have a place, and a card, of their own."""
+    return recipe.gguf_place(variant) is not None and recipe.gguf is not None and recipe.gguf.place != "folder"
+
+
+def gguf_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str, Any] | None:
+    """The template variable ``gguf``; None where there are no such files.
+
+    Keys: ``own`` (they have a repo of their own), ``folder`` ('gguf/' beside the weights, or ''), ``repo branch``
+    (where they are), ``files`` (as in ``gguf.json``; ``type`` is the kind as programs write it, ``path`` where it is on
+    the branch), ``example`` (the file that the commands name), ``modelfile`` (the path of Ollama's, or ''),
+    ``ollama_name``, ``stops`` (texts that end an answer; ``several_stops``), ``notes``, ``max_new_tokens``,
+    ``llama_cpp`` (the version that measured, or ''), ``unmeasured`` (why nothing was, or ''), ``not_run`` (that the
+    Python block was not, or ''), ``failed`` (measured files that the gate refuses; ``all_failed``), ``result`` (the
+    gate's verdict, or '') and ``context`` (see :data:`CONTEXT_FILE`).
+    """
+    place = recipe.gguf_place(variant)
+    found = evidence.wrapped().get(gguf_step(variant), {}).get(GgufFiles.FILE)
+    if place is None or recipe.gguf is None or found is None:
+        return None
+    folder = f"{FOLDER}/" if recipe.gguf.place == "folder" else ""
+    files = [{**item, "type": item["kind"].upper(), "path": folder + item["name"]} for item in found["files"]]
+    verdicts = _verdicts(evidence, variant)
+    refused = {item["file"] for item in verdicts if not item["passed"]}
+    failed = [item for item in files if item["stop_rate"] and item["name"] in refused]
+    stops = list(dict.fromkeys(text for item in files for text in item["stops"]))
+    return {
+        "own": recipe.gguf.place == "repo",
+        "folder": folder,
+        "repo": place.repo,
+        "branch": place.branch,
+        "files": files,
+        "example": next((item for item in files if item["kind"] == "q8_0"), files[0]),
+        "modelfile": folder + MODELFILE if MODELFILE in found["ollama"] else "",
+        "ollama_name": clean(recipe.place(variant).repo.rpartition("/")[2].lower()),
+        "stops": stops,
+        "several_stops": len(stops) > 1,
+        "notes": found["notes"],
+        "max_new_tokens": found["max_new_tokens"],
+        "llama_cpp": found["llama_cpp"] or "",
+        "unmeasured": found["unmeasured"] or "",
+        "not_run": "" if found["llama_cpp"] else NOT_RUN,
+        "failed": failed,
+        "all_failed": len(failed) == len(files),
+        "result": _result(recipe, variant, verdicts),
+        "context": _context(variant, evidence),
+    }
+
+
+def _verdicts(evidence: Evidence, variant: str) -> Sequence[Mapping[str, Any]]:
+    """The gate's verdict on each file, as ``gates.json`` has it; none before there was a gate."""
+    gates = evidence.get("gate", "gates.json") or {}
+    verdict: Mapping[str, Any] = (gates.get("variants") or {}).get(variant) or {}
+    return verdict.get("gguf") or ()
+
+
+def _result(recipe: Recipe, variant: str, verdicts: Sequence[Mapping[str, Any]]) -> str:
+    if not verdicts:
+        return ""
+    if all(item["passed"] for item in verdicts):
+        return "passed"
+    return "failed" if recipe.gguf_gate(variant) == "enforce" else "failed (reported)"
+
+
+def _context(variant: str, evidence: Evidence) -> Any:
+    """The context of the example: the model's own, or less where that is large. Kept as a file of the card's step."""
+    step = card_step(variant)
+    own = (evidence.get(step, MEMORY_FILE) or {}).get("context")
+    plain = {"n_ctx": min(int(own), _CONTEXT) if own else _CONTEXT}
+    evidence.derived.setdefault(step, {})[CONTEXT_FILE] = plain
+    return wrap(plain, step, CONTEXT_FILE)["n_ctx"]
