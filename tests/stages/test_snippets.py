@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd
 from releases import RECIPE, REPO, Release, admin, faults, hub_of, requests, target_of
 
+from hubkit.cards.gguf import NOT_RUN
 from hubkit.cards.render import Rendered
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.hub.client import connect
@@ -91,6 +92,23 @@ def test_a_broken_block_stops_the_release(hub: Running, tmp_path: Path) -> None:
 def test_blocks_that_show_another_model_or_none(hub: Running, tmp_path: Path, source: str, why: str) -> None:
     with pytest.raises(RefusedError, match=why):
         run(staged(hub, tmp_path, main=(source,)))
+
+
+def test_a_block_for_a_program_that_is_not_here_is_skipped_where_the_card_says_so(
+    hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As llama-cpp-python is often missing. Without those words a reader would take the block for one that ran."""
+    monkeypatch.setattr(snippets, "OPTIONAL", frozenset({"not_there"}))
+    needs = "import not_there\nprint('never')"
+    release = staged(hub, tmp_path, main=(LOADS, f"# {NOT_RUN}\n{needs}"))
+    blocks = run(release)
+    assert [(item["outcome"], item["why"]) for item in blocks] == [
+        ("passed", ""), ("skipped", "not_there is not installed"),
+    ]  # fmt: skip
+    kept = release.run.find("snippets[main]")
+    assert kept is not None and kept.summary["figure"] == "1 of 2 blocks ran; not_there is not installed"
+    with pytest.raises(RefusedError, match="No module named 'not_there'"):
+        run(staged(hub, tmp_path / "silent", main=(needs,)))
 
 
 def test_a_private_repo_is_read_with_a_token_that_may_only_read(hub: Running, tmp_path: Path) -> None:
