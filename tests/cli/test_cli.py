@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from commands import hubkit, hubkit_json
 from huggingface_hub import constants
+from samples import RECIPE_TEXT
 
 from hubkit.cli.recipes import find_recipe
 from hubkit.cli.targets import find_target
@@ -115,3 +116,12 @@ def test_card_render_without_a_run_prints_a_draft(tmp_path: Path, option: tuple[
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("---\n") and "> **Draft.**" in done.stdout
     assert "Some measurements are missing" in done.stderr
+
+
+def test_card_render_prints_the_card_of_the_gguf_files(tmp_path: Path) -> None:
+    done = hubkit("card", "render", "tiny", "--gguf", home=tmp_path)
+    assert done.returncode == 2 and "The variant 'main' has no card of GGUF files." in done.stderr
+    (tmp_path / "hubkit.yaml").write_text(f"{RECIPE_TEXT}gguf: {{place: repo}}\n")
+    done = hubkit("card", "render", str(tmp_path / "hubkit.yaml"), "--gguf", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "base_model_relation: quantized" in done.stdout and "llama-cli -hf me/my-model-GGUF:Q8_0" in done.stdout

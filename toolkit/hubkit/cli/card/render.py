@@ -17,10 +17,11 @@ _DRAFT = "> **Draft.** Some measurements are missing: the numbers below are plac
     "--variant", default="main", show_default=True, metavar="VARIANT", help="Render the card of this variant."
 )
 @click.option("--adapter", is_flag=True, help="Render the card of the adapter instead of the model.")
+@click.option("--gguf", is_flag=True, help="Render the card of the GGUF files instead of the model.")
 @click.option("--dataset", is_flag=True, help="Render the card of the held-out prompts instead of the model.")
 @recipe_hub_option
 @output_options
-def render(recipe: str | None, variant: str, adapter: bool, dataset: bool, hub_name: str | None) -> None:
+def render(recipe: str | None, variant: str, adapter: bool, gguf: bool, dataset: bool, hub_name: str | None) -> None:
     """Print the card of a variant, from the last run of RECIPE.
 
     If measurements are missing, the card is rendered with placeholders, and a note on standard error reports it.
@@ -30,9 +31,10 @@ def render(recipe: str | None, variant: str, adapter: bool, dataset: bool, hub_n
       hubkit card render tiny --variant dpo-v0
     """
     from hubkit.cards.evidence import gather
+    from hubkit.cards.gguf import has_gguf_card
     from hubkit.cards.memory import keep_running
     from hubkit.cards.placeholder import placeholder
-    from hubkit.cards.render import ADAPTER_CARD, MODEL_CARD, own_templates, render_card
+    from hubkit.cards.render import ADAPTER_CARD, GGUF_CARD, MODEL_CARD, own_templates, render_card
     from hubkit.cards.reported import keep
     from hubkit.cards.space_and_dataset_cards import dataset_card
     from hubkit.cards.template_context import build_context
@@ -42,6 +44,11 @@ def render(recipe: str | None, variant: str, adapter: bool, dataset: bool, hub_n
     need_variant(settings, variant)
     if adapter and settings.published_form(variant) == "weights":
         raise UsageError(f"The variant {variant!r} has no adapter: its weights are published alone.")
+    if gguf and not has_gguf_card(settings, variant):
+        raise UsageError(
+            f"The variant {variant!r} has no card of GGUF files.",
+            hint="Ask for them with `gguf` in the recipe; with `place: folder` they are on the variant's own card.",
+        )
     state = last_state(settings, folder, hub_name)
     job = next(job for job in state.jobs if job.id == f"card[{variant}]")
     output = output_of()
@@ -57,7 +64,7 @@ def render(recipe: str | None, variant: str, adapter: bool, dataset: bool, hub_n
     if dataset:
         rendered = dataset_card(settings, evidence)
     else:
-        kind = ADAPTER_CARD if adapter else MODEL_CARD
+        kind = GGUF_CARD if gguf else ADAPTER_CARD if adapter else MODEL_CARD
         context = build_context(settings, variant, evidence)
         rendered = render_card(context, kind, own=own_templates(settings, folder))
     if output.mode == "json":
