@@ -1,6 +1,7 @@
 """Move every branch to its verified commit, ``main`` last: a reader sees the old release or the new one, never a mix.
 
 With ``layout: repos`` each variant is in a repo of its own; ``main`` of each is moved, that of the recipe's repo last.
+GGUF files on a branch or in a repo of their own move before every variant: who reads ``main`` finds them there.
 
 A missing branch is created at the staged commit. On an existing branch, the files are copied on the server in one
 commit whose parent is the head that was read before, so that two concurrent releases cannot mix. When the step is
@@ -15,7 +16,7 @@ Writes ``release.json``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -48,11 +49,13 @@ SHAPED_BY: tuple[str, ...] = ()
 class Settings:
     """The repo, where each variant lives, in the order in which they move, and whether the release is only proposed.
 
-    ``opened``: the files become everybody's to read (`gated: false`).
+    ``gguf``: where the GGUF files of a variant live, if not with its weights. ``opened``: the files become everybody's
+    to read (`gated: false`).
     """
 
     repo: str
     places: Mapping[str, Place]
+    gguf: Mapping[str, Place]
     pull_request: bool
     opened: bool
 
@@ -60,16 +63,37 @@ class Settings:
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
         """Build the settings for this scope from the recipe."""
         places = {name: recipe.place(name) for name in recipe.publishing_order()}
-        return cls(recipe.repo, places, recipe.pull_request, recipe.gated is False)
+        gguf = {name: place for name in places if (place := recipe.gguf_place(name)) not in (None, places[name])}
+        return cls(recipe.repo, places, gguf, recipe.pull_request, recipe.gated is False)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The staged commit of each variant, and that each was loaded back and its code blocks ran."""
+    """The staged commit of each variant, and that each was loaded back and its code blocks ran.
+
+    ``gguf`` are the staged commits of GGUF files, by variant; they were loaded back where they were staged.
+    """
 
     staged: Mapping[str, StagedCommit]
     loaded_back: Mapping[str, LoadBack]
     snippets: Mapping[str, SnippetResults]
+    gguf: Mapping[str, StagedCommit]
+
+
+@dataclass(frozen=True)
+class Move:
+    """One branch to be moved to the commit that was staged for it; ``gguf``: it holds the GGUF files of ``variant``."""
+
+    variant: str
+    place: Place
+    staged: StagedCommit
+    bundle: Manifest
+    gguf: bool
+
+    @property
+    def called(self) -> str:
+        """'main', or 'main as GGUF'."""
+        return f"{self.variant} as GGUF" if self.gguf else self.variant
 
 
 Output = ReleasedBranches
@@ -81,74 +105,95 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
     return ()
 
 
+def _moves(ctx: StageContext) -> list[Move]:
+    """The branches in the order in which they move: those of GGUF files, then the variants, ``main`` last."""
+    found = []
+    for is_gguf, places, staged in (
+        (True, ctx.settings.gguf, ctx.inputs.gguf),
+        (False, ctx.settings.places, ctx.inputs.staged),
+    ):
+        here = [(name, place, staged[name]) for name, place in places.items() if name in staged]
+        found += [Move(name, place, item, item.bundle, is_gguf) for name, place, item in here]
+    return found
+
+
 def run(ctx: StageContext) -> StageResult[ReleasedBranches]:
     """Promote all the variants. ConflictError when someone else changed a branch; then nothing is overwritten."""
-    hub, staged = connect(ctx.target), ctx.inputs.staged
-    manifests = {name: item.bundle for name, item in staged.items()}
+    hub, moves = connect(ctx.target), _moves(ctx)
     proposed = ctx.settings.pull_request
-    for name, item in staged.items():
-        verify_listing(hub, item.repo, item.commit, manifests[name], others_allowed=proposed)
+    for move in moves:
+        verify_listing(hub, move.staged.repo, move.staged.commit, move.bundle, others_allowed=proposed)
     if proposed:
-        return _proposed(ctx, hub, staged)
-    for name, item in staged.items():
-        _refuse_if_moved(ctx, hub, ctx.settings.places[name], manifests[name])
-        _refuse_if_edited(hub, ctx.settings.places[name].branch, item, manifests[name])
-    order = [name for name in ctx.settings.places if name in staged]
-    moved: dict[str, ReleasedBranch] = {}
+        return _proposed(ctx, hub, moves)
+    for move in moves:
+        _refuse_if_moved(ctx, hub, move.place, move.bundle)
+        _refuse_if_edited(hub, move)
+    moved: list[tuple[Move, ReleasedBranch]] = []
     warnings: list[str] = []
-    for index, name in enumerate(order):
-        ctx.report(f"moving {name}", index / len(order))
-        commit, (repo, branch) = staged[name].commit, ctx.settings.places[name]
-        move = promote(
-            hub,
-            repo,
-            branch,
-            commit,
-            manifests[name],
-            title=f"Release {name} (staged as {commit[:12]})",
-            expected_cards=staged[name].expected_card_digests,
-            note=partial(ctx.note, repo=repo),
-        )
-        moved[name] = ReleasedBranch(
-            commit=move.commit,
-            staging_commit=commit,
-            tree=manifests[name].digest,
-            previous=move.previous,
-            written=move.written,
-            removed=move.removed,
-            foreign=move.kept,
-            replaced=move.replaced,
-            repo=repo,
-            branch=branch,
-        )
+    for index, move in enumerate(moves):
+        ctx.report(f"moving {move.called}", index / len(moves))
+        released = _moved(ctx, hub, move)
+        moved.append((move, released))
         # Files that are kept were reported before training, by the check of the publish step.
-        warnings += Ownership(replaced=move.replaced).sentences(f"The branch {branch!r} of {repo}")
-    _read_back(hub, moved, manifests)
+        where = f"The branch {move.place.branch!r} of {move.place.repo}"
+        warnings += Ownership(replaced=released.replaced).sentences(where)
+    _read_back(hub, moved)
     ctx.note("all-promoted", repo=ctx.settings.repo)
-    _sweep(hub, staged)
+    _sweep(hub, [move.staged for move in moves])
     if ctx.settings.opened:  # not before: until now the branches held what was published under other terms
-        for repo in {item.repo: None for item in staged.values()}:
+        for repo in {move.place.repo: None for move in moves}:
             hub.set_gated(repo, False)
-    figure = ", ".join(f"{name} at {item.commit[:12]}" for name, item in moved.items())
+    figure = ", ".join(f"{move.called} at {item.commit[:12]}" for move, item in moved)
     return _result(ctx, moved, figure, warnings)
 
 
+def _moved(ctx: StageContext, hub: Hub, move: Move) -> ReleasedBranch:
+    """Move one branch."""
+    commit, (repo, branch) = move.staged.commit, move.place
+    done = promote(
+        hub,
+        repo,
+        branch,
+        commit,
+        move.bundle,
+        title=f"Release {move.called} (staged as {commit[:12]})",
+        expected_cards=move.staged.expected_card_digests,
+        note=partial(ctx.note, repo=repo),
+    )
+    return ReleasedBranch(
+        commit=done.commit,
+        staging_commit=commit,
+        tree=move.bundle.digest,
+        previous=done.previous,
+        written=done.written,
+        removed=done.removed,
+        foreign=done.kept,
+        replaced=done.replaced,
+        repo=repo,
+        branch=branch,
+    )
+
+
 def _result(
-    ctx: StageContext, variants: Mapping[str, ReleasedBranch], figure: str, warnings: Iterable[str] = ()
+    ctx: StageContext, moved: Iterable[tuple[Move, ReleasedBranch]], figure: str, warnings: Iterable[str] = ()
 ) -> StageResult[ReleasedBranches]:
-    facts = {"variants": {name: item.commit for name, item in variants.items()}}
-    released = ReleasedBranches(repo=ctx.settings.repo, variants=variants)
-    return StageResult(released, figure, tuple(warnings), facts)
+    variants = {move.variant: item for move, item in moved if not move.gguf}
+    gguf = {move.variant: item for move, item in moved if move.gguf}
+    facts = {
+        "variants": {name: item.commit for name, item in variants.items()},
+        **({"gguf": {name: item.commit for name, item in gguf.items()}} if gguf else {}),
+    }
+    return StageResult(ReleasedBranches(ctx.settings.repo, variants, gguf), figure, tuple(warnings), facts)
 
 
-def _proposed(ctx: StageContext, hub: Hub, staged: Mapping[str, StagedCommit]) -> StageResult[ReleasedBranches]:
+def _proposed(ctx: StageContext, hub: Hub, moves: Iterable[Move]) -> StageResult[ReleasedBranches]:
     """The state of each pull request; there is nothing to move."""
-    found, words = {}, []
-    for name, item in staged.items():
-        number, (repo, branch) = item.pull_request, ctx.settings.places[name]
+    found, words = [], []
+    for move in moves:
+        number, (repo, branch), item = move.staged.pull_request, move.place, move.staged
         status = proposals.open_or_merged(hub, repo, branch, number).status if number else "up to date"
-        words.append(f"{name}: pull request {number}, {status}" if number else f"{name}: up to date")
-        found[name] = ReleasedBranch(
+        words.append(f"{move.called}: pull request {number}, {status}" if number else f"{move.called}: up to date")
+        released = ReleasedBranch(
             commit=item.commit,
             staging_commit=item.commit,
             tree=item.tree,
@@ -157,6 +202,7 @@ def _proposed(ctx: StageContext, hub: Hub, staged: Mapping[str, StagedCommit]) -
             repo=repo,
             branch=branch,
         )
+        found.append((move, released))
     return _result(ctx, found, "; ".join(words))
 
 
@@ -190,22 +236,23 @@ def _but_cards(tree: Tree) -> Tree:
     return {path: entry for path, entry in tree.items() if path not in CARDS.values()}
 
 
-def _refuse_if_edited(hub: Hub, branch: str, staged: StagedCommit, manifest: Manifest) -> None:
+def _refuse_if_edited(hub: Hub, move: Move) -> None:
     """ConflictError when a card on the branch was edited since the publish step read it: the edit would be lost."""
-    if head := hub.head(staged.repo, branch):
-        tree = hub.tree(staged.repo, head)
-        refuse_if_edited(staged.repo, branch, tree, tree_of(manifest), staged.expected_card_digests)
+    repo, branch = move.place
+    if head := hub.head(repo, branch):
+        tree = hub.tree(repo, head)
+        refuse_if_edited(repo, branch, tree, tree_of(move.bundle), move.staged.expected_card_digests)
 
 
-def _read_back(hub: Hub, moved: Mapping[str, ReleasedBranch], manifests: Mapping[str, Manifest]) -> None:
+def _read_back(hub: Hub, moved: Sequence[tuple[Move, ReleasedBranch]]) -> None:
     """ConflictError unless every branch still holds what it was moved to."""
-    heads = {repo: hub.refs(repo).branches for repo in {str(item.repo): None for item in moved.values()}}
-    for name, item in moved.items():
-        repo, branch = str(item.repo), str(item.branch)
+    heads = {repo: hub.refs(repo).branches for repo in {move.place.repo: None for move, _ in moved}}
+    for move, item in moved:
+        repo, branch = move.place
         if heads[repo].get(branch) == item.commit:
             continue
         head = hub.head(repo, branch)
-        if head is None or not holds_release(hub.tree(repo, head), tree_of(manifests[name])):
+        if head is None or not holds_release(hub.tree(repo, head), tree_of(move.bundle)):
             raise ConflictError(
                 f"All branches of {repo} were released; then someone else moved {branch!r} from "
                 f"{short_commit(item.commit)} to {short_commit(head)}.",
@@ -213,14 +260,17 @@ def _read_back(hub: Hub, moved: Mapping[str, ReleasedBranch], manifests: Mapping
             )
 
 
-def _sweep(hub: Hub, staged: Mapping[str, StagedCommit]) -> None:
+def _sweep(hub: Hub, staged: Iterable[StagedCommit]) -> None:
     """Remove the staging branches, but for one that another release has moved on."""
-    heads = {repo: hub.refs(repo).branches for repo in {item.repo: None for item in staged.values()}}
-    for item in staged.values():
+    staged = list(staged)
+    heads = {repo: hub.refs(repo).branches for repo in {item.repo: None for item in staged}}
+    for item in staged:
         if heads[item.repo].get(item.branch) == item.commit:
             hub.delete_branch(item.repo, item.branch)
 
 
 def outdated(ctx: StageContext, released: ReleasedBranches) -> str | None:
     """None while every branch still holds what was released."""
-    return changed_since(connect(ctx.target), released, {name: item.bundle for name, item in ctx.inputs.staged.items()})
+    staged, gguf = ctx.inputs.staged, ctx.inputs.gguf
+    bundles = {name: item.bundle for name, item in staged.items()}
+    return changed_since(connect(ctx.target), released, bundles, {name: item.bundle for name, item in gguf.items()})

@@ -20,7 +20,7 @@ written for it).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,19 +30,24 @@ from hubkit.cards.metadata import license_of
 from hubkit.core.errors import HubkitError
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import counted, short_commit, size
-from hubkit.core.trees import Tree
 from hubkit.hub.client import Gated, Visibility, connect
 from hubkit.models.base import PinnedBase
 from hubkit.models.chat.gate_verdicts import GateVerdicts
 from hubkit.models.chat.stop_rates import StopRates
+from hubkit.models.gguf.made import GgufFiles
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.publishing import proposals, signing
 from hubkit.publishing.ahead import upload_weights
 from hubkit.publishing.bundle import NEEDED, build
-from hubkit.publishing.manifest import CARDS, MANIFEST_PATH, Provenance, provenance_at
+from hubkit.publishing.gguf_bundle import gguf_facts, refuse_unmeasured
+from hubkit.publishing.manifest import CARDS
 from hubkit.publishing.origin import answers_of, origin_of
-from hubkit.publishing.ownership import decide
-from hubkit.publishing.place_findings import repo_findings, rights_findings
+from hubkit.publishing.place_findings import (
+    branch_findings,
+    foreign_findings,
+    rights_findings,
+    visibility_findings,
+)
 from hubkit.publishing.read_back import verify_listing
 from hubkit.publishing.recipe_record import recipe_record
 from hubkit.publishing.signing_once import SignedOnce
@@ -62,7 +67,10 @@ SHAPED_BY: tuple[str, ...] = ()
 
 @dataclass(frozen=True)
 class Settings:
-    """Where and how the variant is published, who signs it, and the recipe in its manifest (`made_from`)."""
+    """Where and how the variant is published, who signs it, and the recipe in its manifest (`made_from`).
+
+    ``gguf_beside``: its GGUF files are published beside the weights (`place: folder`).
+    """
 
     repo: str
     branch: str
@@ -73,6 +81,7 @@ class Settings:
     signing_key: NamedFile | None
     keyless: bool
     made_from: Mapping[str, Any]
+    gguf_beside: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
@@ -88,6 +97,7 @@ class Settings:
             signing_key=NamedFile.beside(scope.recipe_folder, key) if key else None,
             keyless=recipe.sign is not None and recipe.sign.keyless,
             made_from=recipe_record(recipe, scope),
+            gguf_beside=recipe.gguf_place(scope.published) == place,
         )
 
     def signer(self) -> signing.Signer | None:
@@ -99,7 +109,9 @@ class Settings:
 class Inputs:
     """What the bundle is made of: the merged weights, the adapter, the cards; and where all of it comes from.
 
-    ``stop_rates``, and the ``gates`` that they were compared with, are None where none were measured.
+    ``stop_rates``, and the ``gates`` that they were compared with, are None where none were measured. ``gguf`` are the
+    GGUF files, None where there are none; those with a place of their own are left to
+    :mod:`hubkit_stages.publish_gguf`.
     """
 
     base: PinnedBase
@@ -110,6 +122,7 @@ class Inputs:
     cards: WrittenCards
     stop_rates: StopRates | None
     gates: GateVerdicts | None
+    gguf: GgufFiles | None
 
 
 Output = StagedCommit
@@ -128,12 +141,12 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
     yield from problems
     if problems or not hub.repo_exists(repo):
         return
-    yield from repo_findings(hub, repo, branch, settings.visibility)
+    yield from visibility_findings(hub, repo, settings.visibility)
+    yield from branch_findings(hub, repo, branch)
     if head := hub.head(repo, branch):
-        tree = hub.tree(repo, head)
-        yield from _foreign(repo, branch, tree, provenance_at(hub, repo, head, tree), _needed(settings))
+        yield from foreign_findings(hub, repo, branch, head, _needed(settings))
         if not ctx.options.overwrite_card:
-            yield from edit_findings(hub, repo, branch, head, tree)
+            yield from edit_findings(hub, repo, branch, head)
 
 
 def _needed(settings: Settings) -> tuple[str, ...]:
@@ -141,14 +154,6 @@ def _needed(settings: Settings) -> tuple[str, ...]:
     trained = settings.made_from["stages"].values()
     whole = any(stage.get("lora") == "none" or stage.get("weights") for stage in trained)
     return NEEDED["weights" if whole else "adapter"]
-
-
-def _foreign(repo: str, branch: str, tree: Tree, ours: Provenance | None, needed: tuple[str, ...]) -> Iterator[Finding]:
-    """Files of other people on the branch, as far as can be known before the bundle is built. Cards: :func:`_edits`."""
-    others = {path: entry for path, entry in tree.items() if path not in CARDS.values()}
-    ownership = decide(others, dict.fromkeys([*needed, MANIFEST_PATH]), ours.paths if ours else ())
-    for sentence in ownership.sentences(f"The branch {branch!r} of {repo}"):
-        yield Finding("warning", sentence)
 
 
 def run(ctx: StageContext) -> StageResult[StagedCommit]:
@@ -163,7 +168,11 @@ def run(ctx: StageContext) -> StageResult[StagedCommit]:
     signer = settings.signer()
     signing_once = SignedOnce(ctx, signer) if signer else None
     state = signing_once.state if signing_once else None
-    bundle = build(ctx.inputs.merged, ctx.inputs.adapter, ctx.inputs.cards, provenance(ctx), written, edited, state)
+    if gguf := _beside(ctx):
+        refuse_unmeasured(gguf, ctx.inputs.merged)
+    bundle = build(
+        ctx.inputs.merged, ctx.inputs.adapter, ctx.inputs.cards, provenance(ctx), written, edited, state, gguf
+    )
     if signing_once:
         bundle = signing_once.signed(bundle, repo)
     proposed = settings.pull_request
@@ -193,6 +202,11 @@ def run(ctx: StageContext) -> StageResult[StagedCommit]:
     edits = kept_sentences(kept, repo, settings.branch)
     facts = {"commit": commit, "branch": branch}
     return StageResult(staged, figure + (f", pull request {number}" if number else ""), (*edits, *foreign), facts)
+
+
+def _beside(ctx: StageContext) -> GgufFiles | None:
+    """The GGUF files that are published beside the weights."""
+    return ctx.inputs.gguf if ctx.settings.gguf_beside else None
 
 
 AHEAD = ("adapter", "merged")
@@ -232,6 +246,7 @@ def provenance(ctx: StageContext) -> dict[str, Any]:
         ),
         **({"stop_rates": dict(headline.stop_rates)} if headline.stop_rates else {}),
         **({"answers": answers_of(inputs.stop_rates, verdict)} if inputs.stop_rates else {}),
+        **({"gguf": gguf_facts(gguf)} if (gguf := _beside(ctx)) else {}),
         **({"average": headline.average} if headline.average is not None else {}),
     }
 

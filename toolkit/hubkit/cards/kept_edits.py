@@ -21,9 +21,9 @@ from hubkit.publishing.manifest import CARDS, GENERATED, provenance_at
 _LARGEST_CARD = 2**20
 
 
-def edit_findings(hub: Hub, repo: str, branch: str, head: str, tree: Tree) -> Iterator[Finding]:
+def edit_findings(hub: Hub, repo: str, branch: str, head: str) -> Iterator[Finding]:
     """What is known of the cards on the branch at ``head``, before this release's own are written."""
-    for path, before, now in _on_branch(hub, repo, head, tree):
+    for path, before, now in _on_branch(hub, repo, head, hub.tree(repo, head)):
         yield from _findings(f"{path} of the branch {branch!r} of {repo}", before, now)
 
 

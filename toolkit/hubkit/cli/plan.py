@@ -211,6 +211,7 @@ def _does(job: Job, recipe: Recipe) -> str:
         "gguf": _gguf(recipe),
         "gate": f"{_gates(recipe)}; enforced for {', '.join(enforced) or 'none'}",
         "publish": _staging(job, recipe),
+        "publish_gguf": _gguf_staging(job, recipe),
         "collection": recipe.collection.title if recipe.collection else None,
         "space": recipe.space.repo if recipe.space else None,
         "new_version": ", ".join(recipe.card.replaces),
@@ -246,6 +247,15 @@ def _staging(job: Job, recipe: Recipe) -> str | None:
     place = recipe.place(job.variant_name)
     branch = f"{STAGING}/{place.branch}"
     return branch if recipe.layout == "branches" else f"{place.repo}, {branch}"
+
+
+def _gguf_staging(job: Job, recipe: Recipe) -> str | None:
+    """The branch to which the GGUF files of a variant are uploaded."""
+    place = recipe.gguf_place(job.variant_name or "")
+    if place is None:
+        return None
+    branch = f"{STAGING}/{place.branch}"
+    return branch if place.repo == recipe.repo else f"{place.repo}, {branch}"
 
 
 def _gguf(recipe: Recipe) -> str | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from hubkit.publishing.proving import ProvedMerge
+    from hubkit.publishing.rederiving.gguf_place import GgufRederived
     from hubkit.publishing.rederiving.weights import Rederived
     from hubkit.publishing.verifying import Report
 
@@ -52,8 +53,9 @@ if TYPE_CHECKING:
     "--rederive",
     "rederives",
     is_flag=True,
-    help="Also merge the adapter into the base again and compare every bit of the published weights. The release and "
-    "its base are downloaded if this machine does not have them.",
+    help="Also merge the adapter into the base again and compare every bit of the published weights; of GGUF files, "
+    "write them again from the weights. The release and what it was made from are downloaded if this machine does not "
+    "have them.",
 )
 @click.option(
     "--strict/--no-strict",
@@ -90,11 +92,12 @@ def verify(
       hubkit verify ./download --key public.pem
       hubkit verify me/my-model --proof
       hubkit verify me/my-model@dpo-v0 --rederive
+      hubkit verify me/my-model@gguf --rederive
     """
     from hubkit.checks.source import RepoSource
     from hubkit.publishing import signing, verifying
     from hubkit.publishing.proving import prove_merge
-    from hubkit.publishing.rederiving.weights import rederive
+    from hubkit.publishing.rederiving.any_release import rederive_any
 
     if (identity is None) != (issuer is None) or (key and identity):
         raise UsageError("Use either --key, or --identity together with --issuer.")
@@ -106,7 +109,7 @@ def verify(
     if (proves or thorough or rederives) and not report.differences:
         hub = source.hub if isinstance(source, RepoSource) else find_hub(hub_name)
         proved = prove_merge(source, hub, thorough=thorough, say=output.say) if proves or thorough else None
-        rederived = rederive(source, hub, say=output.say) if rederives else None
+        rederived = rederive_any(source, hub, say=output.say) if rederives else None
     found = {
         **report.to_json(),
         **({"proof": asdict(proved)} if proved else {}),
@@ -120,21 +123,20 @@ def verify(
         sys.exit(ConflictError.exit_code)
 
 
-def _error(report: Report, rederived: Rederived | None) -> ConflictError | None:
+def _error(report: Report, rederived: Rederived | GgufRederived | None) -> ConflictError | None:
     name, hint = printable(report.name), "Do not use it until its publisher has explained the differences."
     if report.differences:
         many = counted(len(report.differences), "difference")
         return ConflictError(f"{name} differs from its manifest or signature: {many}.", hint=hint)
     if rederived is None or rederived.equal:
         return None
-    only_bits = all(item.kind == "numbers" for item in rederived.merge.differences) and not rederived.beside
-    if only_bits and any(item.differs for item in rederived.versions):
+    if rederived.only_bits and any(item.differs for item in rederived.versions):
         hint = (
             "It was made with other versions than are installed here, which may change a bit: install those of the "
-            "release, or run it with --proof --thorough."
+            f"release{rederived.instead}."
         )
     many = counted(rederived.count, "difference")
-    return ConflictError(f"{name} is not its adapter merged into its base: {many}.", hint=hint)
+    return ConflictError(f"{name} is not {rederived.claim}: {many}.", hint=hint)
 
 
 def _verify_lines(report: Report, signer: str, proved: ProvedMerge | None) -> Iterator[RenderableType]:

@@ -12,11 +12,11 @@ from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import Scope
 from hubkit.training.data.prepared import rows_file
 
-_PUBLISHING = frozenset({"publish", "loadback", "snippets"})
+_PUBLISHING = frozenset({"publish", "publish-gguf", "loadback", "snippets"})
 _ONCE_WHOLE = ("space", "collection", "new-version")
 """Steps about all the variants, which are not made with one alone."""
-_GGUF = frozenset({"gguf"})
-"""Steps of the variants that are also published as GGUF files."""
+_GGUF = frozenset({"gguf", "publish-gguf"})
+"""Steps of the variants that are also published as GGUF files; the second one where these have a place of their own."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,10 @@ def _names(step: Step, recipe: Recipe, only: str | None) -> Sequence[str | None]
     if step.per == "stage":
         return recipe.wanted_stages()
     names = (only,) if only is not None and step.name in _PUBLISHING else tuple(recipe.variants)
-    return tuple(name for name in names if step.name not in _GGUF or name in recipe.gguf_variants())
+    if step.name not in _GGUF:
+        return names
+    beside = step.name == "publish-gguf" and recipe.gguf is not None and recipe.gguf.place == "folder"
+    return () if beside else tuple(name for name in names if name in recipe.gguf_variants())
 
 
 def _job(step: Step, name: str | None, recipe: Recipe, earlier: Mapping[str, Job]) -> Job:

@@ -6,6 +6,7 @@ and then screened. The digests come from the artifacts' manifests: large files a
     config.json  tokenizer.json  chat_template.jinja  model.safetensors ...   merged weights, at the root
     adapter/adapter_config.json  adapter/adapter_model.safetensors  adapter/README.md    where there is an adapter
     README.md  assets/*.png                                                   the variant's card and its pictures
+    gguf/*.gguf ...                                                           GGUF files, with `place: folder`
     .eval_results/*.yaml                                                      results for the Hub's leaderboards
     .gitattributes                                                            the files in LFS
     .hubkit/manifest.json                                                     provenance, and every other file's digests
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,8 +30,10 @@ from typing import Any
 from hubkit.checks.screening import screen
 from hubkit.core.errors import RefusedError
 from hubkit.core.files import Digests, Manifest, digests, write_atomic
+from hubkit.core.findings import Finding
 from hubkit.evals.published import PUBLISHED_SCORES
 from hubkit.evals.reported import REPORTED_FILE
+from hubkit.models.gguf.made import FOLDER, GgufFiles
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.publishing.manifest import CARDS, GENERATED, MANIFEST_PATH, SCHEMA, SIGNATURE_PATH
 from hubkit.publishing.provenance import PROVENANCE_PATH, statement_of
@@ -121,13 +124,14 @@ def build(
     into: Path,
     edited: Mapping[str, str] | None = None,
     state: Callable[[bytes], bytes] | None = None,
+    gguf: GgufFiles | None = None,
 ) -> Bundle:
     """The bundle of the variant with these artifacts; the files that are written for it go to ``into``.
 
     ``edited`` are cards (by their paths on the branch) with the edits made there. ``provenance`` is copied into the
     manifest unchanged, and holds no time: the same inputs give the same bytes. ``state`` signs the statement of the
-    provenance. Raises RefusedError when something needed is missing, or when the screening finds what must not be
-    published.
+    provenance. ``gguf`` are files that are published in ``gguf/`` beside the weights. Raises RefusedError when
+    something needed is missing, or when the screening finds what must not be published.
     """
     files, known, left_out = of_models(merged, adapter)
 
@@ -142,7 +146,28 @@ def build(
     for name in card.contents.files:
         if any(fnmatchcase(name, pattern) for pattern in CARD_FILES):
             take(card, name, name)
+    if gguf:
+        for name in gguf.paths():
+            take(gguf, f"{FOLDER}/{name}", f"{FOLDER}/{name}")
     _refuse_missing(files, adapter.form)
+    write_rest(files, known, provenance, into, edited, state)
+    refuse_unfit(files, known, merged)
+    return Bundle(dict(sorted(files.items())), Manifest(known), tuple(sorted(left_out)))
+
+
+def write_rest(
+    files: dict[str, Path],
+    known: dict[str, Digests],
+    provenance: Mapping[str, Any],
+    into: Path,
+    edited: Mapping[str, str] | None,
+    state: Callable[[bytes], bytes] | None,
+) -> None:
+    """Write what every bundle has beside the files of artifacts, and add it to ``files`` and ``known``.
+
+    These are the ``edited`` cards, ``.gitattributes``, the statement of the provenance that ``state`` signs, and the
+    manifest.
+    """
 
     def write(path: str, content: str) -> None:
         files[path] = into / path
@@ -159,29 +184,35 @@ def build(
     if state:
         write(PROVENANCE_PATH, state(statement_of(inside())).decode())
     write(MANIFEST_PATH, json.dumps(inside(), indent=2, ensure_ascii=False) + "\n")
-    refuse_unfit(files, known, merged)
-    return Bundle(dict(sorted(files.items())), Manifest(known), tuple(sorted(left_out)))
 
 
 def of_models(merged: MergedWeights, adapter: TrainedAdapter) -> tuple[dict[str, Path], dict[str, Digests], list[str]]:
     """What of the weights and the adapter is published: local files and digests, by path; and what is left out."""
+    files, known, left_out = of_weights(merged)
+    more_files, more_known, more_left_out = _of_part(adapter, "adapter/", ADAPTER_FILES, "adapter/")
+    return {**files, **more_files}, {**known, **more_known}, [*left_out, *more_left_out]
+
+
+def of_weights(merged: MergedWeights) -> tuple[dict[str, Path], dict[str, Digests], list[str]]:
+    """What of the weights is published, as :func:`of_models`."""
+    return _of_part(merged, "model/", ROOT_FILES, "")
+
+
+def _of_part(
+    artifact: ArtifactFolder, folder: str, allowed: tuple[str, ...], prefix: str
+) -> tuple[dict[str, Path], dict[str, Digests], list[str]]:
     files: dict[str, Path] = {}
     known: dict[str, Digests] = {}
     left_out: list[str] = []
-    parts: tuple[tuple[ArtifactFolder, str, tuple[str, ...], str], ...] = (
-        (merged, "model/", ROOT_FILES, ""),
-        (adapter, "adapter/", ADAPTER_FILES, "adapter/"),
-    )
-    for artifact, folder, allowed, prefix in parts:
-        for name in artifact.contents.files:
-            inner = name.removeprefix(folder)
-            if inner == name:
-                continue
-            if any(fnmatchcase(inner, pattern) for pattern in allowed):
-                files[prefix + inner] = artifact.folder / name
-                known[prefix + inner] = artifact.contents.files[name]
-            else:
-                left_out.append(name)
+    for name in artifact.contents.files:
+        inner = name.removeprefix(folder)
+        if inner == name:
+            continue
+        if any(fnmatchcase(inner, pattern) for pattern in allowed):
+            files[prefix + inner] = artifact.folder / name
+            known[prefix + inner] = artifact.contents.files[name]
+        else:
+            left_out.append(name)
     return files, known, left_out
 
 
@@ -191,7 +222,12 @@ def refuse_unfit(files: Mapping[str, Path], known: Mapping[str, Digests], merged
     The files at the root are the unchanged output of the merge: what it checked is not checked again.
     """
     finite = {path for path in files if known[path].sha256 in merged.finite}
-    if problems := screen(files, finite=finite, fits=not merged.fits):
+    refuse_problems(screen(files, finite=finite, fits=not merged.fits))
+
+
+def refuse_problems(problems: Sequence[Finding]) -> None:
+    """RefusedError when the screening found ``problems``."""
+    if problems:
         shown = "\n".join(f"  {problem.sentence}" for problem in problems[:20])
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise RefusedError(

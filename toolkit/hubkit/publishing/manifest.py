@@ -69,6 +69,12 @@ class Provenance:
         yield from ((key, value) for key, value in self.content.items() if key != "files")
 
 
+def is_gguf_place(content: Mapping[str, Any]) -> bool:
+    """Whether the manifest with ``content`` is of a place that has GGUF files alone."""
+    gguf = content.get("gguf")
+    return isinstance(gguf, Mapping) and "weights" in gguf
+
+
 def provenance_at(hub: Hub, repo: str, commit: str, tree: Tree, repo_type: RepoType = "model") -> Provenance | None:
     """hubkit's manifest at ``commit``, whose ``tree`` is known; None when the commit has none that hubkit wrote."""
     listed = tree.get(MANIFEST_PATH)

@@ -40,26 +40,9 @@ def origin_of(
         "repo": repo,
         "variant": variant,
         **({"branch": branch} if branch != variant else {}),
-        **_known(license=license_, license_name=license_name, license_link=license_link),
-        "base": _known(
-            repo=base.repo,
-            commit=base.commit,
-            license=base.licence,
-            architecture=base.architecture,
-            parameters=base.parameters,
-        ),
-        "data": [
-            {
-                "set": name,
-                "repo": source.repo,
-                "commit": source.commit,
-                "split": source.split,
-                **({"local": True} if source.local else {}),
-                **_known(license=source.licence, rows=source.used),
-            }
-            for name, found in sorted(data.sets.items())
-            for source in found.sources
-        ],
+        **known(license=license_, license_name=license_name, license_link=license_link),
+        "base": base_facts(base),
+        "data": data_facts(data),
         "stage": adapter.stage,
         **({"merge": dict(merged.computed_with)} if merged.computed_with else {}),
         **({"trainings": trainings} if (trainings := list(_trainings(recipe, adapters))) else {}),
@@ -68,6 +51,33 @@ def origin_of(
         "recipe": recipe,
         "recipe_digest": digest_of(recipe),
     }
+
+
+def base_facts(base: PinnedBase) -> dict[str, Any]:
+    """The base model, at its commit."""
+    return known(
+        repo=base.repo,
+        commit=base.commit,
+        license=base.licence,
+        architecture=base.architecture,
+        parameters=base.parameters,
+    )
+
+
+def data_facts(data: PreparedData) -> list[dict[str, Any]]:
+    """Each source of the data, at its commit."""
+    return [
+        {
+            "set": name,
+            "repo": source.repo,
+            "commit": source.commit,
+            "split": source.split,
+            **({"local": True} if source.local else {}),
+            **known(license=source.licence, rows=source.used),
+        }
+        for name, found in sorted(data.sets.items())
+        for source in found.sources
+    ]
 
 
 def answers_of(measured: StopRates, verdict: GateVerdict | None) -> dict[str, Any]:
@@ -86,7 +96,7 @@ def _trainings(recipe: Mapping[str, Any], adapters: Mapping[str, TrainedAdapter]
         trained = adapters.get(name)
         if trained is None or trained.steps is None:
             continue
-        yield _known(
+        yield known(
             stage=name,
             method=trained.method,
             form=trained.form,
@@ -101,6 +111,6 @@ def _trainings(recipe: Mapping[str, Any], adapters: Mapping[str, TrainedAdapter]
         )
 
 
-def _known(**facts: Any) -> dict[str, Any]:
+def known(**facts: Any) -> dict[str, Any]:
     """Those of ``facts`` that are known."""
     return {name: value for name, value in facts.items() if value is not None}

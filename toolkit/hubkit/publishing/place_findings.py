@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from hubkit.core.errors import UsageError
 from hubkit.core.findings import Finding
 from hubkit.hub.client import Hub, Visibility
 from hubkit.hub.refs import refuse_if_in_the_way
 from hubkit.publishing import proposals
+from hubkit.publishing.manifest import CARDS, MANIFEST_PATH, provenance_at
+from hubkit.publishing.ownership import decide
 from hubkit.recipe.names import STAGING
 
 
@@ -30,8 +32,8 @@ def rights_findings(hub: Hub, repo: str, *, proposed: bool) -> Iterator[Finding]
         )
 
 
-def repo_findings(hub: Hub, repo: str, branch: str, visibility: Visibility) -> Iterator[Finding]:
-    """Who can see ``repo``, which is there, and whether ``branch`` and its staging branch can be created in it."""
+def visibility_findings(hub: Hub, repo: str, visibility: Visibility) -> Iterator[Finding]:
+    """Whether ``repo``, which is there, can be seen by those whom the recipe names."""
     found = hub.visibility(repo)
     if found != visibility:
         yield Finding(
@@ -39,9 +41,26 @@ def repo_findings(hub: Hub, repo: str, branch: str, visibility: Visibility) -> I
             f"{repo} is {found}, but the recipe says {visibility}.",
             f"Change it on {hub.endpoint}, or write `visibility: {found}` in the recipe.",
         )
+
+
+def branch_findings(hub: Hub, repo: str, branch: str) -> Iterator[Finding]:
+    """Whether ``branch`` and its staging branch can be created in ``repo``, which is there."""
     branches = hub.refs(repo).branches
     for name in (branch, f"{STAGING}/{branch}"):
         try:
             refuse_if_in_the_way(repo, name, branches)
         except UsageError as error:
             yield Finding("error", error.message, error.hint, error.exit_code)
+
+
+def foreign_findings(hub: Hub, repo: str, branch: str, head: str, needed: Iterable[str]) -> Iterator[Finding]:
+    """Files of other people on the branch at ``head``, as far as can be known before the bundle is built.
+
+    ``needed`` are paths that it will have. Of cards others tell (:mod:`hubkit.cards.kept_edits`).
+    """
+    tree = hub.tree(repo, head)
+    ours = provenance_at(hub, repo, head, tree)
+    others = {path: entry for path, entry in tree.items() if path not in CARDS.values()}
+    ownership = decide(others, dict.fromkeys([*needed, MANIFEST_PATH]), ours.paths if ours else ())
+    for sentence in ownership.sentences(f"The branch {branch!r} of {repo}"):
+        yield Finding("warning", sentence)

@@ -62,7 +62,7 @@ def statement_of(content: Mapping[str, Any]) -> bytes:
 
 
 def _dependencies(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The base, the data and the libraries: SLSA's ``ResourceDescriptor``."""
+    """The base, the data, the weights of GGUF files and the libraries: SLSA's ``ResourceDescriptor``."""
     base = mapping(content.get("base"))
     if repo := text(base.get("repo")):
         yield _repo("base", f"hf://{repo}", base.get("commit"))
@@ -72,6 +72,10 @@ def _dependencies(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"name": f"data {name}: {repo}", "digest": {"sha256": commit}}
         elif repo:
             yield _repo(f"data {name}", f"hf://datasets/{repo}", commit)
+    weights = mapping(mapping(content.get("gguf")).get("weights"))
+    for path, digest in sorted(mapping(weights.get("files")).items()):
+        if repo := text(weights.get("repo")):
+            yield {"name": f"weights {path}", "uri": f"hf://{repo}", "digest": {"sha256": text(digest)}}
     for name, version in sorted(Facts(content).libraries.items()):
         if name != "hubkit":
             yield {"name": name, "uri": f"pkg:pypi/{name}@{version.partition('+')[0]}"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hubkit.core.files import Manifest
 from hubkit.core.trees import tree_of
@@ -11,6 +11,7 @@ from hubkit.hub.client import Hub
 from hubkit.publishing.ownership import holds_release
 from hubkit.recipe.artifact import JsonArtifact
 from hubkit.recipe.models import Place
+from hubkit.recipe.names import GGUF
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,15 @@ class ReleasedBranch:
 
 @dataclass(frozen=True)
 class ReleasedBranches(JsonArtifact):
-    """Every variant that was released, in the order in which the branches moved. ``repo`` is that of the release."""
+    """Every variant that was released, in the order in which the branches moved. ``repo`` is that of the release.
+
+    ``gguf`` are the branches of GGUF files, by variant, which moved before; none where they are in a variant's own.
+    """
 
     FILE = "release.json"
     repo: str
     variants: Mapping[str, ReleasedBranch]
+    gguf: Mapping[str, ReleasedBranch] = field(default_factory=dict)
 
     def place(self, variant: str) -> Place:
         """Where ``variant`` is."""
@@ -51,14 +56,19 @@ class ReleasedBranches(JsonArtifact):
         return Place(item.repo or self.repo, item.branch or variant)
 
 
-def changed_since(hub: Hub, released: ReleasedBranches, bundles: Mapping[str, Manifest]) -> str | None:
+def changed_since(
+    hub: Hub, released: ReleasedBranches, bundles: Mapping[str, Manifest], gguf: Mapping[str, Manifest] | None = None
+) -> str | None:
     """What of ``released`` the Hub no longer holds; None while it holds all of it.
 
-    ``bundles`` are the files of each variant. A branch that has moved still counts when it has all of them.
+    ``bundles`` are the files of each variant, ``gguf`` those of each variant's GGUF branch. A branch that has moved
+    still counts when it has all of them.
     """
     heads: dict[str, Mapping[str, str]] = {}
-    for name, item in released.variants.items():
-        repo, branch = released.place(name)
+    placed = [(released.place(name), item, bundles[name]) for name, item in released.variants.items()]
+    for name, item in released.gguf.items():
+        placed.append((Place(item.repo or released.repo, item.branch or GGUF), item, (gguf or {})[name]))
+    for (repo, branch), item, bundle in placed:
         if repo not in heads:
             if not hub.repo_exists(repo):
                 return f"{repo} no longer exists"
@@ -71,6 +81,6 @@ def changed_since(hub: Hub, released: ReleasedBranches, bundles: Mapping[str, Ma
         head = heads[repo].get(branch)
         if head is None:
             return f"the branch {branch!r} of {repo} no longer exists"
-        if head != item.commit and not holds_release(hub.tree(repo, head), tree_of(bundles[name])):
+        if head != item.commit and not holds_release(hub.tree(repo, head), tree_of(bundle)):
             return f"the branch {branch!r} of {repo} moved from {item.commit[:12]} to {head[:12]}"
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ def list_(repo: str, pull_requests: bool, repo_type: RepoType, hub_name: str | N
         "kind": [item.kind for item in listed],
         "commit": [short_commit(item.commit) for item in listed],
         "date (UTC)": [_minute(item.date) for item in listed],
-        "stops#": [_share((item.stop_rates or {}).get("merged")) for item in listed],
+        "stops#": [_stops(item.stop_rates) for item in listed],
         "benchmarks#": [_share(item.average) for item in listed],
         "size#": [size(item.size) for item in listed],
         "last commit": [printable(item.title or "") for item in listed],
@@ -76,7 +77,7 @@ def history(repo: str, branch: str, limit: int, repo_type: RepoType, hub_name: s
         "date (UTC)": [_minute(item.date) for item in steps],
         "what": [item.kind for item in steps],
         "changed#": [str(item.changed or "none") for item in steps],
-        "stops#": [_share((item.stop_rates or {}).get("merged")) for item in steps],
+        "stops#": [_stops(item.stop_rates) for item in steps],
         "benchmarks#": [_share(item.average) for item in steps],
         "size#": [size(item.size) for item in steps],
         "title": [printable(item.title) for item in steps],
@@ -131,6 +132,12 @@ def diff(
 
 def _minute(date: str | None) -> str:
     return (date or "")[:16].replace("T", " ")
+
+
+def _stops(rates: Mapping[str, float] | None) -> str:
+    """The stop rate of the merged weights; of GGUF files the lowest one."""
+    rates = rates or {}
+    return _share(rates.get("merged", min(rates.values(), default=None)))
 
 
 def _share(value: float | None) -> str:

@@ -6,7 +6,7 @@ Constants say where they were measured; the rest is arithmetic of :mod:`hubkit.p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hubkit.pipeline.costs import benchmarks, training
@@ -249,15 +249,33 @@ def _gguf(job: Job, it: Situation, device: Device) -> Cost:
 
 def _publish(job: Job, it: Situation, device: Device) -> Cost:
     """The embedded Hub writes and hashes a copy on this disk; another Hub is sent the bytes."""
-    sent = it.published + it.adapter_bytes(job)
+    return _sent(it.published + it.adapter_bytes(job) + _gguf_beside(job, it), it, device)
+
+
+def _sent(sent: int, it: Situation, device: Device) -> Cost:
     seconds = sent / device.disk + sent / device.hashing if it.embedded else sent / device.network
     return Cost(1 + seconds, disk=sent if it.embedded else 0, upload=sent)
+
+
+def _gguf_beside(job: Job, it: Situation) -> int:
+    """Bytes of the GGUF files that are published beside the weights of ``job``'s variant."""
+    name, asked = job.variant_name or "", it.recipe.gguf
+    beside = asked is not None and asked.place == "folder" and name in asked.variants
+    return sum(it.gguf_bytes().values()) if beside else 0
+
+
+def _publish_gguf(job: Job, it: Situation, device: Device) -> Cost:
+    """As :func:`_publish`; then every byte comes back from the Hub and is hashed, and llama.cpp reads it."""
+    size = sum(it.gguf_bytes().values())
+    cost = _sent(size, it, device)
+    back = size / _from_hub(it, device) + size / device.hashing + size / device.disk
+    return replace(cost, seconds=(cost.seconds or 0) + back, scratch=size)
 
 
 def _loadback(job: Job, it: Situation, device: Device) -> Cost:
     """Every byte comes back from the Hub into a cache of its own and is hashed, as is the base; the merge is computed
     again from both, and each form is loaded and reads a few conversations. Nothing is generated."""
-    sent = it.published + it.adapter_bytes(job)
+    sent = it.published + it.adapter_bytes(job) + _gguf_beside(job, it)
     seconds = sent / _from_hub(it, device) + (sent + it.sizes.base_bytes) / device.hashing
     forms = 2 if it.recipe.published_form(job.variant_name or "") == "adapter" else 1
     seconds += 2 * it.published / device.disk + forms * _load(it, device)
@@ -316,6 +334,7 @@ _COSTS: Mapping[str, Callable[[Job, Situation, Device], Cost]] = {
     "gate": _seconds(0.1),
     "card": _seconds(1),
     "publish": _publish,
+    "publish_gguf": _publish_gguf,
     "loadback": _loadback,
     "snippets": _snippets,
     "promote": _seconds(0.5),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubkit.core.errors import RefusedError
+from hubkit.core.errors import RefusedError, UsageError
 from hubkit.core.files import digests
 from hubkit.core.numbers import counted
 from hubkit.models.gguf.header import GgufHeader, read_gguf_header
@@ -32,9 +32,11 @@ class GgufAgain:
     not_compared: str | None = None
 
 
-def gguf_again(folder: Path, path: str, scratch: Path) -> GgufAgain:
-    """Write ``path`` of the release in ``folder`` again, into ``scratch``, and compare."""
-    there = folder / path
+def gguf_again(weights: Path, there: Path, scratch: Path, path: str) -> GgufAgain:
+    """Write the file ``there``, which is ``path`` of a release, again from the model in ``weights``, and compare.
+
+    ``scratch`` is a folder for what is written.
+    """
     size, made = there.stat().st_size, scratch / "again.gguf"
     try:
         header = read_gguf_header(there)
@@ -44,11 +46,11 @@ def gguf_again(folder: Path, path: str, scratch: Path) -> GgufAgain:
         written_by = f"llama.cpp wrote {kind.upper()}, and its build counts for the bytes; " if kind else ""
         return GgufAgain(path, kind, size, not_compared=f"{written_by}hubkit itself writes only {', '.join(KINDS)}")
     try:
-        write_gguf(folder, made, kind, name=header.text("general.name"))
+        write_gguf(weights, made, kind, name=header.text("general.name"))
         if digests(made).sha256 == digests(there).sha256:
             return GgufAgain(path, kind, size)
         return GgufAgain(path, kind, size, tuple(_differences(header, read_gguf_header(made))))
-    except RefusedError as error:
+    except (RefusedError, UsageError) as error:
         return GgufAgain(path, kind, size, not_compared=error.message)
     finally:
         made.unlink(missing_ok=True)

@@ -16,11 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hubkit import __version__
 from hubkit.checks.screening.filenames import PICKLE_SUFFIXES
 from hubkit.checks.source import FolderSource, RepoSource
 from hubkit.core.errors import ConflictError, RefusedError
-from hubkit.core.libraries import installed
 from hubkit.core.numbers import short_commit
 from hubkit.core.trees import short_list
 from hubkit.hub.client import Hub
@@ -30,36 +28,22 @@ from hubkit.models.merging.again import MergedAgain, merge_again
 from hubkit.models.merging.companions import PATTERNS, read_settings
 from hubkit.models.merging.machine import arithmetic
 from hubkit.models.merging.merge import Report
+from hubkit.publishing.gguf_bundle import LIBRARIES
 from hubkit.publishing.proving import ADAPTER, RELEASE, base_of, held
 from hubkit.publishing.published_commits import refuse_unpublished
 from hubkit.publishing.rederiving.beside import differences_beside
 from hubkit.publishing.rederiving.gguf import GgufAgain, gguf_again
+from hubkit.publishing.rederiving.versions import Version, versions_of
 from hubkit.publishing.verifying import read_manifest
 
 _HINT = "Do not use it until its publisher has explained the difference."
 _LIBRARIES = ("torch",)
 """Whose version can change a bit of a merge; with hubkit's own."""
-_GGUF_LIBRARIES = ("gguf", "transformers", "tokenizers")
-"""Whose version can change a byte of a GGUF file."""
 _SCALING: Mapping[str, Any] = {"r": 8, "lora_alpha": 8, "use_rslora": False, "use_dora": False}
 """Keys of an adapter's config that its merge depends on, with PEFT's defaults."""
 _WEIGHTS = PICKLE_SUFFIXES | {".safetensors", ".msgpack", ".h5", ".onnx", ".ot", ".tflite"}
 """Files in which loaders look for weights."""
 _ADAPTER_WEIGHTS = f"{ADAPTER}/adapter_model.safetensors"
-
-
-@dataclass(frozen=True)
-class Version:
-    """What the release was merged with, and what is here; None where it is unknown."""
-
-    name: str
-    then: str | None
-    now: str | None
-
-    @property
-    def differs(self) -> bool:
-        """Whether both are known and are not the same."""
-        return self.then is not None and self.then != self.now
 
 
 @dataclass(frozen=True)
@@ -82,6 +66,21 @@ class Rederived:
     def equal(self) -> bool:
         """Whether every bit is the same."""
         return not self.count
+
+    @property
+    def only_bits(self) -> bool:
+        """Whether nothing but numbers of tensors differ, as another version of a library may make them."""
+        return all(item.kind == "numbers" for item in self.merge.differences) and not self.beside
+
+    @property
+    def claim(self) -> str:
+        """What the release is, if it is equal."""
+        return "its adapter merged into its base"
+
+    @property
+    def instead(self) -> str:
+        """What else can be asked where versions differ."""
+        return ", or run it with --proof --thorough"
 
     @property
     def count(self) -> int:
@@ -134,7 +133,7 @@ def rederive(
             ) from error
         _no_other_weights(source, merge.files)
         proved = others if not merge.differences else []
-        again = tuple(gguf_again(folder, path, Path(scratch)) for path in proved)
+        again = tuple(gguf_again(folder, folder / path, Path(scratch), path) for path in proved)
     return Rederived(base, commit, dtype, merge, tuple(_versions(content, device, bool(again))), beside, again)
 
 
@@ -207,6 +206,4 @@ def _versions(content: Mapping[str, Any], device: str | None, gguf: bool) -> lis
     """What can change a bit of a merge, or of a GGUF file: as the manifest says, and here."""
     made, merged = content.get("made_by"), content.get("merge")
     then = {**(made if isinstance(made, Mapping) else {}), **(merged if isinstance(merged, Mapping) else {})}
-    libraries = (*_LIBRARIES, *(_GGUF_LIBRARIES if gguf else ()))
-    now = {"hubkit": __version__, **{name: installed(name) for name in libraries}, **arithmetic(device)}
-    return [Version(name, str(then[name]) if name in then else None, value) for name, value in now.items()]
+    return versions_of(then, (*_LIBRARIES, *(LIBRARIES if gguf else ())), arithmetic(device))

@@ -56,7 +56,7 @@ def history(hub: Hub, repo: str, branch: str, repo_type: RepoType = "model", *, 
         before: dict[str, Entry] = trees[place + 1] if place + 1 < len(trees) else {}
         kind, source = _kind(item, digests[place:], commits[place:])
         facts = facts_of(hub, repo, item.id, trees[place], repo_type)
-        del facts["base"], facts["branch"]
+        del facts["base"], facts["branch"], facts["gguf"]
         found.append(
             Step(
                 commit=item.id,

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from hubkit.core.trees import Tree
 from hubkit.hub.client import Hub, RepoType
-from hubkit.publishing.manifest import provenance_at
+from hubkit.publishing.manifest import is_gguf_place, provenance_at
 from hubkit.recipe.names import MAIN, STAGING
 
-Kind = Literal["variant", "staging", "branch", "tag", "pull request"]
+Kind = Literal["variant", "gguf", "staging", "branch", "tag", "pull request"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Revision:
     """One branch or tag. Facts of the release are None when the branch has no manifest of hubkit.
 
     ``date`` is the last commit's (ISO 8601, UTC), ``size`` the sum of the files in bytes, ``stop_rates`` shares by
-    published form.
+    published form, or by the type of a GGUF file. ``kind`` is gguf where a release published GGUF files alone.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Revision:
 def list_revisions(
     hub: Hub, repo: str, repo_type: RepoType = "model", *, pull_requests: bool = False
 ) -> list[Revision]:
-    """Every branch and tag of ``repo``: main first, then variants and branches, staging branches, tags.
+    """Every branch and tag of ``repo``: main first, then variants, GGUF files and branches, staging branches, tags.
 
     With ``pull_requests`` their refs come at the end.
     """
@@ -55,24 +55,27 @@ def list_revisions(
             commit_facts = {"date": last.date if last else None, "title": last.title if last else None}
             seen[commit] = commit_facts | facts_of(hub, repo, commit, tree, repo_type)
         facts = dict(seen[commit])
-        kind = kind or _kind(name, facts.pop("branch"))
-        facts.pop("branch", None)
+        branch, is_gguf = facts.pop("branch"), facts.pop("gguf")
+        kind = kind or _kind(name, branch, is_gguf)
         found.append(Revision(name=name, kind=kind, commit=commit, **facts))
-    order = {"variant": 0, "branch": 1, "staging": 2, "tag": 3, "pull request": 4}
+    order = {"variant": 0, "gguf": 1, "branch": 2, "staging": 3, "tag": 4, "pull request": 5}
     return sorted(found, key=lambda item: (item.name != MAIN, order[item.kind], item.name))
 
 
-def _kind(name: str, branch: str | None) -> Kind:
-    """What the branch ``name`` is, whose manifest was made for ``branch``."""
+def _kind(name: str, branch: str | None, is_gguf: bool) -> Kind:
+    """What the branch ``name`` is, whose manifest was made for ``branch``; ``is_gguf``: of GGUF files alone."""
     if name.startswith(f"{STAGING}/"):
         return "staging"
-    return "variant" if branch == name else "branch"
+    if branch != name:
+        return "branch"
+    return "gguf" if is_gguf else "variant"
 
 
 def facts_of(hub: Hub, repo: str, commit: str, tree: Tree, repo_type: RepoType) -> dict[str, Any]:
     """Facts from the tree and the manifest of ``commit``: the fields of :class:`Revision` from ``size`` on.
 
-    And ``branch``, the one that the manifest was made for: that of the variant's name, unless it says another.
+    And ``branch``, the one that the manifest was made for: that of the variant's name, unless it says another; and
+    ``gguf``, whether it lists GGUF files alone.
     """
     provenance = provenance_at(hub, repo, commit, tree, repo_type)
     content = dict(provenance.content) if provenance else {}
@@ -85,6 +88,7 @@ def facts_of(hub: Hub, repo: str, commit: str, tree: Tree, repo_type: RepoType) 
         "base": None,
         "stop_rates": None,
         "average": float(average) if isinstance(average, int | float) else None,
+        "gguf": is_gguf_place(content),
     }
     if facts["variant"] and isinstance(content.get("branch"), str):
         facts["branch"] = content["branch"]

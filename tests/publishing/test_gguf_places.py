@@ -1,0 +1,174 @@
+"""GGUF files of a release: on a branch, in a folder beside the weights, in a repo of their own."""
+
+import json
+from pathlib import Path
+
+import pytest
+from gguf_releases import CARD, GgufRelease, asking
+from huggingface_hub import HfApi
+from releases import REPO, assert_whole, faults, heads, hub_of, requests
+
+from hubkit.checks.source import RepoSource
+from hubkit.core.errors import ConflictError, RefusedError
+from hubkit.publishing.revisions.listing import list_revisions
+from hubkit.publishing.revisions.promotion import plan_rollback
+from hubkit.publishing.verifying import verify
+from hubkit.server.process import Running
+
+OWN = f"{REPO}-GGUF"
+
+
+def test_on_a_branch_it_moves_before_every_variant(hub: Running, tmp_path: Path) -> None:
+    release = GgufRelease.on(hub, tmp_path).train().publish()
+    assert heads(release).keys() == {"main", "staging/main", "staging/dpo-v0", "staging/gguf"}
+    faults(hub)
+    release.promote()
+    moved = [line.split("/")[-1].partition("?")[0] for line in requests(hub) if line.startswith("POST ")]
+    assert [name for name in moved if name in {"gguf", "dpo-v0", "main"}] == ["gguf", "dpo-v0", "main"]
+    assert heads(release).keys() == {"main", "dpo-v0", "gguf"}, "the staging branches are gone"
+    release.assert_gguf_whole()
+    for name in ("main", "dpo-v0"):
+        assert_whole(release, name)
+    tree = hub_of(release).tree(REPO, "gguf")
+    assert set(tree) == {
+        ".gitattributes", ".hubkit/cards/README.md", ".hubkit/manifest.json", "Modelfile", "README.md",
+        "my-model-F16.gguf", "my-model-Q8_0.gguf", "params",
+    }  # fmt: skip
+    assert tree["my-model-F16.gguf"].sha256, "in LFS"
+    released = release.typed("promote")
+    assert released.gguf["main"].commit == heads(release)["gguf"] and released.gguf["main"].branch == "gguf"
+    assert not any(release.outdated(step) for step in ("publish-gguf[main]", "promote"))
+    before = heads(release)
+    release.publish().promote()
+    assert heads(release) == before, "the same release again changes no branch"
+
+
+def test_its_manifest_names_the_weights_and_is_verified(hub: Running, tmp_path: Path) -> None:
+    release = GgufRelease.on(hub, tmp_path).train().publish()
+    release.promote()
+    connected = hub_of(release)
+    content = json.loads(connected.read_file(REPO, ".hubkit/manifest.json", "gguf") or b"")
+    main = connected.tree(REPO, "main")
+    assert content["variant"] == "main" and content["branch"] == "gguf" and content["license"] == "apache-2.0"
+    assert content["base"] == {**content["base"], "repo": "them/base", "commit": "b" * 40}
+    assert content["gguf"]["weights"]["repo"] == REPO and "branch" not in content["gguf"]["weights"]
+    named = content["gguf"]["weights"]["files"]
+    assert named["model.safetensors"] == main["model.safetensors"].sha256
+    assert set(named) == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert [item["type"] for item in content["gguf"]["files"]] == ["f16", "q8_0"]
+    report = verify(RepoSource(connected, REPO, "gguf"), all_bytes=True)
+    assert not report.differences and report.made_for == {"repo": REPO, "variant": "main"}
+    found = {item.name: item.kind for item in list_revisions(connected, REPO)}
+    assert found == {"main": "variant", "dpo-v0": "variant", "gguf": "gguf"}
+
+
+def test_a_second_release_replaces_it_in_one_commit_and_it_can_be_rolled_back(hub: Running, tmp_path: Path) -> None:
+    release = GgufRelease.on(hub, tmp_path).train().publish()
+    release.promote()
+    connected = hub_of(release)
+    before = [item.id for item in connected.history(REPO, "gguf")]
+    release.train(2).publish().promote()
+    assert [item.id for item in connected.history(REPO, "gguf")][1:] == before
+    release.assert_gguf_whole()
+    back = plan_rollback(connected, REPO, "gguf")
+    back.apply(connected)
+    assert connected.tree(REPO, "gguf") == connected.tree(REPO, before[0])
+    assert str(release.outdated("promote")).startswith("the branch 'gguf' of")
+    with pytest.raises(ConflictError, match=r"'gguf'.* since this run published it"):
+        release.promote()
+
+
+def test_an_edited_card_of_the_place_is_kept_and_a_late_edit_stops_every_branch(hub: Running, tmp_path: Path) -> None:
+    release = GgufRelease.on(hub, tmp_path).train().publish()
+    release.promote()
+    api = HfApi(endpoint=hub.url, token=hub.token)
+    release.train(2).publish()
+    edited = CARD.replace("license: apache-2.0", "license: mit").encode()
+    api.upload_file(path_or_fileobj=edited, path_in_repo="README.md", repo_id=REPO, revision="gguf")
+    before = heads(release)
+    with pytest.raises(ConflictError, match=r"README\.md of the branch 'gguf'"):
+        release.promote()
+    assert heads(release) == before, "no branch moved, main neither"
+    assert "was edited since it was read" in str(release.outdated("publish-gguf[main]"))
+
+
+def test_in_a_repo_of_its_own(hub: Running, tmp_path: Path) -> None:
+    release = GgufRelease.on(hub, tmp_path)
+    release.recipe = asking("repo").model_copy(update={"gated": "manual", "visibility": "private"})
+    api = HfApi(endpoint=hub.url, token=hub.token)
+    faults(hub)
+    release.train().publish()
+    sent = [line.partition("?")[0] for line in requests(hub)]
+    gated = sent.index(f"PUT /api/models/{OWN}/settings")
+    assert gated < next(at for at, line in enumerate(sent) if f"{OWN}/commit/" in line), "before anything can be read"
+    info = api.model_info(OWN)
+    assert info.private and info.gated == "manual"
+    faults(hub)
+    release.promote()
+    written = [line for line in requests(hub) if line.startswith("POST ") and "/commit/main" in line]
+    assert [REPO if f"{REPO}/" in line else OWN for line in written] == [OWN, REPO], "the GGUF repo first"
+    assert heads(release).keys() == {"main", "dpo-v0"} and hub_of(release).refs(OWN).branches.keys() == {"main"}
+    release.assert_gguf_whole()
+    (found,) = list_revisions(hub_of(release), OWN)
+    assert (found.name, found.kind, found.variant) == ("main", "gguf", "main")
+    release.recipe = asking("repo").model_copy(update={"gated": False, "visibility": "private"})
+    release.publish().promote()
+    assert not api.model_info(OWN).gated and not api.model_info(REPO).gated
+    api.delete_repo(OWN)
+    assert release.outdated("promote") == f"{OWN} no longer exists"
+
+
+def test_in_a_folder_beside_the_weights(hub: Running, tmp_path: Path) -> None:
+    release = GgufRelease.on(hub, tmp_path)
+    release.recipe = asking("folder")
+    assert "publish-gguf[main]" not in release.jobs()
+    release.train().publish().promote()
+    connected = hub_of(release)
+    tree = connected.tree(REPO, "main")
+    assert {path for path in tree if path.startswith("gguf/")} == {
+        "gguf/my-model-F16.gguf", "gguf/my-model-Q8_0.gguf", "gguf/Modelfile", "gguf/params",
+    }  # fmt: skip
+    assert heads(release).keys() == {"main", "dpo-v0"} and not any(
+        "gguf" in path for path in connected.tree(REPO, "dpo-v0")
+    )
+    content = json.loads(connected.read_file(REPO, ".hubkit/manifest.json", "main") or b"")
+    assert [item["type"] for item in content["gguf"]["files"]] == ["f16", "q8_0"] and "weights" not in content["gguf"]
+    assert not verify(RepoSource(connected, REPO, "main"), all_bytes=True).differences
+    assert {item.name: item.kind for item in list_revisions(connected, REPO)}["main"] == "variant"
+
+
+def test_files_that_were_not_measured_are_refused_before_anything_is_sent(hub: Running, tmp_path: Path) -> None:
+    release = GgufRelease.on(hub, tmp_path).train()
+    faults(hub)
+    made = release.made["gguf[main]"]
+    facts = made.json("gguf.json")
+    facts["files"][0]["sha256"] = "0" * 64
+    files = {name: (made.path / name).read_bytes() for name in made.manifest.files}
+    release.make("gguf[main]", {**files, "gguf.json": facts})
+    with pytest.raises(ConflictError, match=r"my-model-F16.gguf is not the file that was measured"):
+        release.perform("publish-gguf[main]")
+    release.train().make("gguf[main]", {**files, "gguf.json": {**json.loads(files["gguf.json"]), "source": {}}})
+    with pytest.raises(ConflictError, match="written from other weights"):
+        release.perform("publish-gguf[main]")
+    release.train()
+    card = release.made["card[main]"]
+    kept = {name: (card.path / name).read_bytes() for name in card.manifest.files if name != "gguf/README.md"}
+    release.make("card[main]", dict(kept))
+    with pytest.raises(RefusedError, match=r"lacks gguf/README\.md"):
+        release.perform("publish-gguf[main]")
+    assert not [line for line in requests(hub) if not line.startswith(("GET ", "HEAD "))], "nothing was written"
+
+
+def test_it_is_proposed_where_the_release_is(hub: Running, tmp_path: Path) -> None:
+    api = HfApi(endpoint=hub.url, token=hub.token)
+    api.create_repo(REPO)
+    release = GgufRelease.on(hub, tmp_path)
+    release.recipe = asking().proposed()
+    release.train().publish().promote()
+    found = release.typed("promote")
+    assert heads(release).keys() == {"main"}, "no branch is written"
+    number = found.gguf["main"].pull_request
+    assert number and found.gguf["main"].status == "open"
+    tree = hub_of(release).tree(REPO, f"refs/pr/{number}")
+    assert "my-model-Q8_0.gguf" in tree and "model.safetensors" not in tree
+    assert release.outdated("promote") is None
