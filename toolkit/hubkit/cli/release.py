@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from hubkit.core.target import Target
     from hubkit.pipeline.discards import Discard
-    from hubkit.pipeline.outcome import Outcome, VariantOutcome
+    from hubkit.pipeline.outcome import GgufOutcome, Outcome, VariantOutcome
     from hubkit.recipe.models import Recipe
 
 
@@ -158,10 +158,20 @@ def _release_lines(outcome: Outcome, endpoint: str) -> Iterator[RenderableType]:
     yield f"\n{counted(blocks, 'Python code block')} on the cards ran against the staged commits."
     places = [(f"pull request for {line.variant}", line.pull_request) for line in outcome.variants]
     places += [("page", outcome.page), ("Space", outcome.space), ("collection", outcome.collection)]
+    places += [("GGUF", f"{item.page} ({_gguf_files(item)})") for item in outcome.gguf]
     places += [("replaces", ", ".join(outcome.replaced) or None)]
     yield from (f"{name:<12}{address}" for name, address in places if address)
     if endpoint != DEFAULT_ENDPOINT:
         yield f"To load the model from another program, set HF_ENDPOINT={endpoint}"
+
+
+def _gguf_files(item: GgufOutcome) -> str:
+    """'F16 stops 100.0 %, Q8_0 not measured; 1.6 MB'."""
+    kinds = (
+        f"{kind.upper()} {'not measured' if rate is None else f'stops {share(rate)}'}"
+        for kind, rate in item.stop_rates.items()
+    )
+    return f"{', '.join(kinds)}; {size(item.bytes)}"
 
 
 def _measured(outcome: Outcome) -> Iterator[RenderableType]:

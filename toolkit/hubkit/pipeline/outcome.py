@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from hubkit.evals.results import Results
 from hubkit.hub.pull_requests import pull_url
 from hubkit.models.chat.gate_verdicts import GateResult, GateVerdicts
 from hubkit.models.chat.stop_rates import StopRates
+from hubkit.models.gguf.made import GgufFiles
 from hubkit.publishing.collecting import FilledCollection
 from hubkit.publishing.released import ReleasedBranches
 from hubkit.publishing.replacing import ReplacedRepos
@@ -43,6 +44,20 @@ class VariantOutcome:
 
 
 @dataclass(frozen=True)
+class GgufOutcome:
+    """The GGUF files of a variant: where they are, and the stop rate by type (None: not measured)."""
+
+    variant: str
+    repo: str
+    branch: str
+    commit: str
+    bytes: int
+    stop_rates: Mapping[str, float | None]
+    page: str
+    """The address of the files, or of the pull request that proposes them."""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The result of a release. ``up_to_date``: it was finished before, and nothing was done."""
 
@@ -59,6 +74,8 @@ class Outcome:
     """Address of the collection; None: the recipe has none."""
     replaced: tuple[str, ...] = ()
     """The older repos whose cards now name this one as their new version."""
+    gguf: tuple[GgufOutcome, ...] = ()
+    """GGUF files, by variant; none where the recipe asks for none."""
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain values."""
@@ -102,7 +119,29 @@ def read_outcome(made: Mapping[str, Path], run: str, target: Target, *, up_to_da
         space=page(endpoint, DeployedSpace.load(space).repo) if space else None,
         collection=FilledCollection.load(made["collection"]).url if "collection" in made else None,
         replaced=tuple(ReplacedRepos.load(made["new-version"]).repos) if "new-version" in made else (),
+        gguf=tuple(_gguf(made, released, target)),
     )
+
+
+def _gguf(made: Mapping[str, Path], released: ReleasedBranches, target: Target) -> Iterator[GgufOutcome]:
+    """The GGUF files of each variant that has some; those beside the weights are on the variant's own branch."""
+    for variant in released.variants:
+        if (step := f"gguf[{variant}]") not in made:
+            continue
+        files = GgufFiles.load(made[step]).files
+        item, beside = released.gguf.get(variant), variant not in released.gguf
+        repo, branch = released.place(variant) if beside else released.gguf_place(variant)
+        item = item or released.variants[variant]
+        page = f"{target.endpoint}/{repo}/tree/{branch}" + ("/gguf" if beside else "")
+        yield GgufOutcome(
+            variant=variant,
+            repo=repo,
+            branch=branch,
+            commit=item.commit,
+            bytes=sum(file.bytes for file in files),
+            stop_rates={file.kind: file.stop_rate.rate if file.stop_rate else None for file in files},
+            page=pull_url(target.endpoint, repo, item.pull_request) if item.pull_request else page,
+        )
 
 
 def _stop_rates(made: Mapping[str, Path], step: str) -> dict[str, float]:

@@ -55,6 +55,11 @@ class ReleasedBranches(JsonArtifact):
         item = self.variants[variant]
         return Place(item.repo or self.repo, item.branch or variant)
 
+    def gguf_place(self, variant: str) -> Place:
+        """Where the GGUF files of ``variant`` are, which have a place of their own."""
+        item = self.gguf[variant]
+        return Place(item.repo or self.repo, item.branch or GGUF)
+
 
 def changed_since(
     hub: Hub, released: ReleasedBranches, bundles: Mapping[str, Manifest], gguf: Mapping[str, Manifest] | None = None
@@ -67,7 +72,7 @@ def changed_since(
     heads: dict[str, Mapping[str, str]] = {}
     placed = [(released.place(name), item, bundles[name]) for name, item in released.variants.items()]
     for name, item in released.gguf.items():
-        placed.append((Place(item.repo or released.repo, item.branch or GGUF), item, (gguf or {})[name]))
+        placed.append((released.gguf_place(name), item, (gguf or {})[name]))
     for (repo, branch), item, bundle in placed:
         if repo not in heads:
             if not hub.repo_exists(repo):
