@@ -39,6 +39,7 @@ from hubkit.models.merging.merged import MergedWeights
 from hubkit.publishing import proposals, signing
 from hubkit.publishing.ahead import upload_weights
 from hubkit.publishing.bundle import NEEDED, build
+from hubkit.publishing.gguf_bundle import LIBRARIES as GGUF_LIBRARIES
 from hubkit.publishing.gguf_bundle import gguf_facts, refuse_unmeasured
 from hubkit.publishing.manifest import CARDS
 from hubkit.publishing.origin import answers_of, origin_of
@@ -229,6 +230,7 @@ def provenance(ctx: StageContext) -> dict[str, Any]:
     headline = inputs.cards.headline(settings.variant)
     verdict = inputs.gates.variants.get(settings.variant) if inputs.gates else None
     license_, license_name, license_link = license_of(inputs.cards.text("README.md") or "")
+    gguf = _beside(ctx)
     return {
         **origin_of(
             repo=settings.repo,
@@ -243,10 +245,11 @@ def provenance(ctx: StageContext) -> dict[str, Any]:
             adapters=inputs.adapters,
             merged=inputs.merged,
             recipe=settings.made_from,
+            libraries=GGUF_LIBRARIES if gguf else (),
         ),
         **({"stop_rates": dict(headline.stop_rates)} if headline.stop_rates else {}),
         **({"answers": answers_of(inputs.stop_rates, verdict)} if inputs.stop_rates else {}),
-        **({"gguf": gguf_facts(gguf)} if (gguf := _beside(ctx)) else {}),
+        **({"gguf": gguf_facts(gguf)} if gguf else {}),
         **({"average": headline.average} if headline.average is not None else {}),
     }
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hubkit import __version__
 from hubkit.core.files import digest_of
+from hubkit.core.libraries import installed
 from hubkit.models.base import PinnedBase
 from hubkit.models.chat.gate_verdicts import GateVerdict
 from hubkit.models.chat.stop_rates import StopRates
@@ -29,14 +30,19 @@ def origin_of(
     adapters: Mapping[str, TrainedAdapter],
     merged: MergedWeights,
     recipe: Mapping[str, Any],
+    libraries: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Where the bundle comes from. It holds no time of day: the same artifacts give the same manifest.
 
     ``license_`` is the one on the card, ``recipe`` as :func:`hubkit.publishing.recipe_record.recipe_record` has it.
-    What is not known is left out.
+    ``libraries`` shaped other files of the bundle; those that trained are known. What is not known is left out.
     """
     return {
-        "made_by": {"hubkit": __version__, **adapter.libraries},
+        "made_by": {
+            "hubkit": __version__,
+            **known(**{name: installed(name) for name in libraries}),
+            **adapter.libraries,
+        },
         "repo": repo,
         "variant": variant,
         **({"branch": branch} if branch != variant else {}),
