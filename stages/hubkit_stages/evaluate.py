@@ -14,7 +14,6 @@ kept in ``evaluations`` of hubkit's home, too: another run that asks the same of
 
 from __future__ import annotations
 
-import glob
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -33,13 +32,12 @@ from hubkit.core.home import hubkit_home
 from hubkit.core.libraries import installed
 from hubkit.core.numbers import count, share
 from hubkit.evals.caching import FOLDER, Cache, CachedResult, Key, hub_data, key_of, tasks_digest
-from hubkit.evals.harness import batch_size, no_inventory, plain, tasks_translated, watched
+from hubkit.evals.harness import batch_size, hidden_paths, plain, run_suite
 from hubkit.evals.lm_eval_json import lm_eval_suite
 from hubkit.evals.results import RAW_FOLDER, Results, Subject, SuiteResult
 from hubkit.evals.results import Settings as ResultSettings
 from hubkit.evals.scores import SCORES_FILE, Measured, TaskScores, compact, scores_of, write_measured
 from hubkit.evals.suites import Suite, harness_tasks, resolve
-from hubkit.evals.taskfiles import copy_tasks
 from hubkit.hub.client import connect
 from hubkit.hub.errors import translated
 from hubkit.models.base import PinnedBase
@@ -328,42 +326,29 @@ class _Harness:
 
     def measure(self, suite: Suite, report: Report) -> dict[str, Any]:
         """lm-eval's results of ``suite`` as plain JSON values without paths of this machine; of its samples, scores."""
-        from lm_eval import simple_evaluate
-        from lm_eval.tasks import TaskManager
-
-        asked, endpoint = self.ctx.settings.asked, self.ctx.target.endpoint
+        endpoint = self.ctx.target.endpoint
         if self._model is None:
             report("loading the model", 0.0)
             self._memory.enter_context(memory_released())
             with translated(endpoint, self.subject.repo, self._revision):
                 self._model = self._load()
-        if suite.own:
-            include = self.ctx.settings.include
-            assert include is not None
-            folders = [copy_tasks(include, ranks.own_folder(self.ctx.scratch) / "tasks")]
-        else:
-            folders = [harness_tasks() / folder for folder in suite.folders]
-        with watched(self._model, report), tasks_translated(endpoint, list(suite.tasks)), no_inventory():
-            raw = simple_evaluate(
-                model=self._model,
-                tasks=list(suite.tasks),
-                num_fewshot=None if suite.own_shots else asked.num_fewshot,
-                task_manager=TaskManager(include_path=folders, include_defaults=False),
-                limit=asked.limit,
-                apply_chat_template=asked.apply_chat_template,
-                fewshot_as_multiturn=self.ctx.settings.turns,
-                log_samples=True,
-            )
+        raw = run_suite(
+            self._model,
+            suite,
+            self.ctx.settings.asked,
+            turns=self.ctx.settings.turns,
+            include=self.ctx.settings.include,
+            scratch=ranks.own_folder(self.ctx.scratch),
+            endpoint=endpoint,
+            report=report,
+        )
         return ranks.agreed(partial(self._plain, raw))
 
     def _plain(self, raw: Any) -> dict[str, Any]:
         """What lm-eval returned to the main process, as plain values."""
         if raw is None:
             raise HubkitError("lm-eval returned no results.", hint="See the step's log.")
-        scratch = str(self.ctx.scratch.absolute())  # lm-eval writes '[' as a pattern does
-        hidden = {scratch: ".", glob.escape(scratch): ".", str(Path.home()): "~"}
-        if (include := self.ctx.settings.include) is not None:
-            hidden = {str(include): ".", **hidden}
+        hidden = hidden_paths(self.ctx.scratch, self.ctx.settings.include)
         if self.subject.form == "merged":
             hidden = {self.source: "merged", **hidden}
         return {**plain(raw, hidden), SAMPLES: compact(raw.get("samples") or {})}

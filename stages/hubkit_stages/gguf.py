@@ -1,27 +1,35 @@
 """Write GGUF files from a variant's merged weights, and measure them as every other form is measured.
 
-    gguf: {types: [f16, q8_0], variants: [main], ollama: true}
+    gguf: {types: [f16, q8_0], variants: [main], ollama: true, benchmarks: []}
 
 llama-cpp-python loads each file: its vocabulary must encode conversations to the token ids of transformers, and the
 held-out prompts are answered with the template, the token ids and the stops that are in the file. Without it nothing is
 measured, and an enforced gate refuses the release before it begins.
 
-Writes ``gguf/`` (the GGUF files and Ollama's) and ``gguf.json``.
+Writes ``gguf/`` (the GGUF files and Ollama's), ``gguf.json`` and, for each file with benchmarks, their results as the
+stage ``evaluate`` writes them: ``benchmarks-q8_0.json``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from hubkit.core.bounded_json import SETTINGS, load_json
 from hubkit.core.errors import HubkitError, RefusedError
+from hubkit.core.files import write_json
 from hubkit.core.findings import Finding
 from hubkit.core.libraries import installed
 from hubkit.core.numbers import share, size
 from hubkit.core.target import Target
+from hubkit.evals.harness import hidden_paths, plain, run_suite
+from hubkit.evals.lm_eval_json import lm_eval_suite
+from hubkit.evals.results import Results, Subject, SuiteResult
+from hubkit.evals.results import Settings as ResultSettings
+from hubkit.evals.suites import resolve
 from hubkit.hub.client import connect
 from hubkit.models.base import PinnedBase
 from hubkit.models.base_files import read_base
@@ -31,7 +39,7 @@ from hubkit.models.chat.stop_rates import MeasuredRate
 from hubkit.models.gguf.checking import same_token_ids
 from hubkit.models.gguf.layout import KINDS
 from hubkit.models.gguf.library import RUNTIME
-from hubkit.models.gguf.made import FOLDER, GgufFile, GgufFiles
+from hubkit.models.gguf.made import FOLDER, GgufBenchmark, GgufFile, GgufFiles
 from hubkit.models.gguf.measuring import measure_gguf
 from hubkit.models.gguf.model import refuse_unwritable
 from hubkit.models.gguf.ollama import of_model
@@ -41,7 +49,7 @@ from hubkit.models.merging.companions import PATTERNS
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.recipe.artifact import NamedFile
 from hubkit.recipe.gguf import GgufType
-from hubkit.recipe.models import Recipe
+from hubkit.recipe.models import Evaluate, Recipe
 from hubkit.recipe.names import MAIN
 from hubkit.recipe.stage import BaseRepo, CheckContext, Context, Scope, StageResult
 from hubkit.training.data.prepared import PreparedData
@@ -50,6 +58,25 @@ VERSION = 1
 SHAPED_BY = ("gguf", "transformers", "tokenizers")
 _SMALL = tuple(pattern for pattern in PATTERNS if "safetensors" not in pattern)
 """What the check reads of the base: all but its weights."""
+
+
+@dataclass(frozen=True)
+class Benchmarks:
+    """The suites that are run on each file: how, the recipe's folder of own tasks, and lm-eval's version."""
+
+    asked: Evaluate
+    tasks: NamedFile | None
+    lm_eval: str | None
+
+    @classmethod
+    def of(cls, recipe: Recipe, folder: Path) -> Benchmarks | None:
+        """Those of ``recipe``, whose files are in ``folder``; None where it asks for none."""
+        suites, asked = recipe.gguf.benchmarks if recipe.gguf else (), recipe.evaluate
+        if not suites:
+            return None
+        tasks = NamedFile.beside(folder, asked.include) if asked.include else None
+        only: dict[str, Any] = {"suites": suites, "include": None, "results": {}, "backend": "hf", "batch_size": 1}
+        return cls(asked.model_copy(update=only), tasks, installed("lm_eval"))
 
 
 @dataclass(frozen=True)
@@ -69,6 +96,7 @@ class Settings:
     prompts: int | None
     max_new_tokens: int | None
     llama_cpp: str | None
+    benchmarks: Benchmarks | None
     enforced: bool = field(metadata={"counts": False})
 
     @classmethod
@@ -89,6 +117,7 @@ class Settings:
             prompts=(asked.prompts or rate.prompts) if rate else None,
             max_new_tokens=rate.max_new_tokens if rate else None,
             llama_cpp=installed(RUNTIME),
+            benchmarks=Benchmarks.of(recipe, scope.recipe_folder),
             enforced=rate is not None and recipe.gguf_gate(variant) == "enforce",
         )
 
@@ -114,6 +143,13 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
             "error",
             f"gguf.types: {', '.join(quantized)}: written by llama.cpp's quantizer, but {RUNTIME} is not installed.",
             f"pip install 'hubkit[llama-cpp]' (it is compiled, for a few minutes), or take {', '.join(KINDS)}.",
+            exit_code=1,
+        )
+    elif settings.llama_cpp is None and settings.benchmarks:
+        yield Finding(
+            "error",
+            f"gguf.benchmarks are run by {RUNTIME}, which is not installed.",
+            "pip install 'hubkit[llama-cpp]' (it is compiled, for a few minutes), or remove this key.",
             exit_code=1,
         )
     elif settings.llama_cpp is None and settings.enforced:
@@ -165,12 +201,14 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[GgufFiles]:
     reports: list[GgufReport] = []
     for place, kind in enumerate(settings.types):
         start, part = place / len(settings.types), 1 / len(settings.types)
-        report = _written(ctx, kind, start, part / 4)
+        report = _written(ctx, kind, start, part / 6)
         refuse_other_end(report, ctx.inputs.base.end_of_turn)
         compared = same_token_ids(model, report.file) if settings.llama_cpp else None
-        rate = _measured(ctx, report, start + part / 4, part * 3 / 4)
+        asked = ctx.settings.benchmarks is not None
+        rate = _measured(ctx, report, start + part / 6, part / (3 if asked else 1.2))
+        scores = _benchmarks(ctx, report, start + part / 2, part / 2)
         reports.append(report)
-        files.append(_facts(report, compared, rate))
+        files.append(_facts(report, compared, rate, scores))
     names, notes = _ollama(ctx, reports)
     made = GgufFiles(
         architecture=reports[0].architecture,
@@ -237,7 +275,74 @@ def _why_unmeasured(settings: Settings) -> str | None:
     return None if settings.llama_cpp else f"{RUNTIME} was not installed"
 
 
-def _facts(report: GgufReport, compared: int | None, rate: MeasuredRate | None) -> GgufFile:
+def _benchmarks(
+    ctx: Context[Settings, Inputs], report: GgufReport, start: float, part: float
+) -> tuple[GgufBenchmark, ...]:
+    """The averages of the recipe's suites on the file of ``report``, whose results are written beside it."""
+    wanted, base, merged = ctx.settings.benchmarks, ctx.inputs.base, ctx.inputs.merged
+    if wanted is None:
+        return ()
+    from hubkit.evals.gguf_lm import gguf_lm
+
+    asked, include = wanted.asked, wanted.tasks.path if wanted.tasks else None
+    suites = resolve(asked.suites, include)
+    turns = asked.apply_chat_template and asked.fewshot_as_multiturn is not False
+    template = base.template if asked.apply_chat_template else None
+    hidden = {str(merged.model): "merged", **hidden_paths(ctx.scratch, include)}
+    found: dict[str, SuiteResult] = {}
+    with gguf_lm(report.file, merged.model, template, 1 if base.is_small else None) as model:
+        for place, suite in enumerate(suites):
+            before, each = start + part * place / len(suites), part / len(suites)
+            raw = run_suite(
+                model,
+                suite,
+                asked,
+                turns=turns,
+                include=include,
+                scratch=ctx.scratch,
+                endpoint=ctx.target.endpoint,
+                report=partial(_tell, ctx, f"{report.kind}: {suite.title}", before, each),
+            )
+            found[suite.name] = lm_eval_suite(plain(raw or {}, hidden), suite)
+    results = Results.of(
+        suites=found,
+        subject=Subject(repo=base.repo, commit=base.commit, form="gguf"),
+        settings=ResultSettings(
+            backend=RUNTIME,
+            apply_chat_template=asked.apply_chat_template,
+            limit=asked.limit,
+            num_fewshot=asked.num_fewshot,
+            fewshot_as_multiturn=turns if asked.apply_chat_template else None,
+            dtype=report.kind,
+            batch_size=1,
+            device="cpu",
+        ),
+        libraries={RUNTIME: ctx.settings.llama_cpp or "", "lm_eval": wanted.lm_eval or ""},
+        seconds=None,
+    )
+    write_json(ctx.out / f"benchmarks-{report.kind}.json", results.model_dump(mode="json"))
+    if missing := [name for name, suite in found.items() if suite.average.value is None]:
+        raise HubkitError(
+            f"lm-eval gave no average of {', '.join(missing)} for {report.file.name}.",
+            hint="See the step's log, or leave the suite out of gguf.benchmarks.",
+        )
+    return tuple(
+        GgufBenchmark(name, suite.title, suite.average.value, suite.average.stderr)
+        for name, suite in found.items()
+        if suite.average.value is not None
+    )
+
+
+def _tell(
+    ctx: Context[Settings, Inputs], title: str, start: float, part: float, figure: str, done: float | None
+) -> None:
+    """Report ``figure`` of one part of the work."""
+    ctx.report(f"{title}: {figure}", start + part * (done or 0.0))
+
+
+def _facts(
+    report: GgufReport, compared: int | None, rate: MeasuredRate | None, benchmarks: tuple[GgufBenchmark, ...]
+) -> GgufFile:
     worst = report.worst
     return GgufFile(
         name=report.file.name,
@@ -250,6 +355,7 @@ def _facts(report: GgufReport, compared: int | None, rate: MeasuredRate | None) 
         stops=tuple(report.stops),
         compared_texts=compared,
         stop_rate=rate,
+        benchmarks=benchmarks,
     )
 
 
@@ -266,4 +372,5 @@ def _ollama(ctx: Context[Settings, Inputs], reports: list[GgufReport]) -> tuple[
 def _figure(item: GgufFile) -> str:
     """One file in a few words: 'Q8_0 143 MB, stop rate 99.2 %'."""
     rate = f"stop rate {share(item.stop_rate.rate)}" if item.stop_rate else "not measured"
-    return f"{item.kind.upper()} {size(item.bytes)}, {rate}"
+    scores = [f"{found.title} {share(found.value)}" for found in item.benchmarks]
+    return ", ".join([f"{item.kind.upper()} {size(item.bytes)}", rate, *scores])

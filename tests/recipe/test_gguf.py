@@ -83,6 +83,7 @@ def test_the_gate_is_the_variants_own_where_none_is_given() -> None:
         ({}, {"variants": {"main": {"stage": "sft"}, "gguf": {"stage": "dpo"}}}, "is where the variant 'gguf'"),
         ({}, {"variants": {"main": {"stage": "sft"}, "gguf/x": {"stage": "dpo"}}}, "is where the variant 'gguf/x'"),
         ({"place": "repo"}, {"repo": f"me/{'x' * 93}"}, "which is not a repo id"),
+        ({"benchmarks": ["tiny_fact"]}, {}, "'tiny_fact' is not run on the weights; did you mean 'tiny_facts'?"),
         ({"prompts": 4}, {"gates": {}}, "no stop rate is measured"),
         ({"prompts": 257}, {"gates": STOP_RATE}, "gates.stop_rate holds out 256 prompts; ask at most as many"),
         ({"gate": "enforce"}, {"gates": {}}, "there is no gate to enforce"),

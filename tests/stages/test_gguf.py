@@ -16,6 +16,7 @@ from kept import Kept, measured_rate, perform, sample, stored
 from hubkit.core.errors import RefusedError
 from hubkit.core.files import write_json
 from hubkit.core.findings import Finding
+from hubkit.core.numbers import share
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
 from hubkit.models.gguf.library import has_runtime
@@ -154,6 +155,63 @@ def test_each_file_is_measured_by_llama_cpp(step: Any, tmp_path: Path) -> None:
     assert fewer.json("gguf.json")["files"][0]["stop_rate"]["prompts"] == 2
 
 
+TASK = """
+task: tiny_words
+dataset_path: json
+dataset_kwargs: {data_files: {test: questions.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: "{{answer}}"
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
+
+
+@pytest.mark.skipif(not has_runtime(), reason="SKIPPED: install llama-cpp-python to run benchmarks on GGUF files")
+def test_llama_cpp_answers_benchmarks_as_transformers_does(step: Any, tmp_path: Path) -> None:
+    """The log-likelihood of every answer is transformers' up to rounding, and the averages are written."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    from hubkit.evals.gguf_lm import gguf_lm
+    from hubkit.evals.results import parse_results
+    from hubkit.models.load import load_model, load_tokenizer
+
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "tiny_words.yaml").write_text(TASK)
+    rows = [{"question": f"word {n}", "choices": [" a word", " other", f" {n}"], "answer": n % 3} for n in range(6)]
+    (tmp_path / "tasks" / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = RECIPE.replace("gguf: {types: [f16, q8_0]", "gguf: {types: [f16], benchmarks: [tiny_words]")
+    asked = parse_recipe(text + "evaluate: {suites: [tiny_words], include: tasks}\n")
+    kept, files = made(step(asked=asked), tmp_path)
+    (item,) = files.files
+    (score,) = item.benchmarks
+    results = parse_results(kept.json("benchmarks-f16.json"), "benchmarks-f16.json")
+    assert (score.name, score.value) == ("tiny_words", results.average.value)
+    assert (results.subject.form, results.settings.backend, results.settings.dtype) == (
+        "gguf",
+        "llama-cpp-python",
+        "f16",
+    )
+    assert str(tmp_path) not in json.dumps(kept.json("benchmarks-f16.json"))
+    assert f"tiny_words {share(score.value)}" in kept.summary["figure"]
+    model = tmp_path / "merge" / "model"
+    requests = [
+        Instance("loglikelihood", {}, (row["question"], choice), number, ("tiny_words", number, 1))
+        for number, row in enumerate(rows)
+        for choice in row["choices"]
+    ]
+    tokenizer = load_tokenizer(model)
+    weights = HFLM(pretrained=load_model(model, dtype="float32"), tokenizer=tokenizer, batch_size=1)
+    until = [Instance("generate_until", {}, ("word 1", {"until": ["."], "max_gen_toks": 5}), 0, ("t", 0, 1))]
+    with gguf_lm(files.path(item.name), model, None, threads=1) as lm:
+        pairs = zip(lm.loglikelihood(requests), weights.loglikelihood(requests), strict=True)
+        for (ours, greedy), (theirs, same) in pairs:
+            assert ours == pytest.approx(theirs, abs=0.02) and greedy == same
+        assert lm.generate_until(until) == weights.generate_until(until)
+
+
 # --- before anything is trained
 
 
@@ -170,6 +228,9 @@ def test_an_enforced_gate_needs_llama_cpp_python(tmp_path: Path) -> None:
     assert "hubkit[llama-cpp]" in error.hint and "gate: report" in error.hint
     (warning,) = found(ASKED, nowhere, "dpo-v0")
     assert warning.level == "warning" and "published unmeasured" in warning.message
+    measured = RECIPE.replace("types:", "gate: report, benchmarks: [x], types:") + "evaluate: {suites: [x]}\n"
+    (other,) = found(parse_recipe(measured), nowhere)
+    assert other.level == "error" and other.message.startswith("gguf.benchmarks are run by llama-cpp-python")
     (other,) = found(recipe("[f16, q8_0]", "[q4_k_m]"), nowhere, "dpo-v0")
     assert other.level == "error" and other.message.startswith("gguf.types: q4_k_m: written by llama.cpp's quantizer")
     assert [item.level for item in found(recipe("types:", "gate: report, types:"), nowhere)] == ["warning"]

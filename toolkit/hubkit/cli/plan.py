@@ -264,7 +264,8 @@ def _gguf(recipe: Recipe) -> str | None:
     if asked is None:
         return None
     types = " and ".join(kind.upper() for kind in asked.types)
-    return f"{types}, {counted(asked.prompts or rate.prompts, 'prompt')}" if rate else types
+    prompts = [counted(asked.prompts or rate.prompts, "prompt")] if rate else []
+    return ", ".join([types, *prompts, *asked.benchmarks])
 
 
 def _gates(recipe: Recipe) -> str:

@@ -5,18 +5,23 @@ Running it is the business of the stage ``evaluate``; lm_eval is imported when i
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubkit.core import numbers
 from hubkit.core.errors import RemoteError, UsageError
 from hubkit.core.libraries import installed
+from hubkit.evals.suites import Suite, harness_tasks
+from hubkit.evals.taskfiles import copy_tasks
 from hubkit.hub.errors import explain
 
 if TYPE_CHECKING:
+    from hubkit.recipe.models import Evaluate
     from hubkit.recipe.stage import Report
 
 
@@ -105,6 +110,51 @@ def watched(model: Any, report: Report) -> Iterator[None]:
         for name in names:
             delattr(model, name)
         model.set_cache_hook(before)
+
+
+def run_suite(
+    model: Any,
+    suite: Suite,
+    asked: Evaluate,
+    *,
+    turns: bool,
+    include: Path | None,
+    scratch: Path,
+    endpoint: str,
+    report: Report,
+) -> dict[str, Any] | None:
+    """What lm-eval returns for ``suite`` on ``model``, an lm_eval LM; None in all processes but the main one.
+
+    ``turns``: the examples in the prompt are turns of their own. ``include`` are the recipe's own task files, of which
+    a copy is made below ``scratch``. HubkitError as in :func:`tasks_translated`.
+    """
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    if suite.own:
+        assert include is not None
+        folders = [copy_tasks(include, scratch / "tasks")]
+    else:
+        folders = [harness_tasks() / folder for folder in suite.folders]
+    with watched(model, report), tasks_translated(endpoint, list(suite.tasks)), no_inventory():
+        raw: dict[str, Any] | None = simple_evaluate(
+            model=model,
+            tasks=list(suite.tasks),
+            num_fewshot=None if suite.own_shots else asked.num_fewshot,
+            task_manager=TaskManager(include_path=folders, include_defaults=False),
+            limit=asked.limit,
+            apply_chat_template=asked.apply_chat_template,
+            fewshot_as_multiturn=turns,
+            log_samples=True,
+        )
+    return raw
+
+
+def hidden_paths(scratch: Path, include: Path | None) -> dict[str, str]:
+    """Paths of this machine that lm-eval's results may hold, with what is shown for each."""
+    own = str(scratch.absolute())
+    hidden = {own: ".", glob.escape(own): ".", str(Path.home()): "~"}  # lm-eval writes '[' as a pattern does
+    return hidden if include is None else {str(include): ".", **hidden}
 
 
 def plain(raw: Mapping[str, Any], hidden: Mapping[str, str]) -> dict[str, Any]:

@@ -80,12 +80,13 @@ def average_of_suites(suites: Mapping[str, SuiteResult]) -> Average:
 class Subject(Part):
     """What was measured: a Hub repo at a commit, or the weights merged into that base.
 
-    'other' is what a file of another program measured: ``repo`` is the name that it gives, ``commit`` often empty.
+    'gguf' is a GGUF file that was written from these weights. 'other' is what a file of another program measured:
+    ``repo`` is the name that it gives, ``commit`` often empty.
     """
 
     repo: str
     commit: str = ""
-    form: Literal["base", "merged", "other"]
+    form: Literal["base", "merged", "gguf", "other"]
 
 
 class Settings(Part):

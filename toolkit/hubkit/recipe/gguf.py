@@ -27,6 +27,7 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Types = Annotated[tuple[GgufType, ...], AfterValidator(_each_once), Field(strict=False)]
+Suites = Annotated[tuple[str, ...], Field(strict=False)]
 Variants = Annotated[tuple[Branch, ...], AfterValidator(_each_once), Field(strict=False)]
 
 
@@ -54,6 +55,11 @@ class Gguf(Model):
         gt=0,
         description="how many of the prompts of `gates.stop_rate` each file is asked, by llama-cpp-python; all of them "
         "when absent",
+    )
+    benchmarks: Suites = Field(
+        (),
+        description="suites of `evaluate` that are run on each file, too, by llama-cpp-python on the CPU; none when "
+        "absent",
     )
     gate: Literal["enforce", "report"] | None = Field(
         None,

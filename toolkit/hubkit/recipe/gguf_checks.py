@@ -26,6 +26,10 @@ def gguf_mistakes(recipe: Recipe) -> Iterator[Mistake]:
         problem = "there is no gate to enforce; add `gates.stop_rate`, or remove this key"
         yield Mistake(("gguf", "gate"), problem)
     yield from _prompts(recipe, asked.prompts)
+    for name in asked.benchmarks:
+        if name not in recipe.evaluate.suites:
+            problem = f"{name!r} is not run on the weights{did_you_mean(name, recipe.evaluate.suites)}"
+            yield Mistake(("gguf", "benchmarks"), f"{problem}; add it to evaluate.suites, or leave it out")
 
 
 def _prompts(recipe: Recipe, wanted: int | None) -> Iterator[Mistake]:

@@ -14,13 +14,26 @@ FOLDER = "gguf"
 
 
 @dataclass(frozen=True)
+class GgufBenchmark:
+    """The average of a suite (``name`` in a recipe) that llama.cpp reached with a file.
+
+    ``stderr`` is None where the suite has none. The artifact's ``benchmarks-TYPE.json`` has the tasks.
+    """
+
+    name: str
+    title: str
+    value: float
+    stderr: float | None
+
+
+@dataclass(frozen=True)
 class GgufFile:
     """One GGUF file. ``largest_error`` and ``relative_error`` are those of the tensor ``worst_tensor``.
 
     ``relative_error`` is the root mean square of the differences from the merged weights, in terms of that of their
     numbers. ``stops`` are the texts of the tokens that end an answer. ``stop_rate`` is None where it was not measured
     (:attr:`GgufFiles.unmeasured` says why), ``compared_texts`` where llama.cpp's token ids were not compared with
-    transformers'.
+    transformers'. ``benchmarks`` are those that the recipe asks for.
     """
 
     name: str
@@ -33,6 +46,7 @@ class GgufFile:
     stops: tuple[str, ...]
     compared_texts: int | None = None
     stop_rate: MeasuredRate | None = None
+    benchmarks: tuple[GgufBenchmark, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ with GgufModel(Path("model-Q8_0.gguf"), context=1024) as model:
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,11 +23,18 @@ _SMALLEST_CONTEXT = 32
 class GgufModel:
     """The model in ``path``, on the CPU; ``context`` tokens at most at a time. Use as a context.
 
-    ``vocabulary_only``: no weight is loaded, and nothing can be asked. HubkitError when llama.cpp cannot load it.
+    ``vocabulary_only``: no weight is loaded, and nothing can be asked. ``every_logit``: :meth:`all_logits` can be
+    asked. HubkitError when llama.cpp cannot load it.
     """
 
     def __init__(
-        self, path: Path, *, context: int = 512, vocabulary_only: bool = False, threads: int | None = None
+        self,
+        path: Path,
+        *,
+        context: int = 512,
+        vocabulary_only: bool = False,
+        threads: int | None = None,
+        every_logit: bool = False,
     ) -> None:
         self._library = runtime()
         quiet(self._library)
@@ -38,6 +45,7 @@ class GgufModel:
                 n_batch=max(context, _SMALLEST_CONTEXT),
                 n_ubatch=512,
                 vocab_only=vocabulary_only,
+                logits_all=every_logit,
                 n_threads=threads or cores(),
                 n_threads_batch=threads or cores(),
                 verbose=False,
@@ -110,19 +118,27 @@ class GgufModel:
         found = self._library.llama_get_logits_ith(self._llama.ctx, -1)
         return numpy.ctypeslib.as_array(found, shape=(self.token_count,))
 
+    def all_logits(self, ids: Sequence[int]) -> Any:
+        """The logits after each of ``ids``: a numpy array of float32, of the shape (tokens, vocabulary)."""
+        self._llama.reset()
+        self._llama.eval(list(ids))
+        return self._llama.scores[: len(ids)].copy()
+
     def answer(self, ids: Sequence[int], *, max_new_tokens: int) -> list[int]:
         """The greedy answer to ``ids``, up to and with the token at which llama.cpp stops."""
+        return list(self.stream(ids, max_new_tokens=max_new_tokens))
+
+    def stream(self, ids: Sequence[int], *, max_new_tokens: int) -> Iterator[int]:
+        """:meth:`answer`, token by token."""
         self._llama.reset()
-        new: list[int] = []
         pending = list(ids)
-        while len(new) < max_new_tokens:
+        for _ in range(max_new_tokens):
             self._llama.eval(pending)
             number = int(self._last_logits().argmax())
-            new.append(number)
+            yield number
             if self.stops_at(number):
                 break
             pending = [number]
-        return new
 
     def choices(self, ids: Sequence[int], answer: Sequence[int]) -> list[int]:
         """The token that is chosen greedily in the place of each of ``answer``, after ``ids`` and what is before it."""

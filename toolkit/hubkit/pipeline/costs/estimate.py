@@ -122,11 +122,19 @@ def estimate(
     sizes, device = finder.find(model), here or measured
     devices = (device, *others(device)) if device else TABLE
     work = benchmarks.work_of(state.recipe.evaluate, state.folder)
+    suites = state.recipe.gguf.benchmarks if state.recipe.gguf else ()
+    gguf_work = benchmarks.work_of(state.recipe.evaluate.model_copy(update={"suites": suites}), state.folder)
     launched = {name: Launching.of(state.recipe.launch_of(name), state.folder) for name in state.recipe.stages}
     processes = {name: found.count for name, found in launched.items() if found is not None}
     speedups = Speedups.of(config, home)
     situation = Situation.of(
-        state.recipe, sizes, work, embedded=state.target.embedded, processes=processes, speedups=speedups
+        state.recipe,
+        sizes,
+        work,
+        embedded=state.target.embedded,
+        processes=processes,
+        speedups=speedups,
+        gguf_work=gguf_work,
     )
     costs = {
         job.id: {each.short: _unless_reused(job, state, situation, each) for each in devices} for job in state.jobs

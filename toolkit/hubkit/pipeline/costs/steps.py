@@ -60,6 +60,7 @@ class Situation:
     work: benchmarks.Work
     embedded: bool
     trainings: Mapping[str, TrainingWork | None] = field(default_factory=dict)
+    gguf_work: benchmarks.Work = field(default_factory=benchmarks.Work)
 
     @classmethod
     def of(
@@ -71,14 +72,18 @@ class Situation:
         embedded: bool,
         processes: Mapping[str, int] | None = None,
         speedups: Speedups | None = None,
+        gguf_work: benchmarks.Work | None = None,
     ) -> Situation:
-        """With the work of each training stage; ``processes`` are those of the stages that several do together."""
+        """With the work of each training stage; ``processes`` are those of the stages that several do together.
+
+        ``gguf_work`` are the benchmarks that are run on GGUF files.
+        """
         trainings = {}
         for name, stage in recipe.stages.items():
             rows, together = sizes.data.get(stage.data or "", Rows(None)), (processes or {}).get(name, 1)
             found = training.work_of(stage, name, rows, together)
             trainings[name] = (speedups or Speedups()).applied(found, recipe, name)
-        return cls(recipe, sizes, work, embedded, trainings)
+        return cls(recipe, sizes, work, embedded, trainings, gguf_work or benchmarks.Work())
 
     @property
     def model(self) -> ModelSize:
@@ -228,17 +233,22 @@ def _gguf(job: Job, it: Situation, device: Device) -> Cost:
     """Each file is written, hashed, read back and hashed again; then llama.cpp answers the prompts, one at a time.
 
     It runs on the CPU, which reads the file for every token. Of a GPU's host its speed is assumed. An answer is taken
-    to have half of its token limit.
+    to have half of its token limit. Benchmarks are a forward pass a request.
     """
+    work = it.gguf_work
+    if work.unknown:
+        return Cost(why=f"how much {', '.join(work.unknown)} asks is not in hubkit's table")
     files, asked, rate = it.gguf_bytes(), it.recipe.gguf, it.recipe.gates.stop_rate
     seconds = sum(
         it.published / device.disk + file / device.disk + 3 * file / device.hashing for file in files.values()
     )
+    bandwidth = HOST_BANDWIDTH if device.gpu else device.bandwidth
+    flops = HOST_FLOPS if device.gpu else device.rate(it.model.parameters)
+    seconds += len(files) * it.model.forward(work.requests * work.tokens, work.tokens) / flops
+    seconds += work.requests * sum(files.values()) / (bandwidth * REACHED)
     if rate is not None:
         prompts = (asked.prompts if asked else None) or rate.prompts
         prompt = it.sizes.data.get(rate.prompts_from or "", Rows(None)).tokens / 2
-        bandwidth = HOST_BANDWIDTH if device.gpu else device.bandwidth
-        flops = HOST_FLOPS if device.gpu else device.rate(it.model.parameters)
         for file in files.values():
             token = file / (bandwidth * REACHED)
             first = it.model.forward(prompt, prompt) / flops
