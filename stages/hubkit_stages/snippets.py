@@ -5,7 +5,8 @@ nothing of this machine's environment (:mod:`hubkit.cards.snippets`). The branch
 release yet, so the literal is exchanged for the commit; a block that names the repo and no such revision would show the
 reader another variant than the card is about, and is refused.
 
-A block for llama-cpp-python is skipped where that is not installed and the card says that it was not run.
+A block for llama-cpp-python is skipped where that is not installed and the card says that it was not run. The card
+of the GGUF files is read from where these are staged.
 
 The load-back has shown that a stranger's download of this commit has the bytes of the release. So the blocks find its
 large files in their cache already, as links to this machine's own, once these have been hashed; and the base, too.
@@ -17,14 +18,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from hubkit.cards.gguf import NOT_RUN
 from hubkit.cards.lint import lint_text
 from hubkit.cards.placeholder import placeholder
-from hubkit.cards.render import render_card, template_of
+from hubkit.cards.render import GGUF_CARD, MODEL_CARD, render_card, template_of
 from hubkit.cards.snippets import Card, Limits, Pin, Place, extract, place_for, run_cards
 from hubkit.cards.snippets.blocks import Imports
 from hubkit.cards.snippets.results import SnippetResults
@@ -87,6 +88,8 @@ class Inputs:
     loaded_back: LoadBack
     merged: MergedWeights
     adapter: TrainedAdapter
+    gguf: StagedCommit | None
+    """The staged commit of the GGUF files; None where there are none, or in the variant's own."""
 
 
 Output = SnippetResults
@@ -123,8 +126,10 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
 def run(ctx: Context[Settings, Inputs]) -> StageResult[SnippetResults]:
     """Run the blocks. RefusedError when one does not pass."""
     hub, staged, variant = connect(ctx.target), ctx.inputs.staged, ctx.settings.variant
-    repo, commit = staged.repo, staged.commit
-    cards = [_card(hub, staged, name, path, ctx.settings.recipe.place(variant)) for name, path in _cards(staged)]
+    repo, commit, recipe, gguf = staged.repo, staged.commit, ctx.settings.recipe, ctx.inputs.gguf
+    cards = [_card(hub, staged, name, path, recipe.place(variant)) for name, path in _cards(staged)]
+    if gguf is not None and (where := recipe.gguf_place(variant)):
+        cards.append(replace(_card(hub, gguf, MODEL_CARD, MODEL_CARD, where), path=GGUF_CARD))
     base = ctx.inputs.base.repo
     folder = ctx.scratch / "cards"
     shutil.rmtree(folder, ignore_errors=True)
@@ -132,7 +137,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[SnippetResults]:
     _lend(base, folder)
     _lend_release(ctx, folder)
     try:
-        with place_for(hub, folder, [repo, base]) as place:
+        with place_for(hub, folder, [repo, base, *([gguf.repo] if gguf else [])]) as place:
             outcomes = run_cards(cards, place, LIMITS, ctx.report)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gguf_releases import GgufRelease
 from huggingface_hub import CommitOperationAdd
 from releases import RECIPE, REPO, Release, admin, faults, hub_of, requests, target_of
 
@@ -109,6 +110,23 @@ def test_a_block_for_a_program_that_is_not_here_is_skipped_where_the_card_says_s
     assert kept is not None and kept.summary["figure"] == "1 of 2 blocks ran; not_there is not installed"
     with pytest.raises(RefusedError, match="No module named 'not_there'"):
         run(staged(hub, tmp_path / "silent", main=(needs,)))
+
+
+def test_the_card_of_the_gguf_files_is_run_where_they_are_staged(hub: Running, tmp_path: Path) -> None:
+    loads = LOADS.replace('"main"', '"gguf"').replace("config.json", "my-model-Q8_0.gguf")
+    release = GgufRelease.on(hub, tmp_path).train()
+    held = release.made["card[main]"]
+    cards = {name: (held.path / name).read_bytes() for name in held.manifest.files}
+    release.make("card[main]", {**cards, "README.md": card(LOADS), "gguf/README.md": card(loads)})
+    release.publish("main")
+    release.make("loadback[main]", {"loadback.json": {}})
+    blocks = run(release)
+    commit = release.made["publish-gguf[main]"].json("published.json")["commit"]
+    assert [(item["card"], item["outcome"]) for item in blocks] == [
+        ("README.md", "passed"), ("gguf/README.md", "passed"),
+    ]  # fmt: skip
+    assert blocks[1]["revision"] == commit and commit in str(blocks[1]["output"])
+    assert "gguf" not in hub_of(release).refs(REPO).branches, "before the branch is there"
 
 
 def test_a_private_repo_is_read_with_a_token_that_may_only_read(hub: Running, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ STEPS = (
                  "merged": own("merge"), "stop_rates": own("stopping"), "gates": one("gate")}),
     Step("snippets", "snippets", per="variant", does="run the cards' Python code blocks against the staged commit",
          inputs={"base": one("base"), "staged": own("publish"), "loaded_back": own("loadback"), "merged": own("merge"),
-                 "adapter": own("train")}),
+                 "adapter": own("train"), "gguf": own("publish-gguf")}),
     Step("promote", "promote", per="release", does="move the branches to the staged commits, main last", lasting=True,
          inputs={"staged": every("publish"), "loaded_back": every("loadback"), "snippets": every("snippets"),
                  "gguf": every("publish-gguf")}),
