@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from hubkit.models import meta
-from hubkit.pipeline.costs import training
+from hubkit.pipeline.costs import steps, training
 from hubkit.pipeline.costs.devices import Device
 from hubkit.pipeline.costs.formulas import (
     LIBRARIES,
@@ -27,6 +27,7 @@ from hubkit.pipeline.costs.formulas import (
 )
 from hubkit.pipeline.costs.sources import Rows
 from hubkit.pipeline.costs.training import TrainingWork
+from hubkit.pipeline.steps import STEPS
 from hubkit.recipe.models import Training
 from hubkit_stages.recipes import dpopenhermes_7b
 
@@ -180,3 +181,9 @@ def test_the_memory_of_training_all_the_weights_by_hand() -> None:
     assert dpo.weights == pytest.approx((4 + 2 + 2) * count, rel=0.01)
     assert memory("dpo", precompute_ref_log_probs=True).weights == sft.weights
     assert memory("sft", LAPTOP).weights == pytest.approx(4 * count, rel=0.01), "a CPU trains in float32 itself"
+
+
+def test_every_step_of_ours_has_a_formula() -> None:
+    """Without one `plan` would call a stage of hubkit somebody else's, and have no sum."""
+    ours = {step.stage for step in STEPS if step.stage is not None} | {"dpo", "sft"}
+    assert not ours - steps._COSTS.keys()

@@ -349,8 +349,10 @@ _COSTS: Mapping[str, Callable[[Job, Situation, Device], Cost]] = {
     "snippets": _snippets,
     "promote": _seconds(0.5),
     "space": _space,
+    "collection": _seconds(0.5),
+    "new_version": _seconds(0.5),
 }
-_WITHOUT_MODEL = frozenset({"provide", "base", "data", "adopt", "gate", "card", "promote"})
+_WITHOUT_MODEL = frozenset({"provide", "base", "data", "adopt", "gate", "card", "promote", "collection", "new_version"})
 
 
 def to_json(cost: Cost) -> dict[str, Any]:
