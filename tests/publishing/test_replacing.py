@@ -8,6 +8,7 @@ from access_samples import WRITE, fine_grained, scope
 from huggingface_hub import HfApi
 from releases import RECIPE, REPO, Release, faults, hub_of, writes
 
+from hubkit.checks.source import RepoSource
 from hubkit.core.errors import RefusedError
 from hubkit.core.target import Target
 from hubkit.hub.client import connect
@@ -15,6 +16,8 @@ from hubkit.hub.commits import Content
 from hubkit.pipeline.find_stage import find_stage
 from hubkit.pipeline.jobs import expand
 from hubkit.publishing import compare_and_swap, replacing
+from hubkit.publishing.notes import no_note
+from hubkit.publishing.verifying import verify
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import CheckContext, Scope
 from hubkit.server.process import Running
@@ -150,3 +153,16 @@ def test_it_is_the_last_step_and_only_of_a_whole_release() -> None:
     assert [job.id for job in expand(recipe)][-2:] == ["promote", "new-version"]
     assert "new-version" not in {job.id for job in expand(recipe, only="main")}
     assert "new-version" not in {job.id for job in expand(recipe.proposed())}
+
+
+def test_an_older_release_that_is_made_again_keeps_it(hub: Running, tmp_path: Path) -> None:
+    """It is an edit of the card on the Hub like any other; `verify` names it."""
+    Release.on(hub, tmp_path / "1").train().publish().promote()
+    release = Release.on(hub, tmp_path / "2")
+    replacing.point_to(hub_of(release), REPO, "hubkit/newer", no_note)
+    (difference,) = verify(RepoSource(hub_of(release), REPO)).differences
+    assert (difference.path, difference.kind) == ("README.md", "changed")
+    release.train(2).publish().promote()
+    card = card_of(release, REPO)
+    assert b"new_version: hubkit/newer\n" in card and b"# main 2" in card, "the new card, with the key"
+    assert not verify(RepoSource(hub_of(release), REPO)).differences
