@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import card_samples as samples
@@ -27,7 +28,14 @@ def recipe_with(place: str = "branch", **keys: Any) -> Recipe:
     return parse_recipe(samples.RECIPE + f"gguf: {yaml.safe_dump({'place': place, **keys}, default_flow_style=True)}")
 
 
-def evidence_with(variant: str = "main", *, measured: bool = True, stopped: int = 126, **facts: Any) -> Evidence:
+def evidence_with(
+    variant: str = "main",
+    *,
+    measured: bool = True,
+    stopped: int = 126,
+    benchmarks: Sequence[dict[str, Any]] = (),
+    **facts: Any,
+) -> Evidence:
     """The tiny release with GGUF files of ``variant``, of which the gate judged each."""
     evidence = samples.evidence()
     rest = {"sha256": "0" * 64, "worst_tensor": "output.weight", "stops": ["<|im_end|>", "<|end|>"]}
@@ -35,7 +43,8 @@ def evidence_with(variant: str = "main", *, measured: bool = True, stopped: int 
     files = [
         {
             "name": f"tiny-dpo-{kind.upper()}.gguf", "kind": kind, "bytes": size, "largest_error": error,
-            "relative_error": error / 2, "compared_texts": 41 if measured else None, "stop_rate": rate, **rest,
+            "relative_error": error / 2, "compared_texts": 41 if measured else None, "stop_rate": rate,
+            "benchmarks": list(benchmarks), **rest,
         }
         for kind, size, error in (("f16", 722_944, 0.0), ("q8_0", 401_232, 0.00213))
     ]  # fmt: skip
@@ -94,6 +103,21 @@ def test_what_was_not_measured_says_so_and_claims_no_run() -> None:
     )
     assert "[!WARNING]" not in text, "nobody knows whether they stop"
     assert NOT_RUN not in cards(recipe_with(), evidence_with())[GGUF_CARD].text
+
+
+def test_benchmarks_of_the_files_stand_above_those_of_the_weights() -> None:
+    score = {"name": "tiny_facts", "title": "tiny_facts", "value": 0.8209, "stderr": 0.0155}
+    found = cards(recipe_with(benchmarks=["tiny_facts"]), evidence_with(benchmarks=[score]))
+    for card in (found[MODEL_CARD], found[GGUF_CARD]):
+        assert "| Relative error | tiny_facts |" in card.text and "| 0.00106 | 0.8209 ± 0.0155 |" in card.text
+        assert (
+            "| the merged weights | 722.9 kB | 99.2 % (127 of 128; 95.7 % to 99.9 %) | | | 0.8320 ± 0.0151 |"
+            in card.text
+        )
+        assert "averages by lm-evaluation-harness, of the files with llama.cpp" in card.text
+    assert "not benchmarked" not in found[GGUF_CARD].text
+    plain = cards(recipe_with(), evidence_with())[GGUF_CARD].text
+    assert "These files were not benchmarked." in plain and "lm-evaluation-harness" not in plain
 
 
 def test_files_that_do_not_stop_are_named_first() -> None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hubkit.cards.escape import clean
-from hubkit.cards.evidence import Evidence, card_step, gguf_step
+from hubkit.cards.evidence import Evidence, benchmarks_step, card_step, gguf_step, merge_step
 from hubkit.cards.measured import wrap
 from hubkit.cards.memory import MEMORY_FILE
+from hubkit.evals.results import RESULTS_FILE
 from hubkit.models.gguf.made import FOLDER, GgufFiles
 from hubkit.recipe.models import Recipe
 
@@ -31,18 +32,20 @@ def gguf_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str, 
 
     Keys: ``own`` (they have a repo of their own), ``folder`` ('gguf/' beside the weights, or ''), ``repo branch``
     (where they are), ``files`` (as in ``gguf.json``; ``type`` is the kind as programs write it, ``path`` where it is on
-    the branch), ``example`` (the file that the commands name), ``modelfile`` (the path of Ollama's, or ''),
-    ``ollama_name``, ``stops`` (texts that end an answer; ``several_stops``), ``notes``, ``max_new_tokens``,
-    ``llama_cpp`` (the version that measured, or ''), ``unmeasured`` (why nothing was, or ''), ``not_run`` (that the
-    Python block was not, or ''), ``failed`` (measured files that the gate refuses; ``all_failed``), ``result`` (the
+    the branch, ``scores`` the averages of the ``suites``, which are titles), ``weights`` (the weights to compare with:
+    ``bytes`` and ``scores``), ``example`` (the file that the commands name), ``modelfile`` (the path of Ollama's, or
+    ''), ``ollama_name``, ``stops`` (texts that end an answer; ``several_stops``), ``notes``, ``max_new_tokens``,
+    ``llama_cpp`` (the version that measured, or ''), ``unmeasured`` (why no stop rate was, or ''), ``not_run`` (that
+    the Python block was not, or ''), ``failed`` (measured files that the gate refuses; ``all_failed``), ``result`` (the
     gate's verdict, or '') and ``context`` (see :data:`CONTEXT_FILE`).
     """
     place = recipe.gguf_place(variant)
     found = evidence.wrapped().get(gguf_step(variant), {}).get(GgufFiles.FILE)
     if place is None or recipe.gguf is None or found is None:
         return None
+    suites = {item["name"]: item["title"] for made in found["files"] for item in made.get("benchmarks") or ()}
     folder = f"{FOLDER}/" if recipe.gguf.place == "folder" else ""
-    files = [{**item, "type": item["kind"].upper(), "path": folder + item["name"]} for item in found["files"]]
+    files = [_file(item, folder, suites) for item in found["files"]]
     verdicts = _verdicts(evidence, variant)
     refused = {item["file"] for item in verdicts if not item["passed"]}
     failed = [item for item in files if item["stop_rate"] and item["name"] in refused]
@@ -53,6 +56,8 @@ def gguf_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str, 
         "repo": place.repo,
         "branch": place.branch,
         "files": files,
+        "suites": list(suites.values()),
+        "weights": _weights(variant, evidence, suites),
         "example": next((item for item in files if item["kind"] == "q8_0"), files[0]),
         "modelfile": folder + MODELFILE if MODELFILE in found["ollama"] else "",
         "ollama_name": clean(recipe.place(variant).repo.rpartition("/")[2].lower()),
@@ -68,6 +73,22 @@ def gguf_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str, 
         "result": _result(recipe, variant, verdicts),
         "context": _context(variant, evidence),
     }
+
+
+def _file(item: Mapping[str, Any], folder: str, suites: Mapping[str, str]) -> dict[str, Any]:
+    scores = {score["name"]: score for score in item.get("benchmarks") or ()}
+    path = folder + item["name"]
+    return {**item, "type": item["kind"].upper(), "path": path, "scores": [scores.get(name) for name in suites]}
+
+
+def _weights(variant: str, evidence: Evidence, suites: Mapping[str, str]) -> dict[str, Any]:
+    """What was measured of the weights that the files were written from."""
+    files = evidence.wrapped()
+    merge = files.get(merge_step(variant), {}).get("merge.json") or {}
+    results = files.get(benchmarks_step(variant), {}).get(RESULTS_FILE) or {}
+    averages = {name: suite["average"] for name, suite in (results.get("suites") or {}).items()}
+    scores = [found if (found := averages.get(name)) and found["value"] is not None else None for name in suites]
+    return {"bytes": merge.get("bytes"), "scores": scores}
 
 
 def _verdicts(evidence: Evidence, variant: str) -> Sequence[Mapping[str, Any]]:

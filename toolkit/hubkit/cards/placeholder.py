@@ -76,7 +76,10 @@ def placeholder(recipe: Recipe) -> Evidence:
 def _gguf(recipe: Recipe, name: str, form: dict[str, Any]) -> dict[str, Any]:
     """``gguf.json`` of the variant ``name``, with a file of each type, and measured."""
     plain = {"bytes": 1, "sha256": "0" * 64, "worst_tensor": "output.weight", "largest_error": 0.1}
+    asked = recipe.gguf.benchmarks if recipe.gguf else ()
+    benchmarks = [{"name": suite, "title": suite, "value": _SHARE, "stderr": 0.01} for suite in asked]
     rest = {"relative_error": 0.1, "stops": ["<|im_end|>"], "compared_texts": 1, "stop_rate": form}
+    rest |= {"benchmarks": benchmarks}
     place = recipe.place(name)
     model = place.repo.partition("/")[2] + ("" if place.branch == MAIN else f"-{place.branch.replace('/', '-')}")
     types = recipe.gguf.types if recipe.gguf else ()
