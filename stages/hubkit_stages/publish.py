@@ -21,7 +21,7 @@ written for it).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hubkit.cards.card_files import WrittenCards
@@ -47,6 +47,7 @@ from hubkit.publishing.place_findings import (
     branch_findings,
     foreign_findings,
     rights_findings,
+    stale_gguf_findings,
     visibility_findings,
 )
 from hubkit.publishing.read_back import verify_listing
@@ -56,7 +57,7 @@ from hubkit.publishing.staged import WRITTEN, StagedCommit
 from hubkit.publishing.staging import stage
 from hubkit.publishing.still_staged import no_longer_staged
 from hubkit.recipe.artifact import NamedFile
-from hubkit.recipe.models import Recipe
+from hubkit.recipe.models import Place, Recipe
 from hubkit.recipe.names import MAIN, STAGING
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 from hubkit.training.adapter import TrainedAdapter
@@ -70,7 +71,7 @@ SHAPED_BY: tuple[str, ...] = ()
 class Settings:
     """Where and how the variant is published, who signs it, and the recipe in its manifest (`made_from`).
 
-    ``gguf_beside``: its GGUF files are published beside the weights (`place: folder`).
+    ``gguf`` is where its GGUF files are published, ``gguf_beside``: beside the weights (`place: folder`).
     """
 
     repo: str
@@ -83,6 +84,7 @@ class Settings:
     keyless: bool
     made_from: Mapping[str, Any]
     gguf_beside: bool = False
+    gguf: Place | None = field(default=None, metadata={"counts": False})
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
@@ -99,6 +101,7 @@ class Settings:
             keyless=recipe.sign is not None and recipe.sign.keyless,
             made_from=recipe_record(recipe, scope),
             gguf_beside=recipe.gguf_place(scope.published) == place,
+            gguf=recipe.gguf_place(scope.published),
         )
 
     def signer(self) -> signing.Signer | None:
@@ -144,6 +147,8 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
         return
     yield from visibility_findings(hub, repo, settings.visibility)
     yield from branch_findings(hub, repo, branch)
+    if not settings.pull_request:
+        yield from stale_gguf_findings(hub, repo, branch, settings.gguf)
     if head := hub.head(repo, branch):
         yield from foreign_findings(hub, repo, branch, head, _needed(settings))
         if not ctx.options.overwrite_card:

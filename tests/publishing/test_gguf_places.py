@@ -7,11 +7,18 @@ import pytest
 from gguf_releases import CARD, GgufRelease, asking
 from huggingface_hub import HfApi
 from releases import REPO, assert_whole, faults, heads, hub_of, requests
+from signatures import key_pair
 
 from hubkit.checks.source import RepoSource
 from hubkit.core.errors import ConflictError, RefusedError
+from hubkit.pipeline.find_stage import find_stage
+from hubkit.pipeline.jobs import expand
+from hubkit.pipeline.release_state import ReleaseState
+from hubkit.publishing.provenance import PROVENANCE_PATH
+from hubkit.publishing.rederiving.recipe import recipe_of
 from hubkit.publishing.revisions.listing import list_revisions
 from hubkit.publishing.revisions.promotion import plan_rollback
+from hubkit.publishing.signing import verifier
 from hubkit.publishing.verifying import verify
 from hubkit.server.process import Running
 
@@ -172,3 +179,59 @@ def test_it_is_proposed_where_the_release_is(hub: Running, tmp_path: Path) -> No
     tree = hub_of(release).tree(REPO, f"refs/pr/{number}")
     assert "my-model-Q8_0.gguf" in tree and "model.safetensors" not in tree
     assert release.outdated("promote") is None
+
+
+def findings(release: GgufRelease, step: str) -> list[str]:
+    """What the preflight check of ``step`` finds."""
+    jobs = expand(release.recipe)
+    state = ReleaseState(release.recipe, release.folder, release.target, release.run, jobs)
+    job = next(job for job in jobs if job.id == step)
+    return [item.message for item in find_stage(job.stage).check(state.check_context(job))]
+
+
+def test_preflight_asks_for_a_repo_of_its_own_and_names_what_an_earlier_release_left(
+    hub: Running, tmp_path: Path
+) -> None:
+    release = GgufRelease.on(hub, tmp_path).train().publish()
+    release.promote()
+    assert not findings(release, "publish[main]") and not findings(release, "publish-gguf[main]")
+    release.recipe = asking("repo")
+    api = HfApi(endpoint=hub.url, token=hub.token)
+    api.create_repo(OWN, private=True)
+    api.upload_file(path_or_fileobj=b"mine", path_in_repo="notes.txt", repo_id=OWN)
+    assert findings(release, "publish-gguf[main]") == [
+        f"{OWN} is private, but the recipe says public.",
+        f"The branch 'main' of {OWN}: 1 file not published by hubkit is kept: notes.txt.",
+    ]
+    (stale,) = findings(release, "publish[main]")
+    assert stale.startswith(f"The branch 'gguf' of {REPO} has GGUF files of an earlier release of 'main'")
+    assert findings(release, "publish[dpo-v0]") == []
+    release.recipe = asking().model_copy(update={"gguf": None})
+    assert findings(release, "publish[main]") == [stale]
+
+
+def test_it_is_signed_where_the_release_is_and_states_its_provenance(hub: Running, tmp_path: Path) -> None:
+    private, public = key_pair(tmp_path)
+    release = GgufRelease.on(hub, tmp_path / "run").train()
+    release.recipe = asking().signed_with(private)
+    release.publish("main").promote()
+    connected, key = hub_of(release), verifier(public)
+    report = verify(RepoSource(connected, REPO, "gguf"), verifier=key)
+    assert not report.differences and (report.signature, report.provenance) == ("valid", "valid")
+    before = heads(release)
+    release.perform("publish-gguf[main]")
+    release.promote()
+    assert heads(release) == before, "signed once: the same files make no second commit"
+    statement = json.loads(key.stated(connected.read_file(REPO, PROVENANCE_PATH, "gguf") or b""))
+    uses = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    (weights,) = (item for item in uses if item["name"] == "weights model.safetensors")
+    digest = connected.tree(REPO, "main")["model.safetensors"].sha256
+    assert weights == {"name": weights["name"], "uri": f"hf://{REPO}", "digest": {"sha256": digest}}
+
+
+def test_it_is_not_reproduced_but_its_weights_are(hub: Running, tmp_path: Path) -> None:
+    release = GgufRelease.on(hub, tmp_path).train().publish("main")
+    content = release.made["publish-gguf[main]"].json("written/.hubkit/manifest.json")
+    with pytest.raises(RefusedError, match="There are GGUF files alone") as caught:
+        recipe_of(content, None, tmp_path)
+    assert f"{REPO}@main" in str(caught.value.hint)

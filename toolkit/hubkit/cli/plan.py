@@ -232,12 +232,18 @@ _OF_WEIGHTS = {
 
 
 def _order(recipe: Recipe) -> str:
-    """The variants in the order in which they are updated."""
+    """The places in the order in which they are updated: those of GGUF files, then the variants."""
     branches = recipe.layout == "branches"
-    return ", then ".join(
+    gguf = [
+        f"{place.branch if place.repo == recipe.repo else place.repo} (GGUF files of {name})"
+        for name in recipe.gguf_variants()
+        if (place := recipe.gguf_place(name)) not in (None, recipe.place(name))
+    ]
+    variants = [
         f"{name if branches else recipe.place(name).repo} (adapter of stage {recipe.variants[name].stage})"
         for name in recipe.publishing_order()
-    )
+    ]
+    return ", then ".join([*gguf, *variants])
 
 
 def _staging(job: Job, recipe: Recipe) -> str | None:

@@ -19,8 +19,10 @@ from hubkit.core.files import write_atomic
 from hubkit.hub.files import FULL_ID
 from hubkit.models.chat import library
 from hubkit.publishing.bill.facts import mapping, sequence, text
+from hubkit.publishing.manifest import is_gguf_place
 from hubkit.publishing.recipe_record import public_args
 from hubkit.recipe.models import Recipe
+from hubkit.recipe.names import MAIN
 from hubkit.training.counted import counted_args
 from hubkit.training.data import files as data_files
 
@@ -45,6 +47,13 @@ def recipe_of(content: Mapping[str, Any], template: bytes | None, into: Path) ->
     """
     recorded, repo, variant, stage = (content.get(key) for key in ("recipe", "repo", "variant", "stage"))
     stages = mapping(mapping(recorded).get("stages"))
+    if is_gguf_place(content):
+        weights = mapping(mapping(content["gguf"]).get("weights"))
+        raise RefusedError(
+            "There are GGUF files alone, and nothing that was trained.",
+            hint=f"Reproduce the weights that they were written from: {weights.get('repo')}"
+            f"@{weights.get('branch', MAIN)}. `hubkit verify --rederive` writes the GGUF files again.",
+        )
     if not isinstance(recorded, Mapping) or not text(repo) or not text(variant) or stage not in stages:
         raise RefusedError("The manifest has no recipe that could be run again.", hint=_HINT)
     if content.get("adopted") or any(mapping(item).get("uses") == "adopt" for item in stages.values()):
