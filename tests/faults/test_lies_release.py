@@ -1,19 +1,21 @@
 """One lie of a proxy in what a release publishes: staging, reading back, loading back, moving two branches.
 
 ``main`` and ``dpo-v0`` hold exactly their old tree or exactly their new one, ``main`` never the new one before
-``dpo-v0`` does; the words are true; the same steps without lies end the release, with one commit for each branch.
+``dpo-v0`` does, and no variant before the GGUF files of the release; the words are true; the same steps without lies
+end the release, with one commit for each branch.
 """
 
 from __future__ import annotations
 
 import itertools
-import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from gguf_releases import GgufRelease
 from kept import Kept
 from lies import (
     SHARE,
@@ -32,19 +34,21 @@ from lies import (
     untrue,
 )
 from lying_proxy import LyingProxy, Plan, chaos
-from releases import RECIPE, REPO, Release, hub_of
+from releases import REPO, Release, hub_of
 
 from hubkit.core.errors import BY_EXIT_CODE
 from hubkit.core.files import Manifest
+from hubkit.pipeline.find_stage import find_stage
 from hubkit.pipeline.runs import Run, open_run
 from hubkit.publishing.read_back import verify_bytes
 from hubkit.recipe.stage import CheckContext
-from hubkit_stages import publish
 
 EXCUSED: dict[str, str] = {}
 """Cases that go wrong, by pattern, with the reason why the lie cannot be told from the truth."""
-BRANCHES = ("dpo-v0", "main")
-"""In the order in which they move."""
+STEPS = {"dpo-v0": "publish[dpo-v0]", "main": "publish[main]"}
+"""The branches in the order in which they move, with the step that stages each."""
+GGUF_STEPS = {"gguf": "publish-gguf[main]", **STEPS}
+"""The same of a release that has a branch of GGUF files."""
 
 
 @dataclass
@@ -54,6 +58,7 @@ class Case:
     release: Release
     before: State
     steps: tuple[str, ...]
+    branches: Mapping[str, str]
     downloads: int = 0
 
     def run(self) -> Ended:
@@ -67,7 +72,8 @@ class Case:
             return
         if step not in release.made:
             context = release.context(step)
-            for finding in publish.check(CheckContext(context.settings, context.target, context.options)):
+            stage = find_stage(release.job(step).stage)
+            for finding in stage.check(CheckContext(context.settings, context.target, context.options)):
                 if finding.level == "error":
                     raise BY_EXIT_CODE[finding.exit_code](finding.message, hint=finding.hint)
             release.perform(step)
@@ -77,10 +83,10 @@ class Case:
         verify_bytes(hub_of(release), REPO, staged.commit, staged.bundle, cache)
 
     def goal(self, name: str) -> Manifest:
-        return Manifest.from_json(self.release.made[f"publish[{name}]"].json("bundle.json"))
+        return Manifest.from_json(self.release.made[self.branches[name]].json("bundle.json"))
 
     def reached(self, state: State, name: str) -> bool:
-        """Whether the branch that the steps are to bring to the variant ``name`` holds exactly its files."""
+        """Whether the branch ``name``, or its staging branch, holds exactly the files that are to be there."""
         return state.holds(name if "promote" in self.steps else f"staging/{name}", self.goal(name))
 
 
@@ -92,6 +98,7 @@ class Place:
     proxy: LyingProxy
     released: Release
     before: State
+    branches: Mapping[str, str]
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(100))
     staged: Case | None = None
     requests: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
@@ -102,17 +109,18 @@ class Place:
             return self._staged()
         number = next(self.numbers)
         target = replace(self.released.target, endpoint=self.proxy.url)
-        release = Release(self.home, target, open_run(self.home, f"cases/{number}", target)).train(number)
-        publishing = tuple(f"publish[{variant}]" for variant in RECIPE.variants)
-        return Case(release, self.before, publishing[:1] if name == "staging" else (*publishing, "promote"))
+        release = type(self.released)(self.home, target, open_run(self.home, f"cases/{number}", target)).train(number)
+        first = next(iter(self.branches.values())) if "gguf" in self.branches else self.branches["main"]
+        steps = (first,) if name == "staging" else (*self.branches.values(), "promote")
+        return Case(release, self.before, steps, self.branches)
 
     def _staged(self) -> Case:
         """A copy of the release that is staged."""
         if self.staged is None:
             self.before.restore()
             whole = self.new("release")
-            self.staged = Case(whole.release, self.before, ("promote",))
-            assert Case(whole.release, self.before, whole.steps[:-1]).run().code == 0
+            self.staged = Case(whole.release, self.before, ("promote",), self.branches)
+            assert Case(whole.release, self.before, whole.steps[:-1], self.branches).run().code == 0
             self.staged.before = State(self.before.git)
         template, run = self.staged.release, self.staged.release.run.path
         to = run.with_name(f"{run.name}-{next(self.numbers)}")
@@ -121,7 +129,8 @@ class Place:
             step: Kept(to / item.path.relative_to(run), item.key, item.manifest, item.summary, item.seconds)
             for step, item in template.made.items()
         }
-        return Case(Release(self.home, template.target, Run(to), made), self.staged.before, ("promote",))
+        copied = type(self.released)(self.home, template.target, Run(to), made)
+        return Case(copied, self.staged.before, ("promote",), self.branches)
 
     def asked(self, name: str) -> list[tuple[str, int]]:
         """The requests of a run without lies."""
@@ -137,42 +146,56 @@ class Place:
 
     def _case(self, name: str, plan: Plan) -> list[str]:
         case = self.new(name)
-        state, variants = case.before, [re.sub(r".*\[|\]", "", step) for step in case.steps if "[" in step] or BRANCHES
+        branches, state = self.branches, case.before
+        goals = [name for name, step in branches.items() if step in case.steps] or list(branches)
         state.restore()
-        old = {branch: (state.tree(branch), state.commits(branch)) for branch in BRANCHES}
+        old = {branch: (state.tree(branch), state.commits(branch)) for branch in branches}
         self.proxy.listen(plan)
         end = case.run()
         self.proxy.stop_lying()
-        between = {branch: state.tree(branch) for branch in BRANCHES}
-        reached = end.code == 0 and all(case.reached(state, variant) for variant in variants)
+        between = {branch: state.tree(branch) for branch in branches}
+        reached = end.code == 0 and all(case.reached(state, name) for name in goals)
         problems = [*untrue(end, state.moved())]
         if end.code == 0 and not reached:
             problems.append("ended 0, but a branch has not its new tree")
         again = case.run()
         if again.code:
             problems.append(f"again without lies: {again.code}: {again.words}")
-        elif not all(case.reached(state, variant) for variant in variants):
+        elif not all(case.reached(state, name) for name in goals):
             problems.append("again without lies: ended 0, but a branch has not its new tree")
-        for branch in BRANCHES:
+        for branch in branches:
             new = (state.tree(branch), old[branch][1] + 1) if "promote" in case.steps else old[branch]
             if between[branch] not in {old[branch][0], new[0]}:
                 problems.append(f"{branch} neither old nor new")
             if state.commits(branch) != new[1]:
                 problems.append(f"{branch} has {state.commits(branch) - old[branch][1]} new commits")
-        if between["main"] != old["main"][0] and between["dpo-v0"] == old["dpo-v0"][0]:
-            problems.append("main moved before dpo-v0")
+        moved = [between[branch] != old[branch][0] for branch in branches]
+        if moved != sorted(moved, reverse=True):
+            problems.append(f"not moved in order: {dict(zip(branches, moved, strict=True))}")
         shutil.rmtree(case.release.run.path)
         return [*problems, f"{end.code}: {end.words[-300:]}"] if problems else []
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    home = tmp_path_factory.mktemp("lies")
+    with placed(tmp_path_factory.mktemp("lies"), Release, STEPS) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def gguf_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with placed(tmp_path_factory.mktemp("lies-gguf"), GgufRelease, GGUF_STEPS) as made:
+        yield made
+
+
+@contextmanager
+def placed(home: Path, kind: type[Release], steps: Mapping[str, str]) -> Iterator[Place]:
+    """A Hub behind a proxy, with a finished release of ``kind``."""
     with lied_to(home) as (running, proxy, _):
-        released = Release.on(running, home).train().publish()
+        released = kind.on(running, home).train().publish()
         released.promote()
         commit = released.made["promote"].json("release.json")["variants"]["main"]["commit"]
-        yield Place(home, proxy, released, State(git_folder(running, commit)))
+        yield Place(home, proxy, released, State(git_folder(running, commit)), steps)
 
 
 @pytest.mark.parametrize(("name", "lie"), told("staging", "moving"))
@@ -190,6 +213,15 @@ def test_one_lie(place: Place, name: str, lie: str, record_property: Callable[[s
 def test_every_answer_and_every_route(place: Place, name: str) -> None:
     requests = place.asked(name)
     sweep_everything(place.proxy, name, requests, place.case(name), EXCUSED)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", ("staging", "moving"))
+@pytest.mark.fault("L2")
+def test_every_answer_of_a_release_with_gguf_files(gguf_place: Place, name: str) -> None:
+    requests = gguf_place.asked(name)
+    sweep_everything(gguf_place.proxy, f"GGUF files, {name}", requests, gguf_place.case(name), EXCUSED)
 
 
 CHAOS = {"release": 30, "moving": 40}
