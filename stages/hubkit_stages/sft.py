@@ -20,6 +20,7 @@ from hubkit.recipe.stage import CheckContext, Context, StageResult
 from hubkit.training import arguments, checks, shared
 from hubkit.training.adapter import TrainedAdapter
 from hubkit.training.contract import Inputs, Settings
+from hubkit.training.last_batch import dividing
 
 VERSION = 3
 SHAPED_BY = ("torch", "transformers", "trl", "peft", "bitsandbytes")
@@ -39,5 +40,5 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[TrainedAdapter]:
 
     prepared = shared.prepare(ctx)
     args = arguments.build(ctx.settings, "sft", ctx.scratch / "checkpoints", evaluates=prepared.evaluates)
-    trainer = SFTTrainer(**prepared.keywords(args, "sft"))
+    trainer = dividing(SFTTrainer, "tokens")(**prepared.keywords(args, "sft"))
     return shared.finish(ctx, trainer, prepared, "sft")

@@ -14,7 +14,7 @@ from typing import Any
 
 from kept import Kept, kept, perform, sample
 
-from hubkit.core.files import write_json
+from hubkit.core.files import MANIFEST, write_json
 from hubkit.core.target import Target
 from hubkit.pipeline.jobs import expand
 from hubkit.pipeline.release_state import ReleaseState
@@ -104,6 +104,19 @@ class Case:
         write_json(out / "data.json", sample("data.json", stages={"dpo": {"max_length": 64}}))
         self.keep("data")
         return self
+
+    def leave_rows(self, count: int) -> None:
+        """Leave the first ``count`` rows of each entry of the data."""
+        found = self.run.artifacts / "data"
+        files = {path.relative_to(found): path.read_text() for path in found.rglob("*.json*")}
+        out = self.begin("data")
+        for name, text in files.items():
+            if name == Path(MANIFEST):
+                continue
+            lines = text.splitlines(keepends=True)
+            (out / name).parent.mkdir(exist_ok=True)
+            (out / name).write_text("".join(lines[:count] if name.suffix == ".jsonl" else lines))
+        self.keep("data")
 
     def begin(self, step: str) -> Path:
         """Begin ``step``; the folder of what it makes."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubkit.training.data.prepared import TrainingRows
 from hubkit.training.data.tokens import IGNORED, Encoder, TokenFiles, find, write
+from hubkit.training.last_batch import dividing
 from hubkit.training.rehearsal import Method
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def dpo_trainer() -> type[Any]:
     """TRL's DPOTrainer, which leaves a dataset as it is that is tokenized already (SFTTrainer does so itself)."""
     from trl import DPOTrainer
 
-    class Tokenized(DPOTrainer):  # type: ignore[misc]
+    class Tokenized(dividing(DPOTrainer, "rows")):  # type: ignore[misc]
         def _prepare_dataset(self, dataset: Any, *given: Any, **named: Any) -> Any:
             if "prompt_ids" in dataset.column_names:
                 return dataset
