@@ -127,10 +127,9 @@ def test_training_json_says_what_happened(trained: Case) -> None:
 
 
 def test_two_processes_make_the_adapter_of_one_with_the_same_batch(case: Case, tmp_path: Path) -> None:
-    """Also over the end of an epoch, whose last batch has three rows of four: two and one."""
     import torch
 
-    case.leave_rows(23)
+    case.leave_rows(23)  # the last batch of the epoch has three rows of four: two and one
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the two have: the number moves the last digits
     try:
