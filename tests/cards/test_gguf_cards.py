@@ -89,6 +89,7 @@ def test_the_table_has_a_row_for_each_file_with_its_measurements() -> None:
         assert "The release gate on the stop rate: passed." in card.text
     assert "are on the branch [`gguf`](/me/tiny-dpo/tree/gguf); its card says how" in found[MODEL_CARD].text
     assert "these tokens end an answer: `<|im_end|>`, `<|end|>`." in found[GGUF_CARD].text
+    assert "For llama.cpp, Ollama and LM Studio: [GGUF files](#gguf)." in found[MODEL_CARD].text.partition("\n## ")[0]
     assert "convert_hf_to_gguf" not in found[MODEL_CARD].text, "there is no need to convert them"
 
 
