@@ -37,19 +37,21 @@ class Events:
         """A repo was created, deleted, moved (``old``: as it was) or its settings changed (``scope`` repo.config)."""
         moved = {} if old is None else {"movedTo": {"name": repo.id, "owner": {"id": self._owner(repo)}}}
         event = {"event": {"action": action, "scope": scope}, "repo": self._repo(old or repo, origin), **moved}
-        self._tell(repo, "repo", event, *([old] if old else []))
+        self._tell(repo, "repo", lambda: event, *([old] if old else []))
 
     def content(
         self, repo: Repo, ref: str, old: str | None, new: str | None, origin: str, *, head: str | None = None
     ) -> None:
         """A branch, tag or pull request of a repo has moved, is new (``old`` None) or gone (``new`` None)."""
-        about = self._repo(repo, origin)
-        sha = head or (new if ref == "refs/heads/main" else None)
-        if sha:
-            about["headSha"] = sha
-        refs = [{"ref": ref, "oldSha": old, "newSha": new}]
-        event = {"event": {"action": "update", "scope": "repo.content"}, "repo": about, "updatedRefs": refs}
-        self._tell(repo, "repo", event)
+
+        def event() -> dict[str, Any]:
+            about = self._repo(repo, origin)
+            if sha := head or (new if ref == "refs/heads/main" else None):
+                about["headSha"] = sha
+            refs = [{"ref": ref, "oldSha": old, "newSha": new}]
+            return {"event": {"action": "update", "scope": "repo.content"}, "repo": about, "updatedRefs": refs}
+
+        self._tell(repo, "repo", event, needs_read=True)
 
     def discussion(
         self, repo: Repo, number: int, action: str, origin: str, *, comment: dict[str, Any] | None = None,
@@ -75,9 +77,11 @@ class Events:
                 "hidden": bool(data["hidden"]), "content": None if data["hidden"] else data["latest"]["raw"],
                 "url": {"web": f"{web}#{comment['id']}"},
             }  # fmt: skip
-        self._tell(repo, "discussion", event, needs_read=True)
+        self._tell(repo, "discussion", lambda: event, needs_read=True)
 
-    def _tell(self, repo: Repo, domain: str, event: dict[str, Any], *others: Repo, needs_read: bool = False) -> None:
+    def _tell(
+        self, repo: Repo, domain: str, event: Callable[[], dict[str, Any]], *others: Repo, needs_read: bool = False
+    ) -> None:
         try:
             queued = False
             for webhook, account in self._webhooks.enabled():
@@ -85,8 +89,8 @@ class Events:
                     webhook.watches(other, domain) for other in others
                 ):
                     continue
-                if self._may_know(account, repo, needs_read or "updatedRefs" in event):
-                    queued |= self._queue(webhook, event)
+                if self._may_know(account, repo, needs_read):
+                    queued |= self._queue(webhook, event())
             if queued:
                 self.wake()
         except sqlite3.Error as error:

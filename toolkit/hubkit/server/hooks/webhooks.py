@@ -158,6 +158,8 @@ class Webhooks:
     def enabled(self) -> list[tuple[Webhook, Account]]:
         """All webhooks that are to be told, each with its account."""
         rows = self._db.rows("SELECT * FROM webhooks WHERE NOT disabled ORDER BY created, id")
+        if not rows:
+            return []
         accounts = {
             row["id"]: Account.of(row)
             for row in self._db.rows("SELECT * FROM accounts WHERE id IN (SELECT account FROM webhooks)")

@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from hubkit.server.accounts.accounts import Actor
 from hubkit.server.http import convertors as _registered  # noqa: F401
 from hubkit.server.http.authentication import authenticate
-from hubkit.server.http.bodies import BodyMemory, parse_form, read_body, spool_body
+from hubkit.server.http.bodies import BodyMemory, comes_at_once, parse_form, read_body, spool_body
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.parsing import decode_path_params, parse_json
 from hubkit.server.http.request import Request
@@ -49,7 +49,7 @@ class Route(starlette.routing.Route):
     states. Whoever sends one needs a token, unless ``anonymous``. ``before`` refuses what can be refused before the
     body is read. ``path_params`` are path parameters that the path does not spell out. ``cookie``: a browser's login
     counts here, for GET and HEAD. ``gzip``: a body of a ``file`` may be compressed; ``hashed``: it gets its sha256;
-    ``short``: one of up to 64 KiB stays in memory.
+    ``short``: one of up to 64 KiB stays in memory, and is read before its sender is looked up.
     ``identify`` says who the caller is. ``turn`` waits for the caller's turn, where the handler costs much.
     """
 
@@ -73,9 +73,10 @@ class Route(starlette.routing.Route):
         incoming.scope["path_params"] = decode_path_params(incoming.path_params) | self.fixed_params
         request = Request(incoming.scope, incoming.receive, hub=incoming.app.state.hub)
         try:
+            if self.short and comes_at_once(request):
+                request.spooled = await spool_body(request, request.hub.folder.spool, self.limit, short=True)
+                return await run_sync(self._admit_and_run, request)
             await run_in_threadpool(self._admit, request)
-            if self.body != "none" and request.actor is None and not self.anonymous:
-                raise HTTPException(401, "Invalid username or password.")
             if self.body == "file":
                 limit = self.limit if request.body_limit is None else request.body_limit
                 spool = request.hub.folder.spool
@@ -101,6 +102,15 @@ class Route(starlette.routing.Route):
         request.state.actor = request.actor  # for the page of an error
         if self.before:
             self.before(request)
+        if self.body != "none" and request.actor is None and not self.anonymous:
+            raise HTTPException(401, "Invalid username or password.")
+
+    def _admit_and_run(self, request: Request) -> Response:
+        """As :meth:`_admit` and :meth:`_handle`, of a short body that is there: in one thread, and without a pause in
+        which a token could be revoked.
+        """
+        self._admit(request)
+        return self._run(request, b"")
 
     def _handle(self, request: Request, content: bytes) -> Response:
         """Parse the body and run the handler, in a thread: neither may hold up the event loop.
@@ -109,6 +119,9 @@ class Route(starlette.routing.Route):
         """
         if self.body != "none":
             request.actor = request.state.actor = self.identify(request, cookie=self.cookie)
+        return self._run(request, content)
+
+    def _run(self, request: Request, content: bytes) -> Response:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if self.body == "form" and media_type == FORM:
             request.form_data = parse_form(content)

@@ -78,6 +78,11 @@ class Git(Reader):
         return set()
 
     @cached_property
+    def _commits_read(self) -> set[str]:
+        """Those that trees were written on: they were whole."""
+        return set()
+
+    @cached_property
     def _quarantine(self) -> Quarantine | None:
         return Quarantine(self.objects.folder, self.incoming) if self.incoming else None
 
@@ -256,6 +261,8 @@ class Git(Reader):
         Raises FileNotFoundError naming the path when something is removed that is not there.
         """
         tree = self.commit(base).tree if base else None
+        if base:
+            self._commits_read.add(base)
         return pygit2.Oid(
             hex=changed(
                 lambda oid: self.objects.load(oid, "tree"), lambda content: self._write("tree", content), tree, changes
@@ -286,7 +293,7 @@ class Git(Reader):
 
     def write_commit(self, tree: pygit2.Oid, parents: list[str], message: str, author: str) -> str:
         """Store a commit; no ref moves. ``author`` is an account's name."""
-        for parent in parents:
+        for parent in set(parents) - self._commits_read:
             self.objects.load(parent, "commit")
         who = self._signature(author)
         lines = [f"tree {tree}", *(f"parent {parent}" for parent in parents), f"author {who}", f"committer {who}"]
@@ -299,7 +306,8 @@ class Git(Reader):
         When ``then``, which is called last, raises, the ref is moved back, and so it is when the disk refuses the move.
         """
         self.value(ref)  # libgit2 is not to find out that it is damaged
-        _ = self.repo
+        if old is None:
+            _ = self.repo  # which creates it
         accepted: AbstractContextManager[list[Path]] = nullcontext([])
         with self._quarantine.accepted() if self._quarantine else accepted as added:
             kept, folders = (
@@ -395,7 +403,7 @@ class Git(Reader):
 
     def _move_back(self, ref: str, old: str | None, kept: Path | None) -> None:
         if kept:
-            kept.replace(Path(self.repo.path) / ref)  # needs no room on the disk
+            kept.replace(self.path / ref)  # needs no room on the disk
         elif old:
             self.repo.references.create(ref, old, force=True)
         else:

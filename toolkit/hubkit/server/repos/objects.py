@@ -75,10 +75,10 @@ class Objects:
 
     def read(self, oid: str) -> tuple[str, bytes]:
         """Kind and content of an object. MissingError when there is none, DamagedError when it cannot be read."""
-        for path in (self.incoming / oid, _path(self.incoming, oid)) if self.incoming else ():
-            if path.exists():
+        for path in (f"{self.incoming}/{oid}", f"{self.incoming}/{oid[:2]}/{oid[2:]}") if self.incoming else ():
+            if os.path.exists(path):  # noqa: PTH110 - read for each object of a commit
                 return inflate(oid, read_regular(path, _LARGEST))
-        if self.incoming and (self.incoming / "pack").is_dir():
+        if self.incoming and os.path.isdir(f"{self.incoming}/pack"):  # noqa: PTH112
             with contextlib.suppress(MissingError):
                 return self._packed(oid, self.incoming)
         try:
@@ -112,12 +112,12 @@ class Objects:
 
         ``packs`` is a :meth:`packs_version`, for a caller who asks for many. MissingError, DamagedError.
         """
-        if self.incoming:
-            return _read_kind(self, oid)
         version: Hashable
         try:
             version = _version(os.lstat(f"{self.folder}/{oid[:2]}/{oid[2:]}"))
         except OSError:
+            if self.incoming:
+                return _read_kind(self, oid)
             version = packs or self.packs_version()
         return _kind(self.folder.parent, oid, version)
 
@@ -183,7 +183,7 @@ class Objects:
     # ------------------------------------------------------------------------------------------------------------
 
     def _loose(self, oid: str) -> tuple[str, bytes]:
-        return inflate(oid, read_regular(_path(self.folder, oid), _LARGEST))
+        return inflate(oid, read_regular(f"{self.folder}/{oid[:2]}/{oid[2:]}", _LARGEST))
 
     def _packed(self, oid: str, folder: Path | None = None) -> tuple[str, bytes]:
         return _while_packs_change(folder or self.folder, lambda: self._read_packed(oid, folder))

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pygit2
@@ -36,6 +37,7 @@ class Quarantine:
         self._objects, self._folder = objects, folder
         self._files: dict[str, Path] = {}  # of objects that lie in the folder as files of their own
         self._pack: PackWriter | None = None
+        self._kept: list[Path] = []
 
     def serve(self, repo: pygit2.Repository) -> None:
         """Make ``repo`` write its objects to the folder; it reads both."""
@@ -72,11 +74,13 @@ class Quarantine:
     def keep(self, ref: str, number: int = 0) -> Path | None:
         """A second name of the file of a ref, to rename it back; None when it has no file of its own."""
         kept = self._folder / f"ref-{number}"
-        kept.unlink(missing_ok=True)
+        if kept in self._kept:
+            kept.unlink(missing_ok=True)
         try:
             kept.hardlink_to(self._objects.parent / ref)
         except FileNotFoundError:
             return None
+        self._kept.append(kept)
         return kept
 
     @contextmanager
@@ -95,9 +99,12 @@ class Quarantine:
                 path.unlink(missing_ok=True)
             self._empty()
             raise
+        with suppress(OSError):  # who closes the folder removes what is left
+            while self._kept:
+                self._kept.pop().unlink(missing_ok=True)
 
     def _empty(self) -> None:
-        self._files, self._pack = {}, None
+        self._files, self._pack, self._kept = {}, None, []
         for path in self._folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -112,14 +119,16 @@ class Quarantine:
         loose = dict(self._new())
         flush_files(loose)
         for source, oid in sorted(loose.items()):
-            target = self._objects / oid[:2] / oid[2:]
-            target.parent.mkdir(exist_ok=True)
-            if target.is_dir():
-                raise DamagedError(f"the place of the object {target.parent.name}{target.name} is taken")
-            if not target.exists():
+            folder = self._objects / oid[:2]
+            target = folder / oid[2:]
+            try:
+                if stat.S_ISDIR(target.stat().st_mode):
+                    raise DamagedError(f"the place of the object {oid} is taken")
+            except FileNotFoundError:
+                folder.mkdir(exist_ok=True)
                 moved.append(target)
             source.replace(target)  # one that was there may be damaged
-            touched.add(target.parent)
+            touched.add(folder)
         there = (self._folder / "pack").is_dir()
         packs = sorted(path for path in self._folder.glob("pack/*") if _PACK.fullmatch(path.name)) if there else []
         for source in sorted(packs, key=lambda path: path.suffix == ".idx"):  # a pack is there once its index is

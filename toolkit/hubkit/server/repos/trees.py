@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -12,6 +13,8 @@ from hubkit.server.repos.objects import DamagedError, object_id
 _FILE, _FOLDER = b"100644", b"40000"
 _OLD_FOLDER = b"040000"
 """As some old programs wrote it."""
+_ITEM = re.compile(rb"([0-7]{5,6}) ([^\0]+)\0(.{20})", re.DOTALL)
+_AS_USUAL = re.compile(rb"(?:[0-7]{5,6} [^\0]+\0.{20})*+", re.DOTALL)
 Read = Callable[[str], bytes]
 Write = Callable[[bytes], str]
 
@@ -103,11 +106,17 @@ class _Trees:
         if not items:
             return None
         order = sorted(items, key=lambda name: name + b"/" if items[name][0] == _FOLDER else name)
-        content = b"".join(b"%s %s\0%s" % (items[name][0], name, items[name][1]) for name in order)
+        content = b"".join([items[name][0] + b" " + name + b"\0" + items[name][1] for name in order])
         return folder.oid if folder.oid and object_id("tree", content) == folder.oid else self._write(content)
 
 
 def _items(oid: str, content: bytes) -> Iterable[tuple[bytes, tuple[bytes, bytes]]]:
+    if _AS_USUAL.fullmatch(content):
+        return [(name, (mode, raw)) for mode, name, raw in _ITEM.findall(content)]
+    return _one_by_one(oid, content)
+
+
+def _one_by_one(oid: str, content: bytes) -> Iterable[tuple[bytes, tuple[bytes, bytes]]]:
     start, end = 0, len(content)
     while start < end:
         space = content.find(b" ", start, start + 8)

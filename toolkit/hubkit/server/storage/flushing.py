@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from hubkit.core.files import fsync_folder
 
 # The disk is told of several at once and makes them durable together, where each alone would wait for its own turn.
 _AT_ONCE = 8
+_FEW = 16
+"""Files or folders that one thread flushes while others flush, too: to wake more would cost more than it saves."""
 _threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="flush")
+Item = TypeVar("Item")
 
 
 def _renew() -> None:
-    """A child that was forked has none of the threads, and would wait for them."""
-    global _threads
-    _threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="flush")
+    """A child that was forked has none of the threads, and would wait for them and for those that flush."""
+    global _threads, _going
+    _threads, _going = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="flush"), _Going()
 
 
 os.register_at_fork(after_in_child=_renew)
@@ -31,36 +37,87 @@ def flush_files(paths: Iterable[Path]) -> None:
     for the first one then waits for most of the others too.
     """
     paths = list(paths)
-    if len(paths) > 1 and hasattr(os, "posix_fadvise"):
+    if len(paths) > _FEW:
         for path in paths:
-            _with(path, lambda handle: os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED))
-    _together(lambda path: _with(path, os.fsync), paths)
+            _with(path, _announce)
+        _together(lambda path: _with(path, os.fsync), paths)
+        return
+    with ExitStack() as opened:
+        handles = []
+        for path in paths:
+            handles.append(handle := _open(path))
+            opened.callback(os.close, handle)
+        for handle in handles if len(handles) > 1 else ():
+            _announce(handle)
+        _few(os.fsync, handles)
 
 
 def flush_folders(folders: Iterable[Path]) -> None:
     """Make what was renamed in these folders survive a power cut."""
-    _together(fsync_folder, sorted(set(folders)))
+    distinct = sorted(set(folders))
+    if len(distinct) > _FEW:
+        _together(fsync_folder, distinct)
+    else:
+        _few(fsync_folder, distinct)
 
 
-def _together(flush: Callable[[Path], None], paths: list[Path]) -> None:
+class _Going:
+    """How many callers flush a few at this moment."""
+
+    def __init__(self) -> None:
+        self._lock, self._count = threading.Lock(), 0
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether nobody else did when this block began."""
+        with self._lock:
+            self._count += 1
+            alone = self._count == 1
+        try:
+            yield alone
+        finally:
+            with self._lock:
+                self._count -= 1
+
+
+_going = _Going()
+
+
+def _few(flush: Callable[[Item], None], items: list[Item]) -> None:
+    """Flush a few: together when nobody else flushes, which is sooner; else one after the other, which costs less."""
+    with _going.alone() as alone:
+        if alone and len(items) > 1:
+            _together(flush, items)
+            return
+        for item in items:
+            flush(item)
+
+
+def _together(flush: Callable[[Item], None], items: list[Item]) -> None:
     """Flush all; a few at a time, so that a caller with few does not wait for all of one with thousands."""
-    if len(paths) == 1:
-        flush(paths[0])
-        return
     begun = deque[Future[None]]()
     try:
-        for path in paths:
+        for item in items:
             if len(begun) == _AT_ONCE:
                 begun.popleft().result()
-            begun.append(_threads.submit(flush, path))
+            begun.append(_threads.submit(flush, item))
         while begun:
             begun.popleft().result()
     finally:
         wait(begun)
 
 
+def _announce(handle: int) -> None:
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+
 def _with(path: Path, work: Callable[[int], None]) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    handle = _open(path)
     try:
         work(handle)
     finally:
