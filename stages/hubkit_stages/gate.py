@@ -294,16 +294,21 @@ def _refuse_files(
             hint="pip install 'hubkit[llama-cpp]', or set `gguf: {gate: report}`.",
         )
     lines = [
-        f"  {name}: {item.file} {share(item.rate)}: failed"
+        f"  {name}: {item.file} {share(item.rate)}{_of_weights(verdicts[name])}: failed"
         for name, files in failed.items()
         for item in files
         if item.rate is not None
     ]
     raise RefusedError(
         "\n".join([f"Stop rate of GGUF files below the gate. {_base_line(base, threshold)}", *lines]),
-        hint="Compare it with the variant's own rate above: where only a smaller type fails, leave it out of"
-        " `gguf.types`; else train the repair stage longer. Or set `gguf: {gate: report}`.",
+        hint="Where the weights pass, leave that type out of `gguf.types`; else train the repair stage longer. Or set"
+        " `gguf: {gate: report}`.",
     )
+
+
+def _of_weights(verdict: GateVerdict) -> str:
+    """The rate of the weights that a GGUF file was written from, in parentheses; nothing where it is unknown."""
+    return f" (merged weights {share(verdict.rates['merged'])})" if "merged" in verdict.rates else ""
 
 
 def _warnings(verdicts: Mapping[str, GateVerdict]) -> Iterable[str]:

@@ -14,7 +14,10 @@ import pytest
 import torch
 from commands import hubkit, hubkit_json
 from gguf_models import WRITABLE, make, sharpen
+from gguf_steps import RECIPE, gate_of, step_of
+from kept import perform
 
+from hubkit.core.errors import RefusedError
 from hubkit.models.chat import eos
 from hubkit.models.chat.generation import generate
 from hubkit.models.chat.stop_rate import measure
@@ -24,6 +27,8 @@ from hubkit.models.gguf.measuring import measure_gguf
 from hubkit.models.gguf.runtime import GgufModel
 from hubkit.models.gguf.write import write_gguf
 from hubkit.models.load import load_model, load_tokenizer
+from hubkit.pipeline.runs import Run
+from hubkit.recipe.loading import parse_recipe
 
 pytestmark = [
     pytest.mark.soak,
@@ -122,16 +127,21 @@ def test_greedy_answers_are_those_of_transformers(tiny: Path, tmp_path: Path) ->
         assert equal >= least * sum(map(len, expected))
 
 
+def over(model: Path, folder: Path) -> Path:
+    """A copy of ``model`` in ``folder`` whose end-of-turn token has a text that llama.cpp does not know."""
+    shutil.copytree(model, folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (folder / name).write_text((folder / name).read_text().replace("<|im_end|>", "<|over|>"))
+    return folder
+
+
 def test_the_stop_rate_is_that_of_the_weights_and_a_file_without_its_stop_is_refused(
     tiny: Path, tmp_path: Path
 ) -> None:
     """The end-of-turn token has a text that llama.cpp does not know, so that nothing but the file's keys names it."""
     import gguf
 
-    folder = tmp_path / "model"
-    shutil.copytree(tiny, folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        (folder / name).write_text((folder / name).read_text().replace("<|im_end|>", "<|over|>"))
+    folder = over(tiny, tmp_path / "model")
     tokenizer = load_tokenizer(folder)
     end, rows = eos.find(tokenizer), prompts(32)
     model = load_model(folder, dtype="float32")
@@ -156,6 +166,39 @@ def test_the_stop_rate_is_that_of_the_weights_and_a_file_without_its_stop_is_ref
     (never / "chat_template.jinja").write_text(template.replace("<|over|>", "<|pad|>"))
     refused = hubkit("gguf", str(never), "-o", str(tmp_path / "bad.gguf"), *limits, home=tmp_path)
     assert refused.returncode == 3 and "The stop rate of" in refused.stderr and "below 50.0 %" in refused.stderr
+
+
+def test_a_release_gates_each_file_by_its_own_answers(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights stop, and a file whose keys name no end-of-turn token does not: the gate refuses it by its name."""
+    import gguf as library
+
+    from hubkit_stages import gate, gguf
+
+    text = RECIPE.replace("variants: [main, dpo-v0]", "variants: [main]")
+    asked = parse_recipe(text.replace("prompts: 4, max_new_tokens: 8", "prompts: 32, max_new_tokens: 64"))
+
+    def made(name: str) -> Path:
+        ctx = step_of(tmp_path / name, over(tiny, tmp_path / f"{name}-model"), asked, end="<|over|>", rows=prompts(32))
+        return perform(gguf, ctx, Run(tmp_path / name / "run"), "gguf[main]").path
+
+    verdict = gate.run(gate_of(tmp_path, asked, {"main": made("whole")})).artifact.variants["main"]
+    assert verdict.gguf_result == "passed" and [item.rate for item in verdict.gguf] == [1.0, 1.0]
+
+    def planted(model: Path, out: Path, kind: Any, **keys: Any) -> Any:
+        report = write_gguf(model, out, kind, **keys)
+        if kind == "q8_0":
+            reader = library.GGUFReader(out, "r+")
+            for key in ("eos", "eot"):
+                reader.fields[f"tokenizer.ggml.{key}_token_id"].parts[-1][0] = load_tokenizer(model).pad_token_id
+            reader.data.flush()
+        return report
+
+    monkeypatch.setattr(gguf, "write_gguf", planted)
+    with pytest.raises(RefusedError) as refused:
+        gate.run(gate_of(tmp_path, asked, {"main": made("planted")}))
+    assert refused.value.message.splitlines()[1:] == ["  main: tiny-Q8_0.gguf 0 % (merged weights 100 %): failed"]
 
 
 @pytest.mark.skipif(shutil.which("go") is None, reason="SKIPPED: install Go to render the templates for Ollama")

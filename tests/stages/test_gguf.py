@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gguf_models import make
-from kept import Kept, measured_rate, perform, sample, stored
+from gguf_steps import RECIPE, files_with, gate_of, step_of
+from kept import Kept, perform
 
 from hubkit.core.errors import RefusedError
-from hubkit.core.files import write_json
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import share
 from hubkit.core.target import Target
@@ -22,26 +21,12 @@ from hubkit.hub.client import connect
 from hubkit.models.gguf.library import has_runtime
 from hubkit.models.gguf.made import GgufFiles
 from hubkit.pipeline.jobs import expand
-from hubkit.pipeline.release_state import ReleaseState
 from hubkit.pipeline.runs import Run
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe
-from hubkit.recipe.stage import CheckContext, Context, Scope, silent
+from hubkit.recipe.stage import CheckContext, Context, Scope
 from hubkit_stages import gate, gguf
 
-RECIPE = """
-repo: me/tiny
-visibility: private
-license: apache-2.0
-base: {repo: me/base}
-data: {preferences: [{repo: me/pairs}]}
-stages: {dpo: {data: preferences}, sft: {data: preferences, continues: dpo}}
-variants: {dpo-v0: {stage: dpo, gate: report}, main: {stage: sft}}
-gates: {stop_rate: {prompts_from: preferences, prompts: 4, max_new_tokens: 8, at_least: 0.95}}
-gguf: {types: [f16, q8_0], variants: [main, dpo-v0]}
-card: {title: Tiny, summary: A test.}
-"""
-END = {"token": "<|im_end|>", "suffix_ids": [198]}
 ASKED = parse_recipe(RECIPE)
 
 
@@ -59,27 +44,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def step(tmp_path: Path, model: Path) -> Callable[..., Context[Any, Any]]:
     """The context of the step for a variant; the artifacts before it are there."""
 
-    def context(variant: str = "main", asked: Recipe = ASKED, end: str = "<|im_end|>", report: Any = silent) -> Any:
-        from hubkit.models.load import load_tokenizer
-
-        ids = load_tokenizer(model).convert_tokens_to_ids([end])
-        told = {"end_of_turn": {**END, "token": end, "id": ids[0]}, "repo": "me/base"}
-        write_json(tmp_path / "base" / "base.json", sample("base.json", **told))
-        write_json(tmp_path / "data" / "data.json", sample("data.json"))
-        rows = [{"messages": [{"role": "user", "content": f"word {number}"}]} for number in range(6)]
-        (tmp_path / "data" / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        write_json(tmp_path / "merge" / "merge.json", sample("merge.json"))
-        if not (tmp_path / "merge" / "model").exists():
-            shutil.copytree(model, tmp_path / "merge" / "model")
-        names = {"base": "base", "data": "data", f"merge[{variant}]": "merge"}
-        known = {job: stored(tmp_path / name) for job, name in names.items()}
-        run = Run(tmp_path / "run")
-        run.begin(f"gguf[{variant}]", "k")
-        target = Target("http://127.0.0.1:9", tmp_path / "home")
-        state = ReleaseState(asked, tmp_path, target, run, expand(asked), known)
-        return state.context(next(job for job in state.jobs if job.id == f"gguf[{variant}]"), report)
-
-    return context
+    return lambda asked=ASKED, **keys: step_of(tmp_path, model, asked, **keys)
 
 
 @pytest.fixture
@@ -105,7 +70,7 @@ def test_only_the_variants_that_ask_for_it_have_the_step() -> None:
 
 @pytest.mark.usefixtures("without_runtime")
 def test_what_the_step_writes(step: Any, tmp_path: Path) -> None:
-    kept, files = made(step("dpo-v0"), tmp_path, "dpo-v0")
+    kept, files = made(step(variant="dpo-v0"), tmp_path, "dpo-v0")
     assert [item.name for item in files.files] == ["tiny-dpo-v0-F16.gguf", "tiny-dpo-v0-Q8_0.gguf"]
     for item in files.files:
         content = files.path(item.name).read_bytes()
@@ -280,33 +245,8 @@ def test_a_base_that_llama_cpp_would_run_differently_is_refused_before(hub: Any,
 
 
 def judged(tmp_path: Path, asked: Recipe = ASKED, **rates: float | None) -> Context[Any, Any]:
-    """The context of the gate: all weights stop, and main's GGUF files at ``rates`` (None: not measured)."""
-    known = {"base-stopping": tmp_path / "rates-base"}
-    write_json(known["base-stopping"] / "stopping.json", sample("stopping.json", forms={"base": measured_rate(1.0)}))
-    for name in ("main", "dpo-v0"):
-        forms = {form: measured_rate(1.0) for form in ("merged", "adapter")}
-        known[f"stopping[{name}]"] = tmp_path / f"rates-{name}"
-        write_json(known[f"stopping[{name}]"] / "stopping.json", sample("stopping.json", forms=forms))
-        known[f"gguf[{name}]"] = tmp_path / f"gguf-{name}"
-        files = [
-            {
-                "name": f"tiny-{kind.upper()}.gguf", "kind": kind, "bytes": 1, "sha256": "0" * 64, "worst_tensor": "x",
-                "largest_error": 0.0, "relative_error": 0.0, "stops": ["<|im_end|>"],
-                "stop_rate": None if rate is None else measured_rate(rate),
-            }
-            for kind, rate in rates.items()
-        ]  # fmt: skip
-        told = {"architecture": "llama", "files": files, "ollama": [], "notes": [], "source": {}}
-        why = "llama-cpp-python was not installed" if None in rates.values() else None
-        write_json(known[f"gguf[{name}]"] / "gguf.json", {**told, "unmeasured": why})
-    run = Run(tmp_path / "run")
-    run.begin("gate", "k")
-    jobs = expand(asked)
-    state = ReleaseState(
-        asked, tmp_path, Target("http://127.0.0.1:9", tmp_path), run, jobs,
-        {name: stored(folder) for name, folder in known.items()},
-    )  # fmt: skip
-    return state.context(next(job for job in jobs if job.id == "gate"), silent)
+    """The context of the gate: all weights stop, and each variant's GGUF files at ``rates`` (None: not measured)."""
+    return gate_of(tmp_path, asked, {name: files_with(tmp_path / f"gguf-{name}", rates) for name in ("main", "dpo-v0")})
 
 
 def test_files_that_stop_as_often_pass(tmp_path: Path) -> None:
@@ -329,7 +269,7 @@ def test_a_file_below_the_threshold_is_refused_by_name(tmp_path: Path) -> None:
         gate.run(judged(tmp_path, f16=1.0, q8_0=0.94))
     lines = refused.value.message.splitlines()
     assert lines[0].startswith("Stop rate of GGUF files below the gate.") and "at least 95.0 %" in lines[0]
-    assert lines[1:] == ["  main: tiny-Q8_0.gguf 94.0 %: failed"], "dpo-v0's gate only reports"
+    assert lines[1:] == ["  main: tiny-Q8_0.gguf 94.0 % (merged weights 100 %): failed"], "dpo-v0's gate only reports"
     assert "gguf.types" in refused.value.hint and "gguf: {gate: report}" in refused.value.hint
 
 
