@@ -37,12 +37,12 @@ from hubkit.models.chat import library
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.chat.stop_rates import MeasuredRate
 from hubkit.models.gguf.checking import same_token_ids
-from hubkit.models.gguf.layout import KINDS
 from hubkit.models.gguf.library import RUNTIME
 from hubkit.models.gguf.made import FOLDER, GgufBenchmark, GgufFile, GgufFiles
 from hubkit.models.gguf.measuring import measure_gguf
 from hubkit.models.gguf.model import refuse_unwritable
 from hubkit.models.gguf.ollama import of_model
+from hubkit.models.gguf.runtime_needs import without_runtime
 from hubkit.models.gguf.write import GgufReport, file_name, write_gguf
 from hubkit.models.load import load_tokenizer
 from hubkit.models.merging.companions import PATTERNS
@@ -137,30 +137,9 @@ Output = GgufFiles
 def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
     """Whether llama.cpp can run models of this base, and whether the files can be written and measured."""
     settings = ctx.settings
-    quantized = [kind for kind in settings.types if kind not in KINDS]
-    if settings.llama_cpp is None and quantized:
-        yield Finding(
-            "error",
-            f"gguf.types: {', '.join(quantized)}: written by llama.cpp's quantizer, but {RUNTIME} is not installed.",
-            f"pip install 'hubkit[llama-cpp]' (it is compiled, for a few minutes), or take {', '.join(KINDS)}.",
-            exit_code=1,
-        )
-    elif settings.llama_cpp is None and settings.benchmarks:
-        yield Finding(
-            "error",
-            f"gguf.benchmarks are run by {RUNTIME}, which is not installed.",
-            "pip install 'hubkit[llama-cpp]' (it is compiled, for a few minutes), or remove this key.",
-            exit_code=1,
-        )
-    elif settings.llama_cpp is None and settings.enforced:
-        yield Finding(
-            "error",
-            f"gguf: the gate is enforced for the GGUF files, but {RUNTIME} is not installed, which measures them.",
-            "pip install 'hubkit[llama-cpp]' (it is compiled, for a few minutes), or set `gguf: {gate: report}`.",
-            exit_code=1,
-        )
-    elif settings.llama_cpp is None:
-        yield Finding("warning", f"gguf: {RUNTIME} is not installed, so the GGUF files are published unmeasured.")
+    if settings.llama_cpp is None:
+        benchmarks = settings.benchmarks is not None
+        yield without_runtime(settings.types, benchmarks=benchmarks, enforced=settings.enforced)
     template = settings.template
     found = _unwritable(ctx.target, settings.base, str(template.path) if isinstance(template, NamedFile) else template)
     if found is not None:

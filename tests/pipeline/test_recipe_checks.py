@@ -87,6 +87,26 @@ def test_the_small_recipes_have_no_mistake(tmp_path: Path) -> None:
         assert check_recipe(file.recipe, file.folder, tmp_path, print) == recipe_checks.Checked((), ())
 
 
+@pytest.mark.parametrize(
+    ("gguf", "sentence"),
+    [
+        ("{}", "the gate is enforced for the GGUF files, but llama-cpp-python is not installed"),
+        ("{gate: report}", "the GGUF files are published unmeasured"),
+        ("{gate: report, types: [q4_k_m]}", "q4_k_m: written by llama.cpp's quantizer"),
+    ],
+)
+def test_a_plan_says_that_llama_cpp_python_is_missing(
+    gguf: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = changed(tmp_path, ("card: {", f"gguf: {gguf}\ncard: {{"))
+    there = recipe_checks.installed
+    monkeypatch.setattr(recipe_checks, "installed", lambda name: None if "llama" in name else there(name))
+    (found,) = recipe_checks._without_llama_cpp(file.recipe)
+    assert sentence in found
+    monkeypatch.setattr(recipe_checks, "installed", lambda name: "1.0")
+    assert list(recipe_checks._without_llama_cpp(file.recipe)) == []
+
+
 @pytest.mark.parametrize("recipe", [tiny.RECIPE, dpopenhermes_7b.RECIPE], ids=["tiny", "dpopenhermes-7b"])
 def test_the_built_in_recipes_have_no_mistake(recipe: Path, tmp_path: Path) -> None:
     """Asked in a child, as a plan does."""

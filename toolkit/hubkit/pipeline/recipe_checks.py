@@ -77,7 +77,7 @@ def check_recipe(
     weak = [
         f"{item.message}." for item, wrong in _condition_problems(recipe, _tasks_folder(recipe, folder)) if not wrong
     ]
-    warnings = (*arguments.warnings, *weak, *([] if mistakes else _doubts(recipe, folder)))
+    warnings = (*arguments.warnings, *weak, *_without_llama_cpp(recipe), *([] if mistakes else _doubts(recipe, folder)))
     return Checked((*mistakes, *arguments.mistakes), (*unchecked, *problems), warnings, arguments.machine)
 
 
@@ -166,6 +166,21 @@ def _missing_files(recipe: Recipe, folder: Path) -> Iterator[Mistake]:
     yield from _result_file_mistakes(recipe, folder)
     if recipe.sign and recipe.sign.key and not (folder / recipe.sign.key).is_file():
         yield Mistake(("sign", "key"), f"there is no file {recipe.sign.key!r} beside the recipe")
+
+
+def _without_llama_cpp(recipe: Recipe) -> Iterator[str]:
+    """What the GGUF files need of this machine and is not installed, a sentence or two."""
+    from hubkit.models.gguf.library import RUNTIME
+
+    if recipe.gguf is None or installed(RUNTIME) is not None:
+        return
+    from hubkit.models.gguf.runtime_needs import without_runtime
+
+    enforced = recipe.gates.stop_rate is not None and any(
+        recipe.gguf_gate(name) == "enforce" for name in recipe.gguf_variants()
+    )
+    found = without_runtime(recipe.gguf.types, benchmarks=bool(recipe.gguf.benchmarks), enforced=enforced)
+    yield f"{found.message} {found.hint}".strip()
 
 
 def _doubts(recipe: Recipe, folder: Path) -> list[str]:
