@@ -10,9 +10,11 @@ from architectures import make_config
 from cost_samples import H100, LAPTOP, MISTRAL, work
 from hypothesis import given
 from hypothesis import strategies as some
+from samples import RECIPE_TEXT
 
 from hubkit.models import meta
 from hubkit.pipeline.costs import steps, training
+from hubkit.pipeline.costs.benchmarks import Work
 from hubkit.pipeline.costs.devices import Device
 from hubkit.pipeline.costs.formulas import (
     LIBRARIES,
@@ -25,9 +27,12 @@ from hubkit.pipeline.costs.formulas import (
     scoring_memory,
     training_memory,
 )
-from hubkit.pipeline.costs.sources import Rows
+from hubkit.pipeline.costs.sources import Rows, Sizes
+from hubkit.pipeline.costs.steps import REACHED, Situation, cost
 from hubkit.pipeline.costs.training import TrainingWork
+from hubkit.pipeline.jobs import expand
 from hubkit.pipeline.steps import STEPS
+from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Training
 from hubkit_stages.recipes import dpopenhermes_7b
 
@@ -187,3 +192,24 @@ def test_every_step_of_ours_has_a_formula() -> None:
     """Without one `plan` would call a stage of hubkit somebody else's, and have no sum."""
     ours = {step.stage for step in STEPS if step.stage is not None} | {"dpo", "sft"}
     assert not ours - steps._COSTS.keys()
+
+
+def test_gguf_files_of_a_7b_model_are_as_large_as_published_ones_and_asked_on_the_cpu() -> None:
+    """GGUF files of Mistral 7B have 14.48 GB in F16, 7.70 GB in Q8_0 and 4.37 GB in Q4_K_M."""
+    text = RECIPE_TEXT + "gguf: {types: [f16, q8_0, q4_k_m], prompts: 10}\n"
+    recipe = parse_recipe(text.replace("prompts_from: repair", "prompts_from: repair, max_new_tokens: 100"))
+    sizes = Sizes(model=MISTRAL, base_bytes=0, data={"repair": Rows(100, 200)}, trained={})
+    situation = Situation.of(recipe, sizes, Work(), embedded=True)
+    expected = {"f16": 14.48e9, "q8_0": 7.70e9, "q4_k_m": 4.37e9}
+    assert situation.gguf_bytes() == {kind: pytest.approx(size, rel=0.03) for kind, size in expected.items()}
+    job = next(job for job in expand(recipe) if job.id == "gguf[main]")
+    here, there = (cost(job, situation, device) for device in (LAPTOP, H100))
+    files = sum(expected.values())
+    assert here.disk == there.disk == pytest.approx(files, rel=0.03)
+    assert here.scratch == 2 * MISTRAL.parameters, "llama.cpp quantizes a file in 16 bits"
+    generated = 10 * 50 * files / (LAPTOP.bandwidth * REACHED)  # 10 prompts, half of 100 tokens, each file read for one
+    assert here.seconds is not None and generated < here.seconds < 2 * generated
+    assert there.seconds is not None and there.seconds < here.seconds, "a server's CPU is assumed beside a GPU"
+    asked = replace(situation, gguf_work=Work(requests=100, tokens=50, longest=60))
+    assert (cost(job, asked, LAPTOP).seconds or 0) > here.seconds + 100 * files / LAPTOP.bandwidth
+    assert cost(job, replace(situation, gguf_work=Work(unknown=("own",))), LAPTOP).seconds is None
