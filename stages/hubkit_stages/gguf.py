@@ -183,8 +183,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[GgufFiles]:
         report = _written(ctx, kind, start, part / 6)
         refuse_other_end(report, ctx.inputs.base.end_of_turn)
         compared = same_token_ids(model, report.file) if settings.llama_cpp else None
-        asked = ctx.settings.benchmarks is not None
-        rate = _measured(ctx, report, start + part / 6, part / (3 if asked else 1.2))
+        rate = _measured(ctx, report, start + part / 6, part / (3 if settings.benchmarks else 1.2))
         scores = _benchmarks(ctx, report, start + part / 2, part / 2)
         reports.append(report)
         files.append(_facts(report, compared, rate, scores))
@@ -193,7 +192,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[GgufFiles]:
         architecture=reports[0].architecture,
         files=tuple(files),
         ollama=names,
-        notes=tuple(dict.fromkeys([*reports[0].notes, *notes])),
+        notes=tuple(dict.fromkeys([*(note for report in reports for note in report.notes), *notes])),
         source={name.removeprefix("model/"): digest for name, digest in ctx.inputs.merged.model_digests().items()},
         max_new_tokens=settings.max_new_tokens if settings.llama_cpp else None,
         llama_cpp=settings.llama_cpp,

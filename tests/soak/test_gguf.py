@@ -177,14 +177,15 @@ def test_a_release_gates_each_file_by_its_own_answers(
     from hubkit_stages import gate, gguf
 
     text = RECIPE.replace("variants: [main, dpo-v0]", "variants: [main]")
-    asked = parse_recipe(text.replace("prompts: 4, max_new_tokens: 8", "prompts: 32, max_new_tokens: 64"))
+    rule = "prompts: 32, max_new_tokens: 64, at_least: 0.8"
+    asked = parse_recipe(text.replace("prompts: 4, max_new_tokens: 8, at_least: 0.95", rule))
 
     def made(name: str) -> Path:
         ctx = step_of(tmp_path / name, over(tiny, tmp_path / f"{name}-model"), asked, end="<|over|>", rows=prompts(32))
         return perform(gguf, ctx, Run(tmp_path / name / "run"), "gguf[main]").path
 
     verdict = gate.run(gate_of(tmp_path, asked, {"main": made("whole")})).artifact.variants["main"]
-    assert verdict.gguf_result == "passed" and [item.rate for item in verdict.gguf] == [1.0, 1.0]
+    assert verdict.gguf_result == "passed" and all((item.rate or 0.0) >= 0.8 for item in verdict.gguf)
 
     def planted(model: Path, out: Path, kind: Any, **keys: Any) -> Any:
         report = write_gguf(model, out, kind, **keys)

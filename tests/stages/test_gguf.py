@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hubkit.core.target import Target
 from hubkit.hub.client import connect
 from hubkit.models.gguf.library import has_runtime
 from hubkit.models.gguf.made import GgufFiles
+from hubkit.models.gguf.write import write_gguf
 from hubkit.pipeline.jobs import expand
 from hubkit.pipeline.runs import Run
 from hubkit.recipe.loading import parse_recipe
@@ -100,6 +102,16 @@ def test_without_a_gate_on_the_stop_rate_or_without_ollama_less_is_written(step:
 
 
 @pytest.mark.usefixtures("without_runtime")
+def test_the_notes_of_every_file_are_kept(step: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def noted(model: Path, out: Path, kind: Any, **keys: Any) -> Any:
+        return replace(write_gguf(model, out, kind, **keys), notes=("of all", f"of {kind}"))
+
+    monkeypatch.setattr(gguf, "write_gguf", noted)
+    _, files = made(step(), tmp_path)
+    assert files.notes == ("of all", "of f16", "of q8_0")
+
+
+@pytest.mark.usefixtures("without_runtime")
 def test_a_file_without_the_end_of_turn_token_of_the_release_is_refused(step: Any, tmp_path: Path) -> None:
     with pytest.raises(RefusedError) as refused:
         made(step(end="<|im_start|>"), tmp_path)
@@ -116,6 +128,7 @@ def test_each_file_is_measured_by_llama_cpp(step: Any, tmp_path: Path) -> None:
         assert (item.stop_rate.prompts, item.stop_rate.dtype) == (4, item.kind) and (item.compared_texts or 0) > 10
     assert files.unmeasured is None and files.max_new_tokens == 8 and files.llama_cpp
     assert "stop rate" in kept.summary["figure"] and heard == sorted(heard) and heard[-1] == 1.0
+    assert files.notes == ()
     fewer, _ = made(step(asked=recipe("[main, dpo-v0]}", "[main, dpo-v0], prompts: 2}")), tmp_path)
     assert fewer.json("gguf.json")["files"][0]["stop_rate"]["prompts"] == 2
 

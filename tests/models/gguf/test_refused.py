@@ -122,6 +122,41 @@ def test_bytes_that_the_disk_changed_are_found(made: Path, tmp_path: Path, monke
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("steps", "refused"),
+    [
+        ([], None),
+        ([{"type": "Metaspace", "prepend_scheme": "never"}], None),
+        ([{"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious"}], None),
+        ([{"type": "Split", "pattern": {"Regex": "[0-9]"}, "behavior": "Isolated"}], "Split"),
+        ([{"type": "Metaspace", "prepend_scheme": "never"}, {"type": "Digits"}], "Digits"),
+        ([{"type": "Whitespace"}], "Whitespace"),
+    ],
+)
+def test_a_tokenizer_that_cuts_text_otherwise_than_sentencepiece_is_refused(
+    steps: list[dict[str, Any]], refused: str | None
+) -> None:
+    found = {
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps} if steps else None,
+        "added_tokens": [],
+    }
+
+    class Tokenizer(SimpleNamespace):
+        def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+            return {"input_ids": [0]}
+
+    backend = SimpleNamespace(to_str=lambda: json.dumps(found))
+    tokenizer = Tokenizer(
+        backend_tokenizer=backend, bos_token_id=None, eos_token_id=None, unk_token_id=None, pad_token_id=None
+    )
+    if refused is None:
+        assert vocabulary_of(tokenizer, 2, (), None).model == "llama"
+        return
+    with pytest.raises(RefusedError, match=f"The tokenizer cuts text by {refused} before it merges"):
+        vocabulary_of(tokenizer, 2, (), None)
+
+
 def test_a_text_twice_in_a_large_vocabulary_is_named_at_once() -> None:
     vocabulary = {f"t{number}": number for number in range(40_000)}
     found = {

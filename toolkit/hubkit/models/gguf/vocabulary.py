@@ -78,6 +78,8 @@ def vocabulary_of(tokenizer: Any, rows: int, stops: Sequence[int], rendered: str
             hint="Convert it with llama.cpp's convert_hf_to_gguf.py.",
         )
     byte_level = "ByteLevel" in json.dumps(found.get("pre_tokenizer"))
+    if not byte_level:
+        _refuse_splits(found)
     tokens, types = _tokens(found, rows, stops, byte_level=byte_level)
     scores = () if byte_level else _scores(found, tokens, types)
     special = {
@@ -98,6 +100,26 @@ def vocabulary_of(tokenizer: Any, rows: int, stops: Sequence[int], rendered: str
         adds_eos=adds_eos,
         special=special,
     )
+
+
+def _refuse_splits(found: Mapping[str, Any]) -> None:
+    """RefusedError for a tokenizer.json that cuts text elsewhere than at spaces: SentencePiece's algorithm does not.
+
+    As those of SentencePiece's models are converted, spaces become ``▁`` by a normalizer or by Metaspace, and a Split
+    at a space (Gemma's) finds none any more.
+    """
+    steps = [found.get("pre_tokenizer") or {}]
+    for step in [*steps]:
+        steps += step.get("pretokenizers", [])
+    for step in steps:
+        kind = step.get("type", "Sequence")
+        at_spaces = kind == "Split" and step.get("pattern") == {"String": " "}
+        if kind not in {"Sequence", "Metaspace"} and not at_spaces:
+            raise RefusedError(
+                f"The tokenizer cuts text by {kind} before it merges; SentencePiece's algorithm, which llama.cpp runs"
+                " for tokenizers that are not byte-level, does not.",
+                hint="Convert it with llama.cpp's convert_hf_to_gguf.py, and compare the token ids.",
+            )
 
 
 def _around(tokenizer: Any, special: Mapping[str, int]) -> tuple[bool, bool]:
