@@ -263,13 +263,12 @@ def _gguf_too(world: World, tmp_path: Path) -> None:
         (folder / "d.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key)
 
     found = rederive(world.changed(tmp_path / "others", others), world.hub)
-    assert not found.equal and not found.merge.differences and found.count == 3
+    assert not found.equal and not found.merge.differences and found.count == 4
     bit, garbage, other, endless = found.gguf
     (difference,) = bit.differences
     assert difference.startswith("tensor ") and difference.endswith(" differs")
     assert garbage.differences[0].startswith("b.gguf is not a sound GGUF file")
-    assert other.not_compared and other.not_compared.startswith("llama.cpp wrote Q4_K_M, and its build counts")
-    assert "hubkit itself writes only f16, bf16, q8_0" in other.not_compared and not other.differences
+    assert other.kind == "q4_k_m" and "is missing" in other.differences[0] and not other.not_compared
     assert endless.differences[0].startswith("d.gguf is not a sound GGUF file")
 
 

@@ -9,6 +9,9 @@ from typing import Any
 import architectures
 import pytest
 
+from hubkit.models.gguf.layout import FILE_TYPES, Kind
+from hubkit.models.gguf.quantizing import Quantize, Report
+
 WRITABLE = (
     "llama-3", "llama-3-tied", "qwen2", "qwen3", "gemma-2", "gemma-3", "phi-3", "mistral", "openhermes", "smollm",
     "mixtral", "qwen3-moe",
@@ -40,3 +43,34 @@ def make(name: str, folder: Path, *, dtype: str = "bfloat16", **keys: Any) -> Pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(architectures.ARCHITECTURES, name, changed)
         return architectures.make(name, folder, dtype=dtype)
+
+
+def library_quantizer(**changed: Any) -> Quantize:
+    """A quantizer to Q4_0 by the gguf library, in its own order of tensors; ``changed`` are keys that it spoils."""
+
+    import gguf
+    import numpy
+
+    def quantize(source: Path, out: Path, kind: Kind, threads: int, report: Report | None = None) -> None:
+        reader, q4 = gguf.GGUFReader(source), gguf.GGMLQuantizationType.Q4_0
+        writer = gguf.GGUFWriter(out, "")
+        writer.kv_data[0].clear()
+        for name, field in reader.fields.items():
+            if not name.startswith("GGUF."):
+                value = {"general.file_type": FILE_TYPES[kind], **changed}.get(name, field.contents())
+                writer.add_key_value(name, value, field.types[0], field.types[-1] if len(field.types) > 1 else None)
+        for item in sorted(reader.tensors, key=lambda item: item.name, reverse=True):
+            numbers = gguf.dequantize(item.data, item.tensor_type).astype(numpy.float32)
+            if item.tensor_type == gguf.GGMLQuantizationType.F32 or numbers.shape[-1] % 32:
+                raw = None if item.tensor_type == gguf.GGMLQuantizationType.F32 else item.tensor_type
+                writer.add_tensor(item.name, item.data, raw_dtype=raw)
+            else:
+                writer.add_tensor(item.name, gguf.quantize(numbers, q4), raw_dtype=q4)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        if report:
+            report("all tensors", 1.0)
+
+    return quantize

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import gguf
-import numpy
 import pytest
 import torch
-from gguf_models import make
+from gguf_models import library_quantizer, make
 from safetensors.torch import load_file
 
 from hubkit.core.errors import ConflictError, HubkitError, UsageError
@@ -22,34 +21,6 @@ from hubkit.models.gguf.header import read_gguf_header
 from hubkit.models.gguf.layout import FILE_TYPES, KINDS, QUANTIZED, Kind
 from hubkit.models.gguf.read_back import settings_of
 from hubkit.models.gguf.write import write_gguf
-
-
-def library_quantizer(**changed: Any) -> quantizing.Quantize:
-    """A quantizer to Q4_0 by the gguf library, in its own order of tensors; ``changed`` are keys that it spoils."""
-
-    def quantize(source: Path, out: Path, kind: Kind, threads: int, report: quantizing.Report | None = None) -> None:
-        reader, q4 = gguf.GGUFReader(source), gguf.GGMLQuantizationType.Q4_0
-        writer = gguf.GGUFWriter(out, "")
-        writer.kv_data[0].clear()
-        for name, field in reader.fields.items():
-            if not name.startswith("GGUF."):
-                value = {"general.file_type": FILE_TYPES[kind], **changed}.get(name, field.contents())
-                writer.add_key_value(name, value, field.types[0], field.types[-1] if len(field.types) > 1 else None)
-        for item in sorted(reader.tensors, key=lambda item: item.name, reverse=True):
-            numbers = gguf.dequantize(item.data, item.tensor_type).astype(numpy.float32)
-            if item.tensor_type == gguf.GGMLQuantizationType.F32 or numbers.shape[-1] % 32:
-                raw = None if item.tensor_type == gguf.GGMLQuantizationType.F32 else item.tensor_type
-                writer.add_tensor(item.name, item.data, raw_dtype=raw)
-            else:
-                writer.add_tensor(item.name, gguf.quantize(numbers, q4), raw_dtype=q4)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        if report:
-            report("all tensors", 1.0)
-
-    return quantize
 
 
 def test_the_file_is_read_back_and_its_errors_are_those_of_its_numbers(tmp_path: Path) -> None:

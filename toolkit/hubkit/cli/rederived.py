@@ -38,6 +38,12 @@ def rederived_lines(found: Rederived | GgufRederived) -> Iterator[RenderableType
     for file in found.gguf:
         if file.not_compared:
             yield Text.assemble(("not compared: ", "yellow"), printable(f"{file.path}: {file.not_compared}"))
+        elif file.error is not None:
+            yield (
+                f"{printable(file.path)} has all keys of {weights}, and its numbers are as near as"
+                f" {str(file.kind).upper()} is: at most {file.error:.2g} of a tensor's root mean square away. Not every"
+                " byte was compared: llama.cpp's quantizer is not installed, or another build of it"
+            )
         elif not file.differences:
             kind = str(file.kind).upper()
             yield f"{printable(file.path)} is {weights} written again as {kind}: every byte equal"

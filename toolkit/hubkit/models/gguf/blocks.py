@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hubkit.core.errors import RefusedError
+from hubkit.core.errors import ConflictError, RefusedError
 from hubkit.models.gguf.layout import Planned, Rows
 from hubkit.models.tensors import DTYPE_BITS, Tensor
 
@@ -94,13 +94,18 @@ def convert(piece: Piece, content: Any) -> tuple[bytes, Deviation]:
 def compare_rows(piece: Piece, content: Any, packed: Any, kind: str) -> Deviation:
     """How far the rows ``packed`` of a file, which are of the type ``kind``, are from ``piece`` of the source.
 
-    ``content`` are the source's bytes.
+    ``content`` are the source's bytes. ConflictError for a type that the gguf library cannot read.
     """
     import numpy
     import torch
     from gguf import GGMLQuantizationType, quants
 
-    again = quants.dequantize(packed, GGMLQuantizationType[kind]).astype(numpy.float32)  # a copy: that of F32 is mapped
+    try:
+        again = quants.dequantize(packed, GGMLQuantizationType[kind]).astype(numpy.float32)  # a copy: F32 is mapped
+    except NotImplementedError as error:
+        raise ConflictError(
+            f"{piece.of.name} is stored as {kind}, which nothing here can read.", hint="Write the file again."
+        ) from error
     return _deviation(_numbers(piece, content)[0], torch.from_numpy(again).reshape(-1))
 
 

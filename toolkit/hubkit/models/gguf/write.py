@@ -125,20 +125,15 @@ def write_gguf(
     llama.cpp's, from a file in 16 bits that lies beside ``out`` meanwhile. UsageError when ``out`` exists or a library
     is missing, RefusedError for a model that would be computed differently by llama.cpp; then there is no file.
     """
-    library = gguf_library()
+    gguf_library()
     if kind not in FILE_TYPES:
         raise UsageError(f"{kind!r} is no type that is written.", hint=f"Types: {', '.join(FILE_TYPES)}.")
     if kind not in KINDS and quantizer is None:
         runtime()
     if out.exists():
         raise UsageError(f"{out} exists already.", hint="Delete it, or name another file with -o.")
-    began = time.monotonic()
-    described = describe(model)
-    writer = library.GGUFWriter(None, described.family.name)
-    first = kind if kind in KINDS else source_kind(model)
-    tables = write_settings(writer, described, first, name)
-    planned = plan(model, described.family, described.config, first, tables, len(described.vocabulary.tokens))
-    workers = workers or cores()
+    began, workers = time.monotonic(), workers or cores()
+    described, writer, planned = _begun(model, kind if kind in KINDS else source_kind(model), name)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with _unfinished(out) as path:
@@ -152,6 +147,26 @@ def write_gguf(
     except OSError as error:
         raise os_error(error, out) from error
     return written
+
+
+def read_quantized(model: Path, file: Path, kind: Kind, *, name: str | None = None) -> list[WrittenTensor]:
+    """The tensors of ``file``, which llama.cpp's quantizer wrote as ``kind``, with their errors against ``model``.
+
+    ConflictError when it does not have the keys and tensors of the model in the folder ``model``, with this ``name``.
+    """
+    gguf_library()
+    _, writer, planned = _begun(model, source_kind(model), name)
+    _, chosen, deviations, _ = read_back(file, writer.kv_data[0], planned, kind, cores())
+    return _tensors(chosen, deviations)
+
+
+def _begun(model: Path, kind: Kind, name: str | None) -> tuple[Described, Any, list[Planned]]:
+    """The model, a writer with all keys of its file, and the tensors to write."""
+    described = describe(model)
+    writer = gguf_library().GGUFWriter(None, described.family.name)
+    tables = write_settings(writer, described, kind, name)
+    rows = len(described.vocabulary.tokens)
+    return described, writer, plan(model, described.family, described.config, kind, tables, rows)
 
 
 def _report(
