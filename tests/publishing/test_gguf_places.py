@@ -10,6 +10,7 @@ from releases import REPO, assert_whole, faults, heads, hub_of, requests
 from signatures import key_pair
 
 from hubkit.checks.source import RepoSource
+from hubkit.cli.revisions.writing import planned_lines
 from hubkit.core.errors import ConflictError, RefusedError
 from hubkit.pipeline.find_stage import find_stage
 from hubkit.pipeline.jobs import expand
@@ -17,7 +18,7 @@ from hubkit.pipeline.release_state import ReleaseState
 from hubkit.publishing.provenance import PROVENANCE_PATH
 from hubkit.publishing.rederiving.recipe import recipe_of
 from hubkit.publishing.revisions.listing import list_revisions
-from hubkit.publishing.revisions.promotion import plan_rollback
+from hubkit.publishing.revisions.promotion import plan_promotion, plan_rollback
 from hubkit.publishing.signing import verifier
 from hubkit.publishing.verifying import verify
 from hubkit.server.process import Running
@@ -235,3 +236,25 @@ def test_it_is_not_reproduced_but_its_weights_are(hub: Running, tmp_path: Path) 
     with pytest.raises(RefusedError, match="There are GGUF files alone") as caught:
         recipe_of(content, None, tmp_path)
     assert f"{REPO}@main" in str(caught.value.hint)
+
+
+def test_a_rollback_of_main_names_the_gguf_files_that_it_leaves_behind(hub: Running, tmp_path: Path) -> None:
+    release = GgufRelease.on(hub, tmp_path).train().publish()
+    release.promote()
+    connected = hub_of(release)
+    release.train(2).publish().promote()
+    back = plan_rollback(connected, REPO, "main")
+    assert back.gguf_left == ("gguf",) and back.to_json()["gguf_left"] == ["gguf"]
+    assert planned_lines(back)[-1].startswith(
+        "  written from other weights than main will have: the GGUF files on gguf;"
+    )
+    assert plan_rollback(connected, REPO, "dpo-v0").gguf_left == ()
+    back.apply(connected)
+    plan_rollback(connected, REPO, "gguf").apply(connected)
+    assert plan_promotion(connected, REPO, "main", "copy").gguf_left == ()
+    with pytest.raises(RefusedError, match="has GGUF files alone, and the branch 'main' has weights"):
+        plan_promotion(connected, REPO, "gguf", "main")
+    with pytest.raises(RefusedError, match="has weights, and the branch 'gguf' has GGUF files alone"):
+        plan_promotion(connected, REPO, "main", "gguf")
+    assert plan_promotion(connected, REPO, "gguf", "main", force=True).plan.change
+    assert not plan_promotion(connected, REPO, "gguf", "gguf-2").nothing_to_do

@@ -121,7 +121,7 @@ def delete(
 @click.argument("source", metavar="SRC")
 @click.argument("branch", metavar="DST")
 @click.option("--exact", is_flag=True, help="Also remove files of DST that no release of hubkit published.")
-@force_option("Promote even if ./hubkit.yaml protects DST.")
+@force_option("Promote even if ./hubkit.yaml protects DST, or GGUF files alone would replace weights.")
 @writing_options
 def promote(
     repo: str,
@@ -138,7 +138,8 @@ def promote(
 
     The files of SRC are copied to DST on the Hub; if DST does not exist, it is created at SRC's commit. Files that SRC
     does not have are removed from DST, with one exception: on a branch with a release, files that no release
-    published are kept, unless --exact is given. Without --force this is refused if ./hubkit.yaml protects DST.
+    published are kept, unless --exact is given. Without --force this is refused if ./hubkit.yaml protects DST, or if
+    SRC has GGUF files alone and DST has weights.
 
     \b
     Example:
@@ -148,7 +149,7 @@ def promote(
 
     revisions.need_unprotected(repo, branch, Path.cwd(), force=force)
     hub = _writable(hub_name, repo, repo_type)
-    change = revisions.plan_promotion(hub, repo, source, branch, exact=exact, repo_type=repo_type)
+    change = revisions.plan_promotion(hub, repo, source, branch, exact=exact, force=force, repo_type=repo_type)
     _apply(hub, change, f"Change {branch} of {repo} like this?", dry_run, yes)
 
 
@@ -306,4 +307,9 @@ def planned_lines(change: BranchChange, most: int = 20) -> list[str]:
     if plan.kept:
         kept = [*map(printable, plan.kept[:5]), *([f"{len(plan.kept) - 5} more"] if plan.kept[5:] else [])]
         lines.append(f"  kept, because no release published it: {', '.join(kept)} (--exact removes it)")
+    if change.gguf_left:
+        lines.append(
+            f"  written from other weights than {plan.branch} will have: the GGUF files on"
+            f" {printable(short_list(change.gguf_left))}; roll back or promote these, too"
+        )
     return lines

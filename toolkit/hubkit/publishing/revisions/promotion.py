@@ -19,6 +19,7 @@ from hubkit.hub.revision_names import by_short_id, commit_of
 from hubkit.publishing import copying
 from hubkit.publishing.compare_and_swap import branch_moved
 from hubkit.publishing.copying import PUT_BACK, CopyPlan, plan_copy
+from hubkit.publishing.revisions.gguf_places import left_behind, refuse_other_kind
 
 PROMOTED = re.compile(r"Promote (?:.+ \()?([0-9a-f]{12})\)? to .+")
 """The title of a promotion's commit, with the id of the source."""
@@ -28,7 +29,10 @@ ROLLED_BACK = re.compile(r"Roll back .+ to ([0-9a-f]{12}), from ([0-9a-f]{12})")
 
 @dataclass(frozen=True)
 class BranchChange:
-    """A planned change of one branch. ``nothing_to_do``: why nothing is to be written, as a sentence; else None."""
+    """A planned change of one branch. ``nothing_to_do``: why nothing is to be written, as a sentence; else None.
+
+    ``gguf_left`` are branches of GGUF files that were written from other weights than the branch will have.
+    """
 
     kind: Literal["promotion", "rollback"]
     repo: str
@@ -36,6 +40,7 @@ class BranchChange:
     plan: CopyPlan
     title: str
     nothing_to_do: str | None
+    gguf_left: tuple[str, ...] = ()
 
     def apply(self, hub: Hub) -> str:
         """Apply the plan; returns the branch's head. ConflictError when the branch was moved since it was planned."""
@@ -56,17 +61,25 @@ class BranchChange:
             "changes": [change.to_json() for change in self.plan.change.changes],
             "foreign": list(self.plan.kept),
             "replaced": list(self.plan.replaced),
+            **({"gguf_left": list(self.gguf_left)} if self.gguf_left else {}),
         }
 
 
 def plan_promotion(
-    hub: Hub, repo: str, source: str, branch: str, *, exact: bool = False, repo_type: RepoType = "model"
+    hub: Hub,
+    repo: str,
+    source: str,
+    branch: str,
+    *,
+    exact: bool = False,
+    force: bool = False,
+    repo_type: RepoType = "model",
 ) -> BranchChange:
     """Plan to bring ``branch`` to the files of the revision ``source``; a new branch is created at its commit.
 
     Where there is a manifest of hubkit, foreign files are kept, as in a release
     (:mod:`hubkit.publishing.ownership`); ``exact`` removes them too. Without a manifest nothing shows which files are
-    foreign, and the trees become equal.
+    foreign, and the trees become equal. RefusedError, unless ``force``, when GGUF files alone would replace weights.
     """
     if problem := ref_problem(branch):
         raise UsageError(f"{branch!r} cannot be a branch: {problem}.", hint="Choose another name.")
@@ -74,11 +87,14 @@ def plan_promotion(
         raise UsageError(f"{branch!r} is a tag of {repo}; tags do not move.", hint="Choose a branch.")
     commit = commit_of(hub, repo, source, repo_type)
     plan = plan_copy(hub, repo, branch, commit, keep_foreign=not exact, repo_type=repo_type)
+    if plan.head is not None and repo_type == "model" and not force:
+        refuse_other_kind(hub, repo, branch, commit, plan.head)
     named = commit[:12] if commit.startswith(source.lower()) else f"{source} ({short_commit(commit)})"
     nothing_to_do = None
     if plan.head is not None and not plan.change:
         nothing_to_do = f"{branch} of {repo} already holds the files of {named}, at {short_commit(plan.head)}."
-    return BranchChange("promotion", repo, repo_type, plan, f"Promote {named} to {branch}", nothing_to_do)
+    left = _gguf_left(hub, repo, plan, repo_type) if nothing_to_do is None else ()
+    return BranchChange("promotion", repo, repo_type, plan, f"Promote {named} to {branch}", nothing_to_do, left)
 
 
 def plan_rollback(
@@ -120,7 +136,16 @@ def plan_rollback(
             f"{branch} of {repo} already holds the files of {short_commit(target)}, at {short_commit(head)}."
         )
     title = f"Roll back {branch} to {short_commit(target)}, from {short_commit(plan.head)}"
-    return BranchChange("rollback", repo, repo_type, plan, title, nothing_to_do)
+    left = _gguf_left(hub, repo, plan, repo_type) if nothing_to_do is None else ()
+    return BranchChange("rollback", repo, repo_type, plan, title, nothing_to_do, left)
+
+
+def _gguf_left(hub: Hub, repo: str, plan: CopyPlan, repo_type: RepoType) -> tuple[str, ...]:
+    """The branches of GGUF files that the change leaves behind."""
+    if repo_type != "model" or plan.head is None:
+        return ()
+    after = plan.wanted if plan.exact else plan.ownership.outcome(plan.tree, plan.wanted)
+    return left_behind(hub, repo, plan.branch, after)
 
 
 def _without_undone(hub: Hub, repo: str, commits: list[Commit], repo_type: RepoType) -> list[Commit]:
