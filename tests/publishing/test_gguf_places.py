@@ -258,3 +258,25 @@ def test_a_rollback_of_main_names_the_gguf_files_that_it_leaves_behind(hub: Runn
         plan_promotion(connected, REPO, "main", "gguf")
     assert plan_promotion(connected, REPO, "gguf", "main", force=True).plan.change
     assert not plan_promotion(connected, REPO, "gguf", "gguf-2").nothing_to_do
+
+
+def test_of_both_variants_in_repos_of_their_own(hub: Running, tmp_path: Path) -> None:
+    """`layout: repos`: a branch `gguf` in the repo of each; all GGUF files move before the first variant does."""
+    release = GgufRelease.on(hub, tmp_path)
+    release.recipe = asking(variants=("main", "dpo-v0")).model_copy(update={"layout": "repos"})
+    release.train().publish()
+    faults(hub)
+    release.promote()
+    other = f"{REPO}-dpo-v0"
+    created = [line.split(" ")[1] for line in requests(hub) if line.startswith("POST ") and "/branch/" in line]
+    assert sorted(line.partition("/api/models/")[2] for line in created) == [
+        f"{REPO}-dpo-v0/branch/gguf", f"{REPO}/branch/gguf",
+    ]  # fmt: skip
+    moved = [line for line in requests(hub) if line.startswith("POST ") and ("/branch/" in line or "/commit/" in line)]
+    assert ["/branch/" in line for line in moved] == [True, True, False, False], "GGUF files first"
+    assert [f"{other}/" in line for line in moved] == [True, False, True, False], "in each part main last"
+    for name, repo in (("main", REPO), ("dpo-v0", other)):
+        release.assert_gguf_whole(name)
+        assert hub_of(release).refs(repo).branches.keys() == {"main", "gguf"}
+        assert not verify(RepoSource(hub_of(release), repo, "gguf")).differences
+    assert release.outdated("promote") is None
