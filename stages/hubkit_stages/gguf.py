@@ -37,7 +37,7 @@ from hubkit.models.chat import library
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.chat.stop_rates import MeasuredRate
 from hubkit.models.gguf.checking import same_token_ids
-from hubkit.models.gguf.library import RUNTIME
+from hubkit.models.gguf.library import RUNTIME, runtime
 from hubkit.models.gguf.made import FOLDER, GgufBenchmark, GgufFile, GgufFiles
 from hubkit.models.gguf.measuring import measure_gguf
 from hubkit.models.gguf.model import refuse_unwritable
@@ -140,6 +140,11 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
     if settings.llama_cpp is None:
         benchmarks = settings.benchmarks is not None
         yield without_runtime(settings.types, benchmarks=benchmarks, enforced=settings.enforced)
+    else:
+        try:
+            runtime()
+        except HubkitError as error:
+            yield Finding("error", f"gguf: {error.message}", error.hint, exit_code=1)
     template = settings.template
     found = _unwritable(ctx.target, settings.base, str(template.path) if isinstance(template, NamedFile) else template)
     if found is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -212,6 +213,17 @@ def test_an_enforced_gate_needs_llama_cpp_python(tmp_path: Path) -> None:
     (other,) = found(recipe("[f16, q8_0]", "[q4_k_m]"), nowhere, "dpo-v0")
     assert other.level == "error" and other.message.startswith("gguf.types: q4_k_m: written by llama.cpp's quantizer")
     assert [item.level for item in found(recipe("types:", "gate: report, types:"), nowhere)] == ["warning"]
+
+
+def test_a_llama_cpp_that_cannot_be_imported_is_found_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "llama_cpp").mkdir()
+    (tmp_path / "llama_cpp" / "__init__.py").write_text("raise RuntimeError('libgomp.so.1: cannot open shared object')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "llama_cpp", raising=False)
+    monkeypatch.setattr(gguf, "installed", lambda name: "0.3.36")
+    (error,) = found(ASKED, Target("http://127.0.0.1:9", tmp_path))
+    assert (error.level, error.exit_code) == ("error", 1)
+    assert "llama-cpp-python is installed and cannot be imported: libgomp.so.1" in error.message
 
 
 BASES: dict[str, tuple[str, dict[str, Any], str | None]] = {
