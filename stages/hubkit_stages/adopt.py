@@ -32,6 +32,7 @@ from hubkit.core.numbers import counted, short_commit
 from hubkit.core.target import Target
 from hubkit.models.base import PinnedBase
 from hubkit.models.base_files import read_base
+from hubkit.models.merging.readable import adapter_for_all, peft_defaults
 from hubkit.models.tensors import Tensor
 from hubkit.recipe.artifact import NamedFile
 from hubkit.recipe.models import Recipe
@@ -155,6 +156,13 @@ def _publishable(path: Path, into: Path) -> Path:
     return into / path.name
 
 
+def _defaults(adapter: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What PEFT has for each key of such an adapter; nothing for other kinds than LoRA."""
+    from peft import LoraConfig
+
+    return peft_defaults(LoraConfig) if adapter.get("peft_type") == "LORA" else {}
+
+
 _NAMING: Mapping[str, tuple[str, ...]] = {
     places.ADAPTER_CONFIG: ("auto_mapping", "base_model_name_or_path", "revision"),
     places.CONFIG: ("_name_or_path",),
@@ -262,7 +270,8 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[TrainedAdapter]:
     if settings.form == "adapter":
         adapter = fitting.read_settings(out, places.ADAPTER_CONFIG)
         bound = {"base_model_name_or_path": base.repo, "revision": base.commit, "inference_mode": True}
-        write_json(out / places.ADAPTER_CONFIG, {**adapter, **bound, "task_type": adapter.get("task_type") or _TASK})
+        fitted = {**adapter, **bound, "task_type": adapter.get("task_type") or _TASK}
+        write_json(out / places.ADAPTER_CONFIG, adapter_for_all(fitted, _defaults(fitted)))
     ctx.report("screening it", None)
     _refuse(screen({f"{settings.form}/{path.name}": path for path in sorted(out.iterdir())}))
     artifact = _made(settings, base, taken, name, adapter, copied)

@@ -42,7 +42,7 @@ from hubkit.recipe.stage import BaseRepo, CheckContext, Context, Scope, StageRes
 from hubkit.training.adapter import TrainedAdapter
 from hubkit.training.fit import merge_findings
 
-VERSION = 4
+VERSION = 5
 SHAPED_BY = ("torch", "transformers", "tokenizers")
 
 

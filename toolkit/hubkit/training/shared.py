@@ -19,6 +19,7 @@ from hubkit.models import load
 from hubkit.models.chat import trained
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.merging.merge import merge
+from hubkit.models.merging.readable import adapter_for_all, peft_defaults
 from hubkit.recipe.stage import StageResult
 from hubkit.training import batch_size, batches, probe, tokenized
 from hubkit.training.adapter import TrainedAdapter, TrainedOn
@@ -230,8 +231,9 @@ def save_adapter(model: Any, folder: Path, repo: str, commit: str, weights: Mapp
     """Save the trained adapter alone, as safetensors, bound to the base's repo and commit.
 
     ``model`` is a PeftModel; the reference adapter that DPO may have added to it stays out. Equal trainings are equal
-    bytes: PEFT keeps the names of modules as sets and writes them in whatever order they come. ``weights`` are those of
-    the model where it has only a part of them itself.
+    bytes: PEFT keeps the names of modules as sets and writes them in whatever order they come. Settings at PEFT's
+    defaults are left out, for older PEFT refuses a key that it does not know. ``weights`` are those of the model where
+    it has only a part of them itself.
     """
     config = model.peft_config["default"]
     config.base_model_name_or_path, config.revision = repo, commit
@@ -241,7 +243,8 @@ def save_adapter(model: Any, folder: Path, repo: str, commit: str, weights: Mapp
     (folder / "README.md").unlink(missing_ok=True)
     settings = read_json(folder / "adapter_config.json")
     named = {key: sorted(value) for key, value in settings.items() if isinstance(getattr(config, key, None), set)}
-    (folder / "adapter_config.json").write_text(json.dumps({**settings, **named}, indent=2, sort_keys=True), "utf-8")
+    written = adapter_for_all({**settings, **named}, peft_defaults(type(config)))
+    (folder / "adapter_config.json").write_text(json.dumps(written, indent=2, sort_keys=True), "utf-8")
     for extra in [item for item in folder.iterdir() if item.is_dir()]:
         shutil.rmtree(extra)
 

@@ -14,6 +14,7 @@ from hubkit.core.target import Target
 from hubkit.hub.client import connect
 from hubkit.models.chat.agreement import eos_ids, setting, special_tokens, text_part
 from hubkit.models.chat.eos import EndOfTurn
+from hubkit.models.merging.readable import config_for_all, tokenizer_for_all
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -78,6 +79,7 @@ def read_settings(folder: Path, name: str) -> dict[str, Any]:
 def model_config(base: Mapping[str, Any], dtype: str, end_of_turn: EndOfTurn | None) -> dict[str, Any]:
     """``base`` (config.json) for merged weights in ``dtype``: no path of a machine, no quantization.
 
+    It is written for older transformers, too (:func:`hubkit.models.merging.readable.config_for_all`).
     ``auto_map`` (code for older transformers, as Phi-3 and Falcon have it) is left out: that code is not published.
     Raises RefusedError for a base whose own files are quantized or that needs code of its own.
     """
@@ -95,7 +97,7 @@ def model_config(base: Mapping[str, Any], dtype: str, end_of_turn: EndOfTurn | N
     made["dtype"] = dtype
     if end_of_turn and end_of_turn.id not in eos_ids(base):
         made = with_setting(made, "eos_token_id", end_of_turn.id)
-    return made
+    return config_for_all(made)
 
 
 def _is_known(model_type: Any) -> bool:
@@ -202,7 +204,7 @@ def _write_tokenizer(words: Path, out: Path, chat_template: str | None, pad_toke
             shutil.copyfile(words / name, out / name)
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         settings = read_settings(words, name)
-        fixed = dict(settings)
+        fixed = tokenizer_for_all(settings) if name == "tokenizer_config.json" else dict(settings)
         fixed.pop("name_or_path", None)
         if chat_template and (name == "tokenizer_config.json" or "chat_template" in settings):
             fixed["chat_template"] = chat_template

@@ -13,6 +13,7 @@ from typing import Any
 
 from hubkit.models.chat.agreement import text_part
 from hubkit.models.merging.companions import TOKENIZER_FILES, model_config, read_settings
+from hubkit.models.merging.readable import config_for_all
 
 _OF_TOKENS = frozenset({"eos_token_id", "pad_token_id", "dtype", "torch_dtype", "_name_or_path"})
 """Keys of config.json that a release sets for itself; its dtype is compared with the tensors."""
@@ -24,7 +25,7 @@ def differences_beside(base: Path, folder: Path, dtype: str, changes: Mapping[st
     """What of ``config.json`` and the tokenizer is not the base's; it decides what the same weights answer."""
     expected = _settings({**model_config(read_settings(base, "config.json"), dtype, None), **changes})
     config = read_settings(folder, "config.json")
-    published = _settings(config)
+    published = _settings(config_for_all(config))  # releases of earlier versions lack the older names
     if config.get("torch_dtype") not in (None, dtype):
         yield f"config.json: torch_dtype is not {dtype}"
     for name in dict.fromkeys([*expected, *published]):

@@ -1,0 +1,124 @@
+"""Settings written for older readers: what today's transformers and PEFT read of them is what they read before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from architectures import ARCHITECTURES, make
+
+from hubkit.models.merging.readable import adapter_for_all, config_for_all, peft_defaults, tokenizer_for_all
+
+LLAMA_3 = {
+    "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
+ROTARY: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({"rope_type": "default", "rope_theta": 5e5}, {"rope_theta": 5e5}),
+    "linear": (
+        {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0},
+        {"rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 2.0}},
+    ),
+    "llama3": (
+        LLAMA_3,
+        {"rope_theta": 5e5, "rope_scaling": {key: LLAMA_3[key] for key in LLAMA_3 if key != "rope_theta"}},
+    ),
+    "part of a head": (
+        {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
+        {"rope_theta": 1e4, "partial_rotary_factor": 0.5},
+    ),
+    "two kinds of layers": (
+        {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+        {"rope_theta": 1e6, "rope_local_base_freq": 1e4, "rope_scaling": {"type": "linear", "factor": 8.0}},
+    ),
+    "layers that older versions name otherwise": (
+        {"compressed": {"rope_type": "default", "rope_theta": 1e6}, "other": {"rope_type": "default"}}, {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROTARY)
+def test_rotary_settings_have_the_names_of_transformers_4_too(name: str) -> None:
+    new, old = ROTARY[name]
+    made = config_for_all({"model_type": "llama", "rope_parameters": new})
+    assert made == {"model_type": "llama", "rope_parameters": new, **old}
+    assert config_for_all(made) == made
+    kept = config_for_all({"rope_parameters": new, "rope_theta": 3.0, "rope_scaling": None})
+    assert (kept["rope_theta"], kept["rope_scaling"]) == (3.0, None)
+
+
+def test_a_long_rope_is_written_only_where_its_original_length_stays_known() -> None:
+    long = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0], "long_factor": [2.0]}
+    old = {"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}
+    rope = {**long, "original_max_position_embeddings": 128}
+    phi = {"model_type": "phi3", "original_max_position_embeddings": 128, "rope_parameters": rope}
+    assert config_for_all(phi)["rope_scaling"] == old
+    assert "rope_scaling" not in config_for_all({"model_type": "phi3", "rope_parameters": rope})
+    assert "rope_scaling" not in config_for_all({**phi, "model_type": "llama"})
+
+
+def test_the_settings_of_the_text_part_are_written_as_well() -> None:
+    rope = {"rope_type": "default", "rope_theta": 7.0}
+    made = config_for_all({"dtype": "bfloat16", "text_config": {"rope_parameters": rope}})
+    assert made["torch_dtype"] == "bfloat16"
+    assert made["text_config"] == {"rope_parameters": rope, "rope_theta": 7.0}
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_installed_transformers_reads_the_same_config_and_tokenizer(name: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoTokenizer
+
+    new = make(name, tmp_path / "new")
+    old = tmp_path / "old"
+    old.mkdir()
+    for item in new.iterdir():
+        if not item.name.endswith("safetensors"):
+            (old / item.name).write_bytes(item.read_bytes())
+    _write(old / "config.json", config_for_all(_read(new / "config.json")))
+    _write(old / "tokenizer_config.json", tokenizer_for_all(_read(new / "tokenizer_config.json")))
+    expected, found = (AutoConfig.from_pretrained(folder).to_dict() for folder in (new, old))
+    assert {key: found.get(key) for key in expected if key != "_name_or_path"} == {
+        key: expected[key] for key in expected if key != "_name_or_path"
+    }
+    before, after = (AutoTokenizer.from_pretrained(folder) for folder in (new, old))
+    text = "<|im_start|>user\nÇa coûte 12 €…<|im_end|>\n"
+    assert after(text)["input_ids"] == before(text)["input_ids"]
+    assert set(after.all_special_tokens) == set(before.all_special_tokens)
+    assert len(after) == len(before)
+
+
+def test_a_tokenizer_of_transformers_5_gets_the_names_of_transformers_4() -> None:
+    new = {"tokenizer_class": "TokenizersBackend", "extra_special_tokens": ["<a>"], "eos_token": "<b>"}
+    assert tokenizer_for_all(new) == {
+        "tokenizer_class": "PreTrainedTokenizerFast", "additional_special_tokens": ["<a>"], "eos_token": "<b>",
+    }  # fmt: skip
+    other = {"tokenizer_class": "LlamaTokenizer", "extra_special_tokens": {"image_token": "<i>"}}
+    assert tokenizer_for_all(other) == other
+
+
+def test_an_adapter_keeps_what_is_not_a_default_and_what_peft_has_always_had() -> None:
+    from peft import LoraConfig
+
+    defaults = json.loads(json.dumps(peft_defaults(LoraConfig)))
+    saved = {**defaults, "r": 8, "use_rslora": True, "rank_pattern": {"q_proj": 4}, "target_modules": ["q_proj"]}
+    made = adapter_for_all({**saved, "key_of_another_version": None}, defaults)
+    assert {"peft_type", "r", "lora_alpha", "target_modules", "bias", "lora_dropout"} <= set(made)
+    assert (made["use_rslora"], made["rank_pattern"], made["lora_alpha"]) == (True, {"q_proj": 4}, 8)
+    assert not {"use_dora", "peft_version", "alora_invocation_tokens", "loftq_config"} & set(made)
+    assert "key_of_another_version" in made
+    known = {key: value for key, value in made.items() if key not in {"peft_type", "key_of_another_version"}}
+    assert LoraConfig(**known).to_dict() == LoraConfig(**{key: saved[key] for key in saved if key in known}).to_dict()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value), "utf-8")
