@@ -277,15 +277,18 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(base, adapter, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+BFLOAT16 = {"dtype": "bfloat16", "torch_dtype": "bfloat16"}  # as transformers 5 and 4 name it
+
+
 def test_configs_for_publishing():
     with pytest.raises(RefusedError, match="quantized"):
         model_config({"quantization_config": {"bits": 4}}, "bfloat16", END)
     with pytest.raises(RefusedError, match="code of its own"):
         model_config({"auto_map": {"AutoConfig": "x.Y"}}, "bfloat16", END)
     known = model_config({"model_type": "phi3", "auto_map": {"AutoConfig": "x.Y"}}, "bfloat16", None)
-    assert known == {"model_type": "phi3", "dtype": "bfloat16"}, "transformers has this architecture itself"
+    assert known == {"model_type": "phi3", **BFLOAT16}, "transformers has this architecture itself"
     made = model_config({"torch_dtype": "float16", "_name_or_path": "/x", "eos_token_id": [2, 260]}, "bfloat16", END)
-    assert made == {"eos_token_id": [2, 260], "dtype": "bfloat16"}
+    assert made == {"eos_token_id": [2, 260], **BFLOAT16}
     assert generation_config({}, {"eos_token_id": 2, "bos_token_id": 1}, END) == {
         "bos_token_id": 1,
         "eos_token_id": [260, 2],

@@ -217,7 +217,7 @@ def _beside(world: World, tmp_path: Path) -> None:
     assert found.beside == (
         "config.json: torch_dtype is not bfloat16",
         "config.json: tie_word_embeddings is not the base's",
-        "config.json: rope_theta is extra",
+        "config.json: rope_theta is not the base's",
         "tokenizer.json is not the base's",
     )
 

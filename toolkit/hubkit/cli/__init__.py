@@ -37,6 +37,10 @@ SECTIONS = {
         "merge": Lazy("hubkit.cli.merge:merge", "Merge a LoRA adapter into its base model."),
         "convert": Lazy("hubkit.cli.convert:convert", "Convert pickled weights to safetensors."),
         "gguf": Lazy("hubkit.cli.gguf:gguf", "Write a model as GGUF, for llama.cpp, Ollama and LM Studio."),
+        "readers": Lazy(
+            "hubkit.cli.readers:readers",
+            "Load and ask a model in other versions of transformers and PEFT.",
+        ),
         "card": Lazy("hubkit.cli.card:card", "Render, lint and run model cards."),
         "rules": Lazy("hubkit.cli.rules:rules", "List the rules of the checks, or explain one."),
     },

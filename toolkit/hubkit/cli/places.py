@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,11 @@ class Place:
         return f"{self.name} ({short_commit(self.commit)})" if self.commit else self.name
 
 
-def place(argument: str, hub_name: str | None, *, adapter: bool) -> Place:
-    """The folder that ``argument`` names, or the download of the repo; a folder that exists comes first."""
+def place(argument: str, hub_name: str | None, *, adapter: bool, more: Sequence[str] = ()) -> Place:
+    """The folder that ``argument`` names, or the download of the repo; a folder that exists comes first.
+
+    ``more`` are patterns of files that are downloaded beside those of a model or an adapter.
+    """
     if Path(argument).is_dir():
         return Place(argument, Path(argument))
     from hubkit.hub.client import connect
@@ -41,5 +45,5 @@ def place(argument: str, hub_name: str | None, *, adapter: bool) -> Place:
     hub = connect(target)
     commit = commit_of(hub, repo, revision or "main")
     output_of().say(f"Downloading {argument} …")
-    patterns = ADAPTER_PATTERNS if adapter else PATTERNS
+    patterns = (*(ADAPTER_PATTERNS if adapter else PATTERNS), *more)
     return Place(argument, hub.download(repo, commit, cache=target.home / "hub", patterns=patterns), commit)

@@ -13,11 +13,13 @@ _EXAMPLE = 'Write one object a line: {"messages": [{"role": "user", "content": "
 
 
 def read_prompts(path: Path) -> list[dict[str, Any]]:
-    """The rows of ``path``; each ends in a user's turn. UsageError, naming the line, for anything else.
-
-    Without llama-cpp-python there is nothing to ask, which is a UsageError too.
-    """
+    """The rows of ``path`` (:func:`read_rows`). Without llama-cpp-python there is nothing to ask: a UsageError."""
     runtime()
+    return read_rows(path)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of ``path``; each ends in a user's turn. UsageError, naming the line, for anything else."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold other ends of lines
     except (OSError, UnicodeDecodeError) as error:

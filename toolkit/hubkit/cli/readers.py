@@ -1,0 +1,151 @@
+"""`hubkit readers`: which programs read a model, in which versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hubkit.cli.options import hub_option, output_of, output_options
+from hubkit.cli.places import Place, place
+from hubkit.core.errors import HubkitError, RefusedError, UsageError
+from hubkit.core.home import hubkit_home
+from hubkit.core.numbers import count, counted
+from hubkit.core.output import table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from hubkit.models.readers.comparing import Cell
+    from hubkit.models.readers.matrix import Matrix, Model
+
+_NAMES = ("transformers", "transformers-4", "transformers-4.36", "peft-0.6", "transformers-js", "llama-cpp", "vllm")
+
+_BESIDE = ("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "*.gguf")
+"""What is downloaded of a repo beside its merged weights."""
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "--with",
+    "names",
+    metavar="READER",
+    type=click.Choice(_NAMES),
+    multiple=True,
+    help=f"Read it with this program (several times): {', '.join(_NAMES)}. Without it, with all of them.",
+)
+@click.option(
+    "--base",
+    metavar="BASE",
+    help="Load the adapter on this base, a folder or a repo. Without it, on the repo that adapter_config.json names.",
+)
+@click.option(
+    "--prompts",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Ask these prompts: JSON lines with 'messages'. Without it, seven conversations of hubkit's own.",
+)
+@click.option("--max-new-tokens", type=click.IntRange(1, 4096), default=64, show_default=True, help="Cut answers here.")
+@hub_option
+@output_options
+def readers(
+    model: str,
+    names: Sequence[str],
+    base: str | None,
+    prompts: Path | None,
+    max_new_tokens: int,
+    hub_name: str | None,
+) -> None:
+    """Load and ask a model in other versions of transformers and PEFT, and in other programs.
+
+    MODEL is a folder, or a repo as namespace/name or namespace/name@revision, with an adapter in its folder adapter/ if
+    it has one. Each program runs in an environment of its own with pinned packages, which is installed once under
+    hubkit's home from PyPI or npm. Its token ids and greedy answers are compared with those of the installed
+    transformers, and an answer must end at the end-of-turn token by the model's own files. Exit code 3 if one fails.
+
+    \b
+    Examples:
+      hubkit readers ./merged
+      hubkit readers me/my-model@main --with transformers-4 --with peft-0.6
+      hubkit readers me/my-model --prompts held-out.jsonl --json
+    """
+    from hubkit.models.gguf.prompts import read_rows
+    from hubkit.models.readers.asking import Questions
+    from hubkit.models.readers.matrix import read_by
+
+    rows = read_rows(prompts) if prompts else []
+    source = place(model, hub_name, adapter=False, more=_BESIDE)
+    questions = Questions.of([row["messages"] for row in rows], max_new_tokens=max_new_tokens)
+    found = read_by(
+        names or _NAMES,
+        _model(source, base, hub_name),
+        questions,
+        home=hubkit_home(),
+        report=output_of().say,
+    )
+    output_of().result({"model": source.to_json(), **found.to_json()}, *_lines(found, source))
+    if failed := [cell for cell in found.cells if cell.status == "fails"]:
+        raise RefusedError(
+            f"{counted(len(failed), 'of the readers', 'of the readers')} cannot use {source}.",
+            hint="The table says why. docs/readers.md says what helps.",
+        )
+
+
+def _model(source: Place, base: str | None, hub_name: str | None) -> Model:
+    """What there is of the model: its adapter with the base, and GGUF files."""
+    from hubkit.models.readers.matrix import Model
+
+    folder = source.folder
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"There is no config.json in {source}.", hint="Name a folder or a repo with merged weights.")
+    files = tuple(sorted({*folder.glob("*.gguf"), *folder.glob("gguf/*.gguf")}))
+    adapter = folder / "adapter"
+    if not (adapter / "adapter_config.json").is_file():
+        return Model(folder, gguf=files)
+    try:
+        return Model(folder, adapter, _base(adapter, base, hub_name), files)
+    except HubkitError as error:
+        return Model(folder, gguf=files, no_adapter=f"its base is not at hand: {error.message}")
+
+
+def _base(adapter: Path, base: str | None, hub_name: str | None) -> Path:
+    """The folder of the base that the adapter is for."""
+    from hubkit.models.merging.companions import read_settings
+
+    if base is None:
+        settings = read_settings(adapter, "adapter_config.json")
+        name, commit = settings.get("base_model_name_or_path"), settings.get("revision")
+        base = f"{name}@{commit}" if commit else str(name)
+        if Path(base).is_dir():  # a path that strangers wrote is not followed
+            raise UsageError(f"adapter_config.json names the folder {base}.", hint="Name the base with --base.")
+    return place(base, hub_name, adapter=False).folder
+
+
+def _lines(found: Matrix, source: Place) -> Iterator[RenderableType]:
+    yield f"{source}, read on {found.date} ({found.machine}):"
+    yield table(("program", "what", "", "same ids", "stopped", "same answers"), [_row(cell) for cell in found.cells])
+    for cell in found.cells:
+        if cell.why:
+            yield f"{cell.reader}, {cell.form}: {cell.why}."
+        for note in cell.notes:
+            yield f"{cell.reader}, {cell.form}: {note}"
+
+
+def _row(cell: Cell) -> tuple[Any, ...]:
+    from hubkit.models.readers.readers import FORM_NAMES
+
+    versions = ", ".join(
+        f"{name} {cell.versions[name]}" for name in cell.versions if name not in {"torch", "tokenizers"}
+    )
+    of = "" if cell.answers is None else f" of {count(cell.answers)}"
+    return (
+        versions or cell.reader,
+        FORM_NAMES[cell.form],
+        cell.status,
+        "" if cell.conversations is None else count(cell.conversations),
+        "" if cell.stopped is None else f"{count(cell.stopped)}{of}",
+        "" if cell.same is None else f"{count(cell.same)}{of}",
+    )

@@ -1,0 +1,168 @@
+"""The environment of a reader: its pinned packages, installed once under hubkit's home, from PyPI or npm.
+
+readers/transformers-4-3f2a…/     a virtual environment, or a folder with node_modules
+
+torch is not what is tested, and a second copy is large: the environment has links to the torch that hubkit runs with,
+and to what torch needs beyond the pinned packages (CUDA's libraries).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable, Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+from filelock import FileLock
+from packaging.requirements import Requirement
+
+from hubkit.core.errors import RemoteError, UsageError
+from hubkit.core.processes.parent import allowed_environment
+from hubkit.models.readers.readers import Reader
+
+_SECONDS = 3600
+"""How long an installation may take: llama-cpp-python is compiled."""
+_NETWORK = (
+    "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CONFIG_FILE", "PIP_CERT", "PIP_FIND_LINKS", "PIP_CACHE_DIR", "HOME",
+    "XDG_CACHE_HOME", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy",
+    "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "npm_config_registry", "npm_config_cache",
+    "CMAKE_ARGS", "CC", "CXX",
+)  # fmt: skip
+"""Variables of pip and npm that an installation needs beside those of any child."""
+
+
+def environment(reader: Reader, home: Path, report: Callable[[str], None]) -> Path:
+    """The folder of ``reader``'s environment in hubkit's ``home``; it is installed when it is not there yet.
+
+    UsageError when pip or npm is missing, RemoteError when they cannot install it.
+    """
+    assert reader.lock is not None
+    root = home / "readers"
+    root.mkdir(parents=True, exist_ok=True)
+    folder = root / f"{reader.name}-{_digest(reader)}"
+    with FileLock(root / f"{folder.name}.lock"):
+        if not folder.is_dir():
+            report(f"{reader.name}: installing its packages")
+            partial = root / f".{folder.name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            (_install_by_npm if reader.by_npm else _install_by_pip)(reader, partial)
+            partial.rename(folder)
+    return folder
+
+
+def command(reader: Reader, folder: Path | None) -> list[str]:
+    """What runs ``reader``'s script in the environment ``folder``; None is the one that runs hubkit."""
+    if reader.by_npm:
+        return [_found("node", "Node 20 or later"), str(reader.script)]
+    python = Path(sys.executable) if folder is None else folder / "bin" / "python"
+    return [str(python), "-I", "-X", "utf8", str(reader.script)]
+
+
+def pins(reader: Reader) -> dict[str, str]:
+    """The versions of ``reader``'s packages, by their normalized names; empty for npm."""
+    if reader.lock is None or reader.by_npm:
+        return {}
+    lines = reader.lock.read_text("utf-8").split()
+    return {_normal(name): version for name, _, version in (line.partition("==") for line in lines)}
+
+
+def _digest(reader: Reader) -> str:
+    """Names the pinned packages, this Python and its torch."""
+    assert reader.lock is not None
+    files = sorted(reader.lock.iterdir()) if reader.by_npm else [reader.lock]
+    parts = [path.read_bytes() for path in files]
+    if not reader.by_npm:
+        parts += [sys.version.encode(), sys.base_prefix.encode()]
+        parts += [str(path).encode() for path in _linked(reader)]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
+
+
+def _install_by_pip(reader: Reader, folder: Path) -> None:
+    assert reader.lock is not None
+    venv.EnvBuilder(with_pip=False, symlinks=True).create(folder)
+    packages = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    for path in _linked(reader):
+        (packages / path.name).symlink_to(path)
+    try:
+        distribution("pip")
+    except PackageNotFoundError as error:
+        raise UsageError("pip is not installed.", hint="python -m ensurepip.") from error
+    _run(
+        reader,
+        [
+            sys.executable, "-P", "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--quiet",
+            "--disable-pip-version-check", "--no-input", "--no-deps", "--requirement", str(reader.lock),
+        ],
+    )  # fmt: skip
+
+
+def _install_by_npm(reader: Reader, folder: Path) -> None:
+    assert reader.lock is not None
+    for path in reader.lock.iterdir():
+        shutil.copyfile(path, folder / path.name)
+    npm = _found("npm", "Node 20 or later, with npm")
+    _run(reader, [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder)])
+
+
+def _run(reader: Reader, arguments: list[str]) -> None:
+    try:
+        done = subprocess.run(
+            arguments, capture_output=True, timeout=_SECONDS, check=False, stdin=subprocess.DEVNULL,
+            env=allowed_environment(_NETWORK),
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise RemoteError(f"Installing {reader.name} took more than an hour.", hint="Run the command again.") from error
+    if done.returncode:
+        lines = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+        why = next((line for line in lines if line.lower().startswith("error")), (lines or ["no message"])[-1])
+        raise RemoteError(
+            f"The packages of {reader.name} could not be installed: {why[:300]}",
+            hint="Check the connection to the package index, and run the command again.",
+        )
+
+
+def _found(program: str, what: str) -> str:
+    if (path := shutil.which(program)) is None:
+        raise UsageError(f"{program} is not installed.", hint=f"Install {what}, or leave out transformers-js.")
+    return path
+
+
+def _linked(reader: Reader) -> list[Path]:
+    """What of this environment is linked into ``reader``'s: torch, and what it needs that is not pinned there."""
+    pinned = pins(reader)
+    if "transformers" not in pinned:
+        return []
+    return sorted({path for found in _needed("torch", set(pinned)) for path in _top_level(found)})
+
+
+def _needed(name: str, known: set[str]) -> Iterator[Distribution]:
+    """The installed distribution ``name`` and those that it requires, save the ``known`` ones."""
+    known.add(_normal(name))
+    try:
+        found = distribution(name)
+    except PackageNotFoundError:
+        return
+    yield found
+    for line in found.requires or ():
+        wanted = Requirement(line)
+        if (wanted.marker is None or wanted.marker.evaluate({"extra": ""})) and _normal(wanted.name) not in known:
+            yield from _needed(wanted.name, known)
+
+
+def _top_level(found: Distribution) -> Iterator[Path]:
+    """Where the files of a distribution lie: its folders, modules and metadata in site-packages."""
+    first = {path.parts[0] for path in found.files or () if path.parts[0] not in {"..", "__pycache__"}}
+    for name in first:
+        path = Path(str(found.locate_file(name)))
+        if path.exists():
+            yield path
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
