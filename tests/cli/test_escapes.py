@@ -251,6 +251,8 @@ def cases(command: str, harm: Harm) -> list[list[str]]:
         "convert": [["model", "-o", "converted"], [ARG, "-o", "converted"], ["model", "-o", ARG]],
         "gguf": [["model", "-o", "model.gguf"], [ARG, "-o", "model.gguf"], ["model", "-o", ARG],
                  *([f"{repo}@{name}", "-o", "m", *hub] for hub in at for name in ("main", ARG))],
+        "readers": [["model", "--with", "transformers"], [ARG], ["model", "--base", ARG], ["model", "--prompts", ARG],
+                    *([f"{repo}@{name}", *hub] for hub in at[1:] for name in ("main", ARG))],
         "verify": [["model"], [ARG], *([repo, *hub] for hub in at), ["model", "--key", ARG],
                    [f"{repo}@{ARG}", "--rederive", *at[0]]],
         "reproduce": [[ARG], *([repo, "-o", "again", *hub] for hub in at), [f"{repo}@{ARG}", *at[0]]],

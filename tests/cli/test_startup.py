@@ -97,6 +97,7 @@ def test_help_and_version_import_no_command(tmp_path: Path, args: list[str]) -> 
         ["merge", "--help"],
         ["convert", "--help"],
         ["gguf", "--help"],
+        ["readers", "--help"],
         ["verify", "--help"],
         ["space", "deploy", "--help"],
         ["runs", "--help"],

@@ -59,12 +59,13 @@ def readers(
     max_new_tokens: int,
     hub_name: str | None,
 ) -> None:
-    """Load and ask a model in other versions of transformers and PEFT, and in other programs.
+    """Load and ask a model in other versions of transformers and PEFT.
 
-    MODEL is a folder, or a repo as namespace/name or namespace/name@revision, with an adapter in its folder adapter/ if
-    it has one. Each program runs in an environment of its own with pinned packages, which is installed once under
-    hubkit's home from PyPI or npm. Its token ids and greedy answers are compared with those of the installed
-    transformers, and an answer must end at the end-of-turn token by the model's own files. Exit code 3 if one fails.
+    Other programs are transformers.js (its tokenizer and chat template) and llama.cpp (GGUF files). MODEL is a folder,
+    or a repo as namespace/name or namespace/name@revision, with an adapter in its folder adapter/ if it has one. Each
+    program runs in an environment of its own with pinned packages, which is installed once under hubkit's home from
+    PyPI or npm. Its token ids and greedy answers are compared with those of the installed transformers, and an answer
+    must end at the end-of-turn token by the model's own files. Exit code 3 if one fails.
 
     \b
     Examples:

@@ -223,7 +223,7 @@ def _pads_well(words: Path, end_of_turn: EndOfTurn | None) -> bool:
 
 
 def _keep_template(words: Path, base: Path, out: Path) -> None:
-    """The template file of the tokenizer in ``words``; if that has no template at all, the one of ``base``."""
+    """The template of the tokenizer in ``words``; if that has none at all, the one of ``base``. In both places."""
     own = read_settings(words, "tokenizer_config.json").get("chat_template")
     if (words / TEMPLATE).is_file():
         shutil.copyfile(words / TEMPLATE, out / TEMPLATE)
@@ -231,6 +231,10 @@ def _keep_template(words: Path, base: Path, out: Path) -> None:
         shutil.copyfile(base / TEMPLATE, out / TEMPLATE)
     elif not own and isinstance(text := read_settings(base, "tokenizer_config.json").get("chat_template"), str):
         write_atomic(out / TEMPLATE, text)
+    settings = read_settings(out, "tokenizer_config.json")
+    if settings and (out / TEMPLATE).is_file() and "chat_template" not in settings:
+        text = (out / TEMPLATE).read_text("utf-8")  # where older transformers, and transformers.js, look for it
+        write_json(out / "tokenizer_config.json", {**settings, "chat_template": text})
 
 
 def own_dtype(base: Path) -> str:

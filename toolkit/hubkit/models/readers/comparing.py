@@ -70,16 +70,17 @@ def judge(reader: str, form: Form, report: Report, expected: Expected) -> Cell:
     stopped = sum(bool(item["ids"]) and item["ids"][-1] == end for item in answers)
     reference = expected.report.content if expected.report else {}
     same = sum(item["ids"] == other["ids"] for item, other in _pairs(answers, reference.get("answers") or []))
+    asked = form != "tokenizer" and bool(answers)
     facts = Cell(
         reader,
         form,
         "works",
         versions=versions,
         conversations=len(content.get("renderings") or {}) + len(content.get("texts") or {}),
-        answers=len(answers) if form != "tokenizer" else None,
-        stopped=stopped if form != "tokenizer" else None,
-        same=same if form != "tokenizer" and expected.report and expected.answers else None,
-        notes=tuple(text[:300] for text in content.get("warnings") or ()),
+        answers=len(answers) if asked else None,
+        stopped=stopped if asked else None,
+        same=same if asked and expected.report and expected.answers else None,
+        notes=tuple(_notes(content, reference, expected.by)),
     )
     if problem is not None:
         return _as(facts, "fails", problem)
@@ -88,6 +89,14 @@ def judge(reader: str, form: Form, report: Report, expected: Expected) -> Cell:
             facts, "not run", f"none of {counted(len(answers), 'answer')} ended, so nothing was seen of stopping"
         )
     return facts
+
+
+def _notes(content: Mapping[str, Any], reference: Mapping[str, Any], by: str) -> Iterator[str]:
+    """What a person may want to know of a reader that works."""
+    yield from (text[:300] for text in content.get("warnings") or ())
+    own, its = content.get("dtype"), reference.get("dtype")
+    if own is not None and its is not None and own != its:
+        yield f"torch_dtype of config.json is {own} to it, and {its} to {by}"
 
 
 def _as(cell: Cell, status: Status, why: str) -> Cell:

@@ -21,18 +21,23 @@ _BEST = 5
 
 
 def main() -> None:
-    """Read the job, and write the report as soon as each part is there."""
+    """Read the job, and write the report."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     job = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    Path(job["report"]).write_text(json.dumps(read(job)), "utf-8")
+
+
+def read(job: dict[str, Any]) -> dict[str, Any]:
+    """The report of ``job``; ``failed`` names what could not be loaded or asked, and why."""
     names = ["transformers", "tokenizers", "torch", *(["peft"] if job["adapter"] else [])]
-    report: dict[str, Any] = {"versions": {name: version(name) for name in names}, "failed": [], "warnings": []}
+    report: dict[str, Any] = {"versions": {name: version(name) for name in names}, "failed": []}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         tokenizer = _tried(report, "the tokenizer", lambda: _tokenizer(job))
         if tokenizer is not None:
             report["renderings"] = _renderings(tokenizer, job)
             report["texts"] = {text: _ids(tokenizer, text) for text in job["texts"]}
-        model = _tried(report, "the weights", lambda: _model(job))
+        model = _tried(report, "the weights", lambda: _model(job, report))
         if model is not None and job["adapter"]:
             model = _tried(report, "the adapter", lambda: _with_adapter(model, job))
         if model is not None:
@@ -41,7 +46,7 @@ def main() -> None:
                 report["answers"] = _tried(report, "the answers", lambda: _answers(model, report, job))
     messages = [str(item.message) for item in caught]
     report["warnings"] = [text for text in messages if "Unexpected keyword arguments" in text]
-    Path(job["report"]).write_text(json.dumps(report), "utf-8")
+    return report
 
 
 def _end_with_parent() -> None:
@@ -65,12 +70,13 @@ def _tokenizer(job: dict[str, Any]) -> Any:
     return AutoTokenizer.from_pretrained(job["tokenizer"], trust_remote_code=False)
 
 
-def _model(job: dict[str, Any]) -> Any:
+def _model(job: dict[str, Any], report: dict[str, Any]) -> Any:
     """The model in float32: answers then differ between versions by what they read, hardly by rounding."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(job["model"], trust_remote_code=False)
+    report["dtype"] = str(getattr(config, "torch_dtype", None)).removeprefix("torch.")
     name = "dtype" if int(version("transformers").split(".")[0]) >= 5 else "torch_dtype"
     loaded = AutoModelForCausalLM.from_pretrained(
         job["model"], config=config, trust_remote_code=False, use_safetensors=True, **{name: torch.float32}
