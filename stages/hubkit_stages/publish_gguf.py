@@ -76,7 +76,7 @@ class Settings:
         return cls(
             place=place,
             weights=recipe.place(scope.published),
-            own_repo=place.repo not in recipe.repos(),
+            own_repo=place.repo not in recipe.variant_repos(),
             visibility=recipe.visibility,
             gated=recipe.gated or None,
             variant=scope.published,

@@ -56,6 +56,15 @@ def test_where_the_files_of_a_variant_live(
     assert asked.gguf_place("main") == Place(*main) and asked.gguf_place("dpo-v0") == Place(*other)
 
 
+def test_a_repo_of_their_own_is_among_those_that_are_published_to() -> None:
+    """They are named where a person agrees to a release, and `protected` holds for them."""
+    asked = recipe({"variants": ["main", "dpo-v0"], "place": "repo"})
+    assert asked.repos() == ("me/my-model-dpo-v0-GGUF", "me/my-model-GGUF", "me/my-model"), "as their branches move"
+    assert asked.variant_repos() == recipe({"place": "branch"}).repos() == ("me/my-model",)
+    elsewhere = recipe({"place": "repo", "repo": "them/files"}, layout="repos")
+    assert elsewhere.repos()[0] == "them/files" and elsewhere.label("dpo-v0") == "my-model-dpo-v0"
+
+
 def test_a_repo_of_their_own_can_be_named() -> None:
     assert recipe({"place": "repo", "repo": "us/x"}).gguf_place("main") == Place("us/x", "main")
 

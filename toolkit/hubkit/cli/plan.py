@@ -106,6 +106,11 @@ def plan(recipe: str | None, hub_name: str | None) -> None:
         "layout": settings.layout,
         "hub": hub_name or settings.hub,
         "branches": branches,
+        "gguf": [
+            {**place._asdict(), "variant": name}
+            for name in settings.gguf_variants()
+            if (place := settings.gguf_place(name))
+        ],
         "steps": listed,
     }
     discards = discarded(state)

@@ -145,8 +145,7 @@ def _hub_pages(recipe: Recipe) -> Iterator[Mistake]:
         newer = recipe.newer(name)
         if newer is not None and newer.lower() == recipe.place(name).repo.lower():
             yield Mistake(where, f"{newer} is where {name!r} is published, so it cannot replace it")
-    places = [place for name in recipe.gguf_variants() if (place := recipe.gguf_place(name))]
-    published = {repo.lower() for repo in (*recipe.repos(), *(place.repo for place in places))}
+    published = {repo.lower() for repo in recipe.repos()}
     for repo in recipe.card.replaces:
         if repo.lower() in published:
             yield Mistake(("card", "replaces"), f"{repo} is published by this recipe, so it cannot be replaced by it")

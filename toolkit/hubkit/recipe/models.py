@@ -369,7 +369,13 @@ class Recipe(Model):
         return (self.gguf.gate if self.gguf else None) or self.variants[variant].gate
 
     def repos(self) -> tuple[str, ...]:
-        """Every model repo that is published to, in the order in which their branches move."""
+        """Every model repo that is published to, in the order in which their branches move, those of GGUF files too."""
+        gguf = [place.repo for name in self.gguf_variants() if (place := self.gguf_place(name))]
+        variants = self.variant_repos()
+        return tuple(dict.fromkeys([*(repo for repo in gguf if repo not in variants), *variants]))
+
+    def variant_repos(self) -> tuple[str, ...]:
+        """The model repos of the variants, in the order in which their branches move."""
         return tuple(dict.fromkeys(self.place(name).repo for name in self.publishing_order()))
 
     def newer(self, variant: str) -> str | None:
@@ -381,7 +387,7 @@ class Recipe(Model):
         place = self.place(variant)
         if self.layout == "branches":
             return place.branch
-        shared = {repo.partition("/")[0] for repo in self.repos()} == {self.repo.partition("/")[0]}
+        shared = {repo.partition("/")[0] for repo in self.variant_repos()} == {self.repo.partition("/")[0]}
         return place.repo.partition("/")[2] if shared else place.repo
 
     def chain(self, stage: str) -> tuple[str, ...]:
