@@ -213,3 +213,9 @@ def test_gguf_files_of_a_7b_model_are_as_large_as_published_ones_and_asked_on_th
     asked = replace(situation, gguf_work=Work(requests=100, tokens=50, longest=60))
     assert (cost(job, asked, LAPTOP).seconds or 0) > here.seconds + 100 * files / LAPTOP.bandwidth
     assert cost(job, replace(situation, gguf_work=Work(unknown=("own",))), LAPTOP).seconds is None
+    upload = next(job for job in expand(recipe) if job.id == "publish-gguf[main]")
+    size, files = sum(situation.gguf_bytes().values()), next(job for job in expand(recipe) if job.id == "publish[main]")
+    assert (cost(upload, situation, LAPTOP).upload, cost(upload, situation, LAPTOP).scratch) == (size, size)
+    beside = parse_recipe(text.replace("prompts: 10", "prompts: 10, place: folder"))
+    more = cost(files, replace(situation, recipe=beside), LAPTOP).upload - cost(files, situation, LAPTOP).upload
+    assert more == size and "publish-gguf[main]" not in {job.id for job in expand(beside)}

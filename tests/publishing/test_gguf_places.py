@@ -10,8 +10,10 @@ from releases import REPO, assert_whole, faults, heads, hub_of, requests
 from signatures import key_pair
 
 from hubkit.checks.source import RepoSource
+from hubkit.cli import plan
 from hubkit.cli.revisions.writing import planned_lines
 from hubkit.core.errors import ConflictError, RefusedError
+from hubkit.pipeline import outcome
 from hubkit.pipeline.find_stage import find_stage
 from hubkit.pipeline.jobs import expand
 from hubkit.pipeline.release_state import ReleaseState
@@ -68,6 +70,10 @@ def test_its_manifest_names_the_weights_and_is_verified(hub: Running, tmp_path: 
     assert not report.differences and report.made_for == {"repo": REPO, "variant": "main"}
     found = {item.name: item.kind for item in list_revisions(connected, REPO)}
     assert found == {"main": "variant", "dpo-v0": "variant", "gguf": "gguf"}
+    made = {step: item.path for step, item in release.made.items()}
+    (result,) = outcome._gguf(made, release.typed("promote"), release.target)
+    assert (result.variant, result.branch, result.commit) == ("main", "gguf", heads(release)["gguf"])
+    assert result.page == f"{hub.url}/{REPO}/tree/gguf" and result.stop_rates == {"f16": None, "q8_0": None}
 
 
 def test_a_second_release_replaces_it_in_one_commit_and_it_can_be_rolled_back(hub: Running, tmp_path: Path) -> None:
@@ -204,6 +210,9 @@ def test_preflight_asks_for_a_repo_of_its_own_and_names_what_an_earlier_release_
         f"{OWN} is private, but the recipe says public.",
         f"The branch 'main' of {OWN}: 1 file not published by hubkit is kept: notes.txt.",
     ]
+    assert plan._order(release.recipe) == (
+        f"{OWN} (GGUF files of main), then dpo-v0 (adapter of stage dpo), then main (adapter of stage sft)"
+    )
     (stale,) = findings(release, "publish[main]")
     assert stale.startswith(f"The branch 'gguf' of {REPO} has GGUF files of an earlier release of 'main'")
     assert findings(release, "publish[dpo-v0]") == []
