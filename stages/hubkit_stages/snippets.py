@@ -5,8 +5,8 @@ nothing of this machine's environment (:mod:`hubkit.cards.snippets`). The branch
 release yet, so the literal is exchanged for the commit; a block that names the repo and no such revision would show the
 reader another variant than the card is about, and is refused.
 
-A block for llama-cpp-python is skipped where that is not installed and the card says that it was not run. The card
-of the GGUF files is read from where these are staged.
+A block for llama-cpp-python is skipped where the card says that it was not run, as that is not installed. The card of
+the GGUF files is read from where these are staged.
 
 The load-back has shown that a stranger's download of this commit has the bytes of the release. So the blocks find its
 large files in their cache already, as links to this machine's own, once these have been hashed; and the base, too.
@@ -29,7 +29,7 @@ from hubkit.cards.render import GGUF_CARD, MODEL_CARD, render_card, template_of
 from hubkit.cards.snippets import Card, Limits, Pin, Place, extract, place_for, run_cards
 from hubkit.cards.snippets.blocks import Imports
 from hubkit.cards.snippets.results import SnippetResults
-from hubkit.cards.snippets.runs import not_installed
+from hubkit.cards.snippets.runs import SAID_SO
 from hubkit.cards.snippets.trust import repo_stranger
 from hubkit.cards.template_context import build_context, card_names
 from hubkit.core import numbers
@@ -142,10 +142,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[SnippetResults]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     results = SnippetResults(commit=commit, blocks=tuple(outcomes))
-    unable = {not_installed(name) for name in OPTIONAL}
-    bad = [
-        item for item in outcomes if item.outcome == "failed" or (item.outcome == "skipped" and item.why not in unable)
-    ]
+    bad = [item for item in results.blocks if item.outcome != "passed" and item.why != SAID_SO]
     if bad:
         ctx.note("snippets-failed", blocks=[vars(item) for item in bad])
         shown = "; ".join(f"{item.card} line {item.line}: {item.why}" for item in bad[:3])
@@ -154,8 +151,8 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[SnippetResults]:
             hint="Nothing was promoted. Fix the card's template or the recipe's words; the run's journal has the "
             "output of each block.",
         )
-    ran, skipped = results.ran, {item.why for item in outcomes if item.outcome == "skipped"}
-    figure = "; ".join([f"{ran} of {numbers.counted(len(outcomes), 'block')} ran", *sorted(skipped)])
+    ran = results.ran
+    figure = f"{ran} of {numbers.counted(len(outcomes), 'block')} ran"
     return StageResult(results, figure, facts={"blocks": ran})
 
 
@@ -201,7 +198,7 @@ def _card(hub: Hub, staged: StagedCommit, name: str, path: str, where: RecipePla
     repo, commit = staged.repo, staged.commit
     ours = hub.target.embedded or hub.target.trusted or repo_stranger(hub, repo) is None
     text = _text(hub, repo, path if ours else f"{GENERATED}/{name}", commit)
-    return Card(path, text, Pin(*where, commit), strict=True, optional=OPTIONAL if NOT_RUN in text else frozenset())
+    return Card(path, text, Pin(*where, commit), strict=True, not_run=OPTIONAL if NOT_RUN in text else frozenset())
 
 
 def _text(hub: Hub, repo: str, path: str, commit: str) -> str:

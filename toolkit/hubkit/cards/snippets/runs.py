@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +36,8 @@ from hubkit.core.processes.child import adopting_orphans
 from hubkit.core.processes.parent import JsonChild, describe_end, kill_children
 from hubkit.core.processes.ports import free_port
 
+SAID_SO = "the card says that it is not run"
+"""Why a block is skipped that is about a program which the release goes on without."""
 _LINES = 40
 """Lines of a block's output that are told, the last ones."""
 _WIDTH = 500
@@ -65,14 +66,14 @@ class Limits:
 @dataclass(frozen=True)
 class Card:
     """A card to run. With ``pin`` its branch is read at that commit; ``strict``: a block that names the pin's repo
-    has to be pinned to it. A block that imports one of the modules ``optional`` is skipped where it is not installed.
+    has to be pinned to it. A block that imports one of the modules ``not_run`` is skipped: the card says so.
     """
 
     path: str
     text: str
     pin: Pin | None = None
     strict: bool = False
-    optional: frozenset[str] = frozenset()
+    not_run: frozenset[str] = frozenset()
 
 
 def run_cards(
@@ -90,8 +91,9 @@ def run_cards(
     limits = limits or Limits()
     work = [(card, blocks, index) for card in cards for blocks in [extract(card.text)] for index in range(len(blocks))]
     imports = Imports()
-    for _, blocks, index in work:
-        imports.add(blocks[index].source)
+    for card, blocks, index in work:
+        if not card.not_run & _imports([blocks[index]]):
+            imports.add(blocks[index].source)
     modules = {name: sorted(names) for name, names in sorted(imports.names.items())}
     if any(_needs_server(blocks[index]) for _, blocks, index in work):
         modules |= {name: [] for name in _SERVER}
@@ -107,17 +109,12 @@ def run_cards(
     return found
 
 
-def not_installed(module: str) -> str:
-    """Why a block is skipped that imports an optional ``module``."""
-    return f"{module} is not installed"
-
-
-def _missing(blocks: Sequence[Block], optional: frozenset[str]) -> str | None:
-    """The first of the modules ``optional`` that one of ``blocks`` imports and this Python lacks."""
+def _imports(blocks: Sequence[Block]) -> set[str]:
+    """The top-level packages that ``blocks`` import."""
     imports = Imports()
     for block in blocks:
         imports.add(block.source)
-    return next((name for name in sorted(imports.roots & optional) if find_spec(name) is None), None)
+    return imports.roots
 
 
 def _needs_server(block: Block) -> bool:
@@ -147,8 +144,8 @@ class _Run:
         pin = self.card.pin
         if block.for_notebook:
             return self._result(block, "skipped", "it has lines that only a notebook understands")
-        if missing := _missing(needed, self.card.optional):
-            return self._result(block, "skipped", not_installed(missing))
+        if self.card.not_run & _imports(needed):
+            return self._result(block, "skipped", SAID_SO)
         if pin and self.card.strict and names_repo(block.source, pin.repo) and not self._pinned(needed)[-1][1]:
             return self._result(block, "failed", f"it loads {pin.repo} and is not pinned to {pin.branch!r}")
         if not any(asks_local_server(part.source) for part in needed):
