@@ -12,9 +12,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pygit2
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.utils import httpx
@@ -22,7 +24,7 @@ from real_git import pack_of, push_body, real_git
 from xet_wire import Wire, named, whole, xorb
 
 from hubkit.core.errors import HubkitError
-from hubkit.server import process
+from hubkit.server import app, process
 from hubkit.server.backup import backup
 from hubkit.server.fsck import fsck
 from hubkit.server.garbage import collect
@@ -285,6 +287,38 @@ def test_a_disk_that_can_only_be_read(hub: Running, tmp_path: Path) -> None:
     finally:
         subprocess.run(["umount", str(place)], check=True)
     assert sorted(hub.data.rglob("*")) == before and fsck(hub.data) == []
+
+
+@pytest.mark.fault("F13")
+def test_a_running_hub_whose_disk_can_only_be_read_any_more(api: HfApi, hub: Running, raw: httpx.Client) -> None:
+    """It says so, in words and by a status that no client tries again at once; it still reads, and writes again."""
+    api.create_repo("me/model")
+    head, place = api.model_info("me/model").sha, str(hub.data / "tmp")
+    for command in (["--bind", place, place], ["-o", "remount,ro,bind", place]):
+        if os.geteuid() != 0 or subprocess.run(["mount", *command], check=False, capture_output=True).returncode:
+            pytest.skip("this machine does not let us mount a folder")
+    try:
+        for _ in range(2):
+            answer = raw.post(f"{REPO}/commit/main", content=ndjson(file("a")))
+            assert answer.status_code == 507 and "Read-only file system" in answer.json()["error"], answer.text
+            assert str(hub.data) not in answer.text, "a stranger need not know where it is"
+        assert "the disk can only be read" in log_of(hub)
+        assert api.model_info("me/model").sha == head
+    finally:
+        subprocess.run(["umount", place], check=True)
+    raw.post(f"{REPO}/commit/main", content=ndjson(file("a"))).raise_for_status()
+    assert fsck(hub.data) == []
+
+
+@pytest.mark.fault("F13")
+def test_which_errors_mean_that_the_disk_can_only_be_read() -> None:
+    with closing(sqlite3.connect("file:x?mode=memory&cache=shared", uri=True)) as database:
+        database.execute("PRAGMA query_only=ON")
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            database.execute("CREATE TABLE t (x)")
+    errors = [OSError(30, "Read-only file system"), pygit2.GitError("create 'x': Read-only file system"), caught.value]
+    assert [app._is_read_only(error) for error in errors] == [True, True, True]
+    assert not app._is_read_only(OSError(5, "Input/output error")) and not app._is_read_only(sqlite3.Error("x"))
 
 
 @pytest.mark.fault("F13")

@@ -19,6 +19,7 @@ from starlette.types import Message
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.request import Request
 from hubkit.server.hub import Hub
+from hubkit.server.repos import references
 from hubkit.server.repos.git import Git
 from hubkit.server.repos.objects import DamagedError
 from hubkit.server.routes.git import info_refs
@@ -108,8 +109,9 @@ def test_a_client_that_reads_too_slowly_is_not_waited_for() -> None:
     assert asyncio.run(pieces(Patience(rate=1, longest=0.1), 0.03)) < 5
 
 
+@pytest.mark.parametrize("service", ["git-upload-pack", "git-receive-pack"])
 def test_the_refs_of_a_repo_are_read_in_the_turn_of_who_asks_for_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str
 ) -> None:
     """Anybody may ask a public repo for them, as often as they like: in Python it is work for the processor."""
     hub, seen = Hub(tmp_path / "hub"), list[tuple[int, int]]()
@@ -117,7 +119,7 @@ def test_the_refs_of_a_repo_are_read_in_the_turn_of_who_asks_for_them(
     assert actor is not None
     hub.store.create("model", "hubkit", "a", actor=actor, private=False)
 
-    def refs(git: Git) -> Iterator[tuple[str, str]]:
+    def refs(place: Git | Path) -> Iterator[str]:
         seen.append(turns()["fetch"])
         raise DamagedError("a ref")
 
@@ -125,11 +127,12 @@ def test_the_refs_of_a_repo_are_read_in_the_turn_of_who_asks_for_them(
         raise AssertionError(message)
 
     monkeypatch.setattr(Git, "refs", refs)
+    monkeypatch.setattr(references, "names", refs)
     scope = {
-        "type": "http", "method": "GET", "headers": [], "query_string": b"service=git-upload-pack",
+        "type": "http", "method": "GET", "headers": [], "query_string": f"service={service}".encode(),
         "path_params": {"kind": "models", "ns": "hubkit", "name": "a"}, "client": ("127.0.0.1", 1),
     }  # fmt: skip
-    response = info_refs(Request(scope, hub=hub))
+    response = info_refs(Request(scope, hub=hub, actor=actor))
     assert not seen
     with pytest.raises(DamagedError):
         asyncio.run(response(scope, empty_receive, send))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
 import shutil
 import sqlite3
@@ -62,6 +63,7 @@ from hubkit.server.storage.database import is_busy
 log = logging.getLogger("hubkit.server")
 _ABOUT_A_REPO = re.compile(r"/(api/(models|datasets|spaces|kernels)/|([^/]+/){1,3}resolve/)")
 _ROOM = 2**20
+_READ_ONLY = os.strerror(errno.EROFS)
 _FULL_DISK = ("no space left", "file too large", "disk is full", "disk quota exceeded")
 
 ROUTES = [
@@ -141,7 +143,8 @@ async def routing_error(request: Request, error: Exception) -> Response:
 
 
 async def storage_error(request: Request, error: Exception) -> Response:
-    """507 when the disk is full: clients retry a 500 or 503 at once, which cannot work until there is room.
+    """507 when the disk is full or can only be read: clients retry a 500 or 503 at once, which cannot work until
+    somebody makes room, or mounts it again.
 
     503 when another process holds the database: soon it will not.
     """
@@ -149,12 +152,15 @@ async def storage_error(request: Request, error: Exception) -> Response:
         log.warning("%s %s: the database is in use by another process", request.method, request.scope["path"])
         words = "Another process is using the Hub's database; send the request again."
         return error_response(request, HTTPException(503, words, headers={"Retry-After": "1"}))
-    if not _disk_is_full(error, request.app.state.hub.folder.root):
+    read_only = _is_read_only(error)
+    if not read_only and not _disk_is_full(error, request.app.state.hub.folder.root):
         if isinstance(error, pygit2.GitError):  # libgit2 could not write where it had to
             return await damaged_repo(request, error)
         raise error
-    log.error("%s %s: the disk is full: %s", request.method, request.scope["path"], error)
-    return HTTPException(507, f"The Hub cannot store this: {error}.").response()
+    problem = "can only be read" if read_only else "is full"
+    log.error("%s %s: the disk %s: %s", request.method, request.scope["path"], problem, error)
+    reason = f"its disk can only be read ({_READ_ONLY})" if read_only else error
+    return HTTPException(507, f"The Hub cannot store this: {reason}.").response()
 
 
 async def damaged_repo(request: Request, error: Exception) -> Response:
@@ -170,6 +176,15 @@ async def unexpected_error(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.scope["path"])
     message = "The embedded Hub failed to answer this request; see its log."
     return error_response(request, HTTPException(500, message, headers={"Connection": "close"}))
+
+
+def _is_read_only(error: Exception) -> bool:
+    """As a disk becomes that has failed, and a folder that somebody mounts so while the Hub runs."""
+    if isinstance(error, OSError):
+        return error.errno == errno.EROFS
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY
+    return _READ_ONLY.lower() in str(error).lower()
 
 
 def _disk_is_full(error: Exception, folder: Path) -> bool:

@@ -27,7 +27,7 @@ from hubkit.server.repos.store import Repo
 from hubkit.server.smart.children import GitFailedError, GitMissingError
 from hubkit.server.smart.packets import FLUSH, ProtocolError, PushRequest, advertisement, packet, read_push, report
 from hubkit.server.smart.receiving import Outcome, Receiver
-from hubkit.server.smart.responses import NEVER_CACHED, FetchResponse, PushResponse, git_missing
+from hubkit.server.smart.responses import NEVER_CACHED, FetchResponse, PushResponse, RefsResponse, git_missing
 from hubkit.server.smart.turns import STRANGER
 
 log = logging.getLogger("hubkit.server")
@@ -55,11 +55,15 @@ def info_refs(request: Request) -> Response:
     """The refs of a repo, before a fetch or a push."""
     service = request.query_params.get("service")
     if service == PUSH:
-        repo = _pushable(request)[0]
-        refs = [(name, oid) for name, oid in _refs(request, repo) if _PUSHED.fullmatch(name)]
-        return Response(
-            advertisement(PUSH, refs), media_type=f"application/x-{PUSH}-advertisement", headers=NEVER_CACHED
-        )
+        pushed_to = _pushable(request)[0]
+
+        def work() -> Response:
+            refs = [(name, oid) for name, oid in _refs(request, pushed_to) if _PUSHED.fullmatch(name)]
+            return Response(
+                advertisement(PUSH, refs), media_type=f"application/x-{PUSH}-advertisement", headers=NEVER_CACHED
+            )
+
+        return RefsResponse(work, caller=_caller(request))
     repo = find_readable_repo(request)
     if service != FETCH:
         raise HTTPException(400, "This Hub speaks git's smart protocol only: use git 1.6.6 or newer.")

@@ -145,6 +145,23 @@ class PushResponse(Response):
         await response(scope, receive, send)
 
 
+class RefsResponse(Response):
+    """What ``work`` returns, which reads the refs before a push in a thread when it is the caller's turn.
+
+    The turns are those of fetches: a push that lasts long does not keep others from asking.
+    """
+
+    def __init__(self, work: Callable[[], Response], *, caller: str) -> None:
+        super().__init__(None)
+        self._work, self._caller = work, caller
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read them and send the response."""
+        async with _FETCHES.turn(self._caller):
+            response = await run_sync(self._work)
+        await response(scope, receive, send)
+
+
 def _body(piece: bytes) -> dict[str, object]:
     return {"type": "http.response.body", "body": piece, "more_body": True}
 
