@@ -413,3 +413,14 @@ def test_any_bytes_are_a_push_or_an_error(content: bytes) -> None:
             assert report(asked, "ok", {}, ["\N{SNOWMAN}"]).endswith(b"0000")
     with pytest.raises(ProtocolError, match="too many packets"):
         read_push(io.BytesIO(b"000cshallow " * 30_000))
+
+
+def test_what_is_not_a_fetch_is_the_clients_mistake(api: HfApi, raw: httpx.Client) -> None:
+    """And not a damaged repo: 520 sends its owner to look for what is not broken."""
+    api.create_repo("me/model")
+    kind = {"Content-Type": "application/x-git-upload-pack-request"}
+    bodies = [b"", b"null", b"0000", b"000bhello x", b"0032want", b"0014command=nonsense\n0000", b"0001", b"0002"]
+    for body in bodies:
+        for headers in (kind, kind | {"Git-Protocol": "version=2"}):
+            answer = raw.post("/me/model.git/git-upload-pack", content=body, headers=headers)
+            assert answer.status_code == 400 and "not a fetch" in answer.text, (body, headers, answer.text)

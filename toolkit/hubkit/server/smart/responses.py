@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -25,6 +26,13 @@ _FETCHES, _PUSHES = Turns(8, 3, 60.0, strangers=4, long=4), Turns(4, 2, 60.0, lo
 _PUSH_THREADS = CapacityLimiter(6)
 """Pushes have threads of their own: one may take minutes, and others need theirs."""
 _PIECE, _IDLE = 2**16, 120.0
+_NOT_ASKED_RIGHT = re.compile(
+    r"^(BUG: |fatal: (git upload-pack: )?(protocol error|the remote end hung up|no command requested|command '|"
+    r"(unknown|invalid|mismatched) (capability|command|object format|shallow|deepen|filter)|'argument' token|"
+    r"unexpected line|ambiguous deepen|deepen and|expected |sparse:|unsupported filter))",
+    re.MULTILINE | re.IGNORECASE,
+)
+"""What `git upload-pack` says of a request that is not one; all else is about the repo."""
 NEVER_CACHED = {"Cache-Control": "no-cache, max-age=0, must-revalidate", "Expires": "Fri, 01 Jan 1980 00:00:00 GMT"}
 
 
@@ -122,10 +130,13 @@ class FetchResponse(Response):
                 return
         if gone.done():
             return
+        text = ""
         if code := await child.wait():
             text = (await errors).decode("utf-8", "replace")
             log.warning("upload-pack of %s ended with status %s: %s", self._name, code, text)
         if not begun:
+            if not code or _NOT_ASKED_RIGHT.search(text):  # it says nothing to a request that asks for nothing
+                raise HTTPException(400, "This is not a fetch: git cannot read what it asks for.")
             raise repo_damaged(self._name)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
