@@ -16,6 +16,7 @@ from filled_hub import fill
 from forked_hubs import ForkedHubs
 from huggingface_hub.utils import httpx
 from real_git import needs_git
+from soak_figures import record
 
 from hubkit.core.errors import ConflictError, HubkitError
 from hubkit.server import process
@@ -143,7 +144,10 @@ def test_a_bit_in_each_kind_of_file(
             shutil.rmtree(data)
     if flips == 1:
         assert look(together, right, forked_hubs, "all") < len(right)
-    record_property("figure", f"{len(KINDS)} kinds of files, {flips} bits each: named by fsck, no wrong answer")
+    figure = f"{len(KINDS)} kinds of files, {flips} bits each: named by fsck, no wrong answer"
+    record_property("figure", figure)
+    if flips > 1:
+        record("the embedded Hub, a flipped bit in each kind of file", figure)
 
 
 def rows_of(data: Path) -> list[str]:
@@ -177,7 +181,10 @@ def test_a_bit_in_the_database(filled: Path, tmp_path: Path, flips: int, record_
         for end in ("-wal", "-shm"):
             (data / f"hub.sqlite{end}").unlink(missing_ok=True)
         (data / "hub.sqlite").write_bytes(sound)
-    record_property("figure", f"{flips} bits of the database: {named} named by fsck, the others changed no row")
+    figure = f"{flips:,} bits of the database: {named:,} named by fsck, the others changed no row"
+    record_property("figure", figure)
+    if flips > 40:
+        record("the embedded Hub, a flipped bit in its database", figure)
 
 
 def test_a_schema_that_is_no_text(filled: Path, tmp_path: Path) -> None:
