@@ -82,6 +82,5 @@ def stale_gguf_findings(hub: Hub, repo: str, branch: str, published: Place | Non
             yield Finding(
                 "warning",
                 f"The branch {name!r} of {repo} has GGUF files of an earlier release of {branch!r}, and this recipe"
-                " publishes none there.",
-                f"Remove it with `hubkit revisions delete {repo} {name}`, or publish to it with `gguf` in the recipe.",
+                f" publishes none there. `hubkit revisions delete {repo} {name}` removes it.",
             )
