@@ -118,7 +118,7 @@ def _numbers(piece: Piece, content: Any) -> tuple[Any, Any]:
 
     stored = torch.from_numpy(content).view(_types()[piece.rows.tensor.dtype])
     numbers = stored.float()
-    if not bool(torch.isfinite(numbers).all()):
+    if len(numbers) and not bool(torch.isfinite(torch.stack(torch.aminmax(numbers))).all()):  # NaN is passed on
         raise RefusedError(
             f"{piece.of.name} holds NaN or infinite numbers.",
             hint="Train or merge the model again; these answer nothing.",
@@ -154,7 +154,7 @@ def _quantized(numbers: Any, width: int) -> tuple[bytes, Any]:
 def _squares(numbers: Any) -> float:
     import torch
 
-    return float((numbers * numbers).sum(dtype=torch.float64))
+    return float(torch.linalg.vector_norm(numbers, dtype=torch.float64)) ** 2
 
 
 def source_of(piece: Piece) -> tuple[Path, Tensor, int, int]:
