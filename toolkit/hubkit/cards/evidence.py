@@ -15,6 +15,7 @@ from hubkit.models.chat.gate_verdicts import GateVerdicts
 from hubkit.models.chat.stop_rates import StopRates
 from hubkit.models.gguf.made import GgufFiles
 from hubkit.models.merging.merged import MergedWeights
+from hubkit.models.readers.made import ReadBy
 from hubkit.recipe.artifact import JsonArtifact
 from hubkit.training.adapter import TrainedAdapter
 from hubkit.training.data.prepared import PreparedData
@@ -43,6 +44,11 @@ def merge_step(variant: str) -> str:
 def gguf_step(variant: str) -> str:
     """The id of the step that writes the GGUF files of ``variant``."""
     return f"gguf[{variant}]"
+
+
+def readers_step(variant: str) -> str:
+    """The id of the step that has other programs read ``variant``."""
+    return f"readers[{variant}]"
 
 
 def training_step(stage: str) -> str:
@@ -122,6 +128,8 @@ class Measurements:
     """The variant's benchmarks with the score of every question, which are published beside the card."""
     gguf: GgufFiles | None = None
     """The variant's GGUF files."""
+    readers: ReadBy | None = None
+    """Which programs read it."""
 
 
 def gather(measured: Measurements, variant: str) -> Evidence:
@@ -135,6 +143,7 @@ def gather(measured: Measurements, variant: str) -> Evidence:
         **{training_step(name): found for name, found in measured.adapters.items()},
         merge_step(variant): measured.merged,
         gguf_step(variant): measured.gguf,
+        readers_step(variant): measured.readers,
         BASE_STOP_RATE: measured.base_stop_rate,
         **{stop_rate_step(name): found for name, found in measured.stop_rates.items()},
         "gate": measured.gates,

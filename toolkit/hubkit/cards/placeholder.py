@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hubkit.cards.evidence import Evidence, gguf_step
+from hubkit.cards.evidence import Evidence, gguf_step, readers_step
 from hubkit.cards.memory import placeholders
 from hubkit.evals.results import Metric, Results, Settings, Subject, SuiteResult, TaskResult
 from hubkit.models.chat.library import CHATML
 from hubkit.models.gguf.made import GgufFiles
+from hubkit.models.readers.made import ReadBy
 from hubkit.recipe.benchmark_keys import BenchmarkCondition
 from hubkit.recipe.models import Recipe, Training
 from hubkit.recipe.names import ADOPT, MAIN
@@ -54,6 +55,8 @@ def placeholder(recipe: Recipe) -> Evidence:
                 "dtype": recipe.base.dtype, "tensors": 1, "changed": 1, "parameters": 1, "bytes": 1, "seconds": 1.0,
             }
         }  # fmt: skip
+        if recipe.readers:
+            files[readers_step(name)] = {ReadBy.FILE: _readers()}
         if recipe.gguf_place(name) is not None:
             files[gguf_step(name)] = {GgufFiles.FILE: _gguf(recipe, name, form)}
     if recipe.evaluate.suites:
@@ -71,6 +74,16 @@ def placeholder(recipe: Recipe) -> Evidence:
     if recipe.gates.are_set:
         files["gate"] = {"gates.json": _gates(recipe)}
     return Evidence(files, CHATML)
+
+
+def _readers() -> dict[str, Any]:
+    """``readers.json``, with a program that works and one that fails."""
+    plain: dict[str, Any] = {"reader": "transformers-4", "versions": {"transformers": "4"}, "notes": []}
+    works = {**plain, "form": "merged", "status": "works", "why": None, "conversations": 1}
+    works |= {"answers": 1, "stopped": 1, "same": 1}
+    fails = {**plain, "form": "adapter", "status": "fails", "why": "unknown", "conversations": 1}
+    fails |= {"answers": None, "stopped": None, "same": None}
+    return {"cells": [works, fails], "date": "2026-01-01", "machine": "unknown", "max_new_tokens": 1}
 
 
 def _gguf(recipe: Recipe, name: str, form: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from hubkit.cards.pictures import pictures_of
 from hubkit.cards.render import ADAPTER_CARD, GGUF_CARD, MODEL_CARD, Rendered, render_card
 from hubkit.cards.repair import stop_rate_repair
 from hubkit.cards.reported import reported_results, reported_scores
+from hubkit.cards.works_with import works_with
 from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.files import digest_of
 from hubkit.models.chat import rendering
@@ -131,6 +132,7 @@ def build_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str,
         **(runs := running(variant, evidence)),
         "quantized_memory": (runs["memory"] or {}).get("nf4"),
         "gguf": gguf_context(recipe, variant, evidence),
+        "works_with": works_with(variant, evidence),
     }
     return {**made, "pictures": pictures_of(made)}
 

@@ -85,6 +85,8 @@ def _asked_for(step: Step, recipe: Recipe) -> bool:
         return bool(recipe.evaluate.suites)
     if step.name in _GGUF:
         return recipe.gguf is not None
+    if step.stage == "readers":
+        return bool(recipe.readers)
     if step.stage == "gate":
         return recipe.gates.are_set
     return step.stage != "stopping" or recipe.gates.stop_rate is not None

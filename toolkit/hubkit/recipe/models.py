@@ -22,6 +22,7 @@ from hubkit.recipe.measuring import Gates as Gates
 from hubkit.recipe.measuring import Probe as Probe
 from hubkit.recipe.measuring import StopRate as StopRate
 from hubkit.recipe.names import GGUF, MAIN
+from hubkit.recipe.readers import Readers
 from hubkit.recipe.values import OLD_ACCEPT as OLD_ACCEPT
 from hubkit.recipe.values import (
     Accepted,
@@ -311,6 +312,9 @@ class Recipe(Model):
     gates: Gates = Gates()
     card: Card
     gguf: Gguf | None = None
+    readers: Readers = Field(
+        (), description="programs that also read what is published, in pinned versions, for the card's `Works with`"
+    )
     space: Space | None = None
     collection: Collection | None = None
     sign: Sign | None = None

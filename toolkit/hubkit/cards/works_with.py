@@ -1,0 +1,39 @@
+"""What a card says of the programs that read its model: the table "Works with"."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hubkit.cards.evidence import Evidence, readers_step
+from hubkit.models.readers.made import ReadBy
+from hubkit.models.readers.readers import FORM_NAMES
+
+_NAMES = {"transformers": "transformers", "peft": "PEFT", "node": "Node"}
+_UNSAID = frozenset({"torch", "tokenizers", "node"})
+
+
+def works_with(variant: str, evidence: Evidence) -> dict[str, Any] | None:
+    """The template variable ``works_with``; None where no other program read the model.
+
+    Keys: ``date`` (a day, ISO 8601), ``machine``, ``max_new_tokens`` and ``rows``: ``program`` with its versions,
+    ``what`` it read, ``works``, ``why`` it does not (or ''), and ``conversations``, ``stopped``, ``same`` of
+    ``answers`` (None where that was not compared). What was not run is not among them.
+    """
+    found = evidence.wrapped().get(readers_step(variant), {}).get(ReadBy.FILE)
+    if found is None:
+        return None
+    rows = [_row(cell) for cell in found["cells"] if cell["status"] != "not run"]
+    return {**{name: found[name] for name in ("date", "machine", "max_new_tokens")}, "rows": rows} if rows else None
+
+
+def _row(cell: dict[str, Any]) -> dict[str, Any]:
+    versions = [
+        f"{_NAMES.get(name, name)} {version}" for name, version in cell["versions"].items() if name not in _UNSAID
+    ]
+    return {
+        "program": ", ".join(versions) or cell["reader"],
+        "what": FORM_NAMES[cell["form"]],
+        "works": cell["status"] == "works",
+        "why": cell["why"] or "",
+        **{name: cell[name] for name in ("conversations", "answers", "stopped", "same")},
+    }
