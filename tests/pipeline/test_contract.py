@@ -42,7 +42,7 @@ TEXT = (
     .replace("summary: It answers.", "summary: It answers., template: card.jinja, replaces: [me/old]")
     .replace("visibility: public", "visibility: public\nprovide: tiny\nchat: {template: chat.jinja}")
     + "space: {repo: me/space}\ncollection: {title: Mine}\nsign: {key: key.pem}\n"
-    "gguf: {variants: [main, dpo-v0], benchmarks: [tiny_facts]}\n"
+    "gguf: {variants: [main, dpo-v0], benchmarks: [tiny_facts]}\nreaders: [transformers-4, peft-0.6]\n"
 )
 
 

@@ -8,7 +8,7 @@ from hubkit.cards.evidence import Evidence, readers_step
 from hubkit.models.readers.made import ReadBy
 from hubkit.models.readers.readers import FORM_NAMES
 
-_NAMES = {"transformers": "transformers", "peft": "PEFT", "node": "Node"}
+_NAMES = {"transformers": "transformers", "peft": "PEFT"}
 _UNSAID = frozenset({"torch", "tokenizers", "node"})
 
 
@@ -27,9 +27,8 @@ def works_with(variant: str, evidence: Evidence) -> dict[str, Any] | None:
 
 
 def _row(cell: dict[str, Any]) -> dict[str, Any]:
-    versions = [
-        f"{_NAMES.get(name, name)} {version}" for name, version in cell["versions"].items() if name not in _UNSAID
-    ]
+    shown = {name: version for name, version in cell["versions"].items() if name not in _UNSAID}
+    versions = [f"{_NAMES.get(name, name)} {version}" for name, version in shown.items()]
     return {
         "program": ", ".join(versions) or cell["reader"],
         "what": FORM_NAMES[cell["form"]],

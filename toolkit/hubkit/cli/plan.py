@@ -214,6 +214,7 @@ def _does(job: Job, recipe: Recipe) -> str:
         "stopping": f"{counted(rate.prompts, 'prompt')}, {counted(rate.max_new_tokens, 'new token')}" if rate else None,
         "evaluate": ", ".join(recipe.evaluate.suites),
         "gguf": _gguf(recipe),
+        "readers": ", ".join(recipe.readers),
         "gate": f"{_gates(recipe)}; enforced for {', '.join(enforced) or 'none'}",
         "publish": _staging(job, recipe),
         "publish_gguf": _gguf_staging(job, recipe),

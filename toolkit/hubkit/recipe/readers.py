@@ -1,4 +1,4 @@
-"""The recipe's ``readers``: the programs that must read the published forms, beside those that the release runs with."""
+"""The recipe's ``readers``: programs that also read what is published, beside those that the release runs with."""
 
 from __future__ import annotations
 

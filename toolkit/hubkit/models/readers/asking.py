@@ -90,10 +90,12 @@ def ask(
         }
         (Path(work) / "job.json").write_text(json.dumps(job), "utf-8")
         arguments = [*command(reader, folder), f"{work}/job.json", *([str(folder)] if reader.by_npm else [])]
-        return _answered(arguments, Path(work), timeout)
+        folders = {path.resolve() for path in (places.model, places.tokenizer, places.adapter) if path is not None}
+        return _answered(arguments, Path(work), timeout, sorted(map(str, folders), key=len, reverse=True))
 
 
-def _answered(arguments: list[str], work: Path, timeout: float) -> Report:
+def _answered(arguments: list[str], work: Path, timeout: float, folders: Sequence[str]) -> Report:
+    """The report of the child. Where it names one of ``folders``, places of this machine, their last name is left."""
     variables = {**allowed_environment(), "HF_HUB_OFFLINE": "1", "HF_HOME": str(work / "hf"), "HOME": str(work)}
     with (work / "errors").open("wb") as errors:
         # Its standard input stays open as long as this process lives, and ends the child with it.
@@ -112,7 +114,10 @@ def _answered(arguments: list[str], work: Path, timeout: float) -> Report:
                 process.stdin.close()
     try:
         with (work / "report.json").open("rb") as file:
-            found = load_json(file.read(LARGE.bytes + 1))
+            content = file.read(LARGE.bytes + 1)
+        for folder in folders:
+            content = content.replace(json.dumps(folder)[1:-1].encode(), json.dumps(Path(folder).name)[1:-1].encode())
+        found = load_json(content)
     except (OSError, JsonError):
         lines = (work / "errors").read_text("utf-8", "replace").strip().splitlines()
         last = f": {lines[-1][:200]}" if lines else ""

@@ -330,6 +330,11 @@ def _from_hub(it: Situation, device: Device) -> float:
     return device.disk if it.embedded else device.network
 
 
+def _readers(job: Job, it: Situation, device: Device) -> Cost:
+    """Unknown: the programs answer on the CPU of this machine, and the first release installs them."""
+    return Cost(None)
+
+
 _COSTS: Mapping[str, Callable[[Job, Situation, Device], Cost]] = {
     "provide": _provide,
     "base": _base,
@@ -341,6 +346,7 @@ _COSTS: Mapping[str, Callable[[Job, Situation, Device], Cost]] = {
     "adopt": _seconds(3),
     "merge": _merge,
     "gguf": _gguf,
+    "readers": _readers,
     "gate": _seconds(0.1),
     "card": _seconds(1),
     "publish": _publish,
