@@ -332,7 +332,7 @@ def _from_hub(it: Situation, device: Device) -> float:
 
 def _readers(job: Job, it: Situation, device: Device) -> Cost:
     """Unknown: the programs answer on the CPU of this machine, and the first release installs them."""
-    return Cost(None)
+    return Cost(why="other programs answer on the CPU, and are installed by the first release")
 
 
 _COSTS: Mapping[str, Callable[[Job, Situation, Device], Cost]] = {
