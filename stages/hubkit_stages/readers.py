@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hubkit.core.findings import Finding
 from hubkit.core.home import hubkit_home
-from hubkit.core.numbers import counted
+from hubkit.core.numbers import count
 from hubkit.models.base import PinnedBase
 from hubkit.models.gguf.made import GgufFiles
 from hubkit.models.merging.companions import fetch_base
@@ -121,4 +121,4 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[ReadBy]:
         if cell.status == "fails"
     )
     artifact = ReadBy(found.cells, found.date, found.machine, settings.max_new_tokens)
-    return StageResult(artifact, f"{works} of {counted(ran, 'reading')} work", warnings)
+    return StageResult(artifact, f"{works} of {count(ran)} readings work", warnings)
