@@ -123,6 +123,7 @@ def test_the_tiny_recipe_shows_a_newcomer_the_keys_and_explains_what_it_accepts(
     rare |= {"benchmarks", "results"}  # docs/quality-gate.md
     rare |= {"processes", "machines", "command"}  # docs/cluster.md
     rare |= {"stop_below"}  # docs/watching.md
+    rare |= {"readers"}  # docs/readers.md
     schema = recipe_schema()
     known = {key for part in [schema, *schema["$defs"].values()] for key in part.get("properties", {})}
     shown |= {key for key in known if f"# {key}: " in text or f"#   {key}: " in text or f"# {key}:\n" in text}
