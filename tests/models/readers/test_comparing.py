@@ -130,3 +130,9 @@ def test_of_a_tokenizer_nothing_is_asked() -> None:
     tokens = {key: GOOD[key] for key in ("versions", "failed", "renderings", "texts")}
     cell = judge("transformers-js", "tokenizer", Report(tokens), AS_EXPECTED)
     assert (cell.status, cell.answers, cell.stopped, cell.same) == ("works", None, None, None)
+
+
+def test_a_cause_on_the_second_line_is_told() -> None:
+    failed = [{"what": "the tokenizer", "error": "ImportError: \n requires the protobuf library\nand more"}]
+    found = judge("transformers-4", "merged", report(failed=failed), AS_EXPECTED)
+    assert found.why == "the tokenizer cannot be loaded: ImportError: requires the protobuf library"

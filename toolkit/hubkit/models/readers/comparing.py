@@ -215,5 +215,7 @@ def _first_difference(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def _first_line(text: str) -> str:
-    line = next((line.strip() for line in text.splitlines() if line.strip()), text)
-    return line[:240].rstrip(".:")
+    """The first line of an exception; with the next one, where it names the exception's kind alone."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [text]
+    first = f"{lines[0]} {lines[1]}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
+    return first[:240].rstrip(".:")
