@@ -59,6 +59,7 @@ def test_the_table_has_what_was_run() -> None:
         "| transformers.js 4.3.2 | tokenizer and chat template | works | 30 |  |  |",
     ]
     assert "vLLM" not in "".join(rows) and "Run on 2026-11-29 (x86" in made.text
+    assert "are compared with those of transformers 5.23.0, up to rounding" in made.text
     assert validate(made.text) == []
     numbers = [item for item in made.numbers if item.step == "readers[main]"]
     assert len(numbers) == 3 + 2 + 2 + 2 + 1  # the three rows that work, and the token limit

@@ -15,7 +15,8 @@ _UNSAID = frozenset({"torch", "tokenizers", "node"})
 def works_with(variant: str, evidence: Evidence) -> dict[str, Any] | None:
     """The template variable ``works_with``; None where no other program read the model.
 
-    Keys: ``date`` (a day, ISO 8601), ``machine``, ``max_new_tokens`` and ``rows``: ``program`` with its versions,
+    Keys: ``date`` (a day, ISO 8601), ``machine``, ``max_new_tokens``, ``reference`` (what the others are compared with:
+    the first that read it) and ``rows``: ``program`` with its versions,
     ``what`` it read, ``works``, ``why`` it does not (or ''), and ``conversations``, ``stopped``, ``same`` of
     ``answers`` (None where that was not compared). What was not run is not among them.
     """
@@ -23,7 +24,17 @@ def works_with(variant: str, evidence: Evidence) -> dict[str, Any] | None:
     if found is None:
         return None
     rows = [_row(cell) for cell in found["cells"] if cell["status"] != "not run"]
-    return {**{name: found[name] for name in ("date", "machine", "max_new_tokens")}, "rows": rows} if rows else None
+    if not rows:
+        return None
+    installed: dict[str, str] = next(
+        (cell["versions"] for cell in found["cells"] if cell["versions"].get("transformers")), {}
+    )
+    reference = f"transformers {installed['transformers']}" if installed else "the installed transformers"
+    return {
+        **{name: found[name] for name in ("date", "machine", "max_new_tokens")},
+        "reference": reference,
+        "rows": rows,
+    }
 
 
 def _row(cell: dict[str, Any]) -> dict[str, Any]:
