@@ -85,7 +85,13 @@ def _digest(reader: Reader) -> str:
 
 def _install_by_pip(reader: Reader, folder: Path) -> None:
     assert reader.lock is not None
-    venv.EnvBuilder(with_pip=False, symlinks=True).create(folder)
+    try:
+        venv.EnvBuilder(with_pip=False, symlinks=True).create(folder)
+    except ValueError as error:  # a path with the separator of PATH
+        raise UsageError(
+            f"There can be no virtual environment in {folder.parent}: its name has a ':'.",
+            hint="Set HUBKIT_HOME to another folder.",
+        ) from error
     packages = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
     for path in _linked(reader):
         (packages / path.name).symlink_to(path)
