@@ -330,6 +330,32 @@ def test_packs_and_folders_damaged_in_each_way(hub: Running, raw: httpx.Client, 
         assert connection.execute("SELECT repo, num, status FROM discussions ORDER BY 1, 2").fetchall() == states
 
 
+IN_THE_WAY: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "pack": ("objects/pack/*.pack", WAYS["flipped"]), "no pack": ("objects/pack/*.pack", Path.unlink),
+    "no index": ("objects/pack/*.idx", Path.unlink), "no head": ("HEAD", Path.unlink),
+    "config": ("config", lambda path: path.write_bytes(b"[core\n")),
+}  # fmt: skip
+
+
+@pytest.mark.fault("R1")
+@pytest.mark.parametrize("query", ["", "?create_pr=1"])
+def test_a_damaged_repo_takes_no_commit_even_one_that_reads_nothing_of_what_is_damaged(
+    hub: Running, raw: httpx.Client, template: Template, query: str
+) -> None:
+    path = "/api/models/me/{}/commit/main"
+    lines = '{"key":"header","value":{"summary":"s"}}\n{"key":"file","value":{"path":"%s","content":"x"}}\n'
+    template.git("gc", "-q", "--prune=now")
+    raw.post(path.format("good"), content=(lines % "loose").encode()).raise_for_status()
+    for name, (pattern, damage) in IN_THE_WAY.items():
+        name = name.replace(" ", "-")
+        folder = copy(hub, raw, template, name)
+        raw.post(path.format(name), content=(lines % "before").encode()).raise_for_status()
+        (place,) = folder.glob(pattern)
+        place.chmod(0o600)
+        damage(place)
+        assert raw.post(path.format(name) + query, content=(lines % "after").encode()).status_code == 520, name
+
+
 LOOPS = {
     "refs/heads/main": b"ref: refs/heads/dev2\n", "refs/heads/dev2": b"ref: refs/heads/main\n",
     "refs/heads/odd": b"ref: ../../../etc/passwd\n", "refs/heads/short": b"abc\n",

@@ -231,6 +231,23 @@ def test_a_ref_whose_move_the_disk_refuses_is_where_it_was(
     assert files_of(own_hub, repo) == 3
 
 
+def test_a_packed_ref_moves_back_in_a_repo_that_was_damaged_meanwhile(own_hub: Hub, owner: Actor) -> None:
+    repo = new_repo(own_hub, owner)
+    path = own_hub.store.path(repo)
+    subprocess.run(["git", "-C", path, "gc", "-q", "--prune=now"], check=True)
+    assert not (path / MAIN).exists()
+
+    def refuse() -> None:
+        next(path.glob("objects/pack/*.idx")).unlink()
+        raise RuntimeError("the database refuses")
+
+    with own_hub.store.writing(repo) as git:
+        head = git.head()
+        with pytest.raises(RuntimeError, match="refuses"):
+            git.move(MAIN, numbered(git, head, range(3)), head, then=refuse)
+        assert git.value(MAIN) == head
+
+
 def test_a_pack_whose_index_a_killed_server_did_not_move_goes(own_hub: Hub, owner: Actor) -> None:
     repo = new_repo(own_hub, owner)
     with own_hub.store.writing(repo) as git:

@@ -105,6 +105,7 @@ def test_trees_are_read_alike_at_once_and_one_by_one(seed: int) -> None:
         ({"authorization": "Bearer x", "content-length": "9" * 5000}, False),
         ({"authorization": "Bearer x", "content-length": "1", "expect": "100-continue"}, False),
         ({"authorization": "Bearer x", "transfer-encoding": "chunked"}, False),
+        ({"authorization": "Bearer x", "content-length": "10", "transfer-encoding": "chunked"}, False),
         ({"content-length": "1"}, False),
     ],
 )
@@ -128,6 +129,14 @@ def test_a_short_commit_needs_the_rights_of_any_other(api: HfApi, hub: Running, 
     answer = raw.post(PATH, content=COMMIT % b"b", headers={"Content-Encoding": "gzip"})
     assert answer.status_code == 415
     assert api.model_info("me/model").sha == head
+
+
+def test_a_body_that_has_a_length_and_none_is_not_read_before_its_sender_is_looked_up(hub: Running) -> None:
+    """In pieces it may be of any size, whatever the length says."""
+    head = prepared(hub, PATH, b"x" * 10).partition(b"\r\n\r\n")[0].replace(hub.token.encode(), b"hf_unknown")
+    with socket.create_connection(("127.0.0.1", urlsplit(hub.url).port or 0), timeout=30) as connection:
+        connection.sendall(head + b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401"), "no piece was sent"
 
 
 def test_who_waits_to_be_told_to_send_is_answered_first(api: HfApi, hub: Running) -> None:

@@ -180,11 +180,11 @@ async def unexpected_error(request: Request, error: Exception) -> Response:
 
 def _is_read_only(error: Exception) -> bool:
     """As a disk becomes that has failed, and a folder that somebody mounts so while the Hub runs."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:
         return error.errno == errno.EROFS
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY
-    return _READ_ONLY.lower() in str(error).lower()
+    return _READ_ONLY.lower() in str(error).lower()  # libgit2's errors have words and no number
 
 
 def _disk_is_full(error: Exception, folder: Path) -> bool:

@@ -20,10 +20,11 @@ from starlette.responses import Response
 from starlette.routing import Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
+from hubkit.core import numbers
 from hubkit.server.accounts.accounts import Actor
 from hubkit.server.http import convertors as _registered  # noqa: F401
 from hubkit.server.http.authentication import authenticate
-from hubkit.server.http.bodies import BodyMemory, comes_at_once, parse_form, read_body, spool_body
+from hubkit.server.http.bodies import SHORT, BodyMemory, comes_at_once, parse_form, read_body, spool_body
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.parsing import decode_path_params, parse_json
 from hubkit.server.http.request import Request
@@ -62,6 +63,8 @@ class Route(starlette.routing.Route):
     ) -> None:  # fmt: skip
         if (body == "none") != (limit == 0):
             raise ValueError(f"{method} {path}: a route with a body, and no other, has a limit.")
+        if short and (body != "file" or anonymous or gzip or hashed or turn):
+            raise ValueError(f"{method} {path}: a short body is a file of somebody known, and waits for nothing.")
         self.handler, self.body, self.limit, self.before = handler, body, limit, before
         self.anonymous, self.cookie, self.identify = anonymous, cookie, identify
         self.gzip, self.hashed, self.short, self.turn = gzip, hashed, short, turn
@@ -74,7 +77,8 @@ class Route(starlette.routing.Route):
         request = Request(incoming.scope, incoming.receive, hub=incoming.app.state.hub)
         try:
             if self.short and comes_at_once(request):
-                request.spooled = await spool_body(request, request.hub.folder.spool, self.limit, short=True)
+                limit = min(self.limit, SHORT)
+                request.spooled = await spool_body(request, request.hub.folder.spool, limit, short=True)
                 return await run_sync(self._admit_and_run, request)
             await run_in_threadpool(self._admit, request)
             if self.body == "file":
@@ -110,6 +114,8 @@ class Route(starlette.routing.Route):
         which a token could be revoked.
         """
         self._admit(request)
+        if request.spooled and request.body_limit is not None and request.spooled.size > request.body_limit:
+            raise HTTPException(413, f"The body may have {numbers.count(request.body_limit)} bytes at most.")
         return self._run(request, b"")
 
     def _handle(self, request: Request, content: bytes) -> Response:

@@ -25,6 +25,7 @@ from pygit2.enums import AttrCheck, ObjectType
 from hubkit.core.names import ref_problem
 from hubkit.server.repos import history, references
 from hubkit.server.repos.objects import DamagedError, MissingError, object_id, read_regular
+from hubkit.server.repos.opening import opened, require_opening
 from hubkit.server.repos.quarantine import Quarantine
 from hubkit.server.repos.reader import Commit, Entry, Reader, parse_tree, split_message
 from hubkit.server.repos.trees import Change, changed
@@ -90,10 +91,7 @@ class Git(Reader):
     def repo(self) -> pygit2.Repository:
         """libgit2's view of the repo, for writing. DamagedError when libgit2 cannot open it, or must not."""
         self.objects.check_packs()
-        try:
-            repo = pygit2.Repository(str(self.path))
-        except (pygit2.GitError, KeyError, ValueError, OSError) as error:
-            raise DamagedError(f"the git folder cannot be opened: {error}") from error
+        repo = opened(self.path)
         if self._quarantine:
             self._quarantine.serve(repo)
         return repo
@@ -308,6 +306,9 @@ class Git(Reader):
         self.value(ref)  # libgit2 is not to find out that it is damaged
         if old is None:
             _ = self.repo  # which creates it
+        else:
+            self.objects.check_packs()
+            require_opening(self.path)
         accepted: AbstractContextManager[list[Path]] = nullcontext([])
         with self._quarantine.accepted() if self._quarantine else accepted as added:
             kept, folders = (
@@ -329,7 +330,7 @@ class Git(Reader):
                     then()
             except BaseException:
                 try:
-                    self._move_back(ref, old, kept)
+                    self._move_back(Move(ref, old, new), kept)
                 except BaseException:
                     added.clear()  # the ref still leads to them
                     raise
@@ -370,7 +371,7 @@ class Git(Reader):
                 try:
                     for move, kept in reversed(done):
                         if self.value(move.ref) != move.old:
-                            self._move_back(move.ref, move.old, kept)
+                            self._move_back(move, kept)
                 except BaseException:
                     added.clear()  # a ref still leads to them
                     raise
@@ -401,13 +402,15 @@ class Git(Reader):
         if not references.move(self.path, ref, new, old):
             raise MovedError(ref)
 
-    def _move_back(self, ref: str, old: str | None, kept: Path | None) -> None:
+    def _move_back(self, move: Move, kept: Path | None) -> None:
+        """Undo a move. Not by libgit2 where the ref has a file: the repo may have been damaged meanwhile."""
+        ref, old = move.ref, move.old
         if kept:
             kept.replace(self.path / ref)  # needs no room on the disk
-        elif old:
-            self.repo.references.create(ref, old, force=True)
-        else:
+        elif old is None:
             self.delete_ref(ref)
+        elif move.new is None or not references.move(self.path, ref, old, move.new):
+            self.repo.references.create(ref, old, force=True)
 
     def value(self, ref: str) -> str | None:
         """The id that a ref holds, without a look at that object, or None. DamagedError."""
