@@ -316,8 +316,8 @@ def _warnings(verdicts: Mapping[str, GateVerdict]) -> Iterable[str]:
     for name, verdict in verdicts.items():
         for file in verdict.gguf:
             if not file.passed:
-                rate = "was not measured" if file.rate is None else f"is {share(file.rate)}"
-                yield f"{name}: the stop rate of {file.file} {rate}: failed (reported)."
+                rate = "was not measured" if file.rate is None else f"is {share(file.rate)}: failed"
+                yield f"{name}: the stop rate of {file.file} {rate} (reported)."
         for item in verdict.benchmarks:
             if item.result != "passed" or item.note:
                 yield f"{name}: {benchmark_line(item)}"

@@ -48,7 +48,7 @@ from hubkit.models.load import load_tokenizer
 from hubkit.models.merging.companions import PATTERNS
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.recipe.artifact import NamedFile
-from hubkit.recipe.gguf import GgufType
+from hubkit.recipe.gguf import GgufType, example_type
 from hubkit.recipe.models import Evaluate, Recipe
 from hubkit.recipe.names import MAIN
 from hubkit.recipe.stage import BaseRepo, CheckContext, Context, Scope, StageResult
@@ -343,11 +343,15 @@ def _facts(
 
 
 def _ollama(ctx: Context[Settings, Inputs], reports: list[GgufReport]) -> tuple[tuple[str, ...], list[str]]:
-    """Write Ollama's files, whose Modelfile takes the smallest file; their names, and what readers should know."""
+    """Write Ollama's files; their names, and what readers should know.
+
+    The Modelfile loads the file that the card's commands name.
+    """
     if not ctx.settings.ollama:
         return (), []
-    smallest = min(reports, key=lambda item: item.bytes)
-    companions = of_model(ctx.inputs.merged.model, smallest.file)
+    named = example_type(ctx.settings.types)
+    file = next(item.file for item in reports if item.kind == named)
+    companions = of_model(ctx.inputs.merged.model, file)
     reason = [f"There is no template for Ollama: {companions.reason}"] if companions.reason else []
     return tuple(path.name for path in companions.write(ctx.out / FOLDER)), [*reason, *companions.notes]
 

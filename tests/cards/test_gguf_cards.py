@@ -55,7 +55,10 @@ def evidence_with(
         "unmeasured": None if measured else "llama-cpp-python is not installed", **facts,
     }  # fmt: skip
     passed = measured and stopped / 128 >= 0.95
-    verdicts = [{"file": item["name"], "kind": item["kind"], "rate": None, "passed": passed} for item in files]
+    verdicts = [
+        {"file": item["name"], "kind": item["kind"], "rate": stopped / 128 if measured else None, "passed": passed}
+        for item in files
+    ]
     gates = evidence.files["gate"]["gates.json"]
     gates["variants"][variant] |= {"gguf": verdicts, "gguf_enforced": False}
     return Evidence({**evidence.files, f"gguf[{variant}]": {"gguf.json": made}}, evidence.template)
@@ -99,9 +102,9 @@ def test_what_was_not_measured_says_so_and_claims_no_run() -> None:
     assert "The stop rate was not measured: llama-cpp-python is not installed." in text
     assert NOT_RUN in text and "same token ids" not in text
     assert (
-        "The release gate on the stop rate: failed (reported)."
+        "The release gate on the stop rate: not measured (reported)."
         in cards(recipe_with(gate="report"), evidence_with(measured=False))[GGUF_CARD].text
-    )
+    ), "what nobody measured has not failed"
     assert "[!WARNING]" not in text, "nobody knows whether they stop"
     assert NOT_RUN not in cards(recipe_with(), evidence_with())[GGUF_CARD].text
 
@@ -125,6 +128,7 @@ def test_files_that_do_not_stop_are_named_first() -> None:
     recipe = recipe_with(gate="report")
     text = cards(recipe, evidence_with(stopped=3))[GGUF_CARD].text
     assert "> **These files do not reliably end their answers:** `tiny-dpo-F16.gguf`: 3 of 128 answers stop;" in text
+    assert "The release gate on the stop rate: failed (reported)." in text
     assert "- Answers can run on until the token limit." in text
 
 

@@ -25,6 +25,7 @@ from hubkit.models.gguf.made import GgufFiles
 from hubkit.models.gguf.write import write_gguf
 from hubkit.pipeline.jobs import expand
 from hubkit.pipeline.runs import Run
+from hubkit.recipe.gguf import example_type
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import CheckContext, Context, Scope
@@ -100,6 +101,22 @@ def test_without_a_gate_on_the_stop_rate_or_without_ollama_less_is_written(step:
     _, files = made(step(asked=bare), tmp_path)
     assert files.ollama == () and list(files.paths()) == ["tiny-Q8_0.gguf"]
     assert files.unmeasured == "the recipe has no gate on the stop rate" and files.max_new_tokens is None
+
+
+@pytest.mark.usefixtures("without_runtime")
+@pytest.mark.parametrize(("types", "named"), [("[q8_0, f16]", "Q8_0"), ("[bf16, f16]", "BF16")])
+def test_the_modelfile_loads_the_file_that_the_card_downloads(
+    step: Any, tmp_path: Path, types: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its size does not count: of files of equal size, or where llama.cpp's types are smaller than Q8_0."""
+
+    def sized(model: Path, out: Path, kind: Any, **keys: Any) -> Any:
+        return replace(write_gguf(model, out, kind, **keys), bytes=1 if kind == "f16" else 2)
+
+    monkeypatch.setattr(gguf, "write_gguf", sized)
+    _, files = made(step(asked=recipe("[f16, q8_0]", types)), tmp_path)
+    assert files.path("Modelfile").read_text().startswith(f"FROM ./tiny-{named}.gguf\n")
+    assert example_type([item.kind for item in files.files]).upper() == named
 
 
 @pytest.mark.usefixtures("without_runtime")
@@ -313,4 +330,8 @@ def test_what_was_not_measured_has_not_passed(tmp_path: Path) -> None:
         gate.run(judged(tmp_path, f16=None))
     assert "hubkit[llama-cpp]" in no.value.hint
     result = gate.run(judged(tmp_path, recipe("types:", "gate: report, types:"), f16=None))
-    assert "main: the stop rate of tiny-F16.gguf was not measured: failed (reported)." in result.warnings
+    assert "main: the stop rate of tiny-F16.gguf was not measured (reported)." in result.warnings
+    assert result.artifact.variants["main"].gguf_result == "not measured (reported)"
+    assert "main passed, its GGUF files not measured (reported)" in result.figure
+    part = gate.run(judged(tmp_path, recipe("types:", "gate: report, types:"), f16=None, q8_0=0.0))
+    assert part.artifact.variants["main"].gguf_result == "failed (reported)", "one was measured and failed"

@@ -11,6 +11,7 @@ from hubkit.cards.measured import wrap
 from hubkit.cards.memory import MEMORY_FILE
 from hubkit.evals.results import RESULTS_FILE
 from hubkit.models.gguf.made import FOLDER, GgufFiles
+from hubkit.recipe.gguf import example_type
 from hubkit.recipe.models import Recipe
 
 MODELFILE = "Modelfile"
@@ -49,6 +50,7 @@ def gguf_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str, 
     verdicts = _verdicts(evidence, variant)
     refused = {item["file"] for item in verdicts if not item["passed"]}
     failed = [item for item in files if item["stop_rate"] and item["name"] in refused]
+    named = example_type([item["kind"] for item in files])
     stops = list(dict.fromkeys(text for item in files for text in item["stops"]))
     return {
         "own": recipe.gguf.place == "repo",
@@ -58,7 +60,7 @@ def gguf_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str, 
         "files": files,
         "suites": list(suites.values()),
         "weights": _weights(variant, evidence, suites),
-        "example": next((item for item in files if item["kind"] == "q8_0"), files[0]),
+        "example": next(item for item in files if item["kind"] == named),
         "modelfile": folder + MODELFILE if MODELFILE in found["ollama"] else "",
         "ollama_name": clean(recipe.place(variant).repo.rpartition("/")[2].lower()),
         "stops": stops,
@@ -103,7 +105,9 @@ def _result(recipe: Recipe, variant: str, verdicts: Sequence[Mapping[str, Any]])
         return ""
     if all(item["passed"] for item in verdicts):
         return "passed"
-    return "failed" if recipe.gguf_gate(variant) == "enforce" else "failed (reported)"
+    known = any(item["rate"] is not None for item in verdicts if not item["passed"])
+    word = "failed" if known else "not measured"
+    return word if recipe.gguf_gate(variant) == "enforce" else f"{word} (reported)"
 
 
 def _context(variant: str, evidence: Evidence) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -15,6 +15,11 @@ GgufType = Literal[
     "q5_k_s", "q5_k_m", "q6_k", "iq4_nl", "iq4_xs",
 ]  # fmt: skip
 """Those of :mod:`hubkit.models.gguf.layout`: the first three are hubkit's own, the others llama.cpp's quantizer's."""
+
+
+def example_type(types: Sequence[str]) -> str:
+    """The type that commands name, and that Ollama's Modelfile loads: q8_0 where it is there, else the first."""
+    return "q8_0" if "q8_0" in types else types[0]
 
 
 def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -80,12 +80,19 @@ class GateVerdict:
         return "passed" if self.all_passed else "failed" if self.enforced else "failed (reported)"
 
     @property
-    def gguf_result(self) -> GateResult | None:
-        """The verdict on the GGUF files in words; None where none was judged."""
+    def gguf_result(self) -> GateResult | Literal["not measured (reported)"] | None:
+        """The verdict on the GGUF files in words; None where none was judged.
+
+        Where no file was measured that did not pass, a gate that only reports says that instead of a failure.
+        """
         if not self.gguf:
             return None
-        passed = all(item.passed for item in self.gguf)
-        return "passed" if passed else "failed" if self.gguf_enforced else "failed (reported)"
+        refused = [item.rate for item in self.gguf if not item.passed]
+        if not refused:
+            return "passed"
+        if self.gguf_enforced:
+            return "failed"
+        return "failed (reported)" if any(rate is not None for rate in refused) else "not measured (reported)"
 
 
 @dataclass(frozen=True)
