@@ -12,6 +12,8 @@ from access_samples import Issuer
 from access_world import ONE, PLACES, PORT, World, world
 
 from hubkit.server.accounts.grants import Publisher, checked
+from hubkit.server.repos.store import Repo
+from hubkit.server.smart.turns import Turns
 
 pytestmark = pytest.mark.fault("A3", "A4")
 SPACE = next(place for place in PLACES if place.kind == "space" and place.ns == "ann")
@@ -72,6 +74,56 @@ def test_a_token_that_is_revoked_while_its_body_arrives_changes_nothing(known: W
     after = known.send("GET", f"/api/models/{ONE.id}/refs", token=known.tokens["owner"], query="include_prs=1").body
     assert before == after and known.hub.store.find("model", "ann/late") is None
     assert len(known.hub.discussions.listed(known.repo(ONE))) == 2 and not list(known.hub.folder.spool.iterdir())
+
+
+LINES = b'{"key":"header","value":{"summary":"s"}}\n{"key":"file","value":{"path":"x","content":"y"}}'
+
+
+@pytest.mark.parametrize("query", ["", "create_pr=1"])
+@pytest.mark.parametrize(("end", "status"), [("revoked", 401), ("another", 404)])
+def test_a_commit_that_waits_for_its_turn_needs_the_right_when_it_has_it(
+    known: World, monkeypatch: pytest.MonkeyPatch, end: str, status: int, query: str
+) -> None:
+    hub, repo, lock = known.hub, known.repo(ONE), known.hub.store.lock
+    owner, before = hub.accounts.identify(str(known.tokens["owner"])), dict(hub.store.git(repo).refs())
+    assert owner is not None
+
+    def wait(waited_for: Repo) -> Any:
+        monkeypatch.undo()
+        if end == "revoked":
+            revoke(known, "ann")
+        else:
+            hub.store.move(repo, "team", "elsewhere", actor=owner)
+            hub.store.create("model", ONE.ns, ONE.name, actor=owner, private=False)
+        return lock(waited_for)
+
+    monkeypatch.setattr(hub.store, "lock", wait)
+    path = f"/api/models/{ONE.id}/commit/main"
+    answer = known.send("POST", path, token=known.tokens["ann: write"], body=LINES, query=query)
+    assert answer.status == status, answer.text
+    assert dict(hub.store.git(repo).refs()) == before and len(hub.discussions.listed(repo)) == 2
+
+
+@pytest.mark.parametrize("path", [
+    "info/refs?service=git-upload-pack", "info/refs?service=git-receive-pack", "git-upload-pack",
+])  # fmt: skip
+def test_git_that_waits_for_its_turn_needs_the_right_when_it_has_it(
+    known: World, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    turn = Turns.turn
+
+    def wait(turns: Turns, caller: str) -> Any:
+        revoke(known, "ann")
+        return turn(turns, caller)
+
+    monkeypatch.setattr(Turns, "turn", wait)
+    path, _, query = path.partition("?")
+    more: dict[str, Any] = (
+        {} if query else {"body": b"0000", "headers": {"content-type": f"application/x-{path}-request"}}
+    )
+    token = known.tokens["ann: write"]
+    answer = known.send("GET" if query else "POST", f"/{ONE.id}.git/{path}", token=token, query=query, **more)
+    assert answer.status == 401, answer.text
 
 
 def test_who_gets_the_name_of_a_removed_user_gets_nothing_that_it_wrote(known: World) -> None:

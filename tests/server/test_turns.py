@@ -114,13 +114,13 @@ def test_the_refs_of_a_repo_are_read_in_the_turn_of_who_asks_for_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str
 ) -> None:
     """Anybody may ask a public repo for them, as often as they like: in Python it is work for the processor."""
-    hub, seen = Hub(tmp_path / "hub"), list[tuple[int, int]]()
+    hub, seen = Hub(tmp_path / "hub"), list[dict[str, tuple[int, int]]]()
     actor = hub.accounts.identify(hub.folder.owner_token.read_text().strip())
     assert actor is not None
     hub.store.create("model", "hubkit", "a", actor=actor, private=False)
 
     def refs(place: Git | Path) -> Iterator[str]:
-        seen.append(turns()["fetch"])
+        seen.append(turns())
         raise DamagedError("a ref")
 
     async def send(message: Message) -> None:
@@ -136,7 +136,10 @@ def test_the_refs_of_a_repo_are_read_in_the_turn_of_who_asks_for_them(
     assert not seen
     with pytest.raises(DamagedError):
         asyncio.run(response(scope, empty_receive, send))
-    assert seen == [(1, 0)] and turns()["fetch"] == (0, 0)
+    nobody = dict.fromkeys(turns(), (0, 0))
+    own = "fetch" if service == "git-upload-pack" else "push-refs"
+    assert seen == [{**nobody, own: (1, 0)}], "slow clones, and pushes, keep nobody from asking what to push"
+    assert turns() == nobody
     hub.close()
 
 

@@ -48,6 +48,20 @@ def find_repo(request: Request) -> Repo:
     return repo
 
 
+def find_again(request: Request, repo: Repo) -> Repo:
+    """``repo`` after a wait, in which the token of the caller may have been revoked or the repo have become another's:
+    both are looked up again; the caller looks at the rights. Errors as at first.
+    """
+    if (before := request.actor) is not None:
+        request.actor = request.hub.accounts.numbered(before.number)
+        if request.actor is None or request.actor.digest != before.digest:
+            raise HTTPException(401, "Invalid credentials in Authorization header")
+    found = find_repo(request)
+    if found.uid != repo.uid:
+        raise repo_not_found(request)
+    return found
+
+
 def require_user(request: Request) -> Actor:
     """The caller; 401 without a token."""
     if request.actor is None:

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from hubkit.core.names import path_problem
 from hubkit.server.accounts.accounts import Actor
-from hubkit.server.http.access import find_repo, require_propose, require_user, require_write
+from hubkit.server.http.access import find_again, find_repo, require_propose, require_user, require_write
 from hubkit.server.http.bodies import COMMIT_LIMIT, TEXT_LIMIT
 from hubkit.server.http.commit_payload import CommitPayload, read_payload
 from hubkit.server.http.exceptions import HTTPException, revision_not_found
@@ -98,6 +98,8 @@ def commit(request: Request) -> Response:
         payload = read_payload(request, repo, git)
         payload.flush_objects(hub.lfs)
         with hub.store.lock(repo):
+            repo = find_again(request, repo)
+            actor = _require_commit_right(request, repo)
             ref, head = require_branch(git, revision)
             if payload.parent is not None and not proposed and payload.parent != head:
                 raise branch_moved()

@@ -15,7 +15,7 @@ import pygit2
 from starlette.responses import PlainTextResponse, Response
 
 from hubkit.server.accounts.accounts import Actor
-from hubkit.server.http.access import find_readable_repo, find_repo, forbidden, require_read, require_user
+from hubkit.server.http.access import find_again, find_readable_repo, find_repo, forbidden, require_read, require_user
 from hubkit.server.http.bodies import COMMIT_LIMIT
 from hubkit.server.http.exceptions import HTTPException, repo_damaged
 from hubkit.server.http.request import Request
@@ -58,6 +58,8 @@ def info_refs(request: Request) -> Response:
         pushed_to = _pushable(request)[0]
 
         def work() -> Response:
+            find_again(request, pushed_to)
+            _pushable(request)
             refs = [(name, oid) for name, oid in _refs(request, pushed_to) if _PUSHED.fullmatch(name)]
             return Response(
                 advertisement(PUSH, refs), media_type=f"application/x-{PUSH}-advertisement", headers=NEVER_CACHED
@@ -84,8 +86,14 @@ def _fetch(
     check: Callable[[], object] | None = None,
 ) -> Response:  # fmt: skip
     given = (request.spooled.file if request.spooled else Path(os.devnull)).open("rb")
+
+    def checked() -> None:
+        require_read(request, find_again(request, repo))
+        if check:
+            check()
+
     return FetchResponse(
-        request.hub.store.path(repo), repo.id, words, given, caller=_caller(request), prefix=prefix, check=check,
+        request.hub.store.path(repo), repo.id, words, given, caller=_caller(request), prefix=prefix, check=checked,
         media_type=f"application/x-{FETCH}-{kind}", protocol=request.headers.get("git-protocol", ""),
     )  # fmt: skip
 

@@ -23,6 +23,8 @@ from hubkit.server.smart.turns import Turns
 
 log = logging.getLogger("hubkit.server")
 _FETCHES, _PUSHES = Turns(8, 3, 60.0, strangers=4, long=4), Turns(4, 2, 60.0, long=2)
+_LISTS = Turns(4, 2, 60.0)
+"""Lists of refs before a push are short: neither a clone nor a push that lasts long keeps others from asking."""
 _PUSH_THREADS = CapacityLimiter(6)
 """Pushes have threads of their own: one may take minutes, and others need theirs."""
 _PIECE, _IDLE = 2**16, 120.0
@@ -37,8 +39,8 @@ NEVER_CACHED = {"Cache-Control": "no-cache, max-age=0, must-revalidate", "Expire
 
 
 def turns() -> dict[str, tuple[int, int]]:
-    """For fetches and pushes, how many are at work and how many wait."""
-    return {"fetch": _FETCHES.counts(), "push": _PUSHES.counts()}
+    """For fetches, pushes and the lists of refs before them, how many are at work and how many wait."""
+    return {"fetch": _FETCHES.counts(), "push": _PUSHES.counts(), "push-refs": _LISTS.counts()}
 
 
 def git_missing() -> HTTPException:
@@ -76,7 +78,7 @@ class FetchResponse(Response):
 
     def __init__(
         self, repo: Path, name: str, words: list[str], given: IO[bytes], *, caller: str, media_type: str,
-        protocol: str = "", prefix: bytes = b"", check: Callable[[], object] | None = None,
+        protocol: str = "", prefix: bytes = b"", check: Callable[[], object],
     ) -> None:  # fmt: skip
         super().__init__(None, media_type=media_type, headers=NEVER_CACHED)
         del self.headers["content-length"]
@@ -88,8 +90,7 @@ class FetchResponse(Response):
         """Send the response."""
         with self._given:
             async with _FETCHES.turn(self._caller):
-                if self._check:
-                    await run_sync(self._check)
+                await run_sync(self._check)
                 try:
                     child = await start(self._words, self._variables, self._given)
                 except GitMissingError:
@@ -157,10 +158,7 @@ class PushResponse(Response):
 
 
 class RefsResponse(Response):
-    """What ``work`` returns, which reads the refs before a push in a thread when it is the caller's turn.
-
-    The turns are those of fetches: a push that lasts long does not keep others from asking.
-    """
+    """What ``work`` returns, which reads the refs before a push in a thread when it is the caller's turn."""
 
     def __init__(self, work: Callable[[], Response], *, caller: str) -> None:
         super().__init__(None)
@@ -168,7 +166,7 @@ class RefsResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read them and send the response."""
-        async with _FETCHES.turn(self._caller):
+        async with _LISTS.turn(self._caller):
             response = await run_sync(self._work)
         await response(scope, receive, send)
 
