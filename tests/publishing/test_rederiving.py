@@ -271,6 +271,17 @@ def _gguf_too(world: World, tmp_path: Path) -> None:
     assert other.kind == "q4_k_m" and "is missing" in other.differences[0] and not other.not_compared
     assert endless.differences[0].startswith("d.gguf is not a sound GGUF file")
 
+    def of_no_known_type(folder: Path) -> None:
+        writer = gguf.GGUFWriter(folder / "e.GGUF", "llama")
+        writer.add_uint32("general.file_type", 36)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+    found = rederive(world.changed(tmp_path / "type", of_no_known_type), world.hub)
+    assert found.unchecked == ("e.GGUF",) and not found.count and not found.equal, "not compared is not equal"
+
 
 def _the_command(world: World, hub: Running, tmp_path: Path) -> None:
     api = world.hub.api

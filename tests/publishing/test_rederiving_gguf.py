@@ -79,6 +79,9 @@ def test_what_is_right_and_what_is_refused(
     folder = folder_of(connected, tmp_path / "place")
     _one_bit(connected, folder, tmp_path)
     _other_weights(connected, folder, tmp_path)
+    _a_part_of_the_weights(release, connected, folder, tmp_path)
+    _not_compared(hub, connected, folder, tmp_path)
+    _weights_beside(connected, folder, tmp_path)
     _after_main_moved(release, connected, folder, tmp_path)
 
 
@@ -116,20 +119,77 @@ def _other_weights(connected: Hub, folder: Path, tmp_path: Path) -> None:
         "digest": (named(files={**right, "model.safetensors": "0" * 64}), ConflictError, no_commit),
         "settings": (named(files={**right, "config.json": "0" * 64}), ConflictError, no_commit),
         "branch": (named(branch="dpo-v0"), ConflictError, "No commit of the branch 'dpo-v0'"),
-        "repo": (named(repo="hubkit/none"), ConflictError, f"{no_commit} of hubkit/none"),
+        "repo": (named(repo="hubkit/none"), RefusedError, "hubkit/none, which .* is not on .* or you cannot see it"),
+        "any file": (named(files={**right, "README.md": "0" * 64}), RefusedError, "does not say from which weights"),
         "name": (named(repo="../x"), RefusedError, "does not say from which weights"),
         "pattern": (named(files={"*": "0" * 64}), RefusedError, "does not say from which weights"),
         "path": (named(files={"../x": "0" * 64}), RefusedError, "does not say from which weights"),
         "none": (named(files={}), RefusedError, "does not say from which weights"),
         "no settings": (named(files={"a": "0" * 64}), RefusedError, "does not say from which weights"),
         "a part": (
-            named(files={name: right[name] for name in ("config.json", "model.safetensors")}), RefusedError,
-            "could be written again",
+            named(files={name: right[name] for name in ("config.json", "model.safetensors")}), ConflictError,
+            r"from a part of the weights: .* has .*tokenizer\.json",
         ),
     }  # fmt: skip
     for name, (change, kind, words) in cases.items():
         with pytest.raises(kind, match=words):
             rederive_gguf(changed(folder, tmp_path / name, change), connected)
+
+
+def _a_part_of_the_weights(release: GgufRelease, connected: Hub, folder: Path, tmp_path: Path) -> None:
+    """Without the template the file stops nowhere, and is what the named files write."""
+    part, left_out = tmp_path / "part", "chat_template.jinja"
+    shutil.copytree(release.made["merge[main]"].path / "model", part)
+    (part / left_out).unlink()
+
+    def written_from_it(copy: Path, content: dict[str, Any]) -> None:
+        for kind in ("f16", "q8_0"):
+            (copy / file_name(NAME, kind)).unlink()
+            write_gguf(part, copy / file_name(NAME, kind), kind, name=NAME)
+        del content["gguf"]["weights"]["files"][left_out]
+
+    with pytest.raises(ConflictError, match=rf"from a part of the weights: .* has {left_out}, too"):
+        rederive_gguf(changed(folder, tmp_path / "left out", written_from_it), connected)
+
+
+def _not_compared(hub: Running, connected: Hub, folder: Path, tmp_path: Path) -> None:
+    """A file of a type that hubkit does not know, one with another case of its suffix, one that is not listed."""
+    q8 = file_name(NAME, "q8_0")
+
+    def other_type(copy: Path, content: dict[str, Any]) -> None:
+        body = bytearray((copy / q8).read_bytes())
+        key = b"general.file_type"
+        body[body.index(key) + len(key) + 4] = 36
+        body[-4000:] = bytes(4000)
+        (copy / q8).write_bytes(body)
+
+    source = changed(folder, tmp_path / "type", other_type)
+    found = rederive_gguf(source, connected)
+    assert found.unchecked == (q8,) and not found.count and not found.equal and not found.to_json()["equal"]
+    done = command("verify", str(source.folder), "--rederive", "--hub", hub.url)
+    assert done.code == 3 and f"1 GGUF file of {source.folder}" in " ".join(done.words.split()), done.words
+
+    def upper_case(copy: Path, content: dict[str, Any]) -> None:
+        (copy / "other.GGUF").write_bytes(b"GGUF" + bytes(40))
+
+    source = changed(folder, tmp_path / "case", upper_case)
+    (source.folder / "unlisted.gguf").write_bytes(b"GGUF")
+    found = rederive_gguf(FolderSource(source.folder), connected)
+    different = {item.path: item.differences for item in found.gguf if item.differences}
+    assert different.keys() == {"other.GGUF", "unlisted.gguf"} and not found.unchecked
+    assert different["unlisted.gguf"] == ("it is not in the manifest",)
+
+
+def _weights_beside(connected: Hub, folder: Path, tmp_path: Path) -> None:
+    """Nobody would merge them: a release of weights must not call itself a place of GGUF files."""
+    for name in ("model.safetensors", "adapter/adapter_config.json", "old/pytorch_model.BIN"):
+
+        def with_it(copy: Path, content: dict[str, Any], name: str = name) -> None:
+            (copy / name).parent.mkdir(exist_ok=True)
+            (copy / name).write_bytes(b"{}")
+
+        with pytest.raises(ConflictError, match=f"GGUF files alone, and it has weights: {name}"):
+            rederive_any(changed(folder, tmp_path / f"with {Path(name).name}", with_it), connected)
 
 
 def _after_main_moved(release: GgufRelease, connected: Hub, folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hubkit.cli.options import hub_option, output_of, output_options, place_argu
 from hubkit.cli.rederived import rederived_lines
 from hubkit.cli.sources import open_source
 from hubkit.cli.targets import find_hub
-from hubkit.core.errors import ConflictError, UsageError
+from hubkit.core.errors import ConflictError, HubkitError, RefusedError, UsageError
 from hubkit.core.numbers import count, counted, short_commit, size
 from hubkit.core.printable import printable
 
@@ -80,7 +80,8 @@ def verify(
     """Compare a release with its manifest and its signature.
 
     Without --bytes the digests that the Hub lists are compared and no large file is downloaded. The exit code is 4 if
-    something differs, and 3 if there is no manifest, no signature where one is required, or no adapter to merge again.
+    something differs, and 3 if there is no manifest, no signature where one is required, no adapter to merge again, or
+    a GGUF file that could not be written again.
 
     --rederive needs what the release was merged with to give the same bits: both versions are printed. --proof allows
     what a single rounding may differ by.
@@ -120,16 +121,24 @@ def verify(
     if error := _error(report, rederived):
         if output.mode != "json":
             output.error(error)
-        sys.exit(ConflictError.exit_code)
+        sys.exit(error.exit_code)
 
 
-def _error(report: Report, rederived: Rederived | GgufRederived | None) -> ConflictError | None:
+def _error(report: Report, rederived: Rederived | GgufRederived | None) -> HubkitError | None:
     name, hint = printable(report.name), "Do not use it until its publisher has explained the differences."
     if report.differences:
         many = counted(len(report.differences), "difference")
         return ConflictError(f"{name} differs from its manifest or signature: {many}.", hint=hint)
     if rederived is None or rederived.equal:
         return None
+    if not rederived.count:
+        from hubkit.core.trees import short_list
+
+        return RefusedError(
+            f"{counted(len(rederived.unchecked), 'GGUF file')} of {name} could not be written again:"
+            f" {printable(short_list(rederived.unchecked))}.",
+            hint="Without --rederive the files are compared with the manifest.",
+        )
     if rederived.only_bits and any(item.differs for item in rederived.versions):
         hint = (
             "It was made with other versions than are installed here, which may change a bit: install those of the "

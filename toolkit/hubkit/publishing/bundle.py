@@ -62,6 +62,10 @@ ROOT_FILES = (
     "NOTICE",
 )
 """What may be published of a merge's ``model/`` folder, as patterns."""
+LICENSES = ("LICENSE", "NOTICE")
+"""Those of them that no program loads."""
+WEIGHT_FILES = tuple(pattern for pattern in ROOT_FILES if pattern not in LICENSES)
+"""The others: what other files, such as GGUF, are written from."""
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "LICENSE", "NOTICE")
 """What may be published of a training's ``adapter/`` folder."""
 NEEDED: Mapping[Form, tuple[str, ...]] = {

@@ -24,7 +24,7 @@ from hubkit.core.libraries import installed
 from hubkit.models.base import PinnedBase
 from hubkit.models.gguf.made import FOLDER, GgufFiles
 from hubkit.models.merging.merged import MergedWeights
-from hubkit.publishing.bundle import Bundle, of_weights, refuse_problems, write_rest
+from hubkit.publishing.bundle import LICENSES, Bundle, of_weights, refuse_problems, write_rest
 from hubkit.publishing.manifest import GENERATED
 from hubkit.publishing.origin import base_facts, data_facts, known
 from hubkit.recipe.artifact import ArtifactFolder
@@ -36,7 +36,6 @@ CARD = f"{FOLDER}/README.md"
 """The card of the place, by its name in the card's artifact."""
 LIBRARIES = ("gguf", "transformers", "tokenizers")
 """Whose version can change a byte of a GGUF file; with hubkit's own."""
-_LICENSES = ("LICENSE", "NOTICE")
 
 
 def build_gguf(
@@ -65,7 +64,7 @@ def build_gguf(
 
     for name in gguf.paths():
         take(gguf, f"{FOLDER}/{name}", name)
-    for name in _LICENSES:
+    for name in LICENSES:
         if f"model/{name}" in merged.contents.files:
             take(merged, f"model/{name}", name)
     take(card, CARD, "README.md")
@@ -144,7 +143,7 @@ def _weights(place: Place, merged: MergedWeights) -> dict[str, Any]:
     return {
         "repo": place.repo,
         **({"branch": place.branch} if place.branch != MAIN else {}),
-        "files": {path: item.sha256 for path, item in sorted(published.items()) if path not in _LICENSES},
+        "files": {path: item.sha256 for path, item in sorted(published.items()) if path not in LICENSES},
     }
 
 

@@ -20,6 +20,8 @@ from hubkit.models.gguf.layout import FILE_TYPES, KINDS
 from hubkit.models.gguf.library import has_runtime
 from hubkit.models.gguf.write import WrittenTensor, read_quantized, write_gguf
 
+GGUF_FILES = "*.[gG][gG][uU][fF]"
+"""The files that are compared here, as a pattern: programs load one whatever the case of its name."""
 _LISTED = 20
 _FARTHEST: Mapping[str, float] = {
     "F32": 0.0, "F16": 0.005, "BF16": 0.005, "Q8_0": 0.014, "Q6_K": 0.06, "Q5_0": 0.12, "Q5_1": 0.12, "Q5_K": 0.12,
@@ -46,6 +48,11 @@ class GgufAgain:
     differences: tuple[str, ...] = ()
     not_compared: str | None = None
     error: float | None = None
+
+
+def is_gguf(path: str) -> bool:
+    """Whether ``path`` is one of :data:`GGUF_FILES`."""
+    return path.lower().endswith(".gguf")
 
 
 def gguf_again(weights: Path, there: Path, scratch: Path, path: str) -> GgufAgain:

@@ -10,22 +10,25 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from hubkit.checks.source import FolderSource, RepoSource
 from hubkit.core.errors import ConflictError, RefusedError
+from hubkit.core.files import Manifest
 from hubkit.core.names import path_problem, ref_problem, repo_id_problem
 from hubkit.core.numbers import short_commit
-from hubkit.core.trees import Tree
+from hubkit.core.trees import Tree, short_list
 from hubkit.hub.client import Hub
 from hubkit.models.gguf.library import gguf_library
+from hubkit.publishing.bundle import WEIGHT_FILES
 from hubkit.publishing.gguf_bundle import LIBRARIES
 from hubkit.publishing.proving import held
-from hubkit.publishing.rederiving.gguf import GgufAgain, gguf_again
-from hubkit.publishing.rederiving.versions import Version, versions_of
+from hubkit.publishing.rederiving.gguf import GGUF_FILES, GgufAgain, gguf_again, is_gguf
+from hubkit.publishing.rederiving.versions import HINT, Version, versions_of
 from hubkit.publishing.verifying import read_manifest
 from hubkit.recipe.names import MAIN
 
@@ -45,9 +48,14 @@ class GgufRederived:
     versions: tuple[Version, ...]
 
     @property
+    def unchecked(self) -> tuple[str, ...]:
+        """The files that could not be compared."""
+        return tuple(item.path for item in self.gguf if item.not_compared)
+
+    @property
     def equal(self) -> bool:
-        """Whether every byte is the same."""
-        return not self.count
+        """Whether every file was compared, and every byte is the same."""
+        return not self.count and not self.unchecked
 
     @property
     def only_bits(self) -> bool:
@@ -72,7 +80,7 @@ class GgufRederived:
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain values."""
         versions = {item.name: {"release": item.then, "here": item.now} for item in self.versions}
-        return {**asdict(self), "versions": versions, "equal": self.equal}
+        return {**asdict(self), "versions": versions, "unchecked": list(self.unchecked), "equal": self.equal}
 
 
 def rederive_gguf(
@@ -80,17 +88,17 @@ def rederive_gguf(
 ) -> GgufRederived:
     """Write the GGUF files of ``source`` again from the weights that its manifest names, read from ``hub``.
 
-    ``source`` must be what its manifest lists (:func:`hubkit.publishing.verifying.verify`). ConflictError when no
-    commit of that branch holds these weights; RefusedError when the manifest does not name them; UsageError when the
-    library is missing.
+    ``source`` must be what its manifest lists (:func:`hubkit.publishing.verifying.verify`); a GGUF file that it does
+    not list is a difference. ConflictError when no commit of that branch holds these weights; RefusedError when the
+    manifest does not name them, or no file could be written again; UsageError when the library is missing.
     """
     content, manifest = read_manifest(source)
     gguf_library()
     repo, branch, files = _weights(content, source.name)
     commit = _commit_with(hub, repo, branch, files)
     say(f"reading {repo}@{short_commit(commit)}")
-    paths = [path for path in manifest.files if path.endswith(".gguf")]
-    folder = source.folder if isinstance(source, FolderSource) else held(hub, source.repo, source.commit, ("*.gguf",))
+    paths = [path for path in manifest.files if is_gguf(path)]
+    folder = source.folder if isinstance(source, FolderSource) else held(hub, source.repo, source.commit, (GGUF_FILES,))
     cached = held(hub, repo, commit, tuple(files))
     with tempfile.TemporaryDirectory(prefix="hubkit-rederive-") as scratch:
         weights = _alone(cached, files, Path(scratch) / "weights")
@@ -100,7 +108,14 @@ def rederive_gguf(
     if all(item.not_compared for item in again):
         reason = again[0].not_compared if again else "it lists none"
         raise RefusedError(f"No GGUF file of {source.name} could be written again: {reason}.", hint=_WITHOUT)
-    return GgufRederived(repo, commit, again, tuple(versions_of(then, LIBRARIES)))
+    return GgufRederived(repo, commit, (*again, *_unlisted(source, manifest)), tuple(versions_of(then, LIBRARIES)))
+
+
+def _unlisted(source: FolderSource | RepoSource, manifest: Manifest) -> Iterator[GgufAgain]:
+    """GGUF files that are no part of the release: who downloads one from there takes it for one."""
+    for path, entry in sorted(source.files().items()):
+        if is_gguf(path) and path not in manifest.files:
+            yield GgufAgain(path, None, entry.size, ("it is not in the manifest",))
 
 
 def _again(weights: Path, there: Path, scratch: Path, path: str) -> GgufAgain:
@@ -130,7 +145,7 @@ def _weights(content: Mapping[str, Any], name: str) -> tuple[str, str, dict[str,
             isinstance(repo, str) and not repo_id_problem(repo)
             and isinstance(branch, str) and not ref_problem(branch)
             and isinstance(files, Mapping) and "config.json" in files
-            and all(_is_file(path, digest) for path, digest in files.items())
+            and all(_is_of_weights(path) and _is_digest(digest) for path, digest in files.items())
         ):  # fmt: skip
             return repo, branch, dict(files)
     raise RefusedError(
@@ -139,22 +154,42 @@ def _weights(content: Mapping[str, Any], name: str) -> tuple[str, str, dict[str,
     )
 
 
-def _is_file(path: Any, digest: Any) -> bool:
+def _is_of_weights(path: Any) -> bool:
+    """Whether ``path`` is a file that a GGUF file may be written from: no other is downloaded."""
     return (
         isinstance(path, str)
         and not path_problem(path)
         and not set(path) & set("*?[")  # it is a pattern of what is downloaded
-        and isinstance(digest, str)
-        and _SHA256.fullmatch(digest) is not None
+        and any(fnmatchcase(path, pattern) for pattern in WEIGHT_FILES)
     )
 
 
+def _is_digest(text: Any) -> bool:
+    return isinstance(text, str) and _SHA256.fullmatch(text) is not None
+
+
 def _commit_with(hub: Hub, repo: str, branch: str, files: Mapping[str, str]) -> str:
-    """The newest commit of the branch that holds ``files``: paths and their sha256."""
-    commits = hub.history(repo, branch)[:MOST_COMMITS] if hub.repo_exists(repo) and hub.head(repo, branch) else []
-    for item in commits:
-        if _holds(hub, repo, item.id, hub.tree(repo, item.id), files):
-            return item.id
+    """The newest commit of the branch that holds ``files``, paths and their sha256, and no other file of weights.
+
+    RefusedError when the repo cannot be read.
+    """
+    if not hub.repo_exists(repo):
+        raise RefusedError(
+            f"{repo}, which the GGUF files were written from, is not on {hub.endpoint}, or you cannot see it.",
+            hint="If it is private, log in with a token that may read it.",
+        )
+    for item in hub.history(repo, branch)[:MOST_COMMITS] if hub.head(repo, branch) else []:
+        tree = hub.tree(repo, item.id)
+        if not _holds(hub, repo, item.id, tree, files):
+            continue
+        # Without its template, say, the model writes a file that answers otherwise, and equals itself.
+        if others := [path for path in sorted(tree) if _is_of_weights(path) and path not in files]:
+            raise ConflictError(
+                f"The GGUF files were written from a part of the weights: {repo}@{short_commit(item.id)} has"
+                f" {short_list(others)}, too.",
+                hint=HINT,
+            )
+        return item.id
     raise ConflictError(
         f"No commit of the branch {branch!r} of {repo} holds the weights that the GGUF files were written from.",
         hint=f"Inspect it with `hubkit revisions history {repo} {branch}`; ask the publisher where the weights are.",

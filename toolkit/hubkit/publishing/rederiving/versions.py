@@ -9,6 +9,9 @@ from typing import Any
 from hubkit import __version__
 from hubkit.core.libraries import installed
 
+HINT = "Do not use it until its publisher has explained the difference."
+"""What to do about one that no version explains."""
+
 
 @dataclass(frozen=True)
 class Version:

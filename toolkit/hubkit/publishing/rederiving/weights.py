@@ -32,16 +32,15 @@ from hubkit.publishing.gguf_bundle import LIBRARIES
 from hubkit.publishing.proving import ADAPTER, RELEASE, base_of, held
 from hubkit.publishing.published_commits import refuse_unpublished
 from hubkit.publishing.rederiving.beside import differences_beside
-from hubkit.publishing.rederiving.gguf import GgufAgain, gguf_again
-from hubkit.publishing.rederiving.versions import Version, versions_of
+from hubkit.publishing.rederiving.gguf import GGUF_FILES, GgufAgain, gguf_again, is_gguf
+from hubkit.publishing.rederiving.versions import HINT, Version, versions_of
 from hubkit.publishing.verifying import read_manifest
 
-_HINT = "Do not use it until its publisher has explained the difference."
 _LIBRARIES = ("torch",)
 """Whose version can change a bit of a merge; with hubkit's own."""
 _SCALING: Mapping[str, Any] = {"r": 8, "lora_alpha": 8, "use_rslora": False, "use_dora": False}
 """Keys of an adapter's config that its merge depends on, with PEFT's defaults."""
-_WEIGHTS = PICKLE_SUFFIXES | {".safetensors", ".msgpack", ".h5", ".onnx", ".ot", ".tflite"}
+WEIGHTS = PICKLE_SUFFIXES | {".safetensors", ".msgpack", ".h5", ".onnx", ".ot", ".tflite"}
 """Files in which loaders look for weights."""
 _ADAPTER_WEIGHTS = f"{ADAPTER}/adapter_model.safetensors"
 
@@ -52,6 +51,7 @@ class Rederived:
 
     ``beside`` is what differs from the base beside the weights: settings in config.json, files of the tokenizer.
     ``gguf`` are the GGUF files of the release, written again from the merged weights once these are proved equal.
+    ``unchecked`` are those of them that the manifest lists and that could not be compared.
     """
 
     base: str
@@ -61,11 +61,12 @@ class Rederived:
     versions: tuple[Version, ...]
     beside: tuple[str, ...] = ()
     gguf: tuple[GgufAgain, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
     @property
     def equal(self) -> bool:
-        """Whether every bit is the same."""
-        return not self.count
+        """Whether every bit is the same, and every file of the release was compared."""
+        return not self.count and not self.unchecked
 
     @property
     def only_bits(self) -> bool:
@@ -107,11 +108,11 @@ def rederive(
     there are other weights, or the adapter does not fit; RefusedError when the release has no adapter or names no
     commit; UsageError when it has GGUF files and their library is missing.
     """
-    content, _ = read_manifest(source)
-    others = sorted(path for path in source.files() if path.endswith(".gguf"))
+    content, manifest = read_manifest(source)
+    others = sorted(path for path in source.files() if is_gguf(path))
     if others:
         gguf_library()
-    needed = (*RELEASE, *PATTERNS, *(["*.gguf"] if others else []))
+    needed = (*RELEASE, *PATTERNS, *([GGUF_FILES] if others else []))
     folder = source.folder if isinstance(source, FolderSource) else held(hub, source.repo, source.commit, needed)
     base, commit = base_of(folder / ADAPTER, source.name)
     _same_base(content, base, commit)
@@ -129,12 +130,14 @@ def rederive(
             beside = tuple(differences_beside(there, folder, dtype, merge.config))
         except RefusedError as error:
             raise ConflictError(
-                f"{source.name} is not its adapter on {base}@{short_commit(commit)}: {error.message}", hint=_HINT
+                f"{source.name} is not its adapter on {base}@{short_commit(commit)}: {error.message}", hint=HINT
             ) from error
         _no_other_weights(source, merge.files)
         proved = others if not merge.differences else []
         again = tuple(gguf_again(folder, folder / path, Path(scratch), path) for path in proved)
-    return Rederived(base, commit, dtype, merge, tuple(_versions(content, device, bool(again))), beside, again)
+    unchecked = tuple(item.path for item in again if item.not_compared and item.path in manifest.files)
+    versions = tuple(_versions(content, device, bool(again)))
+    return Rederived(base, commit, dtype, merge, versions, beside, again, unchecked)
 
 
 def _device(content: Mapping[str, Any]) -> str | None:
@@ -150,7 +153,7 @@ def _same_base(content: Mapping[str, Any], base: str, commit: str) -> None:
         other = f"{found[0]}@{short_commit(str(found[1]))}" if found[0] else "none"
         raise ConflictError(
             f"The adapter was trained on {base}@{short_commit(commit)}, but the base in the manifest is {other}.",
-            hint=_HINT,
+            hint=HINT,
         )
 
 
@@ -165,7 +168,7 @@ def _dtype(content: Mapping[str, Any], folder: Path, name: str) -> str:
     wanted = base.get("dtype") if isinstance(base, Mapping) else None
     if wanted is not None and wanted != written:
         raise ConflictError(
-            f"config.json says that the weights are in {written}, the recipe in the manifest says {wanted}.", hint=_HINT
+            f"config.json says that the weights are in {written}, the recipe in the manifest says {wanted}.", hint=HINT
         )
     return written
 
@@ -183,7 +186,7 @@ def _same_scaling(content: Mapping[str, Any], folder: Path) -> None:
         found = default if settings.get(key) is None else settings[key]
         if key in lora and lora[key] is not None and found != lora[key]:
             raise ConflictError(
-                f"The adapter has {key}: {found}, the recipe in the manifest {key}: {lora[key]}.", hint=_HINT
+                f"The adapter has {key}: {found}, the recipe in the manifest {key}: {lora[key]}.", hint=HINT
             )
 
 
@@ -192,13 +195,13 @@ def _no_other_weights(source: FolderSource | RepoSource, compared: tuple[str, ..
     others = [
         path
         for path in sorted(source.files())
-        if PurePosixPath(path).suffix.lower() in _WEIGHTS
+        if PurePosixPath(path).suffix.lower() in WEIGHTS
         and path.count("/") == path.startswith(f"{ADAPTER}/")
         and path not in (*compared, _ADAPTER_WEIGHTS)
     ]
     if others:
         raise ConflictError(
-            f"{source.name} has weights that are no part of the merged model: {short_list(others)}.", hint=_HINT
+            f"{source.name} has weights that are no part of the merged model: {short_list(others)}.", hint=HINT
         )
 
 
