@@ -43,7 +43,7 @@ from hubkit.training.data.loading import card_licence
 if TYPE_CHECKING:
     from hubkit.cards.render import Rendered
 
-VERSION = 9
+VERSION = 8
 SHAPED_BY = ("hubkit", "huggingface_hub", "jinja2", "matplotlib", "transformers")
 
 

@@ -63,7 +63,7 @@ class Settings:
     variants: Mapping[str, Literal["enforce", "report"]]
     benchmarks: Benchmarks | None = None
     places: Mapping[str, tuple[str, str]] | None = None
-    gguf: Mapping[str, Literal["enforce", "report"]] = field(default_factory=dict)
+    gguf: Mapping[str, Literal["enforce", "report"]] = field(default_factory=dict, metadata={"later": True})
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
@@ -100,7 +100,7 @@ class Inputs:
     variants: Mapping[str, StopRates]
     base_benchmarks: Measured | None = None
     benchmarks: Mapping[str, Measured] = field(default_factory=dict)
-    gguf: Mapping[str, GgufFiles] = field(default_factory=dict)
+    gguf: Mapping[str, GgufFiles] = field(default_factory=dict, metadata={"later": True})
 
 
 Output = GateVerdicts

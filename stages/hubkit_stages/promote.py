@@ -17,7 +17,7 @@ Writes ``release.json``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from hubkit.cards.snippets.results import SnippetResults
@@ -55,7 +55,7 @@ class Settings:
 
     repo: str
     places: Mapping[str, Place]
-    gguf: Mapping[str, Place]
+    gguf: Mapping[str, Place] = field(metadata={"later": True})
     pull_request: bool
     opened: bool
 
@@ -77,7 +77,7 @@ class Inputs:
     staged: Mapping[str, StagedCommit]
     loaded_back: Mapping[str, LoadBack]
     snippets: Mapping[str, SnippetResults]
-    gguf: Mapping[str, StagedCommit]
+    gguf: Mapping[str, StagedCommit] = field(metadata={"later": True})
 
 
 @dataclass(frozen=True)

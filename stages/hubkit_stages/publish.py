@@ -83,7 +83,7 @@ class Settings:
     signing_key: NamedFile | None
     keyless: bool
     made_from: Mapping[str, Any]
-    gguf_beside: bool = False
+    gguf_beside: bool = field(default=False, metadata={"later": True})
     gguf: Place | None = field(default=None, metadata={"counts": False})
 
     @classmethod
@@ -126,7 +126,7 @@ class Inputs:
     cards: WrittenCards
     stop_rates: StopRates | None
     gates: GateVerdicts | None
-    gguf: GgufFiles | None
+    gguf: GgufFiles | None = field(metadata={"later": True})
 
 
 Output = StagedCommit

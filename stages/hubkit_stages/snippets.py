@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,7 +49,7 @@ from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 from hubkit.training.adapter import TrainedAdapter
 
-VERSION = 4
+VERSION = 3
 SHAPED_BY = ("huggingface_hub", "openai", "peft", "torch", "transformers")
 LIMITS = Limits(seconds=3600.0)
 """Of each block: it may have to fetch the weights of a large model, and to answer on a processor."""
@@ -88,7 +88,7 @@ class Inputs:
     loaded_back: LoadBack
     merged: MergedWeights
     adapter: TrainedAdapter
-    gguf: StagedCommit | None
+    gguf: StagedCommit | None = field(metadata={"later": True})
     """The staged commit of the GGUF files; None where there are none, or in the variant's own."""
 
 

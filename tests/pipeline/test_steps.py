@@ -1,5 +1,7 @@
 """The list of steps and the keys of what they make."""
 
+import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -10,16 +12,18 @@ import pytest
 from samples import RECIPE_TEXT
 
 from hubkit.core.errors import RefusedError, UsageError
-from hubkit.core.files import write_atomic
+from hubkit.core.files import Manifest, write_atomic
 from hubkit.core.findings import Finding
 from hubkit.core.target import Target
 from hubkit.pipeline import release_state
 from hubkit.pipeline.find_stage import find_stage
 from hubkit.pipeline.jobs import Job, expand
+from hubkit.pipeline.keys import input_digests, key_parts
 from hubkit.pipeline.preflight import disk, gather, refuse
 from hubkit.pipeline.release_state import ReleaseState
 from hubkit.pipeline.runs import open_run
 from hubkit.pipeline.steps import STEPS
+from hubkit.recipe.artifact import StoredArtifact
 from hubkit.recipe.loading import parse_recipe
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import StageResult
@@ -56,6 +60,19 @@ def test_the_jobs_come_in_an_order_that_can_run() -> None:
     assert by_id["merge[dpo-v0]"].inputs == ("base", "train[dpo]")
     before = ("publish", "loadback", "snippets")
     assert set(by_id["promote"].inputs) == {f"{step}[{name}]" for step in before for name in ("main", "dpo-v0")}
+
+
+@pytest.mark.parametrize("more", ["", "collection: {title: Mine}\nspace: {repo: me/space}\n"])
+def test_what_a_recipe_does_not_use_is_in_no_key(more: str) -> None:
+    """A release of before there were `gguf`, `readers` and `card.replaces` is up to date where it asks for none."""
+    recipe = parse_recipe(RECIPE_TEXT + more)
+    done: dict[str, StoredArtifact] = {}
+    for job in expand(recipe):
+        stage = find_stage(job.stage)
+        parts = key_parts(stage, stage.Settings.of(recipe, job.scope(Path())), input_digests(job, done))
+        assert not re.findall(r'"\w*(?:gguf|readers|replaces)\w*":', json.dumps(parts)), job.id
+        done[job.id] = StoredArtifact(Path(), job.id, Manifest({}), {}, 0.0)
+    assert parse_recipe(json.dumps(recipe.model_dump(mode="json"))) == recipe, "and read again it is the same"
 
 
 def test_only_one_variant_is_published_but_all_are_measured() -> None:

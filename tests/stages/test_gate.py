@@ -93,7 +93,6 @@ def test_a_variant_whose_gate_only_reports_holds_nothing_back(step, done, tmp_pa
     assert list(variants) == ["dpo-v0", "main"]
     rates = {"merged": 0.0, "adapter": 0.01}
     verdict = {"passed": False, "enforced": False, "threshold": 0.97, "rates": rates, "benchmarks": []}
-    verdict |= {"gguf": [], "gguf_enforced": False}
     assert variants["dpo-v0"] == verdict
     assert variants["main"]["passed"] and variants["main"]["enforced"]
 

@@ -126,9 +126,9 @@ class Measurements:
     gates: GateVerdicts | None
     scores: Measured | None = None
     """The variant's benchmarks with the score of every question, which are published beside the card."""
-    gguf: GgufFiles | None = None
+    gguf: GgufFiles | None = field(default=None, metadata={"later": True})
     """The variant's GGUF files."""
-    readers: ReadBy | None = None
+    readers: ReadBy | None = field(default=None, metadata={"later": True})
     """Which programs read it."""
 
 

@@ -18,15 +18,21 @@ from hubkit.core.files import digest_of
 from hubkit.core.libraries import installed
 from hubkit.pipeline.jobs import Job
 from hubkit.recipe.artifact import NamedFile, StoredArtifact
-from hubkit.recipe.stage import Stage
+from hubkit.recipe.stage import NoInputs, Stage
 
 
 def artifact_key(stage: Stage, settings: Any, inputs: Mapping[str, Any]) -> str:
     """The key of what ``stage`` makes. ``inputs`` are digests by the field that they fill."""
+    return digest_of(key_parts(stage, settings, inputs))
+
+
+def key_parts(stage: Stage, settings: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`artifact_key` is the digest of, as plain JSON values. Inputs that came later count where filled."""
+    inputs_of = getattr(stage, "Inputs", NoInputs)
+    later = {item.name for item in fields(inputs_of) if item.metadata.get("later")}
+    given = {name: value for name, value in inputs.items() if value or name not in later}
     libraries = {name: installed(name) for name in stage.SHAPED_BY}
-    return digest_of(
-        {"settings": plain(settings), "inputs": plain(inputs), "version": stage.VERSION, "libraries": libraries}
-    )
+    return {"settings": plain(settings), "inputs": plain(given), "version": stage.VERSION, "libraries": libraries}
 
 
 def input_digests(job: Job, finished: Mapping[str, StoredArtifact]) -> dict[str, Any]:
@@ -45,13 +51,14 @@ def _digest(artifact: StoredArtifact, part: str | None) -> str:
 def plain(value: Any) -> Any:
     """``value`` as plain JSON values. Of a file that the recipe names, its digest; a bare path is refused.
 
-    A field with ``metadata={"counts": False}`` is left out: it says where something is computed, and not what.
+    A field with ``metadata={"counts": False}`` is left out: it says where something is computed, and not what. One with
+    ``metadata={"later": True}`` is left out while it is empty: keys of before there was the field stay the same.
     """
     if isinstance(value, NamedFile):
         return {"sha256": value.digest}
     if is_dataclass(value) and not isinstance(value, type):
-        counting = [item for item in fields(value) if item.metadata.get("counts", True)]
-        return {item.name: plain(getattr(value, item.name)) for item in counting}
+        counting = {item: getattr(value, item.name) for item in fields(value) if item.metadata.get("counts", True)}
+        return {item.name: plain(held) for item, held in counting.items() if held or not item.metadata.get("later")}
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, Mapping):

@@ -92,6 +92,7 @@ GatedField = Annotated[Any, AfterValidator(_gated_field)]
 class CardOnTheHub(Model):
     """Keys of the card that the Hub shows in places of its own: above the card, beside it, or before its files."""
 
+    LATER = frozenset({"replaces"})
     papers: Annotated[tuple[PaperId, ...], AfterValidator(_each_once)] = Field(
         (), strict=False, description="papers about the model: arXiv ids, or their addresses on arXiv or the Hub"
     )

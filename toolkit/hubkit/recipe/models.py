@@ -269,6 +269,7 @@ class Sign(Model):
 class Recipe(Model):
     """One release: a model repo with a branch for each variant, or a repo for each."""
 
+    LATER = frozenset({"gguf", "readers"})
     repo: RepoId = Field(description="model repo to publish to")
     layout: Literal["branches", "repos"] = Field(
         "branches",

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from hubkit.core.licenses import license_problem
 from hubkit.core.names import ref_problem, repo_id_problem
@@ -143,7 +151,21 @@ Accepted = Annotated[
 class Model(BaseModel):
     """A frozen part of a recipe; an unknown key is a mistake."""
 
+    LATER: ClassVar[frozenset[str]] = frozenset()
+    """Keys that came later, and are left out of the plain values where they hold their defaults.
+
+    So digests of a recipe that does not use them, and the keys of artifacts, are those of before.
+    """
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, ser_json_inf_nan="constants")
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        if not hasattr(self, "LATER"):  # pydantic passes on what a copy was given unchecked
+            return plain
+        fields = type(self).model_fields
+        unused = {name for name in self.LATER if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in plain.items() if name not in unused} if unused else plain
 
 
 ShareOrRows = Annotated[float | int, AfterValidator(_share_or_rows)]

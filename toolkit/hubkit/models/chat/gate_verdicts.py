@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from hubkit.recipe.artifact import JsonArtifact
 
@@ -110,3 +110,11 @@ class GateVerdicts(JsonArtifact):
     FILE = "gates.json"
     base: GatedBase | None
     variants: Mapping[str, GateVerdict]
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts as plain JSON values; nothing of GGUF files for a variant of which none was judged."""
+        plain = super().to_json()
+        for verdict in plain["variants"].values():
+            if not verdict["gguf"]:
+                del verdict["gguf"], verdict["gguf_enforced"]
+        return plain
