@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import random
 import re
+from contextlib import nullcontext
+from typing import Any
 
+import pytest
 from starlette.routing import Match
 
 from hubkit.server.app import ROUTES
-from hubkit.server.http.routing import Table
+from hubkit.server.http.routing import Route, Table
+from hubkit.server.routes.commits import commit
 
 _WORDS = "api models datasets spaces me x resolve main tree a.txt lfs refs x.git hubkit discussions 1 static"
 WORDS = _WORDS.split()
@@ -33,3 +37,17 @@ def test_the_route_of_each_path_is_the_first_of_all_that_matches() -> None:
         seen.add(match)
     assert seen == {Match.FULL, Match.PARTIAL, Match.NONE}
     assert len(table._by_shape) < 300  # whatever strangers ask for
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"body": "json"}, {"anonymous": True}, {"gzip": True}, {"hashed": True},
+        {"turn": lambda caller: nullcontext()},
+    ],
+)  # fmt: skip
+def test_a_short_body_is_not_combined_with_what_it_leaves_out(more: dict[str, Any]) -> None:
+    """It is read in a way of its own, which does nothing of this."""
+    Route("POST", "/a", commit, body="file", limit=100, short=True)
+    with pytest.raises(ValueError, match="short"):
+        Route("POST", "/a", commit, **{"body": "file", "limit": 100, "short": True, **more})

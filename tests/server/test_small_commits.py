@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,7 +21,9 @@ from starlette.requests import Request
 from hubkit.server.http.bodies import comes_at_once
 from hubkit.server.process import Running
 from hubkit.server.repos import trees
+from hubkit.server.repos.git import Change, Git
 from hubkit.server.repos.objects import DamagedError
+from hubkit.server.storage import flushing
 from hubkit.server.storage.flushing import flush_files, flush_folders
 
 COMMIT = b'{"key":"header","value":{"summary":"s"}}\n{"key":"file","value":{"path":"%s","content":"x"}}\n'
@@ -83,6 +86,83 @@ def test_a_file_that_cannot_be_flushed_is_said_either_way(tmp_path: Path, monkey
     with pytest.raises(FileNotFoundError):
         flush_files([*paths, tmp_path / "gone"])
     assert psutil.Process().num_fds() == before, "no file stays open"
+
+
+def test_who_flushes_several_files_holds_few_of_them_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many do so at once, and a process may have 256 files open."""
+    paths = [tmp_path / f"{number}" for number in range(16)]
+    for path in paths:
+        path.touch()
+    before, most, sync, counting = psutil.Process().num_fds(), list[int](), os.fsync, threading.Lock()
+
+    def count(handle: int) -> None:
+        with counting:  # to count them opens a folder
+            most.append(psutil.Process().num_fds())
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", count)
+    flush_files(paths)
+    assert len(most) == 16 and max(most) - before <= 9, "one for each of the threads that flush"
+    with ThreadPoolExecutor(1) as threads, flushing._going.alone():
+        most.clear()
+        threads.submit(flush_files, paths).result()
+    assert len(most) == 16 and max(most) - before <= 2
+
+
+def one_commit(tmp_path: Path) -> tuple[Git, str]:
+    """A repo with one commit, whose objects are on their way; the commit."""
+    (tmp_path / "incoming").mkdir()
+    git = Git(Git.create(tmp_path / "a.git").path, tmp_path / "incoming")
+    return git, git.write_commit(git.write_tree(None, [Change("a", git.write_blob(b"a"))]), [], "m", "me")
+
+
+TAKEN: dict[str, tuple[Callable[[Path], object], bool]] = {
+    "a link to itself": (lambda place: (place.parent.mkdir(), place.symlink_to(place.name)), True),
+    "a link to nothing": (lambda place: (place.parent.mkdir(), place.symlink_to("nothing")), True),
+    "a folder": (lambda place: place.mkdir(parents=True), False),
+    "a file above": (lambda place: place.parent.touch(), False),
+    "a link above to itself": (lambda place: place.parent.symlink_to(place.parent.name), False),
+    "a link above to nothing": (lambda place: place.parent.symlink_to("nothing"), False),
+}
+
+
+@pytest.mark.parametrize("what", TAKEN)
+def test_what_is_at_the_place_of_an_object_is_replaced_or_said(tmp_path: Path, what: str) -> None:
+    git, commit = one_commit(tmp_path)
+    take, replaced = TAKEN[what]
+    take(git.path / "objects" / commit[:2] / commit[2:])
+    if replaced:
+        git.move("refs/heads/main", commit, None)
+        assert Git(git.path).commit(commit).message == "m"
+    else:
+        with pytest.raises(DamagedError, match=f"{commit} is taken"):
+            git.move("refs/heads/main", commit, None)
+        assert git.value("refs/heads/main") is None
+
+
+def test_a_sound_object_on_its_way_counts_and_not_the_damaged_one_that_the_repo_has(tmp_path: Path) -> None:
+    git, commit = one_commit(tmp_path)
+    place = git.path / "objects" / commit[:2] / commit[2:]
+    place.parent.mkdir()
+    place.write_bytes((tmp_path / "incoming" / commit).read_bytes()[:-5])
+    assert git.peel(commit) == commit
+    with pytest.raises(DamagedError):
+        Git(git.path).peel(commit)
+
+
+def test_a_large_tree_is_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A regular expression over all of it would stop every other thread for as long."""
+
+    class Never:
+        def fullmatch(self, content: bytes) -> None:
+            raise AssertionError("others wait")
+
+    line = b"100644 %06d\0" + b"x" * 20
+    content = b"".join(line % number for number in range(2**20 // 34 + 1))
+    monkeypatch.setattr(trees, "_AS_USUAL", Never())
+    assert len(dict(trees._items("a", content))) == len(content) // 34
+    with pytest.raises(AssertionError, match="wait"):
+        trees._items("a", content[:34])
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
@@ -20,10 +21,11 @@ from huggingface_hub import HfApi, WebhookPayload
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import httpx
 
-from hubkit.server.accounts.accounts import Account
+from hubkit.server.accounts.accounts import Account, Actor
 from hubkit.server.hooks import delivery as delivering
 from hubkit.server.hooks.delivery import Delivering
 from hubkit.server.hooks.webhooks import WAITS, Settings, Webhooks, is_local
+from hubkit.server.hub import Hub
 from hubkit.server.process import Running
 from hubkit.server.storage.database import Database
 
@@ -176,6 +178,32 @@ def test_what_waits_survives_a_restart_is_tried_in_order_and_dropped_in_the_end(
     assert json.loads(delivery.body) == {"n": 2} and not hooks.settle(delivery, delivered=True)
     assert hooks.next_due() is None
     database.close()
+
+
+@pytest.mark.parametrize("lost", ["discussions", "accounts"])
+def test_what_has_happened_is_no_error_because_nobody_can_be_told(
+    own_hub: Hub, owner: Actor, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    repo = own_hub.store.create("model", "hubkit", "r", actor=owner, private=False)
+    number = own_hub.discussions.open(repo, "title", "text", "hubkit")
+    watched = [{"type": "user", "name": "hubkit"}]
+    settings = Settings.of({"url": "http://127.0.0.1:1/", "watched": watched, "domains": ["repo", "discussion"]})
+    own_hub.webhooks.create(owner.account, settings)
+
+    def queued() -> int:
+        own_hub.events.discussion(repo, number, "create", "http://127.0.0.1:1")
+        own_hub.events.repo(repo, "move", "http://127.0.0.1:1", old=repo)
+        return len(own_hub.database.rows("SELECT * FROM webhook_deliveries"))
+
+    def refuse(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(own_hub.discussions, "row", refuse)
+        if lost == "accounts":
+            patched.setattr(own_hub.accounts, "find", refuse)
+        assert queued() == (1 if lost == "discussions" else 0)
+    assert queued() == (3 if lost == "discussions" else 2)
 
 
 def test_slow_receivers_hold_up_only_their_own_accounts(tmp_path: Path) -> None:

@@ -35,9 +35,12 @@ class Events:
 
     def repo(self, repo: Repo, action: str, origin: str, *, scope: str = "repo", old: Repo | None = None) -> None:
         """A repo was created, deleted, moved (``old``: as it was) or its settings changed (``scope`` repo.config)."""
-        moved = {} if old is None else {"movedTo": {"name": repo.id, "owner": {"id": self._owner(repo)}}}
-        event = {"event": {"action": action, "scope": scope}, "repo": self._repo(old or repo, origin), **moved}
-        self._tell(repo, "repo", lambda: event, *([old] if old else []))
+
+        def event() -> dict[str, Any]:
+            moved = {} if old is None else {"movedTo": {"name": repo.id, "owner": {"id": self._owner(repo)}}}
+            return {"event": {"action": action, "scope": scope}, "repo": self._repo(old or repo, origin), **moved}
+
+        self._tell(repo, "repo", event, *([old] if old else []))
 
     def content(
         self, repo: Repo, ref: str, old: str | None, new: str | None, origin: str, *, head: str | None = None
@@ -57,9 +60,14 @@ class Events:
         self, repo: Repo, number: int, action: str, origin: str, *, comment: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """A discussion was opened or changed, or has a new or changed ``comment``."""
+        self._tell(repo, "discussion", lambda: self._discussed(repo, number, action, origin, comment), needs_read=True)
+
+    def _discussed(
+        self, repo: Repo, number: int, action: str, origin: str, comment: dict[str, Any] | None
+    ) -> dict[str, Any] | None:
         row = self._discussions.row(repo, number)
         if row is None:
-            return
+            return None
         web = f"{origin}/{repo.web}/discussions/{number}"
         about: dict[str, Any] = {
             "id": f"{repo.uid[:16]}{number:08x}", "num": number, "title": row["title"], "status": row["status"],
@@ -77,20 +85,25 @@ class Events:
                 "hidden": bool(data["hidden"]), "content": None if data["hidden"] else data["latest"]["raw"],
                 "url": {"web": f"{web}#{comment['id']}"},
             }  # fmt: skip
-        self._tell(repo, "discussion", lambda: event, needs_read=True)
+        return event
 
     def _tell(
-        self, repo: Repo, domain: str, event: Callable[[], dict[str, Any]], *others: Repo, needs_read: bool = False
+        self,
+        repo: Repo,
+        domain: str,
+        event: Callable[[], dict[str, Any] | None],
+        *others: Repo,
+        needs_read: bool = False,
     ) -> None:
         try:
-            queued = False
+            queued, about = False, None
             for webhook, account in self._webhooks.enabled():
                 if not webhook.watches(repo, domain, *(other.id for other in others)) and not any(
                     webhook.watches(other, domain) for other in others
                 ):
                     continue
-                if self._may_know(account, repo, needs_read):
-                    queued |= self._queue(webhook, event())
+                if self._may_know(account, repo, needs_read) and (about := about or event()):
+                    queued |= self._queue(webhook, about)
             if queued:
                 self.wake()
         except sqlite3.Error as error:

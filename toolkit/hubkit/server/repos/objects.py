@@ -119,7 +119,12 @@ class Objects:
             if self.incoming:
                 return _read_kind(self, oid)
             version = packs or self.packs_version()
-        return _kind(self.folder.parent, oid, version)
+        try:
+            return _kind(self.folder.parent, oid, version)
+        except (MissingError, DamagedError):
+            if self.incoming is None:
+                raise
+            return _read_kind(self, oid)  # a sound one may be on its way
 
     def packs_version(self) -> Hashable:
         """Another value for each state of the folder of packs."""

@@ -6,6 +6,7 @@ Nothing waits for the disk before the move: then all is flushed together.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -121,11 +122,7 @@ class Quarantine:
         for source, oid in sorted(loose.items()):
             folder = self._objects / oid[:2]
             target = folder / oid[2:]
-            try:
-                if stat.S_ISDIR(target.stat().st_mode):
-                    raise DamagedError(f"the place of the object {oid} is taken")
-            except FileNotFoundError:
-                folder.mkdir(exist_ok=True)
+            if _is_free(target, oid):
                 moved.append(target)
             source.replace(target)  # one that was there may be damaged
             touched.add(folder)
@@ -150,3 +147,21 @@ class Quarantine:
                 yield from (
                     (path, f"{place.name}{path.name}") for path in place.iterdir() if _REST.fullmatch(path.name)
                 )
+
+
+def _is_free(place: Path, oid: str) -> bool:
+    """Whether nothing is at the place of an object, whose folder is made; what is there may be replaced.
+
+    DamagedError when it cannot be.
+    """
+    try:
+        if not stat.S_ISDIR(place.lstat().st_mode):  # a link is replaced, wherever it leads
+            return False
+    except FileNotFoundError:
+        with suppress(FileExistsError):  # a link that leads nowhere
+            place.parent.mkdir(exist_ok=True)
+            return True
+    except OSError as error:
+        if error.errno not in {errno.ENOTDIR, errno.ELOOP}:
+            raise
+    raise DamagedError(f"the place of the object {oid} is taken")

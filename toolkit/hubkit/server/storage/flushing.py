@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,22 +34,14 @@ def flush_files(paths: Iterable[Path]) -> None:
     """Flush every file; OSError when one cannot be.
 
     The system is first told of all of them that they are not needed in memory, so that it begins to write: who waits
-    for the first one then waits for most of the others too.
+    for the first one then waits for most of the others too. Each is opened for itself, so that many callers at once do
+    not hold many files open.
     """
     paths = list(paths)
-    if len(paths) > _FEW:
-        for path in paths:
-            _with(path, _announce)
-        _together(lambda path: _with(path, os.fsync), paths)
-        return
-    with ExitStack() as opened:
-        handles = []
-        for path in paths:
-            handles.append(handle := _open(path))
-            opened.callback(os.close, handle)
-        for handle in handles if len(handles) > 1 else ():
-            _announce(handle)
-        _few(os.fsync, handles)
+    for path in paths if len(paths) > 1 else ():
+        _with(path, _announce)
+    flush = _together if len(paths) > _FEW else _few
+    flush(lambda path: _with(path, os.fsync), paths)
 
 
 def flush_folders(folders: Iterable[Path]) -> None:
@@ -112,12 +104,8 @@ def _announce(handle: int) -> None:
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-
-
 def _with(path: Path, work: Callable[[int], None]) -> None:
-    handle = _open(path)
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         work(handle)
     finally:
