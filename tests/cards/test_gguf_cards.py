@@ -88,7 +88,8 @@ def test_the_table_has_a_row_for_each_file_with_its_measurements() -> None:
     for card in (found[MODEL_CARD], found[GGUF_CARD]):
         assert row in card.text and exact in card.text
         assert "llama-cpp-python 0.3.36) to held-out prompts that end with `<|im_end|>` within 64 tokens" in card.text
-        assert "write the same token ids for 41 texts with `tiny-dpo-Q8_0.gguf`" in card.text
+        texts = "41 texts with `tiny-dpo-F16.gguf`, 41 texts with `tiny-dpo-Q8_0.gguf`."
+        assert f"write the same token ids for {texts}" in card.text, "each file was compared"
         assert "The release gate on the stop rate: passed." in card.text
     assert "are on the branch [`gguf`](/me/tiny-dpo/tree/gguf); its card says how" in found[MODEL_CARD].text
     assert "these tokens end an answer: `<|im_end|>`, `<|end|>`." in found[GGUF_CARD].text
@@ -168,6 +169,25 @@ def test_each_place_is_loaded_as_the_programs_can() -> None:
         .text.partition("## How")[2]
         .split("hubkit did not")[0]
     ), "without a Modelfile there is nothing to create"
+
+
+@pytest.mark.parametrize("closed", [{"visibility": "private"}, {"gated": "auto"}])
+def test_files_of_a_repo_that_is_not_open_to_all_are_downloaded_first(closed: dict[str, str]) -> None:
+    """Of the programs only `hf` has what `hf auth login` left: Ollama has a key of its own, LM Studio nothing."""
+    written = yaml.safe_load(samples.RECIPE) | closed | {"gguf": {"place": "repo"}}
+    text = cards(parse_recipe(yaml.safe_dump(written)), evidence_with())[GGUF_CARD].text
+    assert "-hf " not in text and "hf.co/" not in text and "model downloader" not in text
+    assert "hf download me/tiny-dpo-GGUF tiny-dpo-Q8_0.gguf Modelfile --revision main --local-dir ." in text
+    assert "llama-cli -m tiny-dpo-Q8_0.gguf" in text and "after `hf auth login`" in text and "lms import" in text
+
+
+def test_a_card_promises_no_benchmarks_that_were_not_run() -> None:
+    assert "has the training, the benchmarks and" in cards(recipe_with(), evidence_with())[GGUF_CARD].text
+    bare = yaml.safe_load(samples.RECIPE) | {"gguf": {}, "evaluate": {"suites": []}}
+    evidence = evidence_with()
+    files = {step: made for step, made in evidence.files.items() if not step.startswith(("evaluate", "base-scores"))}
+    text = cards(parse_recipe(yaml.safe_dump(bare)), Evidence(files, evidence.template))[GGUF_CARD].text
+    assert "has the training and the limitations of" in text
 
 
 @pytest.mark.parametrize(

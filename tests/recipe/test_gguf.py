@@ -96,10 +96,13 @@ def test_the_gate_is_the_variants_own_where_none_is_given() -> None:
         ({"prompts": 4}, {"gates": {}}, "no stop rate is measured"),
         ({"prompts": 257}, {"gates": STOP_RATE}, "gates.stop_rate holds out 256 prompts; ask at most as many"),
         ({"gate": "enforce"}, {"gates": {}}, "there is no gate to enforce"),
+        ({"place": "repo", "repo": "Them/base"}, {}, "Them/base is the base's repo, which this recipe only reads"),
+        (True, {}, "gguf: write a mapping of keys, not True"),
+        ({"types": "q8_0"}, {}, "gguf.types: write a list such as [q8_0], not 'q8_0'"),
         ({"tpyes": ["f16"]}, {}, "unknown key; did you mean 'types'?"),
     ],
 )
-def test_mistakes(gguf: dict[str, Any], changes: dict[str, Any], problem: str) -> None:
+def test_mistakes(gguf: Any, changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(UsageError) as raised:
         recipe(gguf, **changes)
     assert problem in raised.value.message

@@ -49,6 +49,8 @@ def test_where_a_variant_lives() -> None:
         ({"layout": "repo"}, "'branches' or 'repos'"),
         ({"card": {"new_version": "Me/my-model"}}, "so it cannot replace it"),
         ({"card": {"replaces": ["them/x", "Me/my-model"]}}, "Me/my-model is published by this recipe"),
+        ({"card": {"replaces": ["them/x"], "new_version": "Them/x"}}, "them/x replaces this release (`new_version`)"),
+        ({"repo": "Them/base"}, "'main' would be published over its own base, main of Them/base"),
         ({"card": {"papers": ["my paper"]}}, "'my paper' is no arXiv id"),
         ({"card": {"papers": [2305.18290]}}, "put the arXiv id in quotes"),
         ({"card": {"doi": "1234"}}, "'1234' is no DOI"),

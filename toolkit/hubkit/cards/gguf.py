@@ -31,11 +31,12 @@ def has_gguf_card(recipe: Recipe, variant: str) -> bool:
 def gguf_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str, Any] | None:
     """The template variable ``gguf``; None where there are no such files.
 
-    Keys: ``own`` (they have a repo of their own), ``folder`` ('gguf/' beside the weights, or ''), ``repo branch``
-    (where they are), ``files`` (as in ``gguf.json``; ``type`` is the kind as programs write it, ``path`` where it is on
-    the branch, ``scores`` the averages of the ``suites``, which are titles), ``weights`` (the weights to compare with:
-    ``bytes`` and ``scores``), ``example`` (the file that the commands name), ``modelfile`` (the path of Ollama's, or
-    ''), ``ollama_name``, ``stops`` (texts that end an answer; ``several_stops``), ``notes``, ``max_new_tokens``,
+    Keys: ``own`` (they have a repo of their own), ``direct`` (one that every program can download from), ``folder``
+    ('gguf/' beside the weights, or ''), ``repo branch`` (where they are), ``files`` (as in ``gguf.json``; ``type`` is
+    the kind as programs write it, ``path`` where it is on the branch, ``scores`` the averages of the ``suites``, which
+    are titles), ``weights`` (the weights to compare with: ``bytes`` and ``scores``), ``example`` (the file that the
+    commands name), ``compared`` (those whose token ids are transformers'), ``modelfile`` (the path of Ollama's, or ''),
+    ``ollama_name``, ``stops`` (texts that end an answer; ``several_stops``), ``notes``, ``max_new_tokens``,
     ``llama_cpp`` (the version that measured, or ''), ``unmeasured`` (why no stop rate was, or ''), ``not_run`` (that
     the Python block was not, or ''), ``failed`` (measured files that the gate refuses; ``all_failed``), ``result`` (the
     gate's verdict, or '') and ``context`` (see :data:`CONTEXT_FILE`).
@@ -54,6 +55,7 @@ def gguf_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str, 
     stops = list(dict.fromkeys(text for item in files for text in item["stops"]))
     return {
         "own": recipe.gguf.place == "repo",
+        "direct": recipe.gguf.place == "repo" and recipe.visibility == "public" and not recipe.gated,
         "folder": folder,
         "repo": place.repo,
         "branch": place.branch,
@@ -61,6 +63,7 @@ def gguf_context(recipe: Recipe, variant: str, evidence: Evidence) -> dict[str, 
         "suites": list(suites.values()),
         "weights": _weights(variant, evidence, suites),
         "example": next(item for item in files if item["kind"] == named),
+        "compared": [item for item in files if item["compared_texts"] is not None],
         "modelfile": folder + MODELFILE if MODELFILE in found["ollama"] else "",
         "ollama_name": clean(recipe.place(variant).repo.rpartition("/")[2].lower()),
         "stops": stops,

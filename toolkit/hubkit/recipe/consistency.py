@@ -145,10 +145,16 @@ def _hub_pages(recipe: Recipe) -> Iterator[Mistake]:
         newer = recipe.newer(name)
         if newer is not None and newer.lower() == recipe.place(name).repo.lower():
             yield Mistake(where, f"{newer} is where {name!r} is published, so it cannot replace it")
+        place = recipe.place(name)
+        if (place.repo.lower(), place.branch) == (recipe.base.repo.lower(), recipe.base.revision):
+            yield Mistake(("repo",), f"{name!r} would be published over its own base, {place.branch} of {place.repo}")
     published = {repo.lower() for repo in recipe.repos()}
+    newer_ones = {newer.lower() for name in recipe.variants if (newer := recipe.newer(name))}
     for repo in recipe.card.replaces:
         if repo.lower() in published:
             yield Mistake(("card", "replaces"), f"{repo} is published by this recipe, so it cannot be replaced by it")
+        elif repo.lower() in newer_ones:
+            yield Mistake(("card", "replaces"), f"{repo} replaces this release (`new_version`); remove one of both")
     if not recipe.gated:
         given = [key for key in recipe.card.gated_keys() if recipe.gated is False]
         yield from (Mistake(("card", key), "this key needs `gated: auto` or `gated: manual`") for key in given)

@@ -47,6 +47,7 @@ def _clashes(recipe: Recipe) -> Iterator[Mistake]:
     """Places of GGUF files that are no place, or somebody else's."""
     key = "repo" if recipe.gguf and recipe.gguf.place == "repo" else "place"
     taken = {_folded(recipe.place(name)): f"the variant {name!r} is published" for name in recipe.variants}
+    published = {repo.lower() for repo in recipe.variant_repos()}
     for name in recipe.gguf_variants():
         place = recipe.gguf_place(name)
         assert place is not None
@@ -54,6 +55,8 @@ def _clashes(recipe: Recipe) -> Iterator[Mistake]:
             yield Mistake(("gguf", key), f"the repo would be {place.repo!r}, which is not a repo id: {problem}")
         elif problem := ref_problem(place.branch):
             yield Mistake(("gguf", key), f"the branch would be {place.branch!r}, which cannot be one: {problem}")
+        elif place.repo.lower() == recipe.base.repo.lower() and place.repo.lower() not in published:
+            yield Mistake(("gguf", key), f"{place.repo} is the base's repo, which this recipe only reads")
         elif owner := _owner(_folded(place), taken):
             where = f"the branch {place.branch!r} of {place.repo}" if key == "place" else place.repo
             yield Mistake(("gguf", key), f"{where}, where the GGUF files of {name!r} would be, is where {owner}")

@@ -108,8 +108,18 @@ def _problem(item: Any, path: KeyPath) -> str:
     if kind == "literal_error":
         meant = did_you_mean(str(item["input"]), _choices(context))
         return f"{item['input']!r} is not one of {context['expected']}{meant}"
-    value = repr(item["input"])
-    return f"{item['msg'][0].lower()}{item['msg'][1:]}, not {value if len(value) < 60 else value[:57] + '...'}"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"write a mapping of keys, not {_short(item['input'])}"
+    if kind in ("tuple_type", "list_type"):
+        one = item["input"]
+        return f"write a list{f' such as [{one}]' if isinstance(one, str) and len(one) < 40 else ''}, not {_short(one)}"
+    return f"{item['msg'][0].lower()}{item['msg'][1:]}, not {_short(item['input'])}"
+
+
+def _short(value: Any) -> str:
+    """``value`` in at most 60 characters."""
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
 
 
 def _choices(context: Mapping[str, Any]) -> Iterator[str]:
