@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hubkit.core.errors import HubkitError
+from hubkit.core.errors import HubkitError, RefusedError
 from hubkit.core.findings import Finding
 from hubkit.core.numbers import short_commit
 from hubkit.hub.client import Hub, connect
 from hubkit.publishing.released import ReleasedBranches
-from hubkit.publishing.replacing import RECIPE_KEY, ReplacedRepos, edited_card, newer_of, point_to
+from hubkit.publishing.replacing import RECIPE_KEY, ReplacedRepos, circle_problem, edited_card, newer_of, point_to
 from hubkit.recipe.models import Recipe
 from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 
@@ -67,8 +67,14 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
                 f"Cannot write to {repo}, which `{RECIPE_KEY}` names: {problem}.",
                 f"Log in with a token that may write to it, or remove it from `{RECIPE_KEY}` in the recipe.",
             )
+        elif problem := circle_problem(hub, repo, newer):
+            yield Finding("error", f"`{RECIPE_KEY}` names {repo}: {problem}.", _hint(repo), 2)
         else:
             yield from _card_problems(hub, repo, newer)
+
+
+def _hint(repo: str) -> str:
+    return f"Remove {repo} from `{RECIPE_KEY}` in the recipe, or `new_version` from the card that names it."
 
 
 def _card_problems(hub: Hub, repo: str, newer: str) -> Iterable[Finding]:
@@ -87,6 +93,8 @@ def run(ctx: StageContext) -> StageResult[ReplacedRepos]:
     commits = {}
     for index, repo in enumerate(asked):
         ctx.report(f"editing the card of {repo}", index / len(asked))
+        if problem := circle_problem(hub, repo, newer):
+            raise RefusedError(f"`{RECIPE_KEY}` names {repo}: {problem}.", hint=_hint(repo))
         commits[repo] = point_to(hub, repo, newer, ctx.note)
         ctx.note("pointed", repo=repo, newer=newer, commit=commits[repo])
     figure = ", ".join(f"{repo} at {short_commit(commit)}" for repo, commit in commits.items())

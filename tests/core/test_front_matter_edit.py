@@ -16,6 +16,15 @@ ADDED = [
     ("\ufeff# x", "\ufeff---\nnew_version: me/n\n---\n# x"),
     ("---\ndatasets:\n- a/b\n---\n---\nx: y\n---\n", "---\ndatasets:\n- a/b\nnew_version: me/n\n---\n---\nx: y\n---\n"),
 ]
+ADDED += [
+    ("---\na: |\n  x\n---\n", "---\na: |\n  x\nnew_version: me/n\n---\n"),
+    ("---\na: >\n  x\n  y\n---\n", "---\na: >\n  x\n  y\nnew_version: me/n\n---\n"),
+    ("---\na: |+\n  x\n\n---\n", "---\na: |+\n  x\n\nnew_version: me/n\n---\n"),
+    ("---\n---\n", "---\nnew_version: me/n\n---\n"),
+    ("---\r\n---\r\n# x", "---\r\nnew_version: me/n\r\n---\r\n# x"),
+    ("---\na: 1\n---\nx\r\ny\n", "---\na: 1\nnew_version: me/n\n---\nx\r\ny\n"),
+    ("# x\ny\r\n", "---\nnew_version: me/n\n---\n# x\ny\r\n"),
+]
 CHANGED = [
     ("---\nnew_version: a/b # why\nlicense: mit\n---\n", "---\nnew_version: me/n # why\nlicense: mit\n---\n"),
     ("---\nnew_version:\nlicense: mit\n---\n", "---\nnew_version: me/n\nlicense: mit\n---\n"),
@@ -40,7 +49,8 @@ def test_one_key_is_set_and_the_rest_stays(card: str, expected: str) -> None:
         ("---\nx: [1\n---\n", "did not find"),
         ("---\nx: 1\n", "not closed"),
         ("---\nx: 1\nx: 2\n---\n", "twice"),
-        ("---\na: |+\n  x\n\n---\n", "without another change"),
+        ("--- \nx: 1\n---\n", "does not begin with"),
+        ("--- \n---\n", "does not begin with"),
         ("---\nnew_version: &x b/c\na: *x\n---\n", "alias"),
     ],
 )

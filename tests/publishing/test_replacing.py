@@ -148,6 +148,30 @@ def test_preflight_finds_what_cannot_be_pointed(hub: Running, tmp_path: Path) ->
     assert level == "error" and message.startswith(f"Cannot write to {OLDER}, which `card.replaces` names:")
 
 
+def test_pages_that_would_name_each_other_are_refused(hub: Running, tmp_path: Path) -> None:
+    """p replaces q while the card of p, or of one that follows on it, names q."""
+    api_of(hub, old=CARD, older=CARD.replace(b"---\r\nl", b"---\r\nnew_version: hubkit/Old\r\nl"))
+    release = release_on(hub, tmp_path, OLD).train().publish()
+    release.promote()
+    replacing.point_to(hub_of(release), REPO, OLDER, no_note)
+    ((level, message),) = problems(release)
+    assert level == "error" and "names hubkit/old: the card of hubkit/older gives hubkit/old as its new" in message
+    with pytest.raises(RefusedError, match="in a circle"):
+        release.perform("new-version")
+    assert card_of(release, OLD) == CARD
+    write(hub, OLDER, CARD.replace(b"---\r\nl", b"---\r\nnew_version: https://hub/a/b/c\r\nl"))
+    assert problems(release) == [], "what is no repo leads nowhere"
+
+
+def test_an_old_name_of_the_release_is_no_other_repo(hub: Running, tmp_path: Path) -> None:
+    """The Hub leads from the old name to the new one, so the key would be written into the release's own card."""
+    release = release_on(hub, tmp_path, OLD)
+    api_of(hub, old=CARD).move_repo(OLD, REPO)
+    assert problems(release) == [
+        ("error", f"`card.replaces` names {OLD}: {OLD} is {REPO} on {hub.url}, so it cannot be replaced by it.")
+    ]
+
+
 def test_it_is_the_last_step_and_only_of_a_whole_release() -> None:
     recipe = replacing_recipe(OLD)
     assert [job.id for job in expand(recipe)][-2:] == ["promote", "new-version"]

@@ -80,6 +80,10 @@ class AuthCalls(Connection):
 
         return self.query(exists, repo=repo)
 
+    def current_id(self, repo: str) -> str:
+        """The id that the Hub gives for the model ``repo``: another one where it was renamed."""
+        return str(self.query(lambda: self.api.model_info(repo), repo=repo).id)
+
     def visibility(self, repo: str, repo_type: RepoType = "model") -> Visibility:
         """Who can see the repo."""
         info = self.query(lambda: self.api.repo_info(repo, repo_type=repo_type), repo=repo)

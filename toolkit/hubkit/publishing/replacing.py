@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hubkit.core.bounded_yaml import YamlError
 from hubkit.core.errors import ConflictError, RefusedError, UsageError
 from hubkit.core.front_matter_edit import read_key, with_key
+from hubkit.core.names import repo_id_problem
 from hubkit.core.trees import Tree, content_entry
 from hubkit.hub.client import Hub
 from hubkit.hub.commits import Content
@@ -41,6 +42,32 @@ def newer_of(hub: Hub, repo: str) -> str | None:
     except YamlError:
         return None
     return found if isinstance(found, str) else None
+
+
+def circle_problem(hub: Hub, repo: str, newer: str) -> str | None:
+    """Why a reader who follows ``new_version`` from ``repo`` to ``newer`` would not arrive, as a sentence; else None.
+
+    ``repo`` may be an old name of ``newer``, to which the Hub leads; or the card of ``newer``, or of one that follows
+    on it, may name ``repo``.
+    """
+    ours, theirs = _id(hub, newer), _id(hub, repo)
+    if theirs.lower() == ours.lower():
+        return f"{repo} is {theirs} on {hub.endpoint}, so it cannot be replaced by it"
+    seen, step = {theirs.lower()}, ours
+    while step.lower() not in seen:
+        seen.add(step.lower())
+        following = newer_of(hub, step) if hub.repo_exists(step) else None
+        if following is None or repo_id_problem(following):
+            return None
+        before, step = step, _id(hub, following)
+    if step.lower() != theirs.lower():
+        return None  # a circle of others, which does not lead back
+    return f"the card of {before} gives {step} as its new version, so the pages would name each other in a circle"
+
+
+def _id(hub: Hub, repo: str) -> str:
+    """The name under which the Hub has ``repo`` today; ``repo`` itself where it is not there."""
+    return hub.current_id(repo) if hub.repo_exists(repo) else repo
 
 
 def edited_card(hub: Hub, repo: str, newer: str) -> tuple[str, Content | None]:
