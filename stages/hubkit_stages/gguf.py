@@ -50,7 +50,7 @@ from hubkit.models.merging.merged import MergedWeights
 from hubkit.recipe.artifact import NamedFile
 from hubkit.recipe.gguf import GgufType, example_type
 from hubkit.recipe.models import Evaluate, Recipe
-from hubkit.recipe.names import MAIN
+from hubkit.recipe.names import model_name
 from hubkit.recipe.stage import BaseRepo, CheckContext, Context, Scope, StageResult
 from hubkit.training.data.prepared import PreparedData
 
@@ -106,12 +106,10 @@ class Settings:
         if asked is None:
             raise ValueError("the recipe asks for no GGUF files")
         template = recipe.chat.template
-        place = recipe.place(variant)
-        name = place.repo.partition("/")[2]
         return cls(
             base=BaseRepo(recipe.base.repo, recipe.base.revision, recipe.provide is not None),
             template=NamedFile.beside(scope.recipe_folder, template) if library.names_file(template) else template,
-            name=name if place.branch == MAIN else f"{name}-{place.branch.replace('/', '-')}",
+            name=model_name(*recipe.place(variant)),
             types=asked.types,
             ollama=asked.ollama,
             prompts=(asked.prompts or rate.prompts) if rate else None,

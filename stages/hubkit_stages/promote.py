@@ -1,12 +1,13 @@
-"""Move every branch to its verified commit, ``main`` last: a reader sees the old release or the new one, never a mix.
+"""Move every branch to its verified commit, ``main`` last: a branch shows the old release or the new one, never a mix.
 
 With ``layout: repos`` each variant is in a repo of its own; ``main`` of each is moved, that of the recipe's repo last.
 GGUF files on a branch or in a repo of their own move before every variant: who reads ``main`` finds them there.
 
 A missing branch is created at the staged commit. On an existing branch, the files are copied on the server in one
 commit whose parent is the head that was read before, so that two concurrent releases cannot mix. When the step is
-interrupted, the next run moves the branches that are left. The staging branches are removed at the end, when
-every branch has been read back; a later run finds the commits by their ids in the artifacts.
+interrupted, some branches are at the new release and some at the old one, until the next run moves those that are
+left. The staging branches are removed at the end, when every branch has been read back, with those that interrupted
+attempts moved branches to; a later run finds the commits by their ids in the artifacts.
 
 Where the release is only proposed (``pull_request`` in the recipe) no branch is moved: the decision on each pull
 request is read, and a closed one ends the release.
@@ -39,7 +40,8 @@ from hubkit.publishing.read_back import verify_listing
 from hubkit.publishing.released import ReleasedBranch, ReleasedBranches, changed_since
 from hubkit.publishing.staged import StagedCommit
 from hubkit.recipe.models import Place, Recipe
-from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
+from hubkit.recipe.names import STAGING
+from hubkit.recipe.stage import CheckContext, Context, Noted, Scope, StageResult
 
 VERSION = 3
 SHAPED_BY: tuple[str, ...] = ()
@@ -139,7 +141,7 @@ def run(ctx: StageContext) -> StageResult[ReleasedBranches]:
         warnings += Ownership(replaced=released.replaced).sentences(where)
     _read_back(hub, moved)
     ctx.note("all-promoted", repo=ctx.settings.repo)
-    _sweep(hub, [move.staged for move in moves])
+    _sweep(hub, [move.staged for move in moves], ctx.earlier.notes)
     if ctx.settings.opened:  # not before: until now the branches held what was published under other terms
         for repo in {move.place.repo: None for move in moves}:
             hub.set_gated(repo, False)
@@ -260,13 +262,23 @@ def _read_back(hub: Hub, moved: Sequence[tuple[Move, ReleasedBranch]]) -> None:
             )
 
 
-def _sweep(hub: Hub, staged: Iterable[StagedCommit]) -> None:
-    """Remove the staging branches, but for one that another release has moved on."""
-    staged = list(staged)
-    heads = {repo: hub.refs(repo).branches for repo in {item.repo: None for item in staged}}
-    for item in staged:
-        if heads[item.repo].get(item.branch) == item.commit:
-            hub.delete_branch(item.repo, item.branch)
+def _sweep(hub: Hub, staged: Iterable[StagedCommit], notes: Iterable[Noted]) -> None:
+    """Remove the staging branches, but for one that another release has moved on.
+
+    An earlier attempt that was interrupted may have left one of a place that the recipe does not name any more.
+    """
+    ours = {(item.repo, item.branch, item.commit) for item in staged}
+    for note in notes:
+        if {"repo", "branch", "source"} <= note.facts.keys():  # of a move
+            facts = note.facts
+            ours.add((str(facts["repo"]), f"{STAGING}/{facts['branch']}", str(facts["source"])))
+    now = {item.repo for item in staged}
+    for repo in sorted({repo for repo, _, _ in ours}):
+        if repo in now or hub.repo_exists(repo):
+            heads = hub.refs(repo).branches
+            for _, branch, commit in sorted(item for item in ours if item[0] == repo):
+                if heads.get(branch) == commit:
+                    hub.delete_branch(repo, branch)
 
 
 def outdated(ctx: StageContext, released: ReleasedBranches) -> str | None:

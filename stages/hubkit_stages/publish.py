@@ -34,13 +34,13 @@ from hubkit.hub.client import Gated, Visibility, connect
 from hubkit.models.base import PinnedBase
 from hubkit.models.chat.gate_verdicts import GateVerdicts
 from hubkit.models.chat.stop_rates import StopRates
-from hubkit.models.gguf.made import GgufFiles
+from hubkit.models.gguf.made import FOLDER, GgufFiles
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.publishing import proposals, signing
 from hubkit.publishing.ahead import upload_weights
 from hubkit.publishing.bundle import NEEDED, build
 from hubkit.publishing.gguf_bundle import LIBRARIES as GGUF_LIBRARIES
-from hubkit.publishing.gguf_bundle import gguf_facts, refuse_unmeasured
+from hubkit.publishing.gguf_bundle import gguf_facts, paths_of, refuse_unmeasured
 from hubkit.publishing.manifest import CARDS
 from hubkit.publishing.origin import answers_of, origin_of
 from hubkit.publishing.place_findings import (
@@ -71,7 +71,8 @@ SHAPED_BY: tuple[str, ...] = ()
 class Settings:
     """Where and how the variant is published, who signs it, and the recipe in its manifest (`made_from`).
 
-    ``gguf`` is where its GGUF files are published, ``gguf_beside``: beside the weights (`place: folder`).
+    ``gguf`` is where its GGUF files are published, ``gguf_beside``: beside the weights (`place: folder`);
+    ``gguf_paths`` are their paths there.
     """
 
     repo: str
@@ -85,11 +86,13 @@ class Settings:
     made_from: Mapping[str, Any]
     gguf_beside: bool = field(default=False, metadata={"later": True})
     gguf: Place | None = field(default=None, metadata={"counts": False})
+    gguf_paths: tuple[str, ...] = field(default=(), metadata={"counts": False})
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
         """Build the settings for this scope from the recipe."""
         key, place = recipe.sign.key if recipe.sign else None, recipe.place(scope.published)
+        beside = paths_of(recipe.gguf, place) if recipe.gguf and recipe.gguf_place(scope.published) == place else ()
         return cls(
             repo=place.repo,
             branch=place.branch,
@@ -102,6 +105,7 @@ class Settings:
             made_from=recipe_record(recipe, scope),
             gguf_beside=recipe.gguf_place(scope.published) == place,
             gguf=recipe.gguf_place(scope.published),
+            gguf_paths=tuple(f"{FOLDER}/{path}" for path in beside),
         )
 
     def signer(self) -> signing.Signer | None:
@@ -159,7 +163,7 @@ def _needed(settings: Settings) -> tuple[str, ...]:
     """The paths that the bundle will have."""
     trained = settings.made_from["stages"].values()
     whole = any(stage.get("lora") == "none" or stage.get("weights") for stage in trained)
-    return NEEDED["weights" if whole else "adapter"]
+    return (*NEEDED["weights" if whole else "adapter"], *settings.gguf_paths)
 
 
 def run(ctx: StageContext) -> StageResult[StagedCommit]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from hubkit.cards.card_files import WrittenCards
 from hubkit.cards.kept_edits import edit_findings, kept_sentences, with_edits
@@ -31,7 +31,7 @@ from hubkit.models.gguf.made import GgufFiles
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.publishing import proposals, signing
 from hubkit.publishing.bundle import Bundle
-from hubkit.publishing.gguf_bundle import CARD, build_gguf, gguf_origin_of
+from hubkit.publishing.gguf_bundle import CARD, build_gguf, gguf_origin_of, paths_of
 from hubkit.publishing.gguf_load_back import PROMPTS, LoadedGguf, load_gguf_back
 from hubkit.publishing.place_findings import branch_findings, foreign_findings, rights_findings, visibility_findings
 from hubkit.publishing.read_back import verify_bytes, verify_listing
@@ -53,7 +53,8 @@ SHAPED_BY: tuple[str, ...] = ()
 class Settings:
     """Where the files are published and the weights are, how, and who signs.
 
-    ``own_repo``: the repo is no variant's, so that nothing else asks for its rights and who can see it.
+    ``own_repo``: the repo is no variant's, so that nothing else asks for its rights and who can see it. ``paths`` are
+    the files that the place will have, as far as the recipe tells.
     """
 
     place: Place
@@ -65,17 +66,18 @@ class Settings:
     pull_request: bool
     signing_key: NamedFile | None
     keyless: bool
+    paths: tuple[str, ...] = field(default=(), metadata={"counts": False})
 
     @classmethod
     def of(cls, recipe: Recipe, scope: Scope) -> Settings:
         """Build the settings for this scope from the recipe."""
-        place = recipe.gguf_place(scope.published)
-        if place is None:
+        place, weights = recipe.gguf_place(scope.published), recipe.place(scope.published)
+        if place is None or recipe.gguf is None:
             raise ValueError(f"the recipe asks for no GGUF files of {scope.published}")
         key = recipe.sign.key if recipe.sign else None
         return cls(
             place=place,
-            weights=recipe.place(scope.published),
+            weights=weights,
             own_repo=place.repo not in recipe.variant_repos(),
             visibility=recipe.visibility,
             gated=recipe.gated or None,
@@ -83,6 +85,7 @@ class Settings:
             pull_request=recipe.pull_request,
             signing_key=NamedFile.beside(scope.recipe_folder, key) if key else None,
             keyless=recipe.sign is not None and recipe.sign.keyless,
+            paths=paths_of(recipe.gguf, weights),
         )
 
     def signer(self) -> signing.Signer | None:
@@ -120,7 +123,7 @@ def check(ctx: CheckContext[Settings]) -> Iterable[Finding]:
         yield from visibility_findings(hub, repo, settings.visibility)
     yield from branch_findings(hub, repo, branch)
     if head := hub.head(repo, branch):
-        yield from foreign_findings(hub, repo, branch, head, ())
+        yield from foreign_findings(hub, repo, branch, head, settings.paths)
         if not ctx.options.overwrite_card:
             yield from edit_findings(hub, repo, branch, head)
 

@@ -1,7 +1,9 @@
 """GGUF files of a release: on a branch, in a folder beside the weights, in a repo of their own."""
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gguf_releases import CARD, GgufRelease, asking
@@ -218,6 +220,64 @@ def test_preflight_asks_for_a_repo_of_its_own_and_names_what_an_earlier_release_
     assert findings(release, "publish[dpo-v0]") == []
     release.recipe = asking().model_copy(update={"gguf": None})
     assert findings(release, "publish[main]") == [stale]
+
+
+@pytest.mark.parametrize("place", ["repo", "folder"])
+def test_preflight_says_which_files_of_others_are_overwritten(hub: Running, tmp_path: Path, place: str) -> None:
+    """By what the recipe tells: nothing is written yet. Those that are kept are kept."""
+    release, api = GgufRelease.on(hub, tmp_path), HfApi(endpoint=hub.url, token=hub.token)
+    release.recipe = asking(place, types=("q8_0",))
+    repo, prefix, step = (OWN, "", "publish-gguf[main]") if place == "repo" else (REPO, "gguf/", "publish[main]")
+    api.create_repo(repo)
+    for name in ("my-model-Q8_0.gguf", "my-model-Q4_0.gguf", "Modelfile"):
+        api.upload_file(path_or_fileobj=b"GGUF mine", path_in_repo=f"{prefix}{name}", repo_id=repo)
+    where = f"The branch 'main' of {repo}"
+    assert findings(release, step) == [
+        f"{where}: 2 files not published by hubkit are overwritten: {prefix}Modelfile, {prefix}my-model-Q8_0.gguf.",
+        f"{where}: 1 file not published by hubkit is kept: {prefix}my-model-Q4_0.gguf.",
+    ]
+
+
+def test_what_is_staged_is_no_earlier_release_and_a_repo_of_its_own_may_be(hub: Running, tmp_path: Path) -> None:
+    release = GgufRelease.on(hub, tmp_path)
+    release.recipe = asking("repo")
+    release.train().publish().promote()
+    connected = hub_of(release)
+    release.recipe = asking()
+    release.train(2).publish()
+    assert "staging/gguf" in heads(release)
+    assert findings(release, "publish[main]") == [
+        f"{OWN} has GGUF files of an earlier release of 'main', and this recipe publishes none there."
+        " Delete it on the Hub."
+    ]
+    release.promote()
+    release.train(3).publish()
+    assert plan_rollback(connected, REPO, "main").gguf_left == ("gguf",), f"{OWN} has those of what comes back"
+    release.promote()
+    assert plan_rollback(connected, REPO, "main").gguf_left == ("gguf", OWN)
+
+
+def test_what_an_interrupted_attempt_staged_is_removed_although_the_recipe_lost_it(
+    hub: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = GgufRelease.on(hub, tmp_path).train().publish()
+    stage: Any = sys.modules[find_stage("promote").run.__module__]
+    moved = stage._moved
+
+    def interrupted(ctx: Any, connected: Any, move: Any) -> Any:
+        if not move.gguf:
+            raise KeyboardInterrupt
+        return moved(ctx, connected, move)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(stage, "_moved", interrupted)
+        release.promote()
+    assert {"gguf", "staging/gguf"} <= heads(release).keys() and "dpo-v0" not in heads(release)
+    release.recipe = asking().model_copy(update={"gguf": None})
+    for name in ("main", "dpo-v0"):
+        release.perform(f"publish[{name}]")
+    release.promote()
+    assert heads(release).keys() == {"main", "dpo-v0", "gguf"}, "no staging branch is left"
 
 
 def test_it_is_signed_where_the_release_is_and_states_its_provenance(hub: Running, tmp_path: Path) -> None:

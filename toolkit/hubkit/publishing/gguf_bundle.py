@@ -23,13 +23,16 @@ from hubkit.core.files import Digests, Manifest
 from hubkit.core.libraries import installed
 from hubkit.models.base import PinnedBase
 from hubkit.models.gguf.made import FOLDER, GgufFiles
+from hubkit.models.gguf.ollama import FILES
+from hubkit.models.gguf.write import file_name
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.publishing.bundle import LICENSES, Bundle, of_weights, refuse_problems, write_rest
 from hubkit.publishing.manifest import GENERATED
 from hubkit.publishing.origin import base_facts, data_facts, known
 from hubkit.recipe.artifact import ArtifactFolder
+from hubkit.recipe.gguf import Gguf
 from hubkit.recipe.models import Place
-from hubkit.recipe.names import MAIN
+from hubkit.recipe.names import MAIN, model_name
 from hubkit.training.data.prepared import PreparedData
 
 CARD = f"{FOLDER}/README.md"
@@ -72,6 +75,15 @@ def build_gguf(
     write_rest(files, digests, provenance, into, edited, state)
     refuse_problems(screen(files))
     return Bundle(dict(sorted(files.items())), Manifest(digests))
+
+
+def paths_of(gguf: Gguf, weights: Place) -> tuple[str, ...]:
+    """The files that the recipe's ``gguf`` makes of the variant at ``weights``, before any is written: their names.
+
+    Which of Ollama's files there are depends on the model: all of them are named.
+    """
+    name = model_name(*weights)
+    return (*(file_name(name, kind) for kind in gguf.types), *(FILES if gguf.ollama else ()))
 
 
 def refuse_unmeasured(gguf: GgufFiles, merged: MergedWeights) -> None:

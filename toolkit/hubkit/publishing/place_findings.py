@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from hubkit.core.errors import UsageError
 from hubkit.core.findings import Finding
 from hubkit.hub.client import Hub, Visibility
 from hubkit.hub.refs import refuse_if_in_the_way
 from hubkit.publishing import proposals
-from hubkit.publishing.manifest import CARDS, MANIFEST_PATH, is_gguf_place, provenance_at
+from hubkit.publishing.gguf_origins import written_from
+from hubkit.publishing.manifest import CARDS, MANIFEST_PATH, provenance_at
 from hubkit.publishing.ownership import decide
 from hubkit.recipe.models import Place
-from hubkit.recipe.names import GGUF, MAIN, STAGING
+from hubkit.recipe.names import STAGING
 
 
 def rights_findings(hub: Hub, repo: str, *, proposed: bool) -> Iterator[Finding]:
@@ -68,19 +69,19 @@ def foreign_findings(hub: Hub, repo: str, branch: str, head: str, needed: Iterab
 
 
 def stale_gguf_findings(hub: Hub, repo: str, branch: str, published: Place | None) -> Iterator[Finding]:
-    """A branch with GGUF files of an earlier release that this one leaves as it is.
+    """A branch, or a repo of its own, with GGUF files of an earlier release that this one leaves as it is.
 
     They were written from the weights of ``branch`` as these were. ``published`` is where this release publishes GGUF
     files of that variant; None: nowhere.
     """
-    for name, head in sorted(hub.refs(repo).branches.items()):
-        if name == branch or Place(repo, name) == published or not name.endswith(GGUF):
+    for place, _ in written_from(hub, repo, branch):
+        if place == published:
             continue
-        found = provenance_at(hub, repo, head, hub.tree(repo, head))
-        weights = found.content["gguf"]["weights"] if found and is_gguf_place(found.content) else None
-        if isinstance(weights, Mapping) and (weights.get("repo"), weights.get("branch", MAIN)) == (repo, branch):
-            yield Finding(
-                "warning",
-                f"The branch {name!r} of {repo} has GGUF files of an earlier release of {branch!r}, and this recipe"
-                f" publishes none there. `hubkit revisions delete {repo} {name}` removes it.",
-            )
+        there, name = place
+        what = f"The branch {name!r} of {repo}" if there == repo else there
+        remove = f"`hubkit revisions delete {repo} {name}` removes it" if there == repo else "Delete it on the Hub"
+        yield Finding(
+            "warning",
+            f"{what} has GGUF files of an earlier release of {branch!r}, and this recipe publishes none there."
+            f" {remove}.",
+        )

@@ -21,7 +21,7 @@ from hubkit.recipe.measuring import Evaluate as Evaluate
 from hubkit.recipe.measuring import Gates as Gates
 from hubkit.recipe.measuring import Probe as Probe
 from hubkit.recipe.measuring import StopRate as StopRate
-from hubkit.recipe.names import GGUF, MAIN
+from hubkit.recipe.names import GGUF, MAIN, gguf_repo
 from hubkit.recipe.readers import Readers
 from hubkit.recipe.values import OLD_ACCEPT as OLD_ACCEPT
 from hubkit.recipe.values import (
@@ -364,10 +364,7 @@ class Recipe(Model):
             return place
         if self.gguf.place == "branch":
             return Place(place.repo, GGUF if place.branch == MAIN else f"{place.branch}-{GGUF}")
-        own = f"{place.repo}-{GGUF.upper()}"
-        if place.branch != MAIN:
-            own = f"{place.repo}-{place.branch.replace('/', '-')}-{GGUF.upper()}"
-        return Place(self.gguf.repo or own, MAIN)
+        return Place(self.gguf.repo or gguf_repo(*place), MAIN)
 
     def gguf_gate(self, variant: str) -> Literal["enforce", "report"]:
         """Whether a GGUF file of ``variant`` that fails the gate on the stop rate stops the release."""

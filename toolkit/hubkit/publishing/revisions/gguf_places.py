@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from hubkit.core.errors import RefusedError
 from hubkit.core.trees import Tree
 from hubkit.hub.client import Hub
-from hubkit.publishing.manifest import MANIFEST_PATH, is_gguf_place, provenance_at
-from hubkit.recipe.names import GGUF, MAIN
+from hubkit.publishing.gguf_origins import written_from
+from hubkit.publishing.manifest import is_gguf_place, provenance_at
 
 
 def refuse_other_kind(hub: Hub, repo: str, branch: str, source: str, head: str) -> None:
@@ -32,20 +32,15 @@ def refuse_other_kind(hub: Hub, repo: str, branch: str, source: str, head: str) 
 
 
 def left_behind(hub: Hub, repo: str, branch: str, tree: Tree) -> tuple[str, ...]:
-    """The branches of ``repo`` whose GGUF files were written from other weights than ``branch`` has with ``tree``."""
+    """Where GGUF files were written from other weights than ``branch`` has with ``tree``.
+
+    The names of branches of ``repo``, and of a repo of their own.
+    """
     found = []
-    for name, head in sorted(hub.refs(repo).branches.items()):
-        if name == branch or not name.endswith(GGUF):
-            continue
-        listed = hub.tree(repo, head)
-        provenance = provenance_at(hub, repo, head, listed) if MANIFEST_PATH in listed else None
-        gguf = provenance.content.get("gguf") if provenance else None
-        weights = gguf.get("weights") if isinstance(gguf, Mapping) else None
-        if not isinstance(weights, Mapping) or (weights.get("repo"), weights.get("branch", MAIN)) != (repo, branch):
-            continue
+    for (there, name), weights in written_from(hub, repo, branch):
         files = weights.get("files")
         digests = files.items() if isinstance(files, Mapping) else ()
         # Of a file outside LFS the Hub lists no sha256: the weights themselves decide.
         if any(path not in tree or tree[path].sha256 not in (None, digest) for path, digest in digests):
-            found.append(name)
+            found.append(name if there == repo else there)
     return tuple(found)

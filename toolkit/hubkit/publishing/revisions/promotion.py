@@ -31,7 +31,8 @@ ROLLED_BACK = re.compile(r"Roll back .+ to ([0-9a-f]{12}), from ([0-9a-f]{12})")
 class BranchChange:
     """A planned change of one branch. ``nothing_to_do``: why nothing is to be written, as a sentence; else None.
 
-    ``gguf_left`` are branches of GGUF files that were written from other weights than the branch will have.
+    ``gguf_left`` are branches, or repos of their own, of GGUF files that were written from other weights than the
+    branch will have.
     """
 
     kind: Literal["promotion", "rollback"]
