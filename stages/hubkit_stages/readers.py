@@ -116,9 +116,10 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[ReadBy]:
     works = sum(cell.status == "works" for cell in found.cells)
     ran = sum(cell.status != "not run" for cell in found.cells)
     warnings = tuple(
-        f"{cell.reader} does not read the {cell.form} of this variant: {cell.why}."
+        f"{cell.reader} does not read the {cell.what} of this variant: {cell.why}."
         for cell in found.cells
         if cell.status == "fails"
     )
     artifact = ReadBy(found.cells, found.date, found.machine, settings.max_new_tokens)
-    return StageResult(artifact, f"{works} of {count(ran)} readings work", warnings)
+    nothing = next((cell.why for cell in found.cells if cell.why), "nothing to read")
+    return StageResult(artifact, f"{works} of {count(ran)} readings work" if ran else f"not run: {nothing}", warnings)

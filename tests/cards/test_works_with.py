@@ -34,6 +34,8 @@ CELLS = [
         "transformers-js", "tokenizer", {"transformers.js": "4.3.2", "node": "20.20.2"}, answers=None, stopped=None,
         same=None,
     ),
+    cell("llama-cpp", "gguf", {"llama-cpp-python": "0.3.36"}, file="me-F16.gguf"),
+    cell("llama-cpp", "gguf", {"llama-cpp-python": "0.3.36"}, file="me-Q8_0.gguf", same=None),
     cell("vllm", "merged", {}, status="not run", why="it needs a GPU"),
 ]  # fmt: skip
 
@@ -57,12 +59,14 @@ def test_the_table_has_what_was_run() -> None:
         "| transformers 4.57.6, PEFT 0.6.2 | adapter on its base | fails: the adapter cannot be loaded: TypeError:"
         " unexpected &vert; 'x' |  |  |  |",
         "| transformers.js 4.3.2 | tokenizer and chat template | works | 30 |  |  |",
+        "| llama-cpp-python 0.3.36 | GGUF file me-F16.gguf | works | 30 | 7 of 8 | 8 of 8 |",
+        "| llama-cpp-python 0.3.36 | GGUF file me-Q8_0.gguf | works | 30 | 7 of 8 |  |",
     ]
     assert "vLLM" not in "".join(rows) and "Run on 2026-11-29 (x86" in made.text
     assert "are compared with those of transformers 5.23.0, up to rounding" in made.text
     assert validate(made.text) == []
     numbers = [item for item in made.numbers if item.step == "readers[main]"]
-    assert len(numbers) == 3 + 2 + 2 + 2 + 1  # the three rows that work, and the token limit
+    assert len(numbers) == 3 + 5 + 1 + 5 + 3 + 1  # the five rows that work, and the token limit
 
 
 def test_without_anything_that_was_run_there_is_no_table() -> None:

@@ -42,7 +42,7 @@ def _row(cell: dict[str, Any]) -> dict[str, Any]:
     versions = [f"{_NAMES.get(name, name)} {version}" for name, version in shown.items()]
     return {
         "program": ", ".join(versions) or cell["reader"],
-        "what": FORM_NAMES[cell["form"]],
+        "what": " ".join([FORM_NAMES[cell["form"]], *([cell["file"]] if cell.get("file") else [])]),
         "works": cell["status"] == "works",
         "why": cell["why"] or "",
         **{name: cell[name] for name in ("conversations", "answers", "stopped", "same")},

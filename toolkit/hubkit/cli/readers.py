@@ -130,21 +130,19 @@ def _lines(found: Matrix, source: Place) -> Iterator[RenderableType]:
     yield table(("program", "what", "", "same ids", "stopped", "same answers"), [_row(cell) for cell in found.cells])
     for cell in found.cells:
         if cell.why:
-            yield f"{cell.reader}, {cell.form}: {cell.why}."
+            yield f"{cell.reader}, {cell.what}: {cell.why}."
         for note in cell.notes:
-            yield f"{cell.reader}, {cell.form}: {note}"
+            yield f"{cell.reader}, {cell.what}: {note}"
 
 
 def _row(cell: Cell) -> tuple[Any, ...]:
-    from hubkit.models.readers.readers import FORM_NAMES
-
     versions = ", ".join(
         f"{name} {cell.versions[name]}" for name in cell.versions if name not in {"torch", "tokenizers"}
     )
     of = "" if cell.answers is None else f" of {count(cell.answers)}"
     return (
         versions or cell.reader,
-        FORM_NAMES[cell.form],
+        cell.what,
         cell.status,
         "" if cell.conversations is None else count(cell.conversations),
         "" if cell.stopped is None else f"{count(cell.stopped)}{of}",

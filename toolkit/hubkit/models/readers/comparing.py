@@ -13,7 +13,7 @@ from typing import Any, Literal
 from hubkit.core.numbers import counted
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.readers.asking import Report
-from hubkit.models.readers.readers import Form
+from hubkit.models.readers.readers import FORM_NAMES, Form
 
 Status = Literal["works", "fails", "not run"]
 NEAR = 0.01
@@ -27,7 +27,8 @@ class Cell:
     """How one program reads one form of a model. ``why`` is a sentence's middle; None when it works.
 
     ``versions`` are those that read it; ``stopped`` of ``answers`` ended at the end-of-turn token; ``same`` of them are
-    the reference's, token by token; ``conversations`` had the same token ids. ``notes`` do not make it fail.
+    the reference's, token by token; ``conversations`` had the same token ids. ``notes`` do not make it fail. ``file``
+    is the name of the one that was read, of several GGUF files.
     """
 
     reader: str
@@ -40,6 +41,12 @@ class Cell:
     stopped: int | None = None
     same: int | None = None
     notes: tuple[str, ...] = ()
+    file: str | None = None
+
+    @property
+    def what(self) -> str:
+        """What was read, in words: 'GGUF file model-Q8_0.gguf'."""
+        return f"{FORM_NAMES[self.form]} {self.file}" if self.file else FORM_NAMES[self.form]
 
     def to_json(self) -> dict[str, Any]:
         """Its fields."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ class _Reading:
             known, self.end_of_turn, f"transformers {version}", NEAR_IN_16_BITS if rounded else NEAR, exact
         )
         cell = judge(reader.name, form, found, expected)
-        return _named(cell, places.model.name) if form == "gguf" else cell
+        return replace(cell, file=places.model.name) if form == "gguf" else cell
 
     def _places(self, form: Form) -> Iterator[Places]:
         model = self.model
@@ -155,8 +155,3 @@ def _rendered(report: Report) -> dict[str, str]:
 def _kind(file: Path) -> str:
     """The type of a GGUF file by its name, as llama.cpp names files: 'model-Q8_0.gguf'."""
     return file.stem.rpartition("-")[2].upper()
-
-
-def _named(cell: Cell, name: str) -> Cell:
-    """``cell`` of one of several files."""
-    return Cell(**{**cell.to_json(), "notes": (name, *cell.notes)})
