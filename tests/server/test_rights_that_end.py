@@ -79,14 +79,25 @@ def test_a_token_that_is_revoked_while_its_body_arrives_changes_nothing(known: W
 LINES = b'{"key":"header","value":{"summary":"s"}}\n{"key":"file","value":{"path":"x","content":"y"}}'
 
 
-@pytest.mark.parametrize("query", ["", "create_pr=1"])
-@pytest.mark.parametrize(("end", "status"), [("revoked", 401), ("another", 404)])
-def test_a_commit_that_waits_for_its_turn_needs_the_right_when_it_has_it(
-    known: World, monkeypatch: pytest.MonkeyPatch, end: str, status: int, query: str
+LOCKED: list[tuple[str, str, Any]] = [
+    ("POST", "commit/main", LINES), ("POST", "commit/main?create_pr=1", LINES), ("POST", "branch/late", {}),
+    ("DELETE", "branch/{branch}", None), ("POST", "tag/main", {"tag": "late"}), ("DELETE", "tag/{tag}", None),
+    ("POST", "super-squash/main", {}), ("POST", "discussions", {"title": "late"}),
+    ("POST", "discussions/{pull}/merge", {}), ("POST", "lfs-files/batch", {"deletions": {"sha": ["0" * 64]}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("end", "status", "asked"), [("revoked", 401, LOCKED), ("another", 404, LOCKED[:1])])
+def test_what_waits_for_its_turn_needs_the_right_when_it_has_it(
+    known: World, monkeypatch: pytest.MonkeyPatch, end: str, status: int, asked: list[tuple[str, str, Any]]
 ) -> None:
     hub, repo, lock = known.hub, known.repo(ONE), known.hub.store.lock
     owner, before = hub.accounts.identify(str(known.tokens["owner"])), dict(hub.store.git(repo).refs())
     assert owner is not None
+    names = {
+        kind: next(name for ref in before if (name := ref.split("/")[2]).startswith(kind)) for kind in ("branch", "tag")
+    }
+    pull = next(row["num"] for row in hub.discussions.listed(repo) if row["pull"] and row["status"] == "open")
 
     def wait(waited_for: Repo) -> Any:
         monkeypatch.undo()
@@ -97,10 +108,13 @@ def test_a_commit_that_waits_for_its_turn_needs_the_right_when_it_has_it(
             hub.store.create("model", ONE.ns, ONE.name, actor=owner, private=False)
         return lock(waited_for)
 
-    monkeypatch.setattr(hub.store, "lock", wait)
-    path = f"/api/models/{ONE.id}/commit/main"
-    answer = known.send("POST", path, token=known.tokens["ann: write"], body=LINES, query=query)
-    assert answer.status == status, answer.text
+    for method, path, body in asked:
+        monkeypatch.setattr(hub.store, "lock", wait)
+        token = hub.accounts.add_token("ann")
+        path, _, query = path.format(pull=pull, **names).partition("?")
+        answer = known.send(method, f"/api/models/{ONE.id}/{path}", token=token, body=body, query=query)
+        assert answer.status == status, (path, answer.text)
+        assert hub.store.lock == lock, "it came to where it would have waited"
     assert dict(hub.store.git(repo).refs()) == before and len(hub.discussions.listed(repo)) == 2
 
 

@@ -5,6 +5,9 @@ Each ``require_*`` function returns what the handler needs, or raises the HTTPEx
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from hubkit.core.names import repo_id_problem
 from hubkit.server.accounts.accounts import Actor, namespace_problem
 from hubkit.server.http.exceptions import HTTPException
@@ -60,6 +63,14 @@ def find_again(request: Request, repo: Repo) -> Repo:
     if found.uid != repo.uid:
         raise repo_not_found(request)
     return found
+
+
+@contextmanager
+def locked(request: Request, repo: Repo, require: Callable[[Request, Repo], object]) -> Iterator[None]:
+    """The lock of a repo, once it is free: then ``require`` asks again for the right to do what it is needed for."""
+    with request.hub.store.lock(repo):
+        require(request, find_again(request, repo))
+        yield
 
 
 def require_user(request: Request) -> Actor:

@@ -9,7 +9,7 @@ import pygit2
 from starlette.responses import JSONResponse, Response
 
 from hubkit.server.accounts.accounts import Actor
-from hubkit.server.http.access import find_readable_repo, require_discuss, require_write
+from hubkit.server.http.access import find_readable_repo, locked, require_discuss, require_write
 from hubkit.server.http.bodies import SMALL_LIMIT, TEXT_LIMIT
 from hubkit.server.http.exceptions import HTTPException
 from hubkit.server.http.parsing import parse_int
@@ -88,7 +88,7 @@ def create(request: Request) -> Response:
     author = require_discuss(request, repo).name
     title, text = request.json_string("title"), request.json_string("description", "")
     pull = request.json_object().get("pullRequest") is True
-    with request.hub.store.lock(repo):
+    with locked(request, repo, require_discuss):
         if pull:
             git, base = request.hub.store.git(repo), "refs/heads/main"
             head = git.target(base)
@@ -180,7 +180,7 @@ def merge(request: Request) -> Response:
     repo, row = _find_discussion(request)
     actor = require_write(request, repo)
     number, base = row["num"], row["base"]
-    with request.hub.store.lock(repo), request.hub.store.writing(repo) as git:
+    with locked(request, repo, require_write), request.hub.store.writing(repo) as git:
         row = request.hub.discussions.row(repo, number) or row
         if not row["pull"] or row["status"] not in {"open", "draft"}:
             raise HTTPException(400, "Only an open pull request can be merged.")

@@ -11,7 +11,7 @@ import pygit2
 from starlette.responses import JSONResponse, Response
 
 from hubkit.core.names import ref_problem
-from hubkit.server.http.access import find_readable_repo, find_repo, require_write
+from hubkit.server.http.access import find_readable_repo, find_repo, locked, require_write
 from hubkit.server.http.bodies import SMALL_LIMIT, TEXT_LIMIT
 from hubkit.server.http.exceptions import HTTPException, revision_not_found
 from hubkit.server.http.parsing import parse_int, require_valid
@@ -48,7 +48,7 @@ def create_branch(request: Request) -> Response:
     branch = require_valid(ref_problem, request.path_params["branch"])
     start = request.json_string("startingPoint", "main") if request.json_body is not None else "main"
     ref = f"refs/heads/{branch}"
-    with request.hub.store.lock(repo), request.hub.store.writing(repo) as git, creating(ref):
+    with locked(request, repo, require_write), request.hub.store.writing(repo) as git, creating(ref):
         if git.target(ref):
             raise HTTPException(409, f"Reference {ref} already exists")
         commit = require_commit(git, start)
@@ -68,7 +68,7 @@ def delete_branch(request: Request) -> Response:
     if branch == "main":
         raise HTTPException(403, "Cannot delete refs/heads/main")
     git = request.hub.store.git(repo)
-    with request.hub.store.lock(repo):
+    with locked(request, repo, require_write):
         old = None if ref_problem(branch) else git.target(f"refs/heads/{branch}")
         if old is None:
             raise revision_not_found(branch)
@@ -84,7 +84,7 @@ def create_tag(request: Request) -> Response:
     commit = require_commit(request.hub.store.git(repo), request.path_params["rev"])
     tag = require_valid(ref_problem, request.json_string("tag"))
     message = valid_message(_message(request))
-    with request.hub.store.lock(repo), request.hub.store.writing(repo) as git, creating(f"refs/tags/{tag}"):
+    with locked(request, repo, require_write), request.hub.store.writing(repo) as git, creating(f"refs/tags/{tag}"):
         if git.target(f"refs/tags/{tag}"):
             raise HTTPException(409, f"Tag reference refs/tags/{tag} already exists")
         git.tag(tag, commit, message, actor.name)
@@ -98,7 +98,7 @@ def delete_tag(request: Request) -> Response:
     require_write(request, repo)
     tag = request.path_params["tag"]
     git = request.hub.store.git(repo)
-    with request.hub.store.lock(repo):
+    with locked(request, repo, require_write):
         old = None if ref_problem(tag) else git.target(f"refs/tags/{tag}")
         if old is None:
             raise revision_not_found(tag)
@@ -154,7 +154,7 @@ def super_squash(request: Request) -> Response:
     branch = request.path_params["rev"]
     message = _message(request) if request.json_body is not None else ""
     message = valid_message(message or f"Super-squash branch '{branch}'")
-    with request.hub.store.lock(repo), request.hub.store.writing(repo) as git:
+    with locked(request, repo, require_write), request.hub.store.writing(repo) as git:
         ref, old = require_branch(git, branch)
         new = git.write_commit(pygit2.Oid(hex=git.commit(old).tree), [], message, actor.name)
         move_ref(git, ref, new, old)

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from hubkit.server.http.access import (
     find_readable_repo,
     find_repo,
+    locked,
     repo_not_found,
     repo_type,
     require_propose,
@@ -152,7 +153,7 @@ def delete_lfs_files(request: Request) -> Response:
     oids = deletions.get("sha") if isinstance(deletions, dict) else None
     if not isinstance(oids, list) or not all(isinstance(oid, str) and OID.fullmatch(oid) for oid in oids):
         raise HTTPException(400, "'deletions.sha' must be a list of sha256 digests.")
-    with request.hub.store.lock(repo):
+    with locked(request, repo, require_write):
         _drop_pointers(request, repo, set(oids), actor.name)
         request.hub.lfs.withdraw(repo.uid, oids)
     request.hub.lfs.collect(oids)
