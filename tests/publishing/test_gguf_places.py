@@ -19,6 +19,7 @@ from hubkit.pipeline import outcome
 from hubkit.pipeline.find_stage import find_stage
 from hubkit.pipeline.jobs import expand
 from hubkit.pipeline.release_state import ReleaseState
+from hubkit.publishing.gguf_origins import written_from
 from hubkit.publishing.provenance import PROVENANCE_PATH
 from hubkit.publishing.rederiving.recipe import recipe_of
 from hubkit.publishing.revisions.listing import list_revisions
@@ -255,6 +256,8 @@ def test_what_is_staged_is_no_earlier_release_and_a_repo_of_its_own_may_be(hub: 
     assert plan_rollback(connected, REPO, "main").gguf_left == ("gguf",), f"{OWN} has those of what comes back"
     release.promote()
     assert plan_rollback(connected, REPO, "main").gguf_left == ("gguf", OWN)
+    for odd in (f"a+b{chr(0xE9)}", "x" * 90):
+        assert list(written_from(connected, REPO, odd)) == [], "no repo can be called after that branch"
 
 
 def test_what_an_interrupted_attempt_staged_is_removed_although_the_recipe_lost_it(

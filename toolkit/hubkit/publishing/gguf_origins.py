@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hubkit.core.names import repo_id_problem
 from hubkit.hub.client import Hub
 from hubkit.publishing.manifest import is_gguf_place, provenance_at
 from hubkit.recipe.names import GGUF, MAIN, STAGING, gguf_repo
@@ -23,7 +24,8 @@ def written_from(hub: Hub, repo: str, branch: str) -> Iterator[tuple[tuple[str, 
         if name != branch and name.endswith(GGUF) and not name.startswith(f"{STAGING}/")
     ]
     own = gguf_repo(repo, branch)
-    if hub.repo_exists(own) and (head := hub.head(own, MAIN)):
+    # The name of a branch need not fit in one of a repo.
+    if not repo_id_problem(own) and hub.repo_exists(own) and (head := hub.head(own, MAIN)):
         places.append(((own, MAIN), head))
     for (there, name), head in places:
         found = provenance_at(hub, there, head, hub.tree(there, head))
