@@ -107,7 +107,8 @@ def test_every_declared_setting_counts_for_the_key(job: str, folder: Path) -> No
         "evaluate": [".launch", ".data_parallel"],
         "stopping": [".launch"],
         "gguf": [".enforced"],
-        "publish": [".gguf()"],  # which only its preflight reads
+        "publish": [".gguf()", ".gguf_paths()"],  # which only its preflight reads
+        "publish_gguf": [".paths()"],
     }  # and not what is measured
     assert [where for where, found in seen.items() if found == key] == where_only.get(JOBS[job].stage, [])
 
