@@ -1,15 +1,13 @@
 """A release with GGUF files, killed at its requests: who follows `main` never sees a mix, and it rolls forward."""
 
 import itertools
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from gguf_releases import GgufRelease, asking
+from kills import REQUESTS, killed_at
 from releases import REPO, assert_whole, faults, heads, hub_of, requests
 
 from hubkit.core.trees import tree_digest
@@ -26,35 +24,8 @@ PLACES = {
 """What readers see, in the order in which it moves."""
 CALLS: dict[str, tuple[tuple[Any, str], ...]] = {
     "line of the journal": ((Run, "log"),),
-    "request": ((Run, "log"), (httpx2.Client, "send"), (os, "fsync")),
+    "request": ((Run, "log"), *REQUESTS),
 }
-
-
-def killed_at(number: int, moment: str, work: Callable[[], object], calls: tuple[tuple[Any, str], ...]) -> int:
-    """Do ``work`` in a fork that kills itself before or after its ``number``-th call of one of ``calls``."""
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    numbers = itertools.count(1)
-
-    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **keywords: Any) -> Any:
-            last = next(numbers) == number
-            if last and moment == "before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            answer = real(*args, **keywords)
-            if last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return answer
-
-        return call
-
-    for module, name in calls:
-        setattr(module, name, counted(getattr(module, name)))
-    try:
-        work()
-    finally:
-        os._exit(0)
 
 
 def seen(hub: Hub, place: str) -> list[tuple[str, int]]:
