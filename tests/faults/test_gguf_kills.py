@@ -1,6 +1,7 @@
 """A release with GGUF files, killed at its requests: who follows `main` never sees a mix, and it rolls forward."""
 
 import itertools
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
