@@ -19,12 +19,13 @@ from pathlib import Path
 
 from hubkit.core.findings import Finding
 from hubkit.core.home import hubkit_home
-from hubkit.core.numbers import count
+from hubkit.core.numbers import count, rough_size
 from hubkit.models.base import PinnedBase
 from hubkit.models.gguf.made import GgufFiles
 from hubkit.models.merging.companions import fetch_base
 from hubkit.models.merging.merged import MergedWeights
 from hubkit.models.readers.asking import Questions
+from hubkit.models.readers.environments import installed
 from hubkit.models.readers.made import ReadBy
 from hubkit.models.readers.matrix import Model, read_by
 from hubkit.models.readers.readers import reader_of
@@ -84,7 +85,7 @@ Output = ReadBy
 
 
 def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
-    """Whether Node is there, for transformers.js."""
+    """Whether Node is there, for transformers.js, and what is downloaded after the training."""
     missing = [name for name in ("node", "npm") if shutil.which(name) is None]
     if "transformers-js" in ctx.settings.readers and missing:
         yield Finding(
@@ -93,10 +94,18 @@ def check(ctx: CheckContext[Settings]) -> Iterator[Finding]:
             "Install Node 20 or later, with npm, or leave out transformers-js.",
             2,
         )
+    home = hubkit_home()
+    if new := [name for name in ctx.settings.readers if not installed(reader_of(name), home)]:
+        yield Finding(
+            "warning",
+            f"readers: {', '.join(new)} will be installed after the training, about"
+            f" {rough_size(sum(reader_of(name).disk for name in new))} from PyPI or npm into {home / 'readers'}.",
+            "`hubkit readers MODEL` with any model installs them before.",
+        )
 
 
 def run(ctx: Context[Settings, Inputs]) -> StageResult[ReadBy]:
-    """Write ``readers.json``. RemoteError when an environment cannot be installed."""
+    """Write ``readers.json``. A reader that cannot be installed is not run, with a warning."""
     settings, inputs = ctx.settings, ctx.inputs
     prompts = [row["messages"] for row in inputs.data.held_out(settings.prompts)] if settings.prompts else []
     whole = inputs.adapter.form == "weights"
@@ -119,7 +128,7 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[ReadBy]:
         f"{cell.reader} does not read the {cell.what} of this variant: {cell.why}."
         for cell in found.cells
         if cell.status == "fails"
-    )
+    ) + tuple(f"{name} was not run: {error.message}" for name, error in found.errors.items())
     artifact = ReadBy(found.cells, found.date, found.machine, settings.max_new_tokens)
     nothing = next((cell.why for cell in found.cells if cell.why), "nothing to read")
     return StageResult(artifact, f"{works} of {count(ran)} readings work" if ran else f"not run: {nothing}", warnings)

@@ -65,7 +65,8 @@ def readers(
     or a repo as namespace/name or namespace/name@revision, with an adapter in its folder adapter/ if it has one. Each
     program runs in an environment of its own with pinned packages, which is installed once under hubkit's home from
     PyPI or npm. Its token ids and greedy answers are compared with those of the installed transformers, and an answer
-    must end at the end-of-turn token by the model's own files. Exit code 3 if one fails.
+    must end at the end-of-turn token by the model's own files. Exit code 3 if one fails; 2 or 5 if one that was named
+    cannot be installed.
 
     \b
     Examples:
@@ -93,6 +94,9 @@ def readers(
             f"{counted(len(failed), 'of the readers', 'of the readers')} cannot use {source}.",
             hint="The table says why. docs/readers.md says what helps.",
         )
+    for name in names:
+        if name in found.errors:
+            raise found.errors[name]
 
 
 def _model(source: Place, base: str | None, hub_name: str | None) -> Model:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hubkit.core.bounded_json import LARGE, JsonError, load_json
+from hubkit.core.errors import UsageError
 from hubkit.core.processes.parent import allowed_environment, describe_end, kill_group
 from hubkit.models.chat.golden import GOLDEN, golden_names, golden_requests
 from hubkit.models.readers.environments import command
@@ -74,7 +75,8 @@ def ask(
 ) -> Report:
     """What ``reader`` in its environment ``folder`` reports of the model; it may take ``timeout`` seconds.
 
-    ``rendered`` are the conversations as text, for a reader that does not render them.
+    ``rendered`` are the conversations as text, for a reader that does not render them. UsageError when its environment
+    cannot be run.
     """
     with tempfile.TemporaryDirectory(prefix="hubkit-reader-") as work:
         job = {
@@ -91,7 +93,11 @@ def ask(
         (Path(work) / "job.json").write_text(json.dumps(job), "utf-8")
         arguments = [*command(reader, folder), f"{work}/job.json", *([str(folder)] if reader.by_npm else [])]
         folders = {path.resolve() for path in (places.model, places.tokenizer, places.adapter) if path is not None}
-        return _answered(arguments, Path(work), timeout, sorted(map(str, folders), key=len, reverse=True))
+        try:
+            return _answered(arguments, Path(work), timeout, sorted(map(str, folders), key=len, reverse=True))
+        except OSError as error:
+            hint = f"Remove {folder}; it is then installed anew." if folder else None
+            raise UsageError(f"{reader.name} cannot be run: {error}.", hint=hint) from error
 
 
 def _answered(arguments: list[str], work: Path, timeout: float, folders: Sequence[str]) -> Report:

@@ -2,31 +2,39 @@
 
 readers/transformers-4-3f2a…/     a virtual environment, or a folder with node_modules
 
+An environment is complete when it has the file INSTALLED, which is written last; its time is that of the last use.
+
 torch is not what is tested, and a second copy is large: the environment has links to the torch that hubkit runs with,
 and to what torch needs beyond the pinned packages (CUDA's libraries).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 import venv
 from collections.abc import Callable, Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
 
 from hubkit.core.errors import RemoteError, UsageError
-from hubkit.core.processes.parent import allowed_environment
+from hubkit.core.processes.parent import allowed_environment, kill_group
 from hubkit.models.readers.readers import Reader
 
 _SECONDS = 3600
 """How long an installation may take: llama-cpp-python is compiled."""
+_MARK = "INSTALLED"
+_DAYS = 7
+"""How long an environment of other pinned packages, or of another Python or torch, is kept after its last use."""
 _NETWORK = (
     "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CONFIG_FILE", "PIP_CERT", "PIP_FIND_LINKS", "PIP_CACHE_DIR", "HOME",
     "XDG_CACHE_HOME", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy",
@@ -39,21 +47,66 @@ _NETWORK = (
 def environment(reader: Reader, home: Path, report: Callable[[str], None]) -> Path:
     """The folder of ``reader``'s environment in hubkit's ``home``; it is installed when it is not there yet.
 
-    UsageError when pip or npm is missing, RemoteError when they cannot install it.
+    Environments of ``reader`` that were not used for a week are removed then. UsageError when pip or npm is missing,
+    RemoteError when they cannot install it.
     """
-    assert reader.lock is not None
-    root = home / "readers"
-    root.mkdir(parents=True, exist_ok=True)
-    folder = root / f"{reader.name}-{_digest(reader)}"
-    with FileLock(root / f"{folder.name}.lock"):
-        if not folder.is_dir():
+    folder = _folder(reader, home)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(_lock(folder)):
+        if not _complete(reader, folder):
             report(f"{reader.name}: installing its packages")
-            partial = root / f".{folder.name}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
+            _clear(folder)
+            # Another name each time: the pip of a hubkit that was killed may still write into the last one.
+            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
             (_install_by_npm if reader.by_npm else _install_by_pip)(reader, partial)
+            (partial / _MARK).touch()
             partial.rename(folder)
+            _remove_unused(reader, folder)
+        (folder / _MARK).touch()
     return folder
+
+
+def installed(reader: Reader, home: Path) -> bool:
+    """Whether ``reader`` needs no installation in hubkit's ``home``."""
+    return reader.lock is None or _complete(reader, _folder(reader, home))
+
+
+def _folder(reader: Reader, home: Path) -> Path:
+    return home / "readers" / f"{reader.name}-{_digest(reader)}"
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def _complete(reader: Reader, folder: Path) -> bool:
+    """Whether all was installed, and the Python that the environment has a link to is still there."""
+    return (folder / _MARK).is_file() and (reader.by_npm or (folder / "bin" / "python").exists())
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an installation into ``folder`` left that did not end. Its lock is held.
+
+    UsageError when it cannot be removed.
+    """
+    for path in folder.parent.glob(f".{folder.name}.partial*"):
+        shutil.rmtree(path, ignore_errors=True)
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise UsageError(f"{folder} is incomplete and cannot be removed: {error}.", hint=f"Remove {folder}.") from error
+
+
+def _remove_unused(reader: Reader, kept: Path) -> None:
+    """Remove the other environments of ``reader``, unless one was used this week or is being installed."""
+    name = re.compile(rf"\.?({re.escape(reader.name)}-[0-9a-f]{{12}})(\.partial.*)?")
+    found = {kept.with_name(match[1]) for path in kept.parent.iterdir() if (match := name.fullmatch(path.name))}
+    for folder in found - {kept}:
+        with contextlib.suppress(Timeout, UsageError), FileLock(_lock(folder), timeout=0):
+            mark = folder / _MARK
+            if not mark.is_file() or mark.stat().st_mtime < time.time() - _DAYS * 86_400:
+                _clear(folder)
 
 
 def command(reader: Reader, folder: Path | None) -> list[str]:
@@ -117,15 +170,24 @@ def _install_by_npm(reader: Reader, folder: Path) -> None:
 
 
 def _run(reader: Reader, arguments: list[str]) -> None:
-    try:
-        done = subprocess.run(
-            arguments, capture_output=True, timeout=_SECONDS, check=False, stdin=subprocess.DEVNULL,
-            env=allowed_environment(_NETWORK),
+    """Run pip or npm; it and what it started end with this call, also when that is interrupted."""
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
+            env=allowed_environment(_NETWORK), start_new_session=True,
         )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise RemoteError(f"Installing {reader.name} took more than an hour.", hint="Run the command again.") from error
-    if done.returncode:
-        lines = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+        try:
+            code = process.wait(_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise RemoteError(
+                f"Installing {reader.name} took more than an hour.", hint="Run the command again."
+            ) from error
+        finally:
+            kill_group(process.pid)
+            process.wait()
+        errors.seek(0)
+        lines = [line for line in errors.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    if code:
         why = next((line for line in lines if line.lower().startswith("error")), (lines or ["no message"])[-1])
         raise RemoteError(
             f"The packages of {reader.name} could not be installed: {why[:300]}",

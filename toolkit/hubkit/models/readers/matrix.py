@@ -9,12 +9,13 @@ The installed transformers reads it first: its token ids and answers are what th
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hubkit.core.errors import HubkitError
 from hubkit.models.chat import eos
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.readers.asking import Places, Questions, Report, ask
@@ -43,11 +44,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Matrix:
-    """The cells, the day on which they were found (ISO 8601, UTC), and what of the machine they depend on."""
+    """The cells, the day on which they were found (ISO 8601, UTC), and what of the machine they depend on.
+
+    ``errors`` are why readers could not be installed or started, by their names; their cells are "not run".
+    """
 
     cells: tuple[Cell, ...]
     date: str
     machine: str
+    errors: Mapping[str, HubkitError] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """``{"cells", "date", "machine"}``."""
@@ -65,12 +70,13 @@ def read_by(
 ) -> Matrix:
     """Let the readers ``names`` read ``model``, and the installed transformers before them; a cell for each form.
 
-    Environments are made in hubkit's ``home``. UsageError for a name that is no reader, or without pip or npm.
+    Environments are made in hubkit's ``home``. UsageError for a name that is no reader.
     """
     readers = [reader_of(INSTALLED), *(reader_of(name) for name in dict.fromkeys(names) if name != INSTALLED)]
     reading = _Reading(model, questions, home, report, timeout, _end_of_turn(model.weights))
     cells = [cell for reader in readers for cell in reading.cells(reader)]
-    return Matrix(tuple(cells), datetime.now(UTC).date().isoformat(), f"{platform.machine()}, {platform.system()}")
+    today = datetime.now(UTC).date().isoformat()
+    return Matrix(tuple(cells), today, f"{platform.machine()}, {platform.system()}", reading.errors)
 
 
 def _end_of_turn(folder: Path) -> EndOfTurn | None:
@@ -95,6 +101,7 @@ class _Reading:
 
     def __post_init__(self) -> None:
         self.reference: dict[Form, Report] = {}
+        self.errors: dict[str, HubkitError] = {}
 
     def cells(self, reader: Reader) -> Iterator[Cell]:
         """What ``reader`` makes of each form that it reads."""
@@ -107,9 +114,14 @@ class _Reading:
             return
         if not wanted:
             return
-        folder = environment(reader, self.home, self.report) if reader.lock else None
-        for form, places in wanted:
-            yield self._cell(reader, folder, form, places)
+        try:
+            folder = environment(reader, self.home, self.report) if reader.lock else None
+            cells = [self._cell(reader, folder, form, places) for form, places in wanted]
+        except HubkitError as error:  # of this machine, not of the model; the other readers read it
+            self.errors[reader.name] = error
+            why = error.message.rstrip(".")
+            cells = [Cell(reader.name, form, "not run", why) for form, _ in wanted]
+        yield from cells
 
     def _cell(self, reader: Reader, folder: Path | None, form: Form, places: Places) -> Cell:
         known = self.reference.get("adapter" if form == "adapter" else "merged")

@@ -24,7 +24,7 @@ INSTALLED = "transformers"
 class Reader:
     """A program in pinned versions. ``lock`` is a file of pip, or a folder of npm; None: what hubkit runs with.
 
-    ``why_not`` is why it cannot be run at all.
+    ``why_not`` is why it cannot be run at all; ``disk`` is what its environment takes on disk, about.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Reader:
     script: Path
     lock: Path | None = None
     why_not: str | None = None
+    disk: int = 0
 
     @property
     def by_npm(self) -> bool:
@@ -41,7 +42,12 @@ class Reader:
 
 
 def _transformers(name: str, what: str, forms: tuple[Form, ...], lock: str | None) -> Reader:
-    return Reader(name, what, forms, _HERE / "in_transformers.py", _HERE / "locks" / lock if lock else None)
+    script = _HERE / "in_transformers.py"
+    return (
+        Reader(name, what, forms, script, _HERE / "locks" / lock, disk=370_000_000)
+        if lock
+        else Reader(name, what, forms, script)
+    )
 
 
 READERS = (
@@ -55,11 +61,11 @@ READERS = (
     _transformers("peft-0.6", "PEFT 0.6 with the last transformers 4", ("adapter",), "peft-0.6.txt"),
     Reader(
         "transformers-js", "transformers.js in Node: it runs ONNX, so its tokenizer alone", ("tokenizer",),
-        _HERE / "in_transformers_js.mjs", _HERE / "locks" / "transformers-js",
+        _HERE / "in_transformers_js.mjs", _HERE / "locks" / "transformers-js", disk=480_000_000,
     ),
     Reader(
         "llama-cpp", "llama.cpp, by llama-cpp-python", ("gguf",), _HERE / "in_llama_cpp.py",
-        _HERE / "locks" / "llama-cpp.txt",
+        _HERE / "locks" / "llama-cpp.txt", disk=145_000_000,
     ),
     Reader(
         "vllm", "vLLM", ("merged",), _HERE / "in_transformers.py",
