@@ -42,7 +42,7 @@ from hubkit.recipe.stage import BaseRepo, CheckContext, Context, Scope, StageRes
 from hubkit.training.adapter import TrainedAdapter
 from hubkit.training.fit import merge_findings
 
-VERSION = 5
+VERSION = 6
 SHAPED_BY = ("torch", "transformers", "tokenizers")
 
 

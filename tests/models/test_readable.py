@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,32 @@ LLAMA_3 = {
     "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }  # fmt: skip
+TWO_KINDS = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+}
+SCALINGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "linear": {"rope_type": "linear", "factor": 2.0},
+    "llama3": {key: LLAMA_3[key] for key in LLAMA_3 if key != "rope_theta"},
+    "part": {"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5},
+}
+READ_OTHERWISE = [
+    "bailing_hybrid",
+    "gemma3_text",
+    "gemma4",
+    "gemma4_text",
+    "gpt_neox",
+    "laguna",
+    "lfm3",
+    "llama",
+    "mellum",
+    "mimo_v2_flash",
+    "modernbert-decoder",
+    "neomme",
+    "qwen2_vl_text",
+]
+"""Architectures that read an old name in different ways: beside the new one, in its place, or over it."""
 ROTARY: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({"rope_type": "default", "rope_theta": 5e5}, {"rope_theta": 5e5}),
     "linear": (
@@ -29,13 +56,6 @@ ROTARY: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
         {"rope_theta": 1e4, "partial_rotary_factor": 0.5},
     ),
-    "two kinds of layers": (
-        {
-            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
-        },
-        {"rope_theta": 1e6, "rope_local_base_freq": 1e4, "rope_scaling": {"type": "linear", "factor": 8.0}},
-    ),
     "layers that older versions name otherwise": (
         {"compressed": {"rope_type": "default", "rope_theta": 1e6}, "other": {"rope_type": "default"}}, {},
     ),
@@ -48,13 +68,55 @@ def test_rotary_settings_have_the_names_of_transformers_4_too(name: str) -> None
     made = config_for_all({"model_type": "llama", "rope_parameters": new})
     assert made == {"model_type": "llama", "rope_parameters": new, **old}
     assert config_for_all(made) == made
-    kept = config_for_all({"rope_parameters": new, "rope_theta": 3.0, "rope_scaling": None})
+    kept = config_for_all({"model_type": "llama", "rope_parameters": new, "rope_theta": 3.0, "rope_scaling": None})
     assert (kept["rope_theta"], kept["rope_scaling"]) == (3.0, None)
 
 
+def test_two_kinds_of_layers_have_the_names_that_gemma_3_had() -> None:
+    made = config_for_all({"model_type": "gemma3_text", "rope_parameters": TWO_KINDS})
+    assert (made["rope_theta"], made["rope_local_base_freq"]) == (1e6, 1e4)
+    assert made["rope_scaling"] == {"type": "linear", "factor": 8.0}
+    for other in ("gemma4_text", "lfm3", "mellum", "llama", "of_no_transformers"):
+        given = {"model_type": other, "rope_parameters": TWO_KINDS}
+        assert config_for_all(given) == given
+
+
+def test_gpt_neox_has_names_of_its_own() -> None:
+    rope = {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 0.5}
+    made = config_for_all({"model_type": "gpt_neox", "rope_parameters": rope})
+    assert (made["rotary_emb_base"], made["rotary_pct"], "rope_theta" in made) == (5e5, 0.5, False)
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+@pytest.mark.parametrize("name", READ_OTHERWISE)
+def test_no_old_name_changes_what_the_installed_transformers_reads(name: str, scaling: str) -> None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = CONFIG_MAPPING[name]
+    config = json.loads(kind().to_json_string(use_diff=False))
+    text = config.get("text_config") or config
+    rope = text["rope_parameters"]
+    for each in [value for value in rope.values() if isinstance(value, dict)][:1] or [rope]:
+        each.update(SCALINGS[scaling], rope_theta=777.0)
+    made = config_for_all(copy.deepcopy(config))
+    before, after = (json.loads(kind.from_dict(each).to_json_string(use_diff=False)) for each in (config, made))
+    found, expected = ((each.get("text_config") or each)["rope_parameters"] for each in (after, before))
+    assert _without_type(found) == _without_type(expected)
+    assert {key: after[key] for key in before if key not in PARTS} == {
+        key: before[key] for key in before if key not in PARTS
+    }
+
+
+PARTS = {"rope_parameters", "text_config", "torch_dtype", "dtype"}
+
+
+def _without_type(rope: Any) -> Any:
+    return {k: _without_type(v) for k, v in rope.items() if k != "type"} if isinstance(rope, dict) else rope
+
+
 def test_a_long_rope_is_written_only_where_its_original_length_stays_known() -> None:
-    long = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0], "long_factor": [2.0]}
-    old = {"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}
+    long = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 48, "long_factor": [2.0] * 48}
+    old = {"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [2.0] * 48}
     rope = {**long, "original_max_position_embeddings": 128}
     phi = {"model_type": "phi3", "original_max_position_embeddings": 128, "rope_parameters": rope}
     assert config_for_all(phi)["rope_scaling"] == old
@@ -64,9 +126,11 @@ def test_a_long_rope_is_written_only_where_its_original_length_stays_known() -> 
 
 def test_the_settings_of_the_text_part_are_written_as_well() -> None:
     rope = {"rope_type": "default", "rope_theta": 7.0}
-    made = config_for_all({"dtype": "bfloat16", "text_config": {"rope_parameters": rope}})
+    made = config_for_all(
+        {"model_type": "llava", "dtype": "bfloat16", "text_config": {"model_type": "llama", "rope_parameters": rope}}
+    )
     assert made["torch_dtype"] == "bfloat16"
-    assert made["text_config"] == {"rope_parameters": rope, "rope_theta": 7.0}
+    assert made["text_config"] == {"model_type": "llama", "rope_parameters": rope, "rope_theta": 7.0}
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))

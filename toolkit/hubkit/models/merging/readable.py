@@ -1,12 +1,15 @@
 """Settings of a model written so that older readers read them as today's do: transformers 4, PEFT from 0.4 on.
 
 transformers 5 saves some settings under new names alone, and transformers 4 then takes its defaults without a word:
-another rotary base, hence other answers. PEFT before 0.14 refuses an adapter_config.json with a key that it does not
-know. What each reader does was measured: docs/readers.md.
+another rotary base, hence other answers. An old name is written only where transformers 5 still reads the same: for
+some architectures it takes the old name for the only one. PEFT before 0.14 refuses an adapter_config.json with a key
+that it does not know. What each reader does was measured: docs/readers.md.
 """
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +18,10 @@ from hubkit.models.chat.agreement import text_part
 _OLD_FORM_TYPES = frozenset({"linear", "dynamic"})
 """Scalings that transformers before 4.45 knows: as `type` and `factor`, with nothing else beside them."""
 _WHOLE, _WINDOW = "full_attention", "sliding_attention"
+_TWO_KINDS = frozenset({"gemma3", "gemma3_text", "gemma3n_text"})
+"""Architectures whose two kinds of layers transformers 4 knows as rope_theta and rope_local_base_freq."""
+_GPT_NEOX = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
+_NOT_COMPARED = frozenset({"dtype", "torch_dtype", "_name_or_path", "transformers_version"})
 _FIRST_PEFT_KEYS = frozenset(
     {
         "base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode", "init_lora_weights", "lora_alpha",
@@ -27,15 +34,71 @@ _FIRST_PEFT_KEYS = frozenset(
 def config_for_all(config: Mapping[str, Any]) -> dict[str, Any]:
     """``config`` (config.json) with the old names of dtype and rotary embedding beside the new ones.
 
-    What it already has under an old name is kept. Done twice, it is the same.
+    What it already has under an old name is kept. An old name with which the installed transformers would read other
+    settings is left out, and so are all of them for an architecture that it does not know.
     """
     made = dict(config)
     if isinstance(dtype := made.get("dtype"), str):
         made.setdefault("torch_dtype", dtype)
-    made |= {name: value for name, value in _rotary(made).items() if name not in made}
+    added: list[tuple[str | None, str, Any]] = [(None, *item) for item in _rotary(made).items() if item[0] not in made]
     if part := text_part(made):
-        made[part] = {**_rotary(made[part]), **made[part]}
+        added += [(part, *item) for item in _rotary(made[part]).items() if item[0] not in made[part]]
+    if not added or _reads_alike(made, whole := _with(made, added)):
+        return whole if added else made
+    for one in added:
+        if _reads_alike(made, more := _with(made, [one])):
+            made = more
     return made
+
+
+def _with(config: Mapping[str, Any], added: list[tuple[str | None, str, Any]]) -> dict[str, Any]:
+    made = dict(config)
+    for part, name, value in added:
+        if part is None:
+            made[name] = value
+        else:
+            made[part] = {**made[part], name: value}
+    return made
+
+
+def _reads_alike(config: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
+    """Whether the installed transformers reads of ``made`` every setting that it reads of ``config``."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)  # its warnings about the settings are the same when the model is loaded
+    try:
+        kind = CONFIG_MAPPING[config["model_type"]]
+        before, after = (
+            json.loads(kind.from_dict(copy.deepcopy(dict(each))).to_json_string(use_diff=False))
+            for each in (config, made)
+        )
+    except Exception:  # each class checks its settings in its own way; what cannot be read cannot be compared
+        return False
+    finally:
+        logging.set_verbosity(level)
+    return _kept(before, after)
+
+
+def _kept(before: Any, after: Any) -> bool:
+    """Whether ``after`` has all of ``before``, and the rotary settings exactly."""
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return bool(before == after)
+    return all(
+        _without_type(value) == _without_type(after.get(name))
+        if name == "rope_parameters"
+        else _kept(value, after.get(name))
+        for name, value in before.items()
+        if name not in _NOT_COMPARED
+    )
+
+
+def _without_type(rope: Any) -> Any:
+    """``rope`` without `type`, the older name of `rope_type`, which some classes keep beside it."""
+    if not isinstance(rope, dict):
+        return rope
+    return {name: _without_type(value) for name, value in rope.items() if name != "type"}
 
 
 def _rotary(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,16 +106,17 @@ def _rotary(config: Mapping[str, Any]) -> dict[str, Any]:
     found = config.get("rope_parameters")
     if not isinstance(found, Mapping) or not found:
         return {}
+    kind = config.get("model_type")
     made: dict[str, Any] = {}
-    if isinstance(found.get(_WHOLE), Mapping) and isinstance(found.get(_WINDOW), Mapping):
+    if any(isinstance(value, Mapping) for value in found.values()):
+        if kind not in _TWO_KINDS or not all(isinstance(found.get(name), Mapping) for name in (_WHOLE, _WINDOW)):
+            return {}  # other kinds of layers: each architecture had names of its own
         if isinstance(theta := found[_WINDOW].get("rope_theta"), int | float):
             made["rope_local_base_freq"] = theta
         found = found[_WHOLE]
-    if any(isinstance(value, Mapping) for value in found.values()):
-        return {}  # other kinds of layers: each architecture had names of its own
     for name in ("rope_theta", "partial_rotary_factor"):
         if name in found:
-            made[name] = found[name]
+            made[_GPT_NEOX[name] if kind == "gpt_neox" else name] = found[name]
     if scaling := _scaling(config, found):
         made["rope_scaling"] = scaling
     return made
