@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import glob
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,16 @@ class Place:
         return f"{self.name} ({short_commit(self.commit)})" if self.commit else self.name
 
 
-def place(argument: str, hub_name: str | None, *, adapter: bool, more: Sequence[str] = ()) -> Place:
+def place(
+    argument: str,
+    hub_name: str | None,
+    *,
+    adapter: bool,
+    more: Callable[[Collection[str]], Iterable[str]] | None = None,
+) -> Place:
     """The folder that ``argument`` names, or the download of the repo; a folder that exists comes first.
 
-    ``more`` are patterns of files that are downloaded beside those of a model or an adapter.
+    ``more`` chooses, of all the files of the repo, those that are downloaded beside those of a model or an adapter.
     """
     if Path(argument).is_dir():
         return Place(argument, Path(argument))
@@ -45,5 +52,7 @@ def place(argument: str, hub_name: str | None, *, adapter: bool, more: Sequence[
     hub = connect(target)
     commit = commit_of(hub, repo, revision or "main")
     output_of().say(f"Downloading {argument} …")
-    patterns = (*(ADAPTER_PATTERNS if adapter else PATTERNS), *more)
+    patterns = list(ADAPTER_PATTERNS if adapter else PATTERNS)
+    if more is not None:
+        patterns += [glob.escape(path) for path in more(hub.tree(repo, commit))]
     return Place(argument, hub.download(repo, commit, cache=target.home / "hub", patterns=patterns), commit)

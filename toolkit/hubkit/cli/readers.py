@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import re
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,15 +25,16 @@ if TYPE_CHECKING:
 
 _NAMES = ("transformers", "transformers-4", "transformers-4.36", "peft-0.6", "transformers-js", "llama-cpp", "vllm")
 
-_BESIDE = ("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "*.gguf")
-"""What is downloaded of a repo beside its merged weights."""
+_ADAPTER = ("adapter/adapter_config.json", "adapter/adapter_model.safetensors")
+_LATER_SHARD = re.compile(r"-(?!00001-)\d{5}-of-\d{5}\.gguf$")
+_QUANTIZED = re.compile(r"(^|[-_.])i?q\d")
 
 
 @click.command()
 @click.argument("model", metavar="MODEL")
 @click.option(
     "--with",
-    "names",
+    "named",
     metavar="READER",
     type=click.Choice(_NAMES),
     multiple=True,
@@ -53,7 +56,7 @@ _BESIDE = ("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "
 @output_options
 def readers(
     model: str,
-    names: Sequence[str],
+    named: Sequence[str],
     base: str | None,
     prompts: Path | None,
     max_new_tokens: int,
@@ -79,10 +82,11 @@ def readers(
     from hubkit.models.readers.matrix import read_by
 
     rows = read_rows(prompts) if prompts else []
-    source = place(model, hub_name, adapter=False, more=_BESIDE)
+    names = named or _NAMES
+    source = place(model, hub_name, adapter=False, more=partial(_beside, names=names))
     questions = Questions.of([row["messages"] for row in rows], max_new_tokens=max_new_tokens)
     found = read_by(
-        names or _NAMES,
+        names,
         _model(source, base, hub_name),
         questions,
         home=hubkit_home(),
@@ -94,7 +98,7 @@ def readers(
             f"{counted(len(failed), 'of the readers', 'of the readers')} cannot use {source}.",
             hint="The table says why. docs/readers.md says what helps.",
         )
-    for name in names:
+    for name in named:
         if name in found.errors:
             raise found.errors[name]
 
@@ -106,7 +110,8 @@ def _model(source: Place, base: str | None, hub_name: str | None) -> Model:
     folder = source.folder
     if not (folder / "config.json").is_file():
         raise UsageError(f"There is no config.json in {source}.", hint="Name a folder or a repo with merged weights.")
-    files = tuple(sorted({*folder.glob("*.gguf"), *folder.glob("gguf/*.gguf")}))
+    found = (*folder.glob("*.gguf"), *folder.glob("gguf/*.gguf"))
+    files = tuple(sorted(path for path in found if _is_model(path.name)))
     adapter = folder / "adapter"
     if not (adapter / "adapter_config.json").is_file():
         return Model(folder, gguf=files)
@@ -114,6 +119,31 @@ def _model(source: Place, base: str | None, hub_name: str | None) -> Model:
         return Model(folder, adapter, _base(adapter, base, hub_name), files)
     except HubkitError as error:
         return Model(folder, gguf=files, no_adapter=f"its base is not at hand: {error.message}")
+
+
+def _beside(paths: Collection[str], *, names: Collection[str]) -> Iterator[str]:
+    """What the readers ``names`` need of a repo beside its merged weights."""
+    yield from _ADAPTER
+    if "llama-cpp" in names:
+        yield from (
+            str(path)
+            for path in map(PurePosixPath, paths)
+            if path.suffix == ".gguf" and str(path.parent) in {".", "gguf"} and not _no_model(path.name)
+        )
+
+
+def _is_model(name: str) -> bool:
+    """Whether a GGUF file called ``name`` is one to load: llama.cpp finds the other shards from the first."""
+    return not (_LATER_SHARD.search(name) or _no_model(name))
+
+
+def _no_model(name: str) -> bool:
+    """Whether it goes by its name as what llama.cpp keeps beside a model: a projector, or an importance matrix.
+
+    'model-imatrix-Q4_K_M.gguf' is a model that was quantized with one.
+    """
+    low = name.lower()
+    return "mmproj" in low or ("imatrix" in low and not _QUANTIZED.search(low))
 
 
 def _base(adapter: Path, base: str | None, hub_name: str | None) -> Path:
