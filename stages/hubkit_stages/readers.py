@@ -34,7 +34,7 @@ from hubkit.recipe.stage import CheckContext, Context, Scope, StageResult
 from hubkit.training.adapter import TrainedAdapter
 from hubkit.training.data.prepared import PreparedData
 
-VERSION = 1
+VERSION = 2
 SHAPED_BY = ("torch", "transformers", "tokenizers", "peft")
 _PROMPTS, _TOKENS = 8, 128
 """How many of the held-out prompts are asked, and the longest answer: it is about reading, not about rates."""

@@ -113,8 +113,8 @@ def test_without_an_answer_that_ends_nothing_is_claimed() -> None:
 
 
 def test_a_reader_that_breaks_off_and_a_model_without_an_end_of_turn_fail() -> None:
-    broken = judge("transformers-4", "merged", Report(broke_off="the reader ended by signal 9"), AS_EXPECTED)
-    assert (broken.status, broken.why, broken.answers) == ("fails", "the reader ended by signal 9", None)
+    broken = judge("transformers-4", "merged", Report(broke_off="the reader ended by signal 11"), AS_EXPECTED)
+    assert (broken.status, broken.why, broken.answers) == ("fails", "the reader ended by signal 11", None)
     unknown = judge("transformers", "merged", report(), Expected(None, None))
     assert unknown.status == "fails" and unknown.why and "end-of-turn token is not known" in unknown.why
 
@@ -124,6 +124,26 @@ def test_ignored_keys_and_another_dtype_are_notes() -> None:
     cell = judge("transformers-4", "adapter", report(warnings=[ignored], dtype="None"), AS_EXPECTED)
     assert cell.status == "works"
     assert cell.notes == (ignored, "torch_dtype of config.json is None to it, and bfloat16 to transformers 5.23.0")
+
+
+def test_what_is_no_fault_of_the_model_is_not_run() -> None:
+    cell = judge("transformers-4", "merged", Report(not_run="it took more than 9 seconds"), AS_EXPECTED)
+    assert (cell.status, cell.why) == ("not run", "it took more than 9 seconds")
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{{ messages }}", None),
+        ("{{ messages }}\n", None),
+        (None, "the chat template cannot be used: there is none in the file"),
+        ("{{ 1 }}", "the chat template in the file is another than the one that transformers 5.23.0 reads"),
+    ],
+)
+def test_the_template_in_a_gguf_file_is_compared(template: str | None, why: str | None) -> None:
+    reference = Expected(report(template="{{ messages }}"), END, "transformers 5.23.0")
+    cell = judge("llama-cpp", "gguf", report(template=template), reference)
+    assert (cell.status, cell.why) == ("fails" if why else "works", why)
 
 
 def test_of_a_tokenizer_nothing_is_asked() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,9 @@ PLAIN = (
     "Ça coûte 12 €… 你好 🌞\r\nfin",
 )
 """Texts whose token ids are compared beside those of the conversations."""
+
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
+"""Signals of which no program dies by itself: the kernel sends SIGKILL when memory runs out."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,14 @@ class Places:
 
 @dataclass(frozen=True)
 class Report:
-    """What a reader said of a model. ``broke_off`` is why there is no report of its own."""
+    """What a reader said of a model. ``broke_off`` is why there is no report of its own.
+
+    ``not_run`` is what kept it from being asked: the time, the memory or the environment, and nothing of the model.
+    """
 
     content: Mapping[str, Any] = field(default_factory=dict)
     broke_off: str | None = None
+    not_run: str | None = None
 
 
 def ask(
@@ -94,10 +102,16 @@ def ask(
         arguments = [*command(reader, folder), f"{work}/job.json", *([str(folder)] if reader.by_npm else [])]
         folders = {path.resolve() for path in (places.model, places.tokenizer, places.adapter) if path is not None}
         try:
-            return _answered(arguments, Path(work), timeout, sorted(map(str, folders), key=len, reverse=True))
+            found = _answered(arguments, Path(work), timeout, sorted(map(str, folders), key=len, reverse=True))
         except OSError as error:
             hint = f"Remove {folder}; it is then installed anew." if folder else None
             raise UsageError(f"{reader.name} cannot be run: {error}.", hint=hint) from error
+    if (reason := found.content.get("environment")) is not None:
+        remedy = f"; remove readers/{folder.name} in hubkit's home" if folder else ""
+        return Report(not_run=f"its environment cannot be used: {' '.join(str(reason).split())[:240]}{remedy}")
+    if "memory" in found.content:
+        return Report(not_run="there is not enough memory")
+    return found
 
 
 def _answered(arguments: list[str], work: Path, timeout: float, folders: Sequence[str]) -> Report:
@@ -112,12 +126,14 @@ def _answered(arguments: list[str], work: Path, timeout: float, folders: Sequenc
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
-            return Report(broke_off=f"it took more than {timeout:.0f} seconds")
+            return Report(not_run=f"it took more than {timeout:.0f} seconds")
         finally:
             kill_group(process.pid)
             process.wait()
             if process.stdin:
                 process.stdin.close()
+    if -code in _FROM_OUTSIDE:
+        return Report(not_run=f"the reader was ended {describe_end(code)}; is there enough memory?")
     try:
         with (work / "report.json").open("rb") as file:
             content = file.read(LARGE.bytes + 1)

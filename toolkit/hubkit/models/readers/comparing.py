@@ -69,6 +69,8 @@ class Expected:
 
 def judge(reader: str, form: Form, report: Report, expected: Expected) -> Cell:
     """The cell of ``report``, which ``reader`` made of ``form``."""
+    if report.not_run is not None:
+        return Cell(reader, form, "not run", report.not_run)
     content = report.content
     versions = content.get("versions", {})
     problem = next(_problems(report, expected, form), None)
@@ -125,6 +127,8 @@ def _problems(report: Report, expected: Expected, form: Form) -> Iterator[str]:
         return
     reference = expected.report.content if expected.report else None
     yield from _template_problems(content.get("renderings") or {}, (reference or {}).get("renderings"), expected.by)
+    if reference is not None and form == "gguf":
+        yield from _own_template_problems(content.get("template"), reference.get("template"), expected.by)
     if reference is not None:
         yield from _text_problems(content.get("texts") or {}, reference.get("texts") or {}, expected.by)
     if form == "tokenizer":
@@ -153,6 +157,14 @@ def _template_problems(found: Mapping[str, Any], reference: Mapping[str, Any] | 
         elif item.get("ids") != other.get("ids"):
             place = _first_difference(item["ids"], other["ids"])
             yield f"the token ids are others than by {by} ({name}, token {place})"
+
+
+def _own_template_problems(found: str | None, reference: str | None, by: str) -> Iterator[str]:
+    """A template in a GGUF file that is not the one by which the conversations were rendered."""
+    if not found:
+        yield "the chat template cannot be used: there is none in the file"
+    elif reference is not None and found.rstrip("\n") != reference.rstrip("\n"):
+        yield f"the chat template in the file is another than the one that {by} reads"
 
 
 def _text_problems(found: Mapping[str, Any], reference: Mapping[str, Any], by: str) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """A GGUF file read by the llama-cpp-python of the environment that runs this script. Imports nothing of hubkit.
 
 python in_llama_cpp.py JOB: as ``in_transformers.py``; the model is a GGUF file. The conversations come rendered, and
-the chat template in the file is compared by the program that reads the report.
+the file's chat template and type are compared by the program that reads the report. ``environment`` is why
+llama-cpp-python itself cannot be imported.
 """
 
 from __future__ import annotations
@@ -19,11 +20,18 @@ def main() -> None:
     """Read the job, and write the report."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     job = json.loads(Path(sys.argv[1]).read_text("utf-8"))
-    report: dict[str, Any] = {"versions": {"llama-cpp-python": version("llama-cpp-python")}, "failed": []}
+    report: dict[str, Any] = {"failed": []}
     try:
-        _read(job, report)
+        report["versions"] = {"llama-cpp-python": version("llama-cpp-python")}
+        import llama_cpp  # noqa: F401
+        import numpy  # noqa: F401
     except Exception as error:
-        report["failed"].append({"what": "the file", "error": f"{type(error).__name__}: {error}"})
+        report["environment"] = f"{type(error).__name__}: {error}"
+    else:
+        try:
+            _read(job, report)
+        except Exception as error:
+            report["failed"].append({"what": "the file", "error": f"{type(error).__name__}: {error}"})
     Path(job["report"]).write_text(json.dumps(report), "utf-8")
 
 
@@ -41,6 +49,7 @@ def _read(job: dict[str, Any], report: dict[str, Any]) -> None:
     model = llama_cpp.Llama(model_path=job["model"], n_ctx=room, n_batch=room, verbose=False)
     words = llama_cpp.llama_model_get_vocab(model.model)
     report["template"] = model.metadata.get("tokenizer.chat_template")
+    report["file_type"] = model.metadata.get("general.file_type")
     report["renderings"] = {
         name: {"text": text, "ids": _ids(llama_cpp, words, text)} for name, text in job["rendered"].items()
     }

@@ -1,23 +1,27 @@
 """A model read by the transformers, and the PEFT, of the environment that runs this script. Imports nothing of hubkit.
 
 python in_transformers.py JOB: ``JOB`` is a JSON file; the report is written to the file that it names. What fails is
-the report's ``failed``: the other parts are still tried. It runs with transformers 4.36 to 5.
+the report's ``failed``: the other parts are still tried. ``environment`` is why the programs themselves cannot be
+imported, and ``memory`` that there is too little. It runs with transformers 4.36 to 5.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 _BEST = 5
 """How many of the best tokens are reported at each step of an answer."""
+_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "peft", "accelerate", "numpy")
+"""What every environment has, by the names of the modules."""
 
 
 def main() -> None:
@@ -30,16 +34,23 @@ def main() -> None:
 def read(job: dict[str, Any]) -> dict[str, Any]:
     """The report of ``job``; ``failed`` names what could not be loaded or asked, and why."""
     names = ["transformers", "tokenizers", "torch", *(["peft"] if job["adapter"] else [])]
-    report: dict[str, Any] = {"versions": {name: version(name) for name in names}, "failed": []}
+    report: dict[str, Any] = {"failed": []}
+    try:
+        report["versions"] = {name: version(name) for name in names}
+        _import(job)
+    except Exception as error:  # nothing of the model was looked at yet
+        report["environment"] = f"{type(error).__name__}: {error}"
+        return report
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         tokenizer = _tried(report, "the tokenizer", lambda: _tokenizer(job))
         if tokenizer is not None:
+            report["template"] = _template(tokenizer)
             report["renderings"] = _renderings(tokenizer, job)
             report["texts"] = {text: _ids(tokenizer, text) for text in job["texts"]}
         model = _tried(report, "the weights", lambda: _model(job, report))
         if model is not None and job["adapter"]:
-            model = _tried(report, "the adapter", lambda: _with_adapter(model, job))
+            model = _tried(report, "the adapter", lambda: _with_adapter(model, job, caught))
         if model is not None:
             report["eos"] = _as_list(model.generation_config.eos_token_id)
             if tokenizer is not None:
@@ -60,8 +71,37 @@ def _tried(report: dict[str, Any], what: str, do: Callable[[], Any]) -> Any:
     try:
         return do()
     except Exception as error:
-        report["failed"].append({"what": what, "error": f"{type(error).__name__}: {error}"})
+        text = f"{type(error).__name__}: {error}"
+        if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error):
+            report["memory"] = text
+        elif _of_environment(error):
+            report["environment"] = text
+        else:
+            report["failed"].append({"what": what, "error": text})
         return None
+
+
+def _import(job: dict[str, Any]) -> None:
+    import torch  # noqa: F401
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig  # noqa: F401
+
+    if job["adapter"]:
+        from peft import PeftModel  # noqa: F401
+
+
+def _of_environment(error: BaseException | None) -> bool:
+    """Whether a package of the environment is incomplete; not whether the model needs a package beside them."""
+    while error is not None:
+        if isinstance(error, ImportError) and (error.name or "").partition(".")[0] in _PACKAGES:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _template(tokenizer: Any) -> str | None:
+    """The chat template that is used unless another is named."""
+    found = tokenizer.chat_template
+    return found.get("default") if isinstance(found, dict) else found
 
 
 def _tokenizer(job: dict[str, Any]) -> Any:
@@ -78,16 +118,43 @@ def _model(job: dict[str, Any], report: dict[str, Any]) -> Any:
     config = AutoConfig.from_pretrained(job["model"], trust_remote_code=False)
     report["dtype"] = str(getattr(config, "torch_dtype", None)).removeprefix("torch.")
     name = "dtype" if int(version("transformers").split(".")[0]) >= 5 else "torch_dtype"
-    loaded = AutoModelForCausalLM.from_pretrained(
-        job["model"], config=config, trust_remote_code=False, use_safetensors=True, **{name: torch.float32}
-    )
+    loaded, info = AutoModelForCausalLM.from_pretrained(
+        job["model"], config=config, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
+        **{name: torch.float32},
+    )  # fmt: skip
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(f"{len(missing)} tensors are not in the files, as {missing[0]}: they get random numbers")
     return loaded.eval()
 
 
-def _with_adapter(model: Any, job: dict[str, Any]) -> Any:
+def _with_adapter(model: Any, job: dict[str, Any], caught: list[warnings.WarningMessage]) -> Any:
+    """The model with the adapter. ValueError where the file and the model's adapter have not the same tensors."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(model, job["adapter"]).eval()
+    if not Path(job["adapter"], "adapter_model.safetensors").is_file():
+        raise FileNotFoundError("there is no adapter_model.safetensors, and a pickle is not loaded")
+    adapted = PeftModel.from_pretrained(model, job["adapter"]).eval()
+    for problem in _unfitting(adapted, job["adapter"], caught):
+        raise ValueError(problem)
+    return adapted
+
+
+def _unfitting(adapted: Any, folder: str, caught: list[warnings.WarningMessage]) -> Iterator[str]:
+    """What of the adapter is not in the file, or not in the model: PEFT passes over both, older ones in silence."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    # Embeddings are left out: whether to save them, PEFT asks the config of the base, which may be on the Hub.
+    known = "save_embedding_layers" in inspect.signature(get_peft_model_state_dict).parameters
+    state = get_peft_model_state_dict(adapted, **({"save_embedding_layers": False} if known else {}))
+    with safe_open(f"{folder}/adapter_model.safetensors", framework="pt") as file:
+        inside = {name for name in file.keys() if "lora_" in name}  # noqa: SIM118
+    wanted = {name for name in state if "lora_" in name}
+    if missing := sorted(wanted - inside):
+        yield f"{len(missing)} of its {len(wanted)} tensors are not in the file, as {missing[0]}"
+    if unused := sorted(inside - wanted):
+        yield f"{len(unused)} of the file's {len(inside)} tensors fit nothing in the model, as {unused[0]}"
+    yield from (str(item.message) for item in caught if "missing adapter keys" in str(item.message))
 
 
 def _renderings(tokenizer: Any, job: dict[str, Any]) -> dict[str, Any]:
@@ -108,9 +175,18 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def _answers(model: Any, report: dict[str, Any], job: dict[str, Any]) -> list[dict[str, Any]]:
-    """The greedy answers, ended by nothing but the model's own files or the limit; the best tokens of each step."""
-    import torch
+    """The greedy answers, ended by nothing but the model's own files or the limit; the best tokens of each step.
 
+    Of generation_config.json the token ids alone are used: not every reader knows its penalties, and they are no matter
+    of reading weights.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    model.generation_config = GenerationConfig(
+        eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id, bos_token_id=own.bos_token_id
+    )
     found = []
     for name in job["prompts"]:
         ids = report["renderings"][name].get("ids")

@@ -6,12 +6,11 @@ import { pathToFileURL } from 'node:url';
 
 process.stdin.on('end', () => process.exit(1)).resume(); // ends with its parent
 const job = JSON.parse(readFileSync(process.argv[2], 'utf-8'));
-const found = createRequire(process.argv[3] + '/x.js').resolve('@huggingface/transformers');
-const { AutoTokenizer, env } = await import(pathToFileURL(found));
+const reason = (error) => `${error.name}: ${error.message}`;
+const { AutoTokenizer, env } = await load();
 env.allowRemoteModels = false;
 env.localModelPath = '/';
 const report = { versions: { 'transformers.js': env.version, node: process.versions.node }, failed: [] };
-const reason = (error) => `${error.name}: ${error.message}`;
 const ids = (tokenizer, text) => tokenizer.encode(text, { add_special_tokens: false });
 try {
   const tokenizer = await AutoTokenizer.from_pretrained(job.tokenizer);
@@ -30,3 +29,13 @@ try {
 }
 writeFileSync(job.report, JSON.stringify(report));
 process.exit(0);
+
+async function load() {
+  try {
+    const found = createRequire(process.argv[3] + '/x.js').resolve('@huggingface/transformers');
+    return await import(pathToFileURL(found));
+  } catch (error) {
+    writeFileSync(job.report, JSON.stringify({ environment: reason(error) }));
+    process.exit(0);
+  }
+}

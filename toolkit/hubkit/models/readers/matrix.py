@@ -25,7 +25,8 @@ from hubkit.models.readers.readers import INSTALLED, Form, Reader, reader_of
 
 SECONDS = 1800.0
 """How long a reader may take for one form of a model."""
-_SIXTEEN_BITS = ("F16", "BF16", "F32")
+_NOT_QUANTIZED = ("0", "1", "32")
+"""``general.file_type`` of F32, F16 and BF16 (``llama_ftype`` in llama.h), as llama-cpp-python gives it."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class _Reading:
             self.reference[form] = found
             return judge(reader.name, form, found, Expected(None, self.end_of_turn))
         rounded = form == "gguf"
-        exact = not rounded or _kind(places.model) in _SIXTEEN_BITS
+        exact = not rounded or found.content.get("file_type") in _NOT_QUANTIZED
         version = known.content["versions"]["transformers"] if known else ""
         expected = Expected(
             known, self.end_of_turn, f"transformers {version}", NEAR_IN_16_BITS if rounded else NEAR, exact
@@ -156,14 +157,9 @@ class _Reading:
 
 
 def _usable(report: Report) -> bool:
-    return not report.broke_off and not report.content.get("failed")
+    return not report.broke_off and not report.not_run and not report.content.get("failed")
 
 
 def _rendered(report: Report) -> dict[str, str]:
     found = report.content.get("renderings") or {}
     return {name: item["text"] for name, item in found.items() if "text" in item}
-
-
-def _kind(file: Path) -> str:
-    """The type of a GGUF file by its name, as llama.cpp names files: 'model-Q8_0.gguf'."""
-    return file.stem.rpartition("-")[2].upper()
