@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,15 @@ def test_only_what_the_readers_need_is_downloaded(
 
 
 class Quiet:
+    """An output that keeps the lines of the result."""
+
+    lines: Sequence[object] = ()
+
     def say(self, text: str) -> None:
         pass
+
+    def result(self, value: object, *lines: object) -> None:
+        self.lines = lines
 
 
 @pytest.mark.parametrize(("named", "code"), [(("--with", "peft-0.6"), 5), ((), 0)])
@@ -65,13 +73,14 @@ def test_a_program_that_cannot_be_installed(
     code: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It is "not run"; who asked for it by name gets the error after the table."""
     cells = (Cell("transformers", "merged", "works"), Cell("peft-0.6", "adapter", "not run", "no index answers"))
     error = RemoteError("No index answers.", hint="Check the connection.")
     found = matrix.Matrix(cells, "2026-11-29", "x86_64, Linux", {"peft-0.6": error})
     monkeypatch.setattr(matrix, "read_by", lambda *given, **more: found)
+    said = Quiet()
+    monkeypatch.setattr("hubkit.cli.readers.output_of", lambda: said)
     done = CliRunner().invoke(readers, [str(write(tmp_path / "model")), *named])
-    assert "peft-0.6, adapter on its base: no index answers." in capsys.readouterr().out
+    assert "peft-0.6, adapter on its base: no index answers." in said.lines
     assert (getattr(done.exception, "exit_code", done.exit_code)) == code
