@@ -47,7 +47,7 @@ from hubkit.training.data.prepared import TrainingRows
 if TYPE_CHECKING:
     from hubkit.hub.client import Hub
 
-VERSION = 1
+VERSION = 2
 SHAPED_BY: tuple[str, ...] = ()
 
 

@@ -161,8 +161,27 @@ def test_a_tokenizer_of_transformers_5_gets_the_names_of_transformers_4() -> Non
     assert tokenizer_for_all(new) == {
         "tokenizer_class": "PreTrainedTokenizerFast", "additional_special_tokens": ["<a>"], "eos_token": "<b>",
     }  # fmt: skip
+    both = {"extra_special_tokens": ["<a>"], "additional_special_tokens": ["<c>"]}
+    assert tokenizer_for_all(both) == {"additional_special_tokens": ["<a>"]}
+    assert tokenizer_for_all({**both, "extra_special_tokens": []}) == {"additional_special_tokens": ["<c>"]}
     other = {"tokenizer_class": "LlamaTokenizer", "extra_special_tokens": {"image_token": "<i>"}}
     assert tokenizer_for_all(other) == other
+
+
+@pytest.mark.parametrize("extra", [["<a>", "<b>"], []])
+def test_with_both_names_of_special_tokens_the_same_ones_are_special(extra: list[str], tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder = make("smollm", tmp_path / "new")
+    settings = _read(folder / "tokenizer_config.json") | {
+        "extra_special_tokens": extra, "additional_special_tokens": ["<c>", "<a>"],
+    }  # fmt: skip
+    read = []
+    for each in (settings, tokenizer_for_all(settings)):
+        _write(folder / "tokenizer_config.json", each)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        read.append((tokenizer.all_special_tokens, tokenizer("<a> <b> <c>")["input_ids"]))
+    assert read[0] == read[1]
 
 
 def test_an_adapter_keeps_what_is_not_a_default_and_what_peft_has_always_had() -> None:

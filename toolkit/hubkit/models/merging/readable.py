@@ -142,13 +142,15 @@ def tokenizer_for_all(settings: Mapping[str, Any]) -> dict[str, Any]:
     """``settings`` (tokenizer_config.json) without what transformers 4 cannot load.
 
     The class `TokenizersBackend` and a list of `extra_special_tokens` are of transformers 5, which reads their older
-    names as the same.
+    names as the same. Where there are both, it reads the list of the new name, unless that is empty.
     """
     made = dict(settings)
     if made.get("tokenizer_class") == "TokenizersBackend":
         made["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if isinstance(made.get("extra_special_tokens"), list) and "additional_special_tokens" not in made:
-        made["additional_special_tokens"] = made.pop("extra_special_tokens")
+    if isinstance(made.get("extra_special_tokens"), list):
+        extra = made.pop("extra_special_tokens")
+        if extra or "additional_special_tokens" not in made:
+            made["additional_special_tokens"] = extra
     return made
 
 
