@@ -89,7 +89,7 @@ def test_a_killed_installation_is_removed_and_its_folder_is_not_used_again(made:
         os.kill(pid, signal.SIGKILL)
 
 
-def test_an_interrupted_installation_leaves_no_process(tmp_path: Path) -> None:
+def test_an_interrupted_installation_leaves_neither_process_nor_folder(tmp_path: Path) -> None:
     running = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(tmp_path), LONG], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -98,6 +98,7 @@ def test_an_interrupted_installation_leaves_no_process(tmp_path: Path) -> None:
     running.send_signal(signal.SIGINT)
     running.wait()
     assert not running_still(pid)
+    assert not list((tmp_path / "readers").glob(".*partial*")), "nor what it wrote"
 
 
 def installer(running: subprocess.Popen[bytes], home: Path) -> int:

@@ -58,9 +58,12 @@ def environment(reader: Reader, home: Path, report: Callable[[str], None]) -> Pa
             _clear(folder)
             # Another name each time: the pip of a hubkit that was killed may still write into the last one.
             partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
-            (_install_by_npm if reader.by_npm else _install_by_pip)(reader, partial)
-            (partial / _MARK).touch()
-            partial.rename(folder)
+            try:
+                (_install_by_npm if reader.by_npm else _install_by_pip)(reader, partial)
+                (partial / _MARK).touch()
+                partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
             _remove_unused(reader, folder)
         (folder / _MARK).touch()
     return folder
