@@ -128,7 +128,9 @@ def run(ctx: Context[Settings, Inputs]) -> StageResult[ReadBy]:
         f"{cell.reader} does not read the {cell.what} of this variant: {cell.why}."
         for cell in found.cells
         if cell.status == "fails"
-    ) + tuple(f"{name} was not run: {error.message}" for name, error in found.errors.items())
+    )
+    warnings += tuple(f"{name} was not run: {error.message}" for name, error in found.errors.items())
+    warnings += tuple(f"{name} did not read the {what} of this variant: {why}." for name, what, why in found.broken)
     artifact = ReadBy(found.cells, found.date, found.machine, settings.max_new_tokens)
     nothing = next((cell.why for cell in found.cells if cell.why), "nothing to read")
     return StageResult(artifact, f"{works} of {count(ran)} readings work" if ran else f"not run: {nothing}", warnings)

@@ -86,6 +86,9 @@ def _all(folder: Path, reference: Report) -> list[str]:
 def test_a_reader_that_is_killed_or_takes_too_long_leaves_a_reason(saved: Path) -> None:
     late = ask(reader_of("transformers"), None, Places(saved, saved), questions(), timeout=0.01)
     assert late.not_run and "more than 0 seconds" in late.not_run
+    found = read_by([], Model(saved), questions(), home=saved, report=lambda text: None, timeout=0.01)
+    assert [cell.status for cell in found.cells] == ["not run", "not run"]
+    assert found.broken == (("transformers", "merged weights", late.not_run),)
 
 
 def test_every_reader_is_pinned_without_torch() -> None:

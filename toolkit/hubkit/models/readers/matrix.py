@@ -21,7 +21,7 @@ from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.readers.asking import Places, Questions, Report, ask
 from hubkit.models.readers.comparing import NEAR, NEAR_IN_16_BITS, Cell, Expected, judge
 from hubkit.models.readers.environments import environment
-from hubkit.models.readers.readers import INSTALLED, Form, Reader, reader_of
+from hubkit.models.readers.readers import FORM_NAMES, INSTALLED, Form, Reader, reader_of
 
 SECONDS = 1800.0
 """How long a reader may take for one form of a model."""
@@ -48,12 +48,14 @@ class Matrix:
     """The cells, the day on which they were found (ISO 8601, UTC), and what of the machine they depend on.
 
     ``errors`` are why readers could not be installed or started, by their names; their cells are "not run".
+    ``broken`` are readings that the machine kept from ending: the reader, what it read, and why.
     """
 
     cells: tuple[Cell, ...]
     date: str
     machine: str
     errors: Mapping[str, HubkitError] = field(default_factory=dict)
+    broken: tuple[tuple[str, str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """``{"cells", "date", "machine"}``."""
@@ -77,7 +79,9 @@ def read_by(
     reading = _Reading(model, questions, home, report, timeout, _end_of_turn(model.weights))
     cells = [cell for reader in readers for cell in reading.cells(reader)]
     today = datetime.now(UTC).date().isoformat()
-    return Matrix(tuple(cells), today, f"{platform.machine()}, {platform.system()}", reading.errors)
+    return Matrix(
+        tuple(cells), today, f"{platform.machine()}, {platform.system()}", reading.errors, tuple(reading.broken)
+    )
 
 
 def _end_of_turn(folder: Path) -> EndOfTurn | None:
@@ -103,6 +107,7 @@ class _Reading:
     def __post_init__(self) -> None:
         self.reference: dict[Form, Report] = {}
         self.errors: dict[str, HubkitError] = {}
+        self.broken: list[tuple[str, str, str]] = []
 
     def cells(self, reader: Reader) -> Iterator[Cell]:
         """What ``reader`` makes of each form that it reads."""
@@ -131,6 +136,9 @@ class _Reading:
         self.report(f"{reader.name}: reading the {form if form != 'gguf' else places.model.name}")
         rendered = {} if known is None or form != "gguf" else _rendered(known)
         found = ask(reader, folder, places, self.questions, rendered=rendered, timeout=self.timeout)
+        if found.not_run:
+            what = f"{FORM_NAMES[form]} {places.model.name}" if form == "gguf" else FORM_NAMES[form]
+            self.broken.append((reader.name, what, found.not_run))
         if reader.name == INSTALLED:
             self.reference[form] = found
             return judge(reader.name, form, found, Expected(None, self.end_of_turn))
