@@ -309,4 +309,5 @@ def test_a_promotion_needs_few_requests(
     promote(fresh(mine))
     asked = requests(hub)
     record_property("figure", f"requests of a promotion of 2 small files: {len(asked)}")
-    assert len(asked) <= 15 and not any("preupload" in line or "paths-info" in line for line in asked)
+    assert len(asked) <= 17, "two of them ask for GGUF files of the weights that were there"
+    assert not any("preupload" in line or "paths-info" in line for line in asked)
