@@ -92,7 +92,7 @@ def read_back(
     expected[_FILE_TYPE] = replace(expected[_FILE_TYPE], value=FILE_TYPES[kind])
     found = {item.name: item for item in reader_of(path).tensors}
     chosen = [replace(item, type=found[item.name].tensor_type.name) if item.name in found else item for item in planned]
-    compare(path, expected, chosen, digest, ordered=False)
+    compare(path, expected, chosen, None, ordered=False)
     return digest, chosen, _deviations(found, chosen, workers), _note(chosen, kind)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,19 +29,25 @@ def reader_of(path: Path) -> Any:
 
 
 def compare(
-    path: Path, settings: Mapping[str, Any], planned: Sequence[Planned], sha256: str, *, ordered: bool = True
+    path: Path, settings: Mapping[str, Any], planned: Sequence[Planned], blake3: str | None, *, ordered: bool = True
 ) -> None:
     """ConflictError when ``path`` does not hold the keys ``settings`` (of the writer), the tensors ``planned``, and
-    bytes with this ``sha256``. ``ordered``: the tensors must come in this order."""
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise ConflictError(
-                f"{path.name} does not hold the bytes that were written.",
-                hint="Check the disk, and write the file again.",
-            )
+    bytes with this ``blake3``; None: they are not known. ``ordered``: the tensors must come in this order."""
+    if blake3 is not None and _blake3_of(path) != blake3:
+        raise ConflictError(
+            f"{path.name} does not hold the bytes that were written.",
+            hint="Check the disk, and write the file again.",
+        )
     reader = reader_of(path)
     for problem in _differences(reader, settings, planned, ordered=ordered):
         raise ConflictError(f"{path.name} does not hold what was written: {problem}.", hint="Write the file again.")
+
+
+def _blake3_of(path: Path) -> str:
+    """BLAKE3 of a file, which takes a quarter of the time of sha256."""
+    from blake3 import blake3
+
+    return blake3().update_mmap(path).hexdigest()
 
 
 def _differences(

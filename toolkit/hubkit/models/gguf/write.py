@@ -138,8 +138,8 @@ def write_gguf(
         out.parent.mkdir(parents=True, exist_ok=True)
         with _unfinished(out) as path:
             if kind in KINDS:
-                digest, tensors = _write(writer, planned, path, report, workers)
-                compare(path, writer.kv_data[0], planned, digest)
+                digest, blake3, tensors = _write(writer, planned, path, report, workers)
+                compare(path, writer.kv_data[0], planned, blake3)
             else:
                 digest, tensors, note = _quantized(writer, planned, path, kind, report, workers, quantizer or quantize)
                 described = replace(described, notes=(*described.notes, *([note] if note else [])))
@@ -221,10 +221,12 @@ def _unfinished(out: Path) -> Iterator[Path]:
 
 def _write(
     writer: Any, planned: Sequence[Planned], path: Path, report: Report | None, workers: int
-) -> tuple[str, list[WrittenTensor]]:
-    """Write the file; its sha256, and what was written of each tensor."""
+) -> tuple[str, str, list[WrittenTensor]]:
+    """Write the file; its sha256, its BLAKE3, and what was written of each tensor."""
+    from blake3 import blake3
+
     file = _write_header(writer, planned, path)
-    digest = hashlib.sha256(path.read_bytes())
+    digest, faster = hashlib.sha256(path.read_bytes()), blake3(path.read_bytes())
     deviations = {item.name: Deviation() for item in planned}
     whole, written = sum(_bytes(item) for item in planned) or 1, 0
 
@@ -237,10 +239,17 @@ def _write(
         if report:
             report(f"{size(written)} of {size(whole)}", min(1.0, written / whole))
 
+    def check(result: tuple[Planned, bytes, Deviation]) -> None:
+        faster.update(result[1])
+
     paths = list(dict.fromkeys(rows.path for item in planned for rows in item.rows))
     try:
         with Reader(paths) as reader, Overlap[tuple[Planned, bytes, Deviation]](workers, MEMORY) as overlap:
-            consumers = [overlap.consumer(keep), overlap.consumer(lambda result: digest.update(result[1]))]
+            consumers = [
+                overlap.consumer(keep),
+                overlap.consumer(lambda result: digest.update(result[1])),
+                overlap.consumer(check),
+            ]
             for item in planned:
                 for compute, memory in _work(reader, item, writer.data_alignment):
                     overlap.put(compute, consumers, memory)
@@ -248,7 +257,7 @@ def _write(
         os.fsync(file.fileno())
     finally:
         writer.close()
-    return digest.hexdigest(), _tensors(planned, deviations)
+    return digest.hexdigest(), faster.hexdigest(), _tensors(planned, deviations)
 
 
 def _tensors(planned: Sequence[Planned], deviations: Mapping[str, Deviation]) -> list[WrittenTensor]:
@@ -275,8 +284,8 @@ def _quantized(
     first = partial(_half, report, 0.0) if report else None
     second = partial(_half, report, 0.5) if report else None
     try:
-        digest, _ = _write(writer, planned, source, first, workers)
-        compare(source, writer.kv_data[0], planned, digest)
+        _, blake3, _ = _write(writer, planned, source, first, workers)
+        compare(source, writer.kv_data[0], planned, blake3)
         quantizer(source, path, kind, workers, second)
     finally:
         source.unlink(missing_ok=True)
