@@ -11,6 +11,8 @@ from hubkit.models.gguf.layout import Planned
 
 _OWN = frozenset({"GGUF.version", "GGUF.tensor_count", "GGUF.kv_count"})
 """What the reader lists beside the keys of a file."""
+_PART = 2**20
+"""Bytes of a file that are read at once."""
 
 
 def settings_of(path: Path) -> dict[str, Any]:
@@ -47,7 +49,11 @@ def _blake3_of(path: Path) -> str:
     """BLAKE3 of a file, which takes a quarter of the time of sha256."""
     from blake3 import blake3
 
-    return blake3().update_mmap(path).hexdigest()
+    found, buffer = blake3(), memoryview(bytearray(_PART))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            found.update(buffer[:count])
+    return found.hexdigest()
 
 
 def _differences(
