@@ -15,10 +15,10 @@ from hubkit.core.errors import RefusedError
 from hubkit.models.chat.eos import EndOfTurn
 from hubkit.models.chat.trained import ids_of
 from hubkit.training.data.answers import earlier_answers, trained
+from hubkit.training.data.tokens import IGNORED
 from hubkit.training.data.turns import common
 
 ROWS = 32
-_IGNORED = -100
 
 
 def prove(
@@ -57,11 +57,11 @@ def in_loss(batch: Mapping[str, Any]) -> list[int]:
     A token whose label is another token, or that is hidden by the attention mask, counts as -1.
     """
     ids = batch["input_ids"]
-    labels = batch["labels"] if "labels" in batch else ids.masked_fill(batch["completion_mask"] == 0, _IGNORED)
+    labels = batch["labels"] if "labels" in batch else ids.masked_fill(batch["completion_mask"] == 0, IGNORED)
     wrong = labels != ids
     if "attention_mask" in batch:
         wrong = wrong | (batch["attention_mask"] == 0)
-    return list(ids.masked_fill(wrong, -1)[labels != _IGNORED].tolist())
+    return list(ids.masked_fill(wrong, -1)[labels != IGNORED].tolist())
 
 
 def _sides(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-IGNORED = -100
-"""The label of a token that is not in the loss."""
+from hubkit.training.data.tokens import IGNORED
 
 
 def divided(rows: Sequence[int], processes: int) -> list[list[int]]:

@@ -36,6 +36,7 @@ CHUNK = 256
 SHARD = 1 << 30
 """Bytes from which on the next file is begun."""
 IGNORED = -100
+"""The label of a token that is not in the loss."""
 PREFERENCE = ("prompt_ids", "chosen_ids", "rejected_ids")
 SFT = ("input_ids", "labels")
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hubkit.training.data.tokens import IGNORED
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-_IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def is_padded_right(mask: Tensor) -> bool:
 def labelled(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Where the padded ``labels`` without their first column are trained on (flat places), and these labels."""
     shifted = labels[:, 1:].reshape(-1)
-    target = (shifted != _IGNORED).nonzero().squeeze(1)
+    target = (shifted != IGNORED).nonzero().squeeze(1)
     return target, shifted[target]
 
 
